@@ -1,0 +1,254 @@
+//! One cache: identity, settings, index, store counter, statistics.
+//!
+//! Owns: how entry keys are named, when a limit is passed and who is to go, the head section that
+//! RDB and the create command share. Main thread only; `save_head` also in the forked child.
+
+use super::{Settings, Stats};
+use crate::allocation::allocated_bytes;
+use crate::cluster::hash_tag;
+use crate::codec::{DecodeError, Writer, open_section};
+use crate::error::{Error, Result};
+use crate::evict::{VICTIM_SAMPLES, keep_value, minute};
+use crate::ids::{ContainerUid, EntryId, Seq, SlotId, UnixMs};
+use crate::index::{Index, Slot};
+use crate::limits;
+
+/// Section tag of a container's head.
+pub const TAG_HEAD: u16 = 0x0101;
+const VERSION: u16 = 1;
+
+/// Slots passed in search of an entry that is due before a living one is removed.
+const DUE_WALK_SLOTS: u64 = 256;
+
+/// A cache.
+#[derive(Debug)]
+pub struct Cache {
+    uid: ContainerUid,
+    /// What every entry key begins with.
+    prefix: Box<[u8]>,
+    next_seq: u64,
+    /// Where the walk for entries that are due goes on.
+    due_walk: u32,
+    /// Settings.
+    pub settings: Settings,
+    /// Its index.
+    pub index: Index,
+    /// Its counters.
+    pub stats: Stats,
+}
+
+impl Cache {
+    /// A new cache under a key name; refuses names whose entry keys could not share its hash slot.
+    pub fn new(name: &[u8], uid: ContainerUid, settings: Settings) -> Result<Self> {
+        let prefix = entry_prefix(name, uid)?.into();
+        let (index, stats) = (Index::new(), Stats::default());
+        Ok(Self { uid, prefix, next_seq: 1, due_walk: 0, settings, index, stats })
+    }
+
+    /// Identity of this life of the cache.
+    pub fn uid(&self) -> ContainerUid {
+        self.uid
+    }
+
+    /// Gives it another identity and an empty index: a second copy of a cache must not claim the
+    /// entries of the first. A key name that cannot prefix entry keys leaves the former name in them.
+    pub fn become_other(&mut self, name: &[u8], uid: ContainerUid) {
+        let former = format!(":{}:", self.uid).len();
+        let former = self.prefix[..self.prefix.len() - former].to_vec();
+        let prefix = entry_prefix(name, uid).or_else(|_| entry_prefix(&former, uid));
+        self.prefix = prefix.map_or_else(|_| self.prefix.clone(), Into::into);
+        self.uid = uid;
+        self.index.clear();
+    }
+
+    /// What every entry key of this cache begins with.
+    pub fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    /// The key of the entry with this digest: named by the caller's id where one was given.
+    pub fn entry_key(&self, id: &EntryId) -> Vec<u8> {
+        match self.index.name_of(id) {
+            Some(name) => self.named_key(name),
+            None => self.named_key(&id.hex()),
+        }
+    }
+
+    /// The key of the entry with this id as a caller writes it.
+    pub fn named_key(&self, id: &[u8]) -> Vec<u8> {
+        [&self.prefix, id].concat()
+    }
+
+    /// The next place in the store order; taken when an entry of that place is indexed.
+    pub fn next_seq(&self) -> Seq {
+        Seq(self.next_seq)
+    }
+
+    /// Notes that an entry has this place, whoever gave it out. Past the last place, which only a
+    /// forged entry comes near, all later entries share it: a proof of a hit then rests on the rest.
+    pub fn observe_seq(&mut self, seq: Seq) {
+        self.next_seq = self.next_seq.max(seq.0.saturating_add(1)).min(limits::SEQ_MAX);
+    }
+
+    /// Memory behind the cache itself, entries not counted.
+    pub fn heap_bytes(&self) -> usize {
+        allocated_bytes(self.prefix.len())
+            + allocated_bytes(self.settings.model.len())
+            + self.index.bytes()
+            + self.stats.bytes()
+    }
+
+    /// Memory of the cache and its entries together.
+    pub fn total_bytes(&self) -> u64 {
+        self.index.totals().entry_bytes + self.index.bytes() as u64
+    }
+
+    /// Whether a limit of its own is passed.
+    pub fn is_over_limit(&self) -> bool {
+        let (settings, totals) = (&self.settings, self.index.totals());
+        (settings.max_entries > 0 && totals.entries > settings.max_entries)
+            || (settings.max_memory_bytes > 0 && self.total_bytes() > settings.max_memory_bytes)
+    }
+
+    /// The entry to remove when a limit is passed, never `spare`: one that is due, if a short walk
+    /// over the slots meets one, else the least worth keeping among a few picked at random. `None`
+    /// when there is no other.
+    pub fn pick_victim(
+        &mut self,
+        spare: SlotId,
+        now: UnixMs,
+        mut random: impl FnMut() -> u64,
+    ) -> Option<(SlotId, Seq)> {
+        if let Some(due) = self.find_due(spare, now) {
+            return Some(due);
+        }
+        let now_min = minute(now);
+        let end = self.index.slot_end();
+        let mut worst: Option<(f64, SlotId, Seq)> = None;
+        let few = self.index.totals().entries <= VICTIM_SAMPLES as u64;
+        let mut from = 0;
+        for _ in 0..VICTIM_SAMPLES {
+            // A small cache is looked at whole, so that its evictions are exact.
+            let start = if few { from } else { (random() % u64::from(end.max(1))) as u32 };
+            let Some((id, slot)) = self.next_other(start, spare) else { break };
+            from = id.0 + 1;
+            let value = keep_value(slot.frequency, now_min, slot.worth(), slot.bytes);
+            // Of equals the older goes.
+            if worst.is_none_or(|(least, _, seq)| (value, slot.seq()) < (least, seq)) {
+                worst = Some((value, id, slot.seq()));
+            }
+        }
+        worst.map(|(_, id, seq)| (id, seq))
+    }
+
+    /// The first entry at or after a slot that is not `spare`; behind the last comes the first.
+    fn next_other(&self, from: u32, spare: SlotId) -> Option<(SlotId, &Slot)> {
+        let other = |from| match self.index.next_occupied(from) {
+            Some((id, _)) if id == spare => self.index.next_occupied(id.0 + 1),
+            next => next,
+        };
+        other(from).or_else(|| other(0))
+    }
+
+    /// Walks on over some slots, from where the last walk stopped, to an entry that is due. A small
+    /// cache is walked once round.
+    fn find_due(&mut self, spare: SlotId, now: UnixMs) -> Option<(SlotId, Seq)> {
+        for _ in 0..self.index.totals().entries.min(DUE_WALK_SLOTS) {
+            let (id, slot) = self.next_other(self.due_walk, spare)?;
+            let due = slot.expire_at.is_past(now).then_some((id, slot.seq()));
+            self.due_walk = id.0 + 1;
+            if due.is_some() {
+                return due;
+            }
+        }
+        None
+    }
+
+    /// Identity and settings as one section: the argument of the create command, the head of RDB.
+    pub fn save_head(&self) -> Vec<u8> {
+        let mut out = Writer::section(TAG_HEAD, VERSION);
+        out.u64(self.uid.0).bytes(&self.prefix).u64(self.next_seq);
+        self.settings.write(&mut out);
+        out.finish()
+    }
+
+    /// A cache without entries from a head; hostile bytes are refused.
+    pub fn load_head(bytes: &[u8]) -> std::result::Result<Self, DecodeError> {
+        let (tag, version, mut from) = open_section(bytes)?;
+        if (tag, version) != (TAG_HEAD, VERSION) {
+            return Err(DecodeError("not a cache of a known version"));
+        }
+        let uid = ContainerUid(from.u64()?);
+        let prefix: Box<[u8]> = from.bytes(2 * limits::CONTAINER_NAME_MAX_BYTES)?.into();
+        let next_seq = from.u64()?;
+        let settings = Settings::read(&mut from)?;
+        from.finish()?;
+        let tail = format!(":{uid}:");
+        let name_ok = prefix.strip_suffix(tail.as_bytes()).is_some_and(|name| !name.is_empty());
+        if !name_ok || hash_tag(&prefix).is_none() || next_seq == 0 || next_seq > limits::SEQ_MAX {
+            return Err(DecodeError("identity of a cache"));
+        }
+        let (index, stats) = (Index::new(), Stats::default());
+        Ok(Self { uid, prefix, next_seq, due_walk: 0, settings, index, stats })
+    }
+}
+
+/// `{name}:<uid>:`, or `name:<uid>:` where the name carries a hash tag of its own.
+fn entry_prefix(name: &[u8], uid: ContainerUid) -> Result<Vec<u8>> {
+    if name.len() > limits::CONTAINER_NAME_MAX_BYTES {
+        let (got, max) = (name.len(), limits::CONTAINER_NAME_MAX_BYTES);
+        return Err(Error::too_big("the name of a cache", got, max, "bytes"));
+    }
+    if name.is_empty() {
+        return Err(Error::err("a cache needs a name"));
+    }
+    let tail = format!(":{uid}:").into_bytes();
+    if hash_tag(name).is_some() {
+        return Ok([name, &tail].concat());
+    }
+    if name.contains(&b'}') {
+        return Err(Error::err(
+            "a cache name with '}' needs a hash tag {...}, so that its entries share its slot",
+        ));
+    }
+    Ok([b"{", name, b"}", &tail].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::key_slot;
+
+    const UID: ContainerUid = ContainerUid(0xab);
+
+    #[test]
+    fn entry_keys_share_the_slot_of_their_cache() {
+        for name in [&b"faq"[..], b"faq{x}", b"{x}faq", b"a{b", b"{{x}", b"\x00\xff"] {
+            let cache = Cache::new(name, UID, Settings::default()).unwrap();
+            assert_eq!(key_slot(name), key_slot(&cache.named_key(b"any}thing{")), "{name:?}");
+        }
+        for name in [&b""[..], b"a}b", b"{}", b"{}a{b}", b"}{"] {
+            let refused = Cache::new(name, UID, Settings::default());
+            assert!(refused.is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn head_round_trips_and_refuses_every_flipped_bit() {
+        let settings = Settings { dim: Some(3), ..Settings::default() };
+        let cache = Cache::new(b"faq", UID, settings).unwrap();
+        let head = cache.save_head();
+        let loaded = Cache::load_head(&head).unwrap();
+        assert_eq!(loaded.uid(), UID);
+        assert_eq!(loaded.settings, cache.settings);
+        assert_eq!(loaded.prefix(), b"{faq}:00000000000000ab:");
+        for bit in 0..head.len() * 8 {
+            let mut bad = head.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(Cache::load_head(&bad).is_err(), "bit {bit}");
+        }
+        for end in 0..head.len() {
+            assert!(Cache::load_head(&head[..end]).is_err());
+        }
+    }
+}

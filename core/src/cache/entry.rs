@@ -1,0 +1,366 @@
+//! One cached answer as one allocation: a fixed header and the variable parts behind it.
+//!
+//! Owns: the layout (`docs/formats.md`), which is at once the form in memory, in RDB, in AOF and in
+//! replication. Bytes from outside are hostile until `Entry::from_bytes` accepted them. The header's
+//! slot is local to the process and left out of digests and canonical commands. Main thread, except
+//! that an `Entry` may be dropped anywhere.
+
+use crate::codec::DecodeError;
+use crate::ids::{ContainerUid, EntryId, Seq, SlotId, UnixMs};
+use crate::limits;
+use crate::vector::{Quant, StoredVector};
+
+const VERSION: u8 = 1;
+const HEADER: usize = 72;
+const SLOT_AT: usize = 60;
+
+/// The parts of an entry to be made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EntryFields<'a> {
+    /// Container it belongs to.
+    pub uid: ContainerUid,
+    /// Its place in the container's store order.
+    pub seq: Seq,
+    /// When it was stored.
+    pub created: UnixMs,
+    /// How the vector is kept.
+    pub quant: Quant,
+    /// Dimension; 0 without a vector.
+    pub dim: u16,
+    /// The vector as `quant` keeps it; empty without one.
+    pub vector: &'a [u8],
+    /// Scope.
+    pub scope: &'a [u8],
+    /// Context.
+    pub context: &'a [u8],
+    /// Prompt.
+    pub prompt: &'a [u8],
+    /// Response.
+    pub response: &'a [u8],
+    /// The id the caller gave; empty when the digest is the id.
+    pub name: &'a [u8],
+    /// Tags.
+    pub tags: &'a [&'a [u8]],
+    /// META as given: a JSON object; empty without one.
+    pub meta: &'a [u8],
+    /// Tokens the answer took.
+    pub tokens: u32,
+    /// What it cost, in nano-dollars.
+    pub cost_nano_usd: u64,
+    /// How long it took to make.
+    pub latency_ms: u32,
+}
+
+/// An entry that owns its bytes.
+#[derive(Debug)]
+pub struct Entry {
+    bytes: Box<[u8]>,
+}
+
+/// An entry read in place.
+#[derive(Debug, Clone, Copy)]
+pub struct EntryView<'a> {
+    bytes: &'a [u8],
+}
+
+impl Entry {
+    /// Packs the parts. The caller checked them against `limits`.
+    pub fn new(fields: &EntryFields<'_>) -> Self {
+        let tags_len: usize = fields.tags.iter().map(|tag| 2 + tag.len()).sum();
+        let parts = [fields.vector, fields.scope, fields.context, fields.prompt, fields.response];
+        let total = HEADER
+            + parts.iter().map(|part| part.len()).sum::<usize>()
+            + fields.name.len()
+            + tags_len
+            + fields.meta.len();
+        let mut out = Vec::with_capacity(total);
+        out.extend_from_slice(&[VERSION, fields.quant.as_byte(), 0, fields.tags.len() as u8]);
+        out.extend_from_slice(&fields.dim.to_le_bytes());
+        out.extend_from_slice(&(fields.scope.len() as u16).to_le_bytes());
+        for word in [fields.uid.0, fields.seq.0, fields.created.0] {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+        for part in [fields.context, fields.prompt, fields.response, fields.meta] {
+            out.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        }
+        out.extend_from_slice(&(tags_len as u16).to_le_bytes());
+        out.extend_from_slice(&(fields.name.len() as u16).to_le_bytes());
+        out.extend_from_slice(&fields.latency_ms.to_le_bytes());
+        out.extend_from_slice(&fields.tokens.to_le_bytes());
+        out.extend_from_slice(&SlotId::NONE.0.to_le_bytes());
+        out.extend_from_slice(&fields.cost_nano_usd.to_le_bytes());
+        debug_assert_eq!(out.len(), HEADER);
+        for part in parts {
+            out.extend_from_slice(part);
+        }
+        out.extend_from_slice(fields.name);
+        for tag in fields.tags {
+            out.extend_from_slice(&(tag.len() as u16).to_le_bytes());
+            out.extend_from_slice(tag);
+        }
+        out.extend_from_slice(fields.meta);
+        debug_assert_eq!(out.len(), total);
+        Self { bytes: out.into_boxed_slice() }
+    }
+
+    /// Takes in bytes of unknown origin; everything a reader will rely on is checked here.
+    pub fn from_bytes(bytes: Box<[u8]>) -> Result<Self, DecodeError> {
+        EntryView { bytes: &bytes }.validate()?;
+        Ok(Self { bytes })
+    }
+
+    /// Reads it.
+    pub fn view(&self) -> EntryView<'_> {
+        EntryView { bytes: &self.bytes }
+    }
+
+    /// The whole entry, slot included: what RDB keeps.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Notes where the index keeps it.
+    pub fn set_slot(&mut self, slot: SlotId) {
+        self.bytes[SLOT_AT..SLOT_AT + 4].copy_from_slice(&slot.0.to_le_bytes());
+    }
+
+    /// The entry as another server may have it: what canonical commands carry.
+    pub fn portable_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.to_vec();
+        bytes[SLOT_AT..SLOT_AT + 4].copy_from_slice(&SlotId::NONE.0.to_le_bytes());
+        bytes
+    }
+
+    /// The entry without its slot, in two pieces around it: what digests cover.
+    pub fn portable_parts(&self) -> [&[u8]; 2] {
+        [&self.bytes[..SLOT_AT], &self.bytes[SLOT_AT + 4..]]
+    }
+}
+
+impl<'a> EntryView<'a> {
+    fn u16_at(&self, at: usize) -> u16 {
+        u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]])
+    }
+
+    fn u32_at(&self, at: usize) -> u32 {
+        let mut word = [0; 4];
+        word.copy_from_slice(&self.bytes[at..at + 4]);
+        u32::from_le_bytes(word)
+    }
+
+    fn u64_at(&self, at: usize) -> u64 {
+        let mut word = [0; 8];
+        word.copy_from_slice(&self.bytes[at..at + 8]);
+        u64::from_le_bytes(word)
+    }
+
+    /// Lengths of the variable parts, in their order.
+    fn lengths(&self) -> [usize; 8] {
+        [
+            Quant::from_byte(self.bytes[1]).map_or(0, |quant| {
+                if self.dim() == 0 { 0 } else { quant.encoded_len(usize::from(self.dim())) }
+            }),
+            usize::from(self.u16_at(6)),
+            self.u32_at(32) as usize,
+            self.u32_at(36) as usize,
+            self.u32_at(40) as usize,
+            usize::from(self.u16_at(50)),
+            usize::from(self.u16_at(48)),
+            self.u32_at(44) as usize,
+        ]
+    }
+
+    fn part(&self, number: usize) -> &'a [u8] {
+        let lengths = self.lengths();
+        let start = HEADER + lengths[..number].iter().sum::<usize>();
+        &self.bytes[start..start + lengths[number]]
+    }
+
+    fn validate(&self) -> Result<(), DecodeError> {
+        if self.bytes.len() < HEADER || self.bytes[0] != VERSION || self.bytes[2] != 0 {
+            return Err(DecodeError("entry header"));
+        }
+        if Quant::from_byte(self.bytes[1]).is_none() || u32::from(self.dim()) > limits::DIM_MAX {
+            return Err(DecodeError("entry's vector form"));
+        }
+        let lengths = self.lengths();
+        let bounds = [
+            usize::MAX,
+            limits::SCOPE_MAX_BYTES,
+            limits::CONTEXT_MAX_BYTES,
+            limits::PROMPT_MAX_BYTES,
+            limits::RESPONSE_MAX_BYTES,
+            limits::ID_MAX_BYTES,
+            usize::MAX,
+            limits::META_MAX_BYTES,
+        ];
+        if lengths.iter().zip(bounds).any(|(&length, bound)| length > bound) {
+            return Err(DecodeError("entry part is longer than its bound"));
+        }
+        if HEADER + lengths.iter().sum::<usize>() != self.bytes.len() {
+            return Err(DecodeError("entry length does not fit its parts"));
+        }
+        if self.dim() > 0 && self.vector().is_none() {
+            return Err(DecodeError("entry's vector"));
+        }
+        if self.name().is_some_and(|name| name.iter().any(u8::is_ascii_control)) {
+            return Err(DecodeError("entry's name"));
+        }
+        if self.tags_checked().is_none() {
+            return Err(DecodeError("entry's tags"));
+        }
+        if self.meta().is_some() && self.meta_object().is_none() {
+            return Err(DecodeError("entry's META"));
+        }
+        let sane = self.created().0 <= 1 << 53
+            && u64::from(self.latency_ms()) <= limits::LATENCY_MAX_MS
+            && self.cost_nano_usd() <= limits::COST_MAX_NANO_USD
+            && self.seq().0 <= limits::SEQ_MAX;
+        if sane { Ok(()) } else { Err(DecodeError("entry's numbers")) }
+    }
+
+    fn tags_checked(&self) -> Option<()> {
+        let mut rest = self.part(6);
+        let mut count = 0;
+        while !rest.is_empty() {
+            let (length, tail) = rest.split_first_chunk::<2>()?;
+            let length = usize::from(u16::from_le_bytes(*length));
+            if length == 0 || length > limits::TAG_MAX_BYTES {
+                return None;
+            }
+            rest = tail.get(length..)?;
+            count += 1;
+        }
+        (count == usize::from(self.bytes[3]) && count <= limits::TAGS_MAX).then_some(())
+    }
+
+    /// Dimension of the vector; 0 without one.
+    pub fn dim(&self) -> u16 {
+        self.u16_at(4)
+    }
+
+    /// How the vector is kept.
+    pub fn quant(&self) -> Quant {
+        Quant::from_byte(self.bytes[1]).unwrap_or(Quant::None)
+    }
+
+    /// The vector, if there is one.
+    pub fn vector(&self) -> Option<StoredVector<'a>> {
+        if self.dim() == 0 {
+            return None;
+        }
+        StoredVector::parse(self.quant(), u32::from(self.dim()), self.part(0)).ok()
+    }
+
+    /// The vector's bytes as kept; empty without one.
+    pub fn vector_bytes(&self) -> &'a [u8] {
+        self.part(0)
+    }
+
+    /// Container it belongs to.
+    pub fn uid(&self) -> ContainerUid {
+        ContainerUid(self.u64_at(8))
+    }
+
+    /// Its place in the container's store order.
+    pub fn seq(&self) -> Seq {
+        Seq(self.u64_at(16))
+    }
+
+    /// When it was stored.
+    pub fn created(&self) -> UnixMs {
+        UnixMs(self.u64_at(24))
+    }
+
+    /// Where this process's index keeps it; `SlotId::NONE` when nowhere.
+    pub fn slot(&self) -> SlotId {
+        SlotId(self.u32_at(SLOT_AT))
+    }
+
+    /// Scope.
+    pub fn scope(&self) -> &'a [u8] {
+        self.part(1)
+    }
+
+    /// Context.
+    pub fn context(&self) -> &'a [u8] {
+        self.part(2)
+    }
+
+    /// Prompt.
+    pub fn prompt(&self) -> &'a [u8] {
+        self.part(3)
+    }
+
+    /// Response.
+    pub fn response(&self) -> &'a [u8] {
+        self.part(4)
+    }
+
+    /// The id the caller gave, if one was given.
+    pub fn name(&self) -> Option<&'a [u8]> {
+        Some(self.part(5)).filter(|name| !name.is_empty())
+    }
+
+    /// Tags, in the order given.
+    pub fn tags(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut rest = self.part(6);
+        std::iter::from_fn(move || {
+            let (length, tail) = rest.split_first_chunk::<2>()?;
+            let (tag, tail) = tail.split_at(usize::from(u16::from_le_bytes(*length)));
+            rest = tail;
+            Some(tag)
+        })
+    }
+
+    /// How many tags.
+    pub fn tag_count(&self) -> usize {
+        usize::from(self.bytes[3])
+    }
+
+    /// META as given, if it was.
+    pub fn meta(&self) -> Option<&'a [u8]> {
+        Some(self.part(7)).filter(|meta| !meta.is_empty())
+    }
+
+    /// META as a document.
+    pub fn meta_object(&self) -> Option<serde_json::Value> {
+        let value: serde_json::Value = serde_json::from_slice(self.meta()?).ok()?;
+        value.is_object().then_some(value)
+    }
+
+    /// Tokens the answer took.
+    pub fn tokens(&self) -> u32 {
+        self.u32_at(56)
+    }
+
+    /// What it cost, in nano-dollars.
+    pub fn cost_nano_usd(&self) -> u64 {
+        self.u64_at(64)
+    }
+
+    /// How long it took to make.
+    pub fn latency_ms(&self) -> u32 {
+        self.u32_at(52)
+    }
+
+    /// The digest of its scope, context and prompt.
+    pub fn id(&self) -> EntryId {
+        EntryId::of(self.scope(), self.context(), self.prompt())
+    }
+
+    /// Whether it answers exactly this question.
+    pub fn answers(&self, scope: &[u8], context: &[u8], prompt: &[u8]) -> bool {
+        self.scope() == scope && self.context() == context && self.prompt() == prompt
+    }
+
+    /// Length of the whole entry.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Never: an entry has a header.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}

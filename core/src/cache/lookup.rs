@@ -1,0 +1,415 @@
+//! How a question is answered: the exact prompt first, then the nearest of its partition above the
+//! threshold.
+//!
+//! Owns: the order of steps and the proof of each hit. An index only suggests; an entry counts after
+//! its key was opened and named the same container, slot and store order. No borrow of the cache is
+//! alive while a key is opened, because opening an expired key deletes it. Main thread only.
+
+use super::{Cache, Entry, EntryView};
+use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
+use crate::index::filter::Filter;
+use crate::index::{Candidate, SearchRequest, SearchResult};
+use crate::limits::RESCORE_EXTRA_MAX;
+use crate::vector::Query;
+use crate::vector::quantise::error_bound;
+use hashbrown::HashSet;
+use std::ops::Deref;
+
+/// How entries are opened and the cache is reached.
+pub trait Keyspace {
+    /// An opened entry; reading it is valid while this lives.
+    type Opened: Deref<Target = Entry>;
+
+    /// Opens an entry key without counting an access: `None` when there is no such key, it is due,
+    /// or it holds something else. May delete a key that is due.
+    fn open(&self, key: &[u8]) -> Option<Self::Opened>;
+
+    /// Works on the cache; must not be nested, and must not open keys.
+    fn with_cache<R>(&self, work: impl FnOnce(&mut Cache) -> R) -> R;
+}
+
+/// A question.
+#[derive(Debug)]
+pub struct LookupRequest<'a> {
+    /// Scope asked in.
+    pub scope: &'a [u8],
+    /// Context asked in.
+    pub context: &'a [u8],
+    /// The prompt, for the exact tier.
+    pub prompt: Option<&'a [u8]>,
+    /// Its vector, for the semantic tier.
+    pub query: Option<&'a Query>,
+    /// Least similarity of a semantic hit; the cache's own when `None`.
+    pub threshold: Option<f64>,
+    /// Most hits wanted.
+    pub count: usize,
+    /// Condition on META.
+    pub filter: Option<&'a Filter>,
+    /// Oldest entry wanted.
+    pub max_age_ms: Option<u64>,
+    /// Whether the nearest entry is wanted even where it is no hit.
+    pub explain: bool,
+    /// The time.
+    pub now: UnixMs,
+}
+
+/// Which tier answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// The prompt was stored byte for byte.
+    Exact,
+    /// A prompt of like meaning was stored.
+    Semantic,
+}
+
+impl Tier {
+    /// As in replies.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Semantic => "semantic",
+        }
+    }
+}
+
+/// Why there was no hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum MissReason {
+    /// Nothing is stored there.
+    Empty,
+    /// The nearest entry is not near enough.
+    BelowThreshold,
+    /// FILTER refused what was near enough.
+    Filter,
+    /// What was near enough is due.
+    Expired,
+    /// MAXAGE refused what was near enough.
+    MaxAge,
+}
+
+impl MissReason {
+    /// How many reasons there are.
+    pub const COUNT: usize = 5;
+    /// All, in the order of their counters.
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Empty, Self::BelowThreshold, Self::Filter, Self::Expired, Self::MaxAge];
+
+    /// As in replies.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::BelowThreshold => "below-threshold",
+            Self::Filter => "filter",
+            Self::Expired => "expired",
+            Self::MaxAge => "max-age",
+        }
+    }
+}
+
+/// A hit, its key still open.
+#[derive(Debug)]
+pub struct Hit<O> {
+    /// Which tier found it.
+    pub tier: Tier,
+    /// Cosine of question and entry; 1 for the exact tier.
+    pub similarity: f64,
+    /// The entry.
+    pub entry: O,
+}
+
+/// The nearest entry of a search.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Nearest {
+    /// Its id as a caller writes it.
+    pub id: Vec<u8>,
+    /// Its prompt.
+    pub prompt: Vec<u8>,
+    /// Cosine of question and entry.
+    pub similarity: f64,
+}
+
+/// An answer and how it came about.
+#[derive(Debug)]
+pub struct LookupReport<O> {
+    /// Best first.
+    pub hits: Vec<Hit<O>>,
+    /// Why there was none.
+    pub reason: Option<MissReason>,
+    /// Similarity of the nearest entry, where a search by meaning found one.
+    pub nearest_similarity: Option<f64>,
+    /// That entry, when an explanation was asked for.
+    pub nearest: Option<Nearest>,
+    /// The threshold applied.
+    pub threshold: f64,
+    /// Entries of the partition.
+    pub candidates: usize,
+    /// Distances computed.
+    pub scanned: usize,
+    /// Entries near enough that FILTER refused.
+    pub filtered: usize,
+    /// Entries whose filter could be judged only after opening them.
+    pub judged_by_entry: usize,
+    /// Entries opened.
+    pub opened: usize,
+}
+
+impl<O> LookupReport<O> {
+    /// A report without any finding.
+    pub fn nothing(threshold: f64) -> Self {
+        Self {
+            hits: Vec::new(),
+            reason: None,
+            nearest_similarity: None,
+            nearest: None,
+            threshold,
+            candidates: 0,
+            scanned: 0,
+            filtered: 0,
+            judged_by_entry: 0,
+            opened: 0,
+        }
+    }
+}
+
+/// An entry opened and scored.
+struct Scored<O> {
+    similarity: f64,
+    id: Vec<u8>,
+    entry: O,
+}
+
+/// What became of the entries that were near enough to be looked at.
+#[derive(Default)]
+struct Refused {
+    filter: usize,
+    invisible: usize,
+    too_old: usize,
+}
+
+/// Answers a question.
+pub fn look_up<K: Keyspace>(keyspace: &K, request: &LookupRequest<'_>) -> LookupReport<K::Opened> {
+    let threshold = keyspace.with_cache(|c| request.threshold.unwrap_or(c.settings.threshold));
+    let mut report = LookupReport::nothing(threshold);
+    let (mut refused, mut refused_exact) = (Refused::default(), Refused::default());
+    let exact = request.prompt.and_then(|prompt| {
+        open_exact(keyspace, request, prompt, &mut refused_exact, &mut report.opened)
+    });
+    let exact_id = exact.as_ref().map(|entry| entry.view().id());
+    if let Some(entry) = exact {
+        report.hits.push(Hit { tier: Tier::Exact, similarity: 1.0, entry });
+    }
+    if let Some(query) = request.query
+        && (report.hits.len() < request.count || request.explain)
+    {
+        search(keyspace, request, query, exact_id, &mut report, &mut refused);
+    }
+    // A search meets what the exact tier refused again: it is one entry.
+    refused.filter = refused.filter.max(refused_exact.filter);
+    refused.too_old = refused.too_old.max(refused_exact.too_old);
+    report.filtered += refused.filter;
+    if report.hits.is_empty() {
+        report.reason = Some(if report.nearest_similarity.is_some() {
+            MissReason::BelowThreshold
+        } else if refused.filter > 0 {
+            MissReason::Filter
+        } else if refused.too_old > 0 {
+            MissReason::MaxAge
+        } else if refused.invisible > 0 {
+            MissReason::Expired
+        } else {
+            MissReason::Empty
+        });
+    }
+    report
+}
+
+fn open_exact<K: Keyspace>(
+    keyspace: &K,
+    request: &LookupRequest<'_>,
+    prompt: &[u8],
+    refused: &mut Refused,
+    opened: &mut usize,
+) -> Option<K::Opened> {
+    let id = EntryId::of(request.scope, request.context, prompt);
+    let (key, uid) = keyspace.with_cache(|cache| (cache.entry_key(&id), cache.uid()));
+    let entry = keyspace.open(&key)?;
+    *opened += 1;
+    let view = entry.view();
+    let proven = view.uid() == uid && view.answers(request.scope, request.context, prompt);
+    (proven && accepts(request, &view, refused)).then_some(entry)
+}
+
+/// Applies what can only be judged on the opened entry.
+fn accepts(request: &LookupRequest<'_>, view: &EntryView<'_>, refused: &mut Refused) -> bool {
+    if request.max_age_ms.is_some_and(|max| request.now.0.saturating_sub(view.created().0) > max) {
+        refused.too_old += 1;
+        return false;
+    }
+    let filter_ok = request.filter.is_none_or(|filter| match view.meta_object() {
+        Some(meta) => filter.matches(&meta),
+        None => filter.matches(&serde_json::Value::Null),
+    });
+    refused.filter += usize::from(!filter_ok);
+    filter_ok
+}
+
+fn search<K: Keyspace>(
+    keyspace: &K,
+    request: &LookupRequest<'_>,
+    query: &Query,
+    exact_id: Option<EntryId>,
+    report: &mut LookupReport<K::Opened>,
+    refused: &mut Refused,
+) {
+    let partition = PartitionKey::of(request.scope, request.context);
+    report.candidates = keyspace.with_cache(|cache| cache.index.partition_len(partition));
+    let wanted = request.count + usize::from(exact_id.is_some());
+    let mut limit = wanted + RESCORE_EXTRA_MAX;
+    let mut seen = HashSet::new();
+    let mut scored: Vec<Scored<K::Opened>> = Vec::new();
+    loop {
+        let found = keyspace.with_cache(|cache| {
+            cache.index.search(&SearchRequest {
+                code: query.code(),
+                scale: query.scale(),
+                partition,
+                limit,
+                now: request.now,
+                filter: request.filter,
+            })
+        });
+        report.scanned += found.scanned;
+        let decided = open_candidates(
+            keyspace,
+            request,
+            query,
+            &found,
+            wanted,
+            &mut seen,
+            &mut scored,
+            refused,
+        );
+        let exhausted = found.candidates.len() < limit;
+        if decided || exhausted {
+            report.judged_by_entry = found.undecided;
+            refused.filter += found.filtered;
+            refused.invisible += found.invisible;
+            break;
+        }
+        limit *= 4;
+    }
+    report.opened += seen.len();
+    finish_search(request, exact_id, scored, report);
+}
+
+/// Opens the candidates in their order until no unopened one could displace a result: until enough
+/// were scored and the next one's code is further below the last place than codes can err. Answers
+/// whether that point was reached.
+#[expect(clippy::too_many_arguments, reason = "one step of the loop above, split for its length")]
+fn open_candidates<K: Keyspace>(
+    keyspace: &K,
+    request: &LookupRequest<'_>,
+    query: &Query,
+    found: &SearchResult,
+    wanted: usize,
+    seen: &mut HashSet<SlotId>,
+    scored: &mut Vec<Scored<K::Opened>>,
+    refused: &mut Refused,
+) -> bool {
+    let mut spare = RESCORE_EXTRA_MAX;
+    for candidate in &found.candidates {
+        if !seen.insert(candidate.slot) {
+            continue;
+        }
+        if scored.len() >= wanted {
+            let last = scored[wanted - 1].similarity;
+            let bound = keyspace.with_cache(|cache| {
+                let scale = cache.index.code(candidate.slot).map_or(0.0, |(_, scale)| scale);
+                error_bound(query.scale(), scale)
+            });
+            if spare == 0 || f64::from(candidate.approx + bound) < last {
+                seen.remove(&candidate.slot);
+                return true;
+            }
+            spare -= 1;
+        }
+        if let Some(next) = open_scored(keyspace, request, query, candidate, refused) {
+            let place = scored.partition_point(|s| {
+                s.similarity > next.similarity
+                    || (s.similarity == next.similarity && s.id < next.id)
+            });
+            scored.insert(place, next);
+        }
+    }
+    scored.len() >= wanted
+}
+
+/// Opens one candidate, proves that it is what the index believes, and scores it exactly.
+fn open_scored<K: Keyspace>(
+    keyspace: &K,
+    request: &LookupRequest<'_>,
+    query: &Query,
+    candidate: &Candidate,
+    refused: &mut Refused,
+) -> Option<Scored<K::Opened>> {
+    let slot = candidate.slot;
+    let (key, uid, seq) = keyspace.with_cache(|cache| {
+        let found = cache.index.slot(slot)?;
+        Some((cache.entry_key(&found.id), cache.uid(), found.seq()))
+    })?;
+    let Some(entry) = keyspace.open(&key) else {
+        keyspace.with_cache(|cache| cache.index.hide(slot, seq));
+        refused.invisible += 1;
+        return None;
+    };
+    let view = entry.view();
+    if !is_claimed(&view, uid, slot, seq) {
+        // The key lives and says otherwise: this slot is a leftover.
+        keyspace.with_cache(|cache| cache.index.remove(slot, seq));
+        return None;
+    }
+    if view.scope() != request.scope || view.context() != request.context {
+        return None;
+    }
+    if !accepts(request, &view, refused) {
+        return None;
+    }
+    let similarity = view.vector()?.similarity(query);
+    let id = id_text(&view);
+    Some(Scored { similarity, id, entry })
+}
+
+fn is_claimed(view: &EntryView<'_>, uid: crate::ids::ContainerUid, slot: SlotId, seq: Seq) -> bool {
+    view.uid() == uid && view.slot() == slot && view.seq() == seq
+}
+
+fn id_text(view: &EntryView<'_>) -> Vec<u8> {
+    view.name().map_or_else(|| view.id().hex().to_vec(), <[u8]>::to_vec)
+}
+
+fn finish_search<O: Deref<Target = Entry>>(
+    request: &LookupRequest<'_>,
+    exact_id: Option<EntryId>,
+    scored: Vec<Scored<O>>,
+    report: &mut LookupReport<O>,
+) {
+    report.nearest_similarity = scored.first().map(|first| first.similarity);
+    if request.explain {
+        report.nearest = scored.first().map(|first| Nearest {
+            id: first.id.clone(),
+            prompt: first.entry.view().prompt().to_vec(),
+            similarity: first.similarity,
+        });
+    }
+    for next in scored {
+        if report.hits.len() >= request.count || next.similarity < report.threshold {
+            break;
+        }
+        if exact_id.is_some_and(|id| next.entry.view().id() == id) {
+            continue;
+        }
+        let (similarity, entry) = (next.similarity, next.entry);
+        report.hits.push(Hit { tier: Tier::Semantic, similarity, entry });
+    }
+}

@@ -1,0 +1,19 @@
+//! The response cache: what an entry is, what a container is set to, how an answer is looked up and
+//! what that saved.
+//!
+//! Owns: everything of `LLMCACHE.*` that needs no server. The adapter passes in the time, random
+//! words and a way to open keys.
+
+mod container;
+mod entry;
+mod lookup;
+mod money;
+mod settings;
+mod stats;
+
+pub use container::{Cache, TAG_HEAD};
+pub use entry::{Entry, EntryFields, EntryView};
+pub use lookup::{Hit, Keyspace, LookupReport, LookupRequest, MissReason, Nearest, Tier, look_up};
+pub use money::{format_usd, parse_usd};
+pub use settings::{IndexKind, Settings};
+pub use stats::{HISTOGRAM_BUCKETS, ScopeStats, Stats};

@@ -1,0 +1,187 @@
+//! What a cache is set to: given at CREATE, changed by CONFIG, saved with the container.
+//!
+//! Owns: the values, their bounds, their canonical bytes. Reading them from arguments is the
+//! adapter's; every value passes `check` before it takes effect.
+
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::error::{Error, Result};
+use crate::ids::UnixMs;
+use crate::limits;
+use crate::vector::Quant;
+
+/// How the container finds neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IndexKind {
+    /// The module decides by the container's size.
+    Auto,
+    /// Always exhaustive over the codes.
+    Flat,
+}
+
+impl IndexKind {
+    /// As written in arguments and replies.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "AUTO",
+            Self::Flat => "FLAT",
+        }
+    }
+}
+
+/// Settings of one cache.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Dimension of the vectors; `None` until the first one sets it.
+    pub dim: Option<u32>,
+    /// Name of the embedding model, for people; empty when not given.
+    pub model: Box<[u8]>,
+    /// Least similarity of a semantic hit.
+    pub threshold: f64,
+    /// Time to live of entries stored without one; 0 for none.
+    pub ttl_ms: u64,
+    /// Largest share, in percent, by which a time to live is shortened at random.
+    pub jitter_pct: u8,
+    /// Most entries; 0 for no bound.
+    pub max_entries: u64,
+    /// Most memory of index and entries together, in bytes; 0 for no bound.
+    pub max_memory_bytes: u64,
+    /// How entries keep their vectors.
+    pub quant: Quant,
+    /// How neighbours are found.
+    pub index: IndexKind,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            dim: None,
+            model: Box::default(),
+            threshold: 0.90,
+            ttl_ms: 0,
+            jitter_pct: 0,
+            max_entries: 0,
+            max_memory_bytes: 0,
+            quant: Quant::F16,
+            index: IndexKind::Auto,
+        }
+    }
+}
+
+impl Settings {
+    /// Refuses values past their bounds.
+    pub fn check(&self) -> Result<()> {
+        if let Some(dim) = self.dim
+            && !(limits::DIM_MIN..=limits::DIM_MAX).contains(&dim)
+        {
+            return Err(out_of_range("DIM", limits::DIM_MIN, limits::DIM_MAX));
+        }
+        if self.model.len() > limits::MODEL_MAX_BYTES {
+            let (got, max) = (self.model.len(), limits::MODEL_MAX_BYTES);
+            return Err(Error::too_big("MODEL", got, max, "bytes"));
+        }
+        if !(-1.0..=1.0).contains(&self.threshold) {
+            return Err(out_of_range("THRESHOLD", -1, 1));
+        }
+        if self.ttl_ms > limits::TTL_MAX_MS {
+            return Err(out_of_range("TTL", 0, limits::TTL_MAX_MS / 1_000));
+        }
+        if self.jitter_pct > 100 {
+            return Err(out_of_range("JITTER", 0, 100));
+        }
+        if self.max_entries > limits::MAXENTRIES_MAX {
+            return Err(out_of_range("MAXENTRIES", 0, limits::MAXENTRIES_MAX));
+        }
+        Ok(())
+    }
+
+    /// The deadline of an entry stored at `now` without an expiry of its own. `random` spreads
+    /// deadlines by JITTER, so that entries stored together do not all go together.
+    pub fn deadline(&self, now: UnixMs, random: u64) -> UnixMs {
+        if self.ttl_ms == 0 {
+            return UnixMs::NEVER;
+        }
+        let widest = self.ttl_ms / 100 * u64::from(self.jitter_pct)
+            + self.ttl_ms % 100 * u64::from(self.jitter_pct) / 100;
+        let cut = if widest == 0 { 0 } else { random % (widest + 1) };
+        UnixMs(now.0 + (self.ttl_ms - cut).max(1))
+    }
+
+    /// Appends the canonical bytes.
+    pub fn write(&self, out: &mut Writer) {
+        out.u32(self.dim.unwrap_or(0)).bytes(&self.model).f64(self.threshold);
+        out.u64(self.ttl_ms).u8(self.jitter_pct);
+        out.u64(self.max_entries).u64(self.max_memory_bytes);
+        out.u8(self.quant.as_byte()).u8(match self.index {
+            IndexKind::Auto => 0,
+            IndexKind::Flat => 1,
+        });
+    }
+
+    /// Reads what `write` wrote; hostile bytes are refused.
+    pub fn read(from: &mut Reader<'_>) -> std::result::Result<Self, DecodeError> {
+        let settings = Self {
+            dim: match from.u32()? {
+                0 => None,
+                dim => Some(dim),
+            },
+            model: from.bytes(limits::MODEL_MAX_BYTES)?.into(),
+            threshold: from.f64()?,
+            ttl_ms: from.u64()?,
+            jitter_pct: from.u8()?,
+            max_entries: from.u64()?,
+            max_memory_bytes: from.u64()?,
+            quant: Quant::from_byte(from.u8()?).ok_or(DecodeError("unknown quantisation"))?,
+            index: match from.u8()? {
+                0 => IndexKind::Auto,
+                1 => IndexKind::Flat,
+                _ => return Err(DecodeError("unknown kind of index")),
+            },
+        };
+        settings.check().map_err(|_| DecodeError("a setting is out of range"))?;
+        Ok(settings)
+    }
+}
+
+/// The error of a number outside its bounds.
+pub fn out_of_range(what: &str, min: impl std::fmt::Display, max: impl std::fmt::Display) -> Error {
+    Error::err(format!("{what} must be between {min} and {max}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::open_section;
+
+    #[test]
+    fn bytes_round_trip() {
+        let settings = Settings {
+            dim: Some(384),
+            model: (*b"minilm").into(),
+            threshold: 0.83,
+            ttl_ms: 86_400_000,
+            jitter_pct: 10,
+            max_entries: 7,
+            max_memory_bytes: 1 << 30,
+            quant: Quant::Q8,
+            index: IndexKind::Flat,
+        };
+        let mut out = Writer::section(1, 1);
+        settings.write(&mut out);
+        let bytes = out.finish();
+        let (_, _, mut body) = open_section(&bytes).unwrap();
+        assert_eq!(Settings::read(&mut body).unwrap(), settings);
+        body.finish().unwrap();
+    }
+
+    #[test]
+    fn jitter_shortens_by_at_most_its_share() {
+        let settings = Settings { ttl_ms: 1_000, jitter_pct: 20, ..Settings::default() };
+        let now = UnixMs(5_000);
+        let deadlines: Vec<u64> = (0..1_000).map(|r| settings.deadline(now, r).0).collect();
+        assert_eq!(deadlines.iter().max(), Some(&6_000));
+        assert_eq!(deadlines.iter().min(), Some(&5_800));
+        let plain = Settings { jitter_pct: 0, ..settings };
+        assert_eq!(plain.deadline(now, 77), UnixMs(6_000));
+        assert_eq!(Settings::default().deadline(now, 77), UnixMs::NEVER);
+    }
+}

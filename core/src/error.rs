@@ -1,0 +1,88 @@
+//! The error words of the command contract and the one type that carries them.
+//!
+//! Owns: the mapping from a failure to the text a client reads. Any thread.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// The upper-case word a client can switch on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorWord {
+    /// Any failure without a word of its own.
+    Err,
+    /// The key holds another type.
+    WrongType,
+    /// The vector's bytes, length or numbers are unusable.
+    BadVector,
+    /// The vector has another dimension than the container.
+    DimMismatch,
+    /// The container needed for the command does not exist.
+    NoCache,
+    /// The filter expression does not parse.
+    BadFilter,
+    /// A value is past its bound in `limits`.
+    TooBig,
+    /// The server is out of memory.
+    Oom,
+}
+
+impl ErrorWord {
+    /// The word as it opens the error reply.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Err => "ERR",
+            Self::WrongType => "WRONGTYPE",
+            Self::BadVector => "BADVECTOR",
+            Self::DimMismatch => "DIMMISMATCH",
+            Self::NoCache => "NOCACHE",
+            Self::BadFilter => "BADFILTER",
+            Self::TooBig => "TOOBIG",
+            Self::Oom => "OOM",
+        }
+    }
+}
+
+/// A refused request: the word and the sentence behind it. The request changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    word: ErrorWord,
+    message: Cow<'static, str>,
+}
+
+/// Result of anything that can be refused.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error with a word of its own.
+    pub fn new(word: ErrorWord, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { word, message: message.into() }
+    }
+
+    /// A plain `ERR`.
+    pub fn err(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorWord::Err, message)
+    }
+
+    /// `TOOBIG`, naming what was too big, its size and the bound, both in `unit`.
+    pub fn too_big(what: &str, got: usize, max: usize, unit: &str) -> Self {
+        Self::new(ErrorWord::TooBig, format!("{what} has {got} {unit}, at most {max} are accepted"))
+    }
+
+    /// The sentence without its word.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The word.
+    pub fn word(&self) -> ErrorWord {
+        self.word
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.word.as_str(), self.message)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,124 @@
+//! Identities: container uid, entry id, sequence, time. Newtypes, so that none passes for another.
+//!
+//! Owns: their forms in memory, in hex and in key names. Any thread.
+
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+/// Identity of one life of a container. A container deleted and created again under its old name
+/// has another uid, so entries of the former life can never answer for the new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerUid(pub u64);
+
+impl fmt::Display for ContainerUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A container's store counter: each stored entry takes the next. Never reused within a uid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Seq(pub u64);
+
+/// Milliseconds since the Unix epoch. Zero as a deadline means "never".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct UnixMs(pub u64);
+
+impl UnixMs {
+    /// No deadline.
+    pub const NEVER: Self = Self(0);
+
+    /// Whether this deadline lies at or before `now`. `NEVER` does not.
+    pub fn is_past(self, now: Self) -> bool {
+        self.0 != 0 && self.0 <= now.0
+    }
+}
+
+/// Digest of scope, context and prompt: the name of an entry unless the caller gave one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct EntryId(pub [u8; 16]);
+
+impl EntryId {
+    /// First 128 bits of SHA-256 over the length-prefixed scope, context and prompt; a prefix is the
+    /// byte length as an unsigned 64-bit little-endian number. `docs/formats.md` has test vectors.
+    pub fn of(scope: &[u8], context: &[u8], prompt: &[u8]) -> Self {
+        let mut hash = Sha256::new();
+        for part in [scope, context, prompt] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let mut id = [0u8; 16];
+        id.copy_from_slice(&hash.finalize()[..16]);
+        Self(id)
+    }
+
+    /// 32 lower-case hex digits.
+    pub fn hex(self) -> [u8; 32] {
+        let mut out = [0u8; 32];
+        for (pair, byte) in out.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = HEX[usize::from(byte >> 4)];
+            pair[1] = HEX[usize::from(byte & 15)];
+        }
+        out
+    }
+
+    /// The inverse of `hex`; `None` unless the text is 32 lower-case hex digits.
+    pub fn from_hex(text: &[u8]) -> Option<Self> {
+        if text.len() != 32 {
+            return None;
+        }
+        let mut id = [0u8; 16];
+        for (byte, pair) in id.iter_mut().zip(text.chunks_exact(2)) {
+            *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
+        }
+        Some(Self(id))
+    }
+}
+
+impl fmt::Debug for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.hex()).unwrap_or("?"))
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+/// Identity of the pair (scope, context) inside a container: 64 bits of SHA-256, length-prefixed as
+/// in [`EntryId::of`]. Entries are compared with the full scope and context when opened, so two
+/// pairs that met in one key would share a scan, never an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct PartitionKey(pub u64);
+
+impl PartitionKey {
+    /// The partition of a scope and a context; the pair of empty strings is key 0 and costs no hash.
+    pub fn of(scope: &[u8], context: &[u8]) -> Self {
+        if scope.is_empty() && context.is_empty() {
+            return Self(0);
+        }
+        let mut hash = Sha256::new();
+        for part in [scope, context] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let mut key = [0u8; 8];
+        key.copy_from_slice(&hash.finalize()[..8]);
+        Self(u64::from_le_bytes(key))
+    }
+}
+
+/// Place of an entry in its container's index. Local to one process: never compared across servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SlotId(pub u32);
+
+impl SlotId {
+    /// The entry is in no index.
+    pub const NONE: Self = Self(u32::MAX);
+}

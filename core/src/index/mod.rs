@@ -1,0 +1,267 @@
+//! The index of one container: which entries exist, where their vectors' codes are, how to find the
+//! nearest. A hint, never the truth: the keyspace decides whether an entry still is.
+//!
+//! Owns: slots, partitions, codes, explicit names. Called by the main thread only, which is also the
+//! only one that changes it. `insert`, `remove` and `search` never call out, so no borrow of an
+//! index is alive while the server might delete a key.
+
+pub mod filter;
+mod flat;
+mod partitions;
+mod persist;
+mod slots;
+mod top;
+
+pub use flat::{SearchRequest, SearchResult};
+pub use persist::{SlotBlock, TAG_SLOT_BLOCK};
+pub use slots::{BLOCK_SLOTS, Slot};
+pub use top::Candidate;
+
+use crate::allocation::allocated_bytes;
+use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
+use crate::vector::arena::CodeArena;
+use filter::FilterRecord;
+use hashbrown::HashMap;
+use partitions::Partitions;
+use slots::Slots;
+
+/// What the index is told of a new entry.
+#[derive(Debug)]
+pub struct NewSlot<'a> {
+    /// Digest of scope, context and prompt.
+    pub id: EntryId,
+    /// The entry's place in the container's store order.
+    pub seq: Seq,
+    /// The scope and context it is searched in.
+    pub partition: PartitionKey,
+    /// Deadline, or `UnixMs::NEVER`.
+    pub expire_at: UnixMs,
+    /// Memory of the entry key.
+    pub bytes: u32,
+    /// What the answer cost to make, on the scale of `evict::worth`.
+    pub worth: u8,
+    /// Compact META for filters.
+    pub record: Option<FilterRecord>,
+    /// The id the caller gave, where it is not the digest.
+    pub name: Option<&'a [u8]>,
+    /// int8 code and its scale; absent for entries of the exact tier alone.
+    pub code: Option<(&'a [i8], f32)>,
+}
+
+/// Counts kept so that `INFO`, limits and invariants cost nothing to ask.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Entries known.
+    pub entries: u64,
+    /// Of these, how many have a vector.
+    pub vectors: u64,
+    /// Of these, how many are hidden until settled.
+    pub hidden: u64,
+    /// Memory of their keys.
+    pub entry_bytes: u64,
+}
+
+/// Index of one container.
+#[derive(Debug, Default)]
+pub struct Index {
+    slots: Slots,
+    partitions: Partitions,
+    arena: Option<CodeArena>,
+    names: HashMap<EntryId, Box<[u8]>>,
+    name_bytes: usize,
+    totals: Totals,
+}
+
+impl Index {
+    /// An empty index.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an entry and answers its slot. The caller removed any former entry of the same id, and
+    /// checked that the code has the index's dimension (`dim`), which the first code sets.
+    pub fn insert(&mut self, new: NewSlot<'_>) -> SlotId {
+        let id = self.slots.allocate();
+        self.fill(id, new);
+        id
+    }
+
+    fn fill(&mut self, id: SlotId, new: NewSlot<'_>) {
+        if let Some((code, scale)) = new.code {
+            let arena = self.arena.get_or_insert_with(|| CodeArena::new(code.len()));
+            debug_assert_eq!(arena.dim(), code.len(), "the container checks dimensions");
+            arena.set(id.0, code, scale);
+            self.totals.vectors += 1;
+        }
+        if let Some(name) = new.name {
+            self.name_bytes += allocated_bytes(name.len());
+            if let Some(former) = self.names.insert(new.id, name.into()) {
+                self.name_bytes -= allocated_bytes(former.len());
+            }
+        }
+        self.totals.entries += 1;
+        self.totals.entry_bytes += u64::from(new.bytes);
+        let has_code = new.code.is_some();
+        self.slots.occupy(id, new);
+        if has_code {
+            self.partitions.add(&mut self.slots, id);
+        }
+    }
+
+    /// Removes the entry in `slot` if it still is the one stored as `seq`. Constant time, allocates
+    /// nothing: this runs where the server deletes a key. Answers whether something was removed.
+    pub fn remove(&mut self, slot: SlotId, seq: Seq) -> bool {
+        let Some(found) = self.slots.get(slot).filter(|found| found.seq() == seq) else {
+            return false;
+        };
+        let (id, bytes) = (found.id, found.bytes);
+        let (has_code, named, hidden) = (found.has_code(), found.is_named(), found.is_hidden());
+        if has_code {
+            self.partitions.remove(&mut self.slots, slot);
+            self.totals.vectors -= 1;
+        }
+        if named && let Some(name) = self.names.remove(&id) {
+            self.name_bytes -= allocated_bytes(name.len());
+        }
+        self.totals.entries -= 1;
+        self.totals.hidden -= u64::from(hidden);
+        self.totals.entry_bytes -= u64::from(bytes);
+        if let Some(block) = self.slots.release(slot)
+            && let Some(arena) = &mut self.arena
+        {
+            arena.free_block(block);
+        }
+        if self.totals.entries == 0 {
+            // Directories and tables keep their room while anything is in them.
+            self.clear();
+        }
+        true
+    }
+
+    /// The slot, if an entry is in it.
+    pub fn slot(&self, slot: SlotId) -> Option<&Slot> {
+        self.slots.get(slot)
+    }
+
+    /// The slot, if the entry stored as `seq` is in it.
+    pub fn slot_of(&self, slot: SlotId, seq: Seq) -> Option<&Slot> {
+        self.slots.get(slot).filter(|found| found.seq() == seq)
+    }
+
+    /// The first occupied slot at or after `from`: how pages of SCAN and slow sweeps walk.
+    pub fn next_occupied(&self, from: u32) -> Option<(SlotId, &Slot)> {
+        self.slots.next_occupied(from)
+    }
+
+    /// One past the highest slot ever in use.
+    pub fn slot_end(&self) -> u32 {
+        self.slots.end()
+    }
+
+    /// The explicit name of a named entry.
+    pub fn name_of(&self, id: &EntryId) -> Option<&[u8]> {
+        self.names.get(id).map(AsRef::as_ref)
+    }
+
+    /// The int8 code of a slot and its scale.
+    pub fn code(&self, slot: SlotId) -> Option<(&[i8], f32)> {
+        let arena = self.arena.as_ref()?;
+        self.slots.get(slot).filter(|found| found.has_code())?;
+        Some((arena.code(slot.0)?, arena.scale(slot.0)?))
+    }
+
+    /// Dimension of the codes, once there is one.
+    pub fn dim(&self) -> Option<u32> {
+        self.arena.as_ref().map(|arena| arena.dim() as u32)
+    }
+
+    /// Moves an entry's deadline.
+    pub fn set_expiry(&mut self, slot: SlotId, seq: Seq, expire_at: UnixMs) {
+        if let Some(found) = self.slots.get_mut(slot).filter(|found| found.seq() == seq) {
+            found.expire_at = expire_at;
+        }
+    }
+
+    /// Counts a hit on an entry, at the minute `now_min` of its clock.
+    pub fn note_hit(&mut self, slot: SlotId, seq: Seq, now_min: u16) {
+        if let Some(found) = self.slots.get_mut(slot).filter(|found| found.seq() == seq) {
+            found.hits = found.hits.saturating_add(1);
+            found.frequency.touch(now_min);
+        }
+    }
+
+    /// Hides a slot whose key could not be opened, until it is settled whether the entry is gone or
+    /// only elsewhere for a while (its hash slot is migrating).
+    pub fn hide(&mut self, slot: SlotId, seq: Seq) {
+        if let Some(found) = self.slots.get_mut(slot).filter(|found| found.seq() == seq)
+            && !found.is_hidden()
+        {
+            found.set_hidden(true);
+            self.totals.hidden += 1;
+        }
+    }
+
+    /// Shows a hidden slot again: its entry was seen.
+    pub fn unhide(&mut self, slot: SlotId, seq: Seq) {
+        if let Some(found) = self.slots.get_mut(slot).filter(|found| found.seq() == seq)
+            && found.is_hidden()
+        {
+            found.set_hidden(false);
+            self.totals.hidden -= 1;
+        }
+    }
+
+    /// Entries with a vector in a partition.
+    pub fn partition_len(&self, partition: PartitionKey) -> usize {
+        self.partitions.rows(&self.slots, partition).len()
+    }
+
+    /// Partitions that hold a vector.
+    pub fn partition_count(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// Counts.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Memory held by the index itself.
+    pub fn bytes(&self) -> usize {
+        let names = self.names.allocation_size() + self.name_bytes;
+        self.slots.bytes()
+            + self.partitions.bytes()
+            + self.arena.as_ref().map_or(0, CodeArena::bytes)
+            + names
+    }
+
+    /// Forgets every entry and gives the memory back.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Panics unless every structure agrees with every other; for tests, in O(n).
+    pub fn check_invariants(&self) {
+        let mut seen = Totals::default();
+        let (mut from, mut named) = (0, 0);
+        while let Some((id, slot)) = self.next_occupied(from) {
+            from = id.0 + 1;
+            seen.entries += 1;
+            seen.entry_bytes += u64::from(slot.bytes);
+            seen.hidden += u64::from(slot.is_hidden());
+            named += usize::from(slot.is_named());
+            assert!(!slot.is_named() || self.names.contains_key(&slot.id), "{id:?}: name");
+            if slot.has_code() {
+                seen.vectors += 1;
+                assert!(self.code(id).is_some(), "{id:?}: code");
+                let rows = self.partitions.rows(&self.slots, slot.partition);
+                assert_eq!(rows[slot.position as usize], id.0, "{id:?}: position");
+            }
+        }
+        assert_eq!((seen, named), (self.totals, self.names.len()));
+        let name_bytes = self.names.values().map(|name| allocated_bytes(name.len()));
+        assert_eq!(name_bytes.sum::<usize>(), self.name_bytes, "bytes of names");
+        self.slots.check_invariants();
+        self.partitions.check_invariants(&self.slots, seen.vectors);
+    }
+}

@@ -1,0 +1,95 @@
+//! The best few of many: a bounded heap of (score, row) packed into one word each.
+//!
+//! Owns: the order of candidates. Higher score first; equal scores by lower row, so that a scan in
+//! any order gives one answer. Any thread.
+
+use crate::ids::SlotId;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// An entry that a search names, with the similarity of its int8 code.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    /// Where it is.
+    pub slot: SlotId,
+    /// Cosine of the codes, in [-1, 1] give or take the code's error bound.
+    pub approx: f32,
+}
+
+/// Collects the best `limit` candidates.
+#[derive(Debug)]
+pub(super) struct Top {
+    limit: usize,
+    heap: BinaryHeap<Reverse<u64>>,
+}
+
+/// A float's bits as an integer of the same order (IEEE 754 totalOrder on finite numbers).
+fn ordered(score: f32) -> u32 {
+    let bits = score.to_bits();
+    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
+}
+
+fn unordered(order: u32) -> f32 {
+    f32::from_bits(if order >> 31 == 1 { order & !(1 << 31) } else { !order })
+}
+
+impl Top {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, heap: BinaryHeap::with_capacity(limit.min(1 << 12) + 1) }
+    }
+
+    /// Whether a candidate of this score would be kept.
+    pub(super) fn admits(&self, score: f32) -> bool {
+        self.heap.len() < self.limit
+            || self.heap.peek().is_some_and(|worst| ordered(score) >= (worst.0 >> 32) as u32)
+    }
+
+    pub(super) fn push(&mut self, score: f32, row: u32) {
+        let packed = u64::from(ordered(score)) << 32 | u64::from(!row);
+        if self.heap.len() < self.limit {
+            self.heap.push(Reverse(packed));
+        } else if let Some(mut worst) = self.heap.peek_mut()
+            && packed > worst.0
+        {
+            *worst = Reverse(packed);
+        }
+    }
+
+    /// The candidates, best first.
+    pub(super) fn into_sorted(self) -> Vec<Candidate> {
+        self.heap
+            .into_sorted_vec()
+            .into_iter()
+            .map(|Reverse(packed)| Candidate {
+                slot: SlotId(!(packed as u32)),
+                approx: unordered((packed >> 32) as u32),
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_best_and_breaks_ties_by_row() {
+        let mut top = Top::new(3);
+        for (score, row) in [(0.5, 9), (-0.5, 1), (0.5, 2), (0.9, 7), (0.5, 4), (-1.0, 0)] {
+            top.push(score, row);
+        }
+        let rows: Vec<_> = top.into_sorted().iter().map(|c| (c.slot.0, c.approx)).collect();
+        assert_eq!(rows, [(7, 0.9), (2, 0.5), (4, 0.5)]);
+    }
+
+    #[test]
+    fn order_of_bits_is_order_of_floats() {
+        let scores = [-1.0, -0.25, -0.0, 0.0, 1e-30, 0.25, 1.0];
+        for pair in scores.windows(2) {
+            assert!(ordered(pair[0]) <= ordered(pair[1]), "{pair:?}");
+        }
+        for score in scores {
+            assert_eq!(unordered(ordered(score)).to_bits(), score.to_bits());
+        }
+    }
+}

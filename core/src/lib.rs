@@ -1,0 +1,19 @@
+//! Data structures and algorithms of llmcache, free of Redis.
+//!
+//! Owns: everything that can be decided without a server: ids, vectors, the index, the form of an
+//! entry, settings, lookup order, statistics, eviction arithmetic. Must not know: Redis, a clock, a
+//! source of randomness, threads; callers pass the time and random words in. Arrows inside run one
+//! way: `distance <- vector <- index <- cache`; `allocation`, `codec`, `ids`, `error`
+//! and `limits` serve all.
+
+pub mod allocation;
+pub mod cache;
+pub mod cluster;
+pub mod codec;
+pub mod distance;
+pub mod error;
+pub mod evict;
+pub mod ids;
+pub mod index;
+pub mod limits;
+pub mod vector;

@@ -1,0 +1,67 @@
+//! Every bound the product enforces, in one place.
+//!
+//! Owns: numbers only. A value past its bound is refused by the parser that reads it, with an error
+//! that names the bound; nothing is clamped silently. Sizes are in bytes, times in milliseconds,
+//! and the unit ends the name. Read from any thread.
+
+/// Fewest dimensions of a vector.
+pub const DIM_MIN: u32 = 1;
+/// Most dimensions of a vector; covers every embedding model in use (the largest today has 12,288).
+pub const DIM_MAX: u32 = 16_384;
+
+/// Longest container key name; entry keys are built from it and stay well below a page.
+pub const CONTAINER_NAME_MAX_BYTES: usize = 1_024;
+/// Longest caller-given entry id.
+pub const ID_MAX_BYTES: usize = 128;
+/// Longest scope.
+pub const SCOPE_MAX_BYTES: usize = 1_024;
+/// Longest context: system prompt and generation parameters, or a digest of them.
+pub const CONTEXT_MAX_BYTES: usize = 1 << 20;
+/// Longest prompt: above the longest context window in use, below what would stall hashing.
+pub const PROMPT_MAX_BYTES: usize = 16 << 20;
+/// Longest response.
+pub const RESPONSE_MAX_BYTES: usize = 64 << 20;
+/// Longest META document.
+pub const META_MAX_BYTES: usize = 64 << 10;
+/// Longest model name of a container.
+pub const MODEL_MAX_BYTES: usize = 256;
+
+/// Most tags of one entry.
+pub const TAGS_MAX: usize = 64;
+/// Longest tag.
+pub const TAG_MAX_BYTES: usize = 256;
+
+/// Most results of one lookup.
+pub const COUNT_MAX: u32 = 1_000;
+/// Results opened beyond COUNT when their codes are too close to call.
+pub const RESCORE_EXTRA_MAX: usize = 8;
+/// Most entries one page of SCAN visits.
+pub const SCAN_COUNT_MAX: u32 = 10_000;
+/// Widest search of a graph (EF, EFC).
+pub const EF_MAX: u32 = 10_000;
+
+/// Most entries a container stores in its life: the store order is kept in 48 bits.
+pub const SEQ_MAX: u64 = (1 << 48) - 1;
+
+/// Longest FILTER expression.
+pub const FILTER_MAX_BYTES: usize = 8 << 10;
+/// Most nodes of a parsed FILTER expression.
+pub const FILTER_MAX_NODES: usize = 1_024;
+/// Deepest nesting of a FILTER expression.
+pub const FILTER_MAX_DEPTH: usize = 64;
+/// Largest compact record of META's scalar members kept beside a slot.
+pub const FILTER_RECORD_MAX_BYTES: usize = 256;
+
+/// Most entries and bytes a container can be told to hold.
+pub const MAXENTRIES_MAX: u64 = u32::MAX as u64 - 1;
+/// Longest time to live: what Redis itself accepts as a deadline leaves room for this.
+pub const TTL_MAX_MS: u64 = 100 * 365 * 86_400_000;
+/// Largest COST of one answer, in nano-dollars (one million dollars).
+pub const COST_MAX_NANO_USD: u64 = 1_000_000 * 1_000_000_000;
+/// Largest token count of one answer.
+pub const TOKENS_MAX: u64 = u32::MAX as u64;
+/// Largest LATENCY of one answer.
+pub const LATENCY_MAX_MS: u64 = 7 * 86_400_000;
+
+/// Scopes whose statistics are kept apart in one container; later ones count in the totals only.
+pub const STATS_SCOPES_MAX: usize = 4_096;

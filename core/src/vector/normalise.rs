@@ -1,0 +1,78 @@
+//! From a client's blob to a vector of unit length.
+//!
+//! Owns: what counts as a vector. Scalar, in index order, with an f64 sum: equal bits on every CPU.
+//! Any thread.
+
+use super::VectorError;
+use crate::limits::DIM_MAX;
+use half::f16;
+
+/// Decodes little-endian f32 elements, at most `DIM_MAX`, all finite.
+pub fn decode_fp32(bytes: &[u8]) -> Result<Vec<f32>, VectorError> {
+    let elements = elements::<4>(bytes)?;
+    finite(elements.iter().map(|&element| f32::from_le_bytes(element)).collect())
+}
+
+/// Decodes little-endian f16 elements, at most `DIM_MAX`, all finite; exact.
+pub fn decode_fp16(bytes: &[u8]) -> Result<Vec<f32>, VectorError> {
+    let elements = elements::<2>(bytes)?;
+    finite(elements.iter().map(|&element| f16::from_le_bytes(element).to_f32()).collect())
+}
+
+/// Splits a blob into elements of `WIDTH` bytes; refuses a remainder and a bad dimension.
+fn elements<const WIDTH: usize>(bytes: &[u8]) -> Result<&[[u8; WIDTH]], VectorError> {
+    let (elements, rest) = bytes.as_chunks::<WIDTH>();
+    if !rest.is_empty() {
+        return Err(VectorError::RaggedLength { bytes: bytes.len(), width: WIDTH });
+    }
+    check_dimension(elements.len())?;
+    Ok(elements)
+}
+
+fn check_dimension(dim: usize) -> Result<(), VectorError> {
+    match dim {
+        0 => Err(VectorError::Empty),
+        _ if dim > DIM_MAX as usize => Err(VectorError::TooManyDimensions { dim }),
+        _ => Ok(()),
+    }
+}
+
+fn finite(vector: Vec<f32>) -> Result<Vec<f32>, VectorError> {
+    check_finite(&vector)?;
+    Ok(vector)
+}
+
+fn check_finite(vector: &[f32]) -> Result<(), VectorError> {
+    match vector.iter().position(|x| !x.is_finite()) {
+        Some(index) => Err(VectorError::NotFinite { index }),
+        None => Ok(()),
+    }
+}
+
+/// The vector scaled to length 1.
+pub fn normalise(vector: &[f32]) -> Result<Vec<f32>, VectorError> {
+    let mut unit = vector.to_vec();
+    normalise_in_place(&mut unit)?;
+    Ok(unit)
+}
+
+/// Scales the vector to length 1; leaves it as it was on an error.
+///
+/// The f64 sum holds the squares of 16,384 elements of any finite size, denormal ones included,
+/// without overflow or loss to zero, and the norm comes out correct to the last bits of an f64.
+pub fn normalise_in_place(vector: &mut [f32]) -> Result<(), VectorError> {
+    check_dimension(vector.len())?;
+    check_finite(vector)?;
+    let mut square = 0_f64;
+    for &x in vector.iter() {
+        square += f64::from(x) * f64::from(x);
+    }
+    if square == 0.0 {
+        return Err(VectorError::ZeroNorm);
+    }
+    let norm = square.sqrt();
+    for x in vector {
+        *x = (f64::from(*x) / norm) as f32;
+    }
+    Ok(())
+}

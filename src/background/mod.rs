@@ -1,0 +1,80 @@
+//! Work between commands: entries of deleted caches, entries without a cache, slots whose key could
+//! not be opened, protection of containers. On the main thread, in slices below a millisecond.
+//!
+//! Whatever writes runs on a primary only, never while loading, and not while replicas must be
+//! spared; it runs above maxmemory too, since it frees.
+
+mod ownership;
+mod reaper;
+mod settle;
+mod shield;
+mod sweep;
+
+use crate::config;
+use crate::ffi::{Ctx, start_timer};
+use crate::keyspace::attach_arrival;
+use crate::keytype::registry;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Length of one slice.
+const SLICE: Duration = Duration::from_micros(700);
+/// Pause between slices while there is a backlog: background work takes at most a quarter of the
+/// main thread.
+const BUSY_PAUSE_MS: u64 = 3;
+
+static REAPED: AtomicU64 = AtomicU64::new(0);
+
+/// Starts the timer; called once, on load.
+pub fn start(ctx: Ctx<'_>) {
+    start_timer(ctx, config::sweep_interval_ms(), tick);
+}
+
+/// Entries removed because their cache was gone.
+pub fn reaped() -> u64 {
+    REAPED.load(Ordering::Relaxed)
+}
+
+/// Deleted caches whose entries are still looked at.
+pub fn orphan_groups() -> u64 {
+    sweep::orphan_groups()
+}
+
+fn count_reaped(entries: u64) {
+    REAPED.fetch_add(entries, Ordering::Relaxed);
+}
+
+/// Whether background work may change the keyspace now.
+fn may_write(ctx: Ctx<'_>) -> bool {
+    let state = ctx.state();
+    !state.is_loading() && !state.is_replica() && !ctx.avoid_replica_traffic()
+}
+
+fn tick(ctx: Ctx<'_>) -> u64 {
+    if ctx.state().is_loading() {
+        return config::sweep_interval_ms();
+    }
+    ownership::ask_again();
+    let end = Instant::now() + SLICE;
+    let in_time = || Instant::now() < end;
+    shield::run(ctx);
+    let backlog =
+        attach_arrivals(ctx, in_time) | reaper::run(ctx, in_time) | sweep::run(ctx, in_time);
+    settle::run(ctx, in_time);
+    if backlog {
+        BUSY_PAUSE_MS.min(config::sweep_interval_ms())
+    } else {
+        config::sweep_interval_ms()
+    }
+}
+
+/// Brings entries together with containers that arrived after them; answers whether some are left.
+pub fn attach_arrivals(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
+    while in_time() {
+        let Some((db, key)) = registry::next_arrival() else { return false };
+        if ctx.select_db(db) {
+            attach_arrival(ctx, &key, true);
+        }
+    }
+    true
+}

@@ -1,0 +1,50 @@
+//! Entries of caches whose key is gone: removed in slices, each removal replicated.
+
+use super::ownership::{self, Ownership};
+use super::{count_reaped, may_write};
+use crate::ffi::Ctx;
+use crate::keyspace::remove_entry_of;
+use crate::keytype::registry::{self, Remains};
+use llmcache_core::ids::{Seq, SlotId};
+
+/// Works on the oldest deleted cache; answers whether more is to do at once.
+pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
+    let Some(mut remains) = registry::take_remains() else { return false };
+    if ctx.state().is_replica() {
+        // The primary sends every removal. Should this server be promoted first, the sweep finds
+        // what is left.
+        return true;
+    }
+    let key = remains.cache.with(|cache| cache.prefix().to_vec());
+    match ownership::of_key(ctx, &key) {
+        Ownership::Foreign => return true,
+        Ownership::Moving => {
+            registry::put_back_remains(remains, true);
+            return false;
+        }
+        Ownership::Settled => {}
+    }
+    if !may_write(ctx) || !ctx.select_db(remains.db) {
+        registry::put_back_remains(remains, true);
+        return false;
+    }
+    while in_time() {
+        let Some((slot, seq, key)) = next_entry(&mut remains) else { return true };
+        let uid = remains.cache.with(|cache| cache.uid());
+        count_reaped(u64::from(remove_entry_of(ctx, &key, uid)));
+        // Frees the index along the way instead of in one long step at the end.
+        remains.cache.with(|cache| cache.index.remove(slot, seq));
+    }
+    registry::put_back_remains(remains, false);
+    true
+}
+
+fn next_entry(remains: &mut Remains) -> Option<(SlotId, Seq, Vec<u8>)> {
+    let next = remains.next_slot;
+    let found = remains.cache.with(|cache| {
+        let (slot, found) = cache.index.next_occupied(next)?;
+        Some((slot, found.seq(), cache.entry_key(&found.id)))
+    })?;
+    remains.next_slot = found.0.0 + 1;
+    Some(found)
+}

@@ -1,0 +1,111 @@
+//! Slots that the index is unsure of: hidden ones, and ones past their deadline that no removal was
+//! heard of (an entry that was due while the server was down leaves such a slot). A slow walk looks
+//! at their keys and shows the slot again or frees it.
+
+use super::ownership::{self, Ownership};
+use crate::ffi::{Access, Ctx, MainCell};
+use crate::keyspace::open_entry;
+use crate::keytype::registry::{self, Place, SharedCache};
+use llmcache_core::ids::{Seq, SlotId, UnixMs};
+use std::sync::LazyLock;
+
+/// Slots passed in one slice; most are passed without opening a key.
+const SLOTS_PER_SLICE: usize = 2_048;
+/// How long past its deadline an entry is left to the server's own expiry.
+const OVERDUE_MS: u64 = 2_000;
+
+#[derive(Default)]
+struct Walk {
+    caches: Vec<(SharedCache, Place)>,
+    next_slot: u32,
+}
+
+static WALK: LazyLock<MainCell<Walk>> = LazyLock::new(|| MainCell::new(Walk::default()));
+
+/// Walks on.
+pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) {
+    let now = ctx.now_ms();
+    let mut passed = 0;
+    while passed < SLOTS_PER_SLICE && in_time() {
+        let at = WALK.with(|walk| {
+            if walk.caches.is_empty() {
+                walk.caches = registry::all();
+                walk.next_slot = 0;
+            }
+            walk.caches.last().map(|(cache, place)| (cache.clone(), place.clone(), walk.next_slot))
+        });
+        let Some((cache, place, from)) = at else { return };
+        let left = SLOTS_PER_SLICE - passed;
+        let (next, unsure) = next_unsure(&cache, from, left, now);
+        passed += left.min((next.unwrap_or(from) - from) as usize + 1);
+        if let Some((slot, seq)) = unsure {
+            settle(ctx, &cache, &place, slot, seq);
+        }
+        let round_over = WALK.with(|walk| {
+            match next {
+                Some(next) => walk.next_slot = next,
+                None => {
+                    walk.caches.pop();
+                    walk.next_slot = 0;
+                }
+            }
+            walk.caches.is_empty()
+        });
+        if round_over {
+            return;
+        }
+    }
+}
+
+/// Passes up to `most` slots from `from` on; answers where to go on, if there is more, and the slot
+/// it stopped at because it is unsure.
+fn next_unsure(
+    cache: &SharedCache,
+    from: u32,
+    most: usize,
+    now: u64,
+) -> (Option<u32>, Option<(SlotId, Seq)>) {
+    cache.with(|cache| {
+        let mut at = from;
+        for _ in 0..most {
+            let Some((slot, found)) = cache.index.next_occupied(at) else { return (None, None) };
+            at = slot.0 + 1;
+            let overdue = UnixMs(now.saturating_sub(OVERDUE_MS));
+            if found.is_hidden() || found.expire_at.is_past(overdue) {
+                return (Some(at), Some((slot, found.seq())));
+            }
+        }
+        (Some(at), None)
+    })
+}
+
+fn settle(ctx: Ctx<'_>, cache: &SharedCache, (db, _): &Place, slot: SlotId, seq: Seq) {
+    let key = cache.with(|c| c.index.slot_of(slot, seq).map(|found| c.entry_key(&found.id)));
+    let Some(key) = key else { return };
+    if !ctx.select_db(*db) {
+        return;
+    }
+    let seen = open_entry(ctx, &key, Access::Probe).map(|entry| {
+        let view = entry.view();
+        let claimed = view.slot() == slot && view.seq() == seq;
+        (claimed, UnixMs(entry.expire_at_ms()))
+    });
+    match seen {
+        Some((true, expire_at)) => cache.with(|cache| {
+            cache.index.unhide(slot, seq);
+            cache.index.set_expiry(slot, seq, expire_at);
+        }),
+        // The key lives and is another entry's, or stands elsewhere in the index.
+        Some((false, _)) => {
+            cache.with(|cache| cache.index.remove(slot, seq));
+        }
+        None => {
+            let state = ctx.state();
+            // A replica's node table does not show the migrations of its primary.
+            let blind = state.is_cluster() && state.is_replica();
+            if !blind && ownership::of_key(ctx, &key) != Ownership::Moving {
+                cache.with(|cache| cache.index.remove(slot, seq));
+            }
+        }
+    }
+}

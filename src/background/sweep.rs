@@ -1,0 +1,125 @@
+//! A walk over the whole keyspace that makes good whatever events did not tell: entries that their
+//! container does not know are added to its index, entries without a container are removed after a
+//! grace. One walk after each load, then one a minute or so, each in slices.
+
+use super::ownership::{self, Ownership};
+use super::{count_reaped, may_write};
+use crate::config;
+use crate::ffi::{Ctx, KeyScan, MainCell};
+use crate::keyspace::{Attached, attach_arrival, attach_open, remove_entry_of};
+use crate::keytype::{EntryValue, registry};
+use hashbrown::{HashMap, HashSet};
+use llmcache_core::ids::ContainerUid;
+use std::ffi::c_int;
+use std::sync::LazyLock;
+
+/// Longest pause between two walks.
+const PAUSE_MAX_MS: u64 = 60_000;
+
+/// Entries of one uid in one database.
+type Group = (c_int, ContainerUid);
+
+#[derive(Debug, Default)]
+struct Sweep {
+    scan: Option<KeyScan>,
+    db: c_int,
+    next_at_ms: u64,
+    /// When entries of a uid without a container were first seen.
+    orphans: HashMap<Group, u64>,
+    seen: HashSet<Group>,
+}
+
+static SWEEP: LazyLock<MainCell<Sweep>> = LazyLock::new(|| MainCell::new(Sweep::default()));
+
+/// What one step of the walk found.
+#[derive(Default)]
+struct Found {
+    unknown: Vec<Vec<u8>>,
+    orphans: Vec<(ContainerUid, Vec<u8>)>,
+}
+
+/// How many uids of deleted caches still have entries.
+pub fn orphan_groups() -> u64 {
+    SWEEP.with(|sweep| sweep.orphans.len() as u64)
+}
+
+/// Walks on; answers whether a walk is under way that should not wait.
+pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
+    let now = ctx.now_ms();
+    let wanted = registry::take_sweep_wanted();
+    let walking = SWEEP.with(|sweep| {
+        if wanted || (sweep.scan.is_none() && now >= sweep.next_at_ms) {
+            sweep.scan = Some(KeyScan::start());
+            sweep.db = 0;
+            sweep.seen.clear();
+        }
+        sweep.scan.is_some()
+    });
+    if !walking {
+        return false;
+    }
+    while in_time() {
+        if !step(ctx, now) {
+            return false;
+        }
+    }
+    true
+}
+
+/// One bucket of the keyspace, and what follows from it; false when the walk is over.
+fn step(ctx: Ctx<'_>, now: u64) -> bool {
+    let Some((mut scan, db)) = SWEEP.with(|sweep| Some((sweep.scan.take()?, sweep.db))) else {
+        return false;
+    };
+    if !ctx.select_db(db) {
+        end_walk(now);
+        return false;
+    }
+    let mut found = Found::default();
+    let more = scan.step(ctx, &mut |name, key| {
+        let Some(value) = key.value::<EntryValue>() else { return };
+        match attach_open(db, name, value, key.expire_at_ms()) {
+            Attached::Added => found.unknown.push(name.to_vec()),
+            Attached::NoContainer => found.orphans.push((value.view().uid(), name.to_vec())),
+            Attached::Known | Attached::Foreign | Attached::Absent => {}
+        }
+    });
+    SWEEP.with(|sweep| {
+        sweep.scan = Some(if more { scan } else { KeyScan::start() });
+        sweep.db += c_int::from(!more);
+    });
+    for name in found.unknown {
+        attach_arrival(ctx, &name, false);
+    }
+    for (uid, name) in found.orphans {
+        meet_orphan(ctx, uid, &name, now);
+    }
+    true
+}
+
+fn end_walk(now: u64) {
+    let pause = (config::orphan_grace_ms() / 2).clamp(config::sweep_interval_ms(), PAUSE_MAX_MS);
+    SWEEP.with(|sweep| {
+        sweep.next_at_ms = now + pause;
+        let seen = std::mem::take(&mut sweep.seen);
+        sweep.orphans.retain(|group, _| {
+            let still = seen.contains(group);
+            if !still {
+                registry::stop_waiting(group.1);
+            }
+            still
+        });
+    });
+}
+
+fn meet_orphan(ctx: Ctx<'_>, uid: ContainerUid, name: &[u8], now: u64) {
+    let group = (ctx.db(), uid);
+    let first_seen = SWEEP.with(|sweep| {
+        sweep.seen.insert(group);
+        *sweep.orphans.entry(group).or_insert(now)
+    });
+    let ripe = now.saturating_sub(first_seen) >= config::orphan_grace_ms();
+    if ripe && may_write(ctx) && ownership::of_key(ctx, name) == Ownership::Settled {
+        count_reaped(u64::from(remove_entry_of(ctx, name, uid)));
+    }
+}

@@ -1,0 +1,140 @@
+//! `LLMCACHE.CONFIG` and `LLMCACHE.INFO`: what a cache is set to and what it holds.
+
+use super::need_cache;
+use crate::command::parse::ArgReader;
+use crate::ffi::{CommandArgs, Ctx, Reply};
+use crate::keyspace::enforce_limits;
+use crate::keytype::CONFIG_COMMAND;
+use llmcache_core::cache::{Cache, Settings};
+use llmcache_core::distance::kernels;
+use llmcache_core::error::{Error, Result};
+use llmcache_core::ids::SlotId;
+use llmcache_core::limits;
+
+/// Runs `LLMCACHE.CONFIG`.
+pub fn run_config(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let word = reader.option().ok_or_else(|| Error::err("syntax error: GET or SET is needed"))?;
+    match word.as_str() {
+        "GET" => {
+            let wanted = reader.option();
+            reader.finish()?;
+            let settings = need_cache(ctx, args)?.with(|cache| cache.settings.clone());
+            let known = |setting: &str| SETTINGS.contains(&setting);
+            if let Some(word) = &wanted
+                && !known(&word.as_str().to_ascii_lowercase())
+            {
+                return Err(word.unknown());
+            }
+            let shown = |setting: &str| {
+                wanted.as_ref().is_none_or(|word| word.as_str().eq_ignore_ascii_case(setting))
+            };
+            let names: Vec<&str> = SETTINGS.iter().copied().filter(|name| shown(name)).collect();
+            let reply = Reply::new(ctx).map(names.len());
+            names.iter().for_each(|setting| write_setting(reply, &settings, setting));
+        }
+        "SET" => {
+            set(ctx, args, reader)?;
+            Reply::new(ctx).ok();
+        }
+        _ => return Err(word.unknown()),
+    }
+    Ok(())
+}
+
+/// `CONFIG SET`, and `_CONFIG`: reads setting and value, changes the cache, tells the replicas.
+fn set(ctx: Ctx<'_>, args: &CommandArgs<'_>, mut reader: ArgReader<'_>) -> Result<()> {
+    let word = reader
+        .option()
+        .ok_or_else(|| Error::err("syntax error: the name of a setting and a value are needed"))?;
+    let value = reader.clone().next("the setting")?;
+    let shared = need_cache(ctx, args)?;
+    let changed = change(shared.with(|cache| cache.settings.clone()), word.as_str(), reader)?;
+    let name = args.name();
+    let setting = word.as_str().to_ascii_lowercase();
+    shared.with(|cache| cache.settings = changed);
+    ctx.signal_modified(&args.key());
+    ctx.replicate(CONFIG_COMMAND, &[name, setting.as_bytes(), value]);
+    if !ctx.state().must_obey() {
+        enforce_limits(ctx, &shared, SlotId::NONE);
+    }
+    Ok(())
+}
+
+/// Runs the internal `LLMCACHE._CONFIG`: as `CONFIG SET`, obeyed without a reply of its own kind.
+pub fn run_internal_config(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let reader = ArgReader::new(args.options());
+    set(ctx, args, reader)?;
+    Reply::new(ctx).ok();
+    Ok(())
+}
+
+/// Settings that CONFIG shows; all but `dim`, `model`, `quant` and `index` can be changed.
+const SETTINGS: [&str; 9] =
+    ["dim", "model", "quant", "index", "threshold", "ttl", "jitter", "maxentries", "maxmemory"];
+
+fn write_setting(reply: Reply<'_>, settings: &Settings, name: &str) {
+    reply.text(name);
+    match name {
+        "dim" => reply.count(u64::from(settings.dim.unwrap_or(0))),
+        "model" => reply.bytes(&settings.model),
+        "quant" => reply.text(settings.quant.as_str()),
+        "index" => reply.text(settings.index.as_str()),
+        "threshold" => reply.double(settings.threshold),
+        "ttl" => reply.count(settings.ttl_ms / 1_000),
+        "jitter" => reply.count(u64::from(settings.jitter_pct)),
+        "maxentries" => reply.count(settings.max_entries),
+        _ => reply.count(settings.max_memory_bytes),
+    };
+}
+
+fn change(mut settings: Settings, name: &str, mut args: ArgReader<'_>) -> Result<Settings> {
+    match name {
+        "THRESHOLD" => settings.threshold = args.similarity(name)?,
+        "TTL" => settings.ttl_ms = args.integer(name, 0, limits::TTL_MAX_MS / 1_000)? * 1_000,
+        "JITTER" => settings.jitter_pct = args.integer(name, 0, 100)? as u8,
+        "MAXENTRIES" => {
+            settings.max_entries = args.integer(name, 0, limits::MAXENTRIES_MAX)?;
+        }
+        "MAXMEMORY" => settings.max_memory_bytes = args.integer(name, 0, u64::MAX)?,
+        "DIM" | "MODEL" | "QUANT" | "INDEX" => {
+            return Err(Error::err(format!("{name} is fixed when the cache is made")));
+        }
+        _ => return Err(Error::err("syntax error: no setting of that name")),
+    }
+    args.finish()?;
+    settings.check()?;
+    Ok(settings)
+}
+
+/// Runs `LLMCACHE.INFO`.
+pub fn run_info(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let name = args.name();
+    let reader = ArgReader::new(args.options());
+    reader.finish()?;
+    let shared = need_cache(ctx, args)?;
+    let reply = Reply::new(ctx);
+    shared.with(|cache| write_info(reply, name, cache));
+    Ok(())
+}
+
+fn write_info(reply: Reply<'_>, name: &[u8], cache: &Cache) {
+    let totals = cache.index.totals();
+    let index_bytes = cache.index.bytes() as u64;
+    reply.map(12 + SETTINGS.len());
+    reply.text("name").bytes(name);
+    reply.text("uid").text(&cache.uid().to_string());
+    reply.text("prefix").bytes(cache.prefix());
+    reply.text("entries").count(totals.entries);
+    reply.text("vectors").count(totals.vectors);
+    reply.text("partitions").count(cache.index.partition_count() as u64);
+    reply.text("hidden").count(totals.hidden);
+    reply.text("bytes").count(totals.entry_bytes + index_bytes);
+    reply.text("index_bytes").count(index_bytes);
+    reply.text("entry_bytes").count(totals.entry_bytes);
+    reply.text("mode").text(if totals.vectors > 0 { "flat" } else { "none" });
+    reply.text("kernels").text(kernels().name);
+    for setting in SETTINGS {
+        write_setting(reply, &cache.settings, setting);
+    }
+}

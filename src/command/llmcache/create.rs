@@ -1,0 +1,131 @@
+//! `LLMCACHE.CREATE`: makes a cache; and making one of defaults where a store finds none.
+
+use super::no_cache;
+use crate::command::parse::{ArgReader, OptionWord, set_once};
+use crate::config;
+use crate::ffi::{CommandArgs, Ctx, Reply};
+use crate::keyspace::{create_cache, open_cache};
+use crate::keytype::CREATE_COMMAND;
+use crate::keytype::registry::SharedCache;
+use llmcache_core::cache::{Cache, IndexKind, Settings};
+use llmcache_core::error::{Error, Result};
+use llmcache_core::ids::ContainerUid;
+use llmcache_core::limits;
+use llmcache_core::vector::Quant;
+
+/// Runs the command.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let name = args.name();
+    let settings = parse_settings(ArgReader::new(args.options()))?;
+    if let Some(existing) = open_cache(ctx, &args.key())? {
+        let same = existing.with(|cache| cache.settings == settings);
+        if !same {
+            return Err(Error::err("a cache of this name exists with other settings"));
+        }
+        Reply::new(ctx).ok();
+        return Ok(());
+    }
+    make(ctx, name, settings)?;
+    Reply::new(ctx).ok();
+    Ok(())
+}
+
+/// Makes a cache with the defaults of the module's configs, if those allow it.
+pub fn auto_create(ctx: Ctx<'_>, name: &[u8]) -> Result<SharedCache> {
+    if !config::auto_create() {
+        return Err(no_cache(name));
+    }
+    make(ctx, name, config::default_settings())
+}
+
+fn make(ctx: Ctx<'_>, name: &[u8], settings: Settings) -> Result<SharedCache> {
+    let cache = Cache::new(name, ContainerUid(ctx.random()), settings)?;
+    let head = cache.save_head();
+    if ctx.evicts_at_random() {
+        ctx.log_warning(
+            "maxmemory-policy is random: it may evict a cache's index at any time; \
+             allkeys-lfu or volatile-lfu keep it",
+        );
+    }
+    let shared = create_cache(ctx, name, cache);
+    ctx.replicate(CREATE_COMMAND, &[name, &head]);
+    Ok(shared)
+}
+
+#[derive(Default)]
+struct Given {
+    dim: Option<u32>,
+    model: Option<Box<[u8]>>,
+    threshold: Option<f64>,
+    ttl_ms: Option<u64>,
+    jitter_pct: Option<u8>,
+    max_entries: Option<u64>,
+    max_memory_bytes: Option<u64>,
+    quant: Option<Quant>,
+    index: Option<IndexKind>,
+}
+
+fn parse_settings(mut args: ArgReader<'_>) -> Result<Settings> {
+    let mut given = Given::default();
+    while let Some(word) = args.option() {
+        given.read(&word, &mut args)?;
+    }
+    let defaults = config::default_settings();
+    let settings = Settings {
+        dim: given.dim,
+        model: given.model.unwrap_or_default(),
+        threshold: given.threshold.unwrap_or(defaults.threshold),
+        ttl_ms: given.ttl_ms.unwrap_or(defaults.ttl_ms),
+        jitter_pct: given.jitter_pct.unwrap_or(defaults.jitter_pct),
+        max_entries: given.max_entries.unwrap_or(0),
+        max_memory_bytes: given.max_memory_bytes.unwrap_or(0),
+        quant: given.quant.unwrap_or(defaults.quant),
+        index: given.index.unwrap_or(IndexKind::Auto),
+    };
+    settings.check()?;
+    Ok(settings)
+}
+
+impl Given {
+    fn read(&mut self, word: &OptionWord, args: &mut ArgReader<'_>) -> Result<()> {
+        let name = word.as_str();
+        match name {
+            "DIM" => {
+                let (min, max) = (u64::from(limits::DIM_MIN), u64::from(limits::DIM_MAX));
+                set_once(&mut self.dim, args.integer(name, min, max)? as u32, name)
+            }
+            "MODEL" => {
+                let model = args.text(name, limits::MODEL_MAX_BYTES)?;
+                set_once(&mut self.model, model.into(), name)
+            }
+            "THRESHOLD" => set_once(&mut self.threshold, args.similarity(name)?, name),
+            "TTL" => {
+                let seconds = args.integer(name, 0, limits::TTL_MAX_MS / 1_000)?;
+                set_once(&mut self.ttl_ms, seconds * 1_000, name)
+            }
+            "JITTER" => set_once(&mut self.jitter_pct, args.integer(name, 0, 100)? as u8, name),
+            "MAXENTRIES" => {
+                let most = args.integer(name, 0, limits::MAXENTRIES_MAX)?;
+                set_once(&mut self.max_entries, most, name)
+            }
+            "MAXMEMORY" => {
+                let most = args.integer(name, 0, u64::MAX)?;
+                set_once(&mut self.max_memory_bytes, most, name)
+            }
+            "QUANT" => {
+                let quant = Quant::parse(args.next(name)?)
+                    .ok_or_else(|| Error::err("QUANT must be NONE, F16 or Q8"))?;
+                set_once(&mut self.quant, quant, name)
+            }
+            "INDEX" => set_once(&mut self.index, parse_index(args.next(name)?)?, name),
+            _ => Err(word.unknown()),
+        }
+    }
+}
+
+fn parse_index(word: &[u8]) -> Result<IndexKind> {
+    [IndexKind::Auto, IndexKind::Flat]
+        .into_iter()
+        .find(|kind| kind.as_str().as_bytes().eq_ignore_ascii_case(word))
+        .ok_or_else(|| Error::err("INDEX must be AUTO or FLAT"))
+}

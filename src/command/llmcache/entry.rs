@@ -1,0 +1,133 @@
+//! `LLMCACHE.ENTRY`, `LLMCACHE.DEL`, `LLMCACHE.EXPIRE`: single entries by their id.
+
+use super::hit_reply::ttl_ms;
+use crate::command::parse::{ArgReader, Expiry, expiry, is_expiry_word};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply};
+use crate::keyspace::{OpenedEntry, open_cache, open_entry, remove_entry, set_entry_expiry};
+use crate::keytype::registry::SharedCache;
+use llmcache_core::cache::format_usd;
+use llmcache_core::error::{Error, Result};
+use llmcache_core::ids::UnixMs;
+use llmcache_core::limits;
+
+/// Opens the entry of an id, if it belongs to the cache.
+fn open_by_id<'a>(
+    ctx: Ctx<'a>,
+    cache: &SharedCache,
+    id: &[u8],
+) -> Option<(Vec<u8>, OpenedEntry<'a>)> {
+    let (key, uid) = cache.with(|cache| (cache.named_key(id), cache.uid()));
+    let entry = open_entry(ctx, &key, Access::Probe)?;
+    (entry.view().uid() == uid).then_some((key, entry))
+}
+
+/// Runs `LLMCACHE.ENTRY`.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let id = reader.text("the id", limits::ID_MAX_BYTES)?;
+    reader.finish()?;
+    let reply = Reply::new(ctx);
+    let found = open_cache(ctx, &args.key())?.and_then(|cache| {
+        let (key, entry) = open_by_id(ctx, &cache, id)?;
+        let view = entry.view();
+        let hits =
+            cache.with(|c| c.index.slot_of(view.slot(), view.seq()).map_or(0, |slot| slot.hits));
+        Some((key, entry, hits))
+    });
+    match found {
+        Some((key, entry, hits)) => write_entry(reply, &key, &entry, hits, ctx.now_ms()),
+        None => {
+            reply.null();
+        }
+    }
+    Ok(())
+}
+
+fn write_entry(reply: Reply<'_>, key: &[u8], entry: &OpenedEntry<'_>, hits: u32, now_ms: u64) {
+    let view = entry.view();
+    reply.map(20);
+    reply.text("id");
+    match view.name() {
+        Some(name) => reply.bytes(name),
+        None => reply.bytes(&view.id().hex()),
+    };
+    reply.text("key").bytes(key);
+    reply.text("digest").bytes(&view.id().hex());
+    reply.text("prompt").bytes(view.prompt());
+    reply.text("response").bytes(view.response());
+    reply.text("scope").bytes(view.scope());
+    reply.text("context").bytes(view.context());
+    reply.text("tags").array(view.tag_count());
+    view.tags().for_each(|tag| {
+        reply.bytes(tag);
+    });
+    reply.text("meta");
+    match view.meta() {
+        Some(meta) => reply.bytes(meta),
+        None => reply.null(),
+    };
+    reply.text("tokens").count(u64::from(view.tokens()));
+    reply.text("cost").text(&format_usd(u128::from(view.cost_nano_usd())));
+    reply.text("latency").count(u64::from(view.latency_ms()));
+    reply.text("created").count(view.created().0);
+    reply.text("age").count(now_ms.saturating_sub(view.created().0));
+    reply.text("ttl").int(ttl_ms(UnixMs(entry.expire_at_ms()), UnixMs(now_ms)));
+    reply.text("hits").count(u64::from(hits));
+    reply.text("dim").count(u64::from(view.dim()));
+    reply.text("quant").text(view.quant().as_str());
+    reply.text("vector_bytes").count(view.vector_bytes().len() as u64);
+    reply.text("bytes").count(view.len() as u64);
+}
+
+/// Runs `LLMCACHE.DEL`.
+pub fn run_del(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let mut ids = vec![reader.text("the id", limits::ID_MAX_BYTES)?];
+    while let Some(id) = reader.maybe_next() {
+        ids.push(id);
+    }
+    let mut removed = 0;
+    if let Some(cache) = open_cache(ctx, &args.key())? {
+        for id in ids {
+            let key = open_by_id(ctx, &cache, id).map(|(key, _)| key);
+            removed += i64::from(key.is_some_and(|key| remove_entry(ctx, &key)));
+        }
+    }
+    if removed > 0 {
+        ctx.signal_modified(&args.key());
+    }
+    Reply::new(ctx).int(removed);
+    Ok(())
+}
+
+/// Runs `LLMCACHE.EXPIRE`.
+pub fn run_expire(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let id = reader.text("the id", limits::ID_MAX_BYTES)?;
+    let now = UnixMs(ctx.now_ms());
+    let word = reader.option().ok_or_else(|| Error::err("syntax error: an expiry is needed"))?;
+    if !is_expiry_word(&word) {
+        return Err(word.unknown());
+    }
+    let at = match expiry(&word, &mut reader, now)? {
+        Expiry::Persist => UnixMs::NEVER,
+        Expiry::At(at) => at,
+    };
+    reader.finish()?;
+    let mut changed = false;
+    if let Some(cache) = open_cache(ctx, &args.key())?
+        && let Some((key, entry)) = open_by_id(ctx, &cache, id)
+    {
+        drop(entry);
+        changed = if at.is_past(now) {
+            remove_entry(ctx, &key)
+        } else {
+            set_entry_expiry(ctx, &cache, &key, at)
+        };
+    }
+    if changed {
+        ctx.signal_modified(&args.key());
+    }
+    Reply::new(ctx).int(i64::from(changed));
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! `LLMCACHE.GET`: the answer to exactly this prompt, as one bulk string.
+
+use crate::command::parse::{ArgReader, set_once};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply};
+use crate::keyspace::{open_cache, open_entry};
+use llmcache_core::cache::{MissReason, Tier};
+use llmcache_core::error::{Error, Result};
+use llmcache_core::evict::minute;
+use llmcache_core::ids::{EntryId, UnixMs};
+use llmcache_core::limits;
+
+/// Runs the command: two key look-ups and one hash.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let (mut prompt, mut scope, mut context) = (None, None, None);
+    while let Some(word) = reader.option() {
+        let option = word.as_str();
+        let (place, max) = match option {
+            "PROMPT" => (&mut prompt, limits::PROMPT_MAX_BYTES),
+            "SCOPE" => (&mut scope, limits::SCOPE_MAX_BYTES),
+            "CONTEXT" => (&mut context, limits::CONTEXT_MAX_BYTES),
+            _ => return Err(word.unknown()),
+        };
+        set_once(place, reader.text(option, max)?, option)?;
+    }
+    let prompt = prompt.ok_or_else(|| Error::err("syntax error: PROMPT is needed"))?;
+    let (scope, context) = (scope.unwrap_or_default(), context.unwrap_or_default());
+    let reply = Reply::new(ctx);
+    let Some(cache) = open_cache(ctx, &args.key())? else {
+        reply.null();
+        return Ok(());
+    };
+    let id = EntryId::of(scope, context, prompt);
+    let (key, uid) = cache.with(|cache| (cache.entry_key(&id), cache.uid()));
+    let entry = open_entry(ctx, &key, Access::Read).filter(|entry| {
+        let view = entry.view();
+        view.uid() == uid && view.answers(scope, context, prompt)
+    });
+    match entry {
+        Some(entry) => {
+            let view = entry.view();
+            reply.bytes(view.response());
+            let now_min = minute(UnixMs(ctx.now_ms()));
+            cache.with(|cache| {
+                cache.index.note_hit(view.slot(), view.seq(), now_min);
+                cache.stats.note_hit(scope, Tier::Exact, &view, None);
+            });
+        }
+        None => {
+            reply.null();
+            cache.with(|cache| cache.stats.note_miss(scope, MissReason::Empty, None));
+        }
+    }
+    Ok(())
+}

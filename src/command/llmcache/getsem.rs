@@ -1,0 +1,247 @@
+//! `LLMCACHE.GETSEM`: the answer to a question asked before, in these words or in others.
+
+use super::hit_reply::{self, Field};
+use super::setsem::check_dim;
+use crate::command::parse::{ArgReader, OptionWord, flag_once, is_vector_word, set_once, vector};
+use crate::config;
+use crate::ffi::{CommandArgs, Ctx, Reply};
+use crate::keyspace::{CommandKeyspace, OpenedEntry, open_cache, touch};
+use crate::keytype::registry::SharedCache;
+use llmcache_core::cache::{LookupReport, LookupRequest, MissReason, look_up};
+use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::evict::minute;
+use llmcache_core::ids::UnixMs;
+use llmcache_core::index::filter::Filter;
+use llmcache_core::limits;
+use llmcache_core::vector::Query;
+
+/// What is asked.
+#[derive(Debug, Default)]
+struct Question<'a> {
+    prompt: Option<&'a [u8]>,
+    query: Option<Query>,
+    scope: Option<&'a [u8]>,
+    context: Option<&'a [u8]>,
+    threshold: Option<f64>,
+    count: Option<usize>,
+    filter: Option<Filter>,
+    max_age_ms: Option<u64>,
+    fields: Option<Vec<Field>>,
+    explain: bool,
+}
+
+/// Runs the command.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let name = args.name();
+    let reader = ArgReader::new(args.options());
+    let question = Question::parse(reader)?;
+    let cache = open_cache(ctx, &args.key())?;
+    let reply = Reply::new(ctx);
+    let Some(cache) = cache else {
+        question.reply_no_cache(reply);
+        return Ok(());
+    };
+    if let Some(query) = &question.query {
+        check_dim(&cache, query, name)?;
+    }
+    let now = UnixMs(ctx.now_ms());
+    let request = LookupRequest {
+        scope: question.scope.unwrap_or_default(),
+        context: question.context.unwrap_or_default(),
+        prompt: question.prompt,
+        query: question.query.as_ref(),
+        threshold: question.threshold,
+        count: question.count.unwrap_or(1),
+        filter: question.filter.as_ref(),
+        max_age_ms: question.max_age_ms,
+        explain: question.explain,
+        now,
+    };
+    let report = look_up(&CommandKeyspace { ctx, cache: &cache }, &request);
+    let hits = note(ctx, &cache, request.scope, &report, now);
+    question.reply(reply, &cache, &report, &hits, now);
+    Ok(())
+}
+
+/// Counts the outcome; answers each hit's own count.
+fn note(
+    ctx: Ctx<'_>,
+    cache: &SharedCache,
+    scope: &[u8],
+    report: &LookupReport<OpenedEntry<'_>>,
+    now: UnixMs,
+) -> Vec<u32> {
+    let now_min = minute(now);
+    let similarity = report.nearest_similarity;
+    let mut counts = Vec::with_capacity(report.hits.len());
+    let mut keys = Vec::with_capacity(report.hits.len());
+    cache.with(|cache| {
+        match (report.hits.first(), report.reason) {
+            (Some(first), _) => {
+                cache.stats.note_hit(scope, first.tier, &first.entry.view(), similarity);
+            }
+            (None, reason) => {
+                let reason = reason.unwrap_or(MissReason::Empty);
+                cache.stats.note_miss(scope, reason, similarity);
+            }
+        }
+        for hit in &report.hits {
+            let view = hit.entry.view();
+            cache.index.note_hit(view.slot(), view.seq(), now_min);
+            let count = cache.index.slot_of(view.slot(), view.seq()).map_or(0, |slot| slot.hits);
+            counts.push(count);
+            keys.push(cache.entry_key(&view.id()));
+        }
+    });
+    // Candidates were opened without counting as used; what is served counts.
+    for key in &keys {
+        touch(ctx, key);
+    }
+    counts
+}
+
+impl<'a> Question<'a> {
+    fn parse(mut args: ArgReader<'a>) -> Result<Self> {
+        let mut question = Self::default();
+        while let Some(word) = args.option() {
+            if is_vector_word(&word) {
+                set_once(&mut question.query, vector(&word, &mut args)?, "the vector")?;
+            } else {
+                question.read(&word, &mut args)?;
+            }
+        }
+        if question.prompt.is_none() && question.query.is_none() {
+            return Err(Error::err("syntax error: PROMPT or a vector is needed"));
+        }
+        Ok(question)
+    }
+
+    fn read(&mut self, word: &OptionWord, args: &mut ArgReader<'a>) -> Result<()> {
+        let name = word.as_str();
+        match name {
+            "PROMPT" => {
+                set_once(&mut self.prompt, args.text(name, limits::PROMPT_MAX_BYTES)?, name)
+            }
+            "SCOPE" => set_once(&mut self.scope, args.text(name, limits::SCOPE_MAX_BYTES)?, name),
+            "CONTEXT" => {
+                set_once(&mut self.context, args.text(name, limits::CONTEXT_MAX_BYTES)?, name)
+            }
+            "THRESHOLD" => set_once(&mut self.threshold, args.similarity(name)?, name),
+            "COUNT" => {
+                let count = args.integer(name, 1, u64::from(limits::COUNT_MAX))? as usize;
+                set_once(&mut self.count, count, name)
+            }
+            "FILTER" => set_once(&mut self.filter, parse_filter(args)?, name),
+            "MAXAGE" => {
+                let seconds = args.integer(name, 0, limits::TTL_MAX_MS / 1_000)?;
+                set_once(&mut self.max_age_ms, seconds * 1_000, name)
+            }
+            // A flat index visits all; the number is checked and has nothing to widen.
+            "EF" => args.integer(name, 1, u64::from(limits::EF_MAX)).map(drop),
+            "RETURN" => {
+                let fields = args.list(name, hit_reply::ALL.len())?;
+                set_once(&mut self.fields, hit_reply::parse_fields(fields)?, name)
+            }
+            "EXPLAIN" => flag_once(&mut self.explain, name),
+            _ => Err(word.unknown()),
+        }
+    }
+
+    fn fields(&self) -> &[Field] {
+        self.fields.as_deref().unwrap_or(&hit_reply::ALL)
+    }
+
+    fn reply_no_cache(&self, reply: Reply<'_>) {
+        if self.explain {
+            let threshold = self.threshold.unwrap_or(config::default_settings().threshold);
+            let report = LookupReport::nothing(threshold);
+            self.reply_explained(reply, "no-cache", "none", &report, &[], UnixMs::NEVER);
+        } else if self.count.is_some() {
+            reply.array(0);
+        } else {
+            reply.null();
+        }
+    }
+
+    fn reply(
+        &self,
+        reply: Reply<'_>,
+        cache: &SharedCache,
+        report: &LookupReport<OpenedEntry<'_>>,
+        hits: &[u32],
+        now: UnixMs,
+    ) {
+        if self.explain {
+            let reason = report.reason.map_or("hit", MissReason::as_str);
+            let has_index = cache.with(|cache| cache.index.dim().is_some());
+            let index = if has_index { "flat" } else { "none" };
+            self.reply_explained(reply, reason, index, report, hits, now);
+        } else if self.count.is_some() {
+            self.reply_hits(reply, report, hits, now);
+        } else {
+            match report.hits.first() {
+                Some(hit) => hit_reply::write(reply, hit, self.fields(), hits[0], now),
+                None => {
+                    reply.null();
+                }
+            }
+        }
+    }
+
+    fn reply_hits(
+        &self,
+        reply: Reply<'_>,
+        report: &LookupReport<OpenedEntry<'_>>,
+        hits: &[u32],
+        now: UnixMs,
+    ) {
+        reply.array(report.hits.len());
+        for (hit, &count) in report.hits.iter().zip(hits) {
+            hit_reply::write(reply, hit, self.fields(), count, now);
+        }
+    }
+
+    fn reply_explained(
+        &self,
+        reply: Reply<'_>,
+        reason: &str,
+        index: &str,
+        report: &LookupReport<OpenedEntry<'_>>,
+        hits: &[u32],
+        now: UnixMs,
+    ) {
+        let status = if report.hits.is_empty() { "miss" } else { "hit" };
+        reply.map(12);
+        reply.text("status").text(status);
+        reply.text("reason").text(reason);
+        reply.text("threshold").double(report.threshold);
+        reply.text("tier");
+        match report.hits.first() {
+            Some(hit) => reply.text(hit.tier.as_str()),
+            None => reply.null(),
+        };
+        reply.text("nearest");
+        match &report.nearest {
+            Some(nearest) => {
+                reply.map(3).text("id").bytes(&nearest.id);
+                reply.text("similarity").double(nearest.similarity);
+                reply.text("prompt").bytes(&nearest.prompt)
+            }
+            None => reply.null(),
+        };
+        reply.text("candidates").count(report.candidates as u64);
+        reply.text("scanned").count(report.scanned as u64);
+        reply.text("filtered").count(report.filtered as u64);
+        reply.text("opened").count(report.opened as u64);
+        reply.text("index").text(index);
+        reply.text("filter_from_entry").count(report.judged_by_entry as u64);
+        reply.text("hits");
+        self.reply_hits(reply, report, hits, now);
+    }
+}
+
+/// Reads a filter expression.
+pub fn parse_filter(args: &mut ArgReader<'_>) -> Result<Filter> {
+    Filter::parse(args.text("FILTER", limits::FILTER_MAX_BYTES)?)
+        .map_err(|error| Error::new(ErrorWord::BadFilter, error.to_string()))
+}

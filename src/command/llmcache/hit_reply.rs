@@ -1,0 +1,132 @@
+//! The map that describes a hit, whole or as far as RETURN wants it.
+
+use crate::ffi::Reply;
+use crate::keyspace::OpenedEntry;
+use llmcache_core::cache::Hit;
+use llmcache_core::error::{Error, Result};
+use llmcache_core::ids::UnixMs;
+
+/// A field of a hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// Id of the entry.
+    Id,
+    /// Tier that found it.
+    Tier,
+    /// Cosine of question and entry.
+    Similarity,
+    /// The prompt stored.
+    Prompt,
+    /// The answer.
+    Response,
+    /// Milliseconds since it was stored.
+    Age,
+    /// Milliseconds it has left; -1 for no end.
+    Ttl,
+    /// Whether it is past its time and served in grace.
+    Stale,
+    /// META as given.
+    Meta,
+    /// Tags.
+    Tags,
+    /// Hits since the process started.
+    Hits,
+}
+
+/// All fields, in the order of the reply.
+pub const ALL: [Field; 11] = [
+    Field::Id,
+    Field::Tier,
+    Field::Similarity,
+    Field::Prompt,
+    Field::Response,
+    Field::Age,
+    Field::Ttl,
+    Field::Stale,
+    Field::Meta,
+    Field::Tags,
+    Field::Hits,
+];
+
+impl Field {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Id => "id",
+            Self::Tier => "tier",
+            Self::Similarity => "similarity",
+            Self::Prompt => "prompt",
+            Self::Response => "response",
+            Self::Age => "age",
+            Self::Ttl => "ttl",
+            Self::Stale => "stale",
+            Self::Meta => "meta",
+            Self::Tags => "tags",
+            Self::Hits => "hits",
+        }
+    }
+}
+
+/// Reads the fields of RETURN.
+pub fn parse_fields(names: &[&[u8]]) -> Result<Vec<Field>> {
+    let mut fields = Vec::with_capacity(names.len());
+    for name in names {
+        let field = ALL.iter().find(|field| field.name().as_bytes().eq_ignore_ascii_case(name));
+        let field = *field.ok_or_else(|| {
+            let name = String::from_utf8_lossy(&name[..name.len().min(32)]).into_owned();
+            Error::err(format!("syntax error: RETURN knows no field '{name}'"))
+        })?;
+        if fields.contains(&field) {
+            return Err(Error::err(format!("syntax error: RETURN names {} twice", field.name())));
+        }
+        fields.push(field);
+    }
+    Ok(fields)
+}
+
+/// Milliseconds until a deadline; -1 for none.
+pub fn ttl_ms(expire_at: UnixMs, now: UnixMs) -> i64 {
+    match expire_at {
+        UnixMs::NEVER => -1,
+        at => at.0.saturating_sub(now.0) as i64,
+    }
+}
+
+/// Writes a hit. `hits` is the entry's count, this hit included.
+pub fn write(
+    reply: Reply<'_>,
+    hit: &Hit<OpenedEntry<'_>>,
+    fields: &[Field],
+    hits: u32,
+    now: UnixMs,
+) {
+    let view = hit.entry.view();
+    reply.map(fields.len());
+    for field in fields {
+        reply.text(field.name());
+        match field {
+            Field::Id => match view.name() {
+                Some(name) => reply.bytes(name),
+                None => reply.bytes(&view.id().hex()),
+            },
+            Field::Tier => reply.text(hit.tier.as_str()),
+            Field::Similarity => reply.double(hit.similarity),
+            Field::Prompt => reply.bytes(view.prompt()),
+            Field::Response => reply.bytes(view.response()),
+            Field::Age => reply.count(now.0.saturating_sub(view.created().0)),
+            Field::Ttl => reply.int(ttl_ms(UnixMs(hit.entry.expire_at_ms()), now)),
+            Field::Stale => reply.int(0),
+            Field::Meta => match view.meta() {
+                Some(meta) => reply.bytes(meta),
+                None => reply.null(),
+            },
+            Field::Tags => {
+                reply.array(view.tag_count());
+                view.tags().for_each(|tag| {
+                    reply.bytes(tag);
+                });
+                reply
+            }
+            Field::Hits => reply.count(u64::from(hits)),
+        };
+    }
+}

@@ -1,0 +1,64 @@
+//! `LLMCACHE._CREATE` and `LLMCACHE._ENTRY`: what AOF and replicas are told. Everything is spelled
+//! out, nothing is decided here; the bytes are treated as hostile all the same.
+
+use crate::command::parse::ArgReader;
+use crate::ffi::{CommandArgs, Ctx, RString, Reply};
+use crate::keyspace::{NewEntry, create_cache, put_entry};
+use crate::keytype::CREATE_COMMAND;
+use crate::keytype::registry;
+use llmcache_core::cache::{Cache, Entry};
+use llmcache_core::error::{Error, Result};
+use llmcache_core::ids::UnixMs;
+use llmcache_core::limits;
+
+/// Runs `LLMCACHE._CREATE key head`.
+pub fn run_create(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let name = args.name();
+    let mut reader = ArgReader::new(args.options());
+    let head = reader.next("the cache")?;
+    reader.finish()?;
+    let cache =
+        Cache::load_head(head).map_err(|error| Error::err(format!("bad cache head: {error}")))?;
+    create_cache(ctx, name, cache);
+    ctx.replicate(CREATE_COMMAND, &[name, head]);
+    Reply::new(ctx).ok();
+    Ok(())
+}
+
+/// Runs `LLMCACHE._ENTRY key entry [PXAT ms]`. The entry finds its container by uid; where that is
+/// not there yet, the entry waits for it.
+pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let key = args.name();
+    let mut reader = ArgReader::new(args.options());
+    let bytes = reader.next("the entry")?;
+    let expire_at = match reader.option() {
+        None => UnixMs::NEVER,
+        Some(word) if word.as_str() == "PXAT" => {
+            UnixMs(reader.integer("PXAT", 1, ctx.now_ms() + limits::TTL_MAX_MS)?)
+        }
+        Some(word) => return Err(word.unknown()),
+    };
+    reader.finish()?;
+    let mut entry =
+        Entry::from_bytes(bytes.into()).map_err(|e| Error::err(format!("bad entry: {e}")))?;
+    entry.set_slot(llmcache_core::ids::SlotId::NONE);
+    let uid = entry.view().uid();
+    let cache = registry::find(uid, ctx.db());
+    let belongs = cache.as_ref().is_none_or(|cache| {
+        cache.with(|cache| {
+            let view = entry.view();
+            let id = view.name().map_or_else(|| view.id().hex().to_vec(), <[u8]>::to_vec);
+            key == cache.named_key(&id)
+        })
+    });
+    if !belongs {
+        return Err(Error::err("bad entry: it belongs under another key"));
+    }
+    put_entry(ctx, cache.as_ref(), NewEntry { key: key.to_vec(), entry, expire_at });
+    match registry::place_of(uid).filter(|(db, _)| *db == ctx.db()) {
+        Some((_, name)) => ctx.signal_modified(&RString::new(&name)),
+        None => registry::wait_for(uid, (ctx.db(), key.to_vec())),
+    }
+    Reply::new(ctx).ok();
+    Ok(())
+}

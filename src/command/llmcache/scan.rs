@@ -1,0 +1,87 @@
+//! `LLMCACHE.SCAN`: the ids of a cache, page by page.
+//!
+//! The cursor is a slot number. An entry keeps its slot from store to removal, so one that is there
+//! from the first page to the last is seen exactly once.
+
+use super::getsem::parse_filter;
+use crate::command::parse::{ArgReader, set_once};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply};
+use crate::keyspace::{open_cache, open_entry};
+use crate::keytype::registry::SharedCache;
+use llmcache_core::error::Result;
+use llmcache_core::ids::UnixMs;
+use llmcache_core::index::filter::{Filter, Verdict};
+use llmcache_core::limits;
+
+const COUNT_DEFAULT: u64 = 10;
+
+/// Runs the command.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let cursor = reader.integer("the cursor", 0, u64::from(u32::MAX))? as u32;
+    let (mut count, mut filter) = (None, None);
+    while let Some(word) = reader.option() {
+        match word.as_str() {
+            "COUNT" => {
+                let most = u64::from(limits::SCAN_COUNT_MAX);
+                set_once(&mut count, reader.integer("COUNT", 1, most)?, "COUNT")?;
+            }
+            "FILTER" => set_once(&mut filter, parse_filter(&mut reader)?, "FILTER")?,
+            _ => return Err(word.unknown()),
+        }
+    }
+    let count = count.unwrap_or(COUNT_DEFAULT) as usize;
+    let (next, ids) = match open_cache(ctx, &args.key())? {
+        Some(cache) => page(ctx, &cache, cursor, count, filter.as_ref()),
+        None => (0, Vec::new()),
+    };
+    let reply = Reply::new(ctx).array(2);
+    reply.text(&next.to_string()).array(ids.len());
+    for id in &ids {
+        reply.bytes(id);
+    }
+    Ok(())
+}
+
+/// Visits `count` entries from `cursor` on; answers where to go on (0 at the end) and the ids that
+/// pass the filter.
+fn page(
+    ctx: Ctx<'_>,
+    cache: &SharedCache,
+    cursor: u32,
+    count: usize,
+    filter: Option<&Filter>,
+) -> (u32, Vec<Vec<u8>>) {
+    let now = UnixMs(ctx.now_ms());
+    let (mut from, mut ids) = (cursor, Vec::new());
+    for _ in 0..count {
+        let visited = cache.with(|cache| {
+            let (id, slot) = cache.index.next_occupied(from)?;
+            let name = cache.index.name_of(&slot.id).map_or(slot.id.hex().to_vec(), <[u8]>::to_vec);
+            let verdict = if slot.is_visible(now) {
+                filter.map_or(Verdict::Yes, |filter| filter.matches_record(slot.record.as_ref()))
+            } else {
+                Verdict::No
+            };
+            Some((id, name, verdict))
+        });
+        let Some((slot, id, verdict)) = visited else { return (0, ids) };
+        let passes = match verdict {
+            Verdict::Yes => true,
+            Verdict::No => false,
+            Verdict::NeedsEntry => passes_opened(ctx, cache, &id, filter),
+        };
+        if passes {
+            ids.push(id);
+        }
+        from = slot.0 + 1;
+    }
+    let more = cache.with(|cache| cache.index.next_occupied(from).is_some());
+    (if more { from } else { 0 }, ids)
+}
+
+fn passes_opened(ctx: Ctx<'_>, cache: &SharedCache, id: &[u8], filter: Option<&Filter>) -> bool {
+    let key = cache.with(|cache| cache.named_key(id));
+    let meta = open_entry(ctx, &key, Access::Probe).and_then(|entry| entry.view().meta_object());
+    filter.is_none_or(|filter| meta.is_some_and(|meta| filter.matches(&meta)))
+}

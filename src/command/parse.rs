@@ -1,0 +1,268 @@
+//! Reads arguments: options in any order, each at most once, every number within its bound.
+//!
+//! Owns: the forms that several commands share: vectors, expiries, lists. Knows no server.
+
+use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::ids::UnixMs;
+use llmcache_core::limits;
+use llmcache_core::vector::Query;
+use llmcache_core::vector::normalise::{decode_fp16, decode_fp32};
+
+/// Walks over the arguments of a command.
+#[derive(Debug, Clone)]
+pub struct ArgReader<'a> {
+    args: &'a [&'a [u8]],
+    at: usize,
+}
+
+impl<'a> ArgReader<'a> {
+    /// Starts at the first of these arguments.
+    pub fn new(args: &'a [&'a [u8]]) -> Self {
+        Self { args, at: 0 }
+    }
+
+    /// The next argument, if there is one.
+    pub fn maybe_next(&mut self) -> Option<&'a [u8]> {
+        let arg = self.args.get(self.at)?;
+        self.at += 1;
+        Some(arg)
+    }
+
+    /// The next argument, which `what` needs.
+    pub fn next(&mut self, what: &str) -> Result<&'a [u8]> {
+        self.maybe_next().ok_or_else(|| Error::err(format!("syntax error: {what} needs a value")))
+    }
+
+    /// The next argument as an upper-case option word.
+    pub fn option(&mut self) -> Option<OptionWord> {
+        self.maybe_next().map(OptionWord::new)
+    }
+
+    /// The next argument as a whole number within bounds.
+    pub fn integer(&mut self, what: &str, min: u64, max: u64) -> Result<u64> {
+        let text = self.next(what)?;
+        let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<u64>().ok());
+        let plain = text.first().is_some_and(u8::is_ascii_digit);
+        number.filter(|number| plain && (min..=max).contains(number)).ok_or_else(|| {
+            Error::err(format!("{what} must be a whole number between {min} and {max}"))
+        })
+    }
+
+    /// The next argument as a similarity.
+    pub fn similarity(&mut self, what: &str) -> Result<f64> {
+        let number = parse_f64(self.next(what)?);
+        number
+            .filter(|number| (-1.0..=1.0).contains(number))
+            .ok_or_else(|| Error::err(format!("{what} must be a similarity between -1 and 1")))
+    }
+
+    /// The next argument, at most `max` bytes long.
+    pub fn text(&mut self, what: &str, max: usize) -> Result<&'a [u8]> {
+        let text = self.next(what)?;
+        if text.len() > max {
+            return Err(Error::too_big(what, text.len(), max, "bytes"));
+        }
+        Ok(text)
+    }
+
+    /// A count, then that many arguments.
+    pub fn list(&mut self, what: &str, max: usize) -> Result<&'a [&'a [u8]]> {
+        let count = self.integer(&format!("the count of {what}"), 1, max as u64)? as usize;
+        let left = self.args.len() - self.at;
+        if count > left {
+            return Err(Error::err(format!(
+                "syntax error: {what} announces {count} values, {left} follow"
+            )));
+        }
+        self.at += count;
+        Ok(&self.args[self.at - count..self.at])
+    }
+
+    /// Refuses what is left over.
+    pub fn finish(mut self) -> Result<()> {
+        match self.option() {
+            None => Ok(()),
+            Some(word) => Err(word.unknown()),
+        }
+    }
+}
+
+/// A finite number; `None` for anything else.
+pub fn parse_f64(text: &[u8]) -> Option<f64> {
+    let number: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    number.is_finite().then_some(number)
+}
+
+/// An argument where an option is expected, in upper case; of a long one the beginning only.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionWord {
+    upper: [u8; OptionWord::MAX_BYTES],
+    length: usize,
+}
+
+impl OptionWord {
+    /// Options are shorter.
+    const MAX_BYTES: usize = 24;
+
+    fn new(arg: &[u8]) -> Self {
+        let length = arg.len().min(Self::MAX_BYTES);
+        let mut upper = [0; Self::MAX_BYTES];
+        upper[..length].copy_from_slice(&arg[..length]);
+        upper.make_ascii_uppercase();
+        Self { upper, length }
+    }
+
+    /// The word; empty when it is not text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.upper[..self.length]).unwrap_or_default()
+    }
+
+    /// The error of a word that is no option of the command.
+    pub fn unknown(&self) -> Error {
+        let shown = String::from_utf8_lossy(&self.upper[..self.length]).into_owned();
+        Error::err(format!("syntax error: unknown option '{shown}'"))
+    }
+}
+
+/// Fills in an option, which must not have been given before.
+pub fn set_once<T>(place: &mut Option<T>, value: T, what: &str) -> Result<()> {
+    if place.is_some() {
+        return Err(Error::err(format!("syntax error: {what} is given twice")));
+    }
+    *place = Some(value);
+    Ok(())
+}
+
+/// Sets a flag, which must not have been set before.
+pub fn flag_once(place: &mut bool, what: &str) -> Result<()> {
+    if std::mem::replace(place, true) {
+        return Err(Error::err(format!("syntax error: {what} is given twice")));
+    }
+    Ok(())
+}
+
+/// Whether the word opens a vector.
+pub fn is_vector_word(word: &OptionWord) -> bool {
+    matches!(word.as_str(), "FP32" | "FP16" | "VALUES")
+}
+
+/// The vector that `word` opened: `FP32 blob`, `FP16 blob` or `VALUES n x1 … xn`.
+pub fn vector(word: &OptionWord, args: &mut ArgReader<'_>) -> Result<Query> {
+    let bad = |why: &dyn std::fmt::Display| Error::new(ErrorWord::BadVector, why.to_string());
+    let numbers = match word.as_str() {
+        "FP32" => decode_fp32(args.next("FP32")?).map_err(|error| bad(&error))?,
+        "FP16" => decode_fp16(args.next("FP16")?).map_err(|error| bad(&error))?,
+        _ => {
+            let texts = args
+                .list("VALUES", limits::DIM_MAX as usize)
+                .map_err(|error| bad(&error.message()))?;
+            let mut numbers = Vec::with_capacity(texts.len());
+            for (place, text) in texts.iter().enumerate() {
+                let number: Option<f32> =
+                    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+                let number = number
+                    .filter(|number| number.is_finite())
+                    .ok_or_else(|| bad(&format!("value {} is not a finite number", place + 1)))?;
+                numbers.push(number);
+            }
+            numbers
+        }
+    };
+    Query::new(&numbers).map_err(|error| bad(&error))
+}
+
+/// When something expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// At this time.
+    At(UnixMs),
+    /// Never.
+    Persist,
+}
+
+/// Whether the word opens an expiry.
+pub fn is_expiry_word(word: &OptionWord) -> bool {
+    matches!(word.as_str(), "EX" | "PX" | "EXAT" | "PXAT" | "PERSIST")
+}
+
+/// The expiry that `word` opened: `EX s`, `PX ms`, `EXAT s`, `PXAT ms` or `PERSIST`.
+pub fn expiry(word: &OptionWord, args: &mut ArgReader<'_>, now: UnixMs) -> Result<Expiry> {
+    let name = word.as_str();
+    let (unit_ms, base_ms) = match name {
+        "PERSIST" => return Ok(Expiry::Persist),
+        "EX" => (1_000, now.0),
+        "PX" => (1, now.0),
+        "EXAT" => (1_000, 0),
+        _ => (1, 0),
+    };
+    let most = limits::TTL_MAX_MS + if base_ms == 0 { now.0 } else { 0 };
+    let amount = args.integer(name, 1, most / unit_ms)?;
+    Ok(Expiry::At(UnixMs(base_ms + amount * unit_ms)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixMs = UnixMs(1_000_000);
+
+    fn read_expiry(args: &[&[u8]]) -> Result<Expiry> {
+        let mut reader = ArgReader::new(args);
+        let word = reader.option().unwrap();
+        expiry(&word, &mut reader, NOW)
+    }
+
+    #[test]
+    fn expiries() {
+        for (args, at) in [
+            ([&b"EX"[..], b"10"], 1_010_000),
+            ([b"px", b"10"], 1_000_010),
+            ([b"EXAT", b"2000"], 2_000_000),
+            ([b"PxAt", b"1"], 1),
+        ] {
+            assert_eq!(read_expiry(&args).unwrap(), Expiry::At(UnixMs(at)), "{args:?}");
+        }
+        for bad in [&b"0"[..], b"-1", b"+5", b"1.5", b"x", b"", b"99999999999999999999"] {
+            assert!(read_expiry(&[b"EX", bad]).is_err(), "{bad:?}");
+        }
+        assert!(read_expiry(&[b"EX"]).is_err());
+        assert_eq!(read_expiry(&[b"persist"]).unwrap(), Expiry::Persist);
+    }
+
+    #[test]
+    fn lists_must_be_whole() {
+        let args: [&[u8]; 3] = [b"2", b"a", b"b"];
+        let mut reader = ArgReader::new(&args);
+        assert_eq!(reader.list("TAGS", 8).unwrap(), [b"a", b"b"]);
+        reader.finish().unwrap();
+        for bad in [&[&b"3"[..], b"a", b"b"][..], &[b"0"], &[b"x", b"a"], &[b"9", b"a"], &[]] {
+            assert!(ArgReader::new(bad).list("TAGS", 8).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn vectors() {
+        let read = |args: &[&[u8]]| {
+            let mut reader = ArgReader::new(args);
+            let word = reader.option().unwrap();
+            vector(&word, &mut reader).map(|query| query.normalised().to_vec())
+        };
+        let expected = vec![0.6f32, 0.8];
+        let blob: Vec<u8> = [3f32, 4.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(read(&[b"FP32", &blob]).unwrap(), expected);
+        assert_eq!(read(&[b"fp16", &[0x00, 0x42, 0x00, 0x44]]).unwrap(), expected);
+        assert_eq!(read(&[b"VALUES", b"2", b"3", b"4e0"]).unwrap(), expected);
+        for bad in [
+            &[&b"FP32"[..], b"abc"][..],
+            &[b"FP32", b""],
+            &[b"VALUES", b"2", b"1"],
+            &[b"VALUES", b"2", b"1", b"nan"],
+            &[b"VALUES", b"1", b"1e39"],
+            &[b"VALUES", b"2", b"0", b"0"],
+            &[b"VALUES", b"0"],
+        ] {
+            let error = read(bad).unwrap_err();
+            assert_eq!(error.word(), ErrorWord::BadVector, "{bad:?}: {error}");
+        }
+    }
+}

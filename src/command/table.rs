@@ -1,0 +1,354 @@
+//! The command table: one row a command. It drives registration, arity, flags, key specs,
+//! `COMMAND DOCS` and the pages of `docs/commands/`, which a test keeps equal to it.
+
+use super::llmcache::{admin, create, entry, get, getsem, internal, scan, setsem, stats};
+use crate::command_entry;
+use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
+
+const fn arg(name: &'static str, kind: ArgKind) -> Arg {
+    Arg { name, kind, token: "", optional: false, multiple: false }
+}
+
+const fn opt(token: &'static str, name: &'static str, kind: ArgKind) -> Arg {
+    Arg { name, kind, token, optional: true, multiple: false }
+}
+
+const fn need(token: &'static str, name: &'static str, kind: ArgKind) -> Arg {
+    Arg { name, kind, token, optional: false, multiple: false }
+}
+
+const fn word(token: &'static str, name: &'static str) -> Arg {
+    Arg { name, kind: ArgKind::Word, token, optional: false, multiple: false }
+}
+
+const fn opt_word(token: &'static str, name: &'static str) -> Arg {
+    Arg { name, kind: ArgKind::Word, token, optional: true, multiple: false }
+}
+
+const fn many(name: &'static str, kind: ArgKind) -> Arg {
+    Arg { name, kind, token: "", optional: false, multiple: true }
+}
+
+const CACHE: Arg = arg("cache", ArgKind::Key);
+
+const VECTOR: Arg = opt(
+    "",
+    "vector",
+    ArgKind::OneOf(&[
+        need("FP32", "fp32-blob", ArgKind::Text),
+        need("FP16", "fp16-blob", ArgKind::Text),
+        need(
+            "VALUES",
+            "values",
+            ArgKind::Block(&[arg("count", ArgKind::Integer), many("value", ArgKind::Double)]),
+        ),
+    ]),
+);
+
+const EXPIRY_FORMS: &[Arg] = &[
+    need("EX", "seconds", ArgKind::Integer),
+    need("PX", "milliseconds", ArgKind::Integer),
+    need("EXAT", "unix-time-seconds", ArgKind::UnixTime),
+    need("PXAT", "unix-time-milliseconds", ArgKind::UnixTime),
+    word("PERSIST", "persist"),
+];
+
+const SCOPE: Arg = opt("SCOPE", "scope", ArgKind::Text);
+const CONTEXT: Arg = opt("CONTEXT", "context", ArgKind::Text);
+
+const STORE_TAIL: [Arg; 10] = [
+    opt("ID", "id", ArgKind::Text),
+    SCOPE,
+    CONTEXT,
+    opt(
+        "TAGS",
+        "tags",
+        ArgKind::Block(&[arg("count", ArgKind::Integer), many("tag", ArgKind::Text)]),
+    ),
+    opt("META", "json", ArgKind::Text),
+    opt("", "expiry", ArgKind::OneOf(EXPIRY_FORMS)),
+    opt("TOKENS", "tokens", ArgKind::Integer),
+    opt("COST", "usd", ArgKind::Double),
+    opt("LATENCY", "milliseconds", ArgKind::Integer),
+    opt_word("NX", "nx"),
+];
+
+const STORE_NOTES: &str = "The id is the digest of scope, context and prompt unless `ID` gives one \
+    (1 to 128 bytes, no control characters, not 32 hex digits). The same id or the same digest \
+    replaces; where they name two entries, both are replaced. Without an expiry the cache's TTL \
+    and JITTER apply; `PERSIST` stores without one. A cache that does not exist is made with the \
+    defaults of the `llmcache.*` configs, unless `llmcache.auto-create` is `no`. An expiry in the past answers \
+    the id and leaves nothing stored. An entry larger than the cache's MAXMEMORY is refused: \
+    `TOOBIG`.";
+
+const fn write(name: &'static str, entry: crate::ffi::command::Entry, key: KeyUse) -> CommandSpec {
+    CommandSpec {
+        name,
+        entry,
+        arity: -2,
+        flags: "write",
+        key,
+        summary: "",
+        complexity: "O(1)",
+        since: "0.1.0",
+        args: &[],
+        reply: "",
+        notes: "",
+    }
+}
+
+const fn read(name: &'static str, entry: crate::ffi::command::Entry) -> CommandSpec {
+    CommandSpec { flags: "readonly", ..write(name, entry, KeyUse::Read) }
+}
+
+/// Every command of the module.
+pub const COMMANDS: &[CommandSpec] = &[
+    CommandSpec {
+        arity: -2,
+        flags: "write deny-oom",
+        summary: "Creates a cache.",
+        args: &[
+            CACHE,
+            opt("DIM", "dimensions", ArgKind::Integer),
+            opt("MODEL", "model", ArgKind::Text),
+            opt("THRESHOLD", "similarity", ArgKind::Double),
+            opt("TTL", "seconds", ArgKind::Integer),
+            opt("JITTER", "percent", ArgKind::Integer),
+            opt("MAXENTRIES", "entries", ArgKind::Integer),
+            opt("MAXMEMORY", "bytes", ArgKind::Integer),
+            opt(
+                "QUANT",
+                "quant",
+                ArgKind::OneOf(&[word("NONE", "none"), word("F16", "f16"), word("Q8", "q8")]),
+            ),
+            opt("INDEX", "index", ArgKind::OneOf(&[word("AUTO", "auto"), word("FLAT", "flat")])),
+        ],
+        reply: "`OK`; also when a cache of this name exists with the same settings. With other \
+            settings: `ERR`.",
+        notes: "DIM is set by the first vector when it is not given. QUANT says how entries keep \
+            their vectors for exact scores; the index always holds int8 codes. MAXENTRIES and \
+            MAXMEMORY (index and entries together) remove the entries least worth keeping: aged \
+            hits x cost / bytes.",
+        ..write("LLMCACHE.CREATE", command_entry!(create::run), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -6,
+        flags: "write deny-oom",
+        summary: "Stores an answer to be found by its prompt and by meaning.",
+        complexity: "O(d) for d dimensions, and what MAXENTRIES or MAXMEMORY make it remove",
+        args: &[
+            CACHE,
+            need("PROMPT", "prompt", ArgKind::Text),
+            need("RESPONSE", "response", ArgKind::Text),
+            VECTOR,
+            STORE_TAIL[0],
+            STORE_TAIL[1],
+            STORE_TAIL[2],
+            STORE_TAIL[3],
+            STORE_TAIL[4],
+            STORE_TAIL[5],
+            STORE_TAIL[6],
+            STORE_TAIL[7],
+            STORE_TAIL[8],
+            STORE_TAIL[9],
+        ],
+        reply: "The id of the entry; null when `NX` found the question answered already.",
+        notes: STORE_NOTES,
+        ..write("LLMCACHE.SETSEM", command_entry!(setsem::run), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -6,
+        flags: "write deny-oom",
+        summary: "Stores an answer to be found by its prompt alone.",
+        args: &[
+            CACHE,
+            need("PROMPT", "prompt", ArgKind::Text),
+            need("RESPONSE", "response", ArgKind::Text),
+            STORE_TAIL[0],
+            STORE_TAIL[1],
+            STORE_TAIL[2],
+            STORE_TAIL[3],
+            STORE_TAIL[4],
+            STORE_TAIL[5],
+            STORE_TAIL[6],
+            STORE_TAIL[7],
+            STORE_TAIL[8],
+            STORE_TAIL[9],
+        ],
+        reply: "The id of the entry; null when `NX` found the question answered already.",
+        notes: STORE_NOTES,
+        ..write("LLMCACHE.SET", command_entry!(setsem::run_exact), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -4,
+        summary: "Finds the answer to a question asked before, in these words or in others.",
+        complexity: "O(1) for an exact hit, else O(n d) for the n entries of the partition",
+        args: &[
+            CACHE,
+            opt("PROMPT", "prompt", ArgKind::Text),
+            VECTOR,
+            SCOPE,
+            CONTEXT,
+            opt("THRESHOLD", "similarity", ArgKind::Double),
+            opt("COUNT", "count", ArgKind::Integer),
+            opt("FILTER", "expression", ArgKind::Text),
+            opt("MAXAGE", "seconds", ArgKind::Integer),
+            opt("EF", "width", ArgKind::Integer),
+            opt(
+                "RETURN",
+                "fields",
+                ArgKind::Block(&[arg("count", ArgKind::Integer), many("field", ArgKind::Text)]),
+            ),
+            opt_word("EXPLAIN", "explain"),
+        ],
+        reply: "A map of `id tier similarity prompt response age ttl stale meta tags hits` (times in \
+            milliseconds, ttl -1 for none), or null. With `COUNT` an array of such maps, best first. \
+            With `EXPLAIN` always a map: `status reason threshold tier nearest candidates scanned \
+            filtered opened index filter_from_entry hits`.",
+        notes: "PROMPT or a vector is needed. A cache that does not exist answers like a \
+            miss. The exact prompt is tried first, then the nearest entry of the partition (SCOPE, \
+            CONTEXT) above the threshold; an absent option is the empty string, never \"all\". \
+            Similarity is cosine in [-1, 1], rounded to six decimals; an identical vector scores \
+            exactly 1. `FILTER` is described in `docs/filter.md`. Reasons of a miss: `empty`, \
+            `below-threshold`, `filter`, `expired`, `max-age`, `no-cache`.",
+        ..read("LLMCACHE.GETSEM", command_entry!(getsem::run))
+    },
+    CommandSpec {
+        arity: -4,
+        summary: "Answers the response stored for exactly this prompt.",
+        flags: "readonly fast",
+        args: &[CACHE, need("PROMPT", "prompt", ArgKind::Text), CONTEXT, SCOPE],
+        reply: "The response as one bulk string, or null.",
+        ..read("LLMCACHE.GET", command_entry!(get::run))
+    },
+    CommandSpec {
+        arity: 3,
+        flags: "readonly fast",
+        summary: "Shows one entry and its sizes.",
+        args: &[CACHE, arg("id", ArgKind::Text)],
+        reply: "A map of `id key digest prompt response scope context tags meta tokens cost latency \
+            created age ttl hits dim quant vector_bytes bytes`, or null.",
+        ..read("LLMCACHE.ENTRY", command_entry!(entry::run))
+    },
+    CommandSpec {
+        arity: -3,
+        summary: "Removes entries by id.",
+        complexity: "O(n) for n ids",
+        args: &[CACHE, many("id", ArgKind::Text)],
+        reply: "How many entries were removed.",
+        ..write("LLMCACHE.DEL", command_entry!(entry::run_del), KeyUse::Delete)
+    },
+    CommandSpec {
+        arity: -4,
+        flags: "write fast",
+        summary: "Moves or removes the deadline of an entry.",
+        args: &[CACHE, arg("id", ArgKind::Text), need("", "expiry", ArgKind::OneOf(EXPIRY_FORMS))],
+        reply: "1, or 0 when there is no such entry or `PERSIST` found no deadline.",
+        notes: "A time in the past removes the entry, as `PEXPIREAT` does.",
+        ..write("LLMCACHE.EXPIRE", command_entry!(entry::run_expire), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: -3,
+        summary: "Lists the ids of a cache page by page.",
+        complexity: "O(COUNT) a page",
+        args: &[
+            CACHE,
+            arg("cursor", ArgKind::Integer),
+            opt("COUNT", "count", ArgKind::Integer),
+            opt("FILTER", "expression", ArgKind::Text),
+        ],
+        reply: "The next cursor (0 at the end) and an array of ids.",
+        notes: "An entry that is there throughout is listed exactly once.",
+        ..read("LLMCACHE.SCAN", command_entry!(scan::run))
+    },
+    CommandSpec {
+        arity: -3,
+        summary: "Shows or changes the settings of a cache.",
+        args: &[
+            CACHE,
+            arg(
+                "action",
+                ArgKind::OneOf(&[
+                    Arg {
+                        name: "get",
+                        kind: ArgKind::Block(&[
+                            word("GET", "get-word"),
+                            opt("", "setting", ArgKind::Text),
+                        ]),
+                        token: "",
+                        optional: false,
+                        multiple: false,
+                    },
+                    Arg {
+                        name: "set",
+                        kind: ArgKind::Block(&[
+                            word("SET", "set-word"),
+                            arg("name", ArgKind::Text),
+                            arg("value", ArgKind::Text),
+                        ]),
+                        token: "",
+                        optional: false,
+                        multiple: false,
+                    },
+                ]),
+            ),
+        ],
+        reply: "`GET`: a map of settings. `SET`: `OK`.",
+        notes: "`threshold`, `ttl` (seconds), `jitter`, `maxentries` and `maxmemory` can be changed; \
+            `dim`, `model`, `quant` and `index` are fixed when the cache is made. On a replica the \
+            settings are shown by `LLMCACHE.INFO`.",
+        ..write("LLMCACHE.CONFIG", command_entry!(admin::run_config), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: 2,
+        summary: "Shows the settings, the index and the memory of a cache.",
+        args: &[CACHE],
+        reply: "A map: `name uid prefix entries vectors partitions hidden bytes index_bytes \
+            entry_bytes mode kernels` and the settings of `LLMCACHE.CONFIG`. `NOCACHE` where there \
+            is no such cache.",
+        ..read("LLMCACHE.INFO", command_entry!(admin::run_info))
+    },
+    CommandSpec {
+        arity: -2,
+        summary: "Shows hits, misses and what they saved, since the process started or RESET.",
+        args: &[CACHE, SCOPE, opt_word("RESET", "reset")],
+        reply: "A map: `lookups hits hits_exact hits_semantic hit_ratio misses misses_empty \
+            misses_threshold misses_filter misses_expired misses_maxage tokens_saved ms_saved \
+            usd_saved similarity_histogram`, and for all scopes together `stores replaced evicted \
+            scopes untracked_lookups`. The histogram is an array of `[lower edge, count]`.",
+        notes: "Counts are of this process: neither saved nor replicated. The first 4,096 scopes \
+            looked up are kept apart; later ones count in the totals only.",
+        ..read("LLMCACHE.STATS", command_entry!(stats::run))
+    },
+    CommandSpec {
+        arity: 3,
+        flags: "write deny-oom admin",
+        summary: "Internal: makes a cache as AOF and replicas are told.",
+        args: &[CACHE, arg("head", ArgKind::Text)],
+        reply: "`OK`.",
+        notes: "Not for clients. The bytes are checked as hostile input.",
+        ..write("LLMCACHE._CREATE", command_entry!(internal::run_create), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: 4,
+        flags: "write admin",
+        summary: "Internal: changes a setting as AOF and replicas are told.",
+        args: &[CACHE, arg("name", ArgKind::Text), arg("value", ArgKind::Text)],
+        reply: "`OK`.",
+        notes: "Not for clients.",
+        ..write("LLMCACHE._CONFIG", command_entry!(admin::run_internal_config), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: -3,
+        flags: "write deny-oom admin",
+        summary: "Internal: stores an entry as AOF and replicas are told.",
+        args: &[
+            arg("key", ArgKind::Key),
+            arg("entry", ArgKind::Text),
+            opt("PXAT", "unix-time-milliseconds", ArgKind::UnixTime),
+        ],
+        reply: "`OK`.",
+        notes: "Not for clients. The bytes are checked as hostile input.",
+        ..write("LLMCACHE._ENTRY", command_entry!(internal::run_entry), KeyUse::Insert)
+    },
+];

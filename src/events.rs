@@ -1,0 +1,59 @@
+//! What the module does when the server tells it something: keeps the registry and the index in step
+//! with keys that come by other ways than the module's own commands. Writes nothing to the keyspace.
+
+use crate::ffi::{Access, Ctx, Key, RString, ServerEvents};
+use crate::keyspace::attach_arrival;
+use crate::keytype::{CacheValue, registry};
+use crate::{background, ffi};
+use llmcache_core::cluster::key_slot;
+
+/// Subscribes to everything.
+pub fn subscribe(ctx: Ctx<'_>) -> bool {
+    ffi::subscribe(
+        ctx,
+        ServerEvents {
+            keyspace: on_keyspace,
+            loading_started: |_| registry::loading_started(),
+            loading_ended: on_loading_ended,
+            flushed: |_, db| registry::flushed(db),
+            swapped: |_, first, second| registry::swapped(first, second),
+        },
+    )
+}
+
+fn on_keyspace(ctx: Ctx<'_>, event: &[u8], key: &[u8]) {
+    match event {
+        b"restore" | b"rename_to" | b"move_to" => on_arrival(ctx, key),
+        // A deadline moved; where there is no cache there is no entry to tell.
+        b"expire" | b"persist" if registry::count() > 0 => {
+            attach_arrival(ctx, key, false);
+        }
+        _ => {}
+    }
+}
+
+fn on_arrival(ctx: Ctx<'_>, name: &[u8]) {
+    let cache = Key::open(ctx, &RString::new(name), Access::Probe)
+        .and_then(|key| key.value::<CacheValue>().cloned());
+    match cache {
+        Some(value) => {
+            let place = (ctx.db(), name.to_vec());
+            let slot = value.0.with(|cache| key_slot(cache.prefix()));
+            if ctx.state().is_cluster() && slot != key_slot(name) {
+                // A dump restored under a name of another slot: its entry keys would be elsewhere.
+                registry::become_other(&value, &place);
+            }
+            registry::place(&value, place);
+        }
+        None => {
+            attach_arrival(ctx, name, true);
+        }
+    }
+}
+
+fn on_loading_ended(ctx: Ctx<'_>) {
+    registry::loading_ended();
+    // An AOF without preamble may name entries before their cache: they are brought together before
+    // the first client is served.
+    background::attach_arrivals(ctx, || true);
+}

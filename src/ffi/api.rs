@@ -1,0 +1,122 @@
+//! Which functions the server offers. The bindings are null until the server filled them in; the
+//! ones every supported server has are checked once at load, newer ones each time they are wanted.
+
+use super::RedisModuleCtx;
+use redis_module::raw;
+use std::ffi::{CStr, c_int};
+
+/// Calls a function of the server that `probe` found at load. Use inside `unsafe`.
+macro_rules! api {
+    ($name:ident ( $($arg:expr),* $(,)? )) => {
+        match raw::$name {
+            Some(function) => function($($arg),*),
+            None => $crate::ffi::api::unavailable(stringify!($name)),
+        }
+    };
+}
+pub(super) use api;
+
+/// A function that `probe` vouched for was null after all: the module's load was skipped.
+#[cold]
+pub(super) fn unavailable(name: &str) -> ! {
+    panic!("the server offers no {name}");
+}
+
+/// Fills in the bindings. First thing on load; false when the server refuses the module.
+pub fn initialise(ctx: *mut RedisModuleCtx, name: &CStr, version: c_int) -> bool {
+    // SAFETY: called from OnLoad with the context the server passed to it; the name is copied.
+    let status = unsafe {
+        let api_version = raw::REDISMODULE_APIVER_1 as c_int;
+        raw::Export_RedisModule_Init(ctx, name.as_ptr(), version, api_version)
+    };
+    status == raw::REDISMODULE_OK as c_int
+}
+
+macro_rules! missing {
+    ($($name:ident),* $(,)?) => {{
+        // SAFETY: reading the bindings by value; they are written only by `initialise`, before.
+        let offered = unsafe { [$((stringify!($name), {
+            let function = raw::$name;
+            function.is_some()
+        })),*] };
+        offered.into_iter().find(|(_, offered)| !offered).map(|(name, _)| name)
+    }};
+}
+
+/// The first function that every supported server must have and this one lacks.
+pub fn probe() -> Option<&'static str> {
+    missing!(
+        RedisModule_Alloc,
+        RedisModule_Calloc,
+        RedisModule_Realloc,
+        RedisModule_Free,
+        RedisModule_Call,
+        RedisModule_CallReplyStringPtr,
+        RedisModule_CloseKey,
+        RedisModule_CreateCommand,
+        RedisModule_CreateDataType,
+        RedisModule_CreateString,
+        RedisModule_CreateTimer,
+        RedisModule_DeleteKey,
+        RedisModule_DigestAddStringBuffer,
+        RedisModule_DigestEndSequence,
+        RedisModule_EmitAOF,
+        RedisModule_FreeCallReply,
+        RedisModule_FreeString,
+        RedisModule_GetAbsExpire,
+        RedisModule_GetCommand,
+        RedisModule_GetContextFlags,
+        RedisModule_GetDbIdFromIO,
+        RedisModule_GetDbIdFromOptCtx,
+        RedisModule_GetKeyNameFromIO,
+        RedisModule_GetKeyNameFromOptCtx,
+        RedisModule_GetRandomBytes,
+        RedisModule_GetSelectedDb,
+        RedisModule_InfoAddFieldULongLong,
+        RedisModule_InfoAddSection,
+        RedisModule_IsIOError,
+        RedisModule_IsModuleNameBusy,
+        RedisModule_KeyType,
+        RedisModule_LoadConfigs,
+        RedisModule_LoadStringBuffer,
+        RedisModule_LoadUnsigned,
+        RedisModule_Log,
+        RedisModule_MallocSize,
+        RedisModule_Milliseconds,
+        RedisModule_ModuleTypeGetType,
+        RedisModule_ModuleTypeGetValue,
+        RedisModule_ModuleTypeSetValue,
+        RedisModule_NotifyKeyspaceEvent,
+        RedisModule_OpenKey,
+        RedisModule_RegisterBoolConfig,
+        RedisModule_RegisterEnumConfig,
+        RedisModule_RegisterInfoFunc,
+        RedisModule_RegisterNumericConfig,
+        RedisModule_RegisterStringConfig,
+        RedisModule_Replicate,
+        RedisModule_ReplyWithArray,
+        RedisModule_ReplyWithDouble,
+        RedisModule_ReplyWithError,
+        RedisModule_ReplyWithLongLong,
+        RedisModule_ReplyWithMap,
+        RedisModule_ReplyWithNull,
+        RedisModule_ReplyWithSimpleString,
+        RedisModule_ReplyWithStringBuffer,
+        RedisModule_SaveStringBuffer,
+        RedisModule_SaveUnsigned,
+        RedisModule_Scan,
+        RedisModule_SignalModifiedKey,
+        RedisModule_ScanCursorCreate,
+        RedisModule_ScanCursorDestroy,
+        RedisModule_SelectDb,
+        RedisModule_SetAbsExpire,
+        RedisModule_SetCommandInfo,
+        RedisModule_SetLFU,
+        RedisModule_SetLRU,
+        RedisModule_SetModuleOptions,
+        RedisModule_StringPtrLen,
+        RedisModule_SubscribeToKeyspaceEvents,
+        RedisModule_SubscribeToServerEvent,
+        RedisModule_UnlinkKey,
+    )
+}

@@ -1,0 +1,80 @@
+//! From the server's command callback to a handler: arguments as slices, errors as replies, panics
+//! caught.
+
+use super::string::bytes_of;
+use super::{ArgString, Ctx, RedisModuleCtx, RedisModuleString, Reply, guarded};
+use llmcache_core::error::Error;
+use redis_module::raw;
+use smallvec::SmallVec;
+use std::ffi::c_int;
+
+/// A command's code: writes its reply, or answers an error and has changed nothing.
+pub type Handler = fn(Ctx<'_>, &CommandArgs<'_>) -> Result<(), Error>;
+
+/// The arguments of a running command, its name left out.
+#[derive(Debug)]
+pub struct CommandArgs<'a> {
+    key: ArgString<'a>,
+    slices: SmallVec<[&'a [u8]; INLINE_ARGS]>,
+}
+
+/// Arguments kept without an allocation: what look-ups take, vectors by value aside.
+const INLINE_ARGS: usize = 16;
+
+impl<'a> CommandArgs<'a> {
+    /// The key, which is the first argument of every command.
+    pub fn key(&self) -> ArgString<'a> {
+        self.key
+    }
+
+    /// The name of that key.
+    pub fn name(&self) -> &'a [u8] {
+        self.slices[0]
+    }
+
+    /// What follows the key.
+    pub fn options(&self) -> &[&'a [u8]] {
+        &self.slices[1..]
+    }
+}
+
+/// Runs a handler. The entry point of each command calls this and nothing else.
+///
+/// # Safety
+/// To be called by the server, with the arguments of a command callback.
+pub unsafe fn run_command(
+    handler: Handler,
+    ctx: *mut RedisModuleCtx,
+    argv: *mut *mut RedisModuleString,
+    argc: c_int,
+) -> c_int {
+    // SAFETY: the server's context and arguments are valid until the callback returns.
+    let (ctx, args) = unsafe {
+        let pointers = std::slice::from_raw_parts(argv, argc as usize);
+        let slices = pointers.iter().skip(1).map(|&arg| bytes_of(arg)).collect();
+        // Every command has an arity of at least two, which the server checks.
+        (Ctx::from_raw(ctx), CommandArgs { key: ArgString::from_raw(pointers[1]), slices })
+    };
+    match guarded("a command", || handler(ctx, &args)) {
+        Some(Ok(())) => {}
+        Some(Err(error)) => Reply::new(ctx).error(&error.to_string()),
+        None => Reply::new(ctx).error("ERR internal error, see the server's log"),
+    }
+    raw::REDISMODULE_OK as c_int
+}
+
+/// Makes the `extern "C"` entry point of a handler.
+#[macro_export]
+macro_rules! command_entry {
+    ($handler:path) => {{
+        unsafe extern "C" fn entry(
+            ctx: *mut $crate::ffi::RedisModuleCtx,
+            argv: *mut *mut $crate::ffi::RedisModuleString,
+            argc: std::ffi::c_int,
+        ) -> std::ffi::c_int {
+            // SAFETY: only the server calls this, as a command callback.
+            unsafe { $crate::ffi::command::run_command($handler, ctx, argv, argc) }
+        }
+        entry
+    }};
+}

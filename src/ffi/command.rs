@@ -1,0 +1,269 @@
+//! Commands: how one is described, and how the description reaches the server.
+//!
+//! Owns: the form of a row of the command table, and registration. A row drives the server's arity
+//! check, `COMMAND INFO`, `COMMAND DOCS`, ACL and cluster routing, and the pages of
+//! `docs/commands/`. Main thread, at load.
+
+use super::Ctx;
+use super::api::api;
+use redis_module::raw;
+use std::ffi::{CString, c_char, c_int};
+
+pub use super::call::run_command;
+
+/// A command's entry point, made by `command_entry!`.
+pub type Entry = unsafe extern "C" fn(
+    *mut raw::RedisModuleCtx,
+    *mut *mut raw::RedisModuleString,
+    c_int,
+) -> c_int;
+
+/// What a command does with the key that is its first argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyUse {
+    /// Reads it.
+    Read,
+    /// Adds to it.
+    Insert,
+    /// Changes what is there.
+    Update,
+    /// Removes from it.
+    Delete,
+}
+
+impl KeyUse {
+    fn flags(self) -> u32 {
+        match self {
+            Self::Read => raw::REDISMODULE_CMD_KEY_RO | raw::REDISMODULE_CMD_KEY_ACCESS,
+            Self::Insert => raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_INSERT,
+            Self::Update => raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_UPDATE,
+            Self::Delete => raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_DELETE,
+        }
+    }
+}
+
+/// Kind of an argument.
+#[derive(Debug, Clone, Copy)]
+pub enum ArgKind {
+    /// The routing key.
+    Key,
+    /// Bytes.
+    Text,
+    /// A whole number.
+    Integer,
+    /// A number.
+    Double,
+    /// A Unix time.
+    UnixTime,
+    /// A word that stands for itself.
+    Word,
+    /// One of several.
+    OneOf(&'static [Arg]),
+    /// Several in a row.
+    Block(&'static [Arg]),
+}
+
+/// An argument of a command.
+#[derive(Debug, Clone, Copy)]
+pub struct Arg {
+    /// Name, lower case.
+    pub name: &'static str,
+    /// Kind.
+    pub kind: ArgKind,
+    /// The upper-case word that comes before it; empty for none.
+    pub token: &'static str,
+    /// Whether it may be left out.
+    pub optional: bool,
+    /// Whether it may be repeated.
+    pub multiple: bool,
+}
+
+/// A row of the command table.
+#[derive(Debug, Clone, Copy)]
+pub struct CommandSpec {
+    /// Name as clients write it.
+    pub name: &'static str,
+    /// Its code.
+    pub entry: Entry,
+    /// Number of arguments, name included; negative for "at least".
+    pub arity: c_int,
+    /// The server's flags, separated by blanks.
+    pub flags: &'static str,
+    /// What it does with its first argument.
+    pub key: KeyUse,
+    /// One line.
+    pub summary: &'static str,
+    /// Cost in the size of things.
+    pub complexity: &'static str,
+    /// First version that has it.
+    pub since: &'static str,
+    /// Arguments.
+    pub args: &'static [Arg],
+    /// What it answers, for `docs/commands/`.
+    pub reply: &'static str,
+    /// What a user should know besides, for `docs/commands/`; may be empty.
+    pub notes: &'static str,
+}
+
+/// Version 1 of the server's description of a command, the only one so far.
+const INFO_VERSION: c_int = 1;
+
+/// Registers one command; the error names what the server refused.
+pub fn register(ctx: Ctx<'_>, spec: &CommandSpec) -> Result<(), String> {
+    let mut strings = Strings::default();
+    let name = strings.keep(spec.name);
+    let flags = strings.keep(spec.flags);
+    let mut args = c_args(spec.args, &mut strings);
+    let mut key_specs = [key_spec(spec.key), key_spec_end()];
+    let version = raw::RedisModuleCommandInfoVersion {
+        version: INFO_VERSION,
+        sizeof_historyentry: size_of::<raw::RedisModuleCommandHistoryEntry>(),
+        sizeof_keyspec: size_of::<raw::RedisModuleCommandKeySpec>(),
+        sizeof_arg: size_of::<raw::RedisModuleCommandArg>(),
+    };
+    let info = raw::RedisModuleCommandInfo {
+        version: &version,
+        summary: strings.keep(spec.summary),
+        complexity: strings.keep(spec.complexity),
+        since: strings.keep(spec.since),
+        history: std::ptr::null_mut(),
+        tips: std::ptr::null(),
+        arity: spec.arity,
+        key_specs: key_specs.as_mut_ptr(),
+        args: args.as_mut_ptr(),
+    };
+    let ok = raw::REDISMODULE_OK as c_int;
+    // SAFETY: the server copies all it is given; strings, arguments and key specs outlive the calls.
+    unsafe {
+        if api!(RedisModule_CreateCommand(ctx.as_ptr(), name, Some(spec.entry), flags, 1, 1, 1))
+            != ok
+        {
+            return Err(format!("the server refused the command {}", spec.name));
+        }
+        let command = api!(RedisModule_GetCommand(ctx.as_ptr(), name));
+        if command.is_null() || api!(RedisModule_SetCommandInfo(command, &info)) != ok {
+            return Err(format!("the server refused the description of {}", spec.name));
+        }
+    }
+    set_acl_categories(ctx, spec)
+}
+
+/// Puts the command into the ACL categories that its flags mean. Servers before 7.2 keep modules'
+/// commands out of all categories and do not offer this.
+fn set_acl_categories(ctx: Ctx<'_>, spec: &CommandSpec) -> Result<(), String> {
+    let categories: Vec<&str> = spec
+        .flags
+        .split(' ')
+        .flat_map(|flag| match flag {
+            "readonly" => &["read"][..],
+            "write" => &["write"],
+            "admin" => &["admin", "dangerous"],
+            "fast" => &["fast"],
+            _ => &[],
+        })
+        .copied()
+        .chain((!spec.flags.contains("fast")).then_some("slow"))
+        .collect();
+    let categories = CString::new(categories.join(" ")).expect("the command table is plain text");
+    let name = CString::new(spec.name).expect("the command table is plain text");
+    // SAFETY: the command was registered; the binding is read by value; the text is copied.
+    let refused = unsafe {
+        let command = api!(RedisModule_GetCommand(ctx.as_ptr(), name.as_ptr()));
+        let set = raw::RedisModule_SetCommandACLCategories;
+        set.is_some_and(|set| set(command, categories.as_ptr()) != raw::REDISMODULE_OK as c_int)
+    };
+    if refused {
+        Err(format!("the server refused the ACL categories of {}", spec.name))
+    } else {
+        Ok(())
+    }
+}
+
+/// Zero-terminated copies and argument arrays, alive until registration is done.
+#[derive(Default)]
+struct Strings {
+    texts: Vec<CString>,
+    arrays: Vec<Vec<raw::RedisModuleCommandArg>>,
+}
+
+impl Strings {
+    /// Null for the empty text.
+    fn keep(&mut self, text: &str) -> *const c_char {
+        if text.is_empty() {
+            return std::ptr::null();
+        }
+        self.texts.push(CString::new(text).expect("the command table is plain text"));
+        self.texts[self.texts.len() - 1].as_ptr()
+    }
+}
+
+fn c_args(args: &[Arg], strings: &mut Strings) -> Vec<raw::RedisModuleCommandArg> {
+    let mut out: Vec<_> = args.iter().map(|arg| c_arg(arg, strings)).collect();
+    // The array ends with an entry of zeros.
+    // SAFETY: a plain C struct of integers and pointers, for which zero is a value.
+    out.push(unsafe { std::mem::zeroed() });
+    out
+}
+
+fn c_arg(arg: &Arg, strings: &mut Strings) -> raw::RedisModuleCommandArg {
+    use raw::*;
+    let (kind, inner): (RedisModuleCommandArgType, &[Arg]) = match arg.kind {
+        ArgKind::Key => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_KEY, &[]),
+        ArgKind::Text => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_STRING, &[]),
+        ArgKind::Integer => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_INTEGER, &[]),
+        ArgKind::Double => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_DOUBLE, &[]),
+        ArgKind::UnixTime => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_UNIX_TIME, &[]),
+        ArgKind::Word => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_PURE_TOKEN, &[]),
+        ArgKind::OneOf(inner) => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_ONEOF, inner),
+        ArgKind::Block(inner) => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_BLOCK, inner),
+    };
+    let mut flags = REDISMODULE_CMD_ARG_NONE;
+    flags |= if arg.optional { REDISMODULE_CMD_ARG_OPTIONAL } else { 0 };
+    flags |= if arg.multiple { REDISMODULE_CMD_ARG_MULTIPLE } else { 0 };
+    let subargs = if inner.is_empty() {
+        std::ptr::null_mut()
+    } else {
+        let array = c_args(inner, strings);
+        strings.arrays.push(array);
+        let last = strings.arrays.len() - 1;
+        strings.arrays[last].as_mut_ptr()
+    };
+    RedisModuleCommandArg {
+        name: strings.keep(arg.name),
+        type_: kind,
+        key_spec_index: if matches!(arg.kind, ArgKind::Key) { 0 } else { -1 },
+        token: strings.keep(arg.token),
+        summary: std::ptr::null(),
+        since: std::ptr::null(),
+        flags: flags as c_int,
+        deprecated_since: std::ptr::null(),
+        subargs,
+        display_text: std::ptr::null(),
+    }
+}
+
+fn key_spec(key: KeyUse) -> raw::RedisModuleCommandKeySpec {
+    use raw::*;
+    RedisModuleCommandKeySpec {
+        notes: std::ptr::null(),
+        flags: u64::from(key.flags()),
+        begin_search_type: RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INDEX,
+        bs: RedisModuleCommandKeySpec__bindgen_ty_1 {
+            index: RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1 { pos: 1 },
+        },
+        find_keys_type: RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_RANGE,
+        fk: RedisModuleCommandKeySpec__bindgen_ty_2 {
+            range: RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1 {
+                lastkey: 0,
+                keystep: 1,
+                limit: 0,
+            },
+        },
+    }
+}
+
+fn key_spec_end() -> raw::RedisModuleCommandKeySpec {
+    // SAFETY: a plain C struct of integers and pointers, for which zero is a value; it ends the
+    // array.
+    unsafe { std::mem::zeroed() }
+}

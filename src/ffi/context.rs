@@ -1,0 +1,220 @@
+//! The context of a call into the module: time, database, role, log, replication.
+
+use super::api::api;
+use redis_module::raw;
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::marker::PhantomData;
+
+/// A context, valid for the call `'a` that the server passed it to.
+#[derive(Debug, Clone, Copy)]
+pub struct Ctx<'a> {
+    raw: *mut raw::RedisModuleCtx,
+    call: PhantomData<&'a ()>,
+}
+
+/// What the server is and does at the moment.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerState(c_int);
+
+impl ServerState {
+    fn has(self, flag: u32) -> bool {
+        self.0 & flag as c_int != 0
+    }
+
+    /// Reading RDB, AOF or a primary's data set.
+    pub fn is_loading(self) -> bool {
+        self.has(raw::REDISMODULE_CTX_FLAGS_LOADING)
+    }
+
+    /// A replica of another server.
+    pub fn is_replica(self) -> bool {
+        self.has(raw::REDISMODULE_CTX_FLAGS_SLAVE)
+    }
+
+    /// The call comes from the primary or from the AOF: obey, decide nothing.
+    pub fn must_obey(self) -> bool {
+        self.has(raw::REDISMODULE_CTX_FLAGS_REPLICATED) || self.is_loading()
+    }
+
+    /// The client speaks RESP3.
+    pub fn is_resp3(self) -> bool {
+        self.has(raw::REDISMODULE_CTX_FLAGS_RESP3)
+    }
+
+    /// Member of a cluster.
+    pub fn is_cluster(self) -> bool {
+        self.has(raw::REDISMODULE_CTX_FLAGS_CLUSTER)
+    }
+}
+
+impl<'a> Ctx<'a> {
+    /// # Safety
+    /// `raw` is the context of the running call and valid for `'a`.
+    pub(super) unsafe fn from_raw(raw: *mut raw::RedisModuleCtx) -> Self {
+        Self { raw, call: PhantomData }
+    }
+
+    pub(super) fn as_ptr(self) -> *mut raw::RedisModuleCtx {
+        self.raw
+    }
+
+    /// What the server is and does.
+    pub fn state(self) -> ServerState {
+        // SAFETY: the context is valid.
+        ServerState(unsafe { api!(RedisModule_GetContextFlags(self.raw)) })
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub fn now_ms(self) -> u64 {
+        // SAFETY: takes nothing. A clock before 1970 would be negative.
+        unsafe { api!(RedisModule_Milliseconds()) }.max(0) as u64
+    }
+
+    /// A random word from the server's seeded generator.
+    pub fn random(self) -> u64 {
+        let mut word = [0u8; 8];
+        // SAFETY: writes `len` bytes.
+        unsafe { api!(RedisModule_GetRandomBytes(word.as_mut_ptr(), word.len())) }
+        u64::from_ne_bytes(word)
+    }
+
+    /// The selected database.
+    pub fn db(self) -> c_int {
+        // SAFETY: the context is valid.
+        unsafe { api!(RedisModule_GetSelectedDb(self.raw)) }
+    }
+
+    /// Selects a database; false where there is none of that number.
+    pub fn select_db(self, db: c_int) -> bool {
+        // SAFETY: the context is valid; numbers out of range are refused.
+        unsafe { api!(RedisModule_SelectDb(self.raw, db)) == raw::REDISMODULE_OK as c_int }
+    }
+
+    /// Asks the server to hand failed reads of RDB to the module instead of exiting.
+    pub(super) fn handle_io_errors(self) {
+        let options = raw::REDISMODULE_OPTIONS_HANDLE_IO_ERRORS as c_int;
+        // SAFETY: the context is valid.
+        unsafe { api!(RedisModule_SetModuleOptions(self.raw, options)) };
+    }
+
+    /// Whether `maxmemory-policy` evicts keys at random, so that no hint protects one.
+    pub fn evicts_at_random(self) -> bool {
+        // SAFETY: the info data is freed on the one path there is; the field is copied.
+        let policy = unsafe {
+            let (Some(get), Some(field), Some(free)) = (
+                raw::RedisModule_GetServerInfo,
+                raw::RedisModule_ServerInfoGetFieldC,
+                raw::RedisModule_FreeServerInfo,
+            ) else {
+                return false;
+            };
+            let data = get(self.raw, c"memory".as_ptr());
+            let text = field(data, c"maxmemory_policy".as_ptr());
+            let policy = (!text.is_null()).then(|| CStr::from_ptr(text).to_bytes().to_vec());
+            free(self.raw, data);
+            policy
+        };
+        policy.is_some_and(|policy| policy == b"allkeys-random")
+    }
+
+    /// Whether replicas should be spared traffic now (a failover or a manual pause is under way).
+    pub fn avoid_replica_traffic(self) -> bool {
+        // SAFETY: reads the binding by value; the function takes nothing.
+        unsafe { raw::RedisModule_AvoidReplicaTraffic.is_some_and(|ask| ask() != 0) }
+    }
+
+    /// Appends a command of byte-string arguments to AOF and replication stream, after what the
+    /// running call already appended, in one transaction with it.
+    pub fn replicate(self, command: &CStr, args: &[&[u8]]) {
+        let strings: Vec<super::RString> =
+            args.iter().map(|arg| super::RString::new(arg)).collect();
+        let mut pointers: Vec<_> = strings.iter().map(super::ServerString::as_ptr).collect();
+        // SAFETY: the format "v" takes an array of strings and its length; both outlive the call.
+        let status = unsafe {
+            let (array, count) = (pointers.as_mut_ptr(), pointers.len());
+            api!(RedisModule_Replicate(self.raw, command.as_ptr(), c"v".as_ptr(), array, count))
+        };
+        assert_eq!(status, raw::REDISMODULE_OK as c_int, "a command of the table is replicated");
+    }
+
+    /// Tells WATCH and client-side caching that a key changed, where the change is in other keys.
+    pub fn signal_modified(self, key: &impl super::ServerString) {
+        // SAFETY: context and key are valid for the call.
+        unsafe { api!(RedisModule_SignalModifiedKey(self.raw, key.as_ptr())) };
+    }
+
+    /// Publishes a keyspace event of the generic class.
+    pub fn notify_generic(self, event: &CStr, key: &impl super::ServerString) {
+        // SAFETY: all three are valid for the call. An error means that nobody listens.
+        unsafe {
+            api!(RedisModule_NotifyKeyspaceEvent(
+                self.raw,
+                raw::REDISMODULE_NOTIFY_GENERIC,
+                event.as_ptr(),
+                key.as_ptr()
+            ));
+        }
+    }
+
+    /// Publishes a keyspace event of the module class.
+    pub fn notify_module(self, event: &CStr, key: &impl super::ServerString) {
+        // SAFETY: as above.
+        unsafe {
+            api!(RedisModule_NotifyKeyspaceEvent(
+                self.raw,
+                raw::REDISMODULE_NOTIFY_MODULE,
+                event.as_ptr(),
+                key.as_ptr()
+            ));
+        }
+    }
+
+    /// Writes a line to the server's log.
+    pub fn log_warning(self, message: &str) {
+        log(self.raw, c"warning", message);
+    }
+
+    /// Writes a line to the server's log.
+    pub fn log_notice(self, message: &str) {
+        log(self.raw, c"notice", message);
+    }
+
+    /// Runs a command without arguments that answers text, as `CLUSTER NODES` does; `None` when it
+    /// fails.
+    pub fn call_text(self, command: &CStr, argument: &CStr) -> Option<Vec<u8>> {
+        // SAFETY: the format "c" takes one C string; the reply is freed on every path.
+        unsafe {
+            let reply = api!(RedisModule_Call(
+                self.raw,
+                command.as_ptr(),
+                c"c".as_ptr(),
+                argument.as_ptr()
+            ));
+            if reply.is_null() {
+                return None;
+            }
+            let mut length = 0;
+            let start = api!(RedisModule_CallReplyStringPtr(reply, &mut length));
+            let text = (!start.is_null())
+                .then(|| std::slice::from_raw_parts(start.cast::<u8>(), length).to_vec());
+            api!(RedisModule_FreeCallReply(reply));
+            text
+        }
+    }
+}
+
+/// Logs where no context is at hand.
+pub(super) fn log_without_context(message: &str) {
+    log(std::ptr::null_mut(), c"warning", message);
+}
+
+fn log(ctx: *mut raw::RedisModuleCtx, level: &CStr, message: &str) {
+    let Ok(message) = CString::new(message.replace('\0', " ")) else { return };
+    // SAFETY: the message goes through "%s", never as a format; a null context is allowed.
+    unsafe {
+        if let Some(log) = raw::RedisModule_Log {
+            let format: *const c_char = c"%s".as_ptr();
+            log(ctx, level.as_ptr(), format, message.as_ptr());
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Keyspace notifications and server events.
+//!
+//! Handlers run inside the server's own work, on the main thread: they note what happened and write
+//! nothing to the keyspace.
+
+use super::api::api;
+use super::{Ctx, bytes_of, guarded};
+use redis_module::raw;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::OnceLock;
+
+/// What the module wants to hear.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerEvents {
+    /// A keyspace event of the generic class (`restore`, `rename_to`, `expire`, …) or of the loaded
+    /// class, with the key.
+    pub keyspace: fn(Ctx<'_>, event: &[u8], key: &[u8]),
+    /// The data set is about to be loaded, by whatever way.
+    pub loading_started: fn(Ctx<'_>),
+    /// It was loaded, or loading failed.
+    pub loading_ended: fn(Ctx<'_>),
+    /// A database was emptied; `None` for all of them.
+    pub flushed: fn(Ctx<'_>, db: Option<c_int>),
+    /// Two databases changed places.
+    pub swapped: fn(Ctx<'_>, c_int, c_int),
+}
+
+static EVENTS: OnceLock<ServerEvents> = OnceLock::new();
+
+/// Subscribes. The last step of loading: the server crashes when a module with subscriptions fails
+/// to load.
+pub fn subscribe(ctx: Ctx<'_>, events: ServerEvents) -> bool {
+    EVENTS.get_or_init(|| events);
+    let ok = raw::REDISMODULE_OK as c_int;
+    let event = |id| raw::RedisModuleEvent { id, dataver: 1 };
+    // SAFETY: the callbacks keep the server's contracts; the context is OnLoad's.
+    unsafe {
+        let classes = raw::REDISMODULE_NOTIFY_GENERIC;
+        let loading = event(raw::REDISMODULE_EVENT_LOADING);
+        let flush = event(raw::REDISMODULE_EVENT_FLUSHDB);
+        let swap = event(raw::REDISMODULE_EVENT_SWAPDB);
+        let ctx = ctx.as_ptr();
+        api!(RedisModule_SubscribeToKeyspaceEvents(ctx, classes, Some(on_keyspace))) == ok
+            && api!(RedisModule_SubscribeToServerEvent(ctx, loading, Some(on_loading))) == ok
+            && api!(RedisModule_SubscribeToServerEvent(ctx, flush, Some(on_flush))) == ok
+            && api!(RedisModule_SubscribeToServerEvent(ctx, swap, Some(on_swap))) == ok
+    }
+}
+
+fn heard(what: &'static str, tell: impl FnOnce(&ServerEvents)) {
+    guarded(what, || {
+        if let Some(events) = EVENTS.get() {
+            tell(events);
+        }
+    });
+}
+
+unsafe extern "C" fn on_keyspace(
+    ctx: *mut raw::RedisModuleCtx,
+    _class: c_int,
+    event: *const c_char,
+    key: *mut raw::RedisModuleString,
+) -> c_int {
+    // SAFETY: the server's arguments are valid for this call; so below.
+    heard("a keyspace event", |events| unsafe {
+        let (event, key) = (CStr::from_ptr(event).to_bytes(), bytes_of(key));
+        (events.keyspace)(Ctx::from_raw(ctx), event, key);
+    });
+    raw::REDISMODULE_OK as c_int
+}
+
+unsafe extern "C" fn on_loading(
+    ctx: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    phase: u64,
+    _: *mut c_void,
+) {
+    // SAFETY: see `on_keyspace`.
+    let ctx = unsafe { Ctx::from_raw(ctx) };
+    heard("a loading event", |events| match phase {
+        raw::REDISMODULE_SUBEVENT_LOADING_ENDED | raw::REDISMODULE_SUBEVENT_LOADING_FAILED => {
+            (events.loading_ended)(ctx);
+        }
+        _ => (events.loading_started)(ctx),
+    });
+}
+
+unsafe extern "C" fn on_flush(
+    ctx: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    phase: u64,
+    data: *mut c_void,
+) {
+    if phase != raw::REDISMODULE_SUBEVENT_FLUSHDB_START {
+        return;
+    }
+    // SAFETY: `data` is the flush event's struct; see `on_keyspace`.
+    let (ctx, db) =
+        unsafe { (Ctx::from_raw(ctx), (*data.cast::<raw::RedisModuleFlushInfo>()).dbnum) };
+    heard("a flush event", |events| (events.flushed)(ctx, (db >= 0).then_some(db)));
+}
+
+unsafe extern "C" fn on_swap(
+    ctx: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    _: u64,
+    data: *mut c_void,
+) {
+    // SAFETY: `data` is the swap event's struct; see `on_keyspace`.
+    let (ctx, swap) = unsafe { (Ctx::from_raw(ctx), *data.cast::<raw::RedisModuleSwapDbInfo>()) };
+    heard("a swap event", |events| {
+        (events.swapped)(ctx, swap.dbnum_first, swap.dbnum_second);
+    });
+}

@@ -1,0 +1,217 @@
+//! Keys of the server, opened and closed by scope.
+//!
+//! Rules that the types cannot state: while a `KeyOf` lives, nothing may delete its key. Commands
+//! keep that by opening each key once, and because the server freezes its clock during a command, so
+//! that an opened key does not fall due before the command ends.
+
+use super::api::api;
+use super::string::bytes_of;
+use super::value::ModuleValue;
+use super::{Ctx, ServerString};
+use redis_module::raw;
+use std::ffi::{c_int, c_void};
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::ptr::NonNull;
+
+/// What a key is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// To answer a client: counts as a use in the server's LRU and LFU.
+    Read,
+    /// To look, without counting as a use.
+    Probe,
+    /// To change.
+    Write,
+}
+
+/// An open key.
+#[derive(Debug)]
+pub struct Key<'a> {
+    raw: NonNull<raw::RedisModuleKey>,
+    ctx: Ctx<'a>,
+}
+
+impl<'a> Key<'a> {
+    /// Opens a key; `None` when it does not exist (for `Write`: never, an empty key is opened). A
+    /// key that is due is deleted by this, on a primary.
+    pub fn open(ctx: Ctx<'a>, name: &impl ServerString, access: Access) -> Option<Self> {
+        let mode = match access {
+            Access::Read => raw::REDISMODULE_READ,
+            Access::Probe => raw::REDISMODULE_READ | raw::REDISMODULE_OPEN_KEY_NOTOUCH,
+            Access::Write => raw::REDISMODULE_READ | raw::REDISMODULE_WRITE,
+        };
+        // SAFETY: context and name are valid; the key is closed on drop.
+        let key = unsafe { api!(RedisModule_OpenKey(ctx.as_ptr(), name.as_ptr(), mode as c_int)) };
+        NonNull::new(key).map(|raw| Self { raw, ctx })
+    }
+
+    /// Whether there is no value.
+    pub fn is_empty(&self) -> bool {
+        // SAFETY: the key is open, here and below.
+        let kind = unsafe { api!(RedisModule_KeyType(self.raw.as_ptr())) };
+        kind == raw::REDISMODULE_KEYTYPE_EMPTY as c_int
+    }
+
+    /// The value, if it is of the type `T`.
+    pub fn value<T: ModuleValue>(&self) -> Option<&T> {
+        // SAFETY: a value of our type is a `T` that `set` or loading made; it lives as long as
+        // nothing deletes the key (head of this file).
+        self.typed::<T>().map(|value| unsafe { value.as_ref() })
+    }
+
+    /// The value for change, if it is of the type `T`.
+    pub fn value_mut<T: ModuleValue>(&mut self) -> Option<&mut T> {
+        // SAFETY: as above; the key is opened once at a time.
+        self.typed::<T>().map(|mut value| unsafe { value.as_mut() })
+    }
+
+    fn typed<T: ModuleValue>(&self) -> Option<NonNull<T>> {
+        // SAFETY: see `is_empty`. Both functions accept keys of any type.
+        unsafe {
+            let kind = api!(RedisModule_ModuleTypeGetType(self.raw.as_ptr()));
+            if kind.is_null() || kind != T::handle().as_ptr() {
+                return None;
+            }
+            NonNull::new(api!(RedisModule_ModuleTypeGetValue(self.raw.as_ptr())).cast())
+        }
+    }
+
+    /// Keeps hold of the key as one of the type `T`.
+    pub fn into_typed<T: ModuleValue>(self) -> Option<KeyOf<'a, T>> {
+        let value = self.typed::<T>()?;
+        Some(KeyOf { value, key: self })
+    }
+
+    /// Replaces the value, whatever it was, and removes the expiry. The key was opened for `Write`.
+    pub fn set<T: ModuleValue>(&mut self, value: Box<T>) {
+        let value = Box::into_raw(value);
+        // SAFETY: the server owns the box from here and ends it with the type's `free`.
+        let status = unsafe {
+            let (key, kind) = (self.raw.as_ptr(), T::handle().as_ptr());
+            api!(RedisModule_ModuleTypeSetValue(key, kind, value.cast::<c_void>()))
+        };
+        assert_eq!(status, raw::REDISMODULE_OK as c_int, "the key was opened for writing");
+    }
+
+    /// Deletes the key, freeing a large value on another thread. Opened for `Write`.
+    pub fn unlink(&mut self) {
+        // SAFETY: see `is_empty`.
+        unsafe { api!(RedisModule_UnlinkKey(self.raw.as_ptr())) };
+    }
+
+    /// The deadline in Unix milliseconds; 0 for none.
+    pub fn expire_at_ms(&self) -> u64 {
+        // SAFETY: see `is_empty`. Negative means none.
+        let at = unsafe { api!(RedisModule_GetAbsExpire(self.raw.as_ptr())) };
+        u64::try_from(at).unwrap_or(0)
+    }
+
+    /// Sets the deadline; 0 removes it. Opened for `Write`.
+    pub fn set_expire_at_ms(&mut self, at_ms: u64) {
+        let at = if at_ms == 0 { raw::REDISMODULE_NO_EXPIRE.into() } else { at_ms as i64 };
+        // SAFETY: see `is_empty`.
+        unsafe { api!(RedisModule_SetAbsExpire(self.raw.as_ptr(), at)) };
+    }
+
+    /// Tells the server's LFU eviction how often the key is used (0 to 255); no effect under another
+    /// policy.
+    pub fn hint_lfu(&mut self, counter: u8) {
+        // SAFETY: see `is_empty`.
+        unsafe { api!(RedisModule_SetLFU(self.raw.as_ptr(), i64::from(counter))) };
+    }
+
+    /// Tells the server's LRU eviction that the key was used now; no effect under another policy.
+    pub fn hint_used_now(&mut self) {
+        // SAFETY: see `is_empty`.
+        unsafe { api!(RedisModule_SetLRU(self.raw.as_ptr(), 0)) };
+    }
+
+    /// The context it was opened in.
+    pub fn ctx(&self) -> Ctx<'a> {
+        self.ctx
+    }
+}
+
+impl Drop for Key<'_> {
+    fn drop(&mut self) {
+        // SAFETY: opened once, closed once; its context's call is still running.
+        unsafe { api!(RedisModule_CloseKey(self.raw.as_ptr())) };
+    }
+}
+
+/// An open key whose value is a `T`.
+#[derive(Debug)]
+pub struct KeyOf<'a, T> {
+    value: NonNull<T>,
+    key: Key<'a>,
+}
+
+impl<T> KeyOf<'_, T> {
+    /// The deadline in Unix milliseconds; 0 for none.
+    pub fn expire_at_ms(&self) -> u64 {
+        self.key.expire_at_ms()
+    }
+}
+
+impl<T> Deref for KeyOf<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the type was checked on opening; nothing deletes the key while this lives.
+        unsafe { self.value.as_ref() }
+    }
+}
+
+/// A walk over the keys of one database, in steps.
+#[derive(Debug)]
+pub struct KeyScan {
+    cursor: NonNull<raw::RedisModuleScanCursor>,
+}
+
+// SAFETY: the cursor is a plain number of the server's; only the main thread walks with it.
+unsafe impl Send for KeyScan {}
+
+type Visit<'v> = &'v mut dyn FnMut(&[u8], &Key<'_>);
+
+impl KeyScan {
+    /// Starts a walk.
+    pub fn start() -> Self {
+        // SAFETY: takes nothing; destroyed on drop.
+        let cursor = unsafe { api!(RedisModule_ScanCursorCreate()) };
+        Self { cursor: NonNull::new(cursor).expect("the server aborts rather than answer null") }
+    }
+
+    /// Visits the keys of one bucket; false when the walk is over. `visit` must not delete keys.
+    pub fn step(&mut self, ctx: Ctx<'_>, mut visit: Visit<'_>) -> bool {
+        let visit_ptr: *mut Visit<'_> = &mut visit;
+        // SAFETY: `on_key` gets the pointer to `visit` back, and only during this call.
+        unsafe {
+            let cursor = self.cursor.as_ptr();
+            api!(RedisModule_Scan(ctx.as_ptr(), cursor, Some(on_key), visit_ptr.cast())) != 0
+        }
+    }
+}
+
+unsafe extern "C" fn on_key(
+    ctx: *mut raw::RedisModuleCtx,
+    name: *mut raw::RedisModuleString,
+    key: *mut raw::RedisModuleKey,
+    visit: *mut c_void,
+) {
+    super::guarded("a scan", || {
+        let Some(raw) = NonNull::new(key) else { return };
+        // SAFETY: the server's arguments are valid for this call; it closes the key itself.
+        unsafe {
+            let key = ManuallyDrop::new(Key { raw, ctx: Ctx::from_raw(ctx) });
+            (*visit.cast::<Visit<'_>>())(bytes_of(name), &key);
+        }
+    });
+}
+
+impl Drop for KeyScan {
+    fn drop(&mut self) {
+        // SAFETY: created once, destroyed once.
+        unsafe { api!(RedisModule_ScanCursorDestroy(self.cursor.as_ptr())) };
+    }
+}

@@ -1,0 +1,46 @@
+//! The only code that calls the server. Everything unsafe of the module is here; what leaves this
+//! folder is safe to use by the rules its types state.
+//!
+//! Owns: the allocator, the panic guard, wrappers of contexts, keys, strings, replies, types,
+//! commands, events, timers, configs. Unless a file says otherwise, every function here is called on
+//! the server's main thread (or in its forked child, which is single-threaded), because that is
+//! where the server calls the module; `MainCell` checks it.
+
+mod alloc;
+mod api;
+mod call;
+pub mod command;
+pub mod config;
+mod context;
+mod event;
+mod guard;
+mod info;
+mod io;
+mod key;
+mod load;
+mod main_cell;
+mod reply;
+mod string;
+mod timer;
+mod value;
+
+pub use call::{CommandArgs, Handler};
+use guard::guarded;
+use string::bytes_of;
+
+pub use context::{Ctx, ServerState};
+pub use event::{ServerEvents, subscribe};
+use guard::install_panic_hook;
+pub use info::{InfoWriter, register_info};
+use io::emit_aof;
+pub use io::{Digest, RdbReader, RdbWriter};
+pub use key::{Access, Key, KeyOf, KeyScan};
+pub use load::load;
+pub use main_cell::MainCell;
+pub use reply::Reply;
+pub use string::{ArgString, RString, ServerString};
+pub use timer::start_timer;
+pub use value::{ModuleValue, TypeHandle, register_type};
+
+/// The raw bindings, for the entry point's signature alone.
+pub use redis_module::raw::{RedisModuleCtx, RedisModuleString};

@@ -1,0 +1,92 @@
+//! Replies, written straight into the client's output: no tree of values in between.
+
+use super::Ctx;
+use super::api::api;
+use redis_module::raw;
+use std::ffi::{CString, c_long};
+
+/// Writes the reply of the running command. Lengths of maps and arrays are given first, and exactly
+/// that many elements must follow.
+#[derive(Debug, Clone, Copy)]
+pub struct Reply<'a>(Ctx<'a>);
+
+impl<'a> Reply<'a> {
+    /// The reply of the call that `ctx` belongs to.
+    pub fn new(ctx: Ctx<'a>) -> Self {
+        Self(ctx)
+    }
+
+    /// A map in RESP3, a flat array of keys and values in RESP2.
+    pub fn map(self, pairs: usize) -> Self {
+        // SAFETY: the context is valid, here and below.
+        unsafe { api!(RedisModule_ReplyWithMap(self.0.as_ptr(), pairs as c_long)) };
+        self
+    }
+
+    /// An array.
+    pub fn array(self, elements: usize) -> Self {
+        // SAFETY: see `map`.
+        unsafe { api!(RedisModule_ReplyWithArray(self.0.as_ptr(), elements as c_long)) };
+        self
+    }
+
+    /// A bulk string.
+    pub fn bytes(self, bytes: &[u8]) -> Self {
+        // SAFETY: see `map`; the bytes are copied.
+        unsafe {
+            let (start, length) = (bytes.as_ptr().cast(), bytes.len());
+            api!(RedisModule_ReplyWithStringBuffer(self.0.as_ptr(), start, length));
+        }
+        self
+    }
+
+    /// A bulk string of text.
+    pub fn text(self, text: &str) -> Self {
+        self.bytes(text.as_bytes())
+    }
+
+    /// A whole number.
+    pub fn int(self, value: i64) -> Self {
+        // SAFETY: see `map`.
+        unsafe { api!(RedisModule_ReplyWithLongLong(self.0.as_ptr(), value)) };
+        self
+    }
+
+    /// A count; past `i64::MAX` there are none.
+    pub fn count(self, value: u64) -> Self {
+        self.int(i64::try_from(value).unwrap_or(i64::MAX))
+    }
+
+    /// A double. RESP2 has none and gets a bulk string, here the shortest text that reads back as
+    /// the same number instead of the server's seventeen digits.
+    pub fn double(self, value: f64) -> Self {
+        if !self.0.state().is_resp3() {
+            return self.text(&value.to_string());
+        }
+        // SAFETY: see `map`.
+        unsafe { api!(RedisModule_ReplyWithDouble(self.0.as_ptr(), value)) };
+        self
+    }
+
+    /// Null.
+    pub fn null(self) -> Self {
+        // SAFETY: see `map`.
+        unsafe { api!(RedisModule_ReplyWithNull(self.0.as_ptr())) };
+        self
+    }
+
+    /// `+OK`.
+    pub fn ok(self) {
+        // SAFETY: see `map`; the text is static.
+        unsafe { api!(RedisModule_ReplyWithSimpleString(self.0.as_ptr(), c"OK".as_ptr())) };
+    }
+
+    /// An error; its text begins with the error word.
+    pub fn error(self, message: &str) {
+        // The protocol's errors are one line; what a client sent may hold anything.
+        let line: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let line = CString::new(line).unwrap_or_default();
+        // SAFETY: see `map`; the text is copied.
+        unsafe { api!(RedisModule_ReplyWithError(self.0.as_ptr(), line.as_ptr())) };
+    }
+}

@@ -1,0 +1,80 @@
+//! The server's strings. Binary safe: never through C strings.
+
+use super::api::api;
+use redis_module::raw;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+/// A string of the server, wherever it is kept.
+pub trait ServerString {
+    /// The server's handle, valid while `self` is.
+    fn as_ptr(&self) -> *mut raw::RedisModuleString;
+}
+
+/// An argument of the running command.
+#[derive(Debug, Clone, Copy)]
+pub struct ArgString<'a> {
+    raw: NonNull<raw::RedisModuleString>,
+    call: PhantomData<&'a ()>,
+}
+
+impl ArgString<'_> {
+    /// # Safety
+    /// `raw` is an argument of the running command.
+    pub(super) unsafe fn from_raw(raw: *mut raw::RedisModuleString) -> Self {
+        let raw = NonNull::new(raw).expect("the server passes no null arguments");
+        Self { raw, call: PhantomData }
+    }
+}
+
+impl ServerString for ArgString<'_> {
+    fn as_ptr(&self) -> *mut raw::RedisModuleString {
+        self.raw.as_ptr()
+    }
+}
+
+/// A string the module owns, freed when dropped. Main thread only: its count is not atomic.
+#[derive(Debug)]
+pub struct RString(NonNull<raw::RedisModuleString>);
+
+impl RString {
+    /// A copy of `bytes`.
+    pub fn new(bytes: &[u8]) -> Self {
+        // SAFETY: a null context is allowed: no automatic memory. The bytes are copied.
+        let raw = unsafe {
+            api!(RedisModule_CreateString(std::ptr::null_mut(), bytes.as_ptr().cast(), bytes.len()))
+        };
+        Self(NonNull::new(raw).expect("the server aborts rather than answer null"))
+    }
+
+    /// Hands the string over to the server.
+    pub(super) fn into_raw(self) -> *mut raw::RedisModuleString {
+        std::mem::ManuallyDrop::new(self).0.as_ptr()
+    }
+}
+
+impl ServerString for RString {
+    fn as_ptr(&self) -> *mut raw::RedisModuleString {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for RString {
+    fn drop(&mut self) {
+        // SAFETY: owned by this handle, created without automatic memory.
+        unsafe { api!(RedisModule_FreeString(std::ptr::null_mut(), self.0.as_ptr())) }
+    }
+}
+
+/// The bytes of a server string.
+///
+/// # Safety
+/// `string` is valid and stays unchanged for `'a`.
+pub(super) unsafe fn bytes_of<'a>(string: *const raw::RedisModuleString) -> &'a [u8] {
+    let mut length = 0;
+    // SAFETY: by the contract of this function.
+    unsafe {
+        let start = api!(RedisModule_StringPtrLen(string, &mut length));
+        if length == 0 { &[] } else { std::slice::from_raw_parts(start.cast(), length) }
+    }
+}

@@ -1,0 +1,29 @@
+//! The server's timers: callbacks on the main thread between commands.
+
+use super::api::api;
+use super::{Ctx, guarded};
+use redis_module::raw;
+use std::ffi::c_void;
+
+/// What a timer runs; answers in how many milliseconds it wants to run again.
+pub type Tick = fn(Ctx<'_>) -> u64;
+
+/// Starts a timer that runs `tick` in `delay_ms` and again whenever it asks to, for ever.
+pub fn start_timer(ctx: Ctx<'_>, delay_ms: u64, tick: Tick) {
+    let data = tick as *mut c_void;
+    // SAFETY: `data` is a function pointer, which `on_timer` turns back.
+    unsafe {
+        api!(RedisModule_CreateTimer(ctx.as_ptr(), delay_ms as i64, Some(on_timer), data));
+    }
+}
+
+/// Pause after a tick that failed.
+const AFTER_FAILURE_MS: u64 = 1_000;
+
+unsafe extern "C" fn on_timer(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
+    // SAFETY: the context is the server's for this call; `data` was made from a `Tick` above.
+    let (ctx, tick) =
+        unsafe { (Ctx::from_raw(ctx), std::mem::transmute::<*mut c_void, Tick>(data)) };
+    let delay_ms = guarded("a timer", || tick(ctx)).unwrap_or(AFTER_FAILURE_MS);
+    start_timer(ctx, delay_ms, tick);
+}

@@ -1,0 +1,169 @@
+//! Data types of the module: from the server's callbacks to a trait.
+//!
+//! Threads: `free` may run on the server's lazy-free thread, so dropping a value must touch nothing
+//! shared. `rdb_save`, `aof_rewrite` run in the forked child or on the main thread. Everything else
+//! is on the main thread.
+
+use super::api::api;
+use super::{Ctx, Digest, RdbReader, RdbWriter, bytes_of, guarded};
+use redis_module::raw;
+use std::ffi::{CString, c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// Where the server's handle of a data type is kept.
+#[derive(Debug)]
+pub struct TypeHandle(AtomicPtr<raw::RedisModuleType>);
+
+impl TypeHandle {
+    /// Not yet registered.
+    pub const fn unregistered() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut raw::RedisModuleType {
+        // Written once at load, on the thread that reads it.
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A value that a key of one of our types holds.
+pub trait ModuleValue: Sized + Send + 'static {
+    /// What `TYPE` answers; nine characters.
+    const TYPE_NAME: &'static str;
+    /// Version of the RDB form.
+    const ENCODING: c_int;
+
+    /// Where the type's handle is kept.
+    fn handle() -> &'static TypeHandle;
+    /// Reads the value of the key `key` of the database `db`; `None` refuses the bytes.
+    fn rdb_load(from: &mut RdbReader, encoding: c_int, db: c_int, key: &[u8]) -> Option<Self>;
+    /// Writes it.
+    fn rdb_save(&self, to: &mut RdbWriter);
+    /// The command that makes it again: name and arguments, the key among them. Expiry is the
+    /// server's.
+    fn aof_rewrite(&self, key: &[u8]) -> (&'static std::ffi::CStr, Vec<Vec<u8>>);
+    /// What `DEBUG DIGEST` covers.
+    fn digest(&self, digest: &mut Digest);
+    /// Memory, in bytes.
+    fn mem_usage(&self) -> usize;
+    /// Roughly how many allocations freeing it gives back; many are freed on another thread.
+    fn free_effort(&self) -> usize;
+    /// The key is going, or was renamed or moved: told before, and not told which.
+    fn unlinked(&self, db: c_int, key: &[u8]);
+}
+
+/// Registers a data type; answers whether the server accepted it.
+pub fn register_type<T: ModuleValue>(ctx: Ctx<'_>) -> bool {
+    let mut methods = raw::RedisModuleTypeMethods {
+        version: u64::from(raw::REDISMODULE_TYPE_METHOD_VERSION),
+        rdb_load: Some(rdb_load::<T>),
+        rdb_save: Some(rdb_save::<T>),
+        aof_rewrite: Some(aof_rewrite::<T>),
+        mem_usage: None,
+        digest: Some(digest::<T>),
+        free: Some(free::<T>),
+        aux_load: None,
+        aux_save: None,
+        aux_save_triggers: 0,
+        free_effort: None,
+        unlink: None,
+        copy: None,
+        defrag: None,
+        mem_usage2: Some(mem_usage::<T>),
+        free_effort2: Some(free_effort::<T>),
+        unlink2: Some(unlink::<T>),
+        copy2: None,
+        aux_save2: None,
+    };
+    let name = CString::new(T::TYPE_NAME).expect("type names are plain text");
+    // SAFETY: the server copies name and methods. It refuses names that are not nine characters.
+    let handle = unsafe {
+        api!(RedisModule_CreateDataType(ctx.as_ptr(), name.as_ptr(), T::ENCODING, &mut methods))
+    };
+    T::handle().0.store(handle, Ordering::Relaxed);
+    !handle.is_null()
+}
+
+/// # Safety
+/// `value` is a live value of the type `T`, as the server passes it to the callbacks of that type.
+unsafe fn borrow<'a, T: ModuleValue>(value: *const c_void) -> &'a T {
+    // SAFETY: by the contract.
+    unsafe { &*value.cast::<T>() }
+}
+
+unsafe extern "C" fn rdb_load<T: ModuleValue>(
+    io: *mut raw::RedisModuleIO,
+    encoding: c_int,
+) -> *mut c_void {
+    let loaded = guarded("rdb_load", || {
+        // SAFETY: the stream and the key's name are valid for this call; the name may be null.
+        let (mut reader, db, key) = unsafe {
+            let name = api!(RedisModule_GetKeyNameFromIO(io));
+            let key = if name.is_null() { &[][..] } else { bytes_of(name) };
+            (RdbReader::from_raw(io), api!(RedisModule_GetDbIdFromIO(io)), key)
+        };
+        let value = T::rdb_load(&mut reader, encoding, db, key)?;
+        (!reader.failed()).then(|| Box::into_raw(Box::new(value)))
+    });
+    loaded.flatten().map_or(ptr::null_mut(), <*mut T>::cast)
+}
+
+unsafe extern "C" fn rdb_save<T: ModuleValue>(io: *mut raw::RedisModuleIO, value: *mut c_void) {
+    // SAFETY: stream and value are the server's, valid for this call; so in all callbacks below.
+    guarded("rdb_save", || unsafe {
+        borrow::<T>(value).rdb_save(&mut RdbWriter::from_raw(io));
+    });
+}
+
+unsafe extern "C" fn aof_rewrite<T: ModuleValue>(
+    io: *mut raw::RedisModuleIO,
+    key: *mut raw::RedisModuleString,
+    value: *mut c_void,
+) {
+    // SAFETY: see `rdb_save`.
+    guarded("aof_rewrite", || unsafe {
+        let (command, args) = borrow::<T>(value).aof_rewrite(bytes_of(key));
+        super::emit_aof(io, command, &args);
+    });
+}
+
+unsafe extern "C" fn digest<T: ModuleValue>(md: *mut raw::RedisModuleDigest, value: *mut c_void) {
+    // SAFETY: see `rdb_save`.
+    guarded("digest", || unsafe { borrow::<T>(value).digest(&mut Digest::from_raw(md)) });
+}
+
+unsafe extern "C" fn free<T: ModuleValue>(value: *mut c_void) {
+    // SAFETY: the server gives back the box that `set` or `rdb_load` gave it.
+    guarded("free", || unsafe { drop(Box::from_raw(value.cast::<T>())) });
+}
+
+unsafe extern "C" fn mem_usage<T: ModuleValue>(
+    _: *mut raw::RedisModuleKeyOptCtx,
+    value: *const c_void,
+    _samples: usize,
+) -> usize {
+    // SAFETY: see `rdb_save`.
+    guarded("mem_usage", || unsafe { borrow::<T>(value).mem_usage() }).unwrap_or(0)
+}
+
+unsafe extern "C" fn free_effort<T: ModuleValue>(
+    _: *mut raw::RedisModuleKeyOptCtx,
+    value: *const c_void,
+) -> usize {
+    // SAFETY: see `rdb_save`.
+    guarded("free_effort", || unsafe { borrow::<T>(value).free_effort() }).unwrap_or(1)
+}
+
+unsafe extern "C" fn unlink<T: ModuleValue>(
+    ctx: *mut raw::RedisModuleKeyOptCtx,
+    value: *const c_void,
+) {
+    // SAFETY: see `rdb_save`.
+    guarded("unlink", || unsafe {
+        let db = api!(RedisModule_GetDbIdFromOptCtx(ctx));
+        let name = api!(RedisModule_GetKeyNameFromOptCtx(ctx));
+        let key = if name.is_null() { &[][..] } else { bytes_of(name) };
+        borrow::<T>(value).unlinked(db, key);
+    });
+}

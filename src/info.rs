@@ -1,0 +1,39 @@
+//! The module's section of `INFO`: sums over all caches of this process.
+
+use crate::background;
+use crate::ffi::InfoWriter;
+use crate::keytype::registry;
+
+/// Writes the section.
+pub fn write(info: &mut InfoWriter) {
+    if !info.section(c"caches") {
+        return;
+    }
+    let (mut entries, mut bytes, mut index_bytes, mut hidden) = (0, 0, 0, 0);
+    let (mut lookups, mut hits, mut tokens, mut nano_usd) = (0, 0, 0, 0u128);
+    for (cache, _) in registry::all() {
+        cache.with(|cache| {
+            let totals = cache.index.totals();
+            entries += totals.entries;
+            hidden += totals.hidden;
+            bytes += cache.total_bytes();
+            index_bytes += cache.index.bytes() as u64;
+            let stats = &cache.stats.total;
+            lookups += stats.lookups;
+            hits += stats.hits_exact + stats.hits_semantic;
+            tokens += stats.tokens_saved;
+            nano_usd += stats.nano_usd_saved;
+        });
+    }
+    info.number(c"caches", registry::count() as u64);
+    info.number(c"entries", entries);
+    info.number(c"entries_hidden", hidden);
+    info.number(c"bytes", bytes);
+    info.number(c"index_bytes", index_bytes);
+    info.number(c"lookups", lookups);
+    info.number(c"hits", hits);
+    info.number(c"tokens_saved", tokens);
+    info.number(c"micro_usd_saved", u64::try_from(nano_usd / 1_000).unwrap_or(u64::MAX));
+    info.number(c"entries_reaped", background::reaped());
+    info.number(c"orphan_groups", background::orphan_groups());
+}

@@ -1,0 +1,123 @@
+//! Bringing entries and index together: when stored, when they arrive by RESTORE, RENAME or MOVE,
+//! and when a sweep finds one that its container does not know.
+
+use crate::ffi::{Access, Ctx, Key, RString};
+use crate::keytype::registry;
+use crate::keytype::{EntryValue, entry_value_bytes};
+use llmcache_core::allocation::allocated_bytes;
+use llmcache_core::cache::{Cache, Entry, EntryView};
+use llmcache_core::evict::worth;
+use llmcache_core::ids::{PartitionKey, SlotId, UnixMs};
+use llmcache_core::index::NewSlot;
+use llmcache_core::index::filter::FilterRecord;
+use std::ffi::c_int;
+
+/// What became of an entry that was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attached {
+    /// The index knew it already.
+    Known,
+    /// It was added to the index.
+    Added,
+    /// Its container does not live here.
+    NoContainer,
+    /// It stands under a name that is not its own, or does not fit the container: left alone.
+    Foreign,
+    /// There is no entry in that key.
+    Absent,
+}
+
+/// A dictionary entry of the server.
+const DICT_ENTRY_BYTES: usize = 24;
+/// Header and end of a server string of up to 255 bytes.
+const STRING_FRAME_BYTES: usize = 4;
+
+/// Memory of an entry key: dictionary entry, name and value.
+pub(super) fn key_bytes(name: &[u8], entry: &Entry) -> usize {
+    allocated_bytes(DICT_ENTRY_BYTES)
+        + allocated_bytes(STRING_FRAME_BYTES + name.len())
+        + entry_value_bytes(entry)
+}
+
+/// Adds an entry to its container's index; `SlotId::NONE` when its vector does not fit.
+pub(super) fn index_entry(
+    cache: &mut Cache,
+    view: &EntryView<'_>,
+    expire_at: UnixMs,
+    bytes: u32,
+) -> SlotId {
+    let dim = u32::from(view.dim());
+    if dim > 0 {
+        match cache.settings.dim {
+            None => cache.settings.dim = Some(dim),
+            Some(have) if have != dim => return SlotId::NONE,
+            Some(_) => {}
+        }
+    }
+    cache.observe_seq(view.seq());
+    let meta = view.meta_object();
+    let record = meta.as_ref().and_then(|meta| FilterRecord::from_meta(meta.as_object()?));
+    let code = view.vector().map(|vector| vector.code());
+    cache.index.insert(NewSlot {
+        id: view.id(),
+        seq: view.seq(),
+        partition: PartitionKey::of(view.scope(), view.context()),
+        expire_at,
+        bytes,
+        worth: worth(view.cost_nano_usd(), u64::from(view.tokens())),
+        record,
+        name: view.name(),
+        code: code.as_ref().map(|code| (code.codes.as_slice(), code.scale)),
+    })
+}
+
+/// Looks at the entry in a key and brings it together with its container; `wait` remembers it when
+/// the container is not there yet.
+pub fn attach_arrival(ctx: Ctx<'_>, name: &[u8], wait: bool) -> Attached {
+    let Some(key) = Key::open(ctx, &RString::new(name), Access::Probe) else {
+        return Attached::Absent;
+    };
+    let Some(value) = key.value::<EntryValue>() else { return Attached::Absent };
+    let uid = value.view().uid();
+    let (seen, expire_at) =
+        (attach_open(ctx.db(), name, value, key.expire_at_ms()), key.expire_at_ms());
+    drop(key);
+    match seen {
+        Attached::NoContainer if wait => registry::wait_for(uid, (ctx.db(), name.to_vec())),
+        Attached::Added => add(ctx, name, UnixMs(expire_at)),
+        _ => {}
+    }
+    seen
+}
+
+/// Judges an opened entry, changing neither key nor index except to show a slot that was hidden:
+/// `Added` means that it should be added.
+pub fn attach_open(db: c_int, name: &[u8], value: &EntryValue, expire_at_ms: u64) -> Attached {
+    let view = value.view();
+    let Some(shared) = registry::find(view.uid(), db) else { return Attached::NoContainer };
+    shared.with(|cache| {
+        // A renamed entry is not in the index any more, so what is known stands under its own name.
+        if cache.index.slot_of(view.slot(), view.seq()).is_some() {
+            cache.index.unhide(view.slot(), view.seq());
+            cache.index.set_expiry(view.slot(), view.seq(), UnixMs(expire_at_ms));
+            return Attached::Known;
+        }
+        let own_name = view.name().map_or_else(|| view.id().hex().to_vec(), <[u8]>::to_vec);
+        if name != cache.named_key(&own_name) {
+            return Attached::Foreign;
+        }
+        let fits =
+            view.dim() == 0 || cache.settings.dim.is_none_or(|dim| dim == u32::from(view.dim()));
+        if fits { Attached::Added } else { Attached::Foreign }
+    })
+}
+
+fn add(ctx: Ctx<'_>, name: &[u8], expire_at: UnixMs) {
+    // Where an entry stands in the index is no change of the entry: the key is not opened for writing.
+    let Some(mut key) = Key::open(ctx, &RString::new(name), Access::Probe) else { return };
+    let Some(value) = key.value_mut::<EntryValue>() else { return };
+    let Some(shared) = registry::find(value.view().uid(), ctx.db()) else { return };
+    let bytes = key_bytes(name, value) as u32;
+    let slot = shared.with(|cache| index_entry(cache, &value.view(), expire_at, bytes));
+    value.set_slot(slot);
+}

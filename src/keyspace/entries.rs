@@ -1,0 +1,183 @@
+//! Opening, storing and removing the keys of entries.
+
+use super::attach::{index_entry, key_bytes};
+use super::caches::open_for_write;
+use crate::ffi::{Access, Ctx, Key, KeyOf, RString};
+use crate::keytype::registry::SharedCache;
+use crate::keytype::{ENTRY_COMMAND, EntryValue};
+use llmcache_core::cache::{Cache, Entry, Keyspace};
+use llmcache_core::evict::initial_lfu;
+use llmcache_core::ids::{ContainerUid, SlotId, UnixMs};
+use std::ops::Deref;
+
+/// Most entries removed in one go to get back under a limit; the rest goes in the background.
+const EVICT_AT_ONCE: usize = 64;
+
+/// An opened entry key.
+#[derive(Debug)]
+pub struct OpenedEntry<'a>(KeyOf<'a, EntryValue>);
+
+impl OpenedEntry<'_> {
+    /// The deadline in Unix milliseconds; 0 for none.
+    pub fn expire_at_ms(&self) -> u64 {
+        self.0.expire_at_ms()
+    }
+}
+
+impl Deref for OpenedEntry<'_> {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.0.0
+    }
+}
+
+/// Opens the entry in a key.
+pub fn open_entry<'a>(ctx: Ctx<'a>, key: &[u8], access: Access) -> Option<OpenedEntry<'a>> {
+    Key::open(ctx, &RString::new(key), access)?.into_typed().map(OpenedEntry)
+}
+
+/// Counts a use of a key in the server's LRU and LFU, as reading it would.
+pub fn touch(ctx: Ctx<'_>, key: &[u8]) {
+    drop(Key::open(ctx, &RString::new(key), Access::Read));
+}
+
+/// The keyspace as lookups see it.
+#[derive(Debug)]
+pub struct CommandKeyspace<'a, 'c> {
+    /// The running command.
+    pub ctx: Ctx<'a>,
+    /// The cache asked.
+    pub cache: &'c SharedCache,
+}
+
+impl<'a> Keyspace for CommandKeyspace<'a, '_> {
+    type Opened = OpenedEntry<'a>;
+
+    fn open(&self, key: &[u8]) -> Option<OpenedEntry<'a>> {
+        open_entry(self.ctx, key, Access::Probe)
+    }
+
+    fn with_cache<R>(&self, work: impl FnOnce(&mut Cache) -> R) -> R {
+        self.cache.with(work)
+    }
+}
+
+/// An entry on its way into its key.
+#[derive(Debug)]
+pub struct NewEntry {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// The entry.
+    pub entry: Entry,
+    /// Its deadline.
+    pub expire_at: UnixMs,
+}
+
+impl NewEntry {
+    /// Memory its key will take.
+    pub fn memory_bytes(&self) -> usize {
+        key_bytes(&self.key, &self.entry)
+    }
+}
+
+/// Stores an entry: key, deadline, eviction hint, index, AOF and replicas, keyspace event. What the
+/// key held before is gone from the index by the removal hook. Answers its slot;
+/// `SlotId::NONE` when no container of its uid lives here yet.
+pub fn put_entry(ctx: Ctx<'_>, cache: Option<&SharedCache>, new: NewEntry) -> SlotId {
+    let NewEntry { key: name, entry, expire_at } = new;
+    let portable = entry.portable_bytes();
+    let name_string = RString::new(&name);
+    let mut key = open_for_write(ctx, &name_string);
+    key.set(Box::new(EntryValue(entry)));
+    key.set_expire_at_ms(expire_at.0);
+    let mut slot = SlotId::NONE;
+    if let Some(value) = key.value_mut::<EntryValue>()
+        && let Some(cache) = cache
+    {
+        let bytes = key_bytes(&name, value) as u32;
+        slot = cache.with(|cache| index_entry(cache, &value.view(), expire_at, bytes));
+        value.set_slot(slot);
+        let worth = cache.with(|cache| cache.index.slot(slot).map(|found| found.worth()));
+        if let Some(worth) = worth {
+            key.hint_lfu(initial_lfu(worth));
+        }
+    }
+    drop(key);
+    if expire_at == UnixMs::NEVER {
+        ctx.replicate(ENTRY_COMMAND, &[&name, &portable]);
+    } else {
+        let at = expire_at.0.to_string();
+        ctx.replicate(ENTRY_COMMAND, &[&name, &portable, b"PXAT", at.as_bytes()]);
+    }
+    ctx.notify_module(c"llmcache.set", &name_string);
+    slot
+}
+
+/// Removes the entry key `name`, and has AOF and replicas remove it; false when there is no entry in
+/// it. The index learns of it by the removal hook.
+pub fn remove_entry(ctx: Ctx<'_>, name: &[u8]) -> bool {
+    let name_string = RString::new(name);
+    let mut key = open_for_write(ctx, &name_string);
+    if key.value::<EntryValue>().is_none() {
+        return false;
+    }
+    key.unlink();
+    drop(key);
+    ctx.replicate(c"UNLINK", &[name]);
+    ctx.notify_generic(c"del", &name_string);
+    true
+}
+
+/// Removes the entry in a key if it belongs to the container `uid`; see `remove_entry`.
+pub fn remove_entry_of(ctx: Ctx<'_>, name: &[u8], uid: ContainerUid) -> bool {
+    let belongs = open_entry(ctx, name, Access::Probe).is_some_and(|e| e.view().uid() == uid);
+    belongs && remove_entry(ctx, name)
+}
+
+/// Moves the deadline of the entry in a key; false when there is none or it had none to remove.
+pub fn set_entry_expiry(ctx: Ctx<'_>, cache: &SharedCache, name: &[u8], at: UnixMs) -> bool {
+    let name_string = RString::new(name);
+    let mut key = open_for_write(ctx, &name_string);
+    let had = key.expire_at_ms();
+    let Some(value) = key.value::<EntryValue>() else { return false };
+    let (slot, seq) = (value.view().slot(), value.view().seq());
+    if at == UnixMs::NEVER && had == 0 {
+        return false;
+    }
+    key.set_expire_at_ms(at.0);
+    drop(key);
+    cache.with(|cache| cache.index.set_expiry(slot, seq, at));
+    if at == UnixMs::NEVER {
+        ctx.replicate(c"PERSIST", &[name]);
+        ctx.notify_generic(c"persist", &name_string);
+    } else {
+        ctx.replicate(c"PEXPIREAT", &[name, at.0.to_string().as_bytes()]);
+        ctx.notify_generic(c"expire", &name_string);
+    }
+    true
+}
+
+/// Removes the entries least worth keeping until the cache is within its own limits, at most a few
+/// dozen at once. On the primary only: replicas are told what was removed. Answers how many went.
+pub fn enforce_limits(ctx: Ctx<'_>, shared: &SharedCache, spare: SlotId) -> usize {
+    let now = UnixMs(ctx.now_ms());
+    for removed in 0..EVICT_AT_ONCE {
+        let victim = shared.with(|cache| {
+            if !cache.is_over_limit() {
+                return None;
+            }
+            let (slot, seq) = cache.pick_victim(spare, now, || ctx.random())?;
+            let id = cache.index.slot(slot)?.id;
+            Some((slot, seq, cache.entry_key(&id)))
+        });
+        let Some((slot, seq, key)) = victim else { return removed };
+        let evicted = remove_entry(ctx, &key);
+        shared.with(|cache| {
+            // Nothing to remove from the keyspace is still something to remove from the index.
+            cache.index.remove(slot, seq);
+            cache.stats.evicted += u64::from(evicted);
+        });
+    }
+    EVICT_AT_ONCE
+}

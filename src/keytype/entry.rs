@@ -1,0 +1,95 @@
+//! The key of one entry: an `Entry`, nothing else.
+
+use super::registry;
+use crate::ffi::{Digest, ModuleValue, RdbReader, RdbWriter, TypeHandle};
+use llmcache_core::allocation::allocated_bytes;
+use llmcache_core::cache::Entry;
+use std::ffi::{CStr, c_int};
+use std::ops::{Deref, DerefMut};
+
+/// The internal command that stores an entry as it is: AOF and replicas.
+pub const ENTRY_COMMAND: &CStr = c"LLMCACHE._ENTRY";
+
+/// What the server allocates around a module's value and leaves out of `MEMORY USAGE`: the object
+/// and the pair of type and pointer.
+const VALUE_OVERHEAD_BYTES: usize = 16 + 16;
+
+/// Memory of an entry as the value of a key.
+pub fn entry_value_bytes(entry: &Entry) -> usize {
+    VALUE_OVERHEAD_BYTES
+        + allocated_bytes(size_of::<EntryValue>())
+        + allocated_bytes(entry.as_bytes().len())
+}
+
+static HANDLE: TypeHandle = TypeHandle::unregistered();
+
+/// Value of an entry key.
+#[derive(Debug)]
+pub struct EntryValue(pub Entry);
+
+impl Deref for EntryValue {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.0
+    }
+}
+
+impl DerefMut for EntryValue {
+    fn deref_mut(&mut self) -> &mut Entry {
+        &mut self.0
+    }
+}
+
+impl ModuleValue for EntryValue {
+    const TYPE_NAME: &'static str = "llm-entry";
+    const ENCODING: c_int = 1;
+
+    fn handle() -> &'static TypeHandle {
+        &HANDLE
+    }
+
+    fn rdb_load(from: &mut RdbReader, encoding: c_int, _db: c_int, _key: &[u8]) -> Option<Self> {
+        if encoding != Self::ENCODING {
+            return None;
+        }
+        let checksum = from.number()?;
+        let bytes = from.bytes()?;
+        if checksum != u64::from(crc32fast::hash(&bytes)) {
+            return None;
+        }
+        Entry::from_bytes(bytes).ok().map(Self)
+    }
+
+    fn rdb_save(&self, to: &mut RdbWriter) {
+        let bytes = self.0.as_bytes();
+        to.number(u64::from(crc32fast::hash(bytes)));
+        to.bytes(bytes);
+    }
+
+    fn aof_rewrite(&self, key: &[u8]) -> (&'static CStr, Vec<Vec<u8>>) {
+        (ENTRY_COMMAND, vec![key.to_vec(), self.0.portable_bytes()])
+    }
+
+    fn digest(&self, digest: &mut Digest) {
+        for part in self.0.portable_parts() {
+            digest.add(part);
+        }
+        digest.end();
+    }
+
+    fn mem_usage(&self) -> usize {
+        entry_value_bytes(&self.0)
+    }
+
+    fn free_effort(&self) -> usize {
+        1
+    }
+
+    fn unlinked(&self, db: c_int, _key: &[u8]) {
+        let view = self.0.view();
+        if let Some(cell) = registry::find(view.uid(), db) {
+            cell.with(|cache| cache.index.remove(view.slot(), view.seq()));
+        }
+    }
+}

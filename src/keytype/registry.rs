@@ -1,0 +1,254 @@
+//! Which caches live, under which names, and which entries look for theirs.
+//!
+//! Owns: the map from container uid to container, the caches whose entries are to be removed, the
+//! entries that arrived before their container. All of it is derived: the map is filled as keys are
+//! loaded, created, restored, renamed or moved, and an empty one is legal. Nothing here opens keys.
+//! Main thread only.
+
+use super::CacheValue;
+use crate::ffi::MainCell;
+use hashbrown::HashMap;
+use llmcache_core::cache::Cache;
+use llmcache_core::ids::ContainerUid;
+use sha2::{Digest, Sha256};
+use std::collections::VecDeque;
+use std::ffi::c_int;
+use std::sync::{Arc, LazyLock, Weak};
+
+/// A cache, shared between its key, the reaper and whoever works on it.
+pub type SharedCache = Arc<MainCell<Cache>>;
+
+/// A key by database and name.
+pub type Place = (c_int, Vec<u8>);
+
+/// Entries that wait for one container, at most; later ones are found by the sweep.
+const WAITING_MAX: usize = 1 << 20;
+
+#[derive(Debug)]
+struct Registered {
+    cache: Weak<MainCell<Cache>>,
+    place: Place,
+    /// The key went, or is being renamed or moved; which of these shows when it is placed again.
+    unlinked: bool,
+}
+
+/// A cache whose key is gone and whose entries are to follow.
+#[derive(Debug)]
+pub struct Remains {
+    /// The cache as it was.
+    pub cache: SharedCache,
+    /// Where its entries are.
+    pub db: c_int,
+    /// The next slot to look at.
+    pub next_slot: u32,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    caches: HashMap<ContainerUid, Registered>,
+    remains: VecDeque<Remains>,
+    waiting: HashMap<ContainerUid, Vec<Place>>,
+    arrivals: VecDeque<Place>,
+    loading: bool,
+    sweep_wanted: bool,
+}
+
+static REGISTRY: LazyLock<MainCell<Registry>> =
+    LazyLock::new(|| MainCell::new(Registry::default()));
+
+/// The living cache of this uid, if it is in this database: entries elsewhere are not its own.
+pub fn find(uid: ContainerUid, db: c_int) -> Option<SharedCache> {
+    REGISTRY.with(|registry| {
+        let found = registry.caches.get(&uid).filter(|found| !found.unlinked)?;
+        found.cache.upgrade().filter(|_| found.place.0 == db)
+    })
+}
+
+/// Where the living cache of this uid is.
+pub fn place_of(uid: ContainerUid) -> Option<Place> {
+    REGISTRY.with(|registry| {
+        let found = registry.caches.get(&uid).filter(|found| !found.unlinked)?;
+        Some(found.place.clone())
+    })
+}
+
+/// Every living cache and where it is.
+pub fn all() -> Vec<(SharedCache, Place)> {
+    REGISTRY.with(|registry| {
+        let live = registry.caches.values().filter(|found| !found.unlinked);
+        live.filter_map(|found| Some((found.cache.upgrade()?, found.place.clone()))).collect()
+    })
+}
+
+/// How many caches live.
+pub fn count() -> usize {
+    REGISTRY.with(|registry| registry.caches.values().filter(|found| !found.unlinked).count())
+}
+
+/// A cache was read from RDB. Under RESTORE the former key of that name still lives: its event tells
+/// when the new one took its place.
+pub fn loaded(value: &CacheValue, db: c_int, key: &[u8]) {
+    if is_loading() {
+        place(value, (db, key.to_vec()));
+    }
+}
+
+/// A cache stands in a key: it was created, loaded, restored, renamed or moved there. A second one of
+/// a living uid gets another identity, derived from uid and place, so that primary and replica agree.
+pub fn place(value: &CacheValue, place: Place) {
+    let uid = value.0.with(|cache| cache.uid());
+    let taken = REGISTRY.with(|registry| {
+        registry.caches.get(&uid).is_some_and(|found| {
+            let same = std::ptr::eq(found.cache.as_ptr(), Arc::as_ptr(&value.0));
+            !same && !found.unlinked && found.cache.strong_count() > 0
+        })
+    });
+    let uid = if taken { become_other(value, &place) } else { uid };
+    REGISTRY.with(|registry| {
+        let cache = Arc::downgrade(&value.0);
+        let former = registry.caches.get(&uid);
+        // Its entries may have been given up, or were never seen, while it stood elsewhere.
+        registry.sweep_wanted |= former.is_some_and(|former| former.place.0 != place.0);
+        registry.caches.insert(uid, Registered { cache, place, unlinked: false });
+        registry.remains.retain(|remains| remains.cache.with(|cache| cache.uid()) != uid);
+        if let Some(waiting) = registry.waiting.remove(&uid) {
+            registry.arrivals.extend(waiting);
+        }
+    });
+}
+
+/// Gives a copy of a cache an identity of its own, derived from where it stands, so that every server
+/// that sees the same keys derives the same.
+pub fn become_other(value: &CacheValue, (db, name): &Place) -> ContainerUid {
+    value.0.with(|cache| {
+        let mut hash = Sha256::new();
+        hash.update(cache.uid().0.to_le_bytes());
+        hash.update(db.to_le_bytes());
+        hash.update(name);
+        let mut word = [0; 8];
+        word.copy_from_slice(&hash.finalize()[..8]);
+        let uid = ContainerUid(u64::from_le_bytes(word));
+        cache.become_other(name, uid);
+        uid
+    })
+}
+
+/// The key of a cache is going, or is renamed or moved.
+pub fn unlinked(value: &CacheValue, db: c_int, _key: &[u8]) {
+    let uid = value.0.with(|cache| cache.uid());
+    REGISTRY.with(|registry| {
+        let Some(found) = registry.caches.get_mut(&uid) else { return };
+        if !std::ptr::eq(found.cache.as_ptr(), Arc::as_ptr(&value.0)) {
+            return;
+        }
+        found.unlinked = true;
+        let cache = Arc::clone(&value.0);
+        registry.remains.push_back(Remains { cache, db, next_slot: 0 });
+    });
+}
+
+/// An entry stands in a key and its container is not known: it waits for it.
+pub fn wait_for(uid: ContainerUid, place: Place) {
+    REGISTRY.with(|registry| {
+        let waiting = registry.waiting.entry(uid).or_default();
+        if waiting.len() < WAITING_MAX {
+            waiting.push(place);
+        }
+    });
+}
+
+/// Entries of this uid are gone: nobody waits any more.
+pub fn stop_waiting(uid: ContainerUid) {
+    REGISTRY.with(|registry| registry.waiting.remove(&uid));
+}
+
+/// The next entry whose container arrived after it.
+pub fn next_arrival() -> Option<Place> {
+    REGISTRY.with(|registry| registry.arrivals.pop_front())
+}
+
+/// Takes the oldest cache whose entries are to be removed; give it back with `put_back_remains`
+/// unless it is done.
+pub fn take_remains() -> Option<Remains> {
+    REGISTRY.with(|registry| {
+        registry.caches.retain(|_, found| !found.unlinked || found.cache.strong_count() > 0);
+        registry.remains.pop_front()
+    })
+}
+
+/// Gives back a cache whose entries are not all removed; behind the others when `later`.
+pub fn put_back_remains(remains: Remains, later: bool) {
+    REGISTRY.with(|registry| {
+        // Its key may have been placed again meanwhile: then its entries have an owner.
+        let uid = remains.cache.with(|cache| cache.uid());
+        if registry.live(uid) {
+            return;
+        }
+        if later {
+            registry.remains.push_back(remains);
+        } else {
+            registry.remains.push_front(remains);
+        }
+    });
+}
+
+/// Whether a data set is being loaded.
+pub fn is_loading() -> bool {
+    REGISTRY.with(|registry| registry.loading)
+}
+
+/// A data set is about to be loaded.
+pub fn loading_started() {
+    REGISTRY.with(|registry| registry.loading = true);
+}
+
+/// Loading ended: every entry is looked at once.
+pub fn loading_ended() {
+    REGISTRY.with(|registry| {
+        registry.loading = false;
+        registry.sweep_wanted = true;
+    });
+}
+
+/// Whether a sweep was asked for; asking ends with this.
+pub fn take_sweep_wanted() -> bool {
+    REGISTRY.with(|registry| std::mem::take(&mut registry.sweep_wanted))
+}
+
+/// A database, or all of them, lost all keys.
+pub fn flushed(db: Option<c_int>) {
+    let hit = |at: c_int| db.is_none_or(|db| db == at);
+    REGISTRY.with(|registry| {
+        registry.caches.retain(|_, found| !hit(found.place.0));
+        registry.remains.retain(|remains| !hit(remains.db));
+        registry.arrivals.retain(|place| !hit(place.0));
+        for waiting in registry.waiting.values_mut() {
+            waiting.retain(|place| !hit(place.0));
+        }
+        registry.waiting.retain(|_, waiting| !waiting.is_empty());
+    });
+}
+
+/// Two databases changed places.
+pub fn swapped(first: c_int, second: c_int) {
+    let swap = |at: &mut c_int| {
+        if *at == first {
+            *at = second;
+        } else if *at == second {
+            *at = first;
+        }
+    };
+    REGISTRY.with(|registry| {
+        registry.caches.values_mut().for_each(|found| swap(&mut found.place.0));
+        registry.remains.iter_mut().for_each(|remains| swap(&mut remains.db));
+        registry.arrivals.iter_mut().for_each(|place| swap(&mut place.0));
+        registry.waiting.values_mut().flatten().for_each(|place| swap(&mut place.0));
+    });
+}
+
+impl Registry {
+    fn live(&self, uid: ContainerUid) -> bool {
+        let found = self.caches.get(&uid);
+        found.is_some_and(|found| !found.unlinked && found.cache.strong_count() > 0)
+    }
+}

@@ -1,0 +1,34 @@
+//! Entry point of the module: nothing but the order in which it is put together.
+
+mod background;
+pub mod command;
+mod config;
+mod events;
+pub mod ffi;
+mod info;
+mod keyspace;
+mod keytype;
+
+use ffi::Ctx;
+
+const VERSION: i32 = 1;
+
+module_entry!(c"llmcache", VERSION, start);
+
+/// Puts the module together. Whatever can fail comes first, subscriptions last.
+fn start(ctx: Ctx<'_>) -> Result<(), String> {
+    ffi::register_type::<keytype::CacheValue>(ctx)
+        .then_some(())
+        .ok_or("the type of caches was refused")?;
+    ffi::register_type::<keytype::EntryValue>(ctx)
+        .then_some(())
+        .ok_or("the type of entries was refused")?;
+    for spec in command::table::COMMANDS {
+        ffi::command::register(ctx, spec)?;
+    }
+    config::register(ctx).then_some(()).ok_or("a config was refused")?;
+    ffi::register_info(ctx, info::write).then_some(()).ok_or("INFO was refused")?;
+    events::subscribe(ctx).then_some(()).ok_or("a subscription was refused")?;
+    background::start(ctx);
+    Ok(())
+}

@@ -1,0 +1,212 @@
+"""AOF: replayed commands and rewritten files bring back the same keys; kill -9 loses nothing acknowledged."""
+
+import threading
+import time
+
+import pytest
+from harness.cache import Cache
+from harness.vectors import fp32, unit
+from harness.waiting import wait_until
+from harness.wire import Failure
+
+ALWAYS = {"appendonly": "yes", "appendfsync": "always"}
+EVERYSEC = {"appendonly": "yes", "appendfsync": "everysec"}
+PREAMBLE = pytest.mark.parametrize("preamble", ["yes", "no"])
+
+
+def traffic(client):
+    """Every command that writes, in every way that matters to replay."""
+    faq = Cache(client)
+    faq.create(threshold="0.8", ttl=10_000, jitter=30, maxentries=150)
+    faq.fill(200)
+    faq.setsem("rich", "R", unit(1), id="doc:1", scope="s", tags=["x"], meta={"a": 1}, ex=500, cost="0.01", tokens=3, latency=4)
+    faq.setsem("rich", "R2", unit(2), id="doc:2", scope="s")
+    faq.setsem("short", "S", unit(3), px=30)
+    faq.expire(faq.set("a", "A"), "EX", 100)
+    faq.expire(faq.set("b", "B", ex=100), "PERSIST")
+    faq.delete(faq.set("c", "C"))
+    faq.config_set("THRESHOLD", "0.7")
+    auto = Cache(client, "made by its first entry")
+    auto.fill(60, dim=48)
+    client.delete(auto.key_of(auto.scan_ids()[0]))
+    gone = Cache(client, "gone")
+    gone.fill(30)
+    client.delete("gone")
+    renamed = Cache(client, "before")
+    renamed.fill(20)
+    client.rename("before", "after")
+    pipe = client.pipeline(transaction=True)
+    for i in range(10):
+        pipe.execute_command("LLMCACHE.SET", "in multi", "PROMPT", f"p{i}", "RESPONSE", "r")
+    pipe.execute()
+    time.sleep(0.05)
+    wait_until(lambda: not client.keys("{gone}*"), "the deleted cache's entries are reaped", 20)
+    wait_until(lambda: client.dbsize() == len(NAMES) + sum(map(len, caches(client).values())), "all is settled", 20)
+
+
+NAMES = ("faq", "made by its first entry", "after", "in multi")
+
+
+def caches(client):
+    return {name: sorted(Cache(client, name).scan_ids()) for name in NAMES}
+
+
+@PREAMBLE
+def test_replay_of_commands(fleet, preamble):
+    server = fleet.launch(**EVERYSEC, aof_use_rdb_preamble=preamble)
+    traffic(server.client())
+    before, ids = server.digest(), caches(server.client())
+    server.restart()
+    assert server.digest() == before
+    assert caches(server.client()) == ids
+    faq = Cache(server.client())
+    assert float(faq.config()["threshold"]) == pytest.approx(0.7)
+    assert faq.getsem(vector=unit(2), scope="s").id == "doc:2"
+
+
+@PREAMBLE
+def test_rewritten_file(fleet, preamble):
+    server = fleet.launch(**EVERYSEC, aof_use_rdb_preamble=preamble)
+    client = server.client()
+    traffic(client)
+    ids, uid = caches(client), Cache(client).uid
+    rewrite(client)
+    Cache(client).set("after the rewrite", "x")
+    before = server.digest()
+    ids["faq"] = sorted(Cache(client).scan_ids())
+    server.restart()
+    assert server.digest() == before
+    assert caches(server.client()) == ids
+    faq = Cache(server.client())
+    assert faq.uid == uid
+    auto = Cache(server.client(), "made by its first entry")
+    assert len(auto.found_by_meaning(range(60), dim=48)) == 59
+    renamed = Cache(server.client(), "after")
+    assert renamed.found_by_meaning(range(20)) == set(range(20))
+
+
+@PREAMBLE
+def test_rewrite_under_load_and_then_kill(fleet, preamble):
+    server = fleet.launch(**ALWAYS, aof_use_rdb_preamble=preamble)
+    client = server.client()
+    faq = Cache(client)
+    faq.fill(2_000)
+    client.bgrewriteaof()
+    faq.fill(1_000, start=2_000)
+    wait_until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0, "the rewrite ends", 30)
+    faq.fill(200, start=3_000)
+    before = server.digest()
+    server.kill9()
+    server.start()
+    assert server.digest() == before
+    faq = Cache(server.client())
+    assert faq.info()["entries"] == 3_200
+    picked = list(range(0, 3_200, 7))
+    assert faq.found_by_meaning(picked) == set(picked)
+
+
+def rewrite(client):
+    client.bgrewriteaof()
+    time.sleep(0.05)
+    wait_until(
+        lambda: (p := client.info("persistence"))["aof_rewrite_in_progress"] == 0
+        and p["aof_rewrite_scheduled"] == 0,
+        "the rewrite ends",
+        30,
+    )
+    assert client.info("persistence")["aof_last_bgrewrite_status"] == "ok"
+
+
+@pytest.mark.parametrize("writes", [20, 300])
+@PREAMBLE
+def test_kill_9_loses_no_acknowledged_write(fleet, preamble, writes):
+    server = fleet.launch(**ALWAYS, aof_use_rdb_preamble=preamble)
+    acknowledged: list[tuple[int, str]] = []
+    deleted: list[str] = []
+
+    def write():
+        with server.wire() as wire:
+            i = 0
+            try:
+                while True:
+                    reply = wire("LLMCACHE.SETSEM", "faq", "PROMPT", f"p{i}", "RESPONSE", f"r{i}", *fp32(unit(i, 16)))
+                    assert not isinstance(reply, Failure), reply
+                    acknowledged.append((i, reply.decode()))
+                    if i % 5 == 4:
+                        victim = acknowledged[i - 2][1]
+                        if wire("LLMCACHE.DEL", "faq", victim) == 1:
+                            deleted.append(victim)
+                    i += 1
+            except (ConnectionError, OSError):
+                return
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    wait_until(lambda: len(acknowledged) >= writes, f"{writes} writes are acknowledged", 60, step=0.001)
+    server.kill9()
+    writer.join()
+    server.start()
+    faq = Cache(server.client())
+    gone = set(deleted)
+    for i, id_ in acknowledged[:-3]:
+        if id_ in gone:
+            assert faq.entry(id_) is None
+        else:
+            assert faq.get(f"p{i}") == b"r%d" % i
+            assert faq.getsem(vector=unit(i, 16), threshold=1).id == id_
+    # Of the last ones a delete may have been on its way, unacknowledged.
+    last = [(i, id_) for i, id_ in acknowledged[-3:] if id_ not in gone]
+    missing = [i for i, _ in last if faq.get(f"p{i}") is None]
+    assert len(missing) <= 1
+
+
+def test_evictions_by_maxentries_are_the_same_after_replay(fleet):
+    server = fleet.launch(**EVERYSEC)
+    faq = Cache(server.client())
+    faq.create(maxentries=100)
+    faq.fill(100)
+    for i in range(0, 100, 3):
+        faq.get(f"prompt {i}")
+    faq.fill(900, start=100)
+    before, ids = server.digest(), sorted(faq.scan_ids())
+    assert len(ids) == 100
+    server.restart()
+    assert server.digest() == before
+    assert sorted(Cache(server.client()).scan_ids()) == ids
+
+
+def test_evictions_by_maxmemory_of_the_cache_are_the_same_after_replay(fleet):
+    server = fleet.launch(**EVERYSEC)
+    faq = Cache(server.client())
+    faq.create(maxmemory=400_000)
+    faq.fill(1_000, size=1_500)
+    before, ids = server.digest(), sorted(faq.scan_ids())
+    server.restart()
+    assert server.digest() == before
+    assert sorted(Cache(server.client()).scan_ids()) == ids
+
+
+def test_a_truncated_tail_is_repaired_by_redis_and_loses_only_it(fleet):
+    server = fleet.launch(**ALWAYS, aof_load_truncated="yes")
+    faq = Cache(server.client())
+    faq.fill(50)
+    server.kill9()
+    (tail,) = (server.folder / "appendonlydir").glob("*.incr.aof")
+    data = tail.read_bytes()
+    tail.write_bytes(data[:-7])
+    server.start()
+    faq = Cache(server.client())
+    assert faq.found_by_meaning(range(50)) == set(range(49))
+
+
+def test_relative_deadlines_are_replayed_as_the_moments_they_were(fleet):
+    server = fleet.launch(**ALWAYS)
+    faq = Cache(server.client())
+    faq.create(ttl=100, jitter=50)
+    ids = [faq.setsem(f"p{i}", "r", unit(i)) for i in range(20)] + [faq.set("own", "r", ex=100)]
+    deadlines = [faq.client.pexpiretime(faq.key_of(id_)) for id_ in ids]
+    server.kill9()
+    time.sleep(1.2)
+    server.start()
+    faq = Cache(server.client())
+    assert [faq.client.pexpiretime(faq.key_of(id_)) for id_ in ids] == deadlines

@@ -1,0 +1,178 @@
+"""What the server can tell of each command: arity, flags, keys, documentation."""
+
+from dataclasses import dataclass
+
+import pytest
+from harness.replies import fields
+
+
+@dataclass(frozen=True)
+class Command:
+    name: str
+    arity: int
+    kind: str  # "read", "store" or "write"
+    call: tuple
+    internal: bool = False
+
+
+PUBLIC = [
+    Command("CREATE", -2, "store", ("DIM", 3)),
+    Command("SETSEM", -6, "store", ("PROMPT", "p", "RESPONSE", "r")),
+    Command("GETSEM", -4, "read", ("PROMPT", "p")),
+    Command("SET", -6, "store", ("PROMPT", "p", "RESPONSE", "r")),
+    Command("GET", -4, "read", ("PROMPT", "p")),
+    Command("ENTRY", 3, "read", ("id",)),
+    Command("DEL", -3, "write", ("id", "id2")),
+    Command("EXPIRE", -4, "write", ("id", "EX", 5)),
+    Command("SCAN", -3, "read", (0,)),
+    Command("CONFIG", -3, "write", ("SET", "TTL", 5)),
+    Command("INFO", 2, "read", ()),
+    Command("STATS", -2, "read", ()),
+]
+INTERNAL = [
+    Command("_CREATE", 3, "write", ("blob",), internal=True),
+    Command("_ENTRY", -3, "write", ("blob",), internal=True),
+    Command("_CONFIG", 4, "write", ("TTL", 5), internal=True),
+]
+EVERY = pytest.mark.parametrize("command", PUBLIC + INTERNAL, ids=lambda c: c.name)
+EACH_PUBLIC = pytest.mark.parametrize("command", PUBLIC, ids=lambda c: c.name)
+
+
+@pytest.fixture
+def server(emptied):
+    return emptied
+
+
+def info(server, command):
+    with server.wire() as wire:
+        (entry,) = wire("COMMAND", "INFO", f"LLMCACHE.{command.name}")
+    assert entry is not None, f"no command {command.name}"
+    return entry
+
+
+def test_these_are_all_commands_of_the_family(server):
+    with server.wire() as wire:
+        listed = {name.decode().upper() for name in wire("COMMAND", "LIST", "FILTERBY", "MODULE", "llmcache")}
+    assert listed >= {f"LLMCACHE.{c.name}" for c in PUBLIC + INTERNAL}
+    family = {name for name in listed if name.startswith("LLMCACHE.")}
+    assert family == {f"LLMCACHE.{c.name}" for c in PUBLIC + INTERNAL}
+
+
+@EVERY
+def test_arity(server, command):
+    assert info(server, command)[1] == command.arity
+
+
+@EVERY
+def test_flags(server, command):
+    flags = {str(flag) for flag in info(server, command)[2]}
+    assert ("readonly" in flags) == (command.kind == "read")
+    assert ("write" in flags) == (command.kind != "read")
+    if not command.internal:
+        assert ("denyoom" in flags) == (command.kind == "store")
+    assert ("admin" in flags) == command.internal
+    assert "blocking" not in flags
+    assert "movablekeys" not in flags
+
+
+@EVERY
+def test_the_first_argument_is_the_key(server, command):
+    entry = info(server, command)
+    assert entry[3:6] == [1, 1, 1]
+    (spec,) = entry[8]
+    spec = fields(spec)
+    flags = {str(flag) for flag in spec[b"flags" if b"flags" in spec else "flags"]}
+    access = {"RO", "RW", "OW", "RM"} & flags
+    assert access == ({"RO"} if command.kind == "read" else access - {"RO"})
+    assert len(access) == 1
+    begin, find = fields(spec["begin_search"]), fields(spec["find_keys"])
+    assert (begin["type"], fields(begin["spec"])["index"]) == (b"index", 1)
+    assert (find["type"], fields(find["spec"])["lastkey"]) == (b"range", 0)
+
+
+@EVERY
+def test_getkeys(server, command):
+    with server.wire() as wire:
+        name = f"LLMCACHE.{command.name}"
+        assert wire("COMMAND", "GETKEYS", name, "the key", *command.call) == [b"the key"]
+        (pair,) = wire("COMMAND", "GETKEYSANDFLAGS", name, "the key", *command.call)
+        assert pair[0] == b"the key"
+
+
+@EVERY
+def test_acl_categories(server, command):
+    categories = {str(category) for category in info(server, command)[6]}
+    if not server.gives_modules_categories:
+        assert categories == set()
+        return
+    assert ("@read" in categories) == (command.kind == "read")
+    assert ("@write" in categories) == (command.kind != "read")
+    assert ("@dangerous" in categories) == command.internal
+
+
+@EVERY
+def test_docs(server, command):
+    with server.wire() as wire:
+        name, docs = wire("COMMAND", "DOCS", f"LLMCACHE.{command.name}")
+    docs = fields(docs)
+    assert name.decode().upper() == f"LLMCACHE.{command.name}"
+    assert len(docs["summary"]) > 10
+    assert docs["group"] == b"module"
+    assert docs["module"] == b"llmcache"
+    assert docs["complexity"]
+    arguments = [fields(argument) for argument in docs["arguments"]]
+    assert arguments[0]["type"] == b"key"
+    assert len(arguments) >= min(abs(command.arity) - 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        ("CREATE", "DIM MODEL THRESHOLD TTL JITTER MAXENTRIES MAXMEMORY QUANT INDEX"),
+        ("SETSEM", "PROMPT RESPONSE FP32 FP16 VALUES ID SCOPE CONTEXT TAGS META EX PX EXAT PXAT PERSIST TOKENS COST LATENCY NX"),
+        ("GETSEM", "PROMPT FP32 FP16 VALUES SCOPE CONTEXT THRESHOLD COUNT FILTER MAXAGE RETURN EXPLAIN"),
+        ("GET", "PROMPT SCOPE CONTEXT"),
+        ("EXPIRE", "EX PX EXAT PXAT PERSIST"),
+        ("SCAN", "COUNT FILTER"),
+        ("STATS", "SCOPE RESET"),
+    ],
+)
+def test_docs_know_every_option(server, name, tokens):
+    with server.wire() as wire:
+        _, docs = wire("COMMAND", "DOCS", f"LLMCACHE.{name}")
+
+    def every_token(arguments):
+        for argument in map(fields, arguments):
+            if "token" in argument:
+                yield argument["token"].decode()
+            yield from every_token(argument.get("arguments", []))
+
+    assert set(tokens.split()) <= set(every_token(fields(docs)["arguments"]))
+
+
+@EACH_PUBLIC
+def test_the_documented_call_is_accepted(server, command):
+    with server.wire() as wire:
+        wire("LLMCACHE.CREATE", "faq")
+        key = "new" if command.name == "CREATE" else "faq"
+        reply = wire(f"LLMCACHE.{command.name}", key, *command.call)
+        assert not hasattr(reply, "word"), reply
+
+
+def test_the_module_is_listed_once_and_cannot_be_unloaded(fleet):
+    server = fleet.launch(enable_module_command="yes")
+    with server.wire() as wire:
+        modules = [fields(module) for module in wire("MODULE", "LIST")]
+        assert [m["name"] for m in modules].count(b"llmcache") == 1
+        reply = wire("MODULE", "UNLOAD", "llmcache")
+        assert "exports one or more module-side data types" in reply.text
+        assert wire("LLMCACHE.SET", "faq", "PROMPT", "a", "RESPONSE", "A") is not None
+
+
+def test_latency_and_calls_of_commands_are_counted(server, cache):
+    cache.client.config_resetstat()
+    cache.set("a", "A")
+    cache.get("a")
+    cache.get("b")
+    counted = {name.lower(): value for name, value in server.info("commandstats").items()}
+    assert counted["cmdstat_llmcache.get"].startswith("calls=2,")

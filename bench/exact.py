@@ -1,0 +1,92 @@
+"""An exact hit beside plain GET of the same bytes, at pipelines of 1 and 16."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from contest import Contender, cpu_ratio, rate_ratio, rates
+from host import Host
+from report import Report, check, number
+from wire import encode, learn
+
+PROMPT_BYTES = 100
+RESPONSE_BYTES = 600
+KEYS = (1, 10_000)
+DEPTHS = (1, 16)
+CONNECTIONS = {1: 16, 16: 4}
+TARGET = 0.8
+
+TEXT = """`LLMCACHE.GET` of a prompt of 100 bytes whose response has 600, against plain `GET` of the
+same 600 bytes on the same server. Ratio of throughput, and of the server's CPU time a command
+(above 1: less than `GET` needs); median of the rounds, lowest and highest in brackets."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    rounds: int
+    seconds: float
+
+
+def prompt(number: int) -> bytes:
+    return (b"How do I change the delivery address of order %08d? " % number).ljust(PROMPT_BYTES, b".")
+
+
+def response(number: int) -> bytes:
+    return (b"Open order %08d, choose Delivery, then Change address. " % number).ljust(RESPONSE_BYTES, b".")
+
+
+def run(servers: list, module: Path, folder: Path, plan: Plan) -> Report:
+    report = Report("Exact hit against GET", TEXT)
+    table = report.table(
+        "server", "keys", "pipeline", "GET/s", "LLMCACHE.GET/s", "throughput", "GET CPU us", "ours CPU us", "CPU"
+    )
+    for server in servers:
+        with Host(server.name, server.path, folder / f"exact-{server.name}", module) as host:
+            store(host)
+            for keys in KEYS:
+                for depth in DEPTHS:
+                    measure(report, table, host, keys, depth, plan)
+    return report
+
+
+def store(host: Host) -> None:
+    for number in range(max(KEYS)):
+        check(len(prompt(number)) == PROMPT_BYTES, "a prompt has 100 bytes")
+    commands = []
+    for number in range(max(KEYS)):
+        commands.append(encode(["SET", f"answer:{number:08d}", response(number)]))
+        commands.append(encode(["LLMCACHE.SET", "faq", "PROMPT", prompt(number), "RESPONSE", response(number)]))
+    replies = host.control.pipeline(commands)
+    check(replies[0] == "OK" and isinstance(replies[1], bytes), f"stored: {replies[:2]}")
+
+
+def measure(report: Report, table, host: Host, keys: int, depth: int, plan: Plan) -> None:
+    # A stride that is coprime with the number of keys: every key comes once, none near the last.
+    order = [(at * 7_919) % keys for at in range(max(keys, depth))]
+
+    def right(at: int, reply: object) -> None:
+        check(reply == response(order[at]), f"{host.name} answered {reply!r}")
+
+    def contender(name: str, commands: list[bytes]) -> Contender:
+        return Contender(name, host, learn(host.control, commands, depth, right), CONNECTIONS[depth])
+
+    get = contender("GET", [encode(["GET", f"answer:{n:08d}"]) for n in order])
+    ours = contender("LLMCACHE.GET", [encode(["LLMCACHE.GET", "faq", "PROMPT", prompt(n)]) for n in order])
+    rates([get, ours], plan.rounds, plan.seconds)
+    ratio, cpu = rate_ratio(ours, get), cpu_ratio(ours, get)
+    table.add(
+        host.name, f"{keys:,}", depth, number(get.rate()), number(ours.rate()), ratio,
+        f"{get.cpu():.2f}", f"{ours.cpu():.2f}", cpu,
+    )
+    report.figures[f"{host.name}/keys {keys}/pipeline {depth}"] = {
+        "get_per_s": round(get.rate()),
+        "ours_per_s": round(ours.rate()),
+        "throughput_ratio": ratio.raw(),
+        "get_cpu_us": round(get.cpu(), 3),
+        "ours_cpu_us": round(ours.cpu(), 3),
+        "cpu_ratio": cpu.raw(),
+    }
+    report.add_target(
+        f"exact hit, {host.name}, {keys:,} {'keys' if keys > 1 else 'key'}, pipeline {depth}", f">= {TARGET} x GET", f"{ratio}", ratio.median >= TARGET
+    )

@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Measures the module beside its peers on this machine and writes docs/benchmarks/.
+
+    python bench/run.py                       quick: the vectors of bench/data, a few minutes
+    python bench/run.py --vectors FOLDER      full: 10,000 entries by meaning, a million scopes
+
+Owns: which benchmark runs at what size, and the pages. Wrong answers and wrong counts fail the run;
+times are reported beside their targets and fail nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "bench")]
+
+import exact  # noqa: E402
+import scopes  # noqa: E402
+import semantic  # noqa: E402
+import trips  # noqa: E402
+import vectors  # noqa: E402
+from report import Report, Table  # noqa: E402
+from servers import provide_all  # noqa: E402
+
+OUT = ROOT / "docs" / "benchmarks"
+MODULE = ROOT / "target" / "release" / "libllmcache.so"
+NAMES = ("trips", "exact", "semantic", "scopes")
+
+INTRO = """# Benchmarks
+
+Written by `make bench`; the raw figures are in `figures.json`. What is compared was measured in one run on one
+machine, in interleaved rounds: read the ratios, not the times. Counts and answers are asserted while measuring."""
+
+
+def main() -> int:
+    # Asked to end, the servers end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    options = argparse.ArgumentParser(description="measure the module beside its peers")
+    options.add_argument("--vectors", type=Path, help="folder with *base*.npy and *queries*.npy, for the full sizes")
+    options.add_argument("--only", choices=NAMES, help="one benchmark, printed and not written")
+    options.add_argument("--out", type=Path, default=OUT, help="where the page and the figures go")
+    chosen = options.parse_args()
+    full = chosen.vectors is not None
+
+    wanted = Path(os.environ.get("LLMCACHE_MODULE", MODULE))
+    if not wanted.exists():
+        raise SystemExit(f"bench: {wanted} is missing; run make build")
+    servers = {server.name: server for server in provide_all()}
+    for server in servers.values():
+        if server.path is None:
+            print(f"bench: {server.name} could not be had and is left out: {server.problem}", flush=True)
+    here = [server for server in servers.values() if server.path]
+    if not here:
+        raise SystemExit("bench: no server could be had")
+    base, queries = vectors.load(chosen.vectors or vectors.FIXTURE)
+
+    reports: dict[str, Report] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        # A copy: a build during the run must not change what is measured.
+        module = Path(shutil.copy(wanted, folder))
+        for name in NAMES if chosen.only is None else (chosen.only,):
+            start = time.monotonic()
+            print(f"bench: {name} ...", flush=True)
+            if report := measure(name, here, servers, module, folder, base, queries, full):
+                reports[name] = report
+                print(f"\n{report.markdown()}\n\nbench: {name} took {time.monotonic() - start:.0f} s\n", flush=True)
+
+    page = write_page(reports, here, full)
+    if chosen.only is None:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        (chosen.out / "README.md").write_text(page)
+        figures = {name: report.figures for name, report in reports.items()}
+        (chosen.out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+        print(f"bench: written to {chosen.out}")
+    print(targets(reports).markdown())
+    return 0
+
+
+def measure(name, here, servers, module, folder, base, queries, full) -> Report | None:
+    first = here[0]
+    match name:
+        case "trips":
+            return trips.run(first, module, folder, base)
+        case "exact":
+            return exact.run(here, module, folder, exact.Plan(rounds=3, seconds=0.4))
+        case "scopes":
+            size = 1_000_000 if full else 100_000
+            plan = scopes.Plan(size, searched=min(10_000, len(base)), rounds=3, latency_count=500)
+            return scopes.run(first, module, folder, base, plan)
+        case "semantic":
+            peer = servers["redis-8.2"]
+            if peer.path is None:
+                print("bench: semantic is left out: it needs a server with vector sets", flush=True)
+                return None
+            sizes = (1_000, 10_000) if full else (1_000, len(base))
+            asked = min(len(queries), 320)
+            plan = semantic.Plan(sizes, asked, rounds=3, seconds=0.5, latency_count=asked)
+            return semantic.run(peer, module, folder, base, queries, plan)
+    raise SystemExit(f"bench: no benchmark is named {name}")
+
+
+def machine() -> str:
+    """The CPU's name and number of cores."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    return f"{model}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def targets(reports: dict[str, Report]) -> Table:
+    table = Table(["target", "wanted", "measured", ""])
+    for report in reports.values():
+        for target in report.targets:
+            table.add(target.what, target.wanted, target.got, "met" if target.met else "**missed**")
+    return table
+
+
+def write_page(reports: dict[str, Report], here: list, full: bool) -> str:
+    versions = ", ".join(f"{server.name} ({server.version})" for server in here)
+    size = "full (`make bench VECTORS=…`)" if full else "quick (`make bench`), 4,000 vectors from `bench/data`"
+    about = f"Machine: {machine()}. Servers: {versions}. Size of the run: {size}."
+    parts = [INTRO, about, "## Targets", targets(reports).markdown(), *(report.markdown() for report in reports.values())]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

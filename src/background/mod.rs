@@ -11,8 +11,8 @@ mod shield;
 mod sweep;
 
 use crate::config;
-use crate::ffi::{Ctx, start_timer};
-use crate::keyspace::attach_arrival;
+use crate::ffi::{Ctx, run_once, start_timer};
+use crate::keyspace::{attach_arrival, put_back_evicted};
 use crate::keytype::registry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -24,10 +24,25 @@ const SLICE: Duration = Duration::from_micros(700);
 const BUSY_PAUSE_MS: u64 = 3;
 
 static REAPED: AtomicU64 = AtomicU64::new(0);
+static PUT_BACK: AtomicU64 = AtomicU64::new(0);
 
 /// Starts the timer; called once, on load.
 pub fn start(ctx: Ctx<'_>) {
     start_timer(ctx, config::sweep_interval_ms(), tick);
+}
+
+/// Has caches that the server evicted put back before the next command but a few.
+pub fn put_back_soon(ctx: Ctx<'_>) {
+    run_once(ctx, put_back_now);
+}
+
+fn put_back_now(ctx: Ctx<'_>) {
+    PUT_BACK.fetch_add(put_back_evicted(ctx, may_write(ctx)), Ordering::Relaxed);
+}
+
+/// Caches that the server evicted and that were put back.
+pub fn put_back() -> u64 {
+    PUT_BACK.load(Ordering::Relaxed)
 }
 
 /// Entries removed because their cache was gone.
@@ -57,6 +72,7 @@ fn tick(ctx: Ctx<'_>) -> u64 {
     ownership::ask_again();
     let end = Instant::now() + SLICE;
     let in_time = || Instant::now() < end;
+    put_back_now(ctx);
     shield::run(ctx);
     let backlog =
         attach_arrivals(ctx, in_time) | reaper::run(ctx, in_time) | sweep::run(ctx, in_time);

@@ -1,9 +1,9 @@
 //! Which caches live, under which names, and which entries look for theirs.
 //!
 //! Owns: the map from container uid to container, the caches whose entries are to be removed, the
-//! entries that arrived before their container. All of it is derived: the map is filled as keys are
-//! loaded, created, restored, renamed or moved, and an empty one is legal. Nothing here opens keys.
-//! Main thread only.
+//! caches that the server evicted and that are put back, the entries that arrived before their
+//! container. All of it is derived: the map is filled as keys are loaded, created, restored, renamed
+//! or moved, and an empty one is legal. Nothing here opens keys. Main thread only.
 
 use super::CacheValue;
 use crate::ffi::MainCell;
@@ -30,6 +30,20 @@ struct Registered {
     place: Place,
     /// The key went, or is being renamed or moved; which of these shows when it is placed again.
     unlinked: bool,
+    /// The key's deadline when it was last looked at, in Unix milliseconds; 0 for none.
+    expire_at_ms: u64,
+}
+
+/// A cache whose key the server evicted. It lives on: its entries find it, commands are answered from
+/// it, and its key is put back as soon as the module may write.
+#[derive(Debug)]
+pub struct Evicted {
+    /// The cache.
+    pub cache: SharedCache,
+    /// Where its key was.
+    pub place: Place,
+    /// The deadline its key had; 0 for none.
+    pub expire_at_ms: u64,
 }
 
 /// A cache whose key is gone and whose entries are to follow.
@@ -37,16 +51,19 @@ struct Registered {
 pub struct Remains {
     /// The cache as it was.
     pub cache: SharedCache,
-    /// Where its entries are.
-    pub db: c_int,
+    /// Where its key was; its entries are in the same database.
+    pub place: Place,
     /// The next slot to look at.
     pub next_slot: u32,
+    /// Since when its key is gone, in Unix milliseconds; 0 before it was first looked at.
+    pub since_ms: u64,
 }
 
 #[derive(Debug, Default)]
 struct Registry {
     caches: HashMap<ContainerUid, Registered>,
     remains: VecDeque<Remains>,
+    evicted: Vec<Evicted>,
     waiting: HashMap<ContainerUid, Vec<Place>>,
     arrivals: VecDeque<Place>,
     loading: bool,
@@ -61,6 +78,15 @@ pub fn find(uid: ContainerUid, db: c_int) -> Option<SharedCache> {
     REGISTRY.with(|registry| {
         let found = registry.caches.get(&uid).filter(|found| !found.unlinked)?;
         found.cache.upgrade().filter(|_| found.place.0 == db)
+    })
+}
+
+/// The cache of this uid in this database, even if its key is gone and only its index is kept: what
+/// is to forget an entry.
+pub fn find_even_gone(uid: ContainerUid, db: c_int) -> Option<SharedCache> {
+    REGISTRY.with(|registry| {
+        let found = registry.caches.get(&uid).filter(|found| found.place.0 == db)?;
+        found.cache.upgrade()
     })
 }
 
@@ -109,8 +135,11 @@ pub fn place(value: &CacheValue, place: Place) {
         let former = registry.caches.get(&uid);
         // Its entries may have been given up, or were never seen, while it stood elsewhere.
         registry.sweep_wanted |= former.is_some_and(|former| former.place.0 != place.0);
-        registry.caches.insert(uid, Registered { cache, place, unlinked: false });
-        registry.remains.retain(|remains| remains.cache.with(|cache| cache.uid()) != uid);
+        let expire_at_ms = former.map_or(0, |former| former.expire_at_ms);
+        let placed = Registered { cache, place, unlinked: false, expire_at_ms };
+        registry.caches.insert(uid, placed);
+        registry.remains.retain(|remains| uid_of(&remains.cache) != uid);
+        registry.evicted.retain(|evicted| uid_of(&evicted.cache) != uid);
         if let Some(waiting) = registry.waiting.remove(&uid) {
             registry.arrivals.extend(waiting);
         }
@@ -134,7 +163,7 @@ pub fn become_other(value: &CacheValue, (db, name): &Place) -> ContainerUid {
 }
 
 /// The key of a cache is going, or is renamed or moved.
-pub fn unlinked(value: &CacheValue, db: c_int, _key: &[u8]) {
+pub fn unlinked(value: &CacheValue, db: c_int, key: &[u8]) {
     let uid = value.0.with(|cache| cache.uid());
     REGISTRY.with(|registry| {
         let Some(found) = registry.caches.get_mut(&uid) else { return };
@@ -142,8 +171,70 @@ pub fn unlinked(value: &CacheValue, db: c_int, _key: &[u8]) {
             return;
         }
         found.unlinked = true;
-        let cache = Arc::clone(&value.0);
-        registry.remains.push_back(Remains { cache, db, next_slot: 0 });
+        let (cache, place) = (Arc::clone(&value.0), (db, key.to_vec()));
+        registry.remains.push_back(Remains { cache, place, next_slot: 0, since_ms: 0 });
+    });
+}
+
+/// The server evicted a key. If it was a cache's, the cache is kept to be put back: its size is its
+/// entries', which go by themselves, and making it anew would lose them all. Answers whether it was.
+pub fn evicted(db: c_int, key: &[u8]) -> bool {
+    REGISTRY.with(|registry| {
+        let gone = |remains: &Remains| remains.place.0 == db && remains.place.1 == key;
+        let Some(index) = registry.remains.iter().rposition(gone) else { return false };
+        let Some(Remains { cache, place, .. }) = registry.remains.remove(index) else {
+            return false;
+        };
+        let Some(found) = registry.caches.get_mut(&uid_of(&cache)) else { return false };
+        found.unlinked = false;
+        registry.evicted.push(Evicted { cache, place, expire_at_ms: found.expire_at_ms });
+        true
+    })
+}
+
+/// The evicted cache that stood in this key and was not put back yet.
+pub fn evicted_from(db: c_int, key: &[u8]) -> Option<SharedCache> {
+    REGISTRY.with(|registry| {
+        let found = registry.evicted.iter().find(|e| e.place.0 == db && e.place.1 == key)?;
+        Some(Arc::clone(&found.cache))
+    })
+}
+
+/// Takes the caches that are to be put back, for good: place each again, or give it up.
+pub fn take_evicted() -> Vec<Evicted> {
+    REGISTRY.with(|registry| std::mem::take(&mut registry.evicted))
+}
+
+/// Gives back evicted caches for which it was not the time.
+pub fn put_back_evicted(evicted: Vec<Evicted>) {
+    REGISTRY.with(|registry| registry.evicted.extend(evicted));
+}
+
+/// The place of an evicted cache was taken by another key: its entries are to be removed.
+pub fn give_up(evicted: Evicted) {
+    REGISTRY.with(|registry| {
+        if let Some(found) = registry.caches.get_mut(&uid_of(&evicted.cache)) {
+            found.unlinked = true;
+        }
+        let Evicted { cache, place, .. } = evicted;
+        registry.remains.push_back(Remains { cache, place, next_slot: 0, since_ms: 0 });
+    });
+}
+
+/// The cache of this uid whose key went a short while ago, if it is still at hand.
+pub fn remains_of(uid: ContainerUid) -> Option<SharedCache> {
+    REGISTRY.with(|registry| {
+        let found = registry.remains.iter().find(|remains| uid_of(&remains.cache) == uid)?;
+        Some(Arc::clone(&found.cache))
+    })
+}
+
+/// Notes the deadline of a cache's key.
+pub fn note_expiry(value: &CacheValue, expire_at_ms: u64) {
+    REGISTRY.with(|registry| {
+        if let Some(found) = registry.caches.get_mut(&uid_of(&value.0)) {
+            found.expire_at_ms = expire_at_ms;
+        }
     });
 }
 
@@ -180,8 +271,7 @@ pub fn take_remains() -> Option<Remains> {
 pub fn put_back_remains(remains: Remains, later: bool) {
     REGISTRY.with(|registry| {
         // Its key may have been placed again meanwhile: then its entries have an owner.
-        let uid = remains.cache.with(|cache| cache.uid());
-        if registry.live(uid) {
+        if registry.live(uid_of(&remains.cache)) {
             return;
         }
         if later {
@@ -220,7 +310,8 @@ pub fn flushed(db: Option<c_int>) {
     let hit = |at: c_int| db.is_none_or(|db| db == at);
     REGISTRY.with(|registry| {
         registry.caches.retain(|_, found| !hit(found.place.0));
-        registry.remains.retain(|remains| !hit(remains.db));
+        registry.remains.retain(|remains| !hit(remains.place.0));
+        registry.evicted.retain(|evicted| !hit(evicted.place.0));
         registry.arrivals.retain(|place| !hit(place.0));
         for waiting in registry.waiting.values_mut() {
             waiting.retain(|place| !hit(place.0));
@@ -240,10 +331,15 @@ pub fn swapped(first: c_int, second: c_int) {
     };
     REGISTRY.with(|registry| {
         registry.caches.values_mut().for_each(|found| swap(&mut found.place.0));
-        registry.remains.iter_mut().for_each(|remains| swap(&mut remains.db));
+        registry.remains.iter_mut().for_each(|remains| swap(&mut remains.place.0));
+        registry.evicted.iter_mut().for_each(|evicted| swap(&mut evicted.place.0));
         registry.arrivals.iter_mut().for_each(|place| swap(&mut place.0));
         registry.waiting.values_mut().flatten().for_each(|place| swap(&mut place.0));
     });
+}
+
+fn uid_of(cache: &SharedCache) -> ContainerUid {
+    cache.with(|cache| cache.uid())
 }
 
 impl Registry {

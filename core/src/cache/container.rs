@@ -61,6 +61,12 @@ impl Cache {
         self.index.clear();
     }
 
+    /// Takes over identity and settings of `head`, which has no entries, and keeps the index.
+    pub fn take_head(&mut self, head: Self) {
+        self.next_seq = self.next_seq.max(head.next_seq);
+        (self.uid, self.prefix, self.settings) = (head.uid, head.prefix, head.settings);
+    }
+
     /// What every entry key of this cache begins with.
     pub fn prefix(&self) -> &[u8] {
         &self.prefix

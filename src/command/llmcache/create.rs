@@ -5,7 +5,7 @@ use crate::command::parse::{ArgReader, OptionWord, set_once};
 use crate::config;
 use crate::ffi::{CommandArgs, Ctx, Reply};
 use crate::keyspace::{create_cache, open_cache};
-use crate::keytype::CREATE_COMMAND;
+use crate::keytype::{CREATE_COMMAND, CacheValue};
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::{Cache, IndexKind, Settings};
 use llmcache_core::error::{Error, Result};
@@ -47,7 +47,7 @@ fn make(ctx: Ctx<'_>, name: &[u8], settings: Settings) -> Result<SharedCache> {
              allkeys-lfu or volatile-lfu keep it",
         );
     }
-    let shared = create_cache(ctx, name, cache);
+    let shared = create_cache(ctx, name, CacheValue::new(cache));
     ctx.replicate(CREATE_COMMAND, &[name, &head]);
     Ok(shared)
 }

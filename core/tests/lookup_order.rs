@@ -671,6 +671,31 @@ fn misses_say_why() {
     }
 }
 
+#[test]
+fn the_reason_is_that_of_the_nearest_although_a_farther_entry_was_compared() {
+    let east = query(&EAST);
+    let world = World::new();
+    world.store(&New { prompt: b"far", vector: &at(0.5), meta: r#"{"n":2}"#, ..PLAIN });
+    let near = New { prompt: b"near", vector: &at(0.95), meta: r#"{"n":1}"#, ..PLAIN };
+    world.store(&New { created: UnixMs(1), expire_at: UnixMs(NOW.0 + 10), ..near });
+    let plain = question(Some(&east));
+    let filter = filter(".n == 2");
+    let refusing = [
+        (MissReason::Filter, LookupRequest { filter: Some(&filter), ..plain }),
+        (MissReason::MaxAge, LookupRequest { max_age_ms: Some(100), ..plain }),
+        (MissReason::Expired, LookupRequest { now: UnixMs(NOW.0 + 10), ..plain }),
+    ];
+    for (reason, ask) in refusing {
+        let report = world.ask(&ask);
+        assert_eq!(report.reason, Some(reason));
+        assert!((report.nearest_similarity.expect("the far one") - 0.5).abs() < 0.01);
+        // Would the threshold have refused it anyway, that is the reason.
+        let strict = world.ask(&LookupRequest { threshold: Some(0.97), ..ask });
+        assert_eq!(strict.reason, Some(MissReason::BelowThreshold), "{reason:?}");
+    }
+    assert_eq!(world.ask(&plain).reason, None);
+}
+
 fn unit(random: &mut Random, dim: usize) -> Vec<f32> {
     // The sum of twelve uniform numbers is as good as normal here.
     let normal = |random: &mut Random| {

@@ -8,7 +8,7 @@ use super::filter::{Filter, Verdict};
 use super::top::{Candidate, Top};
 use crate::distance::{kernels, prefetch_read};
 use crate::ids::{PartitionKey, SlotId, UnixMs};
-use crate::vector::quantise::approx_similarity;
+use crate::vector::quantise::{approx_similarity, error_bound};
 
 /// How many rows ahead of the current one are fetched: about the memory latency over the time of
 /// one distance.
@@ -40,11 +40,39 @@ pub struct SearchResult {
     /// Distances computed.
     pub scanned: usize,
     /// Rows that a filter refused although they were near enough.
-    pub filtered: usize,
+    pub filtered: Refusals,
     /// Rows named although only the opened entry can tell whether the filter accepts them.
     pub undecided: usize,
     /// Rows skipped because they were due or hidden although they were near enough.
-    pub invisible: usize,
+    pub invisible: Refusals,
+}
+
+/// Rows that were near enough and refused for one reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Refusals {
+    /// How many.
+    pub count: usize,
+    /// The similarity of the nearest: exact where its entry was opened, else the most that its code
+    /// allows.
+    pub nearest: Option<f64>,
+}
+
+impl Refusals {
+    /// Counts one.
+    pub fn add(&mut self, similarity: f64) {
+        self.count += 1;
+        self.nearest = Some(self.nearest.map_or(similarity, |nearest| nearest.max(similarity)));
+    }
+
+    /// Counts those of another step of the same lookup.
+    pub fn join(&mut self, other: Self) {
+        self.count += other.count;
+        self.nearest = self.nearest.into_iter().chain(other.nearest).reduce(f64::max);
+    }
+}
+
+fn most_similar(approx: f32, query_scale: f32, scale: f32) -> f64 {
+    f64::from(approx + error_bound(query_scale, scale))
 }
 
 impl Index {
@@ -70,12 +98,12 @@ impl Index {
             }
             let Some(slot) = self.slots.get(SlotId(row)) else { continue };
             if !slot.is_visible(request.now) {
-                result.invisible += 1;
+                result.invisible.add(most_similar(score, request.scale, scale));
                 continue;
             }
             let verdict = request.filter.map(|filter| filter.matches_record(slot.record.as_ref()));
             if verdict == Some(Verdict::No) {
-                result.filtered += 1;
+                result.filtered.add(most_similar(score, request.scale, scale));
                 continue;
             }
             result.undecided += usize::from(verdict == Some(Verdict::NeedsEntry));

@@ -12,7 +12,7 @@ mod persist;
 mod slots;
 mod top;
 
-pub use flat::{SearchRequest, SearchResult};
+pub use flat::{Refusals, SearchRequest, SearchResult};
 pub use persist::{SlotBlock, TAG_SLOT_BLOCK};
 pub use slots::{BLOCK_SLOTS, Slot};
 pub use top::Candidate;

@@ -107,11 +107,11 @@ impl World {
         }
         let id = EntryId::of(new.scope, new.context, new.prompt);
         let cache = &mut *self.cache.borrow_mut();
-        let former = cache.entry_key(&id);
+        let former = cache.entry_key(&id).to_vec();
         let key = if new.name.is_empty() {
-            cache.named_key(&id.hex())
+            cache.named_key(&id.hex()).to_vec()
         } else {
-            cache.named_key(new.name)
+            cache.named_key(new.name).to_vec()
         };
         for key in [&former, &key] {
             if let Some(value) = self.keys.borrow_mut().remove(key) {
@@ -160,7 +160,7 @@ impl World {
     }
 
     fn key(&self, prompt: &[u8]) -> Vec<u8> {
-        self.cache.borrow().entry_key(&EntryId::of(b"", b"", prompt))
+        self.cache.borrow().entry_key(&EntryId::of(b"", b"", prompt)).to_vec()
     }
 
     /// Changes the bytes of the entry in a key, as another server's RESTORE may.
@@ -212,7 +212,7 @@ impl World {
         let Some(prompt) = question.prompt else { return false };
         let key =
             self.cache.borrow().entry_key(&EntryId::of(question.scope, question.context, prompt));
-        !self.keys.borrow().contains_key(&key)
+        !self.keys.borrow().contains_key(&*key)
     }
 }
 
@@ -736,7 +736,7 @@ fn lookups_agree_with_brute_force() {
         if random.below(6) == 0 {
             // Half of them without a word to the index.
             let id = EntryId::of(scope, b"", prompt);
-            let key = world.cache.borrow().entry_key(&id);
+            let key = world.cache.borrow().entry_key(&id).to_vec();
             if let Some(value) = world.keys.borrow_mut().remove(&key)
                 && random.below(2) == 0
             {

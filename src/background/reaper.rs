@@ -5,6 +5,7 @@ use super::{count_reaped, may_write};
 use crate::ffi::Ctx;
 use crate::keyspace::remove_entry_of;
 use crate::keytype::registry::{self, Remains};
+use llmcache_core::cache::EntryKey;
 use llmcache_core::ids::{Seq, SlotId};
 
 /// How long a replica keeps the index of a deleted cache.
@@ -53,7 +54,7 @@ fn wait_for_primary(ctx: Ctx<'_>, mut remains: Remains) {
     }
 }
 
-fn next_entry(remains: &mut Remains) -> Option<(SlotId, Seq, Vec<u8>)> {
+fn next_entry(remains: &mut Remains) -> Option<(SlotId, Seq, EntryKey)> {
     let next = remains.next_slot;
     let found = remains.cache.with(|cache| {
         let (slot, found) = cache.index.next_occupied(next)?;

@@ -1,17 +1,27 @@
 //! Opening and making the key of a cache.
 
 use crate::ffi::{Access, Ctx, Key, RString, ServerString};
-use crate::keytype::{CREATE_COMMAND, CacheValue};
 use crate::keytype::registry::{self, SharedCache};
+use crate::keytype::{CREATE_COMMAND, CacheValue};
 use llmcache_core::error::{Error, ErrorWord, Result};
 
-/// The cache in a key: `None` when there is no such key, an error when it holds something else.
-/// Counts as a use of the key. A cache that the server evicted a moment ago is there all the same.
+/// The cache in a key: `None` when there is no such key, an error when it holds something else. The
+/// key is opened the first time only; that caches are in use is told by the shield. A cache that the
+/// server evicted a moment ago is there all the same.
 pub fn open_cache(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<SharedCache>> {
-    let evicted = || registry::evicted_from(ctx.db(), name.as_bytes());
+    let (db, text) = (ctx.db(), name.as_bytes());
+    if let Some(cache) = registry::by_name(db, text) {
+        return Ok(Some(cache));
+    }
+    let evicted = || registry::evicted_from(db, text);
     let Some(key) = Key::open(ctx, name, Access::Read) else { return Ok(evicted()) };
     match key.value::<CacheValue>() {
-        Some(value) => Ok(Some(value.0.clone())),
+        Some(value) => {
+            if key.expire_at_ms() == 0 {
+                registry::remember_name(db, text, &value.0);
+            }
+            Ok(Some(value.0.clone()))
+        }
         None if key.is_empty() => Ok(evicted()),
         None => Err(Error::new(
             ErrorWord::WrongType,

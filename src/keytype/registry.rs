@@ -23,6 +23,8 @@ pub type Place = (c_int, Vec<u8>);
 
 /// Entries that wait for one container, at most; later ones are found by the sweep.
 const WAITING_MAX: usize = 1 << 20;
+/// Caches known by name, at most; others cost an opened key.
+const NAMED_MAX: usize = 4_096;
 
 #[derive(Debug)]
 struct Registered {
@@ -64,6 +66,9 @@ struct Registry {
     caches: HashMap<ContainerUid, Registered>,
     remains: VecDeque<Remains>,
     evicted: Vec<Evicted>,
+    /// Caches by the name of their key, so that a command need not open it. Holds only what is
+    /// certain: emptied whenever a cache's key goes, comes or gets a deadline.
+    named: HashMap<Box<[u8]>, (c_int, SharedCache)>,
     waiting: HashMap<ContainerUid, Vec<Place>>,
     arrivals: VecDeque<Place>,
     loading: bool,
@@ -72,6 +77,24 @@ struct Registry {
 
 static REGISTRY: LazyLock<MainCell<Registry>> =
     LazyLock::new(|| MainCell::new(Registry::default()));
+
+/// The cache in the key of this name, as far as that is known without opening the key.
+pub fn by_name(db: c_int, name: &[u8]) -> Option<SharedCache> {
+    REGISTRY.with(|registry| {
+        let (at, cache) = registry.named.get(name)?;
+        (*at == db).then(|| Arc::clone(cache))
+    })
+}
+
+/// Notes that the key of this name holds a cache and has no deadline.
+pub fn remember_name(db: c_int, name: &[u8], cache: &SharedCache) {
+    REGISTRY.with(|registry| {
+        if registry.named.len() >= NAMED_MAX {
+            registry.named.clear();
+        }
+        registry.named.insert(name.into(), (db, Arc::clone(cache)));
+    });
+}
 
 /// The living cache of this uid, if it is in this database: entries elsewhere are not its own.
 pub fn find(uid: ContainerUid, db: c_int) -> Option<SharedCache> {
@@ -138,6 +161,7 @@ pub fn place(value: &CacheValue, place: Place) {
         let expire_at_ms = former.map_or(0, |former| former.expire_at_ms);
         let placed = Registered { cache, place, unlinked: false, expire_at_ms };
         registry.caches.insert(uid, placed);
+        registry.named.clear();
         registry.remains.retain(|remains| uid_of(&remains.cache) != uid);
         registry.evicted.retain(|evicted| uid_of(&evicted.cache) != uid);
         if let Some(waiting) = registry.waiting.remove(&uid) {
@@ -166,6 +190,7 @@ pub fn become_other(value: &CacheValue, (db, name): &Place) -> ContainerUid {
 pub fn unlinked(value: &CacheValue, db: c_int, key: &[u8]) {
     let uid = value.0.with(|cache| cache.uid());
     REGISTRY.with(|registry| {
+        registry.named.clear();
         let Some(found) = registry.caches.get_mut(&uid) else { return };
         if !std::ptr::eq(found.cache.as_ptr(), Arc::as_ptr(&value.0)) {
             return;
@@ -235,6 +260,9 @@ pub fn note_expiry(value: &CacheValue, expire_at_ms: u64) {
         if let Some(found) = registry.caches.get_mut(&uid_of(&value.0)) {
             found.expire_at_ms = expire_at_ms;
         }
+        if expire_at_ms > 0 {
+            registry.named.clear();
+        }
     });
 }
 
@@ -289,7 +317,10 @@ pub fn is_loading() -> bool {
 
 /// A data set is about to be loaded.
 pub fn loading_started() {
-    REGISTRY.with(|registry| registry.loading = true);
+    REGISTRY.with(|registry| {
+        registry.loading = true;
+        registry.named.clear();
+    });
 }
 
 /// Loading ended: every entry is looked at once.
@@ -309,6 +340,7 @@ pub fn take_sweep_wanted() -> bool {
 pub fn flushed(db: Option<c_int>) {
     let hit = |at: c_int| db.is_none_or(|db| db == at);
     REGISTRY.with(|registry| {
+        registry.named.clear();
         registry.caches.retain(|_, found| !hit(found.place.0));
         registry.remains.retain(|remains| !hit(remains.place.0));
         registry.evicted.retain(|evicted| !hit(evicted.place.0));
@@ -330,6 +362,7 @@ pub fn swapped(first: c_int, second: c_int) {
         }
     };
     REGISTRY.with(|registry| {
+        registry.named.clear();
         registry.caches.values_mut().for_each(|found| swap(&mut found.place.0));
         registry.remains.iter_mut().for_each(|remains| swap(&mut remains.place.0));
         registry.evicted.iter_mut().for_each(|evicted| swap(&mut evicted.place.0));

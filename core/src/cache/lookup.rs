@@ -190,8 +190,7 @@ struct Refused {
 impl Refused {
     /// Takes in what the exact tier refused. A search meets that entry again: it is counted once.
     fn merge_exact(&mut self, exact: &Self) {
-        for (mine, other) in
-            [(&mut self.filter, exact.filter), (&mut self.too_old, exact.too_old)]
+        for (mine, other) in [(&mut self.filter, exact.filter), (&mut self.too_old, exact.too_old)]
         {
             let count = mine.count.max(other.count);
             mine.join(other);

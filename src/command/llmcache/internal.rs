@@ -55,13 +55,13 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         cache.with(|cache| {
             let view = entry.view();
             let id = view.name().map_or_else(|| view.id().hex().to_vec(), <[u8]>::to_vec);
-            key == cache.named_key(&id)
+            *key == *cache.named_key(&id)
         })
     });
     if !belongs {
         return Err(Error::err("bad entry: it belongs under another key"));
     }
-    put_entry(ctx, cache.as_ref(), NewEntry { key: key.to_vec(), entry, expire_at });
+    put_entry(ctx, cache.as_ref(), NewEntry { key: key.into(), entry, expire_at });
     match registry::place_of(uid).filter(|(db, _)| *db == ctx.db()) {
         Some((_, name)) => ctx.signal_modified(&RString::new(&name)),
         None => registry::wait_for(uid, (ctx.db(), key.to_vec())),

@@ -43,8 +43,8 @@ fn make(ctx: Ctx<'_>, name: &[u8], settings: Settings) -> Result<SharedCache> {
     let head = cache.save_head();
     if ctx.evicts_at_random() {
         ctx.log_warning(
-            "maxmemory-policy is random: it may evict a cache's index at any time; \
-             allkeys-lfu or volatile-lfu keep it",
+            "maxmemory-policy is random: it evicts answers without regard to their use, and cache keys, \
+             which are then put back; allkeys-lfu or volatile-lfu do neither",
         );
     }
     let shared = create_cache(ctx, name, CacheValue::new(cache));

@@ -275,6 +275,7 @@ fn search<K: Keyspace>(
                 scale: query.scale(),
                 partition,
                 limit,
+                ef: None,
                 now: request.now,
                 filter: request.filter,
             })

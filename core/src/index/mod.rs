@@ -14,10 +14,10 @@ mod slots;
 mod top;
 
 pub use hnsw::{
-    EF_DEFAULT, EFC_DEFAULT, FLAT_MAX_ROWS, GraphInfo, GraphSettings, IndexMode, M_DEFAULT, Progress,
+    EF_DEFAULT, EFC_DEFAULT, FLAT_MAX_ROWS, GraphInfo, GraphSection, GraphSettings, IndexMode, M_DEFAULT, Progress,
     TAIL_MAX_ROWS, TOMBSTONES_MAX, Work,
 };
-pub use persist::{SlotBlock, TAG_SLOT_BLOCK};
+pub use persist::{SlotBlock, TAG_GRAPH_BLOCK, TAG_GRAPH_ENTRIES, TAG_SLOT_BLOCK};
 pub use search::{SearchMode, SearchRequest, SearchResult};
 pub use slots::{BLOCK_SLOTS, Slot};
 pub use top::Candidate;

@@ -113,8 +113,13 @@ impl Partitions {
 
     /// The list of a partition of several rows.
     pub(super) fn list_of(&self, slots: &Slots, key: PartitionKey) -> Option<&List> {
+        self.list_number(slots, key).map(|number| self.list(number))
+    }
+
+    /// The number of that list.
+    pub(super) fn list_number(&self, slots: &Slots, key: PartitionKey) -> Option<u32> {
         let entry = *self.find(slots, key)?;
-        (entry & LIST != 0).then(|| &self.lists[(entry & !LIST) as usize])
+        (entry & LIST != 0).then_some(entry & !LIST)
     }
 
     /// The list of this number.

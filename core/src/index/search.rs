@@ -10,12 +10,11 @@
 
 use super::Index;
 use super::filter::{Filter, Verdict};
-use super::hnsw::{Codes, Judge, Target, Walk};
+use super::hnsw::{Codes, IndexMode, Judge, Target, Walk};
 use super::partitions::List;
 use super::slots::Slots;
 use super::top::{Candidate, Top, row_of, score_of};
 use crate::ids::{PartitionKey, SlotId, UnixMs};
-use crate::limits::EF_MAX;
 
 /// How many rows ahead of the current one are fetched: about the memory latency over the time of
 /// one distance.
@@ -152,7 +151,7 @@ impl Index {
             let mut top = Top::new(request.limit);
             if let Some((list, graph)) = list.and_then(|list| Some((list, list.graph()?)))
                 && request.limit > 0
-                && walk_pays(list, ef)
+                && self.walk_is_due(list, ef)
                 && let Some((entry, level)) = self.graphs.entry(graph)
             {
                 let most = (4 * walk_estimate(ef)).max(rows.len() / SEQUENTIAL_PER_RANDOM / 4);
@@ -190,13 +189,19 @@ impl Index {
         self.graphs.scratch = scratch;
         result
     }
+
+    /// Whether a walk and a scan of the tail cost less than a scan of all; where a graph was asked for,
+    /// whether there is as yet enough of one.
+    fn walk_is_due(&self, list: &List, ef: usize) -> bool {
+        let (linked, tail) = (list.linked().len(), list.tail().len());
+        match self.graphs.settings.mode {
+            IndexMode::Auto => walk_estimate(ef) * SEQUENTIAL_PER_RANDOM < linked,
+            IndexMode::Flat => false,
+            IndexMode::Hnsw => tail <= linked && ef < linked,
+        }
+    }
 }
 
-/// Whether a walk and a scan of the tail cost less than a scan of all.
-fn walk_pays(list: &List, ef: usize) -> bool {
-    ef <= EF_MAX as usize * 2
-        && walk_estimate(ef) * SEQUENTIAL_PER_RANDOM + list.tail().len() < list.rows().len()
-}
 
 /// Compares rows, and judges those near enough. Answers how many were compared.
 fn scan(

@@ -123,9 +123,27 @@ impl Builder<'_> {
                 }
             }
         }
+        if self.links.of(row, level).is_empty()
+            && let Some(&nearest) = candidates.first()
+        {
+            self.force(row, row_of(nearest), level);
+        }
         chosen.clear();
         self.lists.chosen = chosen;
         self.lists.candidates = candidates;
+    }
+
+    /// Links a row that found no other way in, as among many equal codes, with a full one, which drops
+    /// the neighbour that has the most links; where that has none but this, the row joins it instead.
+    fn force(&mut self, row: u32, full: u32, level: usize) {
+        let degree = |&&other: &&u32| self.links.of(other, level).len();
+        let Some(&other) = self.links.of(full, level).iter().max_by_key(degree) else { return };
+        if self.links.of(other, level).len() > 1 {
+            self.links.part(full, other, level);
+            self.links.join(row, full, level);
+        } else {
+            self.links.join(row, other, level);
+        }
     }
 
     /// Splits candidates, the nearest first, into at most `limit` chosen and the refused.

@@ -10,6 +10,7 @@
 mod build;
 mod check;
 mod graph;
+mod persist;
 mod repair;
 mod upper;
 mod walk;
@@ -17,6 +18,7 @@ mod work;
 
 pub(super) use upper::NONE;
 pub(super) use walk::{Codes, Judge, Scratch, Target, Walk};
+pub use persist::GraphSection;
 pub use work::{Progress, Work};
 
 use crate::limits;

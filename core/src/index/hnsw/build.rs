@@ -133,17 +133,14 @@ impl Builder<'_> {
         self.lists.candidates = candidates;
     }
 
-    /// Links a row that found no other way in, as among many equal codes, with a full one, which drops
-    /// the neighbour that has the most links; where that has none but this, the row joins it instead.
+    /// Puts a row that found no other way in, as among many equal codes, between a full row and one of
+    /// its neighbours: both keep as many links as they had, and what held together still does.
     fn force(&mut self, row: u32, full: u32, level: usize) {
         let degree = |&&other: &&u32| self.links.of(other, level).len();
         let Some(&other) = self.links.of(full, level).iter().max_by_key(degree) else { return };
-        if self.links.of(other, level).len() > 1 {
-            self.links.part(full, other, level);
-            self.links.join(row, full, level);
-        } else {
-            self.links.join(row, other, level);
-        }
+        self.links.part(full, other, level);
+        self.links.join(row, full, level);
+        self.links.join(row, other, level);
     }
 
     /// Splits candidates, the nearest first, into at most `limit` chosen and the refused.

@@ -259,9 +259,13 @@ fn small_runs_agree_after_every_step() {
 fn a_million_operations_agree() {
     let mut pair = Pair::new(0x9a4b, GraphSettings { efc: 32, ..SMALL });
     let empty = pair.index.bytes();
-    for (target, partitions, steps) in
-        [(3_000, 1, 250_000), (50, 1, 50_000), (4_000, 6, 300_000), (2_000, 40, 250_000), (0, 40, 150_000)]
-    {
+    for (target, partitions, steps) in [
+        (3_000, 1, 250_000),
+        (50, 1, 50_000),
+        (4_000, 6, 300_000),
+        (2_000, 40, 250_000),
+        (0, 40, 150_000),
+    ] {
         for step in 0..steps {
             // Few searches: the model looks at every entry for each.
             match pair.random.below(16) {
@@ -317,7 +321,8 @@ fn a_partition_that_empties_gives_back_its_graph() {
     pair.settle();
     let both = pair.index.graph_info();
     assert_eq!((both.graphs, both.linked), (2, 3_000));
-    let gone: Vec<u32> = pair.slots.iter().copied().filter(|s| pair.model[s].partition.0 == 1).collect();
+    let gone: Vec<u32> =
+        pair.slots.iter().copied().filter(|s| pair.model[s].partition.0 == 1).collect();
     for slot in gone {
         let known = pair.model.remove(&slot).expect("a listed slot");
         assert!(pair.index.remove(SlotId(slot), known.seq));

@@ -14,8 +14,8 @@ mod slots;
 mod top;
 
 pub use hnsw::{
-    EF_DEFAULT, EFC_DEFAULT, FLAT_MAX_ROWS, GraphInfo, GraphSection, GraphSettings, IndexMode, M_DEFAULT, Progress,
-    TAIL_MAX_ROWS, TOMBSTONES_MAX, Work,
+    EF_DEFAULT, EFC_DEFAULT, FLAT_MAX_ROWS, GraphInfo, GraphSection, GraphSettings, IndexMode,
+    M_DEFAULT, Progress, TAIL_MAX_ROWS, TOMBSTONES_MAX, Work,
 };
 pub use persist::{SlotBlock, TAG_GRAPH_BLOCK, TAG_GRAPH_ENTRIES, TAG_SLOT_BLOCK};
 pub use search::{SearchMode, SearchRequest, SearchResult};

@@ -118,7 +118,8 @@ impl Builder<'_> {
                     break;
                 }
                 let other = row_of(point);
-                if self.links.has_room(other, level) && !self.links.of(row, level).contains(&other) {
+                if self.links.has_room(other, level) && !self.links.of(row, level).contains(&other)
+                {
                     self.links.join(row, other, level);
                 }
             }
@@ -163,7 +164,8 @@ impl Builder<'_> {
     /// which may be the new link: then nothing changes.
     pub(super) fn connect(&mut self, row: u32, point: u64, level: usize) {
         let other = row_of(point);
-        if !self.links.has_room(other, level) && !self.make_room(other, pack(score_of(point), row), level)
+        if !self.links.has_room(other, level)
+            && !self.make_room(other, pack(score_of(point), row), level)
         {
             return;
         }

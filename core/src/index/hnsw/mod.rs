@@ -16,17 +16,18 @@ mod upper;
 mod walk;
 mod work;
 
+pub use persist::GraphSection;
 pub(super) use upper::NONE;
 pub(super) use walk::{Codes, Judge, Scratch, Target, Walk};
-pub use persist::GraphSection;
 pub use work::{Progress, Work};
 
 use crate::limits;
 use build::Lists;
 use graph::{LEVEL_MAX, Links};
 
-/// A partition of more rows than this is searched by a graph. See `search::SEQUENTIAL_PER_RANDOM` for
-/// how the cost of both ways was measured.
+/// A partition of more rows than this gets a graph. A walk begins to gain at 1,500 rows
+/// (`search::SEQUENTIAL_PER_RANDOM` has the numbers); a third more keeps partitions of about that size
+/// from paying for links that save nothing.
 pub const FLAT_MAX_ROWS: usize = 2_000;
 
 /// Rows of a partition with a graph that may wait unlinked; an insert beyond links two itself.

@@ -75,7 +75,9 @@ impl Index {
                 continue;
             }
             let rows = self.partitions.list(head.list).linked();
-            let (Some(entry), Some(&row)) = (self.living_entry(head), rows.first()) else { continue };
+            let (Some(entry), Some(&row)) = (self.living_entry(head), rows.first()) else {
+                continue;
+            };
             if let Some(slot) = self.slots.get(SlotId(row)) {
                 out.u64(slot.partition.0).u32(entry);
             }

@@ -81,7 +81,10 @@ impl Index {
             linked: graphs.linked,
             tail: live.clone().map(tail).sum(),
             tombstones: graphs.tombstones,
-            levels: live.map(|head| u32::from(head.entry != NONE) * (head.top as u32 + 1)).max().unwrap_or(0),
+            levels: live
+                .map(|head| u32::from(head.entry != NONE) * (head.top as u32 + 1))
+                .max()
+                .unwrap_or(0),
             link_bytes: graphs.links.bytes() as u64,
         }
     }

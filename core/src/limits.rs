@@ -39,6 +39,12 @@ pub const RESCORE_EXTRA_MAX: usize = 8;
 pub const SCAN_COUNT_MAX: u32 = 10_000;
 /// Widest search of a graph (EF, EFC).
 pub const EF_MAX: u32 = 10_000;
+/// Fewest links a graph gives a row on a level (M): below, graphs of real vectors fall apart.
+pub const GRAPH_M_MIN: u32 = 4;
+/// Most of them; level 0 takes twice as many, counted in a byte.
+pub const GRAPH_M_MAX: u32 = 64;
+/// Narrowest search for the neighbours of a new row (EFC).
+pub const EFC_MIN: u32 = 8;
 
 /// Most entries a container stores in its life: the store order is kept in 48 bits.
 pub const SEQ_MAX: u64 = (1 << 48) - 1;

@@ -142,6 +142,7 @@ fn use_all(index: &mut Index, filter: &Filter) {
                 scale: 0.01,
                 partition,
                 limit: 5,
+                ef: None,
                 now: UnixMs(1_002),
                 filter: (slot.0 % 2 == 1).then_some(filter),
             });

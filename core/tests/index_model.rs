@@ -6,7 +6,9 @@ mod common;
 use common::{Random, measure};
 use llmcache_core::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use llmcache_core::index::filter::{Filter, FilterRecord, Verdict};
-use llmcache_core::index::{BLOCK_SLOTS, Index, NewSlot, SearchRequest, SearchResult, Totals};
+use llmcache_core::index::{
+    BLOCK_SLOTS, GraphSettings, Index, IndexMode, NewSlot, SearchRequest, SearchResult, Totals,
+};
 use llmcache_core::limits;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -254,6 +256,7 @@ impl Pair {
             scale,
             partition,
             limit,
+            ef: None,
             now,
             filter: filter.map(|(filter, _)| filter),
         });
@@ -536,6 +539,8 @@ fn a_scope_of_one_entry_costs_little_beside_slot_and_code() {
     const COUNT: u64 = 200_000;
     let build = |key: fn(u64) -> PartitionKey| {
         let mut index = Index::new();
+        let settings = GraphSettings { mode: IndexMode::Flat, ..GraphSettings::default() };
+        index.set_graph_settings(settings);
         for number in 0..COUNT {
             index.insert(plain(number, key(number)).new_slot());
         }

@@ -10,8 +10,8 @@ use llmcache_core::cache::{
     look_up,
 };
 use llmcache_core::ids::{ContainerUid, EntryId, PartitionKey, Seq, SlotId, UnixMs};
-use llmcache_core::index::NewSlot;
 use llmcache_core::index::filter::{Filter, FilterRecord};
+use llmcache_core::index::{GraphSettings, IndexMode, NewSlot};
 use llmcache_core::vector::quantise::error_bound;
 use llmcache_core::vector::{Quant, Query};
 use std::cell::{Cell, RefCell};
@@ -806,6 +806,8 @@ fn memory_of_a_lookup_follows_count() {
         let vector = unit(&mut random, 16);
         world.store(&New { prompt: prompt.as_bytes(), vector: &vector, ..PLAIN });
     }
+    let flat = GraphSettings { mode: IndexMode::Flat, ..GraphSettings::default() };
+    world.with_cache(|cache| cache.index.set_graph_settings(flat));
     let vector = unit(&mut random, 16);
     let asks = query(&vector);
     for (count, most) in [(1, 8_000), (10, 16_000), (1_000, 600_000)] {

@@ -305,6 +305,7 @@ fn search<K: Keyspace>(
                 scale: query.scale(),
                 partition,
                 limit,
+                ef: None,
                 now: request.now,
                 filter: request.filter,
             })

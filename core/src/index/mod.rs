@@ -6,14 +6,19 @@
 //! index is alive while the server might delete a key.
 
 pub mod filter;
-mod flat;
+mod hnsw;
 mod partitions;
 mod persist;
+mod search;
 mod slots;
 mod top;
 
-pub use flat::{Refusals, SearchRequest, SearchResult};
-pub use persist::{SlotBlock, TAG_SLOT_BLOCK};
+pub use hnsw::{
+    EF_DEFAULT, EFC_DEFAULT, FLAT_MAX_ROWS, GraphInfo, GraphSection, GraphSettings, IndexMode,
+    M_DEFAULT, Progress, TAIL_MAX_ROWS, TOMBSTONES_MAX, Work,
+};
+pub use persist::{SlotBlock, TAG_GRAPH_BLOCK, TAG_GRAPH_ENTRIES, TAG_SLOT_BLOCK};
+pub use search::{Refusals, SearchMode, SearchRequest, SearchResult};
 pub use slots::{BLOCK_SLOTS, Slot};
 pub use top::Candidate;
 
@@ -22,6 +27,7 @@ use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::vector::arena::CodeArena;
 use filter::FilterRecord;
 use hashbrown::HashMap;
+use hnsw::Graphs;
 use partitions::Partitions;
 use slots::Slots;
 
@@ -66,6 +72,7 @@ pub struct Totals {
 pub struct Index {
     slots: Slots,
     partitions: Partitions,
+    graphs: Graphs,
     arena: Option<CodeArena>,
     names: HashMap<EntryId, Box<[u8]>>,
     name_bytes: usize,
@@ -82,11 +89,14 @@ impl Index {
     /// checked that the code has the index's dimension (`dim`), which the first code sets.
     pub fn insert(&mut self, new: NewSlot<'_>) -> SlotId {
         let id = self.slots.allocate();
-        self.fill(id, new);
+        if let Some(list) = self.fill(id, new) {
+            self.note_inserted(list);
+        }
         id
     }
 
-    fn fill(&mut self, id: SlotId, new: NewSlot<'_>) {
+    /// Fills a slot; answers the list of its partition, if there is one.
+    fn fill(&mut self, id: SlotId, new: NewSlot<'_>) -> Option<u32> {
         if let Some((code, scale)) = new.code {
             let arena = self.arena.get_or_insert_with(|| CodeArena::new(code.len()));
             debug_assert_eq!(arena.dim(), code.len(), "the container checks dimensions");
@@ -103,8 +113,15 @@ impl Index {
         self.totals.entry_bytes += u64::from(new.bytes);
         let has_code = new.code.is_some();
         self.slots.occupy(id, new);
-        if has_code {
-            self.partitions.add(&mut self.slots, id);
+        if has_code { self.partitions.add(&mut self.slots, id) } else { None }
+    }
+
+    /// Frees a slot, and with the last of its block the block's codes.
+    fn release(&mut self, slot: SlotId) {
+        if let Some(block) = self.slots.release(slot)
+            && let Some(arena) = &mut self.arena
+        {
+            arena.free_block(block);
         }
     }
 
@@ -116,9 +133,17 @@ impl Index {
         };
         let (id, bytes) = (found.id, found.bytes);
         let (has_code, named, hidden) = (found.has_code(), found.is_named(), found.is_hidden());
+        let mut node = false;
         if has_code {
-            self.partitions.remove(&mut self.slots, slot);
+            let taken = self.partitions.remove(&mut self.slots, slot);
             self.totals.vectors -= 1;
+            if let Some(graph) = taken.graph {
+                node = taken.linked;
+                if node {
+                    self.bury(slot, graph);
+                }
+                self.note_removed(graph, taken.abandoned, taken.len);
+            }
         }
         if named && let Some(name) = self.names.remove(&id) {
             self.name_bytes -= allocated_bytes(name.len());
@@ -126,10 +151,8 @@ impl Index {
         self.totals.entries -= 1;
         self.totals.hidden -= u64::from(hidden);
         self.totals.entry_bytes -= u64::from(bytes);
-        if let Some(block) = self.slots.release(slot)
-            && let Some(arena) = &mut self.arena
-        {
-            arena.free_block(block);
+        if !node {
+            self.release(slot);
         }
         if self.totals.entries == 0 {
             // Directories and tables keep their room while anything is in them.
@@ -231,13 +254,14 @@ impl Index {
         let names = self.names.allocation_size() + self.name_bytes;
         self.slots.bytes()
             + self.partitions.bytes()
+            + self.graphs.bytes()
             + self.arena.as_ref().map_or(0, CodeArena::bytes)
             + names
     }
 
-    /// Forgets every entry and gives the memory back.
+    /// Forgets every entry and gives the memory back; settings stay.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { graphs: Graphs::new(self.graph_settings()), ..Self::default() };
     }
 
     /// Panics unless every structure agrees with every other; for tests, in O(n).
@@ -263,5 +287,6 @@ impl Index {
         assert_eq!(name_bytes.sum::<usize>(), self.name_bytes, "bytes of names");
         self.slots.check_invariants();
         self.partitions.check_invariants(&self.slots, seen.vectors);
+        self.check_graphs();
     }
 }

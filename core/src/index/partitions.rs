@@ -6,6 +6,7 @@
 //! a list. The table is split into shards before it grows large, so that no rehash moves more than a
 //! few thousand entries at once. Main thread only.
 
+use super::hnsw::NONE;
 use super::slots::Slots;
 use crate::ids::{PartitionKey, SlotId};
 use hashbrown::HashTable;
@@ -16,12 +17,60 @@ const SHARDS: usize = 512;
 /// Marks a table entry that names a list; slot numbers stay below it.
 const LIST: u32 = 1 << 31;
 
+/// Rows of a partition of several.
+#[derive(Debug)]
+pub(super) struct List {
+    /// Those in the graph first, then the tail of those that are not.
+    rows: Vec<u32>,
+    /// How many are in the graph.
+    linked: u32,
+    /// The graph, or `NONE`.
+    graph: u32,
+}
+
+impl List {
+    const EMPTY: Self = Self { rows: Vec::new(), linked: 0, graph: NONE };
+
+    /// All rows.
+    pub(super) fn rows(&self) -> &[u32] {
+        &self.rows
+    }
+
+    /// Rows in the graph.
+    pub(super) fn linked(&self) -> &[u32] {
+        &self.rows[..self.linked as usize]
+    }
+
+    /// Rows that are in no graph.
+    pub(super) fn tail(&self) -> &[u32] {
+        &self.rows[self.linked as usize..]
+    }
+
+    /// Its graph.
+    pub(super) fn graph(&self) -> Option<u32> {
+        (self.graph != NONE).then_some(self.graph)
+    }
+}
+
+/// What taking a row out did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// The graph of the partition.
+    pub(super) graph: Option<u32>,
+    /// Whether the row is a node of that graph.
+    pub(super) linked: bool,
+    /// Whether that graph has no living node any more: the partition has let go of it.
+    pub(super) abandoned: bool,
+    /// Rows left.
+    pub(super) len: usize,
+}
+
 /// Rows of the partitions.
 #[derive(Debug, Default)]
 pub(super) struct Partitions {
     shards: Vec<HashTable<u32>>,
     len: usize,
-    lists: Vec<Vec<u32>>,
+    lists: Vec<List>,
     free_lists: Vec<u32>,
     /// Rows all lists have room for, counted as they grow and shrink.
     list_capacity: usize,
@@ -45,7 +94,7 @@ impl Partitions {
     pub(super) fn rows(&self, slots: &Slots, key: PartitionKey) -> &[u32] {
         match self.find(slots, key) {
             None => &[],
-            Some(entry) if *entry & LIST != 0 => &self.lists[(*entry & !LIST) as usize],
+            Some(entry) if *entry & LIST != 0 => &self.lists[(*entry & !LIST) as usize].rows,
             Some(entry) => std::slice::from_ref(entry),
         }
     }
@@ -62,14 +111,82 @@ impl Partitions {
         key_of(&self.lists, slots, entry)
     }
 
-    /// Adds an occupied slot to its partition.
-    pub(super) fn add(&mut self, slots: &mut Slots, id: SlotId) {
+    /// The list of a partition of several rows.
+    pub(super) fn list_of(&self, slots: &Slots, key: PartitionKey) -> Option<&List> {
+        self.list_number(slots, key).map(|number| self.list(number))
+    }
+
+    /// The number of that list.
+    pub(super) fn list_number(&self, slots: &Slots, key: PartitionKey) -> Option<u32> {
+        let entry = *self.find(slots, key)?;
+        (entry & LIST != 0).then_some(entry & !LIST)
+    }
+
+    /// The list of this number.
+    pub(super) fn list(&self, number: u32) -> &List {
+        &self.lists[number as usize]
+    }
+
+    /// Numbers of the lists in use.
+    pub(super) fn list_numbers(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.lists.len() as u32).filter(|&number| !self.list(number).rows.is_empty())
+    }
+
+    /// Gives a list its graph, without nodes yet, or takes away one that has none left.
+    pub(super) fn set_graph(&mut self, number: u32, graph: Option<u32>) {
+        let list = &mut self.lists[number as usize];
+        debug_assert_eq!(list.linked, 0);
+        list.graph = graph.unwrap_or(NONE);
+    }
+
+    /// Moves a row of the tail over to the linked ones.
+    pub(super) fn mark_linked(&mut self, slots: &mut Slots, number: u32, row: u32) {
+        let list = &mut self.lists[number as usize];
+        let place = slots.get(SlotId(row)).expect("rows are occupied").position;
+        debug_assert!(place >= list.linked && list.rows[place as usize] == row);
+        let boundary = list.linked;
+        list.rows.swap(place as usize, boundary as usize);
+        let other = list.rows[place as usize];
+        slots.get_mut(SlotId(other)).expect("rows are occupied").position = place;
+        slots.get_mut(SlotId(row)).expect("rows are occupied").position = boundary;
+        list.linked += 1;
+    }
+
+    /// Counts the last linked row to the tail.
+    pub(super) fn unmark_last(&mut self, number: u32) {
+        self.lists[number as usize].linked -= 1;
+    }
+
+    /// Counts all rows to the tail and forgets the graph.
+    pub(super) fn unmark_all(&mut self, number: u32) {
+        let list = &mut self.lists[number as usize];
+        (list.linked, list.graph) = (0, NONE);
+    }
+
+    /// Brings a list of one row without a graph back to the small form.
+    pub(super) fn compact(&mut self, slots: &Slots, number: u32) {
+        let list = &mut self.lists[number as usize];
+        let (&[row], NONE) = (list.rows.as_slice(), list.graph) else { return };
+        let key = slots.get(SlotId(row)).expect("rows are occupied").partition;
+        let hash = spread(key);
+        let shard = self.shard_of(hash);
+        if let Some(entry) = self.shards[shard].find_mut(hash, |&entry| entry == LIST | number) {
+            *entry = row;
+            self.list_capacity -= self.lists[number as usize].rows.capacity();
+            self.lists[number as usize] = List::EMPTY;
+            self.free_lists.push(number);
+        }
+    }
+
+    /// Adds an occupied slot to the tail of its partition; answers the partition's list, if it has one.
+    pub(super) fn add(&mut self, slots: &mut Slots, id: SlotId) -> Option<u32> {
         let key = slots.get(id).expect("the slot was just filled").partition;
         let hash = spread(key);
         self.make_room(slots);
         let shard = self.shard_of(hash);
         let lists = &mut self.lists;
         let found = self.shards[shard].find_mut(hash, |&entry| key_of(lists, slots, entry) == key);
+        let mut list = None;
         let position = match found {
             None => {
                 let lists = &self.lists;
@@ -79,7 +196,8 @@ impl Partitions {
                 0
             }
             Some(entry) if *entry & LIST != 0 => {
-                let rows = &mut lists[(*entry & !LIST) as usize];
+                list = Some(*entry & !LIST);
+                let rows = &mut lists[(*entry & !LIST) as usize].rows;
                 self.list_capacity -= rows.capacity();
                 rows.push(id.0);
                 self.list_capacity += rows.capacity();
@@ -90,11 +208,11 @@ impl Partitions {
                 self.list_capacity += rows.capacity();
                 let number = match self.free_lists.pop() {
                     Some(number) => {
-                        lists[number as usize] = rows;
+                        lists[number as usize] = List { rows, ..List::EMPTY };
                         number
                     }
                     None => {
-                        lists.push(rows);
+                        lists.push(List { rows, ..List::EMPTY });
                         // Room for every list to be freed without allocating: removal runs where
                         // the server deletes keys, above maxmemory too.
                         if self.free_lists.capacity() < lists.len() {
@@ -104,10 +222,12 @@ impl Partitions {
                     }
                 };
                 *entry = LIST | number;
+                list = Some(number);
                 1
             }
         };
         slots.get_mut(id).expect("the slot was just filled").position = position as u32;
+        list
     }
 
     fn make_room(&mut self, slots: &Slots) {
@@ -127,8 +247,9 @@ impl Partitions {
         }
     }
 
-    /// Takes an occupied slot out of its partition. Allocates nothing.
-    pub(super) fn remove(&mut self, slots: &mut Slots, id: SlotId) {
+    /// Takes an occupied slot out of its partition. Constant time, allocates nothing.
+    pub(super) fn remove(&mut self, slots: &mut Slots, id: SlotId) -> Taken {
+        let mut taken = Taken { graph: None, linked: false, abandoned: false, len: 0 };
         let slot = slots.get(id).expect("removal starts from an occupied slot");
         let (key, position) = (slot.partition, slot.position as usize);
         let hash = spread(key);
@@ -138,7 +259,7 @@ impl Partitions {
             self.shards[shard].find_entry(hash, |&entry| key_of(lists, slots, entry) == key)
         else {
             debug_assert!(false, "a row without a partition");
-            return;
+            return taken;
         };
         let entry = *found.get();
         if entry & LIST == 0 {
@@ -146,28 +267,33 @@ impl Partitions {
             self.len -= 1;
         } else {
             let number = entry & !LIST;
-            let rows = &mut self.lists[number as usize];
-            self.list_capacity -= rows.capacity();
-            rows.swap_remove(position);
-            if let Some(&moved) = rows.get(position) {
-                slots.get_mut(SlotId(moved)).expect("rows are occupied").position = position as u32;
-            }
-            match rows.len() {
-                1 => {
-                    // Back to the small form: the table entry names the row itself.
-                    let last = rows[0];
-                    *rows = Vec::new();
-                    *found.into_mut() = last;
+            let list = &mut self.lists[number as usize];
+            self.list_capacity -= list.rows.capacity();
+            take_row(list, slots, position, &mut taken);
+            match list.rows.len() {
+                0 => {
+                    found.remove();
+                    self.len -= 1;
+                    *list = List::EMPTY;
                     self.free_lists.push(number);
                 }
-                len if rows.capacity() > 64 && len < rows.capacity() / 4 => rows.shrink_to(len * 2),
+                1 if list.graph == NONE => {
+                    // Back to the small form: the table entry names the row itself.
+                    *found.into_mut() = list.rows[0];
+                    *list = List::EMPTY;
+                    self.free_lists.push(number);
+                }
+                len if list.rows.capacity() > 64 && len < list.rows.capacity() / 4 => {
+                    list.rows.shrink_to(len * 2);
+                }
                 _ => {}
             }
-            self.list_capacity += self.lists[number as usize].capacity();
+            self.list_capacity += self.lists[number as usize].rows.capacity();
         }
         if self.len == 0 {
             *self = Self::default();
         }
+        taken
     }
 
     pub(super) fn len(&self) -> usize {
@@ -179,7 +305,7 @@ impl Partitions {
         tables
             + self.list_capacity * size_of::<u32>()
             + self.shards.capacity() * size_of::<HashTable<u32>>()
-            + self.lists.capacity() * size_of::<Vec<u32>>()
+            + self.lists.capacity() * size_of::<List>()
             + self.free_lists.capacity() * size_of::<u32>()
     }
 
@@ -191,7 +317,11 @@ impl Partitions {
                 let key = self.key_of(slots, entry);
                 assert_eq!(self.shard_of(spread(key)), number, "{key:?}: shard");
                 let rows = self.rows(slots, key);
-                assert!(entry & LIST == 0 || rows.len() > 1, "{key:?}: a list of one");
+                if let Some(list) = self.list_of(slots, key) {
+                    let graph = list.graph != NONE;
+                    assert!(rows.len() > 1 || graph && rows.len() == 1, "{key:?}: a list of one");
+                    assert!(list.linked == 0 || graph, "{key:?}: nodes of no graph");
+                }
                 for (position, &row) in rows.iter().enumerate() {
                     let slot = slots.get(SlotId(row)).expect("rows are occupied");
                     assert_eq!((slot.partition, slot.position as usize), (key, position));
@@ -204,7 +334,35 @@ impl Partitions {
     }
 }
 
-fn key_of(lists: &[Vec<u32>], slots: &Slots, entry: u32) -> PartitionKey {
-    let row = if entry & LIST != 0 { lists[(entry & !LIST) as usize][0] } else { entry };
+/// Takes the row at a place out of a list: the last row of its part moves there, and the last of all
+/// to the boundary.
+fn take_row(list: &mut List, slots: &mut Slots, position: usize, taken: &mut Taken) {
+    let mut settle = |rows: &[u32], place: usize| {
+        slots.get_mut(SlotId(rows[place])).expect("rows are occupied").position = place as u32;
+    };
+    let mut hole = position;
+    taken.graph = list.graph();
+    if position < list.linked as usize {
+        taken.linked = true;
+        list.linked -= 1;
+        hole = list.linked as usize;
+        if hole != position {
+            list.rows[position] = list.rows[hole];
+            settle(&list.rows, position);
+        }
+    }
+    list.rows.swap_remove(hole);
+    if hole < list.rows.len() {
+        settle(&list.rows, hole);
+    }
+    taken.len = list.rows.len();
+    if list.graph != NONE && list.linked == 0 && (taken.linked || taken.len == 0) {
+        taken.abandoned = true;
+        list.graph = NONE;
+    }
+}
+
+fn key_of(lists: &[List], slots: &Slots, entry: u32) -> PartitionKey {
+    let row = if entry & LIST != 0 { lists[(entry & !LIST) as usize].rows[0] } else { entry };
     slots.get(SlotId(row)).expect("a partition's rows are occupied").partition
 }

@@ -12,6 +12,10 @@ use crate::limits;
 
 /// Section tag of a block of slots.
 pub const TAG_SLOT_BLOCK: u16 = 0x0201;
+/// Section tag of the links of a block of rows.
+pub const TAG_GRAPH_BLOCK: u16 = 0x0202;
+/// Section tag of the entry points of graphs.
+pub const TAG_GRAPH_ENTRIES: u16 = 0x0203;
 const VERSION: u16 = 1;
 
 const WITH_CODE: u8 = 1;
@@ -144,8 +148,11 @@ impl Index {
         Ok(())
     }
 
-    /// Ends loading: free slots become usable.
-    pub fn finish_load(&mut self) {
+    /// Ends loading: free slots become usable, large partitions without a graph wait for `work` to
+    /// build one. Answers whether the graphs that were loaded are good; those that are not are thrown
+    /// away, and their rows are linked anew.
+    pub fn finish_load(&mut self) -> bool {
         self.slots.rebuild_free_lists();
+        self.finish_graphs()
     }
 }

@@ -7,6 +7,7 @@
 use super::NewSlot;
 use super::filter::FilterRecord;
 use crate::allocation::allocated_bytes;
+use crate::distance::prefetch_value;
 use crate::evict::AgedFrequency;
 use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::limits;
@@ -19,6 +20,8 @@ const OCCUPIED: u64 = 1 << 63;
 const HAS_CODE: u64 = 1 << 62;
 const NAMED: u64 = 1 << 61;
 const HIDDEN: u64 = 1 << 60;
+
+const TOMBSTONE: u64 = 1 << 59;
 
 const END_OF_LIST: u32 = u32::MAX;
 
@@ -94,11 +97,12 @@ struct Block {
     /// Empty when the block is not allocated.
     slots: Vec<Slot>,
     free_head: u32,
-    occupied: u32,
+    /// Slots that hold an entry or a tombstone.
+    taken: u32,
 }
 
 impl Block {
-    const EMPTY: Self = Self { slots: Vec::new(), free_head: END_OF_LIST, occupied: 0 };
+    const EMPTY: Self = Self { slots: Vec::new(), free_head: END_OF_LIST, taken: 0 };
 }
 
 fn record_bytes(record: &FilterRecord) -> usize {
@@ -126,6 +130,23 @@ impl Slots {
         block.slots.get_mut(id.0 as usize % BLOCK).filter(|slot| slot.is_occupied())
     }
 
+    /// Whether the entry of a slot went while others are still linked with it.
+    pub(super) fn is_tombstone(&self, row: u32) -> bool {
+        let block = self.blocks.get(row as usize / BLOCK);
+        block
+            .and_then(|block| block.slots.get(row as usize % BLOCK))
+            .is_some_and(|slot| slot.packed & TOMBSTONE != 0)
+    }
+
+    /// Asks for the memory of a slot ahead of its use.
+    #[inline]
+    pub(super) fn prefetch(&self, row: u32) {
+        let block = self.blocks.get(row as usize / BLOCK);
+        if let Some(slot) = block.and_then(|block| block.slots.get(row as usize % BLOCK)) {
+            prefetch_value(slot);
+        }
+    }
+
     /// One past the highest slot in use.
     pub(super) fn end(&self) -> u32 {
         self.blocks.last().map_or(0, |last| {
@@ -137,7 +158,7 @@ impl Slots {
         let mut block = from as usize / BLOCK;
         let mut within = from as usize % BLOCK;
         while let Some(candidate) = self.blocks.get(block) {
-            if candidate.occupied > 0
+            if candidate.taken > 0
                 && let Some(step) = candidate.slots.iter().skip(within).position(Slot::is_occupied)
             {
                 let row = within + step;
@@ -152,14 +173,14 @@ impl Slots {
     /// Takes a free slot; `occupy` must follow.
     pub(super) fn allocate(&mut self) -> SlotId {
         let number = (self.first_with_room..self.blocks.len())
-            .find(|&number| self.blocks[number].occupied < BLOCK_SLOTS)
+            .find(|&number| self.blocks[number].taken < BLOCK_SLOTS)
             .unwrap_or(self.blocks.len());
         self.first_with_room = number;
         if number == self.blocks.len() {
             self.blocks.push(Block::EMPTY);
         }
         let block = &mut self.blocks[number];
-        block.occupied += 1;
+        block.taken += 1;
         let row = if block.free_head == END_OF_LIST {
             if block.slots.capacity() == 0 && number > 0 {
                 block.slots.reserve_exact(BLOCK);
@@ -191,7 +212,7 @@ impl Slots {
         while target.slots.len() <= row {
             target.slots.push(Slot::default());
         }
-        target.occupied += 1;
+        target.taken += 1;
         Some(SlotId((block * BLOCK + row) as u32))
     }
 
@@ -229,16 +250,30 @@ impl Slots {
         };
     }
 
+    /// Lets go of the entry in a slot that others are linked with: the slot stays taken, holds nothing
+    /// but the number of the next such one, and is freed by `release_tombstone`.
+    pub(super) fn bury(&mut self, id: SlotId, next: u32) {
+        let slot = &mut self.blocks[id.0 as usize / BLOCK].slots[id.0 as usize % BLOCK];
+        self.record_bytes -= slot.record.as_ref().map_or(0, record_bytes);
+        *slot = Slot { position: next, packed: TOMBSTONE, ..Slot::default() };
+    }
+
+    /// The slot that a tombstone names.
+    pub(super) fn after_tombstone(&self, row: u32) -> u32 {
+        debug_assert!(self.is_tombstone(row));
+        self.blocks[row as usize / BLOCK].slots[row as usize % BLOCK].position
+    }
+
     /// Frees a slot. Answers the number of its block when the block holds no entry any more: the
     /// caller frees what it keeps beside it.
     pub(super) fn release(&mut self, id: SlotId) -> Option<usize> {
         let number = id.0 as usize / BLOCK;
         let block = &mut self.blocks[number];
-        block.occupied -= 1;
+        block.taken -= 1;
         let record = block.slots[id.0 as usize % BLOCK].record.take();
         self.record_bytes -= record.as_ref().map_or(0, record_bytes);
         self.first_with_room = self.first_with_room.min(number);
-        if block.occupied == 0 {
+        if block.taken == 0 {
             *block = Block::EMPTY;
             self.drop_empty_tail();
             return Some(number);
@@ -250,7 +285,7 @@ impl Slots {
     }
 
     fn drop_empty_tail(&mut self) {
-        while self.blocks.last().is_some_and(|last| last.occupied == 0) {
+        while self.blocks.last().is_some_and(|last| last.taken == 0) {
             self.blocks.pop();
         }
         if self.blocks.capacity() > 64 && self.blocks.len() < self.blocks.capacity() / 4 {
@@ -268,17 +303,20 @@ impl Slots {
     pub(super) fn check_invariants(&self) {
         for (number, block) in self.blocks.iter().enumerate() {
             let occupied = block.slots.iter().filter(|slot| slot.is_occupied()).count();
-            assert_eq!(occupied as u32, block.occupied, "block {number}: count");
+            let tombstones = block.slots.iter().filter(|slot| slot.packed & TOMBSTONE != 0).count();
+            let occupied = occupied + tombstones;
+            assert_eq!(occupied as u32, block.taken, "block {number}: count");
             let (mut free, mut row) = (0, block.free_head);
             while row != END_OF_LIST {
-                assert!(!block.slots[row as usize].is_occupied(), "block {number}: free list");
+                let packed = block.slots[row as usize].packed;
+                assert_eq!(packed & (OCCUPIED | TOMBSTONE), 0, "block {number}: free list");
                 row = block.slots[row as usize].position;
                 free += 1;
                 assert!(free <= BLOCK, "block {number}: free list is a ring");
             }
             assert_eq!(free + occupied, block.slots.len(), "block {number}: lost slots");
-            assert!(number >= self.first_with_room || block.occupied == BLOCK_SLOTS);
+            assert!(number >= self.first_with_room || block.taken == BLOCK_SLOTS);
         }
-        assert!(self.blocks.last().is_none_or(|last| last.occupied > 0), "tail not dropped");
+        assert!(self.blocks.last().is_none_or(|last| last.taken > 0), "tail not dropped");
     }
 }

@@ -33,6 +33,22 @@ fn unordered(order: u32) -> f32 {
     f32::from_bits(if order >> 31 == 1 { order & !(1 << 31) } else { !order })
 }
 
+/// A score and a row as one word: the better is the larger, of equal scores the lower row.
+#[inline(always)]
+pub(super) fn pack(score: f32, row: u32) -> u64 {
+    u64::from(ordered(score)) << 32 | u64::from(!row)
+}
+
+#[inline(always)]
+pub(super) fn row_of(packed: u64) -> u32 {
+    !(packed as u32)
+}
+
+#[inline(always)]
+pub(super) fn score_of(packed: u64) -> f32 {
+    unordered((packed >> 32) as u32)
+}
+
 impl Top {
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, heap: BinaryHeap::with_capacity(limit.min(1 << 12) + 1) }
@@ -45,7 +61,7 @@ impl Top {
     }
 
     pub(super) fn push(&mut self, score: f32, row: u32) {
-        let packed = u64::from(ordered(score)) << 32 | u64::from(!row);
+        let packed = pack(score, row);
         if self.heap.len() < self.limit {
             self.heap.push(Reverse(packed));
         } else if let Some(mut worst) = self.heap.peek_mut()
@@ -61,8 +77,8 @@ impl Top {
             .into_sorted_vec()
             .into_iter()
             .map(|Reverse(packed)| Candidate {
-                slot: SlotId(!(packed as u32)),
-                approx: unordered((packed >> 32) as u32),
+                slot: SlotId(row_of(packed)),
+                approx: score_of(packed),
             })
             .collect()
     }

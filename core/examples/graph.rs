@@ -1,0 +1,205 @@
+//! Prints what the graph of an index costs and finds on real vectors: recall, distances and time of a
+//! search for each EF, inserts a second, bytes a vector.
+//!
+//! `cargo run --release -p llmcache-core --example graph -- FOLDER [ROWS]`, where the folder holds
+//! `*base*.f16.npy` and `*queries*.f16.npy`.
+
+#![expect(clippy::print_stdout, reason = "printing is what this program is for")]
+
+use half::f16;
+use llmcache_core::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
+use llmcache_core::index::{
+    GraphSettings, Index, IndexMode, NewSlot, SearchMode, SearchRequest, SearchResult, Work,
+};
+use llmcache_core::vector::quantise::quantise;
+use std::path::Path;
+use std::time::Instant;
+
+const K: usize = 10;
+const REPEATS: usize = 5;
+
+type Code = (Vec<i8>, f32);
+
+fn main() {
+    let mut given = std::env::args().skip(1);
+    let folder = given.next().unwrap_or_else(|| "bench/data".to_owned());
+    let most = given.next().and_then(|rows| rows.parse().ok()).unwrap_or(usize::MAX);
+    let base: Vec<_> = read(Path::new(&folder), "base").into_iter().take(most).collect();
+    let queries = read(Path::new(&folder), "queries");
+    let truth: Vec<Vec<u32>> = queries.iter().map(|query| nearest(&base, query)).collect();
+    let codes: Vec<Code> = base.iter().map(|vector| coded(vector)).collect();
+    let queries: Vec<Code> = queries.iter().map(|vector| coded(vector)).collect();
+    println!("{} vectors, {} queries", base.len(), queries.len());
+
+    let mut flat = Index::new();
+    flat.set_graph_settings(GraphSettings { mode: IndexMode::Flat, ..GraphSettings::default() });
+    fill(&mut flat, &codes);
+    report("flat", &mut flat, &queries, &truth, None);
+
+    let mut graph = Index::new();
+    graph.set_graph_settings(GraphSettings { mode: IndexMode::Hnsw, ..GraphSettings::default() });
+    let start = Instant::now();
+    fill(&mut graph, &codes);
+    let mut spent = 0;
+    while graph.graph_info().tail > 0 {
+        spent += graph.work(Work(1)).spent;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "built in {seconds:.1} s: {:.0} inserts/s, {} distances each by work",
+        codes.len() as f64 / seconds,
+        spent / codes.len()
+    );
+    let info = graph.graph_info();
+    let rows = codes.len() as f64;
+    println!("{info:?}");
+    println!(
+        "bytes a vector: links {:.1}, code {}, in all {:.1}",
+        info.link_bytes as f64 / rows,
+        codes[0].0.len() + 4,
+        graph.bytes() as f64 / rows
+    );
+    for ef in [10, 16, 24, 32, 40, 48, 64, 96, 128, 192, 256] {
+        report(&format!("ef {ef}"), &mut graph, &queries, &truth, Some(ef));
+    }
+    churn(&mut graph, &codes, &queries, &truth);
+}
+
+/// Takes half the entries out, repairs, puts them in again, and measures once more.
+fn churn(index: &mut Index, codes: &[Code], queries: &[Code], truth: &[Vec<u32>]) {
+    let start = Instant::now();
+    let half: Vec<u32> = (0..codes.len() as u32).filter(|row| row % 2 == 0).collect();
+    for &row in &half {
+        index.remove(SlotId(row), Seq(u64::from(row) + 1));
+    }
+    let removed = start.elapsed();
+    let (mut spent, mut longest) = (0, 0.0_f64);
+    let start = Instant::now();
+    while index.graph_info().tombstones > 0 {
+        let start = Instant::now();
+        spent += index.work(Work(1)).spent;
+        longest = longest.max(start.elapsed().as_secs_f64());
+    }
+    println!(
+        "{} removed in {removed:?}, repaired in {:?}: {} distances each, longest {:.0} us",
+        half.len(),
+        start.elapsed(),
+        spent / half.len().max(1),
+        longest * 1e6
+    );
+    let mut places = std::collections::HashMap::new();
+    for &row in &half {
+        places.insert(insert(index, row, &codes[row as usize]).0, row);
+    }
+    while index.work(Work(1_000)).more {}
+    for ef in [32, 48, 128] {
+        let (mut found, mut distances) = (0, 0);
+        for (query, truth) in queries.iter().zip(truth) {
+            let result = search(index, query, Some(ef));
+            distances += result.scanned;
+            let named = |slot: SlotId| places.get(&slot.0).copied().unwrap_or(slot.0);
+            found += result.candidates.iter().filter(|c| truth.contains(&named(c.slot))).count();
+        }
+        println!(
+            "after replacement, ef {ef}: recall {:.4}, {} distances",
+            found as f64 / (K * queries.len()) as f64,
+            distances / queries.len()
+        );
+    }
+}
+
+fn report(name: &str, index: &mut Index, queries: &[Code], truth: &[Vec<u32>], ef: Option<usize>) {
+    let (mut found, mut distances, mut walked) = (0, 0, 0);
+    for (query, truth) in queries.iter().zip(truth) {
+        let result = search(index, query, ef);
+        distances += result.scanned;
+        walked += usize::from(result.mode == SearchMode::Graph);
+        found += result.candidates.iter().filter(|c| truth.contains(&c.slot.0)).count();
+    }
+    let mut best = f64::INFINITY;
+    for _ in 0..REPEATS {
+        let start = Instant::now();
+        for query in queries {
+            std::hint::black_box(search(index, query, ef));
+        }
+        best = best.min(start.elapsed().as_secs_f64() / queries.len() as f64);
+    }
+    println!(
+        "{name:8} recall@10 {:.4}  {:6} distances  {:8.1} us  {:3.0} % walked",
+        found as f64 / (K * queries.len()) as f64,
+        distances / queries.len(),
+        best * 1e6,
+        100.0 * walked as f64 / queries.len() as f64
+    );
+}
+
+fn search(index: &mut Index, (code, scale): &Code, ef: Option<usize>) -> SearchResult {
+    index.search(&SearchRequest {
+        code,
+        scale: *scale,
+        partition: PartitionKey(0),
+        limit: K,
+        ef,
+        now: UnixMs(1),
+        filter: None,
+    })
+}
+
+fn fill(index: &mut Index, codes: &[Code]) {
+    for (row, code) in codes.iter().enumerate() {
+        insert(index, row as u32, code);
+    }
+}
+
+fn insert(index: &mut Index, number: u32, (code, scale): &Code) -> SlotId {
+    index.insert(NewSlot {
+        id: EntryId::of(b"", b"", &number.to_le_bytes()),
+        seq: Seq(u64::from(number) + 1),
+        partition: PartitionKey(0),
+        expire_at: UnixMs::NEVER,
+        bytes: 0,
+        worth: 0,
+        record: None,
+        name: None,
+        code: Some((code, *scale)),
+    })
+}
+
+fn coded(vector: &[f32]) -> Code {
+    let code = quantise(vector);
+    (code.codes, code.scale)
+}
+
+/// The true nearest by f32.
+fn nearest(base: &[Vec<f32>], query: &[f32]) -> Vec<u32> {
+    let dot = llmcache_core::distance::kernels().dot_f32;
+    let mut scored: Vec<(f32, u32)> =
+        base.iter().zip(0..).map(|(vector, row)| (dot(vector, query), row)).collect();
+    let place = K.min(scored.len()) - 1;
+    scored.select_nth_unstable_by(place, |a, b| b.0.total_cmp(&a.0));
+    scored[..=place].iter().map(|&(_, row)| row).collect()
+}
+
+/// The rows of the one `.npy` file of a folder whose name holds `part`: f16, two-dimensional.
+fn read(folder: &Path, part: &str) -> Vec<Vec<f32>> {
+    let files = std::fs::read_dir(folder).expect("a folder");
+    let path = files
+        .map(|file| file.expect("a file").path())
+        .find(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.contains(part) && name.ends_with(".npy")
+        })
+        .expect("a file of vectors");
+    let bytes = std::fs::read(path).expect("a readable file");
+    let header = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let text = String::from_utf8_lossy(&bytes[10..10 + header]);
+    assert!(text.contains("<f2") && text.contains("False"), "rows of f16");
+    let dim = text.split_once(", ").and_then(|_| text.rsplit_once("), ")).map(|(head, _)| head);
+    let dim = dim.and_then(|head| head.rsplit_once(", ")).and_then(|(_, dim)| dim.parse().ok());
+    let dim: usize = dim.expect("a shape of two dimensions");
+    let numbers: Vec<f32> = bytes[10 + header..]
+        .chunks_exact(2)
+        .map(|pair| f16::from_le_bytes([pair[0], pair[1]]).to_f32())
+        .collect();
+    numbers.chunks_exact(dim).map(<[f32]>::to_vec).collect()
+}

@@ -1,0 +1,230 @@
+//! Linking a row into its graph.
+//!
+//! Owns: the choice of neighbours. After Malkov & Yashunin (see `walk`): Algorithm 1 for the insertion
+//! and Algorithm 4 for the choice, which keeps a candidate only if no neighbour chosen before is
+//! nearer to it than the row itself is, so that links point in different directions. Other than there,
+//! links come in pairs. Main thread only.
+
+use super::super::slots::Slots;
+use super::super::top::{pack, row_of, score_of};
+use super::Head;
+use super::graph::Links;
+use super::upper::NONE;
+use super::walk::{Codes, Everyone, Judge, Scratch, Walk};
+use crate::allocation::allocated_bytes;
+
+/// A row that would keep fewer links than this on a level is not dropped by a full neighbour: rows
+/// with few links are the ones that get lost.
+pub(super) const DEGREE_MIN: usize = 4;
+
+/// How many links a full row drops at once to take another. Each choice compares the row's links with
+/// each other; room for several makes it rare.
+const SPARE: usize = 1;
+
+/// What changing a graph needs.
+#[derive(Debug)]
+pub(super) struct Builder<'a> {
+    pub(super) links: &'a mut Links,
+    pub(super) codes: Codes<'a>,
+    pub(super) slots: &'a Slots,
+    pub(super) scratch: &'a mut Scratch,
+    pub(super) lists: &'a mut Lists,
+    pub(super) efc: usize,
+}
+
+/// Lists that are filled again and again while a graph is changed.
+#[derive(Debug, Default)]
+pub(super) struct Lists {
+    pub(super) candidates: Vec<u64>,
+    pub(super) chosen: Vec<u64>,
+    pub(super) refused: Vec<u64>,
+    pub(super) rows: Vec<u32>,
+}
+
+impl Lists {
+    pub(super) fn bytes(&self) -> usize {
+        let Self { candidates, chosen, refused, rows } = self;
+        let points = [candidates, chosen, refused].map(|list| size_of::<u64>() * list.capacity());
+        points.map(allocated_bytes).iter().sum::<usize>()
+            + allocated_bytes(rows.capacity() * size_of::<u32>())
+    }
+}
+
+/// Finds rows that a new link may go to: those whose entry lives.
+struct Living<'a>(&'a Slots);
+
+impl Judge for Living<'_> {
+    fn prefetch(&self, _: u32) {}
+
+    fn accepts(&mut self, row: u32, _: f32) -> bool {
+        !self.0.is_tombstone(row)
+    }
+}
+
+impl Builder<'_> {
+    /// Links a row, which has a code and is not linked yet, on the levels 0 to `level`.
+    pub(super) fn link(&mut self, head: &mut Head, row: u32, level: usize) {
+        let (entry, top) = (head.entry, head.top);
+        self.links.occupy(row, level, &mut head.rings);
+        if entry == NONE || level > top {
+            (head.entry, head.top) = (row, level);
+        }
+        if entry == NONE {
+            return;
+        }
+        let target = self.codes.target(row);
+        let rows = self.slots.end() as usize;
+        for at in (0..=top).rev() {
+            let ef = if at > level { 1 } else { self.efc };
+            let (codes, most) = (self.codes, usize::MAX);
+            let walk = Walk { links: self.links, codes, target, level: at, ef, rows, most };
+            if at == top {
+                self.scratch.start_at(&walk, entry);
+            }
+            if at <= level && head.tombstones > 0 {
+                self.scratch.walk(&walk, &mut Living(self.slots));
+                if self.scratch.points.is_empty() {
+                    // Nothing but tombstones within reach; go on from where we were.
+                    self.scratch.start_at(&walk, entry);
+                    continue;
+                }
+            } else {
+                self.scratch.walk(&walk, &mut Everyone);
+            }
+            if at <= level {
+                self.connect_found(row, at);
+            }
+        }
+    }
+
+    /// Links a row with the best of what the walk found.
+    pub(super) fn connect_found(&mut self, row: u32, level: usize) {
+        let mut candidates = std::mem::take(&mut self.lists.candidates);
+        candidates.clear();
+        candidates.extend_from_slice(&self.scratch.points);
+        let linked = self.links.of(row, level);
+        candidates.retain(|&point| {
+            let other = row_of(point);
+            other != row && !self.slots.is_tombstone(other) && !linked.contains(&other)
+        });
+        self.choose(&candidates, self.links.m());
+        let mut chosen = std::mem::take(&mut self.lists.chosen);
+        for &point in &chosen {
+            self.connect(row, point, level);
+        }
+        if self.links.of(row, level).len() < DEGREE_MIN {
+            for &point in &candidates {
+                if self.links.of(row, level).len() >= DEGREE_MIN {
+                    break;
+                }
+                let other = row_of(point);
+                if self.links.has_room(other, level) && !self.links.of(row, level).contains(&other)
+                {
+                    self.links.join(row, other, level);
+                }
+            }
+        }
+        if self.links.of(row, level).is_empty()
+            && let Some(&nearest) = candidates.first()
+        {
+            self.force(row, row_of(nearest), level);
+        }
+        chosen.clear();
+        self.lists.chosen = chosen;
+        self.lists.candidates = candidates;
+    }
+
+    /// Puts a row that found no other way in, as among many equal codes, between a full row and one of
+    /// its neighbours: both keep as many links as they had, and what held together still does.
+    fn force(&mut self, row: u32, full: u32, level: usize) {
+        let degree = |&&other: &&u32| self.links.of(other, level).len();
+        let Some(&other) = self.links.of(full, level).iter().max_by_key(degree) else { return };
+        self.links.part(full, other, level);
+        self.links.join(row, full, level);
+        self.links.join(row, other, level);
+    }
+
+    /// Splits candidates, the nearest first, into at most `limit` chosen and the refused.
+    fn choose(&mut self, candidates: &[u64], limit: usize) {
+        let Lists { chosen, refused, .. } = &mut *self.lists;
+        chosen.clear();
+        refused.clear();
+        for &point in candidates {
+            if chosen.len() < limit
+                && is_diverse(&self.codes, point, chosen, &mut self.scratch.distances)
+            {
+                chosen.push(point);
+            } else {
+                refused.push(point);
+            }
+        }
+    }
+
+    /// Links a row with another, given with its similarity. A full neighbour drops what it needs least,
+    /// which may be the new link: then nothing changes.
+    pub(super) fn connect(&mut self, row: u32, point: u64, level: usize) {
+        let other = row_of(point);
+        if !self.links.has_room(other, level)
+            && !self.make_room(other, pack(score_of(point), row), level)
+        {
+            return;
+        }
+        self.links.join(row, other, level);
+    }
+
+    /// Makes a full row drop links for the sake of `newcomer`; answers whether it did.
+    fn make_room(&mut self, full: u32, newcomer: u64, level: usize) -> bool {
+        let target = self.codes.target(full);
+        let mut rated = std::mem::take(&mut self.lists.rows);
+        rated.clear();
+        rated.extend_from_slice(self.links.of(full, level));
+        let mut points: Vec<u64> = Vec::with_capacity(rated.len() + 1);
+        for &row in &rated {
+            points.push(pack(self.codes.similarity(&target, row), row));
+        }
+        self.scratch.distances += rated.len();
+        self.lists.rows = rated;
+        points.push(newcomer);
+        points.sort_unstable_by(|a, b| b.cmp(a));
+        let mut kept: Vec<u64> = Vec::with_capacity(points.len());
+        let mut refused: Vec<u64> = Vec::with_capacity(points.len());
+        for &point in &points {
+            if is_diverse(&self.codes, point, &kept, &mut self.scratch.distances) {
+                kept.push(point);
+            } else {
+                refused.push(point);
+            }
+        }
+        if refused.contains(&newcomer) {
+            return false;
+        }
+        let mut dropped = 0;
+        for &point in refused.iter().rev().chain(kept.iter().rev()) {
+            let row = row_of(point);
+            if point == newcomer || self.links.of(row, level).len() <= DEGREE_MIN {
+                continue;
+            }
+            self.links.part(full, row, level);
+            dropped += 1;
+            if dropped >= SPARE {
+                break;
+            }
+        }
+        dropped > 0
+    }
+}
+
+/// Whether a point is nearer to the row it is rated for than to any chosen point.
+pub(super) fn is_diverse(
+    codes: &Codes<'_>,
+    point: u64,
+    chosen: &[u64],
+    distances: &mut usize,
+) -> bool {
+    let target = codes.target(row_of(point));
+    let own = score_of(point);
+    chosen.iter().all(|&other| {
+        *distances += 1;
+        codes.similarity(&target, row_of(other)) < own
+    })
+}

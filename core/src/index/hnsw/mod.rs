@@ -1,0 +1,272 @@
+//! A hierarchical navigable small world graph over the rows of each large partition.
+//!
+//! Owns: the graphs of one index: their links, entry points and tombstones, the queue of those that
+//! have work, and the sizes at which graphs come and go. A graph belongs to one partition; a row is a
+//! node under its slot number. Called by the index alone, on the main thread.
+//!
+//! * `graph` and `upper` keep the links, `walk` searches them, `build` links a row, `repair` takes one
+//!   out, `work` does both in slices, `persist` saves and loads.
+
+mod build;
+mod check;
+mod graph;
+mod persist;
+mod repair;
+mod upper;
+mod walk;
+mod work;
+
+pub use persist::GraphSection;
+pub(super) use upper::NONE;
+pub(super) use walk::{Codes, Judge, Scratch, Target, Walk};
+pub use work::{Progress, Work};
+
+use crate::limits;
+use build::Lists;
+use graph::{LEVEL_MAX, Links};
+
+/// A partition of more rows than this gets a graph. A walk begins to gain at 1,500 rows
+/// (`search::SEQUENTIAL_PER_RANDOM` has the numbers); a third more keeps partitions of about that size
+/// from paying for links that save nothing.
+pub const FLAT_MAX_ROWS: usize = 2_000;
+
+/// Rows of a partition with a graph that may wait unlinked; an insert beyond links two itself.
+pub const TAIL_MAX_ROWS: usize = 1_024;
+
+/// Tombstones a graph may have; an insert into a graph with more repairs two itself.
+pub const TOMBSTONES_MAX: usize = 1_024;
+
+/// Nodes an insert links or repairs itself: two, so that it gains on what one insert adds.
+const INLINE_NODES: usize = 2;
+
+/// How neighbours are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IndexMode {
+    /// By a graph where a partition is large enough to gain by it.
+    #[default]
+    Auto,
+    /// Always exhaustively.
+    Flat,
+    /// By a graph from `2 * M` rows on; below, each row would be linked with every other.
+    Hnsw,
+}
+
+/// Settings of an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GraphSettings {
+    /// How neighbours are found.
+    pub mode: IndexMode,
+    /// Links a row gets on a level; at most twice as many on level 0.
+    pub m: u32,
+    /// Rows found to choose a new row's neighbours from.
+    pub efc: u32,
+    /// Rows a search finds unless it says otherwise, to answer the best of.
+    pub ef: u32,
+}
+
+/// M of a new index.
+pub const M_DEFAULT: u32 = 16;
+/// EFC of a new index.
+pub const EFC_DEFAULT: u32 = 100;
+/// EF of a new index.
+pub const EF_DEFAULT: u32 = 48;
+
+impl Default for GraphSettings {
+    fn default() -> Self {
+        Self { mode: IndexMode::Auto, m: M_DEFAULT, efc: EFC_DEFAULT, ef: EF_DEFAULT }
+    }
+}
+
+impl GraphSettings {
+    /// Whether every number is within its bound of `limits`.
+    pub fn are_valid(&self) -> bool {
+        (limits::GRAPH_M_MIN..=limits::GRAPH_M_MAX).contains(&self.m)
+            && (limits::EFC_MIN..=limits::EF_MAX).contains(&self.efc)
+            && (1..=limits::EF_MAX).contains(&self.ef)
+    }
+
+    /// Rows above which a partition has a graph.
+    fn threshold(&self) -> usize {
+        match self.mode {
+            IndexMode::Auto => FLAT_MAX_ROWS,
+            IndexMode::Flat => usize::MAX,
+            IndexMode::Hnsw => 2 * self.m as usize,
+        }
+    }
+}
+
+/// What the graphs of an index are, for INFO.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GraphInfo {
+    /// The mode set.
+    pub mode: IndexMode,
+    /// Partitions with a graph.
+    pub graphs: u64,
+    /// Entries in a graph.
+    pub linked: u64,
+    /// Entries of partitions with a graph that wait to be linked.
+    pub tail: u64,
+    /// Nodes whose entries went and that wait to be repaired.
+    pub tombstones: u64,
+    /// Levels of the highest graph.
+    pub levels: u32,
+    /// Memory of the links.
+    pub link_bytes: u64,
+}
+
+/// What becomes of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It is searched, grows and is repaired.
+    Live,
+    /// Its partition became small: its nodes are unlinked one by one.
+    Dissolving,
+    /// No entry of it is left: its nodes are freed as they are.
+    Abandoned,
+    /// This place has no graph.
+    Free,
+}
+
+/// One graph.
+#[derive(Debug)]
+struct Head {
+    state: State,
+    /// The list of its partition.
+    list: u32,
+    /// Where every search starts; `NONE` while there is no node.
+    entry: u32,
+    /// The level of `entry`, the highest.
+    top: usize,
+    /// A record of each level above 0.
+    rings: [u32; LEVEL_MAX],
+    /// Rows whose entries went and whose links are still there.
+    tombstones: u32,
+    /// The first of them; each names the next in its slot.
+    first_tombstone: u32,
+    /// Whether it stands in the queue of graphs with work, and before which.
+    queued: bool,
+    /// The next in the queue, or the next free place.
+    next: u32,
+}
+
+impl Head {
+    fn new(list: u32) -> Self {
+        Self {
+            state: State::Live,
+            list,
+            entry: NONE,
+            top: 0,
+            rings: [NONE; LEVEL_MAX],
+            tombstones: 0,
+            first_tombstone: NONE,
+            queued: false,
+            next: NONE,
+        }
+    }
+}
+
+/// The graphs of one index.
+#[derive(Debug)]
+pub(super) struct Graphs {
+    pub(super) settings: GraphSettings,
+    links: Links,
+    heads: Vec<Head>,
+    free_head: u32,
+    /// Ends of the queue of graphs with work. It runs through the heads, since a removal allocates
+    /// nothing.
+    first_queued: u32,
+    last_queued: u32,
+    /// Nodes whose entries live.
+    linked: u64,
+    /// Nodes whose entries went.
+    tombstones: u64,
+    pub(super) scratch: Scratch,
+    lists: Lists,
+}
+
+impl Default for Graphs {
+    fn default() -> Self {
+        Self::new(GraphSettings::default())
+    }
+}
+
+impl Graphs {
+    pub(super) fn new(settings: GraphSettings) -> Self {
+        Self {
+            settings,
+            links: Links::new(settings.m as usize),
+            heads: Vec::new(),
+            free_head: NONE,
+            first_queued: NONE,
+            last_queued: NONE,
+            linked: 0,
+            tombstones: 0,
+            scratch: Scratch::default(),
+            lists: Lists::default(),
+        }
+    }
+
+    /// A new graph for a list.
+    fn create(&mut self, list: u32) -> u32 {
+        if self.free_head == NONE {
+            self.heads.push(Head::new(list));
+            return self.heads.len() as u32 - 1;
+        }
+        let number = self.free_head;
+        self.free_head = self.heads[number as usize].next;
+        self.heads[number as usize] = Head::new(list);
+        number
+    }
+
+    /// Ends a graph that has no node any more and stands in no queue.
+    fn end(&mut self, number: u32) {
+        let next = self.free_head;
+        self.heads[number as usize] = Head { state: State::Free, next, ..Head::new(NONE) };
+        self.free_head = number;
+    }
+
+    fn head(&mut self, number: u32) -> &mut Head {
+        &mut self.heads[number as usize]
+    }
+
+    fn enqueue(&mut self, number: u32) {
+        let head = &mut self.heads[number as usize];
+        if std::mem::replace(&mut head.queued, true) {
+            return;
+        }
+        head.next = NONE;
+        match self.last_queued {
+            NONE => self.first_queued = number,
+            last => self.heads[last as usize].next = number,
+        }
+        self.last_queued = number;
+    }
+
+    fn dequeue(&mut self) -> Option<u32> {
+        let number = self.first_queued;
+        let head = self.heads.get_mut(number as usize)?;
+        (head.queued, self.first_queued) = (false, head.next);
+        head.next = NONE;
+        if self.first_queued == NONE {
+            self.last_queued = NONE;
+        }
+        Some(number)
+    }
+
+    /// The walk over a live graph that starts at its entry point.
+    pub(super) fn entry(&self, number: u32) -> Option<(u32, usize)> {
+        let head = self.heads.get(number as usize).filter(|head| head.state == State::Live)?;
+        (head.entry != NONE).then_some((head.entry, head.top))
+    }
+
+    pub(super) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.links.bytes()
+            + crate::allocation::allocated_bytes(self.heads.capacity() * size_of::<Head>())
+            + self.scratch.bytes()
+            + self.lists.bytes()
+    }
+}

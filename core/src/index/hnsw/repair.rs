@@ -1,0 +1,135 @@
+//! Taking a node out of its graph and closing the gap it leaves.
+//!
+//! Owns: which of its neighbours are linked instead. Links come in pairs, so a node's own links name
+//! everyone that is linked to it. Main thread only.
+
+use super::super::top::{pack, row_of};
+use super::Head;
+use super::build::{Builder, is_diverse};
+use super::upper::NONE;
+use super::walk::{Everyone, Walk};
+
+/// A row with fewer links than this part of its room takes the nearest of the pool where none points
+/// in a direction of its own. After 90 % of 2,000 real vectors were replaced, recall at EF 16 lay
+/// 0.011 below that of a graph built anew with 1/4 or 1/1, 0.007 with 1/2, and 0.002 with 3/4.
+const REFILL_BELOW: (usize, usize) = (3, 4);
+
+/// Rows considered as new neighbours of those that lost one.
+const POOL_MAX: usize = 96;
+
+impl Builder<'_> {
+    /// Takes a tombstone out of a graph. `fallback` is a living node of it.
+    pub(super) fn repair(&mut self, head: &mut Head, row: u32, fallback: u32) {
+        if head.entry == row {
+            self.move_entry(head, row, fallback);
+        }
+        for level in (0..=self.links.level(row)).rev() {
+            self.close_gap(head, row, level);
+        }
+        self.links.vacate(row, &mut head.rings);
+    }
+
+    /// Makes another row of the highest level that has one the entry point.
+    fn move_entry(&mut self, head: &mut Head, row: u32, fallback: u32) {
+        (head.entry, head.top) = (fallback, 0);
+        for level in (1..=self.links.level(row)).rev() {
+            let mut at = head.rings[level - 1];
+            if at != NONE && self.links.upper.row(at) == row {
+                at = self.links.upper.next(at);
+            }
+            if at != NONE && self.links.upper.row(at) != row {
+                (head.entry, head.top) = (self.links.upper.row(at), level);
+                return;
+            }
+        }
+    }
+
+    fn close_gap(&mut self, head: &Head, row: u32, level: usize) {
+        let mut former = std::mem::take(&mut self.lists.rows);
+        self.links.part_all(row, level, &mut former);
+        let pool = self.pool(&former, level);
+        for &other in &former {
+            if !self.slots.is_tombstone(other) {
+                self.compensate(other, &pool, level);
+            }
+        }
+        for &other in &former {
+            if !self.slots.is_tombstone(other) && self.links.of(other, level).is_empty() {
+                self.relink(head, other, level);
+            }
+        }
+        self.lists.rows = former;
+    }
+
+    /// The living among some rows, and the living neighbours of the others.
+    fn pool(&self, rows: &[u32], level: usize) -> Vec<u32> {
+        let living = |row: &u32| !self.slots.is_tombstone(*row);
+        let mut pool: Vec<u32> = rows.iter().copied().filter(living).collect();
+        for &dead in rows.iter().filter(|row| !living(row)) {
+            for &beyond in self.links.of(dead, level).iter().filter(|row| living(row)) {
+                if pool.len() < POOL_MAX && !pool.contains(&beyond) {
+                    pool.push(beyond);
+                }
+            }
+        }
+        pool
+    }
+
+    /// Gives a row that lost a link another: the nearest of the pool that none of its neighbours is
+    /// nearer to, or, where it has few links, the nearest.
+    fn compensate(&mut self, row: u32, pool: &[u32], level: usize) {
+        let target = self.codes.target(row);
+        let mut candidates = std::mem::take(&mut self.lists.candidates);
+        candidates.clear();
+        for &other in pool {
+            if other != row && !self.links.of(row, level).contains(&other) {
+                candidates.push(pack(self.codes.similarity(&target, other), other));
+            }
+        }
+        let mut neighbours = Vec::with_capacity(self.links.capacity(level));
+        for &other in self.links.of(row, level) {
+            neighbours.push(pack(self.codes.similarity(&target, other), other));
+        }
+        self.scratch.distances += candidates.len() + neighbours.len();
+        candidates.sort_unstable_by(|a, b| b.cmp(a));
+        let mut found = None;
+        for &point in &candidates {
+            if self.links.has_room(row_of(point), level)
+                && is_diverse(&self.codes, point, &neighbours, &mut self.scratch.distances)
+            {
+                found = Some(point);
+                break;
+            }
+        }
+        if found.is_none()
+            && neighbours.len() < self.links.capacity(level) * REFILL_BELOW.0 / REFILL_BELOW.1
+        {
+            let room = |&point: &u64| self.links.has_room(row_of(point), level);
+            found = candidates.iter().copied().find(room);
+        }
+        if let Some(point) = found
+            && self.links.has_room(row, level)
+        {
+            self.links.join(row, row_of(point), level);
+        }
+        self.lists.candidates = candidates;
+    }
+
+    /// Links a node that lost its last link as if it were new.
+    fn relink(&mut self, head: &Head, row: u32, level: usize) {
+        if head.entry == row || head.entry == NONE {
+            return;
+        }
+        let (target, rows) = (self.codes.target(row), self.slots.end() as usize);
+        for at in (level..=head.top).rev() {
+            let ef = if at > level { 1 } else { self.efc };
+            let (codes, most) = (self.codes, usize::MAX);
+            let walk = Walk { links: self.links, codes, target, level: at, ef, rows, most };
+            if at == head.top {
+                self.scratch.start_at(&walk, head.entry);
+            }
+            self.scratch.walk(&walk, &mut Everyone);
+        }
+        self.connect_found(row, level);
+    }
+}

@@ -1,0 +1,199 @@
+//! The links of the higher levels: one record for each row on each level above 0, in chunks that come
+//! and go.
+//!
+//! Owns: the records and their free lists. A record names its row, the row's record one level up, and
+//! its two neighbours in the ring of all records of its level and graph, so that a new entry point is
+//! found without a search. Main thread only.
+
+use crate::allocation::allocated_bytes;
+
+/// No record, no row.
+pub(in crate::index) const NONE: u32 = u32::MAX;
+
+/// Words of a record before its links.
+const ROW: usize = 0;
+const UP: usize = 1;
+const PREVIOUS: usize = 2;
+const NEXT: usize = 3;
+const COUNT: usize = 4;
+const LINKS: usize = 5;
+
+/// What a chunk is meant to take: a size class of the allocator, so that nothing is lost behind it.
+const CHUNK_BYTES: usize = 16 << 10;
+
+#[derive(Debug, Default)]
+struct Chunk {
+    /// Empty when no record of the chunk is in use.
+    words: Box<[u32]>,
+    free_head: u32,
+    used: u32,
+}
+
+/// Records of the higher levels.
+#[derive(Debug, Default)]
+pub(super) struct UpperLinks {
+    m: usize,
+    chunks: Vec<Chunk>,
+    /// No chunk below this one has room.
+    first_with_room: usize,
+    allocated: usize,
+}
+
+impl UpperLinks {
+    pub(super) fn new(m: usize) -> Self {
+        Self { m, ..Self::default() }
+    }
+
+    fn width(&self) -> usize {
+        LINKS + self.m
+    }
+
+    fn per_chunk(&self) -> usize {
+        CHUNK_BYTES / (self.width() * size_of::<u32>())
+    }
+
+    fn record(&self, at: u32) -> &[u32] {
+        let (chunk, place) = (at as usize / self.per_chunk(), at as usize % self.per_chunk());
+        &self.chunks[chunk].words[place * self.width()..][..self.width()]
+    }
+
+    fn record_mut(&mut self, at: u32) -> &mut [u32] {
+        let (width, per_chunk) = (self.width(), self.per_chunk());
+        let (chunk, place) = (at as usize / per_chunk, at as usize % per_chunk);
+        &mut self.chunks[chunk].words[place * width..][..width]
+    }
+
+    /// A record for a row, alone in its ring, without links.
+    pub(super) fn allocate(&mut self, row: u32) -> u32 {
+        let (per_chunk, width) = (self.per_chunk(), self.width());
+        let number = (self.first_with_room..self.chunks.len())
+            .find(|&number| (self.chunks[number].used as usize) < per_chunk)
+            .unwrap_or(self.chunks.len());
+        self.first_with_room = number;
+        if number == self.chunks.len() {
+            self.chunks.push(Chunk::default());
+        }
+        let chunk = &mut self.chunks[number];
+        if chunk.words.is_empty() {
+            chunk.words = vec![0; per_chunk * width].into_boxed_slice();
+            for place in 0..per_chunk {
+                let next = if place + 1 < per_chunk { place as u32 + 1 } else { NONE };
+                chunk.words[place * width + ROW] = NONE;
+                chunk.words[place * width + UP] = next;
+            }
+            chunk.free_head = 0;
+            self.allocated += 1;
+        }
+        let place = chunk.free_head as usize;
+        let record = &mut chunk.words[place * width..][..width];
+        chunk.free_head = record[UP];
+        chunk.used += 1;
+        let at = (number * per_chunk + place) as u32;
+        record[..LINKS].copy_from_slice(&[row, NONE, at, at, 0]);
+        at
+    }
+
+    /// Frees a record that left its ring.
+    pub(super) fn release(&mut self, at: u32) {
+        let (per_chunk, width) = (self.per_chunk(), self.width());
+        let (number, place) = (at as usize / per_chunk, at as usize % per_chunk);
+        let chunk = &mut self.chunks[number];
+        chunk.words[place * width + ROW] = NONE;
+        chunk.words[place * width + UP] = chunk.free_head;
+        chunk.free_head = place as u32;
+        chunk.used -= 1;
+        self.first_with_room = self.first_with_room.min(number);
+        if chunk.used == 0 {
+            *chunk = Chunk::default();
+            self.allocated -= 1;
+            while self.chunks.last().is_some_and(|last| last.used == 0) {
+                self.chunks.pop();
+            }
+            self.first_with_room = self.first_with_room.min(self.chunks.len());
+        }
+    }
+
+    pub(super) fn row(&self, at: u32) -> u32 {
+        self.record(at)[ROW]
+    }
+
+    /// The row's record one level up, or `NONE`.
+    pub(super) fn up(&self, at: u32) -> u32 {
+        self.record(at)[UP]
+    }
+
+    pub(super) fn set_up(&mut self, at: u32, up: u32) {
+        self.record_mut(at)[UP] = up;
+    }
+
+    pub(super) fn next(&self, at: u32) -> u32 {
+        self.record(at)[NEXT]
+    }
+
+    /// Puts a record that is alone into the ring of another.
+    pub(super) fn join_ring(&mut self, at: u32, other: u32) {
+        let next = self.record(other)[NEXT];
+        self.record_mut(at)[PREVIOUS] = other;
+        self.record_mut(at)[NEXT] = next;
+        self.record_mut(other)[NEXT] = at;
+        self.record_mut(next)[PREVIOUS] = at;
+    }
+
+    /// Takes a record out of its ring; answers another one of it, if there is.
+    pub(super) fn leave_ring(&mut self, at: u32) -> Option<u32> {
+        let (previous, next) = (self.record(at)[PREVIOUS], self.record(at)[NEXT]);
+        self.record_mut(previous)[NEXT] = next;
+        self.record_mut(next)[PREVIOUS] = previous;
+        (next != at).then_some(next)
+    }
+
+    #[inline]
+    pub(super) fn links(&self, at: u32) -> &[u32] {
+        let record = self.record(at);
+        &record[LINKS..LINKS + record[COUNT] as usize]
+    }
+
+    pub(super) fn push(&mut self, at: u32, to: u32) {
+        let m = self.m;
+        let record = self.record_mut(at);
+        let count = record[COUNT] as usize;
+        assert!(count < m, "a record without room");
+        record[LINKS + count] = to;
+        record[COUNT] += 1;
+    }
+
+    pub(super) fn take(&mut self, at: u32, to: u32) -> bool {
+        let record = self.record_mut(at);
+        let count = record[COUNT] as usize;
+        let links = &mut record[LINKS..LINKS + count];
+        let Some(found) = links.iter().position(|&link| link == to) else { return false };
+        links[found] = links[count - 1];
+        record[COUNT] -= 1;
+        true
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let chunk = allocated_bytes(self.per_chunk() * self.width() * size_of::<u32>());
+        self.allocated * chunk + allocated_bytes(self.chunks.capacity() * size_of::<Chunk>())
+    }
+
+    /// Records in use; for tests.
+    pub(super) fn check_invariants(&self) -> usize {
+        let (mut used, mut allocated) = (0, 0);
+        for (number, chunk) in self.chunks.iter().enumerate() {
+            let (mut free, mut place) = (0, chunk.free_head);
+            while !chunk.words.is_empty() && place != NONE {
+                assert_eq!(chunk.words[place as usize * self.width() + ROW], NONE, "free list");
+                place = chunk.words[place as usize * self.width() + UP];
+                free += 1;
+                assert!(free <= self.per_chunk(), "chunk {number}: free list is a ring");
+            }
+            let room = if chunk.words.is_empty() { 0 } else { self.per_chunk() };
+            assert_eq!(free + chunk.used as usize, room, "chunk {number}: lost records");
+            used += chunk.used as usize;
+            allocated += usize::from(!chunk.words.is_empty());
+        }
+        assert_eq!(allocated, self.allocated);
+        used
+    }
+}

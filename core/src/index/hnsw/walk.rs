@@ -1,0 +1,251 @@
+//! The walk: from a starting point along links to the rows nearest to a vector, on one level.
+//!
+//! Owns: the beam and what it needs between two searches (visited stamps, heaps), so that a search
+//! allocates nothing once these have grown. Must not know: partitions, entries; the caller's `Judge`
+//! says which rows may be found. Main thread only.
+//!
+//! After Malkov & Yashunin, "Efficient and robust approximate nearest neighbor search using
+//! Hierarchical Navigable Small World graphs" (2016), Algorithm 2.
+
+use super::super::top::{pack, row_of};
+use super::graph::Links;
+use crate::allocation::allocated_bytes;
+use crate::distance::kernels;
+use crate::vector::arena::CodeArena;
+use crate::vector::quantise::approx_similarity;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// A code and its scale.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::index) struct Target<'a> {
+    pub code: &'a [i8],
+    pub scale: f32,
+}
+
+/// The codes of an index, with the kernel that compares them.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::index) struct Codes<'a> {
+    arena: &'a CodeArena,
+    dot: fn(&[i8], &[i8]) -> i32,
+}
+
+impl<'a> Codes<'a> {
+    pub(in crate::index) fn new(arena: &'a CodeArena) -> Self {
+        Self { arena, dot: kernels().dot_i8 }
+    }
+
+    #[inline(always)]
+    pub(in crate::index) fn target(&self, row: u32) -> Target<'a> {
+        let (code, scale) = (self.arena.code(row), self.arena.scale(row));
+        Target { code: code.unwrap_or_default(), scale: scale.unwrap_or_default() }
+    }
+
+    #[inline(always)]
+    pub(in crate::index) fn similarity(&self, target: &Target<'_>, row: u32) -> f32 {
+        let other = self.target(row);
+        approx_similarity((self.dot)(target.code, other.code), target.scale, other.scale)
+    }
+
+    #[inline(always)]
+    pub(in crate::index) fn prefetch(&self, row: u32) {
+        self.arena.prefetch(row);
+    }
+}
+
+/// Rows seen by the walk that is on: a row's stamp equals the walk's number.
+#[derive(Debug, Default)]
+struct Visited {
+    walk: u16,
+    stamps: Vec<u16>,
+}
+
+impl Visited {
+    fn begin(&mut self, rows: usize) {
+        if self.stamps.len() < rows {
+            self.stamps.resize(rows.next_multiple_of(super::super::BLOCK_SLOTS as usize), 0);
+        }
+        self.walk = self.walk.wrapping_add(1);
+        if self.walk == 0 {
+            self.stamps.fill(0);
+            self.walk = 1;
+        }
+    }
+
+    /// Notes a row; answers whether it was new. Rows beyond those announced are never new.
+    #[inline(always)]
+    fn insert(&mut self, row: u32) -> bool {
+        let walk = self.walk;
+        self.stamps
+            .get_mut(row as usize)
+            .is_some_and(|stamp| std::mem::replace(stamp, walk) != walk)
+    }
+}
+
+/// What searches keep between each other.
+#[derive(Debug, Default)]
+pub(in crate::index) struct Scratch {
+    visited: Visited,
+    /// Rows seen and not yet walked on from, the nearest first.
+    open: BinaryHeap<u64>,
+    /// The nearest so far that the judge accepts, the farthest of them first.
+    found: BinaryHeap<Reverse<u64>>,
+    fresh: Vec<u32>,
+    /// Where the next walk starts; after a walk, what it found, the nearest first.
+    pub(in crate::index) points: Vec<u64>,
+    /// Distances computed since the owner last set it to zero.
+    pub(in crate::index) distances: usize,
+}
+
+/// Says which rows a walk may find. All rows are walked through.
+pub(in crate::index) trait Judge {
+    /// Asks for the memory that `accepts` will read.
+    fn prefetch(&self, row: u32);
+    /// Whether a row that is near enough may be found.
+    fn accepts(&mut self, row: u32, score: f32) -> bool;
+}
+
+/// Accepts all.
+pub(in crate::index) struct Everyone;
+
+impl Judge for Everyone {
+    #[inline(always)]
+    fn prefetch(&self, _: u32) {}
+
+    #[inline(always)]
+    fn accepts(&mut self, _: u32, _: f32) -> bool {
+        true
+    }
+}
+
+/// One walk.
+#[derive(Debug)]
+pub(in crate::index) struct Walk<'a> {
+    pub(in crate::index) links: &'a Links,
+    pub(in crate::index) codes: Codes<'a>,
+    pub(in crate::index) target: Target<'a>,
+    pub(in crate::index) level: usize,
+    /// Rows to find.
+    pub(in crate::index) ef: usize,
+    /// Rows of the index; bounds the stamps.
+    pub(in crate::index) rows: usize,
+    /// Distances after which the walk gives up.
+    pub(in crate::index) most: usize,
+}
+
+impl Walk<'_> {
+    /// From the entry point of a graph, whose level this walk starts on, down to level 0, where it
+    /// finds up to `ef` rows. Answers whether it came to its end.
+    pub(in crate::index) fn run(
+        &mut self,
+        scratch: &mut Scratch,
+        entry: u32,
+        ef: usize,
+        judge: &mut impl Judge,
+    ) -> bool {
+        scratch.start_at(self, entry);
+        while self.level > 0 {
+            scratch.walk(self, &mut Everyone);
+            self.level -= 1;
+        }
+        self.ef = ef;
+        scratch.walk(self, judge)
+    }
+}
+
+impl Scratch {
+    /// Makes one row the starting point.
+    pub(in crate::index) fn start_at(&mut self, walk: &Walk<'_>, row: u32) {
+        self.distances += 1;
+        self.points.clear();
+        self.points.push(pack(walk.codes.similarity(&walk.target, row), row));
+    }
+
+    /// Walks from `points`; afterwards they are what was found. Answers whether the walk came to its
+    /// end, and did not give up.
+    pub(in crate::index) fn walk(&mut self, walk: &Walk<'_>, judge: &mut impl Judge) -> bool {
+        self.visited.begin(walk.rows);
+        self.open.clear();
+        self.found.clear();
+        for &point in &self.points {
+            self.visited.insert(row_of(point));
+            self.open.push(point);
+            if judge.accepts(row_of(point), super::super::top::score_of(point)) {
+                self.found.push(Reverse(point));
+            }
+        }
+        let ended = self.expand(walk, judge);
+        self.points.clear();
+        self.points.extend(self.found.drain().map(|Reverse(point)| point));
+        self.points.sort_unstable_by(|a, b| b.cmp(a));
+        self.points.truncate(walk.ef);
+        ended
+    }
+
+    fn expand(&mut self, walk: &Walk<'_>, judge: &mut impl Judge) -> bool {
+        let mut spent = 0;
+        while let Some(nearest) = self.open.pop() {
+            let full = self.found.len() >= walk.ef;
+            if full && self.found.peek().is_some_and(|worst| nearest < worst.0) {
+                break;
+            }
+            self.fresh.clear();
+            for &row in walk.links.of(row_of(nearest), walk.level) {
+                if self.visited.insert(row) {
+                    walk.codes.prefetch(row);
+                    self.fresh.push(row);
+                }
+            }
+            if walk.level == 0
+                && let Some(&next) = self.open.peek()
+            {
+                walk.links.base.prefetch(row_of(next));
+            }
+            spent += self.fresh.len();
+            self.score_fresh(walk, judge);
+            if spent > walk.most {
+                self.distances += spent;
+                return false;
+            }
+        }
+        self.distances += spent;
+        true
+    }
+
+    #[inline(always)]
+    fn score_fresh(&mut self, walk: &Walk<'_>, judge: &mut impl Judge) {
+        let mut worst = match self.found.peek() {
+            Some(worst) if self.found.len() >= walk.ef => worst.0,
+            _ => 0,
+        };
+        for &row in &self.fresh {
+            let score = walk.codes.similarity(&walk.target, row);
+            let packed = pack(score, row);
+            if packed <= worst {
+                continue;
+            }
+            self.open.push(packed);
+            if !judge.accepts(row, score) {
+                continue;
+            }
+            if self.found.len() >= walk.ef {
+                if let Some(mut last) = self.found.peek_mut() {
+                    *last = Reverse(packed);
+                }
+            } else {
+                self.found.push(Reverse(packed));
+            }
+            if self.found.len() >= walk.ef {
+                worst = self.found.peek().map_or(0, |worst| worst.0);
+            }
+        }
+    }
+
+    pub(in crate::index) fn bytes(&self) -> usize {
+        allocated_bytes(self.visited.stamps.capacity() * size_of::<u16>())
+            + allocated_bytes(self.open.capacity() * size_of::<u64>())
+            + allocated_bytes(self.found.capacity() * size_of::<u64>())
+            + allocated_bytes(self.points.capacity() * size_of::<u64>())
+            + allocated_bytes(self.fresh.capacity() * size_of::<u32>())
+    }
+}

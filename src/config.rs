@@ -8,6 +8,7 @@ use crate::ffi::config::{
     register_flag, register_number, register_text,
 };
 use llmcache_core::cache::Settings;
+use llmcache_core::index::{EF_DEFAULT, EFC_DEFAULT, GraphSettings, IndexMode, M_DEFAULT};
 use llmcache_core::limits;
 use llmcache_core::vector::Quant;
 use std::sync::Mutex;
@@ -38,6 +39,18 @@ static QUANT: ChoiceConfig = ChoiceConfig {
     value: AtomicI32::new(1),
 };
 
+static INDEX: ChoiceConfig = ChoiceConfig {
+    name: c"index",
+    words: &[c"auto", c"flat", c"hnsw"],
+    default: 0,
+    value: AtomicI32::new(0),
+};
+static M: NumberConfig =
+    number(c"m", M_DEFAULT as i64, limits::GRAPH_M_MIN as i64, limits::GRAPH_M_MAX as i64);
+static EFC: NumberConfig =
+    number(c"efc", EFC_DEFAULT as i64, limits::EFC_MIN as i64, limits::EF_MAX as i64);
+static EF: NumberConfig = number(c"ef", EF_DEFAULT as i64, 1, limits::EF_MAX as i64);
+
 static AUTO_CREATE: FlagConfig =
     FlagConfig { name: c"auto-create", default: true, value: AtomicBool::new(true) };
 
@@ -58,6 +71,10 @@ pub fn register(ctx: Ctx<'_>) -> bool {
         && register_number(ctx, &TTL_S)
         && register_number(ctx, &JITTER_PCT)
         && register_choice(ctx, &QUANT)
+        && register_choice(ctx, &INDEX)
+        && register_number(ctx, &M)
+        && register_number(ctx, &EFC)
+        && register_number(ctx, &EF)
         && register_flag(ctx, &AUTO_CREATE)
         && register_number(ctx, &ORPHAN_GRACE_S)
         && register_number(ctx, &SWEEP_INTERVAL_MS)
@@ -71,6 +88,13 @@ pub fn default_settings() -> Settings {
         ttl_ms: TTL_S.value.load(Ordering::Relaxed) as u64 * 1_000,
         jitter_pct: JITTER_PCT.value.load(Ordering::Relaxed) as u8,
         quant: Quant::from_byte(QUANT.value.load(Ordering::Relaxed) as u8).unwrap_or(Quant::F16),
+        graph: GraphSettings {
+            mode: IndexMode::from_byte(INDEX.value.load(Ordering::Relaxed) as u8)
+                .unwrap_or_default(),
+            m: M.value.load(Ordering::Relaxed) as u32,
+            efc: EFC.value.load(Ordering::Relaxed) as u32,
+            ef: EF.value.load(Ordering::Relaxed) as u32,
+        },
         ..Settings::default()
     }
 }

@@ -1,9 +1,10 @@
 //! Work between commands: entries of deleted caches, entries without a cache, slots whose key could
-//! not be opened, protection of containers. On the main thread, in slices below a millisecond.
+//! not be opened, protection of containers, upkeep of graphs. On the main thread, in slices below a millisecond.
 //!
 //! Whatever writes runs on a primary only, never while loading, and not while replicas must be
 //! spared; it runs above maxmemory too, since it frees.
 
+mod graphs;
 mod ownership;
 mod reaper;
 mod settle;
@@ -87,8 +88,10 @@ fn tick(ctx: Ctx<'_>) -> u64 {
     let in_time = || Instant::now() < end;
     put_back_now(ctx);
     shield::run(ctx);
-    let backlog =
-        attach_arrivals(ctx, in_time) | reaper::run(ctx, in_time) | sweep::run(ctx, in_time);
+    let backlog = attach_arrivals(ctx, in_time)
+        | reaper::run(ctx, in_time)
+        | sweep::run(ctx, in_time)
+        | graphs::run(in_time);
     settle::run(ctx, in_time);
     if backlog {
         BUSY_PAUSE_MS.min(config::sweep_interval_ms())

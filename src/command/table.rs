@@ -121,12 +121,22 @@ pub const COMMANDS: &[CommandSpec] = &[
                 "quant",
                 ArgKind::OneOf(&[word("NONE", "none"), word("F16", "f16"), word("Q8", "q8")]),
             ),
-            opt("INDEX", "index", ArgKind::OneOf(&[word("AUTO", "auto"), word("FLAT", "flat")])),
+            opt(
+                "INDEX",
+                "index",
+                ArgKind::OneOf(&[word("AUTO", "auto"), word("FLAT", "flat"), word("HNSW", "hnsw")]),
+            ),
+            opt("M", "links", ArgKind::Integer),
+            opt("EFC", "width", ArgKind::Integer),
+            opt("EF", "width", ArgKind::Integer),
         ],
         reply: "`OK`; also when a cache of this name exists with the same settings. With other \
             settings: `ERR`.",
         notes: "DIM is set by the first vector when it is not given. QUANT says how entries keep \
-            their vectors for exact scores; the index always holds int8 codes. MAXENTRIES and \
+            their vectors for exact scores; the index always holds int8 codes. INDEX AUTO compares \
+            all entries of a small scope and gives a large one a graph; M links (twice as many on \
+            the lowest level), EFC entries looked at to link one, EF to answer (more find more, \
+            and take longer). MAXENTRIES and \
             MAXMEMORY (index and entries together) remove the entries least worth keeping: aged \
             hits x cost / bytes.",
         ..write("LLMCACHE.CREATE", command_entry!(create::run), KeyUse::Insert)
@@ -182,7 +192,8 @@ pub const COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         arity: -4,
         summary: "Finds the answer to a question asked before, in these words or in others.",
-        complexity: "O(1) for an exact hit, else O(n d) for the n entries of the partition",
+        complexity: "O(1) for an exact hit, else O(n d) for the n entries of a small partition, \
+            O(log(n) EF d) for a large one",
         args: &[
             CACHE,
             opt("PROMPT", "prompt", ArgKind::Text),
@@ -210,7 +221,9 @@ pub const COMMANDS: &[CommandSpec] = &[
             CONTEXT) above the threshold; an absent option is the empty string, never \"all\". \
             Similarity is cosine in [-1, 1], rounded to six decimals; an identical vector scores \
             exactly 1. `FILTER` is described in `docs/filter.md`. Reasons of a miss: `empty`, \
-            `below-threshold`, `filter`, `expired`, `max-age`, `no-cache`.",
+            `below-threshold`, `filter`, `expired`, `max-age`, `no-cache`. `EF` widens the walk over \
+            a graph. `index` says how was searched: `flat`, `graph`, `graph-then-flat` (too few \
+            passed FILTER), `none`.",
         ..read("LLMCACHE.GETSEM", command_entry!(getsem::run))
     },
     CommandSpec {
@@ -294,8 +307,9 @@ pub const COMMANDS: &[CommandSpec] = &[
             ),
         ],
         reply: "`GET`: a map of settings. `SET`: `OK`.",
-        notes: "`threshold`, `ttl` (seconds), `jitter`, `maxentries` and `maxmemory` can be changed; \
-            `dim`, `model`, `quant` and `index` are fixed when the cache is made. On a replica the \
+        notes: "`threshold`, `ttl` (seconds), `jitter`, `maxentries`, `maxmemory`, `index`, `efc` and \
+            `ef` can be changed; `dim`, `model`, `quant` and `m` are fixed when the cache is made. A \
+            graph that another `index` asks for is built between commands. On a replica the \
             settings are shown by `LLMCACHE.INFO`.",
         ..write("LLMCACHE.CONFIG", command_entry!(admin::run_config), KeyUse::Update)
     },
@@ -304,7 +318,10 @@ pub const COMMANDS: &[CommandSpec] = &[
         summary: "Shows the settings, the index and the memory of a cache.",
         args: &[CACHE],
         reply: "A map: `name uid prefix entries vectors partitions hidden bytes index_bytes \
-            entry_bytes mode kernels` and the settings of `LLMCACHE.CONFIG`. `NOCACHE` where there \
+            entry_bytes mode graphs linked tail tombstones levels link_bytes kernels` and the \
+            settings of `LLMCACHE.CONFIG`. `mode` is `none`, `flat` or `graph`; `linked` entries are \
+            in one of the `graphs`, `tail` wait to be, `tombstones` are places of removed entries \
+            that wait to be repaired. `NOCACHE` where there \
             is no such cache.",
         ..read("LLMCACHE.INFO", command_entry!(admin::run_info))
     },

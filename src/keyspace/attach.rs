@@ -58,7 +58,7 @@ pub(super) fn index_entry(
     let meta = view.meta_object();
     let record = meta.as_ref().and_then(|meta| FilterRecord::from_meta(meta.as_object()?));
     let code = view.vector().map(|vector| vector.code());
-    cache.index.insert(NewSlot {
+    let slot = cache.index.insert(NewSlot {
         id: view.id(),
         seq: view.seq(),
         partition: PartitionKey::of(view.scope(), view.context()),
@@ -68,7 +68,9 @@ pub(super) fn index_entry(
         record,
         name: view.name(),
         code: code.as_ref().map(|code| (code.codes.as_slice(), code.scale)),
-    })
+    });
+    registry::note_work(cache);
+    slot
 }
 
 /// Looks at the entry in a key and brings it together with its container; `wait` remembers it when

@@ -1,6 +1,7 @@
 //! The key of one cache: settings and index. The entries are keys of their own.
 //!
-//! RDB form: head section, number of slot blocks, one section a block. A head that does not decode
+//! RDB form: head section, number of slot blocks, one section a block, number of sections of the graphs
+//! and these. A head that does not decode
 //! refuses the value; a block that does not decode costs the index only, which the sweep then fills
 //! again from the entries.
 
@@ -44,10 +45,15 @@ impl ModuleValue for CacheValue {
         }
         let mut cache = Cache::load_head(&from.bytes()?).ok()?;
         let blocks = from.number()?;
-        let mut intact = true;
+        let (mut intact, mut graph_intact) = (true, true);
         for _ in 0..blocks {
             let block = from.bytes()?;
             intact = intact && cache.index.load_block(&block).is_ok();
+        }
+        for _ in 0..from.number()? {
+            // A graph that does not check out is thrown away by the index, and built again.
+            let section = from.bytes()?;
+            graph_intact = graph_intact && intact && cache.index.load_graph(&section).is_ok();
         }
         let dim_agrees = cache.index.dim().is_none_or(|dim| cache.settings.dim == Some(dim));
         if intact && dim_agrees {
@@ -70,6 +76,11 @@ impl ModuleValue for CacheValue {
             to.number(blocks.len() as u64);
             for block in blocks {
                 to.bytes(&cache.index.save_block(block));
+            }
+            let sections = cache.index.graph_sections();
+            to.number(sections.len() as u64);
+            for section in sections {
+                to.bytes(&cache.index.save_graph(section));
             }
         });
     }

@@ -89,7 +89,10 @@ impl ModuleValue for EntryValue {
     fn unlinked(&self, db: c_int, _key: &[u8]) {
         let view = self.0.view();
         if let Some(cell) = registry::find_even_gone(view.uid(), db) {
-            cell.with(|cache| cache.index.remove(view.slot(), view.seq()));
+            cell.with(|cache| {
+                cache.index.remove(view.slot(), view.seq());
+                registry::note_work(cache);
+            });
         }
     }
 }

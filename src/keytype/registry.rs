@@ -7,7 +7,7 @@
 
 use super::CacheValue;
 use crate::ffi::MainCell;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use llmcache_core::cache::Cache;
 use llmcache_core::ids::ContainerUid;
 use sha2::{Digest, Sha256};
@@ -71,6 +71,8 @@ struct Registry {
     named: HashMap<Box<[u8]>, (c_int, SharedCache)>,
     waiting: HashMap<ContainerUid, Vec<Place>>,
     arrivals: VecDeque<Place>,
+    /// Caches whose graphs have work to be done between commands.
+    busy: HashSet<ContainerUid>,
     loading: bool,
     sweep_wanted: bool,
 }
@@ -145,6 +147,7 @@ pub fn loaded(value: &CacheValue, db: c_int, key: &[u8]) {
 /// A cache stands in a key: it was created, loaded, restored, renamed or moved there. A second one of
 /// a living uid gets another identity, derived from uid and place, so that primary and replica agree.
 pub fn place(value: &CacheValue, place: Place) {
+    value.0.with(|cache| note_work(cache));
     let uid = value.0.with(|cache| cache.uid());
     let taken = REGISTRY.with(|registry| {
         registry.caches.get(&uid).is_some_and(|found| {
@@ -308,6 +311,22 @@ pub fn put_back_remains(remains: Remains, later: bool) {
             registry.remains.push_front(remains);
         }
     });
+}
+
+/// Notes that the graphs of a cache may have work to be done between commands.
+pub fn note_work(cache: &Cache) {
+    if cache.index.has_work() {
+        REGISTRY.with(|registry| registry.busy.insert(cache.uid()));
+    }
+}
+
+/// Takes the caches that may have such work, for good.
+pub fn take_busy() -> Vec<SharedCache> {
+    REGISTRY.with(|registry| {
+        let busy = std::mem::take(&mut registry.busy);
+        let find = |uid| registry.caches.get(&uid)?.cache.upgrade();
+        busy.into_iter().filter_map(find).collect()
+    })
 }
 
 /// Whether a data set is being loaded.

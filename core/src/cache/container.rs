@@ -45,8 +45,19 @@ impl Cache {
     /// A new cache under a key name; refuses names whose entry keys could not share its hash slot.
     pub fn new(name: &[u8], uid: ContainerUid, settings: Settings) -> Result<Self> {
         let prefix = entry_prefix(name, uid)?.into();
-        let (index, stats) = (Index::new(), Stats::default());
-        Ok(Self { uid, prefix, next_seq: 1, due_walk: 0, settings, index, stats })
+        Ok(Self::empty(uid, prefix, 1, settings))
+    }
+
+    fn empty(uid: ContainerUid, prefix: Box<[u8]>, next_seq: u64, settings: Settings) -> Self {
+        let (mut index, stats) = (Index::new(), Stats::default());
+        index.set_graph_settings(settings.graph);
+        Self { uid, prefix, next_seq, due_walk: 0, settings, index, stats }
+    }
+
+    /// Changes the settings, which passed their check.
+    pub fn change_settings(&mut self, settings: Settings) {
+        self.index.set_graph_settings(settings.graph);
+        self.settings = settings;
     }
 
     /// Identity of this life of the cache.
@@ -68,7 +79,8 @@ impl Cache {
     /// Takes over identity and settings of `head`, which has no entries, and keeps the index.
     pub fn take_head(&mut self, head: Self) {
         self.next_seq = self.next_seq.max(head.next_seq);
-        (self.uid, self.prefix, self.settings) = (head.uid, head.prefix, head.settings);
+        (self.uid, self.prefix) = (head.uid, head.prefix);
+        self.change_settings(head.settings);
     }
 
     /// What every entry key of this cache begins with.
@@ -201,8 +213,7 @@ impl Cache {
         if !name_ok || hash_tag(&prefix).is_none() || next_seq == 0 || next_seq > limits::SEQ_MAX {
             return Err(DecodeError("identity of a cache"));
         }
-        let (index, stats) = (Index::new(), Stats::default());
-        Ok(Self { uid, prefix, next_seq, due_walk: 0, settings, index, stats })
+        Ok(Self::empty(uid, prefix, next_seq, settings))
     }
 }
 

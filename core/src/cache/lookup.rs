@@ -8,7 +8,7 @@
 use super::{Cache, Entry, EntryView};
 use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::index::filter::Filter;
-use crate::index::{Candidate, Refusals, SearchRequest, SearchResult};
+use crate::index::{Candidate, Refusals, SearchMode, SearchRequest, SearchResult};
 use crate::limits::RESCORE_EXTRA_MAX;
 use crate::vector::Query;
 use crate::vector::quantise::error_bound;
@@ -43,6 +43,8 @@ pub struct LookupRequest<'a> {
     pub threshold: Option<f64>,
     /// Most hits wanted.
     pub count: usize,
+    /// Width of a walk over a graph; the cache's own when `None`.
+    pub ef: Option<usize>,
     /// Condition on META.
     pub filter: Option<&'a Filter>,
     /// Oldest entry wanted.
@@ -144,6 +146,8 @@ pub struct LookupReport<O> {
     pub threshold: f64,
     /// Entries of the partition.
     pub candidates: usize,
+    /// How the last search went about it; `None` when there was none.
+    pub mode: Option<SearchMode>,
     /// Distances computed.
     pub scanned: usize,
     /// Entries near enough that FILTER refused.
@@ -164,6 +168,7 @@ impl<O> LookupReport<O> {
             nearest: None,
             threshold,
             candidates: 0,
+            mode: None,
             scanned: 0,
             filtered: 0,
             judged_by_entry: 0,
@@ -305,12 +310,13 @@ fn search<K: Keyspace>(
                 scale: query.scale(),
                 partition,
                 limit,
-                ef: None,
+                ef: request.ef,
                 now: request.now,
                 filter: request.filter,
             })
         });
         report.scanned += found.scanned;
+        report.mode = Some(found.mode);
         let decided = open_candidates(
             keyspace,
             request,

@@ -15,5 +15,5 @@ pub use container::{Cache, EntryKey, TAG_HEAD};
 pub use entry::{Entry, EntryFields, EntryView};
 pub use lookup::{Hit, Keyspace, LookupReport, LookupRequest, MissReason, Nearest, Tier, look_up};
 pub use money::{format_usd, parse_usd};
-pub use settings::{IndexKind, Settings};
+pub use settings::Settings;
 pub use stats::{HISTOGRAM_BUCKETS, ScopeStats, Stats};

@@ -6,27 +6,9 @@
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::error::{Error, Result};
 use crate::ids::UnixMs;
+use crate::index::{GraphSettings, IndexMode};
 use crate::limits;
 use crate::vector::Quant;
-
-/// How the container finds neighbours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IndexKind {
-    /// The module decides by the container's size.
-    Auto,
-    /// Always exhaustive over the codes.
-    Flat,
-}
-
-impl IndexKind {
-    /// As written in arguments and replies.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "AUTO",
-            Self::Flat => "FLAT",
-        }
-    }
-}
 
 /// Settings of one cache.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,7 +30,7 @@ pub struct Settings {
     /// How entries keep their vectors.
     pub quant: Quant,
     /// How neighbours are found.
-    pub index: IndexKind,
+    pub graph: GraphSettings,
 }
 
 impl Default for Settings {
@@ -62,7 +44,7 @@ impl Default for Settings {
             max_entries: 0,
             max_memory_bytes: 0,
             quant: Quant::F16,
-            index: IndexKind::Auto,
+            graph: GraphSettings::default(),
         }
     }
 }
@@ -91,6 +73,9 @@ impl Settings {
         if self.max_entries > limits::MAXENTRIES_MAX {
             return Err(out_of_range("MAXENTRIES", 0, limits::MAXENTRIES_MAX));
         }
+        if !self.graph.are_valid() {
+            return Err(Error::err("M, EFC or EF is out of range"));
+        }
         Ok(())
     }
 
@@ -111,10 +96,8 @@ impl Settings {
         out.u32(self.dim.unwrap_or(0)).bytes(&self.model).f64(self.threshold);
         out.u64(self.ttl_ms).u8(self.jitter_pct);
         out.u64(self.max_entries).u64(self.max_memory_bytes);
-        out.u8(self.quant.as_byte()).u8(match self.index {
-            IndexKind::Auto => 0,
-            IndexKind::Flat => 1,
-        });
+        let GraphSettings { mode, m, efc, ef } = self.graph;
+        out.u8(self.quant.as_byte()).u8(mode.as_byte()).u32(m).u32(efc).u32(ef);
     }
 
     /// Reads what `write` wrote; hostile bytes are refused.
@@ -131,10 +114,12 @@ impl Settings {
             max_entries: from.u64()?,
             max_memory_bytes: from.u64()?,
             quant: Quant::from_byte(from.u8()?).ok_or(DecodeError("unknown quantisation"))?,
-            index: match from.u8()? {
-                0 => IndexKind::Auto,
-                1 => IndexKind::Flat,
-                _ => return Err(DecodeError("unknown kind of index")),
+            graph: GraphSettings {
+                mode: IndexMode::from_byte(from.u8()?)
+                    .ok_or(DecodeError("unknown kind of index"))?,
+                m: from.u32()?,
+                efc: from.u32()?,
+                ef: from.u32()?,
             },
         };
         settings.check().map_err(|_| DecodeError("a setting is out of range"))?;
@@ -163,7 +148,7 @@ mod tests {
             max_entries: 7,
             max_memory_bytes: 1 << 30,
             quant: Quant::Q8,
-            index: IndexKind::Flat,
+            graph: GraphSettings { mode: IndexMode::Hnsw, m: 12, efc: 70, ef: 90 },
         };
         let mut out = Writer::section(1, 1);
         settings.write(&mut out);

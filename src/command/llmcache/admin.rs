@@ -1,10 +1,11 @@
 //! `LLMCACHE.CONFIG` and `LLMCACHE.INFO`: what a cache is set to and what it holds.
 
+use super::create::{ef, efc, index_mode};
 use super::need_cache;
 use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, Reply};
 use crate::keyspace::enforce_limits;
-use crate::keytype::CONFIG_COMMAND;
+use crate::keytype::{CONFIG_COMMAND, registry};
 use llmcache_core::cache::{Cache, Settings};
 use llmcache_core::distance::kernels;
 use llmcache_core::error::{Error, Result};
@@ -52,7 +53,10 @@ fn set(ctx: Ctx<'_>, args: &CommandArgs<'_>, mut reader: ArgReader<'_>) -> Resul
     let changed = change(shared.with(|cache| cache.settings.clone()), word.as_str(), reader)?;
     let name = args.name();
     let setting = word.as_str().to_ascii_lowercase();
-    shared.with(|cache| cache.settings = changed);
+    shared.with(|cache| {
+        cache.change_settings(changed);
+        registry::note_work(cache);
+    });
     ctx.signal_modified(&args.key());
     ctx.replicate(CONFIG_COMMAND, &[name, setting.as_bytes(), value]);
     if !ctx.state().must_obey() {
@@ -69,9 +73,21 @@ pub fn run_internal_config(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Settings that CONFIG shows; all but `dim`, `model`, `quant` and `index` can be changed.
-const SETTINGS: [&str; 9] =
-    ["dim", "model", "quant", "index", "threshold", "ttl", "jitter", "maxentries", "maxmemory"];
+/// Settings that CONFIG shows; all but `dim`, `model`, `quant` and `m` can be changed.
+const SETTINGS: [&str; 12] = [
+    "dim",
+    "model",
+    "quant",
+    "index",
+    "m",
+    "efc",
+    "ef",
+    "threshold",
+    "ttl",
+    "jitter",
+    "maxentries",
+    "maxmemory",
+];
 
 fn write_setting(reply: Reply<'_>, settings: &Settings, name: &str) {
     reply.text(name);
@@ -79,7 +95,10 @@ fn write_setting(reply: Reply<'_>, settings: &Settings, name: &str) {
         "dim" => reply.count(u64::from(settings.dim.unwrap_or(0))),
         "model" => reply.bytes(&settings.model),
         "quant" => reply.text(settings.quant.as_str()),
-        "index" => reply.text(settings.index.as_str()),
+        "index" => reply.text(settings.graph.mode.as_str()),
+        "m" => reply.count(settings.graph.m.into()),
+        "efc" => reply.count(settings.graph.efc.into()),
+        "ef" => reply.count(settings.graph.ef.into()),
         "threshold" => reply.double(settings.threshold),
         "ttl" => reply.count(settings.ttl_ms / 1_000),
         "jitter" => reply.count(u64::from(settings.jitter_pct)),
@@ -97,7 +116,10 @@ fn change(mut settings: Settings, name: &str, mut args: ArgReader<'_>) -> Result
             settings.max_entries = args.integer(name, 0, limits::MAXENTRIES_MAX)?;
         }
         "MAXMEMORY" => settings.max_memory_bytes = args.integer(name, 0, u64::MAX)?,
-        "DIM" | "MODEL" | "QUANT" | "INDEX" => {
+        "INDEX" => settings.graph.mode = index_mode(&mut args)?,
+        "EFC" => settings.graph.efc = efc(&mut args)?,
+        "EF" => settings.graph.ef = ef(&mut args)?,
+        "DIM" | "MODEL" | "QUANT" | "M" => {
             return Err(Error::err(format!("{name} is fixed when the cache is made")));
         }
         _ => return Err(Error::err("syntax error: no setting of that name")),
@@ -121,7 +143,13 @@ pub fn run_info(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 fn write_info(reply: Reply<'_>, name: &[u8], cache: &Cache) {
     let totals = cache.index.totals();
     let index_bytes = cache.index.bytes() as u64;
-    reply.map(12 + SETTINGS.len());
+    let graphs = cache.index.graph_info();
+    let mode = match (totals.vectors, graphs.linked) {
+        (0, _) => "none",
+        (_, 0) => "flat",
+        _ => "graph",
+    };
+    reply.map(18 + SETTINGS.len());
     reply.text("name").bytes(name);
     reply.text("uid").text(&cache.uid().to_string());
     reply.text("prefix").bytes(cache.prefix());
@@ -132,7 +160,13 @@ fn write_info(reply: Reply<'_>, name: &[u8], cache: &Cache) {
     reply.text("bytes").count(totals.entry_bytes + index_bytes);
     reply.text("index_bytes").count(index_bytes);
     reply.text("entry_bytes").count(totals.entry_bytes);
-    reply.text("mode").text(if totals.vectors > 0 { "flat" } else { "none" });
+    reply.text("mode").text(mode);
+    reply.text("graphs").count(graphs.graphs);
+    reply.text("linked").count(graphs.linked);
+    reply.text("tail").count(graphs.tail);
+    reply.text("tombstones").count(graphs.tombstones);
+    reply.text("levels").count(graphs.levels.into());
+    reply.text("link_bytes").count(graphs.link_bytes);
     reply.text("kernels").text(kernels().name);
     for setting in SETTINGS {
         write_setting(reply, &cache.settings, setting);

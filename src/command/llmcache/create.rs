@@ -7,9 +7,10 @@ use crate::ffi::{CommandArgs, Ctx, Reply};
 use crate::keyspace::{create_cache, open_cache};
 use crate::keytype::registry::SharedCache;
 use crate::keytype::{CREATE_COMMAND, CacheValue};
-use llmcache_core::cache::{Cache, IndexKind, Settings};
+use llmcache_core::cache::{Cache, Settings};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::ContainerUid;
+use llmcache_core::index::{GraphSettings, IndexMode};
 use llmcache_core::limits;
 use llmcache_core::vector::Quant;
 
@@ -62,7 +63,10 @@ struct Given {
     max_entries: Option<u64>,
     max_memory_bytes: Option<u64>,
     quant: Option<Quant>,
-    index: Option<IndexKind>,
+    mode: Option<IndexMode>,
+    m: Option<u32>,
+    efc: Option<u32>,
+    ef: Option<u32>,
 }
 
 fn parse_settings(mut args: ArgReader<'_>) -> Result<Settings> {
@@ -80,7 +84,12 @@ fn parse_settings(mut args: ArgReader<'_>) -> Result<Settings> {
         max_entries: given.max_entries.unwrap_or(0),
         max_memory_bytes: given.max_memory_bytes.unwrap_or(0),
         quant: given.quant.unwrap_or(defaults.quant),
-        index: given.index.unwrap_or(IndexKind::Auto),
+        graph: GraphSettings {
+            mode: given.mode.unwrap_or(defaults.graph.mode),
+            m: given.m.unwrap_or(defaults.graph.m),
+            efc: given.efc.unwrap_or(defaults.graph.efc),
+            ef: given.ef.unwrap_or(defaults.graph.ef),
+        },
     };
     settings.check()?;
     Ok(settings)
@@ -117,15 +126,33 @@ impl Given {
                     .ok_or_else(|| Error::err("QUANT must be NONE, F16 or Q8"))?;
                 set_once(&mut self.quant, quant, name)
             }
-            "INDEX" => set_once(&mut self.index, parse_index(args.next(name)?)?, name),
+            "INDEX" => set_once(&mut self.mode, index_mode(args)?, name),
+            "M" => {
+                let (min, max) = (limits::GRAPH_M_MIN, limits::GRAPH_M_MAX);
+                set_once(&mut self.m, args.integer(name, min.into(), max.into())? as u32, name)
+            }
+            "EFC" => set_once(&mut self.efc, efc(args)?, name),
+            "EF" => set_once(&mut self.ef, ef(args)?, name),
             _ => Err(word.unknown()),
         }
     }
 }
 
-fn parse_index(word: &[u8]) -> Result<IndexKind> {
-    [IndexKind::Auto, IndexKind::Flat]
+/// Reads the value of INDEX.
+pub fn index_mode(args: &mut ArgReader<'_>) -> Result<IndexMode> {
+    let word = args.next("INDEX")?;
+    IndexMode::ALL
         .into_iter()
-        .find(|kind| kind.as_str().as_bytes().eq_ignore_ascii_case(word))
-        .ok_or_else(|| Error::err("INDEX must be AUTO or FLAT"))
+        .find(|mode| mode.as_str().as_bytes().eq_ignore_ascii_case(word))
+        .ok_or_else(|| Error::err("INDEX must be AUTO, FLAT or HNSW"))
+}
+
+/// Reads the value of EFC.
+pub fn efc(args: &mut ArgReader<'_>) -> Result<u32> {
+    Ok(args.integer("EFC", limits::EFC_MIN.into(), limits::EF_MAX.into())? as u32)
+}
+
+/// Reads the value of EF.
+pub fn ef(args: &mut ArgReader<'_>) -> Result<u32> {
+    Ok(args.integer("EF", 1, limits::EF_MAX.into())? as u32)
 }

@@ -1,5 +1,6 @@
 //! `LLMCACHE.GETSEM`: the answer to a question asked before, in these words or in others.
 
+use super::create::ef;
 use super::hit_reply::{self, Field};
 use super::setsem::check_dim;
 use crate::command::parse::{ArgReader, OptionWord, flag_once, is_vector_word, set_once, vector};
@@ -11,6 +12,7 @@ use llmcache_core::cache::{LookupReport, LookupRequest, MissReason, look_up};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::evict::minute;
 use llmcache_core::ids::UnixMs;
+use llmcache_core::index::SearchMode;
 use llmcache_core::index::filter::Filter;
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
@@ -24,6 +26,7 @@ struct Question<'a> {
     context: Option<&'a [u8]>,
     threshold: Option<f64>,
     count: Option<usize>,
+    ef: Option<usize>,
     filter: Option<Filter>,
     max_age_ms: Option<u64>,
     fields: Option<Vec<Field>>,
@@ -52,6 +55,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         query: question.query.as_ref(),
         threshold: question.threshold,
         count: question.count.unwrap_or(1),
+        ef: question.ef,
         filter: question.filter.as_ref(),
         max_age_ms: question.max_age_ms,
         explain: question.explain,
@@ -59,7 +63,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     };
     let report = look_up(&CommandKeyspace { ctx, cache: &cache }, &request);
     let hits = note(ctx, &cache, request.scope, &report, now);
-    question.reply(reply, &cache, &report, &hits, now);
+    question.reply(reply, &report, &hits, now);
     Ok(())
 }
 
@@ -137,8 +141,7 @@ impl<'a> Question<'a> {
                 let seconds = args.integer(name, 0, limits::TTL_MAX_MS / 1_000)?;
                 set_once(&mut self.max_age_ms, seconds * 1_000, name)
             }
-            // A flat index visits all; the number is checked and has nothing to widen.
-            "EF" => args.integer(name, 1, u64::from(limits::EF_MAX)).map(drop),
+            "EF" => set_once(&mut self.ef, ef(args)? as usize, name),
             "RETURN" => {
                 let fields = args.list(name, hit_reply::ALL.len())?;
                 set_once(&mut self.fields, hit_reply::parse_fields(fields)?, name)
@@ -167,15 +170,13 @@ impl<'a> Question<'a> {
     fn reply(
         &self,
         reply: Reply<'_>,
-        cache: &SharedCache,
         report: &LookupReport<OpenedEntry<'_>>,
         hits: &[u32],
         now: UnixMs,
     ) {
         if self.explain {
             let reason = report.reason.map_or("hit", MissReason::as_str);
-            let has_index = cache.with(|cache| cache.index.dim().is_some());
-            let index = if has_index { "flat" } else { "none" };
+            let index = report.mode.map_or("none", SearchMode::as_str);
             self.reply_explained(reply, reason, index, report, hits, now);
         } else if self.count.is_some() {
             self.reply_hits(reply, report, hits, now);

@@ -51,6 +51,30 @@ pub enum IndexMode {
     Hnsw,
 }
 
+impl IndexMode {
+    /// Every mode, in the order of their bytes.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Flat, Self::Hnsw];
+
+    /// As written in arguments and replies.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "AUTO",
+            Self::Flat => "FLAT",
+            Self::Hnsw => "HNSW",
+        }
+    }
+
+    /// As saved.
+    pub const fn as_byte(self) -> u8 {
+        self as u8
+    }
+
+    /// The inverse of `as_byte`.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(byte)).copied()
+    }
+}
+
 /// Settings of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GraphSettings {

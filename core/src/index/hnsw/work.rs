@@ -50,6 +50,11 @@ impl Index {
         Progress { spent, more: self.graphs.first_queued != NONE }
     }
 
+    /// Whether `work` has anything to do.
+    pub fn has_work(&self) -> bool {
+        self.graphs.first_queued != NONE
+    }
+
     /// Changes how neighbours are found. Another M throws every graph away, in the time it takes to free
     /// them; `work` builds them again.
     ///

@@ -1,0 +1,18 @@
+//! Linking and repairing the graphs of caches, one node at a time. Changes the index only, nothing
+//! that is saved with a key or replicated, so it runs on replicas too.
+
+use crate::keytype::registry;
+use llmcache_core::index::Work;
+
+/// Works until nothing is left to do or time is up; answers whether more is to do.
+pub fn run(in_time: impl Fn() -> bool) -> bool {
+    let mut more = false;
+    for cache in registry::take_busy() {
+        cache.with(|cache| {
+            while in_time() && cache.index.work(Work(1)).more {}
+            more |= cache.index.has_work();
+            registry::note_work(cache);
+        });
+    }
+    more
+}

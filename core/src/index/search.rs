@@ -109,7 +109,7 @@ impl Judge for Visible<'_> {
     }
 
     #[inline(always)]
-    fn accepts(&mut self, row: u32, _: f32) -> bool {
+    fn accepts(&mut self, row: u32) -> bool {
         // A tombstone is no entry: nobody asks why it was not found.
         let Some(slot) = self.slots.get(SlotId(row)) else { return false };
         if !slot.is_visible(self.now) {
@@ -218,7 +218,7 @@ fn scan(
             codes.prefetch(ahead);
         }
         let score = codes.similarity(target, row);
-        if top.admits(score) && judge.accepts(row, score) {
+        if top.admits(score) && judge.accepts(row) {
             top.push(score, row);
         }
     }
@@ -238,7 +238,7 @@ fn scan_judged(
         if let Some(&ahead) = rows.get(place + PREFETCH_ROWS) {
             judge.prefetch(ahead);
         }
-        if judge.accepts(row, 0.0) {
+        if judge.accepts(row) {
             compared += 1;
             top.push(codes.similarity(target, row), row);
         }

@@ -149,22 +149,22 @@ pub(in crate::index) struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// From the entry point of a graph, whose level this walk starts on, down to level 0, where it
-    /// finds up to `ef` rows. Answers whether it came to its end.
+    /// Walks from the entry point of a graph, on whose level this starts, down to level 0 and there to
+    /// `ef` rows. Answers whether it came to its end.
     pub(in crate::index) fn run(
-        &mut self,
+        mut self,
         scratch: &mut Scratch,
         entry: u32,
-        ef: usize,
         judge: &mut impl Judge,
     ) -> bool {
-        scratch.start_at(self, entry);
+        let ef = std::mem::replace(&mut self.ef, 1);
+        scratch.start_at(&self, entry);
         while self.level > 0 {
-            scratch.walk(self, &mut Everyone);
+            scratch.walk(&self, &mut Everyone);
             self.level -= 1;
         }
         self.ef = ef;
-        scratch.walk(self, judge)
+        scratch.walk(&self, judge)
     }
 }
 

@@ -17,6 +17,9 @@ const SHARDS: usize = 512;
 /// Marks a table entry that names a list; slot numbers stay below it.
 const LIST: u32 = 1 << 31;
 
+/// Rows from which a list no longer doubles.
+const GROW_SLOWLY_FROM: usize = 1_024;
+
 /// Rows of a partition of several.
 #[derive(Debug)]
 pub(super) struct List {
@@ -199,6 +202,10 @@ impl Partitions {
                 list = Some(*entry & !LIST);
                 let rows = &mut lists[(*entry & !LIST) as usize].rows;
                 self.list_capacity -= rows.capacity();
+                if rows.len() == rows.capacity() && rows.len() >= GROW_SLOWLY_FROM {
+                    // In steps of an eighth: what doubling would leave unused every row would pay for.
+                    rows.reserve_exact(rows.len() / 8);
+                }
                 rows.push(id.0);
                 self.list_capacity += rows.capacity();
                 rows.len() - 1

@@ -10,7 +10,7 @@
 
 use super::Index;
 use super::filter::{Filter, Verdict};
-use super::hnsw::{Codes, IndexMode, Judge, Target, Walk};
+use super::hnsw::{Codes, IndexMode, Judge, Scratch, Target, Walk};
 use super::partitions::List;
 use super::slots::Slots;
 use super::top::{Candidate, Top, row_of, score_of};
@@ -121,18 +121,21 @@ impl Refusals {
 struct Visible<'a> {
     slots: &'a Slots,
     codes: Codes<'a>,
-    scale: f32,
-    now: UnixMs,
-    filter: Option<&'a Filter>,
+    request: SearchRequest<'a>,
     filtered: Refusals,
     undecided: usize,
     invisible: Refusals,
 }
 
-impl Visible<'_> {
+impl<'a> Visible<'a> {
+    fn new(slots: &'a Slots, codes: Codes<'a>, request: &SearchRequest<'a>) -> Self {
+        let (filtered, invisible) = (Refusals::default(), Refusals::default());
+        Self { slots, codes, request: *request, filtered, undecided: 0, invisible }
+    }
+
     /// The most that a row's exact similarity may be.
     fn most_similar(&self, row: u32, score: f32) -> f64 {
-        f64::from(score + error_bound(self.scale, self.codes.target(row).scale))
+        f64::from(score + error_bound(self.request.scale, self.codes.target(row).scale))
     }
 }
 
@@ -146,11 +149,11 @@ impl Judge for Visible<'_> {
     fn accepts(&mut self, row: u32, score: f32) -> bool {
         // A tombstone is no entry: nobody asks why it was not found.
         let Some(slot) = self.slots.get(SlotId(row)) else { return false };
-        if !slot.is_visible(self.now) {
+        if !slot.is_visible(self.request.now) {
             self.invisible.add(self.most_similar(row, score));
             return false;
         }
-        let verdict = self.filter.map(|filter| filter.matches_record(slot.record.as_ref()));
+        let verdict = self.request.filter.map(|filter| filter.matches_record(slot.record.as_ref()));
         if verdict == Some(Verdict::No) {
             self.filtered.add(self.most_similar(row, score));
             return false;
@@ -168,67 +171,62 @@ fn walk_estimate(ef: usize) -> usize {
 impl Index {
     /// The entries whose codes are nearest to the query's, at most `limit`.
     pub fn search(&mut self, request: &SearchRequest<'_>) -> SearchResult {
-        // The scratch is borrowed beside all else; it comes back below.
+        // Taken out so that it can change while the index is read; allocates nothing.
         let mut scratch = std::mem::take(&mut self.graphs.scratch);
-        let mut result = SearchResult::default();
-        if let Some(arena) = self.arena.as_ref().filter(|arena| arena.dim() == request.code.len()) {
-            let codes = Codes::new(arena);
-            let mut judge = Visible {
-                slots: &self.slots,
-                codes,
-                scale: request.scale,
-                now: request.now,
-                filter: request.filter,
-                filtered: Refusals::default(),
-                undecided: 0,
-                invisible: Refusals::default(),
-            };
-            let target = Target { code: request.code, scale: request.scale };
-            let rows = self.partitions.rows(&self.slots, request.partition);
-            let list = self.partitions.list_of(&self.slots, request.partition);
-            let ef = request.ef.unwrap_or(self.graphs.settings.ef as usize).max(request.limit);
-            let mut top = Top::new(request.limit);
-            if let Some((list, graph)) = list.and_then(|list| Some((list, list.graph()?)))
-                && request.limit > 0
-                && self.walk_is_due(list, ef)
-                && let Some((entry, level)) = self.graphs.entry(graph)
-            {
-                let most = (2 * walk_estimate(ef)).max(rows.len() / SEQUENTIAL_PER_RANDOM / 4);
-                let links = self.graphs.links();
-                let rows = self.slots.end() as usize;
-                let mut walk = Walk { links, codes, target, level, ef: 1, rows, most };
-                scratch.distances = 0;
-                let ended = walk.run(&mut scratch, entry, ef, &mut judge);
-                result.scanned += scratch.distances;
-                result.mode = SearchMode::GraphThenFlat;
-                if ended {
-                    for &point in scratch.points.iter().take(request.limit) {
-                        top.push(score_of(point), row_of(point));
-                    }
-                    result.mode = SearchMode::Graph;
-                }
-                if ended {
-                    result.scanned += scan(&codes, &target, list.tail(), &mut judge, &mut top);
-                }
-            }
-            match result.mode {
-                SearchMode::Flat => {
-                    result.scanned += scan(&codes, &target, rows, &mut judge, &mut top);
-                }
-                SearchMode::Graph => {}
-                SearchMode::GraphThenFlat => {
-                    // Every row is judged anew; which refused one was nearest, the walk saw.
-                    judge.undecided = 0;
-                    (judge.filtered.count, judge.invisible.count) = (0, 0);
-                    result.scanned += scan_judged(&codes, &target, rows, &mut judge, &mut top);
-                }
-            }
-            result.candidates = top.into_sorted();
-            (result.filtered, result.undecided) = (judge.filtered, judge.undecided);
-            result.invisible = judge.invisible;
-        }
+        let result = self.search_with(&mut scratch, request);
         self.graphs.scratch = scratch;
         result
+    }
+
+    fn search_with(&self, scratch: &mut Scratch, request: &SearchRequest<'_>) -> SearchResult {
+        let mut result = SearchResult::default();
+        let arena = self.arena.as_ref().filter(|arena| arena.dim() == request.code.len());
+        let Some(arena) = arena else { return result };
+        let codes = Codes::new(arena);
+        let target = Target { code: request.code, scale: request.scale };
+        let rows = self.partitions.rows(&self.slots, request.partition);
+        let mut judge = Visible::new(&self.slots, codes, request);
+        let mut top = Top::new(request.limit);
+        if let Some((list, walk, entry)) = self.planned_walk(request, codes, target) {
+            scratch.distances = 0;
+            if walk.run(scratch, entry, &mut judge) {
+                result.mode = SearchMode::Graph;
+                for &point in scratch.points.iter().take(request.limit) {
+                    top.push(score_of(point), row_of(point));
+                }
+                result.scanned = scan(&codes, &target, list.tail(), &mut judge, &mut top);
+            } else {
+                result.mode = SearchMode::GraphThenFlat;
+                // Every row is judged anew; which refused one was nearest, the walk has seen.
+                (judge.filtered.count, judge.undecided, judge.invisible.count) = (0, 0, 0);
+                result.scanned = scan_judged(&codes, &target, rows, &mut judge, &mut top);
+            }
+            result.scanned += scratch.distances;
+        } else {
+            result.scanned = scan(&codes, &target, rows, &mut judge, &mut top);
+        }
+        result.candidates = top.into_sorted();
+        (result.filtered, result.undecided) = (judge.filtered, judge.undecided);
+        result.invisible = judge.invisible;
+        result
+    }
+
+    /// The walk over the partition's graph and where it starts, if there is one and it pays.
+    fn planned_walk<'a>(
+        &'a self,
+        request: &SearchRequest<'a>,
+        codes: Codes<'a>,
+        target: Target<'a>,
+    ) -> Option<(&'a List, Walk<'a>, u32)> {
+        let list = self.partitions.list_of(&self.slots, request.partition)?;
+        let (entry, level) = self.graphs.entry(list.graph()?)?;
+        let ef = request.ef.unwrap_or(self.graphs.settings.ef as usize).max(request.limit);
+        if request.limit == 0 || !self.walk_is_due(list, ef) {
+            return None;
+        }
+        let most = (2 * walk_estimate(ef)).max(list.rows().len() / SEQUENTIAL_PER_RANDOM / 4);
+        let (links, rows) = (self.graphs.links(), self.slots.end() as usize);
+        Some((list, Walk { links, codes, target, level, ef, rows, most }, entry))
     }
 
     /// Whether a walk and a scan of the tail cost less than a scan of all; where a graph was asked for,

@@ -126,6 +126,9 @@ impl LinkArena {
             while self.blocks.last().is_some_and(|last| last.linked == 0) {
                 self.blocks.pop();
             }
+            if self.blocks.capacity() > 64 && self.blocks.len() < self.blocks.capacity() / 4 {
+                self.blocks.shrink_to(self.blocks.len() * 2);
+            }
         }
     }
 

@@ -2,8 +2,12 @@
 //!
 //! Owns: the choice of neighbours. After Malkov & Yashunin (see `walk`): Algorithm 1 for the insertion
 //! and Algorithm 4 for the choice, which keeps a candidate only if no neighbour chosen before is
-//! nearer to it than the row itself is, so that links point in different directions. Other than there,
-//! links come in pairs. Main thread only.
+//! nearer to it than the row itself is, so that links point in different directions. Main thread only.
+//!
+//! Other than there, links come in pairs, and a full row that takes a new link drops one, not all that
+//! Algorithm 4 would. On 50,000 real vectors that finds 0.95 of the nearest ten with 599 distances;
+//! links one way, dropped as in the paper, take 616. Dropping four at once takes 615; all at once, on
+//! both sides, tears the graph apart: 0.945 is reached with 2,486.
 
 use super::super::slots::Slots;
 use super::super::top::{pack, row_of, score_of};
@@ -16,10 +20,6 @@ use crate::allocation::allocated_bytes;
 /// A row that would keep fewer links than this on a level is not dropped by a full neighbour: rows
 /// with few links are the ones that get lost.
 pub(super) const DEGREE_MIN: usize = 4;
-
-/// How many links a full row drops at once to take another. Each choice compares the row's links with
-/// each other; room for several makes it rare.
-const SPARE: usize = 1;
 
 /// What changing a graph needs.
 #[derive(Debug)]
@@ -37,14 +37,17 @@ pub(super) struct Builder<'a> {
 pub(super) struct Lists {
     pub(super) candidates: Vec<u64>,
     pub(super) chosen: Vec<u64>,
-    pub(super) refused: Vec<u64>,
     pub(super) rows: Vec<u32>,
+    rated: Vec<u64>,
+    kept: Vec<u64>,
+    dropped: Vec<u64>,
 }
 
 impl Lists {
     pub(super) fn bytes(&self) -> usize {
-        let Self { candidates, chosen, refused, rows } = self;
-        let points = [candidates, chosen, refused].map(|list| size_of::<u64>() * list.capacity());
+        let Self { candidates, chosen, rows, rated, kept, dropped } = self;
+        let points = [candidates, chosen, rated, kept, dropped];
+        let points = points.map(|list| size_of::<u64>() * list.capacity());
         points.map(allocated_bytes).iter().sum::<usize>()
             + allocated_bytes(rows.capacity() * size_of::<u32>())
     }
@@ -144,18 +147,15 @@ impl Builder<'_> {
         self.links.join(row, other, level);
     }
 
-    /// Splits candidates, the nearest first, into at most `limit` chosen and the refused.
+    /// Chooses at most `limit` of some candidates, the nearest first.
     fn choose(&mut self, candidates: &[u64], limit: usize) {
-        let Lists { chosen, refused, .. } = &mut *self.lists;
+        let chosen = &mut self.lists.chosen;
         chosen.clear();
-        refused.clear();
         for &point in candidates {
             if chosen.len() < limit
                 && is_diverse(&self.codes, point, chosen, &mut self.scratch.distances)
             {
                 chosen.push(point);
-            } else {
-                refused.push(point);
             }
         }
     }
@@ -172,45 +172,34 @@ impl Builder<'_> {
         self.links.join(row, other, level);
     }
 
-    /// Makes a full row drop links for the sake of `newcomer`; answers whether it did.
+    /// Makes a full row drop links for the sake of `newcomer`; answers whether it did. A link goes that
+    /// a nearer neighbour stands for, the farthest first; where there is none, the farthest.
     fn make_room(&mut self, full: u32, newcomer: u64, level: usize) -> bool {
+        let Lists { rated, kept, dropped, .. } = &mut *self.lists;
         let target = self.codes.target(full);
-        let mut rated = std::mem::take(&mut self.lists.rows);
+        let others = self.links.of(full, level);
         rated.clear();
-        rated.extend_from_slice(self.links.of(full, level));
-        let mut points: Vec<u64> = Vec::with_capacity(rated.len() + 1);
-        for &row in &rated {
-            points.push(pack(self.codes.similarity(&target, row), row));
-        }
+        rated.extend(others.iter().map(|&row| pack(self.codes.similarity(&target, row), row)));
         self.scratch.distances += rated.len();
-        self.lists.rows = rated;
-        points.push(newcomer);
-        points.sort_unstable_by(|a, b| b.cmp(a));
-        let mut kept: Vec<u64> = Vec::with_capacity(points.len());
-        let mut refused: Vec<u64> = Vec::with_capacity(points.len());
-        for &point in &points {
-            if is_diverse(&self.codes, point, &kept, &mut self.scratch.distances) {
-                kept.push(point);
-            } else {
-                refused.push(point);
-            }
+        rated.push(newcomer);
+        rated.sort_unstable_by(|a, b| b.cmp(a));
+        kept.clear();
+        dropped.clear();
+        for &point in &*rated {
+            let diverse = is_diverse(&self.codes, point, kept, &mut self.scratch.distances);
+            if diverse { kept.push(point) } else { dropped.push(point) }
         }
-        if refused.contains(&newcomer) {
+        if dropped.contains(&newcomer) {
             return false;
         }
-        let mut dropped = 0;
-        for &point in refused.iter().rev().chain(kept.iter().rev()) {
-            let row = row_of(point);
-            if point == newcomer || self.links.of(row, level).len() <= DEGREE_MIN {
-                continue;
-            }
+        let goes =
+            dropped.iter().rev().chain(kept.iter().rev()).map(|&point| row_of(point)).find(
+                |&row| row != row_of(newcomer) && self.links.of(row, level).len() > DEGREE_MIN,
+            );
+        if let Some(row) = goes {
             self.links.part(full, row, level);
-            dropped += 1;
-            if dropped >= SPARE {
-                break;
-            }
         }
-        dropped > 0
+        goes.is_some()
     }
 }
 

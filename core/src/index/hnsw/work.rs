@@ -19,7 +19,8 @@ use crate::ids::SlotId;
 const FREE_COST: usize = 16;
 
 /// How much work is wanted, in distances computed: time is not for this crate to tell. No call does
-/// more than one node beyond it; linking a node takes about 1,500 at EFC 100.
+/// more than one node beyond it. Linking or repairing one takes about 2,400 at EFC 100 over 50,000 rows
+/// of 384 dimensions, a tenth of a millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Work(pub usize);
 

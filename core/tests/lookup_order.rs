@@ -229,6 +229,7 @@ fn question<'a>(query: Option<&'a Query>) -> LookupRequest<'a> {
         query,
         threshold: None,
         count: 1,
+        ef: None,
         filter: None,
         max_age_ms: None,
         explain: false,

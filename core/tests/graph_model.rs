@@ -7,8 +7,8 @@ use common::{Random, measure};
 use llmcache_core::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use llmcache_core::index::filter::{Filter, FilterRecord};
 use llmcache_core::index::{
-    GraphInfo, GraphSettings, Index, IndexMode, NewSlot, SearchMode, SearchRequest, TAIL_MAX_ROWS,
-    TOMBSTONES_MAX, Work,
+    FLAT_MAX_ROWS, GraphInfo, GraphSettings, Index, IndexMode, NewSlot, SearchMode, SearchRequest,
+    TAIL_MAX_ROWS, TOMBSTONES_MAX, Work,
 };
 use llmcache_core::vector::links::LinkArena;
 use serde_json::json;
@@ -351,7 +351,7 @@ fn a_partition_that_empties_gives_back_its_graph() {
 fn inserts_alone_converge() {
     let settings = GraphSettings { mode: IndexMode::Auto, ..SMALL };
     let mut pair = Pair::new(6, settings);
-    for _ in 0..2_000 {
+    for _ in 0..FLAT_MAX_ROWS {
         pair.insert(1);
     }
     assert_eq!(pair.index.graph_info().graphs, 0, "small partitions have no graph");

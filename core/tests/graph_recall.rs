@@ -186,6 +186,39 @@ fn replacing_nearly_all_entries_costs_no_recall() {
     assert!(-kept > held * 9 / 10, "{kept} of {held} bytes came back");
 }
 
+/// Nothing is stored and lost: whoever asks with an entry's own vector finds it, also when most of the
+/// entries it was linked with are gone.
+#[test]
+fn every_entry_is_found_by_its_own_vector() {
+    let mut world = all(GRAPH);
+    for round in 0..2 {
+        let rows = world.rows();
+        let mut lost = 0;
+        for &row in &rows {
+            let (code, slot) = (&world.codes[row as usize], world.slot_of[&row]);
+            let found = world.index.search(&SearchRequest {
+                code: &code.codes,
+                scale: code.scale,
+                partition: PartitionKey(0),
+                limit: K,
+                ef: Some(48),
+                now: UnixMs(1),
+                filter: None,
+            });
+            lost += usize::from(found.candidates.iter().all(|candidate| candidate.slot != slot));
+        }
+        println!("round {round}: {lost} of {} lost", rows.len());
+        assert!(lost * 1_000 <= rows.len(), "round {round}: {lost} of {}", rows.len());
+        let mut random = Random(round);
+        for row in rows {
+            if random.below(4) > 0 {
+                world.remove(row);
+            }
+        }
+        world.settle();
+    }
+}
+
 /// Mass expiry: half of the entries go at once, before any repair and after it.
 #[test]
 fn half_of_the_entries_at_once() {

@@ -51,6 +51,17 @@ pub enum IndexMode {
     Hnsw,
 }
 
+impl IndexMode {
+    /// As in replies.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "AUTO",
+            Self::Flat => "FLAT",
+            Self::Hnsw => "HNSW",
+        }
+    }
+}
+
 /// Settings of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GraphSettings {

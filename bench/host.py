@@ -67,7 +67,7 @@ class Host:
         self.process.wait()
 
     def wire(self) -> Wire:
-        return Wire(self.port)
+        return Wire(self.port, timeout=600)
 
     def __call__(self, *arguments):
         """Runs one command on a connection of its own; an error of the server ends the benchmark."""

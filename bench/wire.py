@@ -1,6 +1,6 @@
 """The client that measures: RESP over a plain socket, as little work a reply as there can be.
 
-Commands are encoded and the lengths of their replies learnt beforehand (`Batch.learn`), so that in
+Commands are encoded and the lengths of their replies learnt beforehand (`learn`), so that in
 a measured loop the client only sends bytes and counts bytes. A client that parses replies would be
 slower than the server and hide what is to be seen.
 """
@@ -10,87 +10,12 @@ from __future__ import annotations
 import math
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-Argument = bytes | str | int | float
+from harness.wire import Failure, Wire, encode
 
-
-@dataclass(frozen=True)
-class Failure:
-    """An error reply."""
-
-    text: str
-
-
-def encode(arguments: Sequence[Argument]) -> bytes:
-    """One command as the protocol has it."""
-    parts = [b"*%d\r\n" % len(arguments)]
-    for argument in arguments:
-        raw = argument if isinstance(argument, bytes) else str(argument).encode()
-        parts += (b"$%d\r\n" % len(raw), raw, b"\r\n")
-    return b"".join(parts)
-
-
-class Wire:
-    """One connection, RESP2."""
-
-    def __init__(self, port: int):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=600)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.file = self.socket.makefile("rb", buffering=1 << 16)
-        self.bytes_read = 0
-
-    def __enter__(self) -> Wire:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self.file.close()
-        self.socket.close()
-
-    def __call__(self, *arguments: Argument):
-        self.socket.sendall(encode(arguments))
-        return self.read()
-
-    def pipeline(self, commands: Iterable[bytes], depth: int = 200) -> list:
-        """Sends encoded commands, `depth` at a time, and answers the replies."""
-        replies: list = []
-        waiting: list[bytes] = []
-        for command in commands:
-            waiting.append(command)
-            if len(waiting) == depth:
-                replies += self.flush(waiting)
-                waiting.clear()
-        return replies + self.flush(waiting)
-
-    def flush(self, commands: Sequence[bytes]) -> list:
-        self.socket.sendall(b"".join(commands))
-        return [self.read() for _ in commands]
-
-    def read(self):
-        line = self.file.readline()
-        if not line.endswith(b"\r\n"):
-            raise ConnectionError("the server closed the connection")
-        self.bytes_read += len(line)
-        kind, rest = line[:1], line[1:-2]
-        match kind:
-            case b"+":
-                return rest.decode()
-            case b"-":
-                return Failure(rest.decode())
-            case b":":
-                return int(rest)
-            case b"$":
-                if rest == b"-1":
-                    return None
-                self.bytes_read += int(rest) + 2
-                return self.file.read(int(rest) + 2)[:-2]
-            case b"*":
-                return None if rest == b"-1" else [self.read() for _ in range(int(rest))]
-        raise ConnectionError(f"not a RESP2 reply: {line!r}")
+__all__ = ["Batch", "Failure", "Load", "Wire", "encode", "learn", "percentile"]
 
 
 @dataclass(frozen=True)
@@ -122,7 +47,7 @@ class Load:
     """Connections kept busy with batches: each always has one under way."""
 
     def __init__(self, port: int, connections: int):
-        self.wires = [Wire(port) for _ in range(connections)]
+        self.wires = [Wire(port, timeout=600) for _ in range(connections)]
         self.buffer = memoryview(bytearray(1 << 20))
 
     def close(self) -> None:

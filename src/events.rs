@@ -25,11 +25,20 @@ fn on_keyspace(ctx: Ctx<'_>, event: &[u8], key: &[u8]) {
     match event {
         b"restore" | b"rename_to" | b"move_to" => on_arrival(ctx, key),
         // A deadline moved; where there is no cache there is no entry to tell.
-        b"expire" | b"persist" if registry::count() > 0 => {
-            attach_arrival(ctx, key, false);
-        }
+        b"expire" | b"persist" if registry::count() > 0 => on_deadline(ctx, key),
+        b"evicted" if registry::evicted(ctx.db(), key) => background::put_back_soon(ctx),
         _ => {}
     }
+}
+
+fn on_deadline(ctx: Ctx<'_>, name: &[u8]) {
+    if let Some(key) = Key::open(ctx, &RString::new(name), Access::Probe)
+        && let Some(value) = key.value::<CacheValue>()
+    {
+        registry::note_expiry(value, key.expire_at_ms());
+        return;
+    }
+    attach_arrival(ctx, name, false);
 }
 
 fn on_arrival(ctx: Ctx<'_>, name: &[u8]) {

@@ -35,5 +35,6 @@ pub fn write(info: &mut InfoWriter) {
     info.number(c"tokens_saved", tokens);
     info.number(c"micro_usd_saved", u64::try_from(nano_usd / 1_000).unwrap_or(u64::MAX));
     info.number(c"entries_reaped", background::reaped());
+    info.number(c"caches_put_back", background::put_back());
     info.number(c"orphan_groups", background::orphan_groups());
 }

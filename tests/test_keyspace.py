@@ -1,5 +1,7 @@
 """Keyspace commands of Redis on cache keys and entry keys: what they do, and that nothing lies after."""
 
+import time
+
 import pytest
 import redis
 from harness.cache import Cache
@@ -280,3 +282,40 @@ def test_object_and_memory_commands_know_the_keys(filled):
     assert filled.client.memory_usage(key) > 64
     assert filled.client.touch("faq", key) == 2
     assert filled.client.randomkey() is not None
+
+
+GOING = {
+    "DEL": [("DEL", "faq")],
+    "UNLINK": [("UNLINK", "faq")],
+    "RENAME": [("RENAME", "faq", "other")],
+    "RENAME of another over it": [("SET", "other", "x"), ("RENAME", "other", "faq")],
+    "MOVE": [("MOVE", "faq", 1)],
+    "SWAPDB": [("SWAPDB", 0, 1)],
+    "FLUSHDB": [("FLUSHDB",)],
+    "FLUSHALL ASYNC": [("FLUSHALL", "ASYNC")],
+    "SET": [("SET", "faq", "x")],
+    "a deadline": [("PEXPIRE", "faq", 30)],
+    "a deadline that is past": [("PEXPIREAT", "faq", 1)],
+    "COPY of another over it": [("SET", "other", "x"), ("COPY", "other", "faq", "REPLACE")],
+}
+
+
+@pytest.mark.parametrize("way", GOING)
+def test_a_cache_known_by_name_is_not_answered_from_when_its_key_is_gone(emptied, way):
+    """Lookups do not open the key of a cache they have seen: whatever takes it away must tell them."""
+    client = emptied.client()
+    faq = Cache(client)
+    faq.set("a", "A")
+    for _ in range(3):
+        assert faq.get("a") == b"A"
+    for command in GOING[way]:
+        client.execute_command(*command)
+    time.sleep(0.05 if way == "a deadline" else 0)
+    with emptied.wire() as wire:
+        reply = wire("LLMCACHE.GET", "faq", "PROMPT", "a")
+    assert reply is None or reply.word == "WRONGTYPE"
+    # And back again.
+    client.delete("faq")
+    faq.create()
+    faq.set("a", "B")
+    assert faq.get("a") == b"B"

@@ -40,15 +40,11 @@ pub struct EntryId(pub [u8; 16]);
 
 impl EntryId {
     /// First 128 bits of SHA-256 over the length-prefixed scope, context and prompt; a prefix is the
-    /// byte length as an unsigned 64-bit little-endian number. `docs/formats.md` has test vectors.
+    /// byte length as an unsigned 32-bit little-endian number, so that a prompt of a hundred bytes
+    /// takes two blocks of the hash. `docs/formats.md` has test vectors.
     pub fn of(scope: &[u8], context: &[u8], prompt: &[u8]) -> Self {
-        let mut hash = Sha256::new();
-        for part in [scope, context, prompt] {
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
         let mut id = [0u8; 16];
-        id.copy_from_slice(&hash.finalize()[..16]);
+        id.copy_from_slice(&digest_of(&[scope, context, prompt])[..16]);
         Self(id)
     }
 
@@ -91,6 +87,16 @@ fn hex_digit(digit: u8) -> Option<u8> {
     }
 }
 
+/// SHA-256 over parts, each behind its length. Parts are bounded by `limits`, far below 4 GiB.
+fn digest_of(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u32).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
 /// Identity of the pair (scope, context) inside a container: 64 bits of SHA-256, length-prefixed as
 /// in [`EntryId::of`]. Entries are compared with the full scope and context when opened, so two
 /// pairs that met in one key would share a scan, never an answer.
@@ -103,13 +109,8 @@ impl PartitionKey {
         if scope.is_empty() && context.is_empty() {
             return Self(0);
         }
-        let mut hash = Sha256::new();
-        for part in [scope, context] {
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
         let mut key = [0u8; 8];
-        key.copy_from_slice(&hash.finalize()[..8]);
+        key.copy_from_slice(&digest_of(&[scope, context])[..8]);
         Self(u64::from_le_bytes(key))
     }
 }

@@ -303,10 +303,10 @@ impl Pair {
         assert_eq!(got, expected_rows, "{partition:?}, limit {limit}, {now:?}");
         assert_eq!(found.scanned, rows.len());
         assert!((undecided(&expected)..=all_undecided).contains(&found.undecided));
-        assert!(found.invisible <= invisible && found.filtered <= refused);
+        assert!(found.invisible.count <= invisible && found.filtered.count <= refused);
         if limit > rows.len() {
             // Every row is near enough for such a limit.
-            assert_eq!((found.invisible, found.filtered), (invisible, refused));
+            assert_eq!((found.invisible.count, found.filtered.count), (invisible, refused));
             assert_eq!(found.undecided, all_undecided);
         }
     }

@@ -107,11 +107,11 @@ impl World {
         }
         let id = EntryId::of(new.scope, new.context, new.prompt);
         let cache = &mut *self.cache.borrow_mut();
-        let former = cache.entry_key(&id);
+        let former = cache.entry_key(&id).to_vec();
         let key = if new.name.is_empty() {
-            cache.named_key(&id.hex())
+            cache.named_key(&id.hex()).to_vec()
         } else {
-            cache.named_key(new.name)
+            cache.named_key(new.name).to_vec()
         };
         for key in [&former, &key] {
             if let Some(value) = self.keys.borrow_mut().remove(key) {
@@ -160,7 +160,7 @@ impl World {
     }
 
     fn key(&self, prompt: &[u8]) -> Vec<u8> {
-        self.cache.borrow().entry_key(&EntryId::of(b"", b"", prompt))
+        self.cache.borrow().entry_key(&EntryId::of(b"", b"", prompt)).to_vec()
     }
 
     /// Changes the bytes of the entry in a key, as another server's RESTORE may.
@@ -212,7 +212,7 @@ impl World {
         let Some(prompt) = question.prompt else { return false };
         let key =
             self.cache.borrow().entry_key(&EntryId::of(question.scope, question.context, prompt));
-        !self.keys.borrow().contains_key(&key)
+        !self.keys.borrow().contains_key(&*key)
     }
 }
 
@@ -671,6 +671,31 @@ fn misses_say_why() {
     }
 }
 
+#[test]
+fn the_reason_is_that_of_the_nearest_although_a_farther_entry_was_compared() {
+    let east = query(&EAST);
+    let world = World::new();
+    world.store(&New { prompt: b"far", vector: &at(0.5), meta: r#"{"n":2}"#, ..PLAIN });
+    let near = New { prompt: b"near", vector: &at(0.95), meta: r#"{"n":1}"#, ..PLAIN };
+    world.store(&New { created: UnixMs(1), expire_at: UnixMs(NOW.0 + 10), ..near });
+    let plain = question(Some(&east));
+    let filter = filter(".n == 2");
+    let refusing = [
+        (MissReason::Filter, LookupRequest { filter: Some(&filter), ..plain }),
+        (MissReason::MaxAge, LookupRequest { max_age_ms: Some(100), ..plain }),
+        (MissReason::Expired, LookupRequest { now: UnixMs(NOW.0 + 10), ..plain }),
+    ];
+    for (reason, ask) in refusing {
+        let report = world.ask(&ask);
+        assert_eq!(report.reason, Some(reason));
+        assert!((report.nearest_similarity.expect("the far one") - 0.5).abs() < 0.01);
+        // Would the threshold have refused it anyway, that is the reason.
+        let strict = world.ask(&LookupRequest { threshold: Some(0.97), ..ask });
+        assert_eq!(strict.reason, Some(MissReason::BelowThreshold), "{reason:?}");
+    }
+    assert_eq!(world.ask(&plain).reason, None);
+}
+
 fn unit(random: &mut Random, dim: usize) -> Vec<f32> {
     // The sum of twelve uniform numbers is as good as normal here.
     let normal = |random: &mut Random| {
@@ -711,7 +736,7 @@ fn lookups_agree_with_brute_force() {
         if random.below(6) == 0 {
             // Half of them without a word to the index.
             let id = EntryId::of(scope, b"", prompt);
-            let key = world.cache.borrow().entry_key(&id);
+            let key = world.cache.borrow().entry_key(&id).to_vec();
             if let Some(value) = world.keys.borrow_mut().remove(&key)
                 && random.below(2) == 0
             {

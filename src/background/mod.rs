@@ -11,10 +11,12 @@ mod shield;
 mod sweep;
 
 use crate::config;
-use crate::ffi::{Ctx, start_timer};
-use crate::keyspace::attach_arrival;
+use crate::ffi::{Ctx, run_once, start_timer};
+use crate::keyspace::{attach_arrival, put_back_evicted};
 use crate::keytype::registry;
-use std::sync::atomic::{AtomicU64, Ordering};
+use llmcache_core::evict::minute;
+use llmcache_core::ids::UnixMs;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Length of one slice.
@@ -23,11 +25,36 @@ const SLICE: Duration = Duration::from_micros(700);
 /// main thread.
 const BUSY_PAUSE_MS: u64 = 3;
 
+/// The minute that hits are counted in, as of the last tick: asking the clock would cost an exact hit
+/// a good part of its time, and a tick late is near enough for a half-life of an hour.
+static NOW_MIN: AtomicU16 = AtomicU16::new(0);
+
 static REAPED: AtomicU64 = AtomicU64::new(0);
+static PUT_BACK: AtomicU64 = AtomicU64::new(0);
+
+/// The minute that hits are counted in.
+pub fn now_min() -> u16 {
+    NOW_MIN.load(Ordering::Relaxed)
+}
 
 /// Starts the timer; called once, on load.
 pub fn start(ctx: Ctx<'_>) {
+    NOW_MIN.store(minute(UnixMs(ctx.now_ms())), Ordering::Relaxed);
     start_timer(ctx, config::sweep_interval_ms(), tick);
+}
+
+/// Has caches that the server evicted put back before the next command but a few.
+pub fn put_back_soon(ctx: Ctx<'_>) {
+    run_once(ctx, put_back_now);
+}
+
+fn put_back_now(ctx: Ctx<'_>) {
+    PUT_BACK.fetch_add(put_back_evicted(ctx, may_write(ctx)), Ordering::Relaxed);
+}
+
+/// Caches that the server evicted and that were put back.
+pub fn put_back() -> u64 {
+    PUT_BACK.load(Ordering::Relaxed)
 }
 
 /// Entries removed because their cache was gone.
@@ -51,12 +78,14 @@ fn may_write(ctx: Ctx<'_>) -> bool {
 }
 
 fn tick(ctx: Ctx<'_>) -> u64 {
+    NOW_MIN.store(minute(UnixMs(ctx.now_ms())), Ordering::Relaxed);
     if ctx.state().is_loading() {
         return config::sweep_interval_ms();
     }
     ownership::ask_again();
     let end = Instant::now() + SLICE;
     let in_time = || Instant::now() < end;
+    put_back_now(ctx);
     shield::run(ctx);
     let backlog =
         attach_arrivals(ctx, in_time) | reaper::run(ctx, in_time) | sweep::run(ctx, in_time);

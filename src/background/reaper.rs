@@ -5,15 +5,18 @@ use super::{count_reaped, may_write};
 use crate::ffi::Ctx;
 use crate::keyspace::remove_entry_of;
 use crate::keytype::registry::{self, Remains};
+use llmcache_core::cache::EntryKey;
 use llmcache_core::ids::{Seq, SlotId};
+
+/// How long a replica keeps the index of a deleted cache.
+const KEPT_BY_REPLICA_MS: u64 = 10_000;
 
 /// Works on the oldest deleted cache; answers whether more is to do at once.
 pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     let Some(mut remains) = registry::take_remains() else { return false };
     if ctx.state().is_replica() {
-        // The primary sends every removal. Should this server be promoted first, the sweep finds
-        // what is left.
-        return true;
+        wait_for_primary(ctx, remains);
+        return false;
     }
     let key = remains.cache.with(|cache| cache.prefix().to_vec());
     match ownership::of_key(ctx, &key) {
@@ -24,7 +27,7 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
         }
         Ownership::Settled => {}
     }
-    if !may_write(ctx) || !ctx.select_db(remains.db) {
+    if !may_write(ctx) || !ctx.select_db(remains.place.0) {
         registry::put_back_remains(remains, true);
         return false;
     }
@@ -39,7 +42,19 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     true
 }
 
-fn next_entry(remains: &mut Remains) -> Option<(SlotId, Seq, Vec<u8>)> {
+/// The primary sends every removal, or makes the cache again where its server evicted it: the index
+/// is kept for a while in case. Should this server be promoted, the sweep finds what is left.
+fn wait_for_primary(ctx: Ctx<'_>, mut remains: Remains) {
+    let now_ms = ctx.now_ms();
+    if remains.since_ms == 0 {
+        remains.since_ms = now_ms;
+    }
+    if now_ms < remains.since_ms + KEPT_BY_REPLICA_MS {
+        registry::put_back_remains(remains, true);
+    }
+}
+
+fn next_entry(remains: &mut Remains) -> Option<(SlotId, Seq, EntryKey)> {
     let next = remains.next_slot;
     let found = remains.cache.with(|cache| {
         let (slot, found) = cache.index.next_occupied(next)?;

@@ -5,6 +5,7 @@
 use super::may_write;
 use crate::ffi::{Access, Ctx, Key, MainCell, RString};
 use crate::keyspace::enforce_limits;
+use crate::keytype::CacheValue;
 use crate::keytype::registry::{self, Place, SharedCache};
 use llmcache_core::ids::SlotId;
 use std::sync::LazyLock;
@@ -41,6 +42,9 @@ pub fn run(ctx: Ctx<'_>) {
         if let Some(mut key) = Key::open(ctx, &RString::new(&name), Access::Probe) {
             key.hint_lfu(u8::MAX);
             key.hint_used_now();
+            if let Some(value) = key.value::<CacheValue>() {
+                registry::note_expiry(value, key.expire_at_ms());
+            }
         }
         if writes && cache.with(|cache| cache.is_over_limit()) {
             enforce_limits(ctx, &cache, SlotId::NONE);

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 /// What the module wants to hear.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerEvents {
-    /// A keyspace event of the generic class (`restore`, `rename_to`, `expire`, …) or of the loaded
+    /// A keyspace event of the generic class (`restore`, `rename_to`, `expire`, …) or of the evicted
     /// class, with the key.
     pub keyspace: fn(Ctx<'_>, event: &[u8], key: &[u8]),
     /// The data set is about to be loaded, by whatever way.
@@ -35,7 +35,7 @@ pub fn subscribe(ctx: Ctx<'_>, events: ServerEvents) -> bool {
     let event = |id| raw::RedisModuleEvent { id, dataver: 1 };
     // SAFETY: the callbacks keep the server's contracts; the context is OnLoad's.
     unsafe {
-        let classes = raw::REDISMODULE_NOTIFY_GENERIC;
+        let classes = raw::REDISMODULE_NOTIFY_GENERIC | raw::REDISMODULE_NOTIFY_EVICTED;
         let loading = event(raw::REDISMODULE_EVENT_LOADING);
         let flush = event(raw::REDISMODULE_EVENT_FLUSHDB);
         let swap = event(raw::REDISMODULE_EVENT_SWAPDB);

@@ -5,10 +5,24 @@
 //! the main thread, or its image in a forked child, and by one borrow at a time.
 
 use std::cell::RefCell;
-use std::sync::OnceLock;
-use std::thread::ThreadId;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-static MAIN: OnceLock<ThreadId> = OnceLock::new();
+/// What tells threads apart: the address of each one's own byte. Asking the standard library for the
+/// thread's id would count references at every call.
+static MAIN: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static OWN: u8 = const { 0 };
+}
+
+/// Whether this is the main thread: the first one to ask, because it loads the module.
+fn is_main() -> bool {
+    let here = OWN.with(|own| std::ptr::from_ref(own).addr());
+    match MAIN.load(Ordering::Relaxed) {
+        0 => MAIN.compare_exchange(0, here, Ordering::Relaxed, Ordering::Relaxed).is_ok(),
+        main => main == here,
+    }
+}
 
 /// A value that only the main thread reads and changes.
 #[derive(Debug)]
@@ -32,8 +46,7 @@ impl<T> MainCell<T> {
     /// # Panics
     /// On another thread, and when nested: work on a cell must not open keys or call commands.
     pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
-        let here = std::thread::current().id();
-        assert_eq!(*MAIN.get_or_init(|| here), here, "main-thread data on another thread");
+        assert!(is_main(), "main-thread data on another thread");
         work(&mut self.value.borrow_mut())
     }
 }

@@ -39,7 +39,7 @@ pub use load::load;
 pub use main_cell::MainCell;
 pub use reply::Reply;
 pub use string::{ArgString, RString, ServerString};
-pub use timer::start_timer;
+pub use timer::{run_once, start_timer};
 pub use value::{ModuleValue, TypeHandle, register_type};
 
 /// The raw bindings, for the entry point's signature alone.

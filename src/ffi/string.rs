@@ -9,6 +9,12 @@ use std::ptr::NonNull;
 pub trait ServerString {
     /// The server's handle, valid while `self` is.
     fn as_ptr(&self) -> *mut raw::RedisModuleString;
+
+    /// Its bytes.
+    fn as_bytes(&self) -> &[u8] {
+        // SAFETY: the handle is valid while `self` is, and nothing writes to a string that is shared.
+        unsafe { bytes_of(self.as_ptr()) }
+    }
 }
 
 /// An argument of the running command.

@@ -27,3 +27,17 @@ unsafe extern "C" fn on_timer(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) 
     let delay_ms = guarded("a timer", || tick(ctx)).unwrap_or(AFTER_FAILURE_MS);
     start_timer(ctx, delay_ms, tick);
 }
+
+/// Runs `task` once, as soon as the command or event that runs now has ended.
+pub fn run_once(ctx: Ctx<'_>, task: fn(Ctx<'_>)) {
+    let data = task as *mut c_void;
+    // SAFETY: `data` is a function pointer, which `on_once` turns back.
+    unsafe { api!(RedisModule_CreateTimer(ctx.as_ptr(), 0, Some(on_once), data)) };
+}
+
+unsafe extern "C" fn on_once(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
+    // SAFETY: the context is the server's for this call; `data` was made from a function above.
+    let (ctx, task) =
+        unsafe { (Ctx::from_raw(ctx), std::mem::transmute::<*mut c_void, fn(Ctx<'_>)>(data)) };
+    guarded("a task", || task(ctx));
+}

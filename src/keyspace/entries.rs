@@ -5,7 +5,7 @@ use super::caches::open_for_write;
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString};
 use crate::keytype::registry::SharedCache;
 use crate::keytype::{ENTRY_COMMAND, EntryValue};
-use llmcache_core::cache::{Cache, Entry, Keyspace};
+use llmcache_core::cache::{Cache, Entry, EntryKey, Keyspace};
 use llmcache_core::evict::initial_lfu;
 use llmcache_core::ids::{ContainerUid, SlotId, UnixMs};
 use std::ops::Deref;
@@ -67,7 +67,7 @@ impl<'a> Keyspace for CommandKeyspace<'a, '_> {
 #[derive(Debug)]
 pub struct NewEntry {
     /// Its key.
-    pub key: Vec<u8>,
+    pub key: EntryKey,
     /// The entry.
     pub entry: Entry,
     /// Its deadline.

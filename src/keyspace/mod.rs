@@ -8,7 +8,7 @@ mod caches;
 mod entries;
 
 pub use attach::{Attached, attach_arrival, attach_open};
-pub use caches::{create_cache, open_cache};
+pub use caches::{create_cache, open_cache, put_back_evicted};
 pub use entries::{
     CommandKeyspace, NewEntry, OpenedEntry, enforce_limits, open_entry, put_entry, remove_entry,
     remove_entry_of, set_entry_expiry, touch,

@@ -88,7 +88,7 @@ impl ModuleValue for EntryValue {
 
     fn unlinked(&self, db: c_int, _key: &[u8]) {
         let view = self.0.view();
-        if let Some(cell) = registry::find(view.uid(), db) {
+        if let Some(cell) = registry::find_even_gone(view.uid(), db) {
             cell.with(|cache| cache.index.remove(view.slot(), view.seq()));
         }
     }

@@ -10,10 +10,10 @@ def raw(text: bytes | str) -> bytes:
 
 
 def entry_id(prompt: bytes | str, scope: bytes | str = b"", context: bytes | str = b"") -> str:
-    """First 128 bits of SHA-256 over scope, context and prompt, each behind its length (u64, LE)."""
+    """First 128 bits of SHA-256 over scope, context and prompt, each behind its length (u32, LE)."""
     digest = hashlib.sha256()
     for part in map(raw, (scope, context, prompt)):
-        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(len(part).to_bytes(4, "little"))
         digest.update(part)
     return digest.digest()[:16].hex()
 

@@ -132,9 +132,10 @@ class Server:
         gone_by_itself = self.process.poll()
         if gone_by_itself is None:
             # The command is quicker than the signal, which a server sees to ten times a second; the
-            # signal is for a server that does not let this connection in.
+            # signal is for a server that does not let this connection in. Forced: one that writes its
+            # first AOF would refuse.
             with contextlib.suppress(OSError), Wire(self.port, timeout=20) as wire:
-                wire.socket.sendall(encode(["SHUTDOWN", "NOSAVE", "NOW"]))
+                wire.socket.sendall(encode(["SHUTDOWN", "NOSAVE", "NOW", "FORCE"]))
                 wire.file.read(1)
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -142,7 +143,9 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-                raise AssertionError("the server did not stop when asked; it was killed") from None
+                raise AssertionError(
+                    f"the server did not stop when asked and was killed; its log ends:\n{self.log()[-3_000:]}"
+                ) from None
         self.process = None
         if gone_by_itself is not None:
             raise AssertionError(

@@ -1,7 +1,7 @@
-"""A RESP connection that shows replies as the server wrote them.
+"""A RESP connection that shows replies as the server wrote them, and counts their bytes.
 
 For tests of the protocol itself: error words, types of RESP3, bytes that no client library would
-send, pipelines by the ten thousand. Tests of behaviour use redis-py.
+send, pipelines by the ten thousand; and for benchmarks. Tests of behaviour use redis-py.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Wire:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.file = self.socket.makefile("rb", buffering=1 << 16)
+        self.bytes_read = 0
         if resp == 3:
             hello = self("HELLO", 3)
             assert isinstance(hello, Pairs), hello
@@ -67,27 +68,27 @@ class Wire:
         self.socket.sendall(encode(arguments))
         return self.read()
 
-    def pipeline(self, commands: Iterable[Sequence[Argument]], batch: int = 500) -> list:
-        """Sends many commands in batches and answers their replies."""
-        replies = []
+    def pipeline(self, commands: Iterable[Sequence[Argument] | bytes], batch: int = 500) -> list:
+        """Sends many commands in batches, encoded or not, and answers their replies."""
+        replies: list = []
         waiting: list[bytes] = []
         for command in commands:
-            waiting.append(encode(command))
+            waiting.append(command if isinstance(command, bytes) else encode(command))
             if len(waiting) == batch:
-                replies += self._flush(waiting)
-        replies += self._flush(waiting)
-        return replies
+                replies += self.flush(waiting)
+                waiting.clear()
+        return replies + self.flush(waiting)
 
-    def _flush(self, waiting: list[bytes]) -> list:
-        count = len(waiting)
-        self.socket.sendall(b"".join(waiting))
-        waiting.clear()
-        return [self.read() for _ in range(count)]
+    def flush(self, commands: Sequence[bytes]) -> list:
+        """Sends encoded commands at once and answers their replies."""
+        self.socket.sendall(b"".join(commands))
+        return [self.read() for _ in commands]
 
     def read(self):
         line = self.file.readline()
         if not line.endswith(b"\r\n"):
             raise ConnectionError(f"the server closed the connection; last bytes {line!r}")
+        self.bytes_read += len(line)
         kind, rest = line[:1], line[1:-2]
         match kind:
             case b"+":
@@ -114,6 +115,7 @@ class Wire:
         if length < 0:
             return None
         raw = self.file.read(length + 2)[:-2]
+        self.bytes_read += length + 2
         if kind == b"!":
             return Failure(raw.decode(errors="replace"))
         return raw[4:] if kind == b"=" else raw

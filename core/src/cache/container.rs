@@ -12,6 +12,7 @@ use crate::evict::{VICTIM_SAMPLES, keep_value, minute};
 use crate::ids::{ContainerUid, EntryId, Seq, SlotId, UnixMs};
 use crate::index::{Index, Slot};
 use crate::limits;
+use smallvec::SmallVec;
 
 /// Section tag of a container's head.
 pub const TAG_HEAD: u16 = 0x0101;
@@ -19,6 +20,9 @@ const VERSION: u16 = 1;
 
 /// Slots passed in search of an entry that is due before a living one is removed.
 const DUE_WALK_SLOTS: u64 = 256;
+
+/// Name of an entry key; without an allocation where the cache's name has up to 44 bytes.
+pub type EntryKey = SmallVec<[u8; 96]>;
 
 /// A cache.
 #[derive(Debug)]
@@ -61,13 +65,19 @@ impl Cache {
         self.index.clear();
     }
 
+    /// Takes over identity and settings of `head`, which has no entries, and keeps the index.
+    pub fn take_head(&mut self, head: Self) {
+        self.next_seq = self.next_seq.max(head.next_seq);
+        (self.uid, self.prefix, self.settings) = (head.uid, head.prefix, head.settings);
+    }
+
     /// What every entry key of this cache begins with.
     pub fn prefix(&self) -> &[u8] {
         &self.prefix
     }
 
     /// The key of the entry with this digest: named by the caller's id where one was given.
-    pub fn entry_key(&self, id: &EntryId) -> Vec<u8> {
+    pub fn entry_key(&self, id: &EntryId) -> EntryKey {
         match self.index.name_of(id) {
             Some(name) => self.named_key(name),
             None => self.named_key(&id.hex()),
@@ -75,8 +85,11 @@ impl Cache {
     }
 
     /// The key of the entry with this id as a caller writes it.
-    pub fn named_key(&self, id: &[u8]) -> Vec<u8> {
-        [&self.prefix, id].concat()
+    pub fn named_key(&self, id: &[u8]) -> EntryKey {
+        let mut key = EntryKey::with_capacity(self.prefix.len() + id.len());
+        key.extend_from_slice(&self.prefix);
+        key.extend_from_slice(id);
+        key
     }
 
     /// The next place in the store order; taken when an entry of that place is indexed.

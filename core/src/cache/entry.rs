@@ -351,7 +351,15 @@ impl<'a> EntryView<'a> {
 
     /// Whether it answers exactly this question.
     pub fn answers(&self, scope: &[u8], context: &[u8], prompt: &[u8]) -> bool {
-        self.scope() == scope && self.context() == context && self.prompt() == prompt
+        let [vector, lengths @ ..] = self.lengths();
+        if lengths[..3] != [scope.len(), context.len(), prompt.len()] {
+            return false;
+        }
+        // The three stand side by side.
+        let rest = &self.bytes[HEADER + vector..];
+        let (own_scope, rest) = rest.split_at(scope.len());
+        let (own_context, rest) = rest.split_at(context.len());
+        own_scope == scope && own_context == context && rest[..prompt.len()] == *prompt
     }
 
     /// Length of the whole entry.

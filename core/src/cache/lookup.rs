@@ -8,7 +8,7 @@
 use super::{Cache, Entry, EntryView};
 use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::index::filter::Filter;
-use crate::index::{Candidate, SearchRequest, SearchResult};
+use crate::index::{Candidate, Refusals, SearchRequest, SearchResult};
 use crate::limits::RESCORE_EXTRA_MAX;
 use crate::vector::Query;
 use crate::vector::quantise::error_bound;
@@ -182,9 +182,44 @@ struct Scored<O> {
 /// What became of the entries that were near enough to be looked at.
 #[derive(Default)]
 struct Refused {
-    filter: usize,
-    invisible: usize,
-    too_old: usize,
+    filter: Refusals,
+    invisible: Refusals,
+    too_old: Refusals,
+}
+
+impl Refused {
+    /// Takes in what the exact tier refused. A search meets that entry again: it is counted once.
+    fn merge_exact(&mut self, exact: &Self) {
+        for (mine, other) in [(&mut self.filter, exact.filter), (&mut self.too_old, exact.too_old)]
+        {
+            let count = mine.count.max(other.count);
+            mine.join(other);
+            mine.count = count;
+        }
+    }
+
+    /// The reason of the nearest entry refused, and its similarity.
+    fn nearest(&self) -> Option<(MissReason, f64)> {
+        let reasons = [
+            (MissReason::Filter, self.filter),
+            (MissReason::MaxAge, self.too_old),
+            (MissReason::Expired, self.invisible),
+        ];
+        reasons
+            .into_iter()
+            .filter_map(|(reason, refusals)| Some((reason, refusals.nearest?)))
+            .reduce(|best, next| if next.1 > best.1 { next } else { best })
+    }
+}
+
+/// Why nothing was found: the nearest entry that would have been a hit was refused; or none was near
+/// enough; or none was left to be compared.
+fn miss_reason(refused: &Refused, threshold: f64, nearest: Option<f64>) -> MissReason {
+    match refused.nearest() {
+        Some((reason, similarity)) if similarity >= threshold || nearest.is_none() => reason,
+        _ if nearest.is_some() => MissReason::BelowThreshold,
+        _ => MissReason::Empty,
+    }
 }
 
 /// Answers a question.
@@ -204,22 +239,10 @@ pub fn look_up<K: Keyspace>(keyspace: &K, request: &LookupRequest<'_>) -> Lookup
     {
         search(keyspace, request, query, exact_id, &mut report, &mut refused);
     }
-    // A search meets what the exact tier refused again: it is one entry.
-    refused.filter = refused.filter.max(refused_exact.filter);
-    refused.too_old = refused.too_old.max(refused_exact.too_old);
-    report.filtered += refused.filter;
+    refused.merge_exact(&refused_exact);
+    report.filtered += refused.filter.count;
     if report.hits.is_empty() {
-        report.reason = Some(if report.nearest_similarity.is_some() {
-            MissReason::BelowThreshold
-        } else if refused.filter > 0 {
-            MissReason::Filter
-        } else if refused.too_old > 0 {
-            MissReason::MaxAge
-        } else if refused.invisible > 0 {
-            MissReason::Expired
-        } else {
-            MissReason::Empty
-        });
+        report.reason = Some(miss_reason(&refused, threshold, report.nearest_similarity));
     }
     report
 }
@@ -237,20 +260,27 @@ fn open_exact<K: Keyspace>(
     *opened += 1;
     let view = entry.view();
     let proven = view.uid() == uid && view.answers(request.scope, request.context, prompt);
-    (proven && accepts(request, &view, refused)).then_some(entry)
+    (proven && accepts(request, &view, 1.0, refused)).then_some(entry)
 }
 
 /// Applies what can only be judged on the opened entry.
-fn accepts(request: &LookupRequest<'_>, view: &EntryView<'_>, refused: &mut Refused) -> bool {
+fn accepts(
+    request: &LookupRequest<'_>,
+    view: &EntryView<'_>,
+    similarity: f64,
+    refused: &mut Refused,
+) -> bool {
     if request.max_age_ms.is_some_and(|max| request.now.0.saturating_sub(view.created().0) > max) {
-        refused.too_old += 1;
+        refused.too_old.add(similarity);
         return false;
     }
     let filter_ok = request.filter.is_none_or(|filter| match view.meta_object() {
         Some(meta) => filter.matches(&meta),
         None => filter.matches(&serde_json::Value::Null),
     });
-    refused.filter += usize::from(!filter_ok);
+    if !filter_ok {
+        refused.filter.add(similarity);
+    }
     filter_ok
 }
 
@@ -294,8 +324,8 @@ fn search<K: Keyspace>(
         let exhausted = found.candidates.len() < limit;
         if decided || exhausted {
             report.judged_by_entry = found.undecided;
-            refused.filter += found.filtered;
-            refused.invisible += found.invisible;
+            refused.filter.join(found.filtered);
+            refused.invisible.join(found.invisible);
             break;
         }
         limit *= 4;
@@ -361,7 +391,7 @@ fn open_scored<K: Keyspace>(
     })?;
     let Some(entry) = keyspace.open(&key) else {
         keyspace.with_cache(|cache| cache.index.hide(slot, seq));
-        refused.invisible += 1;
+        refused.invisible.add(f64::from(candidate.approx));
         return None;
     };
     let view = entry.view();
@@ -373,10 +403,10 @@ fn open_scored<K: Keyspace>(
     if view.scope() != request.scope || view.context() != request.context {
         return None;
     }
-    if !accepts(request, &view, refused) {
+    let similarity = view.vector()?.similarity(query);
+    if !accepts(request, &view, similarity, refused) {
         return None;
     }
-    let similarity = view.vector()?.similarity(query);
     let id = id_text(&view);
     Some(Scored { similarity, id, entry })
 }

@@ -11,7 +11,7 @@ mod money;
 mod settings;
 mod stats;
 
-pub use container::{Cache, TAG_HEAD};
+pub use container::{Cache, EntryKey, TAG_HEAD};
 pub use entry::{Entry, EntryFields, EntryView};
 pub use lookup::{Hit, Keyspace, LookupReport, LookupRequest, MissReason, Nearest, Tier, look_up};
 pub use money::{format_usd, parse_usd};

@@ -18,7 +18,7 @@ pub use hnsw::{
     M_DEFAULT, Progress, TAIL_MAX_ROWS, TOMBSTONES_MAX, Work,
 };
 pub use persist::{SlotBlock, TAG_GRAPH_BLOCK, TAG_GRAPH_ENTRIES, TAG_SLOT_BLOCK};
-pub use search::{SearchMode, SearchRequest, SearchResult};
+pub use search::{Refusals, SearchMode, SearchRequest, SearchResult};
 pub use slots::{BLOCK_SLOTS, Slot};
 pub use top::Candidate;
 

@@ -15,6 +15,7 @@ use super::partitions::List;
 use super::slots::Slots;
 use super::top::{Candidate, Top, row_of, score_of};
 use crate::ids::{PartitionKey, SlotId, UnixMs};
+use crate::vector::quantise::error_bound;
 
 /// How many rows ahead of the current one are fetched: about the memory latency over the time of
 /// one distance.
@@ -85,27 +86,82 @@ pub struct SearchResult {
     /// Distances computed.
     pub scanned: usize,
     /// Rows that a filter refused although they were near enough.
-    pub filtered: usize,
+    pub filtered: Refusals,
     /// Rows named although only the opened entry can tell whether the filter accepts them.
     pub undecided: usize,
     /// Rows skipped because they were due or hidden although they were near enough.
-    pub invisible: usize,
+    pub invisible: Refusals,
+}
+
+/// Rows that were near enough and refused for one reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Refusals {
+    /// How many.
+    pub count: usize,
+    /// The similarity of the nearest: exact where its entry was opened, else the most that its code
+    /// allows.
+    pub nearest: Option<f64>,
+}
+
+impl Refusals {
+    /// Counts one.
+    pub fn add(&mut self, similarity: f64) {
+        self.count += 1;
+        self.nearest = Some(self.nearest.map_or(similarity, |nearest| nearest.max(similarity)));
+    }
+
+    /// Counts those of another step of the same lookup.
+    pub fn join(&mut self, other: Self) {
+        self.count += other.count;
+        self.nearest = self.nearest.into_iter().chain(other.nearest).reduce(f64::max);
+    }
 }
 
 /// Judges rows by the request, and counts what it refuses.
 struct Visible<'a> {
     slots: &'a Slots,
+    codes: Codes<'a>,
+    scale: f32,
     now: UnixMs,
     filter: Option<&'a Filter>,
-    filtered: usize,
+    filtered: Refusals,
     undecided: usize,
-    invisible: usize,
+    invisible: Refusals,
+}
+
+/// What a row is to a request.
+enum Standing {
+    /// No entry: nobody asks why it was not found.
+    Gone,
+    Invisible,
+    Filtered,
+    Undecided,
+    Accepted,
 }
 
 impl<'a> Visible<'a> {
-    fn new(slots: &'a Slots, request: &SearchRequest<'a>) -> Self {
-        let (now, filter) = (request.now, request.filter);
-        Self { slots, now, filter, filtered: 0, undecided: 0, invisible: 0 }
+    fn new(slots: &'a Slots, codes: Codes<'a>, request: &SearchRequest<'a>) -> Self {
+        let (now, filter, scale) = (request.now, request.filter, request.scale);
+        let (filtered, undecided, invisible) = Default::default();
+        Self { slots, codes, scale, now, filter, filtered, undecided, invisible }
+    }
+
+    #[inline(always)]
+    fn standing(&self, row: u32) -> Standing {
+        let Some(slot) = self.slots.get(SlotId(row)) else { return Standing::Gone };
+        if !slot.is_visible(self.now) {
+            return Standing::Invisible;
+        }
+        match self.filter.map(|filter| filter.matches_record(slot.record.as_ref())) {
+            Some(Verdict::No) => Standing::Filtered,
+            Some(Verdict::NeedsEntry) => Standing::Undecided,
+            Some(Verdict::Yes) | None => Standing::Accepted,
+        }
+    }
+
+    /// The most that the exact similarity of a row may be.
+    fn most_similar(&self, row: u32, score: f32) -> f64 {
+        f64::from(score + error_bound(self.scale, self.codes.target(row).scale))
     }
 }
 
@@ -116,20 +172,18 @@ impl Judge for Visible<'_> {
     }
 
     #[inline(always)]
-    fn accepts(&mut self, row: u32) -> bool {
-        // A tombstone is no entry: nobody asks why it was not found.
-        let Some(slot) = self.slots.get(SlotId(row)) else { return false };
-        if !slot.is_visible(self.now) {
-            self.invisible += 1;
-            return false;
+    fn accepts(&mut self, row: u32, score: f32) -> bool {
+        match self.standing(row) {
+            Standing::Gone => return false,
+            Standing::Invisible => self.invisible.add(self.most_similar(row, score)),
+            Standing::Filtered => self.filtered.add(self.most_similar(row, score)),
+            Standing::Undecided => {
+                self.undecided += 1;
+                return true;
+            }
+            Standing::Accepted => return true,
         }
-        let verdict = self.filter.map(|filter| filter.matches_record(slot.record.as_ref()));
-        if verdict == Some(Verdict::No) {
-            self.filtered += 1;
-            return false;
-        }
-        self.undecided += usize::from(verdict == Some(Verdict::NeedsEntry));
-        true
+        false
     }
 }
 
@@ -155,7 +209,7 @@ impl Index {
         let codes = Codes::new(arena);
         let target = Target { code: request.code, scale: request.scale };
         let rows = self.partitions.rows(&self.slots, request.partition);
-        let mut judge = Visible::new(&self.slots, request);
+        let mut judge = Visible::new(&self.slots, codes, request);
         let mut top = Top::new(request.limit);
         if let Some((list, walk, entry)) = self.planned_walk(request, codes, target) {
             scratch.distances = 0;
@@ -167,7 +221,8 @@ impl Index {
                 result.scanned = scan(&codes, &target, list.tail(), &mut judge, &mut top);
             } else {
                 result.mode = SearchMode::GraphThenFlat;
-                judge = Visible::new(&self.slots, request);
+                // What was near enough and refused, the walk has met and counted.
+                judge.undecided = 0;
                 result.scanned = scan_judged(&codes, &target, rows, &mut judge, &mut top);
             }
             result.scanned += scratch.distances;
@@ -223,7 +278,7 @@ fn scan(
             codes.prefetch(ahead);
         }
         let score = codes.similarity(target, row);
-        if top.admits(score) && judge.accepts(row) {
+        if top.admits(score) && judge.accepts(row, score) {
             top.push(score, row);
         }
     }
@@ -235,7 +290,7 @@ fn scan_judged(
     codes: &Codes<'_>,
     target: &Target<'_>,
     rows: &[u32],
-    judge: &mut impl Judge,
+    judge: &mut Visible<'_>,
     top: &mut Top,
 ) -> usize {
     let mut compared = 0;
@@ -243,7 +298,9 @@ fn scan_judged(
         if let Some(&ahead) = rows.get(place + PREFETCH_ROWS) {
             judge.prefetch(ahead);
         }
-        if judge.accepts(row) {
+        let standing = judge.standing(row);
+        if matches!(standing, Standing::Accepted | Standing::Undecided) {
+            judge.undecided += usize::from(matches!(standing, Standing::Undecided));
             compared += 1;
             top.push(codes.similarity(target, row), row);
         }

@@ -5,8 +5,8 @@ use crate::command::parse::{ArgReader, OptionWord, set_once};
 use crate::config;
 use crate::ffi::{CommandArgs, Ctx, Reply};
 use crate::keyspace::{create_cache, open_cache};
-use crate::keytype::CREATE_COMMAND;
 use crate::keytype::registry::SharedCache;
+use crate::keytype::{CREATE_COMMAND, CacheValue};
 use llmcache_core::cache::{Cache, IndexKind, Settings};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::ContainerUid;
@@ -43,11 +43,11 @@ fn make(ctx: Ctx<'_>, name: &[u8], settings: Settings) -> Result<SharedCache> {
     let head = cache.save_head();
     if ctx.evicts_at_random() {
         ctx.log_warning(
-            "maxmemory-policy is random: it may evict a cache's index at any time; \
-             allkeys-lfu or volatile-lfu keep it",
+            "maxmemory-policy is random: it evicts answers without regard to their use, and cache keys, \
+             which are then put back; allkeys-lfu or volatile-lfu do neither",
         );
     }
-    let shared = create_cache(ctx, name, cache);
+    let shared = create_cache(ctx, name, CacheValue::new(cache));
     ctx.replicate(CREATE_COMMAND, &[name, &head]);
     Ok(shared)
 }

@@ -5,7 +5,7 @@ use crate::command::parse::{ArgReader, Expiry, expiry, is_expiry_word};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{OpenedEntry, open_cache, open_entry, remove_entry, set_entry_expiry};
 use crate::keytype::registry::SharedCache;
-use llmcache_core::cache::format_usd;
+use llmcache_core::cache::{EntryKey, format_usd};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
@@ -15,7 +15,7 @@ fn open_by_id<'a>(
     ctx: Ctx<'a>,
     cache: &SharedCache,
     id: &[u8],
-) -> Option<(Vec<u8>, OpenedEntry<'a>)> {
+) -> Option<(EntryKey, OpenedEntry<'a>)> {
     let (key, uid) = cache.with(|cache| (cache.named_key(id), cache.uid()));
     let entry = open_entry(ctx, &key, Access::Probe)?;
     (entry.view().uid() == uid).then_some((key, entry))

@@ -1,12 +1,12 @@
 //! `LLMCACHE.GET`: the answer to exactly this prompt, as one bulk string.
 
+use crate::background;
 use crate::command::parse::{ArgReader, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{open_cache, open_entry};
 use llmcache_core::cache::{MissReason, Tier};
 use llmcache_core::error::{Error, Result};
-use llmcache_core::evict::minute;
-use llmcache_core::ids::{EntryId, UnixMs};
+use llmcache_core::ids::EntryId;
 use llmcache_core::limits;
 
 /// Runs the command: two key look-ups and one hash.
@@ -40,7 +40,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         Some(entry) => {
             let view = entry.view();
             reply.bytes(view.response());
-            let now_min = minute(UnixMs(ctx.now_ms()));
+            let now_min = background::now_min();
             cache.with(|cache| {
                 cache.index.note_hit(view.slot(), view.seq(), now_min);
                 cache.stats.note_hit(scope, Tier::Exact, &view, None);

@@ -88,9 +88,10 @@ fn note(
         for hit in &report.hits {
             let view = hit.entry.view();
             cache.index.note_hit(view.slot(), view.seq(), now_min);
-            let count = cache.index.slot_of(view.slot(), view.seq()).map_or(0, |slot| slot.hits);
-            counts.push(count);
-            keys.push(cache.entry_key(&view.id()));
+            let slot = cache.index.slot_of(view.slot(), view.seq());
+            counts.push(slot.map_or(0, |slot| slot.hits));
+            let id = slot.map_or_else(|| view.id(), |slot| slot.id);
+            keys.push(cache.entry_key(&id));
         }
     });
     // Candidates were opened without counting as used; what is served counts.

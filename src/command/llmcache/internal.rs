@@ -4,8 +4,7 @@
 use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, RString, Reply};
 use crate::keyspace::{NewEntry, create_cache, put_entry};
-use crate::keytype::CREATE_COMMAND;
-use crate::keytype::registry;
+use crate::keytype::{CREATE_COMMAND, CacheValue, registry};
 use llmcache_core::cache::{Cache, Entry};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
@@ -19,7 +18,15 @@ pub fn run_create(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     reader.finish()?;
     let cache =
         Cache::load_head(head).map_err(|error| Error::err(format!("bad cache head: {error}")))?;
-    create_cache(ctx, name, cache);
+    // The primary's server evicted the key and the primary put it back: the index is still at hand.
+    let value = match registry::remains_of(cache.uid()) {
+        Some(shared) => {
+            shared.with(|known| known.take_head(cache));
+            CacheValue(shared)
+        }
+        None => CacheValue::new(cache),
+    };
+    create_cache(ctx, name, value);
     ctx.replicate(CREATE_COMMAND, &[name, head]);
     Reply::new(ctx).ok();
     Ok(())
@@ -48,13 +55,13 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         cache.with(|cache| {
             let view = entry.view();
             let id = view.name().map_or_else(|| view.id().hex().to_vec(), <[u8]>::to_vec);
-            key == cache.named_key(&id)
+            *key == *cache.named_key(&id)
         })
     });
     if !belongs {
         return Err(Error::err("bad entry: it belongs under another key"));
     }
-    put_entry(ctx, cache.as_ref(), NewEntry { key: key.to_vec(), entry, expire_at });
+    put_entry(ctx, cache.as_ref(), NewEntry { key: key.into(), entry, expire_at });
     match registry::place_of(uid).filter(|(db, _)| *db == ctx.db()) {
         Some((_, name)) => ctx.signal_modified(&RString::new(&name)),
         None => registry::wait_for(uid, (ctx.db(), key.to_vec())),

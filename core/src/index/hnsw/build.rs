@@ -63,7 +63,7 @@ struct Except(u32);
 impl Judge for Except {
     fn prefetch(&self, _: u32) {}
 
-    fn accepts(&mut self, row: u32) -> bool {
+    fn accepts(&mut self, row: u32, _: f32) -> bool {
         row != self.0
     }
 }
@@ -76,7 +76,7 @@ impl Judge for Living<'_> {
         self.0.prefetch(row);
     }
 
-    fn accepts(&mut self, row: u32) -> bool {
+    fn accepts(&mut self, row: u32, _: f32) -> bool {
         row != self.1 && !self.0.is_tombstone(row)
     }
 }

@@ -7,7 +7,7 @@
 //! After Malkov & Yashunin, "Efficient and robust approximate nearest neighbor search using
 //! Hierarchical Navigable Small World graphs" (2016), Algorithm 2.
 
-use super::super::top::{pack, row_of};
+use super::super::top::{pack, row_of, score_of};
 use super::graph::Links;
 use crate::allocation::allocated_bytes;
 use crate::distance::kernels;
@@ -120,7 +120,7 @@ pub(in crate::index) trait Judge {
     /// Asks for the memory that `accepts` will read.
     fn prefetch(&self, row: u32);
     /// Whether a row that is near enough may be found.
-    fn accepts(&mut self, row: u32) -> bool;
+    fn accepts(&mut self, row: u32, score: f32) -> bool;
 }
 
 /// Accepts all.
@@ -131,7 +131,7 @@ impl Judge for Everyone {
     fn prefetch(&self, _: u32) {}
 
     #[inline(always)]
-    fn accepts(&mut self, _: u32) -> bool {
+    fn accepts(&mut self, _: u32, _: f32) -> bool {
         true
     }
 }
@@ -188,7 +188,7 @@ impl Scratch {
         for &point in &self.points {
             self.visited.insert(row_of(point));
             self.open.push(point);
-            if judge.accepts(row_of(point)) {
+            if judge.accepts(row_of(point), score_of(point)) {
                 self.found.push(Reverse(point));
             }
         }
@@ -255,7 +255,7 @@ impl Scratch {
                 continue;
             }
             self.open.push(packed);
-            if !judge.accepts(row_of(packed)) {
+            if !judge.accepts(row_of(packed), score_of(packed)) {
                 continue;
             }
             if self.found.len() < walk.ef {

@@ -51,7 +51,33 @@ fn main() {
     for ef in [10, 16, 24, 32, 40, 48, 64, 96, 128, 192, 256] {
         report(&format!("ef {ef}"), &mut graph, &queries, &truth, Some(ef));
     }
+    save_and_load(&graph);
     churn(&mut graph, &codes, &queries, &truth);
+}
+
+/// Times a restart: rows alone, and rows with their graph.
+fn save_and_load(index: &Index) {
+    let blocks: Vec<_> = index.used_blocks().map(|block| index.save_block(block)).collect();
+    let start = Instant::now();
+    let graphs: Vec<_> =
+        index.graph_sections().into_iter().map(|section| index.save_graph(section)).collect();
+    let saved = start.elapsed();
+    let mut loaded = Index::new();
+    loaded.set_graph_settings(index.graph_settings());
+    let start = Instant::now();
+    for block in &blocks {
+        loaded.load_block(block).expect("what was saved");
+    }
+    let rows = start.elapsed();
+    for section in &graphs {
+        loaded.load_graph(section).expect("what was saved");
+    }
+    assert!(loaded.finish_load(), "what was saved");
+    println!(
+        "graph saved in {saved:?} as {} bytes; rows loaded in {rows:?}, their graph in {:?}",
+        graphs.iter().map(Vec::len).sum::<usize>(),
+        start.elapsed() - rows
+    );
 }
 
 /// Inserts as a server does that has time between: the tail is linked before it is full.
@@ -66,6 +92,7 @@ fn build(index: &mut Index, codes: &[Code]) {
             units.push(start.elapsed().as_secs_f64() * 1e6);
         }
     }
+    while index.work(Work(1_000)).more {}
     let seconds = start.elapsed().as_secs_f64();
     units.sort_by(f64::total_cmp);
     println!(

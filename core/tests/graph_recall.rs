@@ -186,6 +186,59 @@ fn replacing_nearly_all_entries_costs_no_recall() {
     assert!(-kept > held * 9 / 10, "{kept} of {held} bytes came back");
 }
 
+/// How many entries a search with their own vector does not find.
+fn lost(world: &mut World) -> usize {
+    let mut lost = 0;
+    for (&row, &slot) in &world.slot_of {
+        let code = &world.codes[row as usize];
+        let found = world.index.search(&SearchRequest {
+            code: &code.codes,
+            scale: code.scale,
+            partition: PartitionKey(0),
+            limit: K,
+            ef: Some(48),
+            now: UnixMs(1),
+            filter: None,
+        });
+        lost += usize::from(found.candidates.iter().all(|candidate| candidate.slot != slot));
+    }
+    println!("{lost} of {} lost", world.slot_of.len());
+    lost
+}
+
+/// Nothing is stored and lost, also when most of what an entry was linked with is gone.
+#[test]
+fn every_entry_is_found_by_its_own_vector() {
+    let mut world = all(GRAPH);
+    assert!(lost(&mut world) <= 4);
+    let mut random = Random(8);
+    for row in world.rows() {
+        if random.below(4) > 0 {
+            world.remove(row);
+        }
+    }
+    world.settle();
+    assert!(lost(&mut world) <= 1);
+}
+
+/// Nearly all entries go at once, and so many come that they are linked among the tombstones.
+#[test]
+fn entries_stored_among_tombstones_are_found() {
+    let mut world = all(GRAPH);
+    (0..3_950).for_each(|row| world.remove(row));
+    assert_eq!(world.index.graph_info().tombstones, 3_950);
+    (0..3_000).for_each(|row| world.insert(row, UnixMs::NEVER));
+    world.index.check_invariants();
+    assert!(world.index.graph_info().linked > 1_000 && world.index.graph_info().tombstones > 500);
+    assert!(lost(&mut world) <= 3);
+    world.settle();
+    assert!(lost(&mut world) <= 3);
+    let rows = world.rows();
+    let (recall, distances) = world.measure(&rows, K, 48, 1, None);
+    println!("recall {recall:.4}, {distances} distances");
+    assert!(recall >= 0.98, "{recall}");
+}
+
 /// Mass expiry: half of the entries go at once, before any repair and after it.
 #[test]
 fn half_of_the_entries_at_once() {

@@ -14,12 +14,16 @@ use super::super::top::{pack, row_of, score_of};
 use super::Head;
 use super::graph::Links;
 use super::upper::NONE;
-use super::walk::{Codes, Everyone, Judge, Scratch, Walk};
+use super::walk::{Codes, Judge, Scratch, Walk};
 use crate::allocation::allocated_bytes;
 
 /// A row that would keep fewer links than this on a level is not dropped by a full neighbour: rows
 /// with few links are the ones that get lost.
 pub(super) const DEGREE_MIN: usize = 4;
+
+/// Distances after which the search for neighbours gives up, for each of them: several times what it
+/// takes where most entries live. Among tombstones it would go on for as long as there are any.
+const FOUND_MAX_DISTANCES: usize = 64;
 
 /// What changing a graph needs.
 #[derive(Debug)]
@@ -53,14 +57,27 @@ impl Lists {
     }
 }
 
-/// Finds rows that a new link may go to: those whose entry lives.
-struct Living<'a>(&'a Slots);
+/// Finds all but one row: the one that is being linked.
+struct Except(u32);
 
-impl Judge for Living<'_> {
+impl Judge for Except {
     fn prefetch(&self, _: u32) {}
 
     fn accepts(&mut self, row: u32, _: f32) -> bool {
-        !self.0.is_tombstone(row)
+        row != self.0
+    }
+}
+
+/// Finds rows that a new link may go to: those whose entry lives, but not the one being linked.
+struct Living<'a>(&'a Slots, u32);
+
+impl Judge for Living<'_> {
+    fn prefetch(&self, row: u32) {
+        self.0.prefetch(row);
+    }
+
+    fn accepts(&mut self, row: u32, _: f32) -> bool {
+        row != self.1 && !self.0.is_tombstone(row)
     }
 }
 
@@ -75,28 +92,33 @@ impl Builder<'_> {
         if entry == NONE {
             return;
         }
-        let target = self.codes.target(row);
-        let rows = self.slots.end() as usize;
-        for at in (0..=top).rev() {
-            let ef = if at > level { 1 } else { self.efc };
-            let (codes, most) = (self.codes, usize::MAX);
-            let walk = Walk { links: self.links, codes, target, level: at, ef, rows, most };
-            if at == top {
-                self.scratch.start_at(&walk, entry);
+        self.approach(row, (entry, top), level, 0);
+    }
+
+    /// Walks from a node, given with its level, towards a row, and links the row on the levels from
+    /// `high` down to `low`.
+    pub(super) fn approach(&mut self, row: u32, start: (u32, usize), high: usize, low: usize) {
+        let (target, rows) = (self.codes.target(row), self.slots.end() as usize);
+        for level in (low..=start.1).rev() {
+            let ef = if level > high { 1 } else { self.efc };
+            let (codes, most) = (self.codes, FOUND_MAX_DISTANCES * ef);
+            let walk = Walk { links: self.links, codes, target, level, ef, rows, most };
+            if level == start.1 {
+                self.scratch.start_at(&walk, start.0);
             }
-            if at <= level && head.tombstones > 0 {
-                self.scratch.walk(&walk, &mut Living(self.slots));
-                if self.scratch.points.is_empty() {
-                    // Nothing but tombstones within reach; go on from where we were.
-                    self.scratch.start_at(&walk, entry);
-                    continue;
-                }
-            } else {
-                self.scratch.walk(&walk, &mut Everyone);
+            if level > high {
+                self.scratch.walk(&walk, &mut Except(row));
+                continue;
             }
-            if at <= level {
-                self.connect_found(row, at);
+            let origin = self.scratch.points.clone();
+            self.scratch.walk(&walk, &mut Living(self.slots, row));
+            if self.scratch.points.is_empty() {
+                // Nothing but tombstones around: better linked with them than with nobody. Who repairs
+                // them links this row with what is behind them.
+                self.scratch.points = origin;
+                self.scratch.walk(&walk, &mut Except(row));
             }
+            self.connect_found(row, level);
         }
     }
 
@@ -106,10 +128,7 @@ impl Builder<'_> {
         candidates.clear();
         candidates.extend_from_slice(&self.scratch.points);
         let linked = self.links.of(row, level);
-        candidates.retain(|&point| {
-            let other = row_of(point);
-            other != row && !self.slots.is_tombstone(other) && !linked.contains(&other)
-        });
+        candidates.retain(|&point| !linked.contains(&row_of(point)));
         self.choose(&candidates, self.links.m());
         let mut chosen = std::mem::take(&mut self.lists.chosen);
         for &point in &chosen {

@@ -88,7 +88,11 @@ impl Links {
 
     /// Links two rows, which both have room and are not linked yet.
     pub(super) fn join(&mut self, a: u32, b: u32, level: usize) {
-        debug_assert!(a != b && !self.of(a, level).contains(&b));
+        let room = self.has_room(a, level) && self.has_room(b, level);
+        debug_assert!(room && a != b && !self.of(a, level).contains(&b));
+        if !room {
+            return;
+        }
         self.push(a, b, level);
         self.push(b, a, level);
     }

@@ -25,10 +25,10 @@ use crate::limits;
 use build::Lists;
 use graph::{LEVEL_MAX, Links};
 
-/// A partition of more rows than this gets a graph. A walk begins to gain at 1,500 rows
-/// (`search::SEQUENTIAL_PER_RANDOM` has the numbers); a third more keeps partitions of about that size
-/// from paying for links that save nothing.
-pub const FLAT_MAX_ROWS: usize = 2_000;
+/// A partition of more rows than this gets a graph. By time alone a walk of `EF_DEFAULT` gains from 1,850
+/// rows on (`search::SEQUENTIAL_PER_RANDOM` has the numbers); this is where `search` estimates that it
+/// does, so that no partition pays for links that are not walked.
+pub const FLAT_MAX_ROWS: usize = 2_400;
 
 /// Rows of a partition with a graph that may wait unlinked; an insert beyond links two itself.
 pub const TAIL_MAX_ROWS: usize = 1_024;
@@ -92,8 +92,9 @@ pub struct GraphSettings {
 pub const M_DEFAULT: u32 = 16;
 /// EFC of a new index.
 pub const EFC_DEFAULT: u32 = 100;
-/// EF of a new index.
-pub const EF_DEFAULT: u32 = 48;
+/// EF of a new index: recall@10 is 0.984 over 10,000 real vectors, 0.977 over 50,000 and 0.967 over
+/// 73,700, where 40 reaches 0.973, 0.959 and 0.949.
+pub const EF_DEFAULT: u32 = 64;
 
 impl Default for GraphSettings {
     fn default() -> Self {

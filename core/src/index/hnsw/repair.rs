@@ -7,7 +7,6 @@ use super::super::top::{pack, row_of};
 use super::Head;
 use super::build::{Builder, is_diverse};
 use super::upper::NONE;
-use super::walk::{Everyone, Walk};
 
 /// A row with fewer links than this part of its room takes the nearest of the pool where none points
 /// in a direction of its own. After 90 % of 2,000 real vectors were replaced, recall at EF 16 lay
@@ -18,13 +17,13 @@ const REFILL_BELOW: (usize, usize) = (3, 4);
 const POOL_MAX: usize = 96;
 
 impl Builder<'_> {
-    /// Takes a tombstone out of a graph. `fallback` is a living node of it.
-    pub(super) fn repair(&mut self, head: &mut Head, row: u32, fallback: u32) {
+    /// Takes a tombstone out of a graph. `others` are living nodes of it, two where there are two.
+    pub(super) fn repair(&mut self, head: &mut Head, row: u32, others: [u32; 2]) {
         if head.entry == row {
-            self.move_entry(head, row, fallback);
+            self.move_entry(head, row, others[0]);
         }
         for level in (0..=self.links.level(row)).rev() {
-            self.close_gap(head, row, level);
+            self.close_gap(head, row, level, others);
         }
         self.links.vacate(row, &mut head.rings);
     }
@@ -44,7 +43,7 @@ impl Builder<'_> {
         }
     }
 
-    fn close_gap(&mut self, head: &Head, row: u32, level: usize) {
+    fn close_gap(&mut self, head: &Head, row: u32, level: usize, others: [u32; 2]) {
         let mut former = std::mem::take(&mut self.lists.rows);
         self.links.part_all(row, level, &mut former);
         let pool = self.pool(&former, level);
@@ -55,7 +54,7 @@ impl Builder<'_> {
         }
         for &other in &former {
             if !self.slots.is_tombstone(other) && self.links.of(other, level).is_empty() {
-                self.relink(head, other, level);
+                self.relink(head, other, row, level, others);
             }
         }
         self.lists.rows = former;
@@ -115,21 +114,17 @@ impl Builder<'_> {
         self.lists.candidates = candidates;
     }
 
-    /// Links a node that lost its last link as if it were new.
-    fn relink(&mut self, head: &Head, row: u32, level: usize) {
-        if head.entry == row || head.entry == NONE {
-            return;
+    /// Links a node that lost its last link on a level, to `gone`, as if it were new there.
+    fn relink(&mut self, head: &Head, row: u32, gone: u32, level: usize, others: [u32; 2]) {
+        let mut start = head.entry;
+        if start == row {
+            // The entry point itself: whoever it is still linked with elsewhere leads back.
+            let mut linked = (0..=self.links.level(row)).flat_map(|at| self.links.of(row, at));
+            let linked = linked.find(|&&other| other != gone).copied();
+            let other = others.into_iter().find(|&other| other != row);
+            let Some(other) = linked.or(other) else { return };
+            start = other;
         }
-        let (target, rows) = (self.codes.target(row), self.slots.end() as usize);
-        for at in (level..=head.top).rev() {
-            let ef = if at > level { 1 } else { self.efc };
-            let (codes, most) = (self.codes, usize::MAX);
-            let walk = Walk { links: self.links, codes, target, level: at, ef, rows, most };
-            if at == head.top {
-                self.scratch.start_at(&walk, head.entry);
-            }
-            self.scratch.walk(&walk, &mut Everyone);
-        }
-        self.connect_found(row, level);
+        self.approach(row, (start, self.links.level(start)), level, level);
     }
 }

@@ -20,6 +20,9 @@ use std::collections::BinaryHeap;
 /// three, takes a tenth longer: beyond what the core can wait for, a prefetch waits itself.
 const PREFETCH_ROWS: usize = 6;
 
+/// Room of the heap of rows to walk on from that is kept after a search of great effort.
+const HEAP_KEPT: usize = 16 << 10;
+
 /// Stamps that are kept when an index shrinks.
 const STAMPS_KEPT: usize = 4_096;
 
@@ -116,7 +119,7 @@ pub(in crate::index) struct Scratch {
 pub(in crate::index) trait Judge {
     /// Asks for the memory that `accepts` will read.
     fn prefetch(&self, row: u32);
-    /// Whether a row that is near enough, with this score, may be found.
+    /// Whether a row that is near enough may be found.
     fn accepts(&mut self, row: u32, score: f32) -> bool;
 }
 
@@ -194,6 +197,10 @@ impl Scratch {
         self.points.extend(self.found.drain().map(|Reverse(point)| point));
         self.points.sort_unstable_by(|a, b| b.cmp(a));
         self.points.truncate(walk.ef);
+        if self.open.capacity() > HEAP_KEPT {
+            self.open.clear();
+            self.open.shrink_to(HEAP_KEPT);
+        }
         ended
     }
 

@@ -223,9 +223,11 @@ impl Index {
         head.first_tombstone = self.slots.after_tombstone(row);
         head.tombstones -= 1;
         self.graphs.tombstones -= 1;
-        let fallback = self.partitions.list(list).linked()[0];
+        // A graph whose last living node went is abandoned, so there is a first.
+        let living = self.partitions.list(list).linked();
+        let others = [living[0], living[living.len() - 1]];
         if let Some((mut builder, heads)) = self.builder() {
-            builder.repair(&mut heads[number as usize], row, fallback);
+            builder.repair(&mut heads[number as usize], row, others);
         }
         self.release(SlotId(row));
     }

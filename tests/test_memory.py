@@ -42,6 +42,7 @@ def overhead_of_the_table(stats) -> int:
 
 def test_info_of_the_cache_tells_the_same_as_memory_usage(cache):
     cache.fill(3_000, dim=64, size=300)
+    wait_until(lambda: cache.info()["tail"] == 0, "the graph is built", 30)
     info = cache.info()
     with_keys = sum(cache.client.memory_usage(key, samples=0) for key in cache.client.keys("{faq}*"))
     assert info["entry_bytes"] == pytest.approx(with_keys, rel=0.10)

@@ -1,5 +1,7 @@
 """Memory: what the keys say they use is what the server uses, and what is let go comes back."""
 
+import time
+
 import pytest
 from harness.cache import Cache
 from harness.server import settle_memory
@@ -136,3 +138,15 @@ def test_scopes_that_come_and_go_leave_nothing(server, cache):
         cache.delete(*ids)
         levels.append(settle_memory(server))
     assert max(levels[1:]) - levels[0] < 100_000, levels
+
+
+def test_a_flush_gives_the_index_back_at_once(server, cache):
+    """No walk in the background holds on to a cache that is gone."""
+    empty = server.used_memory()
+    cache.create(dim=32, index="FLAT")
+    cache.fill(60_000, size=16)
+    index = cache.info()["index_bytes"]
+    assert index > 2_000_000
+    time.sleep(0.35)  # the background is in the middle of its walk
+    cache.client.execute_command("FLUSHALL", "SYNC")
+    wait_until(lambda: server.used_memory() - empty < index / 2, "the index is freed", 0.5, step=0.05)

@@ -6,8 +6,9 @@ use super::ownership::{self, Ownership};
 use crate::ffi::{Access, Ctx, MainCell};
 use crate::keyspace::open_entry;
 use crate::keytype::registry::{self, Place, SharedCache};
+use llmcache_core::cache::Cache;
 use llmcache_core::ids::{Seq, SlotId, UnixMs};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Weak};
 
 /// Slots passed in one slice; most are passed without opening a key.
 const SLOTS_PER_SLICE: usize = 2_048;
@@ -16,7 +17,8 @@ const OVERDUE_MS: u64 = 2_000;
 
 #[derive(Default)]
 struct Walk {
-    caches: Vec<(SharedCache, Place)>,
+    /// Held weakly: a cache that is flushed meanwhile gives its memory back at once.
+    caches: Vec<(Weak<MainCell<Cache>>, Place)>,
     next_slot: u32,
 }
 
@@ -29,10 +31,16 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) {
     while passed < SLOTS_PER_SLICE && in_time() {
         let at = WALK.with(|walk| {
             if walk.caches.is_empty() {
-                walk.caches = registry::all();
+                let all = registry::all().into_iter();
+                walk.caches = all.map(|(cache, place)| (Arc::downgrade(&cache), place)).collect();
                 walk.next_slot = 0;
             }
-            walk.caches.last().map(|(cache, place)| (cache.clone(), place.clone(), walk.next_slot))
+            while walk.caches.last().is_some_and(|(cache, _)| cache.strong_count() == 0) {
+                walk.caches.pop();
+                walk.next_slot = 0;
+            }
+            let (cache, place) = walk.caches.last()?;
+            Some((cache.upgrade()?, place.clone(), walk.next_slot))
         });
         let Some((cache, place, from)) = at else { return };
         let left = SLOTS_PER_SLICE - passed;

@@ -46,6 +46,8 @@ pub fn run(ctx: Ctx<'_>) {
                 registry::note_expiry(value, key.expire_at_ms());
             }
         }
+        // What removed entries without saying so, as a lookup that found one gone.
+        cache.with(|cache| registry::note_work(cache));
         if writes && cache.with(|cache| cache.is_over_limit()) {
             enforce_limits(ctx, &cache, SlotId::NONE);
         }

@@ -112,13 +112,15 @@ def show_lookups(client: redis.Redis, by_id: dict[str, Pair]) -> None:
         "yellow",
     )
 
-    command(f'LLMCACHE.GETSEM faq PROMPT "{dose.second}" FP16 <768 bytes>')
-    hit = look_up(client, "faq", dose.second, dose.second_vector)
+    command(f'LLMCACHE.GETSEM faq PROMPT "{dose.second}" FP16 <768 bytes> EXPLAIN')
+    why = look_up(client, "faq", dose.second, dose.second_vector, "EXPLAIN")
+    nearest = why[b"nearest"]
     reply(
-        "WRONG",
-        f'similarity {hit[b"similarity"]:.3f} to "{hit[b"prompt"].decode()}": served, and it must '
-        "not be. Similarity alone cannot tell; section 4 counts how often.",
-        "red",
+        "MISS",
+        f"reason {why[b'reason'].decode()}, by {why[b'guard'].decode()}: "
+        f'{nearest[b"similarity"]:.3f} to "{nearest[b"prompt"].decode()}" is near and another question. '
+        "Section 4 counts what similarity alone would serve.",
+        "yellow",
     )
 
 
@@ -140,20 +142,23 @@ def show_expiry(client: redis.Redis, pair: Pair) -> None:
 def show_table(client: redis.Redis, pairs: list[Pair]) -> bool:
     heading(f"4. {len(pairs)} pairs, each in a scope of its own, threshold {THRESHOLD:.2f}")
     client.config_resetstat()
+    client.execute_command("LLMCACHE.CREATE", "pairs", "GUARD", "OFF")
     storing = Progress("first questions", len(pairs))
     for pair in pairs:
         store(client, "pairs", pair, pair.id, "SCOPE", pair.id)
         storing.step()
-    times_us, served, differing = [], Counter(), 0
+    times_us, served, guarded, differing = [], Counter(), Counter(), 0
     asking = Progress("second questions", len(pairs))
     for pair in pairs:
         start = time.perf_counter()
-        hit = look_up(client, "pairs", pair.second, pair.second_vector, "SCOPE", pair.id, "THRESHOLD", THRESHOLD)
+        asked = ("pairs", pair.second, pair.second_vector, "SCOPE", pair.id, "THRESHOLD", THRESHOLD)
+        hit = look_up(client, *asked)
         times_us.append((time.perf_counter() - start) * 1e6)
         served[pair.category] += hit is not None
+        guarded[pair.category] += look_up(client, *asked, "GUARD", "ON") is not None
         differing += (hit is not None) != (pair.similarity() >= THRESHOLD)
         asking.step()
-    print_table(pairs, served)
+    print_table(pairs, served, guarded)
     print_times(client, times_us)
     agrees = differing <= PAIRS_THAT_MAY_DIFFER
     verdict = "agrees with" if agrees else "DIFFERS from"
@@ -164,17 +169,17 @@ def show_table(client: redis.Redis, pairs: list[Pair]) -> bool:
     return agrees
 
 
-def print_table(pairs: list[Pair], served: Counter) -> None:
+def print_table(pairs: list[Pair], served: Counter, guarded: Counter) -> None:
     totals = Counter(pair.category for pair in pairs)
 
     def line(label: str, categories: tuple[str, ...], *style: str) -> None:
         hits, total = sum(served[c] for c in categories), sum(totals[c] for c in categories)
-        share = hits / total
-        bar = "#" * round(30 * share)
-        print(paint(f"  {label:24} {hits:4} of {total:3}  {share:6.1%}  ", *style) + bar)
+        share, kept = hits / total, sum(guarded[c] for c in categories) / total
+        bar = "#" * round(24 * kept) + "." * (round(24 * share) - round(24 * kept))
+        print(paint(f"  {label:18} {hits:4} of {total:3}  {share:6.1%}   {kept:6.1%}  ", *style) + bar)
 
     print()
-    print(paint(f"  {'':24} {'served':>11}", "dim"))
+    print(paint(f"  {'':18} {'served, GUARD OFF':>20} {'ON':>7}", "dim"))
     line("true repeats", TRUE_REPEATS, "bold", "green")
     for category in TRUE_REPEATS:
         line(f"  {category}", (category,))
@@ -184,8 +189,9 @@ def print_table(pairs: list[Pair], served: Counter) -> None:
     print()
     say(
         "The traps read like the first question and want another answer. Their rate is what plain "
-        "similarity gives with this embedding model, in any cache that checks nothing else. A "
-        "higher THRESHOLD serves fewer traps and fewer true repeats."
+        "similarity gives with this embedding model, in any cache that checks nothing else (GUARD "
+        "OFF); ON, the default, compares numbers, opposites and order first. A higher THRESHOLD serves "
+        "fewer traps and fewer true repeats."
     )
 
 

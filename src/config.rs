@@ -8,6 +8,7 @@ use crate::ffi::config::{
     register_flag, register_number, register_text,
 };
 use llmcache_core::cache::Settings;
+use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::index::{EF_DEFAULT, EFC_DEFAULT, GraphSettings, IndexMode, M_DEFAULT};
 use llmcache_core::limits;
 use llmcache_core::vector::Quant;
@@ -51,6 +52,13 @@ static EFC: NumberConfig =
     number(c"efc", EFC_DEFAULT as i64, limits::EFC_MIN as i64, limits::EF_MAX as i64);
 static EF: NumberConfig = number(c"ef", EF_DEFAULT as i64, 1, limits::EF_MAX as i64);
 
+static GUARD: ChoiceConfig = ChoiceConfig {
+    name: c"guard",
+    words: &[c"off", c"on", c"strict"],
+    default: 1,
+    value: AtomicI32::new(1),
+};
+
 static AUTO_CREATE: FlagConfig =
     FlagConfig { name: c"auto-create", default: true, value: AtomicBool::new(true) };
 
@@ -72,6 +80,7 @@ pub fn register(ctx: Ctx<'_>) -> bool {
         && register_number(ctx, &JITTER_PCT)
         && register_choice(ctx, &QUANT)
         && register_choice(ctx, &INDEX)
+        && register_choice(ctx, &GUARD)
         && register_number(ctx, &M)
         && register_number(ctx, &EFC)
         && register_number(ctx, &EF)
@@ -95,6 +104,7 @@ pub fn default_settings() -> Settings {
             efc: EFC.value.load(Ordering::Relaxed) as u32,
             ef: EF.value.load(Ordering::Relaxed) as u32,
         },
+        guard: GuardLevel::from_byte(GUARD.value.load(Ordering::Relaxed) as u8).unwrap_or_default(),
         ..Settings::default()
     }
 }

@@ -6,7 +6,7 @@ import pytest
 from harness.vectors import near, unit
 
 EXPLAINED = [
-    *("status", "reason", "threshold", "tier", "nearest", "candidates"),
+    *("status", "reason", "threshold", "tier", "nearest", "guard", "candidates"),
     *("scanned", "filtered", "opened", "index", "filter_from_entry", "hits"),
 ]
 

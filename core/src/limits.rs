@@ -35,6 +35,11 @@ pub const TAG_MAX_BYTES: usize = 256;
 pub const COUNT_MAX: u32 = 1_000;
 /// Results opened beyond COUNT when their codes are too close to call.
 pub const RESCORE_EXTRA_MAX: usize = 8;
+/// Entries near enough that guards refuse in one lookup before it is a miss: where thousands of
+/// questions differ by a number alone, looking at all of them would hold up the server.
+pub const GUARD_REFUSALS_MAX: usize = 64;
+/// Longest question that guards judge; longer ones are documents.
+pub const GUARDED_MAX_BYTES: usize = 4 << 10;
 /// Most entries one page of SCAN visits.
 pub const SCAN_COUNT_MAX: u32 = 10_000;
 /// Widest search of a graph (EF, EFC).

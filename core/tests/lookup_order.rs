@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Random, measure};
+use llmcache_core::cache::guard::{GuardLevel, Refusal};
 use llmcache_core::cache::{
     Cache, Entry, EntryFields, Keyspace, LookupReport, LookupRequest, MissReason, Settings, Tier,
     look_up,
@@ -230,6 +231,7 @@ fn question<'a>(query: Option<&'a Query>) -> LookupRequest<'a> {
         threshold: None,
         count: 1,
         ef: None,
+        guard: GuardLevel::Off,
         filter: None,
         max_age_ms: None,
         explain: false,
@@ -695,6 +697,54 @@ fn the_reason_is_that_of_the_nearest_although_a_farther_entry_was_compared() {
         assert_eq!(strict.reason, Some(MissReason::BelowThreshold), "{reason:?}");
     }
     assert_eq!(world.ask(&plain).reason, None);
+}
+
+#[test]
+fn a_guard_refuses_what_is_near_and_says_another_thing() {
+    let east = query(&EAST);
+    let world = World::new();
+    world.store(&New { prompt: b"a dose for a child of 16", vector: &at(0.99), ..PLAIN });
+    world.store(&New { prompt: b"what to give to a child of 6", vector: &at(0.95), ..PLAIN });
+    world.store(&New { prompt: b"dose for a child of 17", vector: &at(0.5), ..PLAIN });
+    let prompt = Some(&b"which dose for a child of six?"[..]);
+    let plain = LookupRequest { prompt, explain: true, ..question(Some(&east)) };
+    let guarded = LookupRequest { guard: GuardLevel::On, ..plain };
+    world.with_cache(|cache| cache.settings.guard = GuardLevel::Off);
+    assert_eq!(prompts(&world.ask(&plain)), ["a dose for a child of 16"]);
+    // The farther one is right; the nearest is explained.
+    let report = world.ask(&guarded);
+    assert_eq!(prompts(&report), ["what to give to a child of 6"]);
+    assert_eq!(report.guard, Some(Refusal::Number));
+    assert_eq!(report.nearest.expect("the refused one").prompt, b"a dose for a child of 16");
+    assert!((report.nearest_similarity.expect("its own") - 0.99).abs() < 0.01);
+    // Alone it is a miss, and the guard is the reason.
+    let strict = LookupRequest { threshold: Some(0.98), ..guarded };
+    let report = world.ask(&strict);
+    assert_eq!((report.hits.len(), report.reason), (0, Some(MissReason::Guard)));
+    // The level of the cache is a floor; a question asked by vector alone is not judged but by STRICT.
+    world.with_cache(|cache| cache.settings.guard = GuardLevel::On);
+    assert_eq!(prompts(&world.ask(&plain)), ["what to give to a child of 6"]);
+    let vector_alone = LookupRequest { prompt: None, ..plain };
+    assert_eq!(prompts(&world.ask(&vector_alone)), ["a dose for a child of 16"]);
+    let report = world.ask(&LookupRequest { guard: GuardLevel::Strict, ..vector_alone });
+    assert_eq!((report.reason, report.guard), (Some(MissReason::Guard), Some(Refusal::Unjudged)));
+    // Not on the exact tier.
+    let exact = LookupRequest { prompt: Some(b"a dose for a child of 16"), ..guarded };
+    assert_eq!(world.ask(&exact).hits[0].tier, Tier::Exact);
+}
+
+#[test]
+fn questions_of_which_only_the_number_changes_are_not_all_looked_at() {
+    let east = query(&EAST);
+    let world = World::new();
+    for number in 0..1_000 {
+        let prompt = format!("where is order {number}?");
+        world.store(&New { prompt: prompt.as_bytes(), vector: &EAST, ..PLAIN });
+    }
+    let ask = LookupRequest { prompt: Some(b"where is order 5000?"), ..question(Some(&east)) };
+    let report = world.ask(&LookupRequest { guard: GuardLevel::On, ..ask });
+    assert_eq!(report.reason, Some(MissReason::Guard));
+    assert!(report.opened <= 80, "{} opened", report.opened);
 }
 
 fn unit(random: &mut Random, dim: usize) -> Vec<f32> {

@@ -101,6 +101,8 @@ const fn read(name: &'static str, entry: crate::ffi::command::Entry) -> CommandS
     CommandSpec { flags: "readonly", ..write(name, entry, KeyUse::Read) }
 }
 
+const GUARD_LEVELS: &[Arg] = &[word("OFF", "off"), word("ON", "on"), word("STRICT", "strict")];
+
 /// Every command of the module.
 pub const COMMANDS: &[CommandSpec] = &[
     CommandSpec {
@@ -129,6 +131,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             opt("M", "links", ArgKind::Integer),
             opt("EFC", "width", ArgKind::Integer),
             opt("EF", "width", ArgKind::Integer),
+            opt("GUARD", "level", ArgKind::OneOf(GUARD_LEVELS)),
         ],
         reply: "`OK`; also when a cache of this name exists with the same settings. With other \
             settings: `ERR`.",
@@ -136,7 +139,9 @@ pub const COMMANDS: &[CommandSpec] = &[
             their vectors for exact scores; the index always holds int8 codes. INDEX AUTO compares \
             all entries of a small scope and gives a large one a graph; M links (twice as many on \
             the lowest level), EFC entries looked at to link one, EF to answer (more find more, \
-            and take longer). MAXENTRIES and \
+            and take longer). GUARD compares the question asked with the one answered before an \
+            answer found by meaning is served: numbers and dates, negations and opposites, order; \
+            STRICT names too. MAXENTRIES and \
             MAXMEMORY (index and entries together) remove the entries least worth keeping: aged \
             hits x cost / bytes.",
         ..write("LLMCACHE.CREATE", command_entry!(create::run), KeyUse::Insert)
@@ -205,6 +210,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             opt("FILTER", "expression", ArgKind::Text),
             opt("MAXAGE", "seconds", ArgKind::Integer),
             opt("EF", "width", ArgKind::Integer),
+            opt("GUARD", "level", ArgKind::OneOf(GUARD_LEVELS)),
             opt(
                 "RETURN",
                 "fields",
@@ -214,14 +220,16 @@ pub const COMMANDS: &[CommandSpec] = &[
         ],
         reply: "A map of `id tier similarity prompt response age ttl stale meta tags hits` (times in \
             milliseconds, ttl -1 for none), or null. With `COUNT` an array of such maps, best first. \
-            With `EXPLAIN` always a map: `status reason threshold tier nearest candidates scanned \
+            With `EXPLAIN` always a map: `status reason threshold tier nearest guard candidates scanned \
             filtered opened index filter_from_entry hits`.",
         notes: "PROMPT or a vector is needed. A cache that does not exist answers like a \
             miss. The exact prompt is tried first, then the nearest entry of the partition (SCOPE, \
             CONTEXT) above the threshold; an absent option is the empty string, never \"all\". \
             Similarity is cosine in [-1, 1], rounded to six decimals; an identical vector scores \
             exactly 1. `FILTER` is described in `docs/filter.md`. Reasons of a miss: `empty`, \
-            `below-threshold`, `filter`, `expired`, `max-age`, `no-cache`. `EF` widens the walk over \
+            `below-threshold`, `filter`, `expired`, `max-age`, `guard`, `no-cache`. `GUARD` judges more strictly than the cache does, never \
+            less; `guard` says which guard refused: `number`, `polarity`, `order`, `name`, \
+            `unjudged`. `EF` widens the walk over \
             a graph. `index` says how was searched: `flat`, `graph`, `graph-then-flat` (too few \
             passed FILTER), `none`.",
         ..read("LLMCACHE.GETSEM", command_entry!(getsem::run))
@@ -307,8 +315,8 @@ pub const COMMANDS: &[CommandSpec] = &[
             ),
         ],
         reply: "`GET`: a map of settings. `SET`: `OK`.",
-        notes: "`threshold`, `ttl` (seconds), `jitter`, `maxentries`, `maxmemory`, `index`, `efc` and \
-            `ef` can be changed; `dim`, `model`, `quant` and `m` are fixed when the cache is made. A \
+        notes: "`threshold`, `ttl` (seconds), `jitter`, `maxentries`, `maxmemory`, `index`, `efc`, `ef` \
+            and `guard` can be changed; `dim`, `model`, `quant` and `m` are fixed when the cache is made. A \
             graph that another `index` asks for is built between commands. On a replica the \
             settings are shown by `LLMCACHE.INFO`.",
         ..write("LLMCACHE.CONFIG", command_entry!(admin::run_config), KeyUse::Update)
@@ -330,7 +338,8 @@ pub const COMMANDS: &[CommandSpec] = &[
         summary: "Shows hits, misses and what they saved, since the process started or RESET.",
         args: &[CACHE, SCOPE, opt_word("RESET", "reset")],
         reply: "A map: `lookups hits hits_exact hits_semantic hit_ratio misses misses_empty \
-            misses_threshold misses_filter misses_expired misses_maxage tokens_saved ms_saved \
+            misses_threshold misses_filter misses_expired misses_maxage misses_guard tokens_saved \
+            ms_saved \
             usd_saved similarity_histogram`, and for all scopes together `stores replaced evicted \
             scopes untracked_lookups`. The histogram is an array of `[lower edge, count]`.",
         notes: "Counts are of this process: neither saved nor replicated. The first 4,096 scopes \

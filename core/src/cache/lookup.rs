@@ -5,11 +5,12 @@
 //! its key was opened and named the same container, slot and store order. No borrow of the cache is
 //! alive while a key is opened, because opening an expired key deletes it. Main thread only.
 
+use super::guard::{GuardLevel, Question, Refusal};
 use super::{Cache, Entry, EntryView};
 use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::index::filter::Filter;
 use crate::index::{Candidate, Refusals, SearchMode, SearchRequest, SearchResult};
-use crate::limits::RESCORE_EXTRA_MAX;
+use crate::limits::{GUARD_REFUSALS_MAX, RESCORE_EXTRA_MAX};
 use crate::vector::Query;
 use crate::vector::quantise::error_bound;
 use hashbrown::HashSet;
@@ -45,6 +46,8 @@ pub struct LookupRequest<'a> {
     pub count: usize,
     /// Width of a walk over a graph; the cache's own when `None`.
     pub ef: Option<usize>,
+    /// How strictly answers by meaning are judged, where that is stricter than the cache's own level.
+    pub guard: GuardLevel,
     /// Condition on META.
     pub filter: Option<&'a Filter>,
     /// Oldest entry wanted.
@@ -88,14 +91,16 @@ pub enum MissReason {
     Expired,
     /// MAXAGE refused what was near enough.
     MaxAge,
+    /// A guard refused what was near enough.
+    Guard,
 }
 
 impl MissReason {
     /// How many reasons there are.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 6;
     /// All, in the order of their counters.
     pub const ALL: [Self; Self::COUNT] =
-        [Self::Empty, Self::BelowThreshold, Self::Filter, Self::Expired, Self::MaxAge];
+        [Self::Empty, Self::BelowThreshold, Self::Filter, Self::Expired, Self::MaxAge, Self::Guard];
 
     /// As in replies.
     pub const fn as_str(self) -> &'static str {
@@ -105,6 +110,7 @@ impl MissReason {
             Self::Filter => "filter",
             Self::Expired => "expired",
             Self::MaxAge => "max-age",
+            Self::Guard => "guard",
         }
     }
 }
@@ -142,6 +148,8 @@ pub struct LookupReport<O> {
     pub nearest_similarity: Option<f64>,
     /// That entry, when an explanation was asked for.
     pub nearest: Option<Nearest>,
+    /// The guard that refused the nearest of those that guards refused.
+    pub guard: Option<Refusal>,
     /// The threshold applied.
     pub threshold: f64,
     /// Entries of the partition.
@@ -166,6 +174,7 @@ impl<O> LookupReport<O> {
             reason: None,
             nearest_similarity: None,
             nearest: None,
+            guard: None,
             threshold,
             candidates: 0,
             mode: None,
@@ -190,6 +199,9 @@ struct Refused {
     filter: Refusals,
     invisible: Refusals,
     too_old: Refusals,
+    guarded: Refusals,
+    /// The nearest that a guard refused, and which guard.
+    nearest_guarded: Option<(Nearest, Refusal)>,
 }
 
 impl Refused {
@@ -203,12 +215,22 @@ impl Refused {
         }
     }
 
+    fn note_guarded(&mut self, view: &EntryView<'_>, similarity: f64, refusal: Refusal) {
+        self.guarded.add(similarity);
+        let farther = |(nearest, _): &(Nearest, Refusal)| nearest.similarity < similarity;
+        if self.nearest_guarded.as_ref().is_none_or(farther) {
+            let (id, prompt) = (id_text(view), view.prompt().to_vec());
+            self.nearest_guarded = Some((Nearest { id, prompt, similarity }, refusal));
+        }
+    }
+
     /// The reason of the nearest entry refused, and its similarity.
     fn nearest(&self) -> Option<(MissReason, f64)> {
         let reasons = [
             (MissReason::Filter, self.filter),
             (MissReason::MaxAge, self.too_old),
             (MissReason::Expired, self.invisible),
+            (MissReason::Guard, self.guarded),
         ];
         reasons
             .into_iter()
@@ -246,10 +268,25 @@ pub fn look_up<K: Keyspace>(keyspace: &K, request: &LookupRequest<'_>) -> Lookup
     }
     refused.merge_exact(&refused_exact);
     report.filtered += refused.filter.count;
+    note_guarded(request, refused.nearest_guarded.take(), &mut report);
     if report.hits.is_empty() {
         report.reason = Some(miss_reason(&refused, threshold, report.nearest_similarity));
     }
     report
+}
+
+/// Makes an entry that a guard refused the nearest, where it is.
+fn note_guarded<O>(
+    request: &LookupRequest<'_>,
+    guarded: Option<(Nearest, Refusal)>,
+    report: &mut LookupReport<O>,
+) {
+    let Some((nearest, refusal)) = guarded else { return };
+    report.guard = Some(refusal);
+    if report.nearest_similarity.is_none_or(|other| nearest.similarity > other) {
+        report.nearest_similarity = Some(nearest.similarity);
+        report.nearest = request.explain.then_some(nearest);
+    }
 }
 
 fn open_exact<K: Keyspace>(
@@ -289,6 +326,18 @@ fn accepts(
     filter_ok
 }
 
+/// What a search by meaning compares candidates with.
+struct Asked<'r, 'a> {
+    request: &'r LookupRequest<'a>,
+    query: &'r Query,
+    /// The prompt, for the guards.
+    question: Question,
+    guard: GuardLevel,
+    threshold: f64,
+    /// Entries to be scored.
+    wanted: usize,
+}
+
 fn search<K: Keyspace>(
     keyspace: &K,
     request: &LookupRequest<'_>,
@@ -299,8 +348,16 @@ fn search<K: Keyspace>(
 ) {
     let partition = PartitionKey::of(request.scope, request.context);
     report.candidates = keyspace.with_cache(|cache| cache.index.partition_len(partition));
-    let wanted = request.count + usize::from(exact_id.is_some());
-    let mut limit = wanted + RESCORE_EXTRA_MAX;
+    let guard = keyspace.with_cache(|cache| cache.settings.guard).max(request.guard);
+    let asked = Asked {
+        request,
+        query,
+        question: Question::new(request.prompt.filter(|_| guard > GuardLevel::Off)),
+        guard,
+        threshold: report.threshold,
+        wanted: request.count + usize::from(exact_id.is_some()),
+    };
+    let mut limit = asked.wanted + RESCORE_EXTRA_MAX;
     let mut seen = HashSet::new();
     let mut scored: Vec<Scored<K::Opened>> = Vec::new();
     loop {
@@ -317,16 +374,7 @@ fn search<K: Keyspace>(
         });
         report.scanned += found.scanned;
         report.mode = Some(found.mode);
-        let decided = open_candidates(
-            keyspace,
-            request,
-            query,
-            &found,
-            wanted,
-            &mut seen,
-            &mut scored,
-            refused,
-        );
+        let decided = open_candidates(keyspace, &asked, &found, &mut seen, &mut scored, refused);
         let exhausted = found.candidates.len() < limit;
         if decided || exhausted {
             report.judged_by_entry = found.undecided;
@@ -341,29 +389,30 @@ fn search<K: Keyspace>(
 }
 
 /// Opens the candidates in their order until no unopened one could displace a result: until enough
-/// were scored and the next one's code is further below the last place than codes can err. Answers
-/// whether that point was reached.
-#[expect(clippy::too_many_arguments, reason = "one step of the loop above, split for its length")]
+/// were scored and the next one's code is further below the last place than codes can err; or until
+/// guards refused so many that this is a question of which only the number changes. Answers whether
+/// that point was reached.
 fn open_candidates<K: Keyspace>(
     keyspace: &K,
-    request: &LookupRequest<'_>,
-    query: &Query,
+    asked: &Asked<'_, '_>,
     found: &SearchResult,
-    wanted: usize,
     seen: &mut HashSet<SlotId>,
     scored: &mut Vec<Scored<K::Opened>>,
     refused: &mut Refused,
 ) -> bool {
     let mut spare = RESCORE_EXTRA_MAX;
     for candidate in &found.candidates {
+        if refused.guarded.count >= GUARD_REFUSALS_MAX {
+            return true;
+        }
         if !seen.insert(candidate.slot) {
             continue;
         }
-        if scored.len() >= wanted {
-            let last = scored[wanted - 1].similarity;
+        if scored.len() >= asked.wanted {
+            let last = scored[asked.wanted - 1].similarity;
             let bound = keyspace.with_cache(|cache| {
                 let scale = cache.index.code(candidate.slot).map_or(0.0, |(_, scale)| scale);
-                error_bound(query.scale(), scale)
+                error_bound(asked.query.scale(), scale)
             });
             if spare == 0 || f64::from(candidate.approx + bound) < last {
                 seen.remove(&candidate.slot);
@@ -371,7 +420,7 @@ fn open_candidates<K: Keyspace>(
             }
             spare -= 1;
         }
-        if let Some(next) = open_scored(keyspace, request, query, candidate, refused) {
+        if let Some(next) = open_scored(keyspace, asked, candidate, refused) {
             let place = scored.partition_point(|s| {
                 s.similarity > next.similarity
                     || (s.similarity == next.similarity && s.id < next.id)
@@ -379,14 +428,13 @@ fn open_candidates<K: Keyspace>(
             scored.insert(place, next);
         }
     }
-    scored.len() >= wanted
+    scored.len() >= asked.wanted
 }
 
 /// Opens one candidate, proves that it is what the index believes, and scores it exactly.
 fn open_scored<K: Keyspace>(
     keyspace: &K,
-    request: &LookupRequest<'_>,
-    query: &Query,
+    asked: &Asked<'_, '_>,
     candidate: &Candidate,
     refused: &mut Refused,
 ) -> Option<Scored<K::Opened>> {
@@ -406,11 +454,18 @@ fn open_scored<K: Keyspace>(
         keyspace.with_cache(|cache| cache.index.remove(slot, seq));
         return None;
     }
+    let request = asked.request;
     if view.scope() != request.scope || view.context() != request.context {
         return None;
     }
-    let similarity = view.vector()?.similarity(query);
+    let similarity = view.vector()?.similarity(asked.query);
     if !accepts(request, &view, similarity, refused) {
+        return None;
+    }
+    if similarity >= asked.threshold
+        && let Some(refusal) = asked.question.refuses(view.prompt(), asked.guard)
+    {
+        refused.note_guarded(&view, similarity, refusal);
         return None;
     }
     let id = id_text(&view);

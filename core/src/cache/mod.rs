@@ -6,6 +6,7 @@
 
 mod container;
 mod entry;
+pub mod guard;
 mod lookup;
 mod money;
 mod settings;

@@ -3,6 +3,7 @@
 //! Owns: the values, their bounds, their canonical bytes. Reading them from arguments is the
 //! adapter's; every value passes `check` before it takes effect.
 
+use super::guard::GuardLevel;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::error::{Error, Result};
 use crate::ids::UnixMs;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub quant: Quant,
     /// How neighbours are found.
     pub graph: GraphSettings,
+    /// How strictly answers found by meaning are judged before they are served.
+    pub guard: GuardLevel,
 }
 
 impl Default for Settings {
@@ -45,6 +48,7 @@ impl Default for Settings {
             max_memory_bytes: 0,
             quant: Quant::F16,
             graph: GraphSettings::default(),
+            guard: GuardLevel::On,
         }
     }
 }
@@ -98,6 +102,7 @@ impl Settings {
         out.u64(self.max_entries).u64(self.max_memory_bytes);
         let GraphSettings { mode, m, efc, ef } = self.graph;
         out.u8(self.quant.as_byte()).u8(mode.as_byte()).u32(m).u32(efc).u32(ef);
+        out.u8(self.guard.as_byte());
     }
 
     /// Reads what `write` wrote; hostile bytes are refused.
@@ -121,6 +126,7 @@ impl Settings {
                 efc: from.u32()?,
                 ef: from.u32()?,
             },
+            guard: GuardLevel::from_byte(from.u8()?).ok_or(DecodeError("unknown guard level"))?,
         };
         settings.check().map_err(|_| DecodeError("a setting is out of range"))?;
         Ok(settings)
@@ -149,6 +155,7 @@ mod tests {
             max_memory_bytes: 1 << 30,
             quant: Quant::Q8,
             graph: GraphSettings { mode: IndexMode::Hnsw, m: 12, efc: 70, ef: 90 },
+            guard: GuardLevel::Strict,
         };
         let mut out = Writer::section(1, 1);
         settings.write(&mut out);

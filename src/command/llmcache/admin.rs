@@ -1,6 +1,6 @@
 //! `LLMCACHE.CONFIG` and `LLMCACHE.INFO`: what a cache is set to and what it holds.
 
-use super::create::{ef, efc, index_mode};
+use super::create::{ef, efc, guard_level, index_mode};
 use super::need_cache;
 use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, Reply};
@@ -74,7 +74,7 @@ pub fn run_internal_config(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 /// Settings that CONFIG shows; all but `dim`, `model`, `quant` and `m` can be changed.
-const SETTINGS: [&str; 12] = [
+const SETTINGS: [&str; 13] = [
     "dim",
     "model",
     "quant",
@@ -82,6 +82,7 @@ const SETTINGS: [&str; 12] = [
     "m",
     "efc",
     "ef",
+    "guard",
     "threshold",
     "ttl",
     "jitter",
@@ -99,6 +100,7 @@ fn write_setting(reply: Reply<'_>, settings: &Settings, name: &str) {
         "m" => reply.count(settings.graph.m.into()),
         "efc" => reply.count(settings.graph.efc.into()),
         "ef" => reply.count(settings.graph.ef.into()),
+        "guard" => reply.text(settings.guard.as_str()),
         "threshold" => reply.double(settings.threshold),
         "ttl" => reply.count(settings.ttl_ms / 1_000),
         "jitter" => reply.count(u64::from(settings.jitter_pct)),
@@ -119,6 +121,7 @@ fn change(mut settings: Settings, name: &str, mut args: ArgReader<'_>) -> Result
         "INDEX" => settings.graph.mode = index_mode(&mut args)?,
         "EFC" => settings.graph.efc = efc(&mut args)?,
         "EF" => settings.graph.ef = ef(&mut args)?,
+        "GUARD" => settings.guard = guard_level(&mut args)?,
         "DIM" | "MODEL" | "QUANT" | "M" => {
             return Err(Error::err(format!("{name} is fixed when the cache is made")));
         }

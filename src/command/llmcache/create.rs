@@ -7,6 +7,7 @@ use crate::ffi::{CommandArgs, Ctx, Reply};
 use crate::keyspace::{create_cache, open_cache};
 use crate::keytype::registry::SharedCache;
 use crate::keytype::{CREATE_COMMAND, CacheValue};
+use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{Cache, Settings};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::ContainerUid;
@@ -67,6 +68,7 @@ struct Given {
     m: Option<u32>,
     efc: Option<u32>,
     ef: Option<u32>,
+    guard: Option<GuardLevel>,
 }
 
 fn parse_settings(mut args: ArgReader<'_>) -> Result<Settings> {
@@ -90,6 +92,7 @@ fn parse_settings(mut args: ArgReader<'_>) -> Result<Settings> {
             efc: given.efc.unwrap_or(defaults.graph.efc),
             ef: given.ef.unwrap_or(defaults.graph.ef),
         },
+        guard: given.guard.unwrap_or(defaults.guard),
     };
     settings.check()?;
     Ok(settings)
@@ -133,6 +136,7 @@ impl Given {
             }
             "EFC" => set_once(&mut self.efc, efc(args)?, name),
             "EF" => set_once(&mut self.ef, ef(args)?, name),
+            "GUARD" => set_once(&mut self.guard, guard_level(args)?, name),
             _ => Err(word.unknown()),
         }
     }
@@ -145,6 +149,15 @@ pub fn index_mode(args: &mut ArgReader<'_>) -> Result<IndexMode> {
         .into_iter()
         .find(|mode| mode.as_str().as_bytes().eq_ignore_ascii_case(word))
         .ok_or_else(|| Error::err("INDEX must be AUTO, FLAT or HNSW"))
+}
+
+/// Reads the value of GUARD.
+pub fn guard_level(args: &mut ArgReader<'_>) -> Result<GuardLevel> {
+    let word = args.next("GUARD")?;
+    GuardLevel::ALL
+        .into_iter()
+        .find(|level| level.as_str().as_bytes().eq_ignore_ascii_case(word))
+        .ok_or_else(|| Error::err("GUARD must be OFF, ON or STRICT"))
 }
 
 /// Reads the value of EFC.

@@ -1,6 +1,6 @@
 //! `LLMCACHE.GETSEM`: the answer to a question asked before, in these words or in others.
 
-use super::create::ef;
+use super::create::{ef, guard_level};
 use super::hit_reply::{self, Field};
 use super::setsem::check_dim;
 use crate::command::parse::{ArgReader, OptionWord, flag_once, is_vector_word, set_once, vector};
@@ -8,6 +8,7 @@ use crate::config;
 use crate::ffi::{CommandArgs, Ctx, Reply};
 use crate::keyspace::{CommandKeyspace, OpenedEntry, open_cache, touch};
 use crate::keytype::registry::SharedCache;
+use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{LookupReport, LookupRequest, MissReason, look_up};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::evict::minute;
@@ -27,6 +28,7 @@ struct Question<'a> {
     threshold: Option<f64>,
     count: Option<usize>,
     ef: Option<usize>,
+    guard: Option<GuardLevel>,
     filter: Option<Filter>,
     max_age_ms: Option<u64>,
     fields: Option<Vec<Field>>,
@@ -56,6 +58,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         threshold: question.threshold,
         count: question.count.unwrap_or(1),
         ef: question.ef,
+        guard: question.guard.unwrap_or(GuardLevel::Off),
         filter: question.filter.as_ref(),
         max_age_ms: question.max_age_ms,
         explain: question.explain,
@@ -142,6 +145,7 @@ impl<'a> Question<'a> {
                 set_once(&mut self.max_age_ms, seconds * 1_000, name)
             }
             "EF" => set_once(&mut self.ef, ef(args)? as usize, name),
+            "GUARD" => set_once(&mut self.guard, guard_level(args)?, name),
             "RETURN" => {
                 let fields = args.list(name, hit_reply::ALL.len())?;
                 set_once(&mut self.fields, hit_reply::parse_fields(fields)?, name)
@@ -213,7 +217,7 @@ impl<'a> Question<'a> {
         now: UnixMs,
     ) {
         let status = if report.hits.is_empty() { "miss" } else { "hit" };
-        reply.map(12);
+        reply.map(13);
         reply.text("status").text(status);
         reply.text("reason").text(reason);
         reply.text("threshold").double(report.threshold);
@@ -229,6 +233,11 @@ impl<'a> Question<'a> {
                 reply.text("similarity").double(nearest.similarity);
                 reply.text("prompt").bytes(&nearest.prompt)
             }
+            None => reply.null(),
+        };
+        reply.text("guard");
+        match report.guard {
+            Some(refusal) => reply.text(refusal.as_str()),
             None => reply.null(),
         };
         reply.text("candidates").count(report.candidates as u64);

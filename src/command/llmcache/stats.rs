@@ -48,7 +48,7 @@ fn write_all(reply: Reply<'_>, stats: &Stats) {
     reply.text("untracked_lookups").count(stats.untracked_lookups);
 }
 
-const SCOPE_FIELDS: usize = 15;
+const SCOPE_FIELDS: usize = 16;
 
 fn write_scope(reply: Reply<'_>, stats: &ScopeStats) {
     let hits = stats.hits_exact + stats.hits_semantic;
@@ -66,6 +66,7 @@ fn write_scope(reply: Reply<'_>, stats: &ScopeStats) {
             MissReason::Filter => "misses_filter",
             MissReason::Expired => "misses_expired",
             MissReason::MaxAge => "misses_maxage",
+            MissReason::Guard => "misses_guard",
         };
         reply.text(name).count(stats.misses[reason as usize]);
     }

@@ -33,6 +33,10 @@ pub const TAG_MAX_BYTES: usize = 256;
 
 /// Most results of one lookup.
 pub const COUNT_MAX: u32 = 1_000;
+/// Most questions of one MGETSEM, and most results of all of them together.
+pub const MGETSEM_MAX: u32 = 1_000;
+/// See `MGETSEM_MAX`.
+pub const MGETSEM_RESULTS_MAX: usize = 10_000;
 /// Results opened beyond COUNT when their codes are too close to call.
 pub const RESCORE_EXTRA_MAX: usize = 8;
 /// Entries near enough that guards refuse in one lookup before it is a miss: where thousands of

@@ -90,7 +90,7 @@ const PLAIN: New<'static> = New {
 
 impl World {
     fn new() -> Self {
-        let settings = Settings { threshold: 0.9, ..Settings::default() };
+        let settings = Settings { threshold: 0.9, guard: GuardLevel::Off, ..Settings::default() };
         Self {
             cache: RefCell::new(Cache::new(b"faq", UID, settings).expect("a good name")),
             keys: RefCell::default(),

@@ -12,7 +12,7 @@ mod shield;
 mod sweep;
 
 use crate::config;
-use crate::ffi::{Ctx, run_once, start_timer};
+use crate::ffi::{Ctx, run_once, start_timer, take_command_count};
 use crate::keyspace::{attach_arrival, put_back_evicted};
 use crate::keytype::registry;
 use llmcache_core::evict::minute;
@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 /// Length of one slice.
 const SLICE: Duration = Duration::from_micros(700);
-/// Pause between slices while there is a backlog: background work takes at most a quarter of the
-/// main thread.
+/// Pause between slices while there is a backlog and clients call the module: background work takes at
+/// most a quarter of the main thread then, and all of it that nobody else wants when they do not.
 const BUSY_PAUSE_MS: u64 = 3;
 
 /// The minute that hits are counted in, as of the last tick: asking the clock would cost an exact hit
@@ -93,10 +93,11 @@ fn tick(ctx: Ctx<'_>) -> u64 {
         | sweep::run(ctx, in_time)
         | graphs::run(in_time);
     settle::run(ctx, in_time);
-    if backlog {
-        BUSY_PAUSE_MS.min(config::sweep_interval_ms())
-    } else {
-        config::sweep_interval_ms()
+    let idle = take_command_count() == 0;
+    match (backlog, idle) {
+        (true, true) => 0,
+        (true, false) => BUSY_PAUSE_MS.min(config::sweep_interval_ms()),
+        (false, _) => config::sweep_interval_ms(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The command table: one row a command. It drives registration, arity, flags, key specs,
 //! `COMMAND DOCS` and the pages of `docs/commands/`, which a test keeps equal to it.
 
-use super::llmcache::{admin, create, entry, get, getsem, internal, scan, setsem, stats};
+use super::llmcache::{admin, create, entry, get, getsem, internal, mgetsem, scan, setsem, stats};
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
@@ -31,19 +31,17 @@ const fn many(name: &'static str, kind: ArgKind) -> Arg {
 
 const CACHE: Arg = arg("cache", ArgKind::Key);
 
-const VECTOR: Arg = opt(
-    "",
-    "vector",
-    ArgKind::OneOf(&[
-        need("FP32", "fp32-blob", ArgKind::Text),
-        need("FP16", "fp16-blob", ArgKind::Text),
-        need(
-            "VALUES",
-            "values",
-            ArgKind::Block(&[arg("count", ArgKind::Integer), many("value", ArgKind::Double)]),
-        ),
-    ]),
-);
+const VECTOR_FORMS: &[Arg] = &[
+    need("FP32", "fp32-blob", ArgKind::Text),
+    need("FP16", "fp16-blob", ArgKind::Text),
+    need(
+        "VALUES",
+        "values",
+        ArgKind::Block(&[arg("count", ArgKind::Integer), many("value", ArgKind::Double)]),
+    ),
+];
+
+const VECTOR: Arg = opt("", "vector", ArgKind::OneOf(VECTOR_FORMS));
 
 const EXPIRY_FORMS: &[Arg] = &[
     need("EX", "seconds", ArgKind::Integer),
@@ -233,6 +231,44 @@ pub const COMMANDS: &[CommandSpec] = &[
             a graph. `index` says how was searched: `flat`, `graph`, `graph-then-flat` (too few \
             passed FILTER), `none`.",
         ..read("LLMCACHE.GETSEM", command_entry!(getsem::run))
+    },
+    CommandSpec {
+        arity: -5,
+        summary: "Finds the answers to many questions in one trip.",
+        complexity: "That of GETSEM for each question",
+        args: &[
+            CACHE,
+            arg("questions", ArgKind::Integer),
+            Arg {
+                name: "question",
+                kind: ArgKind::Block(&[
+                    arg("vector", ArgKind::OneOf(VECTOR_FORMS)),
+                    opt("PROMPT", "prompt", ArgKind::Text),
+                ]),
+                token: "",
+                optional: false,
+                multiple: true,
+            },
+            SCOPE,
+            CONTEXT,
+            opt("THRESHOLD", "similarity", ArgKind::Double),
+            opt("COUNT", "count", ArgKind::Integer),
+            opt("FILTER", "expression", ArgKind::Text),
+            opt("MAXAGE", "seconds", ArgKind::Integer),
+            opt("EF", "width", ArgKind::Integer),
+            opt("GUARD", "level", ArgKind::OneOf(GUARD_LEVELS)),
+            opt(
+                "RETURN",
+                "fields",
+                ArgKind::Block(&[arg("count", ArgKind::Integer), many("field", ArgKind::Text)]),
+            ),
+            opt_word("EXPLAIN", "explain"),
+        ],
+        reply: "An array of what `LLMCACHE.GETSEM` answers to each question, in their order.",
+        notes: "Each question is a vector, and its prompt if the exact tier and the guards are to \
+            judge it; the options after the last question hold for all of them. A question that is \
+            not well formed refuses the whole command.",
+        ..read("LLMCACHE.MGETSEM", command_entry!(mgetsem::run))
     },
     CommandSpec {
         arity: -4,

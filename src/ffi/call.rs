@@ -7,6 +7,7 @@ use llmcache_core::error::Error;
 use redis_module::raw;
 use smallvec::SmallVec;
 use std::ffi::c_int;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A command's code: writes its reply, or answers an error and has changed nothing.
 pub type Handler = fn(Ctx<'_>, &CommandArgs<'_>) -> Result<(), Error>;
@@ -38,6 +39,13 @@ impl<'a> CommandArgs<'a> {
     }
 }
 
+static COMMANDS: AtomicU64 = AtomicU64::new(0);
+
+/// Commands of the module that were called since this was asked last.
+pub fn take_command_count() -> u64 {
+    COMMANDS.swap(0, Ordering::Relaxed)
+}
+
 /// Runs a handler. The entry point of each command calls this and nothing else.
 ///
 /// # Safety
@@ -55,6 +63,7 @@ pub unsafe fn run_command(
         // Every command has an arity of at least two, which the server checks.
         (Ctx::from_raw(ctx), CommandArgs { key: ArgString::from_raw(pointers[1]), slices })
     };
+    COMMANDS.fetch_add(1, Ordering::Relaxed);
     match guarded("a command", || handler(ctx, &args)) {
         Some(Ok(())) => {}
         Some(Err(error)) => Reply::new(ctx).error(&error.to_string()),

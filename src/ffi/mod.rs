@@ -24,7 +24,7 @@ mod string;
 mod timer;
 mod value;
 
-pub use call::{CommandArgs, Handler};
+pub use call::{CommandArgs, Handler, take_command_count};
 use guard::guarded;
 use string::bytes_of;
 

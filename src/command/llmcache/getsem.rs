@@ -20,13 +20,13 @@ use llmcache_core::vector::Query;
 
 /// What is asked.
 #[derive(Debug, Default)]
-struct Question<'a> {
-    prompt: Option<&'a [u8]>,
-    query: Option<Query>,
+pub(super) struct Question<'a> {
+    pub(super) prompt: Option<&'a [u8]>,
+    pub(super) query: Option<Query>,
     scope: Option<&'a [u8]>,
     context: Option<&'a [u8]>,
     threshold: Option<f64>,
-    count: Option<usize>,
+    pub(super) count: Option<usize>,
     ef: Option<usize>,
     guard: Option<GuardLevel>,
     filter: Option<Filter>,
@@ -37,36 +37,15 @@ struct Question<'a> {
 
 /// Runs the command.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    let name = args.name();
-    let reader = ArgReader::new(args.options());
-    let question = Question::parse(reader)?;
-    let cache = open_cache(ctx, &args.key())?;
-    let reply = Reply::new(ctx);
-    let Some(cache) = cache else {
-        question.reply_no_cache(reply);
-        return Ok(());
-    };
-    if let Some(query) = &question.query {
-        check_dim(&cache, query, name)?;
+    let question = Question::parse(ArgReader::new(args.options()))?;
+    if question.prompt.is_none() && question.query.is_none() {
+        return Err(Error::err("syntax error: PROMPT or a vector is needed"));
     }
-    let now = UnixMs(ctx.now_ms());
-    let request = LookupRequest {
-        scope: question.scope.unwrap_or_default(),
-        context: question.context.unwrap_or_default(),
-        prompt: question.prompt,
-        query: question.query.as_ref(),
-        threshold: question.threshold,
-        count: question.count.unwrap_or(1),
-        ef: question.ef,
-        guard: question.guard.unwrap_or(GuardLevel::Off),
-        filter: question.filter.as_ref(),
-        max_age_ms: question.max_age_ms,
-        explain: question.explain,
-        now,
-    };
-    let report = look_up(&CommandKeyspace { ctx, cache: &cache }, &request);
-    let hits = note(ctx, &cache, request.scope, &report, now);
-    question.reply(reply, &report, &hits, now);
+    let cache = open_cache(ctx, &args.key())?;
+    if let (Some(cache), Some(query)) = (&cache, &question.query) {
+        check_dim(cache, query, args.name())?;
+    }
+    question.answer(ctx, cache.as_ref());
     Ok(())
 }
 
@@ -109,7 +88,32 @@ fn note(
 }
 
 impl<'a> Question<'a> {
-    fn parse(mut args: ArgReader<'a>) -> Result<Self> {
+    /// Looks up and replies; without a cache as for a miss. The dimension was checked.
+    pub(super) fn answer(&self, ctx: Ctx<'_>, cache: Option<&SharedCache>) {
+        let reply = Reply::new(ctx);
+        let Some(cache) = cache else { return self.reply_no_cache(reply) };
+        let now = UnixMs(ctx.now_ms());
+        let request = LookupRequest {
+            scope: self.scope.unwrap_or_default(),
+            context: self.context.unwrap_or_default(),
+            prompt: self.prompt,
+            query: self.query.as_ref(),
+            threshold: self.threshold,
+            count: self.count.unwrap_or(1),
+            ef: self.ef,
+            guard: self.guard.unwrap_or(GuardLevel::Off),
+            filter: self.filter.as_ref(),
+            max_age_ms: self.max_age_ms,
+            explain: self.explain,
+            now,
+        };
+        let report = look_up(&CommandKeyspace { ctx, cache }, &request);
+        let hits = note(ctx, cache, request.scope, &report, now);
+        self.reply(reply, &report, &hits, now);
+    }
+
+    /// Reads what is left of the arguments.
+    pub(super) fn parse(mut args: ArgReader<'a>) -> Result<Self> {
         let mut question = Self::default();
         while let Some(word) = args.option() {
             if is_vector_word(&word) {
@@ -117,9 +121,6 @@ impl<'a> Question<'a> {
             } else {
                 question.read(&word, &mut args)?;
             }
-        }
-        if question.prompt.is_none() && question.query.is_none() {
-            return Err(Error::err("syntax error: PROMPT or a vector is needed"));
         }
         Ok(question)
     }

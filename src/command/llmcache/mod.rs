@@ -9,6 +9,7 @@ pub(super) mod get;
 pub(super) mod getsem;
 mod hit_reply;
 pub(super) mod internal;
+pub(super) mod mgetsem;
 pub(super) mod scan;
 pub(super) mod setsem;
 pub(super) mod stats;

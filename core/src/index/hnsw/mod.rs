@@ -36,7 +36,8 @@ pub const TAIL_MAX_ROWS: usize = 1_024;
 /// Tombstones a graph may have; an insert into a graph with more repairs two itself.
 pub const TOMBSTONES_MAX: usize = 1_024;
 
-/// Nodes an insert links or repairs itself: two, so that it gains on what one insert adds.
+/// Nodes an insert links or repairs itself where twice too much waits: two, so that it gains on what one
+/// insert adds. Where a little too much waits it does one, so as not to hold up other clients.
 const INLINE_NODES: usize = 2;
 
 /// How neighbours are found.

@@ -33,6 +33,15 @@ pub struct Progress {
     pub more: bool,
 }
 
+/// Nodes an insert does itself where `waiting` wait.
+fn due_inline(waiting: usize, most: usize) -> usize {
+    match waiting {
+        few if few <= most => 0,
+        many if many <= 2 * most => 1,
+        _ => INLINE_NODES,
+    }
+}
+
 impl Index {
     /// Works on the graphs until nothing is left to do or the budget is spent. One node is the least a
     /// call does. Allocates little and never for long.
@@ -124,18 +133,17 @@ impl Index {
     pub(in crate::index) fn note_inserted(&mut self, list: u32) {
         let found = self.partitions.list(list);
         let Some(number) = found.graph() else { return self.review_size(list) };
-        let too_long = found.tail().len() > TAIL_MAX_ROWS;
+        let tail = found.tail().len();
         self.graphs.enqueue(number);
         if self.graphs.head(number).state != State::Live {
             return;
         }
-        for _ in 0..INLINE_NODES {
-            if too_long {
-                self.link_next(number);
-            }
-            if self.graphs.head(number).tombstones as usize > TOMBSTONES_MAX {
-                self.repair_next(number);
-            }
+        for _ in 0..due_inline(tail, TAIL_MAX_ROWS) {
+            self.link_next(number);
+        }
+        let tombstones = self.graphs.head(number).tombstones as usize;
+        for _ in 0..due_inline(tombstones, TOMBSTONES_MAX) {
+            self.repair_next(number);
         }
     }
 

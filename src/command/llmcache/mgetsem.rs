@@ -1,0 +1,52 @@
+//! `LLMCACHE.MGETSEM`: many questions in one trip, each answered as `GETSEM` answers it.
+
+use super::getsem::Question;
+use super::setsem::check_dim;
+use crate::command::parse::{ArgReader, is_vector_word, vector};
+use crate::ffi::{CommandArgs, Ctx, Reply};
+use crate::keyspace::open_cache;
+use llmcache_core::error::{Error, Result};
+use llmcache_core::limits;
+use llmcache_core::vector::Query;
+
+/// Runs the command. All is read and checked before the first question is answered.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let count = reader.integer("the count of questions", 1, limits::MGETSEM_MAX.into())?;
+    let mut asked = Vec::new();
+    for _ in 0..count {
+        asked.push(read_question(&mut reader)?);
+    }
+    let mut question = Question::parse(reader)?;
+    if question.prompt.is_some() || question.query.is_some() {
+        return Err(Error::err("syntax error: more questions follow than were announced"));
+    }
+    let results = asked.len() * question.count.unwrap_or(1);
+    if results > limits::MGETSEM_RESULTS_MAX {
+        let max = limits::MGETSEM_RESULTS_MAX;
+        return Err(Error::too_big("COUNT times the questions", results, max, "results"));
+    }
+    let cache = open_cache(ctx, &args.key())?;
+    if let Some(cache) = &cache {
+        asked.iter().try_for_each(|(query, _)| check_dim(cache, query, args.name()))?;
+    }
+    Reply::new(ctx).array(asked.len());
+    for (query, prompt) in asked {
+        (question.query, question.prompt) = (Some(query), prompt);
+        question.answer(ctx, cache.as_ref());
+    }
+    Ok(())
+}
+
+/// A vector, and the prompt if one follows.
+fn read_question<'a>(reader: &mut ArgReader<'a>) -> Result<(Query, Option<&'a [u8]>)> {
+    let missing = || Error::err("syntax error: fewer questions follow than were announced");
+    let word = reader.option().filter(is_vector_word).ok_or_else(missing)?;
+    let query = vector(&word, reader)?;
+    let mut ahead = reader.clone();
+    if ahead.option().is_none_or(|word| word.as_str() != "PROMPT") {
+        return Ok((query, None));
+    }
+    *reader = ahead;
+    Ok((query, Some(reader.text("PROMPT", limits::PROMPT_MAX_BYTES)?)))
+}

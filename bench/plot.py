@@ -40,7 +40,8 @@ def chart(panels: Sequence[Panel], x_label: str, y_label: str, x_ticks: Sequence
     heights = [y for panel in kept for line in panel.lines for _, y in line.points] or [1]
     y_ticks = nice(min(heights), max(heights))
     names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
-    width, height = WIDTH * len(kept), HEIGHT + LEGEND
+    keys, wide = legend(names)
+    width, height = max(WIDTH * len(kept), wide), HEIGHT + LEGEND
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
@@ -51,8 +52,7 @@ def chart(panels: Sequence[Panel], x_label: str, y_label: str, x_ticks: Sequence
         for line in panel.lines:
             parts += drawn(line, names.index(line.name), x_ticks, y_ticks)
         parts.append("</g>")
-    parts += legend(names)
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    return "\n".join([*parts, *keys, "</svg>"]) + "\n"
 
 
 def nice(low: float, high: float) -> list[float]:
@@ -111,12 +111,13 @@ def mark(x: float, y: float, number: int) -> str:
     return f'<polygon points="{path}" fill="{colour}"/>'
 
 
-def legend(names: Sequence[str]) -> list[str]:
+def legend(names: Sequence[str]) -> tuple[list[str], int]:
+    """The names with their marks, in a row; and how wide that is."""
     parts, x, y = [], float(LEFT), HEIGHT + 8
     for number, name in enumerate(names):
         parts += [mark(x, y - 4, number), text(x + 9, y, name, "start")]
         x += 30 + 6.5 * len(name)
-    return parts
+    return parts, round(x)
 
 
 def text(x: float, y: float, words: str, anchor: str, more: str = "") -> str:

@@ -41,13 +41,17 @@ NICE = 10
 BUCKETS_MS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 25, math.inf)
 
 TEXT = f"""PING each millisecond while {CONNECTIONS} connections store entries that expire after {{ttl:g}} s, and
-{SEARCHERS} search (`COUNT {K} EF {EF}`), until all have expired; `INDEX HNSW`. "SET" is a server without
-the module, given as many strings of the same bytes and lifetime by `SET … PX`, and read from by `GET`: what the
-server and the machine do by themselves. A PING is timed from when the kernel takes it to the kernel's stamp on the reply;
-stalls of the prober do not count. A reply that took longer than the pause counts for each PING it kept from being
-sent. "Without waits" leaves out the time that the server's thread was ready and had no core (at most that
-much of it), the machine having {{cores}} cores for the server and three processes. Targets are judged on what was
-seen, waits included."""
+{SEARCHERS} search (`COUNT {K} EF {EF}`), until all have expired; `INDEX HNSW`. "SET" is a server without the
+module, given as many strings of the same bytes and lifetime by `SET … PX`, at the rate at which the module took
+them, and read from by `GET`: what the server and the machine do by themselves.
+
+A PING is timed from when the kernel takes it to the kernel's stamp on the reply: stalls of the prober do not
+count. A reply that took longer than the pause counts for each PING it kept from being sent. "Without waits"
+leaves out the time that the server's thread was ready and had no core (at most that much of it), the machine
+having {{cores}} cores for the server and three processes. Targets are judged on what was seen, waits included.
+"One store" and "longest" are the server's own notes (`INFO latencystats`; `LATENCY LATEST`, events of 1 ms and
+more; timers of modules are not among them). All commands that have arrived, {CONNECTIONS} pipelines of them, are
+run before the server looks for a PING."""
 
 
 @dataclass(frozen=True)
@@ -83,22 +87,25 @@ def run(server, module: Path, folder: Path, base: np.ndarray, queries: np.ndarra
     table = report.table(
         "pipelines of", "server", "stored/s", "searches/s", "PINGs", "p50 us", "p99 us", "p99.9 ms", "max ms",
         "without waits: p99.9 ms", "max ms",
+        "one store, us: p50, p99, p99.9", "longest, ms",
     )
     buckets = report.table("pipelines of", "server", *(f"< {ms:g} ms" if ms < math.inf else "more" for ms in BUCKETS_MS))
     rows = vectors.grown(base, plan.entries)
     for depth, most in TARGETS_MS.items():
+        rate = math.inf
         for kind in (ours(rows, queries, module, plan), plain(rows, plan)):
             with Host(kind.name, server.path, folder / f"stalls-{kind.name}-{depth}", kind.module) as host:
                 if kind.module is not None:
                     host("LLMCACHE.CREATE", "faq", "DIM", rows.shape[1], "INDEX", "HNSW")
-                stored, found, seen = watch(host, kind, depth, plan)
-            show(report, table, buckets, depth, kind, stored, found, seen)
+                host("CONFIG", "SET", "latency-monitor-threshold", 1)
+                rate, found, seen = watch(host, kind, depth, plan, rate)
+                notes = server_notes(host, kind)
+            show(report, (table, buckets), depth, kind, (rate, found), seen, notes)
             if kind.module is not None:
                 worst = percentile(seen.whole, 0.999) / 1e3
-                what = "unpipelined" if depth == 1 else f"in pipelines of {depth}"
-                report.add_target(
-                    f"p99.9 of PING, {plan.entries:,} entries stored {what}", f"< {most:g} ms", f"{worst:.2f} ms", worst < most
-                )
+                how = "unpipelined" if depth == 1 else f"in pipelines of {depth}"
+                what = f"p99.9 of PING, {plan.entries:,} entries stored {how}"
+                report.add_target(what, f"< {most:g} ms", f"{worst:.2f} ms", worst < most)
     return report
 
 
@@ -108,22 +115,24 @@ def ours(rows: np.ndarray, queries: np.ndarray, module: Path, plan: Plan) -> Kin
     def put(n: int) -> bytes:
         return encode([*cache.insert(n, vectors.blob(rows[n])), "PX", plan.ttl_ms])
 
+    asked = [cache.find(vectors.blob(v), EF) for v in queries[:200]]
     # The reply is an id: 32 hex digits as a bulk string.
-    return Kind("llmcache", module, "LLMCACHE.SETSEM", put, 39, [cache.find(vectors.blob(v), EF) for v in queries[:200]])
+    return Kind("llmcache", module, "LLMCACHE.SETSEM", put, 39, asked)
 
 
 def plain(rows: np.ndarray, plan: Plan) -> Kind:
     def put(n: int) -> bytes:
         return encode(["SET", f"entry:{n:032d}", b"p%015d" % n + rows[n].astype("<f2").tobytes(), "PX", plan.ttl_ms])
 
-    return Kind("SET", None, "set", put, len(b"+OK\r\n"), [encode(["GET", f"entry:{n:032d}"]) for n in range(200)])
+    asked = [encode(["GET", f"entry:{n:032d}"]) for n in range(200)]
+    return Kind("SET", None, "set", put, len(b"+OK\r\n"), asked)
 
 
-def watch(host: Host, kind: Kind, depth: int, plan: Plan) -> tuple[float, float, Seen]:
+def watch(host: Host, kind: Kind, depth: int, plan: Plan, rate: float) -> tuple[float, float, Seen]:
     """Rates of storing and of searching, and what the prober saw until all had expired."""
     fork = multiprocessing.get_context("fork")
     over, rates = fork.Event(), fork.Queue()
-    storing = fork.Process(target=keep_storing, args=(host.port, kind, depth, plan.entries, rates))
+    storing = fork.Process(target=keep_storing, args=(host.port, kind, depth, plan.entries, rate, rates))
     searching = fork.Process(target=keep_searching, args=(host.port, kind, over, rates))
     try:
         searching.start()
@@ -141,6 +150,13 @@ def watch(host: Host, kind: Kind, depth: int, plan: Plan) -> tuple[float, float,
     return came_to["stored"], came_to["searched"], seen
 
 
+def server_notes(host: Host, kind: Kind) -> tuple[list[float], dict[str, int]]:
+    """What the server notes of itself: microseconds of a storing command, and its longest events in milliseconds."""
+    shares = host.info("latencystats")[f"latency_percentiles_usec_{kind.command}"]
+    longest = {bytes(event[0]).decode(): event[3] for event in host("LATENCY", "LATEST")}
+    return [float(share.split("=")[1]) for share in shares.split(",")], longest
+
+
 def all_gone(host: Host, rest: int) -> None:
     end = time.monotonic() + 30
     while (left := host("DBSIZE")) > rest and time.monotonic() < end:
@@ -150,11 +166,13 @@ def all_gone(host: Host, rest: int) -> None:
         check(Ours("llmcache", host).count() == 0, "no entry is left in the cache")
 
 
-def keep_storing(port: int, kind: Kind, depth: int, entries: int, rates) -> None:
+def keep_storing(port: int, kind: Kind, depth: int, entries: int, rate: float, rates) -> None:
+    """Stores all, at most at that rate."""
     os.nice(NICE)
     load = Load(port, CONNECTIONS)
     start = time.perf_counter()
     for first in range(0, entries, depth * CONNECTIONS):
+        time.sleep(max(0, start + first / rate - time.perf_counter()))
         numbers = range(first, min(entries, first + depth * CONNECTIONS))
         parts = [numbers[at : at + depth] for at in range(0, len(numbers), depth)]
         load.round([
@@ -216,12 +234,14 @@ def kept_waiting(us: float) -> list[float]:
     return [us - late for late in range(0, max(1, math.ceil(us)), round(STEP_S * 1e6))]
 
 
-def show(report: Report, table, buckets, depth: int, kind: Kind, stored: float, found: float, seen: Seen) -> None:
+def show(report: Report, tables, depth: int, kind: Kind, per_s, seen: Seen, notes) -> None:
+    (table, buckets), (stored, found), (store_us, longest) = tables, per_s, notes
     whole, own = sorted(seen.whole), sorted(seen.own)
     table.add(
         depth, kind.name, number(stored), number(found), f"{len(whole):,}", number(percentile(whole, 0.5)),
         number(percentile(whole, 0.99)), f"{percentile(whole, 0.999) / 1e3:.2f}", f"{whole[-1] / 1e3:.2f}",
         f"{percentile(own, 0.999) / 1e3:.2f}", f"{own[-1] / 1e3:.2f}",
+        ", ".join(map(number, store_us)), ", ".join(f"{event} {ms}" for event, ms in longest.items()),
     )
     counts, below = [], 0
     for ms in BUCKETS_MS:
@@ -234,5 +254,5 @@ def show(report: Report, table, buckets, depth: int, kind: Kind, stored: float, 
         "p50_us": round(percentile(whole, 0.5), 1), "p99_us": round(percentile(whole, 0.99), 1),
         "p999_us": round(percentile(whole, 0.999)), "max_us": round(whole[-1]),
         "without_waits_p999_us": round(percentile(own, 0.999)), "without_waits_max_us": round(own[-1]),
-        "histogram": counts,
+        "histogram": counts, "store_us": store_us, "longest_ms": longest,
     }

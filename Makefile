@@ -7,6 +7,8 @@ PY     := $(VENV)/bin/python
 # make test T=tests/test_exact.py SERVER=valkey-9.1: one file, on one server of the matrix.
 T      ?=
 SERVER ?=
+# make bench ONLY="graph stalls": some of the benchmarks, printed and not written.
+ONLY   ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run build test bench lint fmt docs clean setup
@@ -27,7 +29,7 @@ test: build $(VENV)/.ready ## run all tests, on every server (T=file and SERVER=
 	$(PY) scripts/matrix.py $(if $(SERVER),--server $(SERVER)) $(T)
 
 bench: build $(VENV)/.ready ## measure against real peers (VECTORS=folder for more entries)
-	$(PY) bench/run.py $(if $(VECTORS),--vectors $(VECTORS))
+	$(PY) bench/run.py $(if $(VECTORS),--vectors $(VECTORS)) $(if $(ONLY),--only $(ONLY))
 
 lint: setup ## check the format and run clippy, warnings denied
 	cargo fmt --all --check

@@ -35,6 +35,8 @@ class Report:
     tables: list[Table] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     figures: dict = field(default_factory=dict)
+    # Drawings by the name of their file, beside the page.
+    plots: dict[str, str] = field(default_factory=dict)
 
     def add_target(self, what: str, wanted: str, got: str, met: bool) -> None:
         self.targets.append(Target(what, wanted, got, met))
@@ -44,7 +46,10 @@ class Report:
         return self.tables[-1]
 
     def markdown(self) -> str:
-        return "\n\n".join([f"## {self.title}", self.text, *(t.markdown() for t in self.tables)])
+        return "\n\n".join([f"## {self.title}", self.text, *(t.markdown() for t in self.tables), *self._images()])
+
+    def _images(self) -> list[str]:
+        return [f"![{self.title}]({name})" for name in self.plots]
 
 
 def number(value: float) -> str:

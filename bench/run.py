@@ -2,7 +2,8 @@
 """Measures the module beside its peers on this machine and writes docs/benchmarks/.
 
     python bench/run.py                       quick: the vectors of bench/data, a few minutes
-    python bench/run.py --vectors FOLDER      full: 10,000 entries by meaning, a million scopes
+    python bench/run.py --vectors FOLDER      full: graphs of up to 100,000 entries, a million scopes
+    python bench/run.py --only graph stalls   some of them, printed; written where --out says
 
 Owns: which benchmark runs at what size, and the pages. Wrong answers and wrong counts fail the run;
 times are reported beside their targets and fail nothing.
@@ -25,16 +26,19 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "bench"), str(ROOT / "tests")]
 
 import exact  # noqa: E402
+import graph  # noqa: E402
+import restart  # noqa: E402
 import scopes  # noqa: E402
 import semantic  # noqa: E402
+import stalls  # noqa: E402
 import trips  # noqa: E402
 import vectors  # noqa: E402
 from report import Report, Table  # noqa: E402
-from servers import provide_all  # noqa: E402
+from servers import provide_all, provide_redisearch  # noqa: E402
 
 OUT = ROOT / "docs" / "benchmarks"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
-NAMES = ("trips", "exact", "semantic", "scopes")
+NAMES = ("trips", "exact", "semantic", "graph", "restart", "stalls", "scopes")
 
 INTRO = """# Benchmarks
 
@@ -47,8 +51,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     options = argparse.ArgumentParser(description="measure the module beside its peers")
     options.add_argument("--vectors", type=Path, help="folder with *base*.npy and *queries*.npy, for the full sizes")
-    options.add_argument("--only", choices=NAMES, help="one benchmark, printed and not written")
-    options.add_argument("--out", type=Path, default=OUT, help="where the page and the figures go")
+    options.add_argument("--only", nargs="+", choices=NAMES, help="some benchmarks, printed; written only where --out says")
+    options.add_argument("--at-most", type=int, default=100_000, help="leave out graphs of more entries")
+    options.add_argument("--out", type=Path, help="where the page and the figures go")
     chosen = options.parse_args()
     full = chosen.vectors is not None
 
@@ -69,26 +74,32 @@ def main() -> int:
         folder = Path(scratch)
         # A copy: a build during the run must not change what is measured.
         module = Path(shutil.copy(wanted, folder))
-        for name in NAMES if chosen.only is None else (chosen.only,):
+        for name in chosen.only or NAMES:
             start = time.monotonic()
             print(f"bench: {name} ...", flush=True)
-            if report := measure(name, here, servers, module, folder, base, queries, full):
+            if report := measure(name, here, servers, module, folder, base, queries, full, chosen.at_most):
                 reports[name] = report
                 print(f"\n{report.markdown()}\n\nbench: {name} took {time.monotonic() - start:.0f} s\n", flush=True)
 
     page = write_page(reports, here, full)
-    if chosen.only is None:
-        chosen.out.mkdir(parents=True, exist_ok=True)
-        (chosen.out / "README.md").write_text(page)
+    out = chosen.out or (OUT if chosen.only is None else None)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "README.md").write_text(page)
         figures = {name: report.figures for name, report in reports.items()}
-        (chosen.out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-        print(f"bench: written to {chosen.out}")
+        (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+        for name, drawing in (plot for report in reports.values() for plot in report.plots.items()):
+            (out / name).write_text(drawing)
+        print(f"bench: written to {out}")
     print(targets(reports).markdown())
     return 0
 
 
-def measure(name, here, servers, module, folder, base, queries, full) -> Report | None:
-    first = here[0]
+def measure(name, here, servers, module, folder, base, queries, full, at_most) -> Report | None:
+    first, peer = here[0], servers["redis-8.2"]
+    if name in ("semantic", "graph") and peer.path is None:
+        print(f"bench: {name} is left out: it needs a server with vector sets", flush=True)
+        return None
     match name:
         case "trips":
             return trips.run(first, module, folder, base)
@@ -99,14 +110,23 @@ def measure(name, here, servers, module, folder, base, queries, full) -> Report 
             plan = scopes.Plan(size, searched=min(10_000, len(base)), rounds=3, latency_count=500)
             return scopes.run(first, module, folder, base, plan)
         case "semantic":
-            peer = servers["redis-8.2"]
-            if peer.path is None:
-                print("bench: semantic is left out: it needs a server with vector sets", flush=True)
-                return None
             sizes = (1_000, 10_000) if full else (1_000, len(base))
             asked = min(len(queries), 320)
             plan = semantic.Plan(sizes, asked, rounds=3, seconds=0.5, latency_count=asked)
             return semantic.run(peer, module, folder, base, queries, plan)
+        case "graph":
+            sizes = tuple(size for size in (10_000, 50_000, 100_000) if size <= at_most) if full else (len(base),)
+            plan = graph.Plan(sizes, rounds=3, seconds=0.4, latency_count=300, removed=1_000)
+            redisearch = provide_redisearch(peer)
+            if redisearch.path is None:
+                print(f"bench: {redisearch.name} could not be had and is left out: {redisearch.problem}", flush=True)
+            return graph.run(peer, redisearch, module, folder, base, queries[:512], plan)
+        case "restart":
+            plan = restart.Plan(min(50_000, at_most) if full else len(base), rounds=5)
+            return restart.run(first, module, folder, base, plan)
+        case "stalls":
+            plan = stalls.Plan(100_000, ttl_ms=3_000) if full else stalls.Plan(8_000, ttl_ms=1_000)
+            return stalls.run(first, module, folder, base, queries, plan)
     raise SystemExit(f"bench: no benchmark is named {name}")
 
 

@@ -21,6 +21,20 @@ def load(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return parts[0], parts[1]
 
 
+def grown(base: np.ndarray, size: int, seed: int = 7) -> np.ndarray:
+    """The first `size` rows; where there are fewer, followed by noisy copies of them.
+
+    The noise is as long as half the vector, so that a copy's cosine with its original is about 0.9.
+    """
+    parts, rows = [base[:size]], np.random.default_rng(seed)
+    while (left := size - sum(map(len, parts))) > 0:
+        copy = base[:left]
+        noise = rows.standard_normal(copy.shape, dtype=np.float32)
+        copy = copy + 0.5 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+        parts.append(copy / np.linalg.norm(copy, axis=1, keepdims=True))
+    return np.concatenate(parts)
+
+
 def nearest(base: np.ndarray, queries: np.ndarray, k: int) -> list[list[int]]:
     """The k nearest rows of each query, nearest first, exactly."""
     scores = queries.astype(np.float64) @ base.astype(np.float64).T

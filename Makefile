@@ -43,7 +43,7 @@ docs: ## write docs/commands/ from the command table
 
 clean: ## remove what was built, fetched and installed here
 	cargo clean
-	rm -rf bench/reference/target
+	rm -rf bench/hnsw-reference/target
 	rm -rf $(VENV) .servers .pytest_cache
 
 setup: ## install what building and testing need

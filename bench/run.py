@@ -27,6 +27,7 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "bench"), str(ROOT / "tests")]
 
 import exact  # noqa: E402
 import graph  # noqa: E402
+import reference  # noqa: E402
 import restart  # noqa: E402
 import scopes  # noqa: E402
 import semantic  # noqa: E402
@@ -38,7 +39,7 @@ from servers import provide_all, provide_redisearch  # noqa: E402
 
 OUT = ROOT / "docs" / "benchmarks"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
-NAMES = ("trips", "exact", "semantic", "graph", "restart", "stalls", "scopes")
+NAMES = ("trips", "exact", "semantic", "graph", "reference", "restart", "stalls", "scopes")
 
 INTRO = """# Benchmarks
 
@@ -67,7 +68,8 @@ def main() -> int:
     here = [server for server in servers.values() if server.path]
     if not here:
         raise SystemExit("bench: no server could be had")
-    base, queries = vectors.load(chosen.vectors or vectors.FIXTURE)
+    source = chosen.vectors or vectors.FIXTURE
+    base, queries = vectors.load(source)
 
     reports: dict[str, Report] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -77,7 +79,7 @@ def main() -> int:
         for name in chosen.only or NAMES:
             start = time.monotonic()
             print(f"bench: {name} ...", flush=True)
-            if report := measure(name, here, servers, module, folder, base, queries, full, chosen.at_most):
+            if report := measure(name, here, servers, module, folder, source, base, queries, full, chosen.at_most):
                 reports[name] = report
                 print(f"\n{report.markdown()}\n\nbench: {name} took {time.monotonic() - start:.0f} s\n", flush=True)
 
@@ -95,7 +97,7 @@ def main() -> int:
     return 0
 
 
-def measure(name, here, servers, module, folder, base, queries, full, at_most) -> Report | None:
+def measure(name, here, servers, module, folder, source, base, queries, full, at_most) -> Report | None:
     first, peer = here[0], servers["redis-8.2"]
     if name in ("semantic", "graph") and peer.path is None:
         print(f"bench: {name} is left out: it needs a server with vector sets", flush=True)
@@ -121,6 +123,9 @@ def measure(name, here, servers, module, folder, base, queries, full, at_most) -
             if redisearch.path is None:
                 print(f"bench: {redisearch.name} could not be had and is left out: {redisearch.problem}", flush=True)
             return graph.run(peer, redisearch, module, folder, base, queries[:512], plan)
+        case "reference":
+            plan = reference.Plan(10_000 if full else len(base), queries=200)
+            return reference.run(first, module, folder, source, plan)
         case "restart":
             plan = restart.Plan(min(50_000, at_most) if full else len(base), rounds=5)
             return restart.run(first, module, folder, base, plan)

@@ -19,6 +19,7 @@ PUBLIC = [
     Command("CREATE", -2, "store", ("DIM", 3)),
     Command("SETSEM", -6, "store", ("PROMPT", "p", "RESPONSE", "r")),
     Command("GETSEM", -4, "read", ("PROMPT", "p")),
+    Command("MGETSEM", -5, "read", (1, "VALUES", 1, 1)),
     Command("SET", -6, "store", ("PROMPT", "p", "RESPONSE", "r")),
     Command("GET", -4, "read", ("PROMPT", "p")),
     Command("ENTRY", 3, "read", ("id",)),

@@ -101,6 +101,24 @@ const fn read(name: &'static str, entry: crate::ffi::command::Entry) -> CommandS
 
 const GUARD_LEVELS: &[Arg] = &[word("OFF", "off"), word("ON", "on"), word("STRICT", "strict")];
 
+/// What holds for a look-up, and for all of many.
+const LOOKUP_TAIL: [Arg; 10] = [
+    SCOPE,
+    CONTEXT,
+    opt("THRESHOLD", "similarity", ArgKind::Double),
+    opt("COUNT", "count", ArgKind::Integer),
+    opt("FILTER", "expression", ArgKind::Text),
+    opt("MAXAGE", "seconds", ArgKind::Integer),
+    opt("EF", "width", ArgKind::Integer),
+    opt("GUARD", "level", ArgKind::OneOf(GUARD_LEVELS)),
+    opt(
+        "RETURN",
+        "fields",
+        ArgKind::Block(&[arg("count", ArgKind::Integer), many("field", ArgKind::Text)]),
+    ),
+    opt_word("EXPLAIN", "explain"),
+];
+
 /// Every command of the module.
 pub const COMMANDS: &[CommandSpec] = &[
     CommandSpec {
@@ -201,20 +219,16 @@ pub const COMMANDS: &[CommandSpec] = &[
             CACHE,
             opt("PROMPT", "prompt", ArgKind::Text),
             VECTOR,
-            SCOPE,
-            CONTEXT,
-            opt("THRESHOLD", "similarity", ArgKind::Double),
-            opt("COUNT", "count", ArgKind::Integer),
-            opt("FILTER", "expression", ArgKind::Text),
-            opt("MAXAGE", "seconds", ArgKind::Integer),
-            opt("EF", "width", ArgKind::Integer),
-            opt("GUARD", "level", ArgKind::OneOf(GUARD_LEVELS)),
-            opt(
-                "RETURN",
-                "fields",
-                ArgKind::Block(&[arg("count", ArgKind::Integer), many("field", ArgKind::Text)]),
-            ),
-            opt_word("EXPLAIN", "explain"),
+            LOOKUP_TAIL[0],
+            LOOKUP_TAIL[1],
+            LOOKUP_TAIL[2],
+            LOOKUP_TAIL[3],
+            LOOKUP_TAIL[4],
+            LOOKUP_TAIL[5],
+            LOOKUP_TAIL[6],
+            LOOKUP_TAIL[7],
+            LOOKUP_TAIL[8],
+            LOOKUP_TAIL[9],
         ],
         reply: "A map of `id tier similarity prompt response age ttl stale meta tags hits` (times in \
             milliseconds, ttl -1 for none), or null. With `COUNT` an array of such maps, best first. \
@@ -249,20 +263,16 @@ pub const COMMANDS: &[CommandSpec] = &[
                 optional: false,
                 multiple: true,
             },
-            SCOPE,
-            CONTEXT,
-            opt("THRESHOLD", "similarity", ArgKind::Double),
-            opt("COUNT", "count", ArgKind::Integer),
-            opt("FILTER", "expression", ArgKind::Text),
-            opt("MAXAGE", "seconds", ArgKind::Integer),
-            opt("EF", "width", ArgKind::Integer),
-            opt("GUARD", "level", ArgKind::OneOf(GUARD_LEVELS)),
-            opt(
-                "RETURN",
-                "fields",
-                ArgKind::Block(&[arg("count", ArgKind::Integer), many("field", ArgKind::Text)]),
-            ),
-            opt_word("EXPLAIN", "explain"),
+            LOOKUP_TAIL[0],
+            LOOKUP_TAIL[1],
+            LOOKUP_TAIL[2],
+            LOOKUP_TAIL[3],
+            LOOKUP_TAIL[4],
+            LOOKUP_TAIL[5],
+            LOOKUP_TAIL[6],
+            LOOKUP_TAIL[7],
+            LOOKUP_TAIL[8],
+            LOOKUP_TAIL[9],
         ],
         reply: "An array of what `LLMCACHE.GETSEM` answers to each question, in their order.",
         notes: "Each question is a vector, and its prompt if the exact tier and the guards are to \

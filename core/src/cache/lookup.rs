@@ -6,10 +6,11 @@
 //! alive while a key is opened, because opening an expired key deletes it. Main thread only.
 
 use super::guard::{GuardLevel, Question, Refusal};
+use super::miss::{MissReason, Nearest, Refused, id_text, miss_reason};
 use super::{Cache, Entry, EntryView};
 use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::index::filter::Filter;
-use crate::index::{Candidate, Refusals, SearchMode, SearchRequest, SearchResult};
+use crate::index::{Candidate, SearchMode, SearchRequest, SearchResult};
 use crate::limits::{GUARD_REFUSALS_MAX, RESCORE_EXTRA_MAX};
 use crate::vector::Query;
 use crate::vector::quantise::error_bound;
@@ -77,44 +78,6 @@ impl Tier {
     }
 }
 
-/// Why there was no hit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
-pub enum MissReason {
-    /// Nothing is stored there.
-    Empty,
-    /// The nearest entry is not near enough.
-    BelowThreshold,
-    /// FILTER refused what was near enough.
-    Filter,
-    /// What was near enough is due.
-    Expired,
-    /// MAXAGE refused what was near enough.
-    MaxAge,
-    /// A guard refused what was near enough.
-    Guard,
-}
-
-impl MissReason {
-    /// How many reasons there are.
-    pub const COUNT: usize = 6;
-    /// All, in the order of their counters.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::Empty, Self::BelowThreshold, Self::Filter, Self::Expired, Self::MaxAge, Self::Guard];
-
-    /// As in replies.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::BelowThreshold => "below-threshold",
-            Self::Filter => "filter",
-            Self::Expired => "expired",
-            Self::MaxAge => "max-age",
-            Self::Guard => "guard",
-        }
-    }
-}
-
 /// A hit, its key still open.
 #[derive(Debug)]
 pub struct Hit<O> {
@@ -124,17 +87,6 @@ pub struct Hit<O> {
     pub similarity: f64,
     /// The entry.
     pub entry: O,
-}
-
-/// The nearest entry of a search.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Nearest {
-    /// Its id as a caller writes it.
-    pub id: Vec<u8>,
-    /// Its prompt.
-    pub prompt: Vec<u8>,
-    /// Cosine of question and entry.
-    pub similarity: f64,
 }
 
 /// An answer and how it came about.
@@ -191,62 +143,6 @@ struct Scored<O> {
     similarity: f64,
     id: Vec<u8>,
     entry: O,
-}
-
-/// What became of the entries that were near enough to be looked at.
-#[derive(Default)]
-struct Refused {
-    filter: Refusals,
-    invisible: Refusals,
-    too_old: Refusals,
-    guarded: Refusals,
-    /// The nearest that a guard refused, and which guard.
-    nearest_guarded: Option<(Nearest, Refusal)>,
-}
-
-impl Refused {
-    /// Takes in what the exact tier refused. A search meets that entry again: it is counted once.
-    fn merge_exact(&mut self, exact: &Self) {
-        for (mine, other) in [(&mut self.filter, exact.filter), (&mut self.too_old, exact.too_old)]
-        {
-            let count = mine.count.max(other.count);
-            mine.join(other);
-            mine.count = count;
-        }
-    }
-
-    fn note_guarded(&mut self, view: &EntryView<'_>, similarity: f64, refusal: Refusal) {
-        self.guarded.add(similarity);
-        let farther = |(nearest, _): &(Nearest, Refusal)| nearest.similarity < similarity;
-        if self.nearest_guarded.as_ref().is_none_or(farther) {
-            let (id, prompt) = (id_text(view), view.prompt().to_vec());
-            self.nearest_guarded = Some((Nearest { id, prompt, similarity }, refusal));
-        }
-    }
-
-    /// The reason of the nearest entry refused, and its similarity.
-    fn nearest(&self) -> Option<(MissReason, f64)> {
-        let reasons = [
-            (MissReason::Filter, self.filter),
-            (MissReason::MaxAge, self.too_old),
-            (MissReason::Expired, self.invisible),
-            (MissReason::Guard, self.guarded),
-        ];
-        reasons
-            .into_iter()
-            .filter_map(|(reason, refusals)| Some((reason, refusals.nearest?)))
-            .reduce(|best, next| if next.1 > best.1 { next } else { best })
-    }
-}
-
-/// Why nothing was found: the nearest entry that would have been a hit was refused; or none was near
-/// enough; or none was left to be compared.
-fn miss_reason(refused: &Refused, threshold: f64, nearest: Option<f64>) -> MissReason {
-    match refused.nearest() {
-        Some((reason, similarity)) if similarity >= threshold || nearest.is_none() => reason,
-        _ if nearest.is_some() => MissReason::BelowThreshold,
-        _ => MissReason::Empty,
-    }
 }
 
 /// Answers a question.
@@ -474,10 +370,6 @@ fn open_scored<K: Keyspace>(
 
 fn is_claimed(view: &EntryView<'_>, uid: crate::ids::ContainerUid, slot: SlotId, seq: Seq) -> bool {
     view.uid() == uid && view.slot() == slot && view.seq() == seq
-}
-
-fn id_text(view: &EntryView<'_>) -> Vec<u8> {
-    view.name().map_or_else(|| view.id().hex().to_vec(), <[u8]>::to_vec)
 }
 
 fn finish_search<O: Deref<Target = Entry>>(

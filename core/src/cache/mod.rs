@@ -8,13 +8,15 @@ mod container;
 mod entry;
 pub mod guard;
 mod lookup;
+mod miss;
 mod money;
 mod settings;
 mod stats;
 
 pub use container::{Cache, EntryKey, TAG_HEAD};
 pub use entry::{Entry, EntryFields, EntryView};
-pub use lookup::{Hit, Keyspace, LookupReport, LookupRequest, MissReason, Nearest, Tier, look_up};
+pub use lookup::{Hit, Keyspace, LookupReport, LookupRequest, Tier, look_up};
+pub use miss::{MissReason, Nearest};
 pub use money::{format_usd, parse_usd};
 pub use settings::Settings;
 pub use stats::{HISTOGRAM_BUCKETS, ScopeStats, Stats};

@@ -3,7 +3,8 @@
 //! Owns: counters only. Process-local: neither persisted nor replicated. Main thread only.
 
 use super::EntryView;
-use super::lookup::{MissReason, Tier};
+use super::lookup::Tier;
+use super::miss::MissReason;
 use crate::ids::PartitionKey;
 use crate::limits::STATS_SCOPES_MAX;
 use hashbrown::HashMap;

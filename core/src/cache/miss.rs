@@ -1,0 +1,117 @@
+//! Why a lookup found nothing: what became of the entries that were near enough to be looked at.
+//!
+//! Owns: the reasons, their order, the counts behind them. Used by `lookup` alone; main thread only.
+
+use super::EntryView;
+use super::guard::Refusal;
+use crate::index::Refusals;
+
+/// Why there was no hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum MissReason {
+    /// Nothing is stored there.
+    Empty,
+    /// The nearest entry is not near enough.
+    BelowThreshold,
+    /// FILTER refused what was near enough.
+    Filter,
+    /// What was near enough is due.
+    Expired,
+    /// MAXAGE refused what was near enough.
+    MaxAge,
+    /// A guard refused what was near enough.
+    Guard,
+}
+
+impl MissReason {
+    /// How many reasons there are.
+    pub const COUNT: usize = 6;
+    /// All, in the order of their counters.
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Empty, Self::BelowThreshold, Self::Filter, Self::Expired, Self::MaxAge, Self::Guard];
+
+    /// As in replies.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::BelowThreshold => "below-threshold",
+            Self::Filter => "filter",
+            Self::Expired => "expired",
+            Self::MaxAge => "max-age",
+            Self::Guard => "guard",
+        }
+    }
+}
+
+/// The nearest entry of a search.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Nearest {
+    /// Its id as a caller writes it.
+    pub id: Vec<u8>,
+    /// Its prompt.
+    pub prompt: Vec<u8>,
+    /// Cosine of question and entry.
+    pub similarity: f64,
+}
+
+/// What became of the entries that were near enough to be looked at.
+#[derive(Default)]
+pub(super) struct Refused {
+    pub(super) filter: Refusals,
+    pub(super) invisible: Refusals,
+    pub(super) too_old: Refusals,
+    pub(super) guarded: Refusals,
+    /// The nearest that a guard refused, and which guard.
+    pub(super) nearest_guarded: Option<(Nearest, Refusal)>,
+}
+
+impl Refused {
+    /// Takes in what the exact tier refused. A search meets that entry again: it is counted once.
+    pub(super) fn merge_exact(&mut self, exact: &Self) {
+        for (mine, other) in [(&mut self.filter, exact.filter), (&mut self.too_old, exact.too_old)]
+        {
+            let count = mine.count.max(other.count);
+            mine.join(other);
+            mine.count = count;
+        }
+    }
+
+    pub(super) fn note_guarded(&mut self, view: &EntryView<'_>, similarity: f64, refusal: Refusal) {
+        self.guarded.add(similarity);
+        let farther = |(nearest, _): &(Nearest, Refusal)| nearest.similarity < similarity;
+        if self.nearest_guarded.as_ref().is_none_or(farther) {
+            let (id, prompt) = (id_text(view), view.prompt().to_vec());
+            self.nearest_guarded = Some((Nearest { id, prompt, similarity }, refusal));
+        }
+    }
+
+    /// The reason of the nearest entry refused, and its similarity.
+    fn nearest(&self) -> Option<(MissReason, f64)> {
+        let reasons = [
+            (MissReason::Filter, self.filter),
+            (MissReason::MaxAge, self.too_old),
+            (MissReason::Expired, self.invisible),
+            (MissReason::Guard, self.guarded),
+        ];
+        reasons
+            .into_iter()
+            .filter_map(|(reason, refusals)| Some((reason, refusals.nearest?)))
+            .reduce(|best, next| if next.1 > best.1 { next } else { best })
+    }
+}
+
+/// Why nothing was found: the nearest entry that would have been a hit was refused; or none was near
+/// enough; or none was left to be compared.
+pub(super) fn miss_reason(refused: &Refused, threshold: f64, nearest: Option<f64>) -> MissReason {
+    match refused.nearest() {
+        Some((reason, similarity)) if similarity >= threshold || nearest.is_none() => reason,
+        _ if nearest.is_some() => MissReason::BelowThreshold,
+        _ => MissReason::Empty,
+    }
+}
+
+/// The id of an entry as a caller writes it.
+pub(super) fn id_text(view: &EntryView<'_>) -> Vec<u8> {
+    view.name().map_or_else(|| view.id().hex().to_vec(), <[u8]>::to_vec)
+}

@@ -62,6 +62,8 @@ pub struct Namespace {
     pub leases: Leases,
     /// Its counters.
     pub stats: KvStats,
+    /// Where the next VERIFY goes on.
+    pub verify_at: u32,
 }
 
 impl Namespace {
@@ -74,7 +76,7 @@ impl Namespace {
     fn empty(uid: ContainerUid, prefix: Box<[u8]>, settings: NamespaceSettings) -> Self {
         let (fingerprint, tree) = (settings.fingerprint(), PrefixTree::default());
         let (leases, stats) = (Leases::default(), KvStats::default());
-        Self { uid, prefix, fingerprint, settings, tree, leases, stats }
+        Self { uid, prefix, fingerprint, settings, tree, leases, stats, verify_at: 0 }
     }
 
     /// Identity of this life of the namespace.

@@ -200,6 +200,11 @@ impl PrefixTree {
         (self.nodes[slot as usize].state == State::Here).then_some(NodeId(slot))
     }
 
+    /// Whether the node still stands for a chunk that is there.
+    pub fn is_current(&self, id: NodeId) -> bool {
+        self.nodes.get(id.0 as usize).is_some_and(|node| node.state == State::Here)
+    }
+
     /// What is known of a chunk.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0 as usize]
@@ -210,6 +215,12 @@ impl PrefixTree {
         let parent = self.node(id).parent;
         (parent != NONE && self.nodes[parent as usize].state == State::Here)
             .then_some(NodeId(parent))
+    }
+
+    /// The place in the prompt of a chunk that follows `parent`; 1 where that is not known.
+    pub fn position_behind(&self, parent: &ChunkDigest) -> u32 {
+        let parent = self.find(parent).map_or(0, |id| self.node(id).position);
+        parent.saturating_add(1)
     }
 
     /// The chunks before this one that are there, nearest first.
@@ -550,15 +561,20 @@ impl PrefixTree {
     /// The chunks to evict so that `need` bytes are freed, in order, never `spare`; `None` when not so
     /// much can be freed. What no prefix reaches goes first.
     pub fn plan_eviction(&mut self, need: u64, spare: Option<NodeId>) -> Option<Vec<NodeId>> {
+        let (plan, freed) = self.plan_up_to(need, spare);
+        (freed >= need).then_some(plan)
+    }
+
+    /// The same as far as it can be done, and the bytes that frees.
+    pub fn plan_up_to(&mut self, need: u64, spare: Option<NodeId>) -> (Vec<NodeId>, u64) {
         let orphans = if self.has_ghosts() { self.orphans(|_| true) } else { Vec::new() };
         let mut plan =
             Plan { tree: self, gone: HashMap::new(), planned: HashSet::new(), out: Vec::new() };
         let mut freed = 0;
         for id in orphans {
-            if freed >= need {
-                return Some(plan.out);
+            if freed < need {
+                freed += plan.take(id, spare);
             }
-            freed += plan.take(id, spare);
         }
         let mut bared: BTreeSet<OrderKey> = BTreeSet::new();
         let mut leaves = plan.tree.order.iter().copied().peekable();
@@ -568,7 +584,7 @@ impl PrefixTree {
                 (Some(_), _) => leaves.next(),
                 (None, _) => bared.pop_first(),
             };
-            let id = NodeId(next?.3);
+            let Some(id) = next.map(|key| NodeId(key.3)) else { break };
             let bytes = plan.take(id, spare);
             freed += bytes;
             if bytes > 0
@@ -579,7 +595,7 @@ impl PrefixTree {
                 bared.insert(plan.tree.key_of(parent.0));
             }
         }
-        Some(plan.out)
+        (plan.out, freed)
     }
 
     /// Tells how many chunks fit, from which the pace of ageing follows.

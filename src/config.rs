@@ -62,6 +62,9 @@ static GUARD: ChoiceConfig = ChoiceConfig {
 static AUTO_CREATE: FlagConfig =
     FlagConfig { name: c"auto-create", default: true, value: AtomicBool::new(true) };
 
+static KV_SHARE_PCT: NumberConfig = number(c"kv-share", 75, 0, 100);
+static KV_IN_FLIGHT: NumberConfig = number(c"kv-in-flight", 1 << 30, 0, i64::MAX);
+
 fn accept_threshold(text: &[u8]) -> Result<(), &'static str> {
     let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok());
     match number {
@@ -87,6 +90,8 @@ pub fn register(ctx: Ctx<'_>) -> bool {
         && register_flag(ctx, &AUTO_CREATE)
         && register_number(ctx, &ORPHAN_GRACE_S)
         && register_number(ctx, &SWEEP_INTERVAL_MS)
+        && register_number(ctx, &KV_SHARE_PCT)
+        && register_number(ctx, &KV_IN_FLIGHT)
         && load_configs(ctx)
 }
 
@@ -117,6 +122,16 @@ pub fn auto_create() -> bool {
 /// How long an entry without a container is left alone.
 pub fn orphan_grace_ms() -> u64 {
     ORPHAN_GRACE_S.value.load(Ordering::Relaxed) as u64 * 1_000
+}
+
+/// Percent of `maxmemory` that all KV-cache chunks together may take; 0 for no such bound.
+pub fn kv_share_pct() -> u64 {
+    KV_SHARE_PCT.value.load(Ordering::Relaxed) as u64
+}
+
+/// Payload bytes that may wait for clients before a FETCH is refused; 0 for no bound.
+pub fn kv_in_flight() -> u64 {
+    KV_IN_FLIGHT.value.load(Ordering::Relaxed) as u64
 }
 
 /// Pause between slices of background work.

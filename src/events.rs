@@ -2,8 +2,8 @@
 //! with keys that come by other ways than the module's own commands. Writes nothing to the keyspace.
 
 use crate::ffi::{Access, Ctx, Key, RString, ServerEvents};
-use crate::keyspace::attach_arrival;
-use crate::keytype::{CacheValue, registry};
+use crate::keyspace::{attach_arrival, chunk_arrived};
+use crate::keytype::{CacheValue, NamespaceValue, namespaces, registry};
 use crate::{background, ffi};
 use llmcache_core::cluster::key_slot;
 
@@ -15,8 +15,14 @@ pub fn subscribe(ctx: Ctx<'_>) -> bool {
             keyspace: on_keyspace,
             loading_started: |_| registry::loading_started(),
             loading_ended: on_loading_ended,
-            flushed: |_, db| registry::flushed(db),
-            swapped: |_, first, second| registry::swapped(first, second),
+            flushed: |_, db| {
+                registry::flushed(db);
+                namespaces::flushed(db);
+            },
+            swapped: |_, first, second| {
+                registry::swapped(first, second);
+                namespaces::swapped(first, second);
+            },
         },
     )
 }
@@ -26,7 +32,9 @@ fn on_keyspace(ctx: Ctx<'_>, event: &[u8], key: &[u8]) {
         b"restore" | b"rename_to" | b"move_to" => on_arrival(ctx, key),
         // A deadline moved; where there is no cache there is no entry to tell.
         b"expire" | b"persist" if registry::count() > 0 => on_deadline(ctx, key),
-        b"evicted" if registry::evicted(ctx.db(), key) => background::put_back_soon(ctx),
+        b"evicted" if registry::evicted(ctx.db(), key) || namespaces::evicted(ctx.db(), key) => {
+            background::put_back_soon(ctx);
+        }
         _ => {}
     }
 }
@@ -42,6 +50,18 @@ fn on_deadline(ctx: Ctx<'_>, name: &[u8]) {
 }
 
 fn on_arrival(ctx: Ctx<'_>, name: &[u8]) {
+    let namespace = Key::open(ctx, &RString::new(name), Access::Probe)
+        .and_then(|key| key.value::<NamespaceValue>().cloned());
+    if let Some(value) = namespace {
+        let place = (ctx.db(), name.to_vec());
+        let slot = value.0.with(|namespace| key_slot(namespace.prefix()));
+        if ctx.state().is_cluster() && slot != key_slot(name) {
+            namespaces::become_other(&value, &place);
+        }
+        namespaces::place(&value, place);
+        return;
+    }
+    chunk_arrived(ctx, name);
     let cache = Key::open(ctx, &RString::new(name), Access::Probe)
         .and_then(|key| key.value::<CacheValue>().cloned());
     match cache {
@@ -65,4 +85,5 @@ fn on_loading_ended(ctx: Ctx<'_>) {
     // An AOF without preamble may name entries before their cache: they are brought together before
     // the first client is served.
     background::attach_arrivals(ctx, || true);
+    background::chunks::attach_arrivals(ctx, || true);
 }

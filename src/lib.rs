@@ -23,6 +23,12 @@ fn start(ctx: Ctx<'_>) -> Result<(), String> {
     ffi::register_type::<keytype::EntryValue>(ctx)
         .then_some(())
         .ok_or("the type of entries was refused")?;
+    ffi::register_type::<keytype::NamespaceValue>(ctx)
+        .then_some(())
+        .ok_or("the type of namespaces was refused")?;
+    ffi::register_type::<keytype::ChunkValue>(ctx)
+        .then_some(())
+        .ok_or("the type of chunks was refused")?;
     for spec in command::table::COMMANDS {
         ffi::command::register(ctx, spec)?;
     }

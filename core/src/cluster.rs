@@ -1,6 +1,10 @@
 //! Redis Cluster's hash slot of a key, which servers before 8.0 do not offer to modules.
 //!
-//! Owns: CRC-16/XMODEM and the hash-tag rule of the Redis Cluster specification. Any thread.
+//! Owns: CRC-16/XMODEM, the hash-tag rule of the Redis Cluster specification, and how derived keys are
+//! named so that they share their container's slot. Any thread.
+
+use crate::error::{Error, Result};
+use crate::limits;
 
 /// Number of hash slots of a cluster.
 pub const HASH_SLOTS: u16 = 16_384;
@@ -16,6 +20,28 @@ pub fn hash_tag(key: &[u8]) -> Option<&[u8]> {
 /// The hash slot of a key.
 pub fn key_slot(key: &[u8]) -> u16 {
     crc16(hash_tag(key).unwrap_or(key)) % HASH_SLOTS
+}
+
+/// What the keys of a container begin with, so that they share its slot: `{name}` and the tail, or
+/// `name` and the tail where the name carries a hash tag of its own. `what` names the container in
+/// errors.
+pub fn derived_prefix(name: &[u8], tail: &[u8], what: &str) -> Result<Vec<u8>> {
+    if name.len() > limits::CONTAINER_NAME_MAX_BYTES {
+        let (got, max) = (name.len(), limits::CONTAINER_NAME_MAX_BYTES);
+        return Err(Error::too_big(&format!("the name of a {what}"), got, max, "bytes"));
+    }
+    if name.is_empty() {
+        return Err(Error::err(format!("a {what} needs a name")));
+    }
+    if hash_tag(name).is_some() {
+        return Ok([name, tail].concat());
+    }
+    if name.contains(&b'}') {
+        return Err(Error::err(format!(
+            "a {what} name with '}}' needs a hash tag {{...}}, so that its keys share its slot"
+        )));
+    }
+    Ok([b"{", name, b"}", tail].concat())
 }
 
 fn crc16(bytes: &[u8]) -> u16 {

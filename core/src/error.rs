@@ -24,6 +24,8 @@ pub enum ErrorWord {
     TooBig,
     /// The server is out of memory.
     Oom,
+    /// Too much is under way; the same request succeeds later.
+    Busy,
 }
 
 impl ErrorWord {
@@ -38,6 +40,7 @@ impl ErrorWord {
             Self::BadFilter => "BADFILTER",
             Self::TooBig => "TOOBIG",
             Self::Oom => "OOM",
+            Self::Busy => "BUSY",
         }
     }
 }

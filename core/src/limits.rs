@@ -80,3 +80,32 @@ pub const LATENCY_MAX_MS: u64 = 7 * 86_400_000;
 
 /// Scopes whose statistics are kept apart in one container; later ones count in the totals only.
 pub const STATS_SCOPES_MAX: usize = 4_096;
+
+/// Tokens of a chunk when nothing is said, as LMCache has it.
+pub const CHUNK_TOKENS_DEFAULT: u32 = 256;
+/// Most tokens of a chunk.
+pub const CHUNK_TOKENS_MAX: u32 = 1 << 16;
+/// Longest prompt of a KVCHUNK command, as a blob of four bytes a token: four million tokens.
+pub const TOKENS_BLOB_MAX_BYTES: usize = 16 << 20;
+/// Most chunks of one command: hashing and opening them stays below a tenth of a second.
+pub const CHUNKS_MAX: usize = 1 << 16;
+/// Longest digest of a caller's own.
+pub const DIGEST_MAX_BYTES: usize = 64;
+/// Longest payload of a chunk: what the server takes as one argument by default.
+pub const PAYLOAD_MAX_BYTES: usize = 512 << 20;
+/// Most arguments a payload may come in.
+pub const SEGMENTS_MAX: usize = 1 << 16;
+/// Longest FORMAT of a namespace.
+pub const FORMAT_MAX_BYTES: usize = 64;
+/// Longest SALT.
+pub const SALT_MAX_BYTES: usize = 128;
+/// Most dimensions of SHAPE.
+pub const SHAPE_MAX_DIMS: usize = 8;
+/// Highest PRIO; each step doubles what a use counts.
+pub const PRIO_MAX: u8 = 15;
+/// Longest LEASE of chunks.
+pub const KV_LEASE_MAX_MS: u64 = 86_400_000;
+/// Most leases of a namespace at once.
+pub const KV_LEASES_MAX: usize = 1 << 16;
+/// Longest chain of chunks: a prompt of sixteen million tokens in chunks of 256.
+pub const KV_CHAIN_MAX: usize = 1 << 16;

@@ -1,9 +1,10 @@
 //! Work between commands: entries of deleted caches, entries without a cache, slots whose key could
-//! not be opened, protection of containers, upkeep of graphs. On the main thread, in slices below a millisecond.
+//! not be opened, protection of containers, upkeep of graphs and of KV-cache chunks. On the main thread, in slices below a millisecond.
 //!
 //! Whatever writes runs on a primary only, never while loading, and not while replicas must be
 //! spared; it runs above maxmemory too, since it frees.
 
+pub mod chunks;
 mod graphs;
 mod ownership;
 mod reaper;
@@ -13,7 +14,7 @@ mod sweep;
 
 use crate::config;
 use crate::ffi::{Ctx, run_once, start_timer, take_command_count};
-use crate::keyspace::{attach_arrival, put_back_evicted};
+use crate::keyspace::{attach_arrival, put_back_evicted, put_back_namespaces};
 use crate::keytype::registry;
 use llmcache_core::evict::minute;
 use llmcache_core::ids::UnixMs;
@@ -51,6 +52,7 @@ pub fn put_back_soon(ctx: Ctx<'_>) {
 
 fn put_back_now(ctx: Ctx<'_>) {
     PUT_BACK.fetch_add(put_back_evicted(ctx, may_write(ctx)), Ordering::Relaxed);
+    put_back_namespaces(ctx, may_write(ctx));
 }
 
 /// Caches that the server evicted and that were put back.
@@ -91,7 +93,8 @@ fn tick(ctx: Ctx<'_>) -> u64 {
     let backlog = attach_arrivals(ctx, in_time)
         | reaper::run(ctx, in_time)
         | sweep::run(ctx, in_time)
-        | graphs::run(in_time);
+        | graphs::run(in_time)
+        | chunks::run(ctx, in_time);
     settle::run(ctx, in_time);
     let idle = take_command_count() == 0;
     match (backlog, idle) {

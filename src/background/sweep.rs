@@ -1,13 +1,14 @@
-//! A walk over the whole keyspace that makes good whatever events did not tell: entries that their
-//! container does not know are added to its index, entries without a container are removed after a
-//! grace. One walk after each load, then one a minute or so, each in slices.
+//! A walk over the whole keyspace that makes good whatever events did not tell: entries and chunks that
+//! their container does not know are added to it, those without a container are removed after a grace. One walk after each load, then one a minute or so, each in slices.
 
 use super::ownership::{self, Ownership};
 use super::{count_reaped, may_write};
 use crate::config;
 use crate::ffi::{Ctx, KeyScan, MainCell};
-use crate::keyspace::{Attached, attach_arrival, attach_open, remove_entry_of};
-use crate::keytype::{EntryValue, registry};
+use crate::keyspace::{
+    Attached, ChunkSeen, attach_arrival, attach_chunk, attach_open, remove_chunk, remove_entry_of,
+};
+use crate::keytype::{ChunkValue, EntryValue, namespaces, registry};
 use hashbrown::{HashMap, HashSet};
 use llmcache_core::ids::ContainerUid;
 use std::ffi::c_int;
@@ -77,6 +78,14 @@ fn step(ctx: Ctx<'_>, now: u64) -> bool {
     }
     let mut found = Found::default();
     let more = scan.step(ctx, &mut |name, key| {
+        if let Some(chunk) = key.value::<ChunkValue>() {
+            match attach_chunk(db, name, chunk) {
+                ChunkSeen::NoNamespace(uid) => found.orphans.push((uid, name.to_vec())),
+                ChunkSeen::Stub => namespaces::note_stub((db, name.to_vec())),
+                ChunkSeen::Known | ChunkSeen::Foreign => {}
+            }
+            return;
+        }
         let Some(value) = key.value::<EntryValue>() else { return };
         match attach_open(db, name, value, key.expire_at_ms()) {
             Attached::Added => found.unknown.push(name.to_vec()),
@@ -120,6 +129,7 @@ fn meet_orphan(ctx: Ctx<'_>, uid: ContainerUid, name: &[u8], now: u64) {
     });
     let ripe = now.saturating_sub(first_seen) >= config::orphan_grace_ms();
     if ripe && may_write(ctx) && ownership::of_key(ctx, name) == Ownership::Settled {
-        count_reaped(u64::from(remove_entry_of(ctx, name, uid)));
+        let removed = remove_entry_of(ctx, name, uid) || remove_chunk(ctx, name, uid);
+        count_reaped(u64::from(removed));
     }
 }

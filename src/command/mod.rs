@@ -3,6 +3,8 @@
 //! A command named `LLMCACHE.GETSEM` is in `llmcache/getsem.rs`. Each file parses into a typed
 //! request first, then acts, then replies; an error leaves everything as it was. Main thread only.
 
+mod kvchunk;
 mod llmcache;
 mod parse;
 pub mod table;
+mod table_kvchunk;

@@ -21,6 +21,11 @@ impl<'a> ArgReader<'a> {
         Self { args, at: 0 }
     }
 
+    /// How many arguments were read.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
     /// The next argument, if there is one.
     pub fn maybe_next(&mut self) -> Option<&'a [u8]> {
         let arg = self.args.get(self.at)?;

@@ -1,31 +1,33 @@
 //! The command table: one row a command. It drives registration, arity, flags, key specs,
-//! `COMMAND DOCS` and the pages of `docs/commands/`, which a test keeps equal to it.
+//! `COMMAND DOCS` and the pages of `docs/commands/`, which a test keeps equal to it. The rows of
+//! `KVCHUNK.*` are in `table_kvchunk`.
 
 use super::llmcache::{admin, create, entry, get, getsem, internal, mgetsem, scan, setsem, stats};
+use super::table_kvchunk::KVCHUNK;
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
-const fn arg(name: &'static str, kind: ArgKind) -> Arg {
+pub(super) const fn arg(name: &'static str, kind: ArgKind) -> Arg {
     Arg { name, kind, token: "", optional: false, multiple: false }
 }
 
-const fn opt(token: &'static str, name: &'static str, kind: ArgKind) -> Arg {
+pub(super) const fn opt(token: &'static str, name: &'static str, kind: ArgKind) -> Arg {
     Arg { name, kind, token, optional: true, multiple: false }
 }
 
-const fn need(token: &'static str, name: &'static str, kind: ArgKind) -> Arg {
+pub(super) const fn need(token: &'static str, name: &'static str, kind: ArgKind) -> Arg {
     Arg { name, kind, token, optional: false, multiple: false }
 }
 
-const fn word(token: &'static str, name: &'static str) -> Arg {
+pub(super) const fn word(token: &'static str, name: &'static str) -> Arg {
     Arg { name, kind: ArgKind::Word, token, optional: false, multiple: false }
 }
 
-const fn opt_word(token: &'static str, name: &'static str) -> Arg {
+pub(super) const fn opt_word(token: &'static str, name: &'static str) -> Arg {
     Arg { name, kind: ArgKind::Word, token, optional: true, multiple: false }
 }
 
-const fn many(name: &'static str, kind: ArgKind) -> Arg {
+pub(super) const fn many(name: &'static str, kind: ArgKind) -> Arg {
     Arg { name, kind, token: "", optional: false, multiple: true }
 }
 
@@ -43,7 +45,7 @@ const VECTOR_FORMS: &[Arg] = &[
 
 const VECTOR: Arg = opt("", "vector", ArgKind::OneOf(VECTOR_FORMS));
 
-const EXPIRY_FORMS: &[Arg] = &[
+pub(super) const EXPIRY_FORMS: &[Arg] = &[
     need("EX", "seconds", ArgKind::Integer),
     need("PX", "milliseconds", ArgKind::Integer),
     need("EXAT", "unix-time-seconds", ArgKind::UnixTime),
@@ -79,7 +81,11 @@ const STORE_NOTES: &str = "The id is the digest of scope, context and prompt unl
     the id and leaves nothing stored. An entry larger than the cache's MAXMEMORY is refused: \
     `TOOBIG`.";
 
-const fn write(name: &'static str, entry: crate::ffi::command::Entry, key: KeyUse) -> CommandSpec {
+pub(super) const fn write(
+    name: &'static str,
+    entry: crate::ffi::command::Entry,
+    key: KeyUse,
+) -> CommandSpec {
     CommandSpec {
         name,
         entry,
@@ -95,7 +101,7 @@ const fn write(name: &'static str, entry: crate::ffi::command::Entry, key: KeyUs
     }
 }
 
-const fn read(name: &'static str, entry: crate::ffi::command::Entry) -> CommandSpec {
+pub(super) const fn read(name: &'static str, entry: crate::ffi::command::Entry) -> CommandSpec {
     CommandSpec { flags: "readonly", ..write(name, entry, KeyUse::Read) }
 }
 
@@ -120,7 +126,20 @@ const LOOKUP_TAIL: [Arg; 10] = [
 ];
 
 /// Every command of the module.
-pub const COMMANDS: &[CommandSpec] = &[
+pub const COMMANDS: &[CommandSpec] = &joined::<{ LLMCACHE.len() + KVCHUNK.len() }>();
+
+/// The families one after the other.
+const fn joined<const ALL: usize>() -> [CommandSpec; ALL] {
+    let mut all = [LLMCACHE[0]; ALL];
+    let mut at = 0;
+    while at < ALL {
+        all[at] = if at < LLMCACHE.len() { LLMCACHE[at] } else { KVCHUNK[at - LLMCACHE.len()] };
+        at += 1;
+    }
+    all
+}
+
+const LLMCACHE: &[CommandSpec] = &[
     CommandSpec {
         arity: -2,
         flags: "write deny-oom",

@@ -15,7 +15,7 @@ pub type Handler = fn(Ctx<'_>, &CommandArgs<'_>) -> Result<(), Error>;
 /// The arguments of a running command, its name left out.
 #[derive(Debug)]
 pub struct CommandArgs<'a> {
-    key: ArgString<'a>,
+    pointers: &'a [*mut RedisModuleString],
     slices: SmallVec<[&'a [u8]; INLINE_ARGS]>,
 }
 
@@ -25,7 +25,13 @@ const INLINE_ARGS: usize = 16;
 impl<'a> CommandArgs<'a> {
     /// The key, which is the first argument of every command.
     pub fn key(&self) -> ArgString<'a> {
-        self.key
+        self.string(0)
+    }
+
+    /// An argument as the server has it; the key is number 0, the first option number 1.
+    pub fn string(&self, number: usize) -> ArgString<'a> {
+        // SAFETY: arguments of the running command; the command's own name is before them.
+        unsafe { ArgString::from_raw(self.pointers[number + 1]) }
     }
 
     /// The name of that key.
@@ -61,7 +67,7 @@ pub unsafe fn run_command(
         let pointers = std::slice::from_raw_parts(argv, argc as usize);
         let slices = pointers.iter().skip(1).map(|&arg| bytes_of(arg)).collect();
         // Every command has an arity of at least two, which the server checks.
-        (Ctx::from_raw(ctx), CommandArgs { key: ArgString::from_raw(pointers[1]), slices })
+        (Ctx::from_raw(ctx), CommandArgs { pointers, slices })
     };
     COMMANDS.fetch_add(1, Ordering::Relaxed);
     match guarded("a command", || handler(ctx, &args)) {

@@ -117,6 +117,23 @@ impl<'a> Ctx<'a> {
         policy.is_some_and(|policy| policy == b"allkeys-random")
     }
 
+    /// A number of `INFO <section>`; `None` where the server has none of that name.
+    pub fn info_number(self, section: &CStr, field: &CStr) -> Option<u64> {
+        // SAFETY: the bindings are read by value; the data is freed on the one path there is.
+        unsafe {
+            let (get, number, free) = (
+                raw::RedisModule_GetServerInfo?,
+                raw::RedisModule_ServerInfoGetFieldUnsigned?,
+                raw::RedisModule_FreeServerInfo?,
+            );
+            let data = get(self.raw, section.as_ptr());
+            let mut failed = 0;
+            let value = number(data, field.as_ptr(), &mut failed);
+            free(self.raw, data);
+            (failed == raw::REDISMODULE_OK as c_int).then_some(value)
+        }
+    }
+
     /// Whether replicas should be spared traffic now (a failover or a manual pause is under way).
     pub fn avoid_replica_traffic(self) -> bool {
         // SAFETY: reads the binding by value; the function takes nothing.
@@ -128,6 +145,11 @@ impl<'a> Ctx<'a> {
     pub fn replicate(self, command: &CStr, args: &[&[u8]]) {
         let strings: Vec<super::RString> =
             args.iter().map(|arg| super::RString::new(arg)).collect();
+        self.replicate_strings(command, &strings);
+    }
+
+    /// The same with strings that exist already, which are not copied.
+    pub fn replicate_strings(self, command: &CStr, strings: &[super::RString]) {
         let mut pointers: Vec<_> = strings.iter().map(super::ServerString::as_ptr).collect();
         // SAFETY: the format "v" takes an array of strings and its length; both outlive the call.
         let status = unsafe {

@@ -1,7 +1,7 @@
 //! Streams of the server: RDB in and out, AOF rewrite, digests.
 
 use super::api::api;
-use super::{RString, ServerString};
+use super::{HeldString, RString, ServerString};
 use redis_module::raw;
 use std::ffi::CStr;
 
@@ -48,6 +48,15 @@ impl RdbReader {
     }
 }
 
+impl RdbReader {
+    /// A byte string as a string of the server, without a copy.
+    pub fn string(&mut self) -> Option<HeldString> {
+        // SAFETY: the stream is valid; what is loaded is the caller's. Null after a failure.
+        let string = unsafe { RString::from_owned_raw(api!(RedisModule_LoadString(self.0)))? };
+        (!self.failed()).then(|| HeldString::from_owned(string))
+    }
+}
+
 /// Writes an RDB value.
 #[derive(Debug)]
 pub struct RdbWriter(*mut raw::RedisModuleIO);
@@ -65,6 +74,12 @@ impl RdbWriter {
         unsafe { api!(RedisModule_SaveUnsigned(self.0, value)) };
     }
 
+    /// A string of the server.
+    pub fn string(&mut self, string: &impl ServerString) {
+        // SAFETY: see `number`; the string is valid.
+        unsafe { api!(RedisModule_SaveString(self.0, string.as_ptr())) };
+    }
+
     /// A byte string.
     pub fn bytes(&mut self, bytes: &[u8]) {
         // SAFETY: see `number`; the bytes are copied.
@@ -78,9 +93,8 @@ impl RdbWriter {
 ///
 /// # Safety
 /// `io` is the stream of a running `aof_rewrite`.
-pub(super) unsafe fn emit_aof(io: *mut raw::RedisModuleIO, command: &CStr, args: &[Vec<u8>]) {
-    let strings: Vec<RString> = args.iter().map(|arg| RString::new(arg)).collect();
-    let mut pointers: Vec<_> = strings.iter().map(ServerString::as_ptr).collect();
+pub(super) unsafe fn emit_aof(io: *mut raw::RedisModuleIO, command: &CStr, args: &[RString]) {
+    let mut pointers: Vec<_> = args.iter().map(ServerString::as_ptr).collect();
     // SAFETY: by the contract; format "v" takes an array of strings and its length.
     unsafe {
         let (array, count) = (pointers.as_mut_ptr(), pointers.len());

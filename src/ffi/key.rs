@@ -121,6 +121,14 @@ impl<'a> Key<'a> {
         unsafe { api!(RedisModule_SetLFU(self.raw.as_ptr(), i64::from(counter))) };
     }
 
+    /// The server's LFU counter of the key; `None` under another policy.
+    pub fn lfu(&self) -> Option<u8> {
+        let mut counter = 0;
+        // SAFETY: see `is_empty`; the counter is written on success.
+        let status = unsafe { api!(RedisModule_GetLFU(self.raw.as_ptr(), &mut counter)) };
+        (status == raw::REDISMODULE_OK as c_int).then(|| u8::try_from(counter).ok()).flatten()
+    }
+
     /// Tells the server's LRU eviction that the key was used now; no effect under another policy.
     pub fn hint_used_now(&mut self) {
         // SAFETY: see `is_empty`.

@@ -38,7 +38,7 @@ pub use key::{Access, Key, KeyOf, KeyScan};
 pub use load::load;
 pub use main_cell::MainCell;
 pub use reply::Reply;
-pub use string::{ArgString, RString, ServerString};
+pub use string::{ArgString, HeldString, RString, ServerString};
 pub use timer::{run_once, start_timer};
 pub use value::{ModuleValue, TypeHandle, register_type};
 

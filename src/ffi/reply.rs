@@ -40,6 +40,13 @@ impl<'a> Reply<'a> {
         self
     }
 
+    /// A bulk string that the server has; newer ones may send it without copying it.
+    pub fn string(self, string: &impl super::ServerString) -> Self {
+        // SAFETY: see `map`; the string is valid for the call, and the server counts its own handle.
+        unsafe { api!(RedisModule_ReplyWithString(self.0.as_ptr(), string.as_ptr())) };
+        self
+    }
+
     /// A bulk string of text.
     pub fn text(self, text: &str) -> Self {
         self.bytes(text.as_bytes())

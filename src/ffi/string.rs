@@ -53,9 +53,69 @@ impl RString {
         Self(NonNull::new(raw).expect("the server aborts rather than answer null"))
     }
 
+    /// Takes over a string from the server; `None` for null.
+    ///
+    /// # Safety
+    /// `raw` is null, or a string that the caller owns and that no automatic memory frees.
+    pub(super) unsafe fn from_owned_raw(raw: *mut raw::RedisModuleString) -> Option<Self> {
+        NonNull::new(raw).map(Self)
+    }
+
     /// Hands the string over to the server.
     pub(super) fn into_raw(self) -> *mut raw::RedisModuleString {
         std::mem::ManuallyDrop::new(self).0.as_ptr()
+    }
+}
+
+/// A string kept in a value, whose only handle is the value's: it may be freed on the server's
+/// lazy-free thread.
+#[derive(Debug)]
+pub struct HeldString(RString);
+
+// SAFETY: the value is the only holder once the command that brought the string ended, and replies by
+// reference end on the main thread before the server frees a single key there (see `ChunkValue`).
+unsafe impl Send for HeldString {}
+
+impl HeldString {
+    /// Keeps an argument without copying it. Room that the server left behind it is given back.
+    pub fn hold(argument: &impl ServerString) -> Self {
+        // SAFETY: the handle is valid; a null context means that the module frees it by itself. The
+        // server copies strings it cannot share.
+        let raw = unsafe {
+            let raw = api!(RedisModule_HoldString(std::ptr::null_mut(), argument.as_ptr()));
+            api!(RedisModule_TrimStringAllocation(raw));
+            raw
+        };
+        Self(RString(NonNull::new(raw).expect("the server aborts rather than answer null")))
+    }
+
+    /// A copy of `bytes`.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(RString::new(bytes))
+    }
+
+    /// A string of the server's that nobody else holds.
+    pub(super) fn from_owned(string: RString) -> Self {
+        Self(string)
+    }
+
+    /// Another handle of the same string, for one call.
+    pub fn share(&self) -> RString {
+        // SAFETY: the handle is valid; see `hold`.
+        unsafe { api!(RedisModule_RetainString(std::ptr::null_mut(), self.as_ptr())) };
+        RString(self.0.0)
+    }
+
+    /// Memory of the string.
+    pub fn memory_bytes(&self) -> usize {
+        // SAFETY: the handle is valid.
+        unsafe { api!(RedisModule_MallocSizeString(self.as_ptr())) }
+    }
+}
+
+impl ServerString for HeldString {
+    fn as_ptr(&self) -> *mut raw::RedisModuleString {
+        self.0.as_ptr()
     }
 }
 

@@ -5,7 +5,7 @@
 //! is on the main thread.
 
 use super::api::api;
-use super::{Ctx, Digest, RdbReader, RdbWriter, bytes_of, guarded};
+use super::{Ctx, Digest, RString, RdbReader, RdbWriter, bytes_of, guarded};
 use redis_module::raw;
 use std::ffi::{CString, c_int, c_void};
 use std::ptr;
@@ -40,9 +40,9 @@ pub trait ModuleValue: Sized + Send + 'static {
     fn rdb_load(from: &mut RdbReader, encoding: c_int, db: c_int, key: &[u8]) -> Option<Self>;
     /// Writes it.
     fn rdb_save(&self, to: &mut RdbWriter);
-    /// The command that makes it again: name and arguments, the key among them. Expiry is the
-    /// server's.
-    fn aof_rewrite(&self, key: &[u8]) -> (&'static std::ffi::CStr, Vec<Vec<u8>>);
+    /// The command that makes it again: name and arguments, the key among them; `None` for a value
+    /// that is not kept. Expiry is the server's.
+    fn aof_rewrite(&self, key: &[u8]) -> Option<(&'static std::ffi::CStr, Vec<RString>)>;
     /// What `DEBUG DIGEST` covers.
     fn digest(&self, digest: &mut Digest);
     /// Memory, in bytes.
@@ -123,8 +123,9 @@ unsafe extern "C" fn aof_rewrite<T: ModuleValue>(
 ) {
     // SAFETY: see `rdb_save`.
     guarded("aof_rewrite", || unsafe {
-        let (command, args) = borrow::<T>(value).aof_rewrite(bytes_of(key));
-        super::emit_aof(io, command, &args);
+        if let Some((command, args)) = borrow::<T>(value).aof_rewrite(bytes_of(key)) {
+            super::emit_aof(io, command, &args);
+        }
     });
 }
 

@@ -34,9 +34,12 @@ const STRING_FRAME_BYTES: usize = 4;
 
 /// Memory of an entry key: dictionary entry, name and value.
 pub(super) fn key_bytes(name: &[u8], entry: &Entry) -> usize {
-    allocated_bytes(DICT_ENTRY_BYTES)
-        + allocated_bytes(STRING_FRAME_BYTES + name.len())
-        + entry_value_bytes(entry)
+    key_frame_bytes(name) + entry_value_bytes(entry)
+}
+
+/// Memory of a key without its value: dictionary entry and name.
+pub(super) fn key_frame_bytes(name: &[u8]) -> usize {
+    allocated_bytes(DICT_ENTRY_BYTES) + allocated_bytes(STRING_FRAME_BYTES + name.len())
 }
 
 /// Adds an entry to its container's index; `SlotId::NONE` when its vector does not fit.

@@ -5,11 +5,19 @@
 
 mod attach;
 mod caches;
+mod chunks;
 mod entries;
+mod namespaces;
 
 pub use attach::{Attached, attach_arrival, attach_open};
 pub use caches::{create_cache, open_cache, put_back_evicted};
+pub use chunks::{
+    ChunkSeen, NewChunk, OpenedChunk, arm_new_leaves, attach_chunk, check_parent, chunk_arrived,
+    chunk_bytes, hint_strongly, is_reachable, make_room, open_chunk, open_leading_run, pin_chunk,
+    put_chunk, remove_chunk, remove_node, remove_stub, shrink_to, use_path,
+};
 pub use entries::{
     CommandKeyspace, NewEntry, OpenedEntry, enforce_limits, open_entry, put_entry, remove_entry,
     remove_entry_of, set_entry_expiry, touch,
 };
+pub use namespaces::{create_namespace, open_namespace, put_back_namespaces};

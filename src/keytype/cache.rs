@@ -6,7 +6,7 @@
 //! again from the entries.
 
 use super::registry;
-use crate::ffi::{Digest, MainCell, ModuleValue, RdbReader, RdbWriter, TypeHandle};
+use crate::ffi::{Digest, MainCell, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle};
 use llmcache_core::cache::Cache;
 use std::ffi::{CStr, c_int};
 use std::sync::Arc;
@@ -85,8 +85,9 @@ impl ModuleValue for CacheValue {
         });
     }
 
-    fn aof_rewrite(&self, key: &[u8]) -> (&'static CStr, Vec<Vec<u8>>) {
-        (CREATE_COMMAND, vec![key.to_vec(), self.0.with(|cache| cache.save_head())])
+    fn aof_rewrite(&self, key: &[u8]) -> Option<(&'static CStr, Vec<RString>)> {
+        let head = self.0.with(|cache| cache.save_head());
+        Some((CREATE_COMMAND, vec![RString::new(key), RString::new(&head)]))
     }
 
     fn digest(&self, digest: &mut Digest) {

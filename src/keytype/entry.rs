@@ -1,7 +1,7 @@
 //! The key of one entry: an `Entry`, nothing else.
 
 use super::registry;
-use crate::ffi::{Digest, ModuleValue, RdbReader, RdbWriter, TypeHandle};
+use crate::ffi::{Digest, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle};
 use llmcache_core::allocation::allocated_bytes;
 use llmcache_core::cache::Entry;
 use std::ffi::{CStr, c_int};
@@ -67,8 +67,9 @@ impl ModuleValue for EntryValue {
         to.bytes(bytes);
     }
 
-    fn aof_rewrite(&self, key: &[u8]) -> (&'static CStr, Vec<Vec<u8>>) {
-        (ENTRY_COMMAND, vec![key.to_vec(), self.0.portable_bytes()])
+    fn aof_rewrite(&self, key: &[u8]) -> Option<(&'static CStr, Vec<RString>)> {
+        let entry = RString::new(&self.0.portable_bytes());
+        Some((ENTRY_COMMAND, vec![RString::new(key), entry]))
     }
 
     fn digest(&self, digest: &mut Digest) {

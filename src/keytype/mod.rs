@@ -1,11 +1,16 @@
 //! The data types: what each key holds, how it is saved, and how entries find their container.
 //!
-//! Owns: values as the server sees them and the registry that ties them together. Main thread,
+//! Owns: values as the server sees them and the registries that tie them together. Main thread,
 //! except dropping and the forked child, as `ffi::value` says.
 
 mod cache;
+mod chunk;
 mod entry;
+mod namespace;
+pub mod namespaces;
 pub mod registry;
 
 pub use cache::{CONFIG_COMMAND, CREATE_COMMAND, CacheValue};
+pub use chunk::{CHUNK_COMMAND, ChunkValue, Whole, payload_crc, put_args};
 pub use entry::{ENTRY_COMMAND, EntryValue, entry_value_bytes};
+pub use namespace::{NAMESPACE_COMMAND, NamespaceValue};

@@ -5,9 +5,9 @@
 
 use super::{Settings, Stats};
 use crate::allocation::allocated_bytes;
-use crate::cluster::hash_tag;
+use crate::cluster::{derived_prefix, hash_tag};
 use crate::codec::{DecodeError, Writer, open_section};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evict::{VICTIM_SAMPLES, keep_value, minute};
 use crate::ids::{ContainerUid, EntryId, Seq, SlotId, UnixMs};
 use crate::index::{Index, Slot};
@@ -219,23 +219,7 @@ impl Cache {
 
 /// `{name}:<uid>:`, or `name:<uid>:` where the name carries a hash tag of its own.
 fn entry_prefix(name: &[u8], uid: ContainerUid) -> Result<Vec<u8>> {
-    if name.len() > limits::CONTAINER_NAME_MAX_BYTES {
-        let (got, max) = (name.len(), limits::CONTAINER_NAME_MAX_BYTES);
-        return Err(Error::too_big("the name of a cache", got, max, "bytes"));
-    }
-    if name.is_empty() {
-        return Err(Error::err("a cache needs a name"));
-    }
-    let tail = format!(":{uid}:").into_bytes();
-    if hash_tag(name).is_some() {
-        return Ok([name, &tail].concat());
-    }
-    if name.contains(&b'}') {
-        return Err(Error::err(
-            "a cache name with '}' needs a hash tag {...}, so that its entries share its slot",
-        ));
-    }
-    Ok([b"{", name, b"}", &tail].concat())
+    derived_prefix(name, format!(":{uid}:").as_bytes(), "cache")
 }
 
 #[cfg(test)]

@@ -1,0 +1,134 @@
+//! Names of chunks: the digest chain over tokens, and the digests that callers bring along.
+//!
+//! Owns: the definition that `docs/formats.md` publishes. Any thread.
+
+use crate::limits;
+use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
+use std::fmt;
+
+/// Bytes of a token in a token blob: an unsigned number, little-endian.
+pub const TOKEN_BYTES: usize = 4;
+
+/// Name of a chunk: a digest of our chain, or 1 to 64 bytes of the caller's own.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChunkDigest(SmallVec<[u8; 32]>);
+
+impl ChunkDigest {
+    /// A digest from its bytes; `None` unless there are 1 to 64.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        (1..=limits::DIGEST_MAX_BYTES)
+            .contains(&bytes.len())
+            .then(|| Self(SmallVec::from_slice(bytes)))
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Lower-case hex digits, as key names, arguments and replies have it.
+    pub fn hex(&self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+    }
+
+    /// The inverse of `hex`; `None` for anything but lower-case hex digits of 1 to 64 bytes.
+    pub fn from_hex(text: &[u8]) -> Option<Self> {
+        if !text.len().is_multiple_of(2) {
+            return None;
+        }
+        let digit = |digit: u8| match digit {
+            b'0'..=b'9' => Some(digit - b'0'),
+            b'a'..=b'f' => Some(digit - b'a' + 10),
+            _ => None,
+        };
+        let bytes: Option<SmallVec<[u8; 32]>> =
+            text.chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect();
+        Self::from_bytes(&bytes?)
+    }
+}
+
+impl fmt::Debug for ChunkDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hex())
+    }
+}
+
+/// What the first chunk's digest is chained to: SHA-256 over fingerprint and salt.
+pub fn root(fingerprint: &[u8; 32], salt: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(fingerprint);
+    hash.update(salt);
+    hash.finalize().into()
+}
+
+/// The digests of the whole chunks of a prompt: each is SHA-256 over the one before it (the root for
+/// the first) and the chunk's tokens. A trailing partial chunk has none.
+pub fn chain(root: [u8; 32], tokens: &[u8], chunk_tokens: u32) -> Vec<ChunkDigest> {
+    let mut previous = root;
+    let whole = tokens.chunks_exact(chunk_tokens as usize * TOKEN_BYTES);
+    whole
+        .map(|chunk| {
+            let mut hash = Sha256::new();
+            hash.update(previous);
+            hash.update(chunk);
+            previous = hash.finalize().into();
+            ChunkDigest(SmallVec::from_slice(&previous))
+        })
+        .collect()
+}
+
+/// The tokens of one chunk wherever they stand in a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Content {
+    /// A hash that rolls from one offset of a prompt to the next.
+    pub print: u64,
+    /// Half of their SHA-256, which decides.
+    pub sha: [u8; 16],
+}
+
+/// The content name of one chunk's tokens.
+pub fn content_of(tokens: &[u8]) -> Content {
+    let mut sha = [0; 16];
+    sha.copy_from_slice(&Sha256::digest(tokens)[..16]);
+    let print = tokens_of(tokens).fold(0, |print, token| add(multiply(print, BASE), token));
+    Content { print, sha }
+}
+
+/// The prints of all windows of `window` tokens, in order of their offsets.
+pub fn rolling_prints(tokens: &[u8], window: u32) -> impl Iterator<Item = u64> + '_ {
+    let head = (1..window).fold(1, |power, _| multiply(power, BASE));
+    let mut leaving = tokens_of(tokens);
+    let mut print = 0;
+    tokens_of(tokens).enumerate().filter_map(move |(at, token)| {
+        if at >= window as usize {
+            let gone = multiply(leaving.next().unwrap_or(0), head);
+            print = add(print, MODULUS - gone);
+        }
+        print = add(multiply(print, BASE), token);
+        (at + 1 >= window as usize).then_some(print)
+    })
+}
+
+/// A Mersenne prime, so that reducing is a shift and an addition.
+const MODULUS: u64 = (1 << 61) - 1;
+const BASE: u64 = 0x1357_9bdf_0246_8ace;
+
+fn add(a: u64, b: u64) -> u64 {
+    (a + b) % MODULUS
+}
+
+fn multiply(a: u64, b: u64) -> u64 {
+    (u128::from(a) * u128::from(b) % u128::from(MODULUS)) as u64
+}
+
+/// Tokens as numbers, none of them 0, so that leading zeros count.
+fn tokens_of(tokens: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    tokens.chunks_exact(TOKEN_BYTES).map(|token| {
+        let mut word = [0; TOKEN_BYTES];
+        word.copy_from_slice(token);
+        u64::from(u32::from_le_bytes(word)) + 1
+    })
+}

@@ -1,0 +1,221 @@
+//! One namespace: identity, settings, the prefix tree, leases, counters.
+//!
+//! Owns: how chunk keys are named, the head section that RDB and the create command share. Main
+//! thread; `save_head` also in the forked child.
+
+use super::{ChunkDigest, Leases, NamespaceSettings, PrefixTree, root};
+use crate::allocation::allocated_bytes;
+use crate::cluster::{derived_prefix, hash_tag};
+use crate::codec::{DecodeError, Writer, open_section};
+use crate::error::Result;
+use crate::ids::ContainerUid;
+use crate::limits;
+use smallvec::SmallVec;
+
+/// Section tag of a namespace's head.
+pub const TAG_NAMESPACE: u16 = 0x0301;
+const VERSION: u16 = 1;
+
+/// Name of a chunk's key.
+pub type ChunkKey = SmallVec<[u8; 128]>;
+
+/// What stands between the namespace's name and the digest.
+const SEPARATOR: &[u8] = b"@";
+
+/// What a namespace did since the process started.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KvStats {
+    /// Chunks stored.
+    pub stored: u64,
+    /// Chunks that were there already.
+    pub exists: u64,
+    /// Chunks refused.
+    pub rejected: u64,
+    /// Chunks evicted by BUDGET or the share of all namespaces.
+    pub evicted: u64,
+    /// MATCH commands.
+    pub matches: u64,
+    /// FETCH commands.
+    pub fetches: u64,
+    /// Chunks asked for by MATCH and FETCH.
+    pub asked: u64,
+    /// Chunks of leading runs they found.
+    pub matched: u64,
+    /// Payload bytes answered.
+    pub bytes_out: u64,
+    /// Payload bytes stored.
+    pub bytes_in: u64,
+    /// Chunks that VERIFY found damaged.
+    pub damaged: u64,
+}
+
+/// A namespace.
+#[derive(Debug)]
+pub struct Namespace {
+    uid: ContainerUid,
+    prefix: Box<[u8]>,
+    fingerprint: [u8; 32],
+    settings: NamespaceSettings,
+    /// Which chunks are there.
+    pub tree: PrefixTree,
+    /// Leases on them.
+    pub leases: Leases,
+    /// Its counters.
+    pub stats: KvStats,
+    /// Where the next VERIFY goes on.
+    pub verify_at: u32,
+}
+
+impl Namespace {
+    /// A new namespace under a key name; refuses names whose chunk keys could not share its slot.
+    pub fn new(name: &[u8], uid: ContainerUid, settings: NamespaceSettings) -> Result<Self> {
+        let prefix = derived_prefix(name, SEPARATOR, "namespace")?.into();
+        Ok(Self::empty(uid, prefix, settings))
+    }
+
+    fn empty(uid: ContainerUid, prefix: Box<[u8]>, settings: NamespaceSettings) -> Self {
+        let (fingerprint, tree) = (settings.fingerprint(), PrefixTree::default());
+        let (leases, stats) = (Leases::default(), KvStats::default());
+        Self { uid, prefix, fingerprint, settings, tree, leases, stats, verify_at: 0 }
+    }
+
+    /// Identity of this life of the namespace.
+    pub fn uid(&self) -> ContainerUid {
+        self.uid
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> &NamespaceSettings {
+        &self.settings
+    }
+
+    /// What its chunks' headers must say.
+    pub fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
+    }
+
+    /// What every chunk key begins with.
+    pub fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    /// Changes the budget.
+    pub fn set_budget(&mut self, bytes: u64) {
+        self.settings.budget_bytes = bytes;
+    }
+
+    /// The key of a chunk.
+    pub fn chunk_key(&self, digest: &ChunkDigest) -> ChunkKey {
+        let hex = digest.hex();
+        let mut key = ChunkKey::with_capacity(self.prefix.len() + hex.len());
+        key.extend_from_slice(&self.prefix);
+        key.extend_from_slice(hex.as_bytes());
+        key
+    }
+
+    /// What the first chunk of a prompt is chained to; without a salt the namespace's counts.
+    pub fn root(&self, salt: Option<&[u8]>) -> [u8; 32] {
+        root(&self.fingerprint, salt.unwrap_or(&self.settings.salt))
+    }
+
+    /// Gives it another identity and an empty tree: a second copy of a namespace must not claim the
+    /// chunks of the first. A name that cannot prefix keys leaves the former one in them.
+    pub fn become_other(&mut self, name: &[u8], uid: ContainerUid) {
+        if let Ok(prefix) = derived_prefix(name, SEPARATOR, "namespace") {
+            self.prefix = prefix.into();
+        }
+        self.uid = uid;
+        self.clear();
+    }
+
+    /// Takes over identity and settings of `head`, which has no chunks, and keeps the tree.
+    pub fn take_head(&mut self, head: Self) {
+        (self.uid, self.prefix) = (head.uid, head.prefix);
+        (self.settings, self.fingerprint) = (head.settings, head.fingerprint);
+    }
+
+    /// Forgets all chunks.
+    pub fn clear(&mut self) {
+        self.tree.clear();
+        self.leases.clear();
+    }
+
+    /// Tells the tree how many chunks fit into `room` bytes (0: as many as there are).
+    pub fn adapt_to(&mut self, room: u64) {
+        let chunks = self.tree.chunks();
+        let mean = self.tree.chunk_bytes() / chunks.max(1);
+        let fit = if room == 0 || mean == 0 { chunks } else { room / mean };
+        self.tree.set_capacity(fit);
+    }
+
+    /// Memory behind the namespace itself, chunks not counted.
+    pub fn heap_bytes(&self) -> usize {
+        let texts = [&self.settings.model, &self.settings.format, &self.settings.salt];
+        allocated_bytes(self.prefix.len())
+            + texts.iter().map(|text| allocated_bytes(text.len())).sum::<usize>()
+            + self.tree.heap_bytes()
+            + self.leases.bytes()
+    }
+
+    /// Identity and settings as one section.
+    pub fn save_head(&self) -> Vec<u8> {
+        let mut out = Writer::section(TAG_NAMESPACE, VERSION);
+        out.u64(self.uid.0).bytes(&self.prefix);
+        self.settings.write(&mut out);
+        out.finish()
+    }
+
+    /// A namespace without chunks from a head; hostile bytes are refused.
+    pub fn load_head(bytes: &[u8]) -> std::result::Result<Self, DecodeError> {
+        let (tag, version, mut from) = open_section(bytes)?;
+        if (tag, version) != (TAG_NAMESPACE, VERSION) {
+            return Err(DecodeError("not a namespace of a known version"));
+        }
+        let uid = ContainerUid(from.u64()?);
+        let prefix: Box<[u8]> = from.bytes(2 * limits::CONTAINER_NAME_MAX_BYTES)?.into();
+        let settings = NamespaceSettings::read(&mut from)?;
+        from.finish()?;
+        let named = prefix.strip_suffix(SEPARATOR).is_some_and(|name| !name.is_empty());
+        if !named || hash_tag(&prefix).is_none() {
+            return Err(DecodeError("identity of a namespace"));
+        }
+        Ok(Self::empty(uid, prefix, settings))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::key_slot;
+
+    #[test]
+    fn chunk_keys_share_the_slot_of_their_namespace() {
+        let digest = ChunkDigest::from_bytes(&[0xab, 1]).unwrap();
+        for name in [&b"vllm@llama-3.1-8b@1@0"[..], b"a{b}@c", b"\x00\xff", b"a{b"] {
+            let settings = NamespaceSettings::default();
+            let namespace = Namespace::new(name, ContainerUid(1), settings).unwrap();
+            assert_eq!(key_slot(name), key_slot(&namespace.chunk_key(&digest)), "{name:?}");
+            assert!(namespace.chunk_key(&digest).ends_with(b"@ab01"));
+        }
+        for name in [&b""[..], b"a}b", b"{}", b"}{"] {
+            let settings = NamespaceSettings::default();
+            assert!(Namespace::new(name, ContainerUid(1), settings).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn head_round_trips_and_refuses_every_flipped_bit() {
+        let settings = NamespaceSettings { model: (*b"m").into(), ..NamespaceSettings::default() };
+        let namespace = Namespace::new(b"ns", ContainerUid(5), settings).unwrap();
+        let head = namespace.save_head();
+        let loaded = Namespace::load_head(&head).unwrap();
+        assert_eq!(loaded.uid(), ContainerUid(5));
+        assert_eq!(loaded.settings(), namespace.settings());
+        assert_eq!(loaded.prefix(), b"{ns}@");
+        for bit in 0..head.len() * 8 {
+            let mut bad = head.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(Namespace::load_head(&bad).is_err(), "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! How a payload is cut so that the allocator wastes little of it.
+//!
+//! Owns: arithmetic. KV chunks are powers of two, and the header of a server string pushes each into
+//! the allocator's next size class: a payload of 1 MiB in one piece takes 1.25 MiB. Pieces 64 bytes
+//! short of a size class take what they hold. Any thread.
+
+use crate::allocation::allocated_bytes;
+
+/// Longest piece: one size class of 1 MiB with the string's header inside.
+pub const SEGMENT_MAX_BYTES: usize = (1 << 20) - SLACK_BYTES;
+
+/// Room left in a size class for header and end of a server string, and for the two bytes that end an
+/// argument on the wire.
+const SLACK_BYTES: usize = 64;
+/// What a server string needs besides its bytes, at most.
+const FRAME_BYTES: usize = 17 + 1;
+/// Pieces up to here are not cut further: their waste is small beside the payload.
+const SMALL_BYTES: usize = 4 << 10;
+
+/// Whether a string of this length wastes so little that it is kept as it came: at most 1/64 of it.
+pub fn fits_its_class(length: usize) -> bool {
+    let taken = allocated_bytes(length + FRAME_BYTES);
+    length <= SMALL_BYTES || taken - length <= length / 64
+}
+
+/// Lengths of the pieces a payload is cut into, in order; they add up to `length`.
+pub fn segment_plan(length: usize) -> Vec<usize> {
+    let mut left = length;
+    let mut plan = Vec::with_capacity(length / SEGMENT_MAX_BYTES + 4);
+    while left > 0 {
+        let piece = if left >= SEGMENT_MAX_BYTES {
+            SEGMENT_MAX_BYTES
+        } else if fits_its_class(left) {
+            left
+        } else {
+            class_at_most(left + SLACK_BYTES) - SLACK_BYTES
+        };
+        plan.push(piece);
+        left -= piece;
+    }
+    plan
+}
+
+/// The largest size class of at most `bytes` (which are more than 4 KiB).
+fn class_at_most(bytes: usize) -> usize {
+    let step = 1 << (usize::BITS - 1 - bytes.leading_zeros() - 2);
+    bytes - bytes % step
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_add_up_and_waste_little() {
+        for length in (0..300).chain((300..5 << 20).step_by(77_773)).chain([
+            64 << 10,
+            1 << 20,
+            3 << 19,
+            2 << 20,
+            16 << 20,
+            32 << 20,
+        ]) {
+            let plan = segment_plan(length);
+            assert_eq!(plan.iter().sum::<usize>(), length);
+            assert!(plan.iter().all(|&piece| 0 < piece && piece <= SEGMENT_MAX_BYTES));
+            if length >= 1 << 20 {
+                // A string object of 16 bytes besides.
+                let taken: usize =
+                    plan.iter().map(|piece| 16 + allocated_bytes(piece + FRAME_BYTES)).sum();
+                assert!(taken as f64 <= length as f64 * 1.02, "{length}: {taken} in {plan:?}");
+            }
+        }
+        assert!(!fits_its_class(1 << 20));
+        assert!(fits_its_class(SEGMENT_MAX_BYTES));
+    }
+}

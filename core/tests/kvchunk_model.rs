@@ -1,0 +1,326 @@
+//! The prefix tree against a naive model: a map from digest to parent, searched whole.
+
+use llmcache_core::ids::UnixMs;
+use llmcache_core::kvchunk::{
+    ChunkDigest, Leases, NewNode, NodeId, PrefixTree, Refused, TOKEN_BYTES, content_of,
+    find_contents,
+};
+use proptest::prelude::*;
+use std::collections::{HashMap, HashSet};
+
+const NAMES: u8 = 24;
+
+fn name(at: u8) -> ChunkDigest {
+    ChunkDigest::from_bytes(&[b'n', at]).unwrap()
+}
+
+fn node<'a>(digest: &'a ChunkDigest, parent: Option<&'a ChunkDigest>) -> NewNode<'a> {
+    NewNode {
+        digest,
+        parent,
+        content: None,
+        position: 0,
+        bytes: 10,
+        payload_bytes: 8,
+        expire_at: UnixMs::NEVER,
+        prio: 0,
+        pinned: false,
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put { at: u8, parent: Option<u8>, deadline: u64 },
+    Remove(u8),
+    Touch(u8),
+    Pin(u8, bool),
+    Lease(u8, u64),
+    Release(u64),
+    Evict(u64, u8),
+    Capacity(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let at = 0..NAMES;
+    prop_oneof![
+        6 => (at.clone(), proptest::option::weighted(0.8, at.clone()), 0u64..4)
+            .prop_map(|(at, parent, deadline)| Step::Put { at, parent, deadline }),
+        2 => at.clone().prop_map(Step::Remove),
+        1 => at.clone().prop_map(Step::Touch),
+        1 => (at.clone(), any::<bool>()).prop_map(|(at, on)| Step::Pin(at, on)),
+        1 => (at.clone(), 0u64..3).prop_map(|(at, id)| Step::Lease(at, id)),
+        1 => (0u64..3).prop_map(Step::Release),
+        1 => (0u64..60, at).prop_map(|(need, spare)| Step::Evict(need, spare)),
+        1 => (0u64..10_000).prop_map(Step::Capacity),
+    ]
+}
+
+#[derive(Debug, Clone, Default)]
+struct Chunk {
+    parent: Option<u8>,
+    deadline: u64,
+    pinned: bool,
+}
+
+/// The model remembers the parent of what went, as the tree does while something hangs below it.
+#[derive(Default)]
+struct Model {
+    here: HashMap<u8, Chunk>,
+    leases: HashMap<u64, HashSet<u8>>,
+}
+
+impl Model {
+    fn reachable(&self, at: u8, now: u64) -> bool {
+        let mut at = Some(at);
+        while let Some(name) = at {
+            match self.here.get(&name) {
+                Some(chunk) if chunk.deadline == 0 || chunk.deadline > now => at = chunk.parent,
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    fn children(&self, of: u8) -> impl Iterator<Item = u8> + '_ {
+        self.here.iter().filter(move |(_, chunk)| chunk.parent == Some(of)).map(|(&at, _)| at)
+    }
+
+    fn may_go(&self, at: u8) -> bool {
+        !self.here[&at].pinned && !self.leases.values().any(|held| held.contains(&at))
+    }
+
+    fn remove(&mut self, at: u8) {
+        self.here.remove(&at);
+        self.leases.values_mut().for_each(|held| {
+            held.remove(&at);
+        });
+    }
+
+    /// Names that must stay because they, or something below them, may not go.
+    fn kept(&self, spare: Option<u8>) -> HashSet<u8> {
+        let mut kept = HashSet::new();
+        for &at in self.here.keys() {
+            if Some(at) == spare || !self.may_go(at) {
+                let mut up = Some(at);
+                while let Some(name) = up {
+                    kept.insert(name);
+                    up = self.here.get(&name).and_then(|chunk| chunk.parent);
+                }
+            }
+        }
+        kept.retain(|at| self.here.contains_key(at));
+        kept
+    }
+}
+
+fn put(tree: &mut PrefixTree, model: &mut Model, at: u8, parent: Option<u8>, deadline: u64) {
+    let (digest, above) = (name(at), parent.map(name));
+    let own = UnixMs(deadline);
+    let expire_at = tree.deadline_for(&digest, own);
+    let new = NewNode { expire_at, ..node(&digest, above.as_ref()) };
+    match tree.insert(&new) {
+        Ok(id) => {
+            model.remove(at);
+            tree.raise_ancestors(id);
+            let chunk = Chunk { parent, deadline: expire_at.0, pinned: false };
+            model.here.insert(at, chunk);
+            let mut up = parent;
+            while let Some(chunk) = up.and_then(|name| model.here.get_mut(&name)) {
+                if chunk.deadline != 0 && (expire_at.0 == 0 || chunk.deadline < expire_at.0) {
+                    chunk.deadline = expire_at.0;
+                }
+                up = chunk.parent;
+            }
+        }
+        Err(Refused::Circle) => {}
+        Err(Refused::TooLong) => panic!("no chain is that long"),
+    }
+}
+
+fn evict(tree: &mut PrefixTree, model: &mut Model, need: u64, spare: u8) {
+    let spare_id = tree.find(&name(spare));
+    let kept = model.kept(spare_id.map(|_| spare));
+    let plan = tree.plan_eviction(need, spare_id);
+    let most = (model.here.len() - kept.len()) as u64 * 10;
+    assert_eq!(plan.is_some(), need <= most, "{need} of {most}");
+    let plan = plan.unwrap_or_default();
+    assert!(plan.len() as u64 * 10 < need + 10, "no more than needed goes");
+    for id in plan {
+        let at = tree.node(id).digest.as_bytes()[1];
+        assert!(!kept.contains(&at));
+        assert_eq!(model.children(at).count(), 0, "leaves go first");
+        assert!(tree.remove(&name(at)));
+        model.remove(at);
+        tree.check_invariants();
+    }
+}
+
+/// A put that closes a circle in the model's memory of parents is refused by the tree; the model
+/// mirrors only what was accepted.
+fn run(steps: Vec<Step>) {
+    let (mut tree, mut leases, mut model) =
+        (PrefixTree::default(), Leases::default(), Model::default());
+    for step in steps {
+        match step {
+            Step::Put { at, parent, deadline } => {
+                put(&mut tree, &mut model, at, parent, deadline);
+            }
+            Step::Remove(at) => {
+                assert_eq!(tree.remove(&name(at)), model.here.contains_key(&at));
+                model.remove(at);
+            }
+            Step::Touch(at) => {
+                if let Some(id) = tree.find(&name(at)) {
+                    tree.touch(&[id]);
+                }
+            }
+            Step::Pin(at, on) => {
+                if let Some(id) = tree.find(&name(at)) {
+                    let chunk = model.here.get_mut(&at).unwrap();
+                    assert_eq!(tree.set_pinned(id, on), chunk.pinned != on);
+                    chunk.pinned = on;
+                }
+            }
+            Step::Lease(at, id) => {
+                let nodes: Vec<NodeId> = tree.find(&name(at)).into_iter().collect();
+                leases.grant(&mut tree, id, &nodes, UnixMs(id + 1));
+                model.leases.insert(id, nodes.iter().map(|_| at).collect());
+            }
+            Step::Release(id) => {
+                let held = model.leases.remove(&id).unwrap_or_default();
+                assert_eq!(leases.release(&mut tree, id), held.len());
+            }
+            Step::Evict(need, spare) => evict(&mut tree, &mut model, need, spare),
+            Step::Capacity(chunks) => tree.set_capacity(chunks),
+        }
+        tree.check_invariants();
+        assert_eq!(tree.chunks(), model.here.len() as u64);
+        for at in 0..NAMES {
+            let found = tree.find(&name(at));
+            assert_eq!(found.is_some(), model.here.contains_key(&at));
+            for now in [1, 3] {
+                let reachable = found.is_some_and(|id| tree.is_reachable(id, UnixMs(now)));
+                assert_eq!(reachable, model.reachable(at, now), "{at} at {now}");
+            }
+        }
+    }
+    // What no prefix reaches is listed once, children first.
+    let orphans: Vec<u8> =
+        tree.orphans(|_| true).iter().map(|&id| tree.node(id).digest.as_bytes()[1]).collect();
+    let wanted: HashSet<u8> =
+        model.here.keys().copied().filter(|&at| cut_off(&model, at)).collect();
+    assert_eq!(orphans.iter().copied().collect::<HashSet<_>>(), wanted);
+    assert_eq!(orphans.len(), wanted.len());
+    for (place, &at) in orphans.iter().enumerate() {
+        assert!(!orphans[..place].iter().any(|&before| model.here[&at].parent == Some(before)));
+    }
+}
+
+fn cut_off(model: &Model, at: u8) -> bool {
+    let mut at = Some(at);
+    while let Some(name) = at {
+        match model.here.get(&name) {
+            Some(chunk) => at = chunk.parent,
+            None => return true,
+        }
+    }
+    false
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_500))]
+
+    #[test]
+    fn tree_agrees_with_the_model(steps in proptest::collection::vec(step(), 1..120)) {
+        run(steps);
+    }
+
+    /// Tokens cut from stored chunks are found wherever they stand, and nothing else is.
+    #[test]
+    fn contents_are_found_at_any_offset(
+        picks in proptest::collection::vec(0u32..12, 0..40),
+        stride in 1u32..4,
+        least_run in 1u32..3,
+    ) {
+        const WINDOW: u32 = 4;
+        // Chunks 0 to 7 are stored; numbers above stand for single foreign tokens.
+        let chunk_tokens = |chunk: u32| (0..WINDOW).map(move |at| chunk * 10 + at % 3);
+        let blob = |tokens: &[u32]| -> Vec<u8> { tokens.iter().flat_map(|t| t.to_le_bytes()).collect() };
+        let mut tree = PrefixTree::default();
+        let mut stored = HashMap::new();
+        for chunk in 0..8u32 {
+            let bytes = blob(&chunk_tokens(chunk).collect::<Vec<_>>());
+            let digest = name(chunk as u8);
+            let new = NewNode { content: Some(content_of(&bytes)), ..node(&digest, None) };
+            stored.insert(bytes, tree.insert(&new).unwrap());
+        }
+        let tokens: Vec<u32> = picks
+            .iter()
+            .flat_map(|&pick| if pick < 8 { chunk_tokens(pick).collect() } else { vec![1_000 + pick] })
+            .collect();
+        let bytes = blob(&tokens);
+        let mut wanted: Vec<(u32, NodeId)> = Vec::new();
+        let mut at = 0u32;
+        while (at + WINDOW) as usize <= tokens.len() {
+            let window = &bytes[at as usize * TOKEN_BYTES..(at + WINDOW) as usize * TOKEN_BYTES];
+            match stored.get(window) {
+                Some(&id) if at.is_multiple_of(stride) => {
+                    wanted.push((at, id));
+                    at += WINDOW;
+                }
+                _ => at += 1,
+            }
+        }
+        let runs = wanted.chunk_by(|a, b| a.0 + WINDOW == b.0);
+        let wanted: Vec<(u32, NodeId)> =
+            runs.filter(|run| run.len() >= least_run as usize).flatten().copied().collect();
+        let found = find_contents(&tree, &bytes, WINDOW, stride, least_run, UnixMs(1));
+        let found: Vec<(u32, NodeId)> = found.iter().map(|f| (f.offset, f.node)).collect();
+        prop_assert_eq!(found, wanted);
+    }
+}
+
+#[test]
+fn the_least_used_leaf_goes_first_and_prio_keeps() {
+    let mut tree = PrefixTree::default();
+    tree.set_capacity(1_000);
+    let names: Vec<ChunkDigest> = (0..6).map(name).collect();
+    // 0 - 1 - 2, 0 - 3, and two alone: 4 with a priority, 5 used often.
+    for (at, parent, prio) in [
+        (0, None, 0),
+        (1, Some(0), 0),
+        (2, Some(1), 0),
+        (3, Some(0), 0),
+        (4, None, 3),
+        (5, None, 0),
+    ] {
+        let parent = parent.map(|above: usize| &names[above]);
+        tree.insert(&NewNode { prio, ..node(&names[at], parent) }).unwrap();
+    }
+    let id = |tree: &PrefixTree, at: usize| tree.find(&names[at]).unwrap();
+    for _ in 0..3 {
+        let often = id(&tree, 5);
+        tree.touch(&[often]);
+    }
+    let used = id(&tree, 3);
+    tree.touch(&[used]);
+    let plan = tree.plan_eviction(60, None).unwrap();
+    let order: Vec<u8> = plan.iter().map(|&id| tree.node(id).digest.as_bytes()[1]).collect();
+    assert_eq!(order, [2, 1, 3, 0, 5, 4]);
+}
+
+#[test]
+fn chains_end_at_their_limit_and_never_close() {
+    let mut tree = PrefixTree::default();
+    let names: Vec<ChunkDigest> =
+        (0..66_000u32).map(|at| ChunkDigest::from_bytes(&at.to_le_bytes()).unwrap()).collect();
+    // From the tail: each put sees a ghost above it, so that none is refused for its length.
+    for at in (1..66_000).rev() {
+        tree.insert(&node(&names[at], Some(&names[at - 1]))).unwrap();
+    }
+    let beyond = ChunkDigest::from_bytes(b"beyond").unwrap();
+    assert_eq!(tree.insert(&node(&beyond, Some(&names[65_999]))), Err(Refused::TooLong));
+    assert_eq!(tree.insert(&node(&names[0], Some(&names[60_000]))), Err(Refused::Circle));
+    tree.insert(&node(&names[0], None)).unwrap();
+    tree.check_invariants();
+}

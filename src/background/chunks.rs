@@ -1,0 +1,234 @@
+//! KV-cache chunks between commands: those of deleted namespaces, stubs, chunks whose prefix went,
+//! leaves without their deadline, leases that lapsed, budgets that were lowered, protection of
+//! namespace keys. Also what the server said lately of its memory, which commands ask for.
+
+use super::ownership::{self, Ownership};
+use super::{count_reaped, may_write};
+use crate::config;
+use crate::ffi::{Access, Ctx, Key, MainCell, RString};
+use crate::keyspace::{
+    arm_new_leaves, chunk_arrived, remove_chunk, remove_node, remove_stub, shrink_to,
+};
+use crate::keytype::NamespaceValue;
+use crate::keytype::namespaces::{self, Keyless, SharedNamespace};
+use llmcache_core::ids::UnixMs;
+use llmcache_core::kvchunk::NodeId;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Pause between rounds over all namespaces.
+const ROUND_MS: u64 = 1_000;
+/// Chunks a round looks at in one namespace for deadlines that nothing enforced.
+const WALK_PER_ROUND: usize = 2_048;
+/// Chunks evicted from one namespace in a round, at most.
+const EVICT_PER_ROUND: usize = 1_024;
+/// How long past its deadline a chunk is left to the server's own expiry.
+const OVERDUE_MS: u64 = 2_000;
+/// How long a replica keeps the tree of a deleted namespace.
+const KEPT_BY_REPLICA_MS: u64 = 10_000;
+
+/// `maxmemory` as of the last round; 0 for none.
+static MAXMEMORY: AtomicU64 = AtomicU64::new(0);
+/// Bytes in the output buffers of clients as of the last tick, and payload answered since.
+static BUFFERED: AtomicU64 = AtomicU64::new(0);
+static ANSWERED: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Default)]
+struct Rounds {
+    next_at_ms: u64,
+    walks: hashbrown::HashMap<u64, u32>,
+}
+
+static ROUNDS: LazyLock<MainCell<Rounds>> = LazyLock::new(|| MainCell::new(Rounds::default()));
+
+/// Counts payload that was answered.
+pub fn note_answered(bytes: u64) {
+    ANSWERED.fetch_add(bytes, Ordering::Relaxed);
+}
+
+/// Payload bytes on their way to clients, roughly.
+pub fn in_flight() -> u64 {
+    BUFFERED.load(Ordering::Relaxed) + ANSWERED.load(Ordering::Relaxed)
+}
+
+/// How much memory the chunks of a namespace may take: its budget, and what other namespaces leave of
+/// the share of `maxmemory` that all have together. 0 for no bound.
+pub fn room_of(namespace: &SharedNamespace) -> u64 {
+    let (budget, own) = namespace.with(|n| (n.settings().budget_bytes, n.tree.chunk_bytes()));
+    let share = MAXMEMORY.load(Ordering::Relaxed) / 100 * config::kv_share_pct();
+    if share == 0 {
+        return budget;
+    }
+    let all: u64 = namespaces::all().iter().map(|(n, _)| n.with(|n| n.tree.chunk_bytes())).sum();
+    let left = share.saturating_sub(all - own).max(1);
+    if budget == 0 { left } else { budget.min(left) }
+}
+
+/// Brings chunks together with their namespaces; answers whether some are left.
+pub fn attach_arrivals(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
+    while in_time() {
+        let Some((db, key)) = namespaces::next_arrival() else { return false };
+        if ctx.select_db(db) {
+            chunk_arrived(ctx, &key);
+        }
+    }
+    true
+}
+
+/// One slice; answers whether more is to do at once.
+pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
+    if ANSWERED.swap(0, Ordering::Relaxed) > 0 || BUFFERED.load(Ordering::Relaxed) > 0 {
+        let buffered = ctx.info_number(c"memory", c"mem_clients_normal").unwrap_or(0);
+        BUFFERED.store(buffered, Ordering::Relaxed);
+    }
+    let now = ctx.now_ms();
+    let due = ROUNDS.with(|rounds| {
+        let due = now >= rounds.next_at_ms;
+        if due {
+            rounds.next_at_ms = now + ROUND_MS;
+        }
+        due
+    });
+    let writes = may_write(ctx);
+    let mut backlog = attach_arrivals(ctx, &in_time) | reap(ctx, &in_time);
+    if writes {
+        backlog |= remove_stubs(ctx, &in_time);
+    }
+    let all = namespaces::all();
+    if due && !all.is_empty() {
+        MAXMEMORY.store(ctx.info_number(c"memory", c"maxmemory").unwrap_or(0), Ordering::Relaxed);
+    }
+    for (namespace, (db, name)) in all {
+        namespace.with(|n| n.leases.lapse(&mut n.tree, UnixMs(now)));
+        if !ctx.select_db(db) {
+            continue;
+        }
+        if due {
+            shield(ctx, &name);
+        }
+        if writes && ownership::of_key(ctx, &name) == Ownership::Settled {
+            arm_new_leaves(ctx, &namespace, &in_time);
+            if due {
+                clean(ctx, &namespace, now);
+            }
+        }
+    }
+    backlog
+}
+
+/// Keeps the key of a namespace from the server's eviction.
+fn shield(ctx: Ctx<'_>, name: &[u8]) {
+    if let Some(mut key) = Key::open(ctx, &RString::new(name), Access::Probe) {
+        key.hint_lfu(u8::MAX);
+        key.hint_used_now();
+        if let Some(value) = key.value::<NamespaceValue>() {
+            namespaces::note_expiry(value, key.expire_at_ms());
+        }
+    }
+}
+
+/// A round over one namespace: what no prefix reaches for too long, what is past its deadline or
+/// damaged, what is over the budget.
+fn clean(ctx: Ctx<'_>, namespace: &SharedNamespace, now: u64) {
+    let grace = config::orphan_grace_ms();
+    let orphans = namespace.with(|n| {
+        n.tree.orphans(|since| {
+            if *since == 0 {
+                *since = now;
+            }
+            now.saturating_sub(*since) >= grace
+        })
+    });
+    let uid = namespace.with(|n| n.uid().0);
+    let from = ROUNDS.with(|rounds| rounds.walks.get(&uid).copied().unwrap_or(0));
+    let (next, overdue) = walk(namespace, from, now);
+    ROUNDS.with(|rounds| rounds.walks.insert(uid, next));
+    for id in orphans.into_iter().chain(overdue) {
+        let may_go = namespace.with(|n| n.tree.is_current(id));
+        if may_go {
+            count_reaped(u64::from(remove_node(ctx, namespace, id)));
+        }
+    }
+    let room = room_of(namespace);
+    if room > 0 {
+        shrink_to(ctx, namespace, room, EVICT_PER_ROUND);
+    }
+    namespace.with(|n| n.adapt_to(room));
+}
+
+/// Looks at the next chunks for what should not be there any more; answers where to go on.
+fn walk(namespace: &SharedNamespace, from: u32, now: u64) -> (u32, Vec<NodeId>) {
+    let late = UnixMs(now.saturating_sub(OVERDUE_MS));
+    namespace.with(|n| {
+        let (mut at, mut found) = (from, Vec::new());
+        for _ in 0..WALK_PER_ROUND {
+            let Some((next, id)) = n.tree.next_from(at) else { return (0, found) };
+            let node = n.tree.node(id);
+            if node.damaged || node.expire_at.is_past(late) {
+                found.push(id);
+            }
+            at = next;
+        }
+        (at, found)
+    })
+}
+
+fn remove_stubs(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
+    while in_time() {
+        let Some((db, name)) = namespaces::next_stub() else { return false };
+        if !ctx.select_db(db) {
+            continue;
+        }
+        match ownership::of_key(ctx, &name) {
+            Ownership::Settled => remove_stub(ctx, &name),
+            Ownership::Moving => {
+                namespaces::note_stub((db, name));
+                return false;
+            }
+            Ownership::Foreign => {}
+        }
+    }
+    true
+}
+
+/// Removes the chunks of the oldest deleted namespace.
+fn reap(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
+    let Some(mut gone) = namespaces::take_remains() else { return false };
+    if ctx.state().is_replica() {
+        keep_for_primary(ctx, gone);
+        return false;
+    }
+    let (prefix, uid) = gone.namespace.with(|n| (n.prefix().to_vec(), n.uid()));
+    match ownership::of_key(ctx, &prefix) {
+        Ownership::Foreign => return true,
+        Ownership::Settled if may_write(ctx) && ctx.select_db(gone.place.0) => {}
+        Ownership::Settled | Ownership::Moving => {
+            namespaces::put_back_remains(gone, true);
+            return false;
+        }
+    }
+    while in_time() {
+        let next = gone.namespace.with(|n| {
+            let (next, id) = n.tree.next_from(gone.next_slot)?;
+            let digest = n.tree.node(id).digest.clone();
+            Some((next, n.chunk_key(&digest), digest))
+        });
+        let Some((next, key, digest)) = next else { return true };
+        gone.next_slot = next;
+        count_reaped(u64::from(remove_chunk(ctx, &key, uid)));
+        gone.namespace.with(|n| n.tree.remove(&digest));
+    }
+    namespaces::put_back_remains(gone, false);
+    true
+}
+
+/// The primary sends every removal, or makes the namespace again where its server evicted it.
+fn keep_for_primary(ctx: Ctx<'_>, mut gone: Keyless) {
+    let now_ms = ctx.now_ms();
+    if gone.since_ms == 0 {
+        gone.since_ms = now_ms;
+    }
+    if now_ms < gone.since_ms + KEPT_BY_REPLICA_MS {
+        namespaces::put_back_remains(gone, true);
+    }
+}

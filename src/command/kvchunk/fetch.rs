@@ -1,0 +1,404 @@
+//! `KVCHUNK.MATCH`, `FETCH`, `GET`, `MISSING` and `DIGESTS`: which chunks of a prompt are there, and
+//! their payloads.
+
+use super::chain::ChainArgs;
+use super::{hex_digest, need_namespace};
+use crate::background::chunks::{in_flight, note_answered};
+use crate::command::llmcache::getsem::parse_filter;
+use crate::command::parse::{ArgReader, flag_once, set_once};
+use crate::config;
+use crate::ffi::{Access, CommandArgs, Ctx, Reply, ServerString};
+use crate::keyspace::{
+    OpenedChunk, hint_strongly, is_reachable, open_chunk, open_leading_run, open_namespace,
+    use_path,
+};
+use crate::keytype::Whole;
+use crate::keytype::namespaces::SharedNamespace;
+use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::ids::UnixMs;
+use llmcache_core::index::filter::Filter;
+use llmcache_core::kvchunk::{ChunkDigest, ChunkHeader, LeaseId, NodeId};
+use llmcache_core::limits;
+
+/// Payload of one FETCH when nothing is said.
+const MAXBYTES_DEFAULT: u64 = 64 << 20;
+
+fn passes(filter: Option<&Filter>, header: &ChunkHeader) -> bool {
+    filter.is_none_or(|filter| {
+        let meta = serde_json::from_slice(&header.meta);
+        meta.is_ok_and(|meta| filter.matches(&meta))
+    })
+}
+
+/// Leases chunks; answers the lease's name, or an error when there are too many leases.
+pub(super) fn lease(
+    ctx: Ctx<'_>,
+    namespace: &SharedNamespace,
+    digests: &[ChunkDigest],
+    length_ms: u64,
+) -> Result<LeaseId> {
+    let now = ctx.now_ms();
+    // Positive as a signed number, and never the name that stands for making room.
+    let id = (ctx.random() >> 2) | 1 << 62;
+    namespace.with(|namespace| {
+        namespace.leases.lapse(&mut namespace.tree, UnixMs(now));
+        if namespace.leases.len() >= limits::KV_LEASES_MAX {
+            return Err(Error::new(ErrorWord::Busy, "the namespace has too many leases"));
+        }
+        let nodes: Vec<NodeId> =
+            digests.iter().filter_map(|digest| namespace.tree.find(digest)).collect();
+        namespace.leases.grant(&mut namespace.tree, id, &nodes, UnixMs(now + length_ms));
+        Ok(())
+    })?;
+    digests.iter().for_each(|digest| hint_strongly(ctx, namespace, digest));
+    Ok(id)
+}
+
+/// Reads the value of LEASE.
+pub(super) fn lease_ms(args: &mut ArgReader<'_>) -> Result<u64> {
+    args.integer("LEASE", 1, limits::KV_LEASE_MAX_MS)
+}
+
+/// Runs `KVCHUNK.MATCH`.
+pub fn run_match(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let (mut chain, mut filter, mut length_ms) = (ChainArgs::default(), None, None);
+    while let Some(word) = reader.option() {
+        match word.as_str() {
+            "FILTER" => set_once(&mut filter, parse_filter(&mut reader)?, "FILTER")?,
+            "LEASE" => set_once(&mut length_ms, lease_ms(&mut reader)?, "LEASE")?,
+            _ if chain.read(&word, &mut reader)? => {}
+            _ => return Err(word.unknown()),
+        }
+    }
+    chain.check()?;
+    let (mut matched, mut tokens, mut leased) = (0, 0, None);
+    if let Some(namespace) = open_namespace(ctx, &args.key())? {
+        let digests = namespace.with(|namespace| chain.digests(namespace))?;
+        let accept = |header: &ChunkHeader| passes(filter.as_ref(), header);
+        let run = open_leading_run(ctx, &namespace, &digests, Access::Probe, accept);
+        matched = run.len();
+        drop(run);
+        tokens = namespace.with(|namespace| {
+            let stats = &mut namespace.stats;
+            stats.matches += 1;
+            stats.asked += digests.len() as u64;
+            stats.matched += matched as u64;
+            matched as u64 * u64::from(namespace.settings().chunk_tokens)
+        });
+        if let Some(length_ms) = length_ms.filter(|_| matched > 0) {
+            leased = Some(lease(ctx, &namespace, &digests[..matched], length_ms)?);
+        }
+    }
+    let reply = Reply::new(ctx).array(3);
+    reply.count(matched as u64).count(tokens);
+    match leased {
+        Some(id) => reply.count(id),
+        None => reply.null(),
+    };
+    Ok(())
+}
+
+#[derive(Debug, Default)]
+struct FetchRequest<'a> {
+    chain: ChainArgs<'a>,
+    from: Option<usize>,
+    count: Option<usize>,
+    max_bytes: Option<u64>,
+    range: Option<(u64, u64)>,
+    lease_ms: Option<u64>,
+}
+
+impl<'a> FetchRequest<'a> {
+    fn parse(mut args: ArgReader<'a>) -> Result<Self> {
+        let mut request = Self::default();
+        while let Some(word) = args.option() {
+            let (name, most) = (word.as_str(), limits::CHUNKS_MAX as u64);
+            match name {
+                "FROM" => {
+                    set_once(&mut request.from, args.integer(name, 0, most)? as usize, name)?;
+                }
+                "COUNT" => {
+                    set_once(&mut request.count, args.integer(name, 1, most)? as usize, name)?;
+                }
+                "MAXBYTES" => {
+                    let bytes = args.integer(name, 1, u64::MAX)?;
+                    set_once(&mut request.max_bytes, bytes, name)?;
+                }
+                "RANGE" => set_once(&mut request.range, range(&mut args)?, name)?,
+                "LEASE" => set_once(&mut request.lease_ms, lease_ms(&mut args)?, name)?,
+                _ if request.chain.read(&word, &mut args)? => {}
+                _ => return Err(word.unknown()),
+            }
+        }
+        request.chain.check()?;
+        Ok(request)
+    }
+
+    /// Which chunks of the run are answered: from `from` on, as many as `COUNT` and `MAXBYTES` allow,
+    /// and one in any case.
+    fn page(&self, run: &[OpenedChunk<'_>]) -> std::ops::Range<usize> {
+        let from = self.from.unwrap_or(0).min(run.len());
+        let mut left = self.max_bytes.unwrap_or(MAXBYTES_DEFAULT);
+        let fits = |chunk: &&OpenedChunk<'_>| {
+            let bytes = self.answered_bytes(chunk);
+            let fits = bytes <= left;
+            left = left.saturating_sub(bytes);
+            fits
+        };
+        let most = self.count.unwrap_or(usize::MAX);
+        let count = run[from..].iter().take(most).take_while(fits).count();
+        from..from + count.max(1).min(run.len() - from)
+    }
+
+    fn answered_bytes(&self, chunk: &Whole) -> u64 {
+        let all = chunk.header.payload_bytes;
+        self.range.map_or(all, |(offset, length)| all.saturating_sub(offset).min(length))
+    }
+}
+
+/// Reads `offset length`.
+fn range(args: &mut ArgReader<'_>) -> Result<(u64, u64)> {
+    let most = limits::PAYLOAD_MAX_BYTES as u64;
+    Ok((args.integer("RANGE", 0, most)?, args.integer("RANGE", 1, most)?))
+}
+
+/// Runs `KVCHUNK.FETCH`.
+pub fn run_fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let request = FetchRequest::parse(ArgReader::new(args.options()))?;
+    let reply = Reply::new(ctx);
+    let elements = 4 + usize::from(request.lease_ms.is_some());
+    let Some(namespace) = open_namespace(ctx, &args.key())? else {
+        reply.array(elements).int(0).int(0).int(0).array(0);
+        if request.lease_ms.is_some() {
+            reply.null();
+        }
+        return Ok(());
+    };
+    let most = config::kv_in_flight();
+    if most > 0 && in_flight() >= most {
+        return Err(Error::new(
+            ErrorWord::Busy,
+            "too many payload bytes are on their way to clients; see llmcache.kv-in-flight",
+        ));
+    }
+    let digests = namespace.with(|namespace| request.chain.digests(namespace))?;
+    let run = open_leading_run(ctx, &namespace, &digests, Access::Probe, |_| true);
+    let page = request.page(&run);
+    let leased = match request.lease_ms.filter(|_| !run.is_empty()) {
+        Some(length_ms) => Some(lease(ctx, &namespace, &digests[..run.len()], length_ms)?),
+        None => None,
+    };
+    note_use(ctx, &namespace, &digests, &page);
+    reply.array(elements);
+    reply.count(run.len() as u64).count(page.len() as u64).count(page.end as u64);
+    reply.array(page.len());
+    let mut bytes = 0;
+    for chunk in &run[page] {
+        let header = &chunk.header;
+        reply.array(4).text(&header.digest.hex());
+        write_meta(reply, header);
+        reply.count(header.payload_bytes);
+        write_payload(reply, chunk, request.range);
+        bytes += request.answered_bytes(chunk);
+    }
+    if request.lease_ms.is_some() {
+        match leased {
+            Some(id) => reply.count(id),
+            None => reply.null(),
+        };
+    }
+    let matched = run.len() as u64;
+    note_answered(bytes);
+    namespace.with(|namespace| {
+        let stats = &mut namespace.stats;
+        stats.fetches += 1;
+        stats.asked += digests.len() as u64;
+        stats.matched += matched;
+        stats.bytes_out += bytes;
+    });
+    Ok(())
+}
+
+/// Counts the use of a page of a prefix: of its chunks in the tree, and of all up to its end in the
+/// server's own counters.
+fn note_use(
+    ctx: Ctx<'_>,
+    namespace: &SharedNamespace,
+    digests: &[ChunkDigest],
+    page: &std::ops::Range<usize>,
+) {
+    namespace.with(|namespace| {
+        let tree = &mut namespace.tree;
+        let path: Vec<NodeId> =
+            digests[page.clone()].iter().filter_map(|digest| tree.find(digest)).collect();
+        tree.touch(&path);
+    });
+    let path: Vec<ChunkDigest> = digests[..page.end].iter().rev().cloned().collect();
+    use_path(ctx, namespace, &path);
+}
+
+fn write_meta(reply: Reply<'_>, header: &ChunkHeader) {
+    match &*header.meta {
+        [] => reply.null(),
+        meta => reply.bytes(meta),
+    };
+}
+
+/// Writes the segments, or the pieces of them that lie within the range.
+fn write_payload(reply: Reply<'_>, chunk: &Whole, range: Option<(u64, u64)>) {
+    let Some((offset, length)) = range else {
+        reply.array(chunk.segments.len());
+        for segment in &chunk.segments {
+            reply.string(segment);
+        }
+        return;
+    };
+    let (mut skip, mut left) = (offset, length);
+    let mut pieces: Vec<&[u8]> = Vec::new();
+    for segment in &chunk.segments {
+        let bytes = segment.as_bytes();
+        let start = skip.min(bytes.len() as u64) as usize;
+        skip -= start as u64;
+        let end = start + left.min((bytes.len() - start) as u64) as usize;
+        left -= (end - start) as u64;
+        if start < end {
+            pieces.push(&bytes[start..end]);
+        }
+    }
+    reply.array(pieces.len());
+    for piece in pieces {
+        reply.bytes(piece);
+    }
+}
+
+/// Runs `KVCHUNK.GET`.
+pub fn run_get(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let digest = hex_digest(reader.next("the digest")?)?;
+    let (mut wanted, mut no_payload) = (None, false);
+    while let Some(word) = reader.option() {
+        match word.as_str() {
+            "RANGE" => set_once(&mut wanted, range(&mut reader)?, "RANGE")?,
+            "NOPAYLOAD" => flag_once(&mut no_payload, "NOPAYLOAD")?,
+            _ => return Err(word.unknown()),
+        }
+    }
+    let reply = Reply::new(ctx);
+    let namespace = open_namespace(ctx, &args.key())?;
+    let access = if no_payload { Access::Probe } else { Access::Read };
+    let found = namespace.as_ref().and_then(|namespace| {
+        let chunk = open_chunk(ctx, namespace, &digest, access)?;
+        let whole_prefix = chunk.header.parent.is_none() || is_reachable(ctx, namespace, &digest);
+        whole_prefix.then_some((namespace, chunk))
+    });
+    let Some((namespace, chunk)) = found else {
+        reply.null();
+        return Ok(());
+    };
+    reply.array(3);
+    write_info(reply, namespace, &chunk.header);
+    reply.count(chunk.header.payload_bytes);
+    if no_payload {
+        reply.array(0);
+        return Ok(());
+    }
+    write_payload(reply, &chunk, wanted);
+    let bytes = chunk.header.payload_bytes;
+    note_answered(bytes);
+    drop(chunk);
+    let path = namespace.with(|namespace| {
+        namespace.stats.bytes_out += bytes;
+        let tree = &mut namespace.tree;
+        let Some(id) = tree.find(&digest) else { return Vec::new() };
+        tree.touch(&[id]);
+        let path = std::iter::once(id).chain(tree.ancestors(id));
+        path.map(|id| tree.node(id).digest.clone()).collect()
+    });
+    use_path(ctx, namespace, &path);
+    Ok(())
+}
+
+fn write_info(reply: Reply<'_>, namespace: &SharedNamespace, header: &ChunkHeader) {
+    let (format, hits, leases) = namespace.with(|namespace| {
+        let tree = &namespace.tree;
+        let node = tree.find(&header.digest).map(|id| tree.node(id));
+        let (hits, leases) = node.map_or((0, 0), |node| (node.hits, node.leases()));
+        (namespace.settings().format.clone(), hits, leases)
+    });
+    reply.map(14);
+    reply.text("digest").text(&header.digest.hex());
+    reply.text("parent");
+    match &header.parent {
+        Some(parent) => reply.text(&parent.hex()),
+        None => reply.null(),
+    };
+    reply.text("position").count(header.position.into());
+    reply.text("dtype").text(header.dtype.as_str());
+    reply.text("format").bytes(&format);
+    reply.text("shape").array(header.shape.len());
+    for &dim in &header.shape {
+        reply.count(dim.into());
+    }
+    reply.text("created").count(header.created.0);
+    reply.text("deadline").count(header.deadline.0);
+    reply.text("prio").count(header.prio.into());
+    reply.text("pinned").int(header.pinned.into());
+    reply.text("leases").count(leases.into());
+    reply.text("hits").count(hits.into());
+    reply.text("checksum");
+    match header.checksum {
+        Some(checksum) => reply.text(&format!("{checksum:08x}")),
+        None => reply.null(),
+    };
+    reply.text("meta");
+    write_meta(reply, header);
+}
+
+/// Runs `KVCHUNK.MISSING`.
+pub fn run_missing(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let mut chain = ChainArgs::default();
+    while let Some(word) = reader.option() {
+        if !chain.read(&word, &mut reader)? {
+            return Err(word.unknown());
+        }
+    }
+    chain.check()?;
+    let missing: Vec<usize> = match open_namespace(ctx, &args.key())? {
+        Some(namespace) => {
+            let digests = namespace.with(|namespace| chain.digests(namespace))?;
+            let lacks = |digest| open_chunk(ctx, &namespace, digest, Access::Probe).is_none();
+            (0..digests.len()).filter(|&at| lacks(&digests[at])).collect()
+        }
+        None => {
+            // All of them; a store would make the namespace with the default chunk size.
+            let namespace = super::create::defaults(args.name())?;
+            (0..chain.digests(&namespace)?.len()).collect()
+        }
+    };
+    let reply = Reply::new(ctx).array(missing.len());
+    missing.into_iter().for_each(|at| {
+        reply.count(at as u64);
+    });
+    Ok(())
+}
+
+/// Runs `KVCHUNK.DIGESTS`.
+pub fn run_digests(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let mut chain = ChainArgs::default();
+    while let Some(word) = reader.option() {
+        if word.as_str() == "HASHES" || !chain.read(&word, &mut reader)? {
+            return Err(word.unknown());
+        }
+    }
+    chain.check()?;
+    let namespace = need_namespace(ctx, args)?;
+    let digests = namespace.with(|namespace| chain.digests(namespace))?;
+    let reply = Reply::new(ctx).array(digests.len());
+    digests.iter().for_each(|digest| {
+        reply.text(&digest.hex());
+    });
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! `KVCHUNK.INFO`, `STATS`, `SCAN` and `VERIFY`: what a namespace is, did and holds.
+
+use super::need_namespace;
+use crate::background::chunks::room_of;
+use crate::command::llmcache::getsem::parse_filter;
+use crate::command::parse::{ArgReader, flag_once, set_once};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply};
+use crate::keyspace::{open_chunk, open_namespace};
+use crate::keytype::namespaces::SharedNamespace;
+use llmcache_core::error::Result;
+use llmcache_core::ids::UnixMs;
+use llmcache_core::index::filter::Filter;
+use llmcache_core::kvchunk::{Checksum, ChunkDigest, KvStats, Namespace};
+use llmcache_core::limits;
+
+const COUNT_DEFAULT: u64 = 10;
+
+/// Runs `KVCHUNK.INFO`.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    ArgReader::new(args.options()).finish()?;
+    let namespace = need_namespace(ctx, args)?;
+    let room = room_of(&namespace);
+    let now = UnixMs(ctx.now_ms());
+    let reply = Reply::new(ctx);
+    namespace.with(|namespace| {
+        namespace.leases.lapse(&mut namespace.tree, now);
+        write_info(reply, args.name(), namespace, room);
+    });
+    Ok(())
+}
+
+fn write_info(reply: Reply<'_>, name: &[u8], namespace: &mut Namespace, room: u64) {
+    let orphans = namespace.tree.orphans(|_| true).len() as u64;
+    let (settings, tree) = (namespace.settings(), &namespace.tree);
+    reply.map(24);
+    reply.text("name").bytes(name);
+    reply.text("uid").text(&namespace.uid().to_string());
+    reply.text("prefix").bytes(namespace.prefix());
+    reply.text("fingerprint");
+    let fingerprint = ChunkDigest::from_bytes(namespace.fingerprint());
+    reply.text(&fingerprint.map_or_else(String::new, |print| print.hex()));
+    reply.text("model").bytes(&settings.model);
+    reply.text("dtype").text(settings.dtype.as_str());
+    reply.text("format").bytes(&settings.format);
+    reply.text("shape").array(settings.shape.len());
+    for &dim in &settings.shape {
+        reply.count(dim.into());
+    }
+    reply.text("chunk").count(settings.chunk_tokens.into());
+    reply.text("salted").int((!settings.salt.is_empty()).into());
+    reply.text("ttl").count(settings.ttl_ms / 1_000);
+    reply.text("budget").count(settings.budget_bytes);
+    reply.text("room").count(room);
+    let checksum = if settings.checksum == Checksum::On { "on" } else { "off" };
+    reply.text("checksum").text(checksum);
+    reply.text("durable").text(settings.durable.as_str());
+    reply.text("chunks").count(tree.chunks());
+    reply.text("bytes").count(tree.chunk_bytes());
+    reply.text("payload_bytes").count(tree.payload_bytes());
+    reply.text("tree_bytes").count(tree.heap_bytes() as u64);
+    reply.text("evictable").count(tree.evictable_leaves() as u64);
+    reply.text("orphans").count(orphans);
+    reply.text("pinned").count(tree.pinned());
+    reply.text("leases").count(namespace.leases.len() as u64);
+    reply.text("half_life").count(tree.half_life() as u64);
+}
+
+/// Runs `KVCHUNK.STATS`.
+pub fn run_stats(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let mut reset = false;
+    while let Some(word) = reader.option() {
+        match word.as_str() {
+            "RESET" => flag_once(&mut reset, "RESET")?,
+            _ => return Err(word.unknown()),
+        }
+    }
+    let namespace = need_namespace(ctx, args)?;
+    let stats = namespace.with(|namespace| {
+        let stats = namespace.stats;
+        if reset {
+            namespace.stats = KvStats::default();
+        }
+        stats
+    });
+    let ratio = if stats.asked == 0 { 0.0 } else { stats.matched as f64 / stats.asked as f64 };
+    let reply = Reply::new(ctx).map(12);
+    for (name, count) in [
+        ("stored", stats.stored),
+        ("exists", stats.exists),
+        ("rejected", stats.rejected),
+        ("evicted", stats.evicted),
+        ("matches", stats.matches),
+        ("fetches", stats.fetches),
+        ("asked", stats.asked),
+        ("matched", stats.matched),
+    ] {
+        reply.text(name).count(count);
+    }
+    reply.text("hit_ratio").double((ratio * 1e4).round() / 1e4);
+    reply.text("bytes_in").count(stats.bytes_in);
+    reply.text("bytes_out").count(stats.bytes_out);
+    reply.text("damaged").count(stats.damaged);
+    Ok(())
+}
+
+/// The next chunks of a namespace, from a place of its tree on; where to go on, 0 at the end.
+fn page(namespace: &SharedNamespace, from: u32, count: usize) -> (u32, Vec<ChunkDigest>) {
+    namespace.with(|namespace| {
+        let (mut at, mut found) = (from, Vec::new());
+        while found.len() < count {
+            let Some((next, id)) = namespace.tree.next_from(at) else { return (0, found) };
+            found.push(namespace.tree.node(id).digest.clone());
+            at = next;
+        }
+        let more = namespace.tree.next_from(at).is_some();
+        (if more { at } else { 0 }, found)
+    })
+}
+
+fn passes(
+    ctx: Ctx<'_>,
+    namespace: &SharedNamespace,
+    digest: &ChunkDigest,
+    filter: Option<&Filter>,
+) -> bool {
+    open_chunk(ctx, namespace, digest, Access::Probe).is_some_and(|chunk| {
+        filter.is_none_or(|filter| {
+            let meta = serde_json::from_slice(&chunk.header.meta);
+            meta.is_ok_and(|meta| filter.matches(&meta))
+        })
+    })
+}
+
+/// Runs `KVCHUNK.SCAN`.
+pub fn run_scan(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let cursor = reader.integer("the cursor", 0, u64::from(u32::MAX))? as u32;
+    let (mut count, mut filter) = (None, None);
+    while let Some(word) = reader.option() {
+        match word.as_str() {
+            "COUNT" => {
+                let most = u64::from(limits::SCAN_COUNT_MAX);
+                set_once(&mut count, reader.integer("COUNT", 1, most)?, "COUNT")?;
+            }
+            "FILTER" => set_once(&mut filter, parse_filter(&mut reader)?, "FILTER")?,
+            _ => return Err(word.unknown()),
+        }
+    }
+    let (mut next, mut digests) = (0, Vec::new());
+    if let Some(namespace) = open_namespace(ctx, &args.key())? {
+        (next, digests) = page(&namespace, cursor, count.unwrap_or(COUNT_DEFAULT) as usize);
+        digests.retain(|digest| passes(ctx, &namespace, digest, filter.as_ref()));
+    }
+    let reply = Reply::new(ctx).array(2);
+    reply.text(&next.to_string()).array(digests.len());
+    digests.iter().for_each(|digest| {
+        reply.text(&digest.hex());
+    });
+    Ok(())
+}
+
+/// Chunks that one VERIFY looks at when nothing is said.
+const VERIFY_DEFAULT: u64 = 16;
+
+/// Runs `KVCHUNK.VERIFY`.
+pub fn run_verify(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let mut count = None;
+    while let Some(word) = reader.option() {
+        match word.as_str() {
+            "COUNT" => {
+                let most = u64::from(limits::SCAN_COUNT_MAX);
+                set_once(&mut count, reader.integer("COUNT", 1, most)?, "COUNT")?;
+            }
+            _ => return Err(word.unknown()),
+        }
+    }
+    let namespace = need_namespace(ctx, args)?;
+    let from = namespace.with(|namespace| namespace.verify_at);
+    let (next, digests) = page(&namespace, from, count.unwrap_or(VERIFY_DEFAULT) as usize);
+    namespace.with(|namespace| namespace.verify_at = next);
+    let (mut checked, mut damaged) = (0, Vec::new());
+    for digest in digests {
+        let Some(chunk) = open_chunk(ctx, &namespace, &digest, Access::Probe) else { continue };
+        checked += 1;
+        if chunk.is_sound() {
+            continue;
+        }
+        namespace.with(|namespace| {
+            namespace.stats.damaged += 1;
+            if let Some(id) = namespace.tree.find(&digest) {
+                namespace.tree.set_damaged(id);
+            }
+        });
+        damaged.push(digest);
+    }
+    let reply = Reply::new(ctx).map(3);
+    reply.text("checked").count(checked);
+    reply.text("next").count(next.into());
+    reply.text("damaged").array(damaged.len());
+    damaged.iter().for_each(|digest| {
+        reply.text(&digest.hex());
+    });
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! `KVCHUNK._CREATE` and `KVCHUNK._PUT`: what AOF and replicas are told. Everything is spelled out,
+//! nothing is decided here; the bytes are treated as hostile all the same.
+
+use crate::command::parse::ArgReader;
+use crate::ffi::{CommandArgs, Ctx, HeldString, RString, Reply};
+use crate::keyspace::{NewChunk, create_namespace, put_chunk};
+use crate::keytype::namespaces;
+use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue, Whole};
+use llmcache_core::error::{Error, Result};
+use llmcache_core::ids::UnixMs;
+use llmcache_core::kvchunk::{ChunkHeader, Durable, Namespace};
+use llmcache_core::limits;
+
+/// Runs `KVCHUNK._CREATE key head`.
+pub fn run_create(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let name = args.name();
+    let mut reader = ArgReader::new(args.options());
+    let head = reader.next("the namespace")?;
+    reader.finish()?;
+    let namespace = Namespace::load_head(head)
+        .map_err(|error| Error::err(format!("bad namespace head: {error}")))?;
+    let value = match namespaces::remains_of(namespace.uid()) {
+        Some(shared) => {
+            shared.with(|known| known.take_head(namespace));
+            NamespaceValue(shared)
+        }
+        None => NamespaceValue::new(namespace),
+    };
+    create_namespace(ctx, name, value);
+    ctx.replicate(NAMESPACE_COMMAND, &[name, head]);
+    Reply::new(ctx).ok();
+    Ok(())
+}
+
+/// Runs `KVCHUNK._PUT key header key-deadline segment…`. The chunk finds its namespace by uid; where
+/// that is not there yet, the chunk waits for it.
+pub fn run_put(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let key = args.name();
+    let mut reader = ArgReader::new(args.options());
+    let header = ChunkHeader::from_bytes(reader.next("the chunk")?)
+        .map_err(|error| Error::err(format!("bad chunk: {error}")))?;
+    let expire_at = UnixMs(reader.integer("the deadline", 0, i64::MAX as u64 / 2)?);
+    let mut segments = Vec::new();
+    let mut bytes = 0;
+    while let Some(segment) = reader.maybe_next() {
+        bytes += segment.len();
+        if bytes > limits::PAYLOAD_MAX_BYTES {
+            return Err(Error::err("bad chunk: its payload is too long"));
+        }
+        segments.push(HeldString::hold(&args.string(reader.position())));
+    }
+    let whole = Whole { header, segments: segments.into(), durable: Durable::Full };
+    if !whole.is_sound() {
+        return Err(Error::err("bad chunk: length or checksum of its payload"));
+    }
+    let uid = whole.header.uid;
+    let namespace = namespaces::find(uid, ctx.db());
+    let belongs = namespace
+        .as_ref()
+        .is_none_or(|namespace| namespace.with(|n| *key == *n.chunk_key(&whole.header.digest)));
+    if !belongs {
+        return Err(Error::err("bad chunk: it belongs under another key"));
+    }
+    let new = NewChunk { key: key.into(), whole, key_expire_at: Some(expire_at) };
+    put_chunk(ctx, namespace.as_ref(), new);
+    let place = namespaces::all().into_iter().find(|(n, _)| n.with(|n| n.uid()) == uid);
+    if let Some((_, (db, name))) = place
+        && db == ctx.db()
+    {
+        ctx.signal_modified(&RString::new(&name));
+    }
+    Reply::new(ctx).ok();
+    Ok(())
+}

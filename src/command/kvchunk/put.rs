@@ -1,0 +1,353 @@
+//! `KVCHUNK.PUT` and `KVCHUNK.MPUT`: stores chunks, each whole or not at all.
+
+use super::chain::{ChainArgs, raw_digest};
+use super::create::auto_create;
+use crate::background::chunks::room_of;
+use crate::command::parse::{
+    ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, set_once,
+};
+use crate::ffi::{Access, CommandArgs, Ctx, HeldString, Reply, ServerString};
+use crate::keyspace::{
+    NewChunk, check_parent, chunk_bytes, make_room, open_chunk, open_namespace, put_chunk,
+};
+use crate::keytype::namespaces::SharedNamespace;
+use crate::keytype::{Whole, payload_crc};
+use llmcache_core::error::{Error, Result};
+use llmcache_core::ids::UnixMs;
+use llmcache_core::kvchunk::{
+    Checksum, ChunkDigest, ChunkHeader, content_of, fits_its_class, segment_plan,
+};
+use llmcache_core::limits;
+use std::ops::Range;
+
+/// What became of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Stored,
+    Exists,
+    Rejected(&'static str),
+}
+
+impl Outcome {
+    fn write(self, reply: Reply<'_>) {
+        match self {
+            Self::Stored => reply.text("STORED"),
+            Self::Exists => reply.text("EXISTS"),
+            Self::Rejected(reason) => reply.text(&format!("REJECTED {reason}")),
+        };
+    }
+}
+
+/// A payload as arguments of the command: which ones, and how long together.
+#[derive(Debug, Clone)]
+struct Payload {
+    arguments: Range<usize>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Options<'a> {
+    meta: Option<&'a [u8]>,
+    expiry: Option<Expiry>,
+    prio: Option<u8>,
+    nx: bool,
+}
+
+impl<'a> Options<'a> {
+    /// Reads an option if it is one of these.
+    fn read(&mut self, word: &OptionWord, args: &mut ArgReader<'a>, now: UnixMs) -> Result<bool> {
+        let name = word.as_str();
+        match name {
+            _ if is_expiry_word(word) => {
+                set_once(&mut self.expiry, expiry(word, args, now)?, "the expiry")?;
+            }
+            "PRIO" => {
+                let prio = args.integer(name, 0, u64::from(limits::PRIO_MAX))? as u8;
+                set_once(&mut self.prio, prio, name)?;
+            }
+            "NX" => flag_once(&mut self.nx, name)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// Reads `n s…`.
+fn payload(args: &mut ArgReader<'_>) -> Result<Payload> {
+    let list = args.list("PAYLOAD", limits::SEGMENTS_MAX)?;
+    let bytes: usize = list.iter().map(|segment| segment.len()).sum();
+    if bytes == 0 {
+        return Err(Error::err("the payload is empty"));
+    }
+    if bytes > limits::PAYLOAD_MAX_BYTES {
+        return Err(Error::too_big("the payload", bytes, limits::PAYLOAD_MAX_BYTES, "bytes"));
+    }
+    // The first of the options is argument 1: the key is number 0.
+    let end = args.position() + 1;
+    Ok(Payload { arguments: end - list.len()..end, bytes })
+}
+
+fn meta<'a>(args: &mut ArgReader<'a>) -> Result<&'a [u8]> {
+    let meta = args.text("META", limits::META_MAX_BYTES)?;
+    match serde_json::from_slice::<serde_json::Value>(meta) {
+        Ok(value) if value.is_object() => Ok(meta),
+        _ => Err(Error::err("META must be a JSON object")),
+    }
+}
+
+/// Keeps the arguments of a payload: as they are where the allocator wastes little on them, else
+/// copied once into pieces that fit its size classes.
+fn hold(args: &CommandArgs<'_>, payload: &Payload) -> Box<[HeldString]> {
+    let mut segments = Vec::with_capacity(payload.arguments.len());
+    for number in payload.arguments.clone() {
+        let argument = args.string(number);
+        let mut rest = argument.as_bytes();
+        if rest.is_empty() {
+            continue;
+        }
+        if fits_its_class(rest.len()) {
+            segments.push(HeldString::hold(&argument));
+            continue;
+        }
+        for length in segment_plan(rest.len()) {
+            let (piece, behind) = rest.split_at(length);
+            segments.push(HeldString::new(piece));
+            rest = behind;
+        }
+    }
+    segments.into()
+}
+
+/// A chunk to be stored.
+#[derive(Debug)]
+struct Wanted<'a> {
+    digest: &'a ChunkDigest,
+    parent: Option<&'a ChunkDigest>,
+    position: u32,
+    tokens: Option<&'a [u8]>,
+}
+
+/// Stores one chunk, or says why not. Nothing is left of one that is not stored.
+fn store(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    namespace: &SharedNamespace,
+    wanted: &Wanted<'_>,
+    payload: &Payload,
+    options: &Options<'_>,
+) -> Outcome {
+    let now = UnixMs(ctx.now_ms());
+    let exists = open_chunk(ctx, namespace, wanted.digest, Access::Probe).is_some();
+    if options.nx && exists {
+        return Outcome::Exists;
+    }
+    let (right_length, own_deadline) = namespace.with(|namespace| {
+        let settings = namespace.settings();
+        let length = settings.payload_bytes();
+        let deadline = match options.expiry {
+            Some(Expiry::At(at)) => at,
+            Some(Expiry::Persist) => UnixMs::NEVER,
+            None => settings.deadline(now),
+        };
+        (length.is_none_or(|length| length == payload.bytes as u64), deadline)
+    });
+    if !right_length {
+        return Outcome::Rejected("length");
+    }
+    if own_deadline.is_past(now) {
+        return Outcome::Rejected("expired");
+    }
+    let segments = hold(args, payload);
+    let header = header(namespace, wanted, payload, options, own_deadline, now, &segments);
+    let (key, durable) = namespace.with(|n| (n.chunk_key(wanted.digest), n.settings().durable));
+    let whole = Whole { header, segments, durable };
+    let room = room_of(namespace);
+    let bytes = chunk_bytes(&key, &whole);
+    let freed = namespace.with(|namespace| {
+        let former = namespace.tree.find(wanted.digest);
+        former.map_or(0, |former| namespace.tree.node(former).bytes)
+    });
+    let keep: Vec<&ChunkDigest> = std::iter::once(wanted.digest).chain(wanted.parent).collect();
+    let need = bytes.saturating_sub(freed);
+    if room > 0 && (bytes > room || !make_room(ctx, namespace, room, need, &keep)) {
+        return Outcome::Rejected("budget");
+    }
+    put_chunk(ctx, Some(namespace), NewChunk { key, whole, key_expire_at: None });
+    namespace.with(|namespace| {
+        namespace.stats.bytes_in += payload.bytes as u64;
+        namespace.adapt_to(room);
+    });
+    Outcome::Stored
+}
+
+fn header(
+    namespace: &SharedNamespace,
+    wanted: &Wanted<'_>,
+    payload: &Payload,
+    options: &Options<'_>,
+    own_deadline: UnixMs,
+    now: UnixMs,
+    segments: &[HeldString],
+) -> ChunkHeader {
+    namespace.with(|namespace| {
+        let settings = namespace.settings();
+        ChunkHeader {
+            uid: namespace.uid(),
+            fingerprint: *namespace.fingerprint(),
+            digest: wanted.digest.clone(),
+            parent: wanted.parent.cloned(),
+            position: wanted.position,
+            dtype: settings.dtype,
+            shape: settings.shape.clone(),
+            prio: options.prio.unwrap_or(0),
+            pinned: false,
+            created: now,
+            deadline: namespace.tree.deadline_for(wanted.digest, own_deadline),
+            payload_bytes: payload.bytes as u64,
+            checksum: (settings.checksum == Checksum::On).then(|| payload_crc(segments)),
+            content: wanted.tokens.map(content_of),
+            meta: options.meta.unwrap_or_default().into(),
+        }
+    })
+}
+
+fn count(namespace: &SharedNamespace, outcome: Outcome) {
+    namespace.with(|namespace| {
+        let stats = &mut namespace.stats;
+        *match outcome {
+            Outcome::Stored => &mut stats.stored,
+            Outcome::Exists => &mut stats.exists,
+            Outcome::Rejected(_) => &mut stats.rejected,
+        } += 1;
+    });
+}
+
+/// Runs `KVCHUNK.PUT`.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let now = UnixMs(ctx.now_ms());
+    let mut reader = ArgReader::new(args.options());
+    let (mut chain, mut options) = (ChainArgs::default(), Options::default());
+    let (mut hash, mut parent, mut given) = (None, None, None);
+    while let Some(word) = reader.option() {
+        let name = word.as_str();
+        match name {
+            "HASH" => set_once(&mut hash, raw_digest(reader.next(name)?)?, name)?,
+            "PARENT" => set_once(&mut parent, raw_digest(reader.next(name)?)?, name)?,
+            "PAYLOAD" => set_once(&mut given, payload(&mut reader)?, name)?,
+            "META" => set_once(&mut options.meta, meta(&mut reader)?, name)?,
+            "HASHES" => return Err(word.unknown()),
+            _ if chain.read(&word, &mut reader)? || options.read(&word, &mut reader, now)? => {}
+            _ => return Err(word.unknown()),
+        }
+    }
+    let payload = given.ok_or_else(|| Error::err("syntax error: PAYLOAD is needed"))?;
+    if hash.is_some() == chain.tokens().is_some() {
+        return Err(Error::err("syntax error: TOKENS or HASH is needed, and not both"));
+    }
+    if hash.is_none() {
+        chain.check()?;
+    } else if chain.tokens().is_some() || parent == hash {
+        return Err(Error::err("PARENT would have the chunk follow itself"));
+    }
+    if hash.is_none() && parent.is_some() {
+        return Err(Error::err("syntax error: PARENT goes with HASH"));
+    }
+    let namespace = match open_namespace(ctx, &args.key())? {
+        Some(namespace) => namespace,
+        None => auto_create(ctx, args.name())?,
+    };
+    let names = match hash {
+        Some(hash) => parent.into_iter().chain([hash]).collect(),
+        None => whole_chunks(&namespace, &chain)?,
+    };
+    let (digest, before) = names.split_last().ok_or_else(|| Error::err("TOKENS is empty"))?;
+    let parent = before.last();
+    check_parent(&namespace, digest, parent)?;
+    let at = before.len();
+    let (tokens, position) = namespace.with(|n| match chain.tokens() {
+        Some(_) => (chain.tokens_of_chunk(n, at), at as u32),
+        None => (None, parent.map_or(0, |parent| n.tree.position_behind(parent))),
+    });
+    let wanted = Wanted { digest, parent, position, tokens };
+    let outcome = store(ctx, args, &namespace, &wanted, &payload, &options);
+    count(&namespace, outcome);
+    if outcome == Outcome::Stored {
+        ctx.signal_modified(&args.key());
+    }
+    outcome.write(Reply::new(ctx));
+    Ok(())
+}
+
+/// The chunks of a prompt that must end with a whole one.
+fn whole_chunks(namespace: &SharedNamespace, chain: &ChainArgs<'_>) -> Result<Vec<ChunkDigest>> {
+    namespace.with(|namespace| {
+        if chain.has_partial_chunk(namespace) {
+            let tokens = namespace.settings().chunk_tokens;
+            return Err(Error::err(format!("TOKENS must end with a whole chunk of {tokens}")));
+        }
+        chain.digests(namespace)
+    })
+}
+
+/// Runs `KVCHUNK.MPUT`.
+pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let now = UnixMs(ctx.now_ms());
+    let mut reader = ArgReader::new(args.options());
+    let (mut chain, mut options) = (ChainArgs::default(), Options::default());
+    let (mut from, mut given) = (None, None);
+    while let Some(word) = reader.option() {
+        let name = word.as_str();
+        match name {
+            "FROM" => {
+                let at = reader.integer(name, 0, limits::CHUNKS_MAX as u64)?;
+                set_once(&mut from, at as usize, name)?;
+            }
+            "PAYLOADS" => {
+                let count = reader.integer(name, 1, limits::CHUNKS_MAX as u64)?;
+                let list = (0..count).map(|_| payload(&mut reader)).collect::<Result<Vec<_>>>()?;
+                set_once(&mut given, list, name)?;
+            }
+            _ if chain.read(&word, &mut reader)? || options.read(&word, &mut reader, now)? => {}
+            _ => return Err(word.unknown()),
+        }
+    }
+    chain.check()?;
+    let payloads = given.ok_or_else(|| Error::err("syntax error: PAYLOADS is needed"))?;
+    let from = from.unwrap_or(0);
+    let namespace = match open_namespace(ctx, &args.key())? {
+        Some(namespace) => namespace,
+        None => auto_create(ctx, args.name())?,
+    };
+    let names = whole_chunks(&namespace, &chain)?;
+    if from + payloads.len() > names.len() {
+        return Err(Error::err(format!(
+            "{} payloads from chunk {from} on do not fit {} chunks",
+            payloads.len(),
+            names.len()
+        )));
+    }
+    let mut outcomes = Vec::with_capacity(payloads.len());
+    let mut broken = false;
+    for (at, payload) in (from..).zip(&payloads) {
+        let parent = at.checked_sub(1).map(|before| &names[before]);
+        let tokens = namespace.with(|n| chain.tokens_of_chunk(n, at));
+        let wanted = Wanted { digest: &names[at], parent, position: at as u32, tokens };
+        let outcome = if broken {
+            // What a missing chunk cuts off would be stored for nothing.
+            Outcome::Rejected("prefix")
+        } else if check_parent(&namespace, &names[at], parent).is_err() {
+            Outcome::Rejected("parent")
+        } else {
+            store(ctx, args, &namespace, &wanted, payload, &options)
+        };
+        broken |= matches!(outcome, Outcome::Rejected(_));
+        count(&namespace, outcome);
+        outcomes.push(outcome);
+    }
+    if outcomes.contains(&Outcome::Stored) {
+        ctx.signal_modified(&args.key());
+    }
+    let reply = Reply::new(ctx).array(outcomes.len());
+    outcomes.into_iter().for_each(|outcome| outcome.write(reply));
+    Ok(())
+}

@@ -1,0 +1,370 @@
+//! The rows of the command table for `KVCHUNK.*`.
+
+use super::kvchunk::{create, fetch, find, hold, info, internal, put, remove};
+use super::table::{EXPIRY_FORMS, arg, many, need, opt, opt_word, read, word, write};
+use crate::command_entry;
+use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
+
+const NAMESPACE: Arg = arg("namespace", ArgKind::Key);
+const DIGEST: Arg = arg("digest", ArgKind::Text);
+const DIGESTS: Arg = many("digest", ArgKind::Text);
+
+const TOKENS: Arg = need(
+    "",
+    "prompt",
+    ArgKind::Block(&[
+        need("TOKENS", "token-blob", ArgKind::Text),
+        opt("SALT", "salt", ArgKind::Text),
+    ]),
+);
+
+const HASHES: Arg = need(
+    "HASHES",
+    "hashes",
+    ArgKind::Block(&[arg("count", ArgKind::Integer), many("hash", ArgKind::Text)]),
+);
+
+/// `TOKENS blob [SALT s]` or `HASHES n h…`.
+const CHAIN: Arg = need("", "chain", ArgKind::OneOf(&[TOKENS, HASHES]));
+
+const PAYLOAD: Arg = need(
+    "PAYLOAD",
+    "payload",
+    ArgKind::Block(&[arg("count", ArgKind::Integer), many("segment", ArgKind::Text)]),
+);
+
+const PAYLOADS: Arg = need(
+    "PAYLOADS",
+    "payloads",
+    ArgKind::Block(&[
+        arg("count", ArgKind::Integer),
+        Arg {
+            name: "payload",
+            kind: ArgKind::Block(&[
+                arg("segment-count", ArgKind::Integer),
+                many("segment", ArgKind::Text),
+            ]),
+            token: "",
+            optional: false,
+            multiple: true,
+        },
+    ]),
+);
+
+const EXPIRY: Arg = opt("", "expiry", ArgKind::OneOf(EXPIRY_FORMS));
+const PRIO: Arg = opt("PRIO", "priority", ArgKind::Integer);
+const NX: Arg = opt_word("NX", "nx");
+const LEASE: Arg = opt("LEASE", "milliseconds", ArgKind::Integer);
+const RANGE: Arg = opt(
+    "RANGE",
+    "range",
+    ArgKind::Block(&[arg("offset", ArgKind::Integer), arg("length", ArgKind::Integer)]),
+);
+
+const PUT_NOTES: &str = "`TOKENS` is the prompt from its first token, as unsigned 32-bit little-endian \
+    numbers, and must end with a whole chunk. A payload is the concatenation of its segments; \
+    segments of 1 MiB less 64 bytes are kept without a copy. Without an expiry the namespace's TTL \
+    applies. Chunks before a stored one live at least as long as it. PRIO is 0 to 15; each step \
+    doubles what a use counts. Without `NX` a chunk that is there is replaced. Reasons of `REJECTED`: \
+    `length` (not what DTYPE and SHAPE make), `budget` (no room, and what is there is leased, pinned or \
+    needed), `expired` (the deadline is past), `prefix` (a chunk before it was rejected), `parent` \
+    (it would follow itself). A namespace that does not exist is made with defaults unless \
+    `llmcache.auto-create` is `no`.";
+
+/// Every command of the family.
+pub const KVCHUNK: &[CommandSpec] = &[
+    CommandSpec {
+        flags: "write deny-oom",
+        summary: "Creates a namespace of KV-cache chunks.",
+        args: &[
+            NAMESPACE,
+            opt("MODEL", "model", ArgKind::Text),
+            opt("DTYPE", "dtype", ArgKind::Text),
+            opt("FORMAT", "format", ArgKind::Text),
+            opt(
+                "SHAPE",
+                "shape",
+                ArgKind::Block(&[
+                    arg("count", ArgKind::Integer),
+                    many("dimension", ArgKind::Integer),
+                ]),
+            ),
+            opt("CHUNK", "tokens", ArgKind::Integer),
+            opt("SALT", "salt", ArgKind::Text),
+            opt("TTL", "seconds", ArgKind::Integer),
+            opt("BUDGET", "bytes", ArgKind::Integer),
+            opt("CHECKSUM", "checksum", ArgKind::OneOf(&[word("ON", "on"), word("OFF", "off")])),
+            opt(
+                "DURABLE",
+                "durable",
+                ArgKind::OneOf(&[word("FULL", "full"), word("META", "meta"), word("NONE", "none")]),
+            ),
+        ],
+        reply: "`OK`; also when a namespace of this name exists with the same settings. With other \
+            settings: `ERR`.",
+        notes: "MODEL, DTYPE, FORMAT, SHAPE and CHUNK make the fingerprint that every digest is \
+            chained to (docs/formats.md); SALT separates tenants. With DTYPE and SHAPE every payload \
+            must have the length they make. `DURABLE META` and `NONE`: RDB and a full synchronisation \
+            write a stub of at most 128 bytes for each chunk, which reads as a miss and is removed; \
+            stores reach neither AOF nor replicas, so that a promoted replica starts empty.",
+        ..write("KVCHUNK.CREATE", command_entry!(create::run), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -7,
+        flags: "write deny-oom",
+        summary: "Stores the chunk that ends a prompt.",
+        complexity: "O(n) for n chunks of the prompt, and what BUDGET makes it remove",
+        args: &[
+            NAMESPACE,
+            need(
+                "",
+                "chunk",
+                ArgKind::OneOf(&[
+                    TOKENS,
+                    need(
+                        "",
+                        "own",
+                        ArgKind::Block(&[
+                            need("HASH", "hash", ArgKind::Text),
+                            opt("PARENT", "parent-hash", ArgKind::Text),
+                        ]),
+                    ),
+                ]),
+            ),
+            PAYLOAD,
+            opt("META", "json", ArgKind::Text),
+            EXPIRY,
+            PRIO,
+            NX,
+        ],
+        reply: "`STORED`, `EXISTS`, or `REJECTED` and a reason.",
+        notes: PUT_NOTES,
+        ..write("KVCHUNK.PUT", command_entry!(put::run), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -7,
+        flags: "write deny-oom",
+        summary: "Stores several chunks of a prompt, each whole or not at all.",
+        complexity: "O(n) for n chunks of the prompt, and what BUDGET makes it remove",
+        args: &[
+            NAMESPACE,
+            CHAIN,
+            opt("FROM", "first-chunk", ArgKind::Integer),
+            PAYLOADS,
+            EXPIRY,
+            PRIO,
+            NX,
+        ],
+        reply: "An array with one such word for each payload.",
+        notes: PUT_NOTES,
+        ..write("KVCHUNK.MPUT", command_entry!(put::run_many), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -4,
+        summary: "Finds the longest prefix of a prompt that is there.",
+        complexity: "O(n) for n chunks of the prompt",
+        args: &[NAMESPACE, CHAIN, opt("FILTER", "expression", ArgKind::Text), LEASE],
+        reply: "An array: chunks, tokens, and the name of the lease or null.",
+        notes: "Transfers no payload and counts as no use. FILTER, over META, ends the prefix at the \
+            first chunk that fails. With LEASE the chunks found are kept from BUDGET for so many \
+            milliseconds.",
+        ..read("KVCHUNK.MATCH", command_entry!(fetch::run_match))
+    },
+    CommandSpec {
+        arity: -4,
+        summary: "Answers the payloads of the longest prefix of a prompt that is there.",
+        complexity: "O(n) for n chunks of the prompt, and the bytes answered",
+        args: &[
+            NAMESPACE,
+            CHAIN,
+            opt("FROM", "first-chunk", ArgKind::Integer),
+            opt("COUNT", "chunks", ArgKind::Integer),
+            opt("MAXBYTES", "bytes", ArgKind::Integer),
+            RANGE,
+            LEASE,
+        ],
+        reply: "An array: chunks of the prefix, chunks answered, the FROM to go on with (no more when \
+            it is not below the first), and an array of `[digest, meta, bytes, [segment, ...]]`; with \
+            LEASE also the name of the lease or null.",
+        notes: "MAXBYTES is 64 MiB unless given; one chunk is answered in any case. RANGE answers these \
+            bytes of every payload; `bytes` is always the length of the whole. `meta` is META as \
+            stored, or null. Past `llmcache.kv-in-flight` bytes on their way to clients: `BUSY`.",
+        ..read("KVCHUNK.FETCH", command_entry!(fetch::run_fetch))
+    },
+    CommandSpec {
+        arity: -3,
+        summary: "Answers one chunk by its digest.",
+        args: &[NAMESPACE, DIGEST, RANGE, opt_word("NOPAYLOAD", "nopayload")],
+        reply: "An array: a map of `digest parent position dtype format shape created deadline prio \
+            pinned leases hits checksum meta`, the length of the payload, an array of segments; or \
+            null. A deadline of 0 is none.",
+        notes: "A chunk that follows one that is not there is a miss.",
+        ..read("KVCHUNK.GET", command_entry!(fetch::run_get))
+    },
+    CommandSpec {
+        arity: -4,
+        summary: "Tells which chunks of a prompt are not there.",
+        complexity: "O(n) for n chunks of the prompt",
+        args: &[NAMESPACE, CHAIN],
+        reply: "An array of places in the prompt, in chunks from 0.",
+        ..read("KVCHUNK.MISSING", command_entry!(fetch::run_missing))
+    },
+    CommandSpec {
+        arity: -4,
+        summary: "Finds chunks whose tokens stand at any offset of a prompt.",
+        complexity: "O(n) for n tokens",
+        args: &[
+            NAMESPACE,
+            need("TOKENS", "token-blob", ArgKind::Text),
+            opt("STRIDE", "tokens", ArgKind::Integer),
+            opt("MINRUN", "chunks", ArgKind::Integer),
+        ],
+        reply: "An array of `[offset in the prompt, offset where it was stored, digest, bytes]`, offsets \
+            in tokens.",
+        notes: "Finds what was stored by TOKENS. What it finds was computed behind another prefix: an \
+            engine has to correct positions and recompute some of it. Places never overlap; STRIDE \
+            looks at every so many offsets only; MINRUN leaves out runs of fewer adjoining chunks.",
+        ..read("KVCHUNK.FIND", command_entry!(find::run))
+    },
+    CommandSpec {
+        arity: -3,
+        summary: "Removes chunks by digest.",
+        complexity: "O(n) for n chunks",
+        args: &[NAMESPACE, DIGESTS, opt_word("SUBTREE", "subtree")],
+        reply: "How many chunks were removed.",
+        notes: "SUBTREE, as the last argument, also removes all that follow them.",
+        ..write("KVCHUNK.DEL", command_entry!(remove::run), KeyUse::Delete)
+    },
+    CommandSpec {
+        arity: -3,
+        summary: "Keeps chunks from being evicted by BUDGET.",
+        complexity: "O(n) for n chunks",
+        args: &[NAMESPACE, DIGESTS, REACH],
+        reply: "How many chunks were pinned that were not.",
+        notes: "SUBTREE or PREFIX, as the last argument, means all that follow them, or all before \
+            them, too. A pin is saved and replicated. Redis' own eviction cannot be forbidden: a pin \
+            only gives it the strongest hint. Deadlines still apply.",
+        ..write("KVCHUNK.PIN", command_entry!(hold::run_pin), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: -3,
+        summary: "Lets pinned chunks be evicted again.",
+        complexity: "O(n) for n chunks",
+        args: &[NAMESPACE, DIGESTS, REACH],
+        reply: "How many chunks were let go that were pinned.",
+        ..write("KVCHUNK.UNPIN", command_entry!(hold::run_unpin), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: -4,
+        summary: "Keeps chunks from being evicted by BUDGET for a while.",
+        complexity: "O(n) for n chunks",
+        args: &[NAMESPACE, arg("milliseconds", ArgKind::Integer), DIGESTS],
+        reply: "An array: how many of the chunks are there and held, and the name of the lease or null.",
+        notes: "A lease is of this process: neither saved nor replicated.",
+        ..write("KVCHUNK.LEASE", command_entry!(hold::run_lease), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: 3,
+        flags: "write fast",
+        summary: "Ends a lease.",
+        complexity: "O(n) for n chunks it holds",
+        args: &[NAMESPACE, arg("lease", ArgKind::Integer)],
+        reply: "How many chunks it still held.",
+        ..write("KVCHUNK.RELEASE", command_entry!(hold::run_release), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: -3,
+        summary: "Counts a use of chunks.",
+        complexity: "O(n) for n chunks and those before them",
+        args: &[NAMESPACE, DIGESTS],
+        reply: "How many of them are there.",
+        ..write("KVCHUNK.TOUCH", command_entry!(hold::run_touch), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: 3,
+        summary: "Changes how much memory the chunks of a namespace may take.",
+        complexity: "O(n log n) for n chunks it removes",
+        args: &[NAMESPACE, arg("bytes", ArgKind::Integer)],
+        reply: "How many chunks were evicted at once.",
+        notes: "0 is no bound of its own. Leaves of the prefix tree go first: the lowest aged frequency, \
+            then the longest unused, then the deepest; never a pinned or leased chunk or one before \
+            it. All namespaces together are bound by `llmcache.kv-share` percent of `maxmemory`.",
+        ..write("KVCHUNK.BUDGET", command_entry!(create::run_budget), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: -4,
+        summary: "Computes the digests of a prompt's chunks.",
+        complexity: "O(n) for n chunks of the prompt",
+        args: &[NAMESPACE, TOKENS],
+        reply: "An array of digests.",
+        ..read("KVCHUNK.DIGESTS", command_entry!(fetch::run_digests))
+    },
+    CommandSpec {
+        arity: -3,
+        summary: "Lists the digests of a namespace page by page.",
+        complexity: "O(COUNT) a page",
+        args: &[
+            NAMESPACE,
+            arg("cursor", ArgKind::Integer),
+            opt("COUNT", "count", ArgKind::Integer),
+            opt("FILTER", "expression", ArgKind::Text),
+        ],
+        reply: "The next cursor (0 at the end) and an array of digests.",
+        notes: "A chunk that is there throughout is listed exactly once.",
+        ..read("KVCHUNK.SCAN", command_entry!(info::run_scan))
+    },
+    CommandSpec {
+        arity: 2,
+        summary: "Shows the settings, the tree and the memory of a namespace.",
+        args: &[NAMESPACE],
+        reply: "A map: `name uid prefix fingerprint model dtype format shape chunk salted ttl budget \
+            room checksum durable chunks bytes payload_bytes tree_bytes evictable orphans pinned \
+            leases half_life`. `room` is what BUDGET and the share of all namespaces leave it, 0 for \
+            no bound; `orphans` follow a chunk that is not there; `half_life` is in references.",
+        ..read("KVCHUNK.INFO", command_entry!(info::run))
+    },
+    CommandSpec {
+        summary: "Shows what was stored, found and evicted, since the process started or RESET.",
+        args: &[NAMESPACE, opt_word("RESET", "reset")],
+        reply: "A map: `stored exists rejected evicted matches fetches asked matched hit_ratio \
+            bytes_in bytes_out damaged`. `asked` and `matched` count chunks of MATCH and FETCH.",
+        notes: "Counts are of this process: neither saved nor replicated.",
+        ..read("KVCHUNK.STATS", command_entry!(info::run_stats))
+    },
+    CommandSpec {
+        arity: -2,
+        summary: "Checks payloads against their checksums.",
+        complexity: "O(n) for the bytes of COUNT chunks",
+        args: &[NAMESPACE, opt("COUNT", "chunks", ArgKind::Integer)],
+        reply: "A map: `checked`, `next` (0 when all were looked at), `damaged`, an array of digests.",
+        notes: "Goes on where the last VERIFY of the namespace ended. A damaged chunk is a miss from \
+            then on and is removed in the background. With `CHECKSUM OFF` only lengths are checked.",
+        ..read("KVCHUNK.VERIFY", command_entry!(info::run_verify))
+    },
+    CommandSpec {
+        arity: 3,
+        flags: "write deny-oom admin",
+        summary: "Internal: makes a namespace as AOF and replicas are told.",
+        args: &[NAMESPACE, arg("head", ArgKind::Text)],
+        reply: "`OK`.",
+        notes: "Not for clients. The bytes are checked as hostile input.",
+        ..write("KVCHUNK._CREATE", command_entry!(internal::run_create), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -5,
+        flags: "write deny-oom admin",
+        summary: "Internal: stores a chunk as AOF and replicas are told.",
+        args: &[
+            arg("key", ArgKind::Key),
+            arg("header", ArgKind::Text),
+            arg("unix-time-milliseconds", ArgKind::UnixTime),
+            many("segment", ArgKind::Text),
+        ],
+        reply: "`OK`.",
+        notes: "Not for clients. The bytes are checked as hostile input.",
+        ..write("KVCHUNK._PUT", command_entry!(internal::run_put), KeyUse::Insert)
+    },
+];
+
+const REACH: Arg =
+    opt("", "reach", ArgKind::OneOf(&[word("SUBTREE", "subtree"), word("PREFIX", "prefix")]));

@@ -1,0 +1,447 @@
+//! Opening, storing and removing the keys of KV-cache chunks, and bringing them into the tree of their
+//! namespace.
+//!
+//! Only leaves of the prefix tree carry a deadline of their own in Redis: what the server may expire
+//! or, under `volatile-*`, evict is then never in the middle of a prefix. The deadline that counts is
+//! in the header.
+
+use super::attach::key_frame_bytes;
+use super::caches::open_for_write;
+use crate::ffi::{Access, Ctx, Key, KeyOf, RString};
+use crate::keytype::namespaces::{self, SharedNamespace};
+use crate::keytype::{CHUNK_COMMAND, ChunkValue, Whole, put_args};
+use llmcache_core::error::{Error, Result};
+use llmcache_core::ids::{ContainerUid, UnixMs};
+use llmcache_core::kvchunk::{
+    ChunkDigest, ChunkHeader, ChunkKey, Durable, Namespace, NewNode, NodeId, Refused,
+};
+use std::ffi::c_int;
+use std::ops::Deref;
+
+/// An opened chunk that belongs to the namespace asked and is within its deadline.
+#[derive(Debug)]
+pub struct OpenedChunk<'a>(KeyOf<'a, ChunkValue>);
+
+impl Deref for OpenedChunk<'_> {
+    type Target = Whole;
+
+    fn deref(&self) -> &Whole {
+        self.0.whole().expect("opened chunks are whole: `open_chunk` looked")
+    }
+}
+
+/// Opens a chunk; `None` when it is not there, is another namespace's, is damaged or past its
+/// deadline. What the tree knows and the keyspace lacks is forgotten, on a primary.
+pub fn open_chunk<'a>(
+    ctx: Ctx<'a>,
+    namespace: &SharedNamespace,
+    digest: &ChunkDigest,
+    access: Access,
+) -> Option<OpenedChunk<'a>> {
+    let key = namespace.with(|namespace| namespace.chunk_key(digest));
+    let opened = Key::open(ctx, &RString::new(&key), access).and_then(Key::into_typed);
+    let Some(opened) = opened.map(OpenedChunk).filter(|opened| opened.0.whole().is_some()) else {
+        if !ctx.state().is_replica() {
+            namespace.with(|namespace| namespace.tree.remove(digest));
+        }
+        return None;
+    };
+    let now = UnixMs(ctx.now_ms());
+    let header = &opened.header;
+    let good = namespace.with(|namespace| {
+        let node = namespace.tree.find(digest).map(|id| namespace.tree.node(id));
+        header.uid == namespace.uid()
+            && header.fingerprint == *namespace.fingerprint()
+            && header.digest == *digest
+            && !header.deadline.is_past(now)
+            && node.is_none_or(|node| !node.damaged)
+    });
+    good.then_some(opened)
+}
+
+/// Opens the longest run of chunks from the first of `digests` on that are there with all before them
+/// and pass `accept`.
+pub fn open_leading_run<'a>(
+    ctx: Ctx<'a>,
+    namespace: &SharedNamespace,
+    digests: &[ChunkDigest],
+    access: Access,
+    accept: impl Fn(&ChunkHeader) -> bool,
+) -> Vec<OpenedChunk<'a>> {
+    let mut run: Vec<OpenedChunk<'a>> = Vec::new();
+    for (at, digest) in digests.iter().enumerate() {
+        let Some(opened) = open_chunk(ctx, namespace, digest, access) else { break };
+        let behind = at.checked_sub(1).map(|before| &digests[before]);
+        let reached = match &opened.header.parent {
+            None => true,
+            parent if parent.as_ref() == behind => true,
+            Some(_) => is_reachable(ctx, namespace, digest),
+        };
+        if !reached || !accept(&opened.header) {
+            break;
+        }
+        run.push(opened);
+    }
+    run
+}
+
+/// Whether the tree knows a chunk and everything before it.
+pub fn is_reachable(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &ChunkDigest) -> bool {
+    let now = UnixMs(ctx.now_ms());
+    namespace.with(|namespace| {
+        namespace.tree.find(digest).is_some_and(|id| namespace.tree.is_reachable(id, now))
+    })
+}
+
+/// A chunk on its way into its key.
+#[derive(Debug)]
+pub struct NewChunk {
+    /// Its key.
+    pub key: ChunkKey,
+    /// It.
+    pub whole: Whole,
+    /// Where the primary said so: the deadline of the key itself.
+    pub key_expire_at: Option<UnixMs>,
+}
+
+/// Memory a chunk's key takes.
+pub fn chunk_bytes(key: &[u8], whole: &Whole) -> u64 {
+    (key_frame_bytes(key) + whole.memory_bytes()) as u64
+}
+
+fn insert_node(
+    namespace: &mut Namespace,
+    key: &[u8],
+    whole: &Whole,
+) -> std::result::Result<NodeId, Refused> {
+    let header = &whole.header;
+    namespace.tree.insert(&NewNode {
+        digest: &header.digest,
+        parent: header.parent.as_ref(),
+        content: header.content,
+        position: header.position,
+        bytes: chunk_bytes(key, whole),
+        payload_bytes: header.payload_bytes,
+        expire_at: header.deadline,
+        prio: header.prio,
+        pinned: header.pinned,
+    })
+}
+
+/// Stores a chunk: key, tree, deadlines of those before it, AOF and replicas, eviction hints, keyspace
+/// event. What the key held before left the tree by the removal hook.
+pub fn put_chunk(ctx: Ctx<'_>, namespace: Option<&SharedNamespace>, new: NewChunk) {
+    let NewChunk { key: name, whole, key_expire_at } = new;
+    let (durable, own) = (whole.durable, whole.header.deadline);
+    let uid = whole.header.uid;
+    let name_string = RString::new(&name);
+    let mut key = open_for_write(ctx, &name_string);
+    key.set(Box::new(ChunkValue::Whole(Box::new(whole))));
+    let mut node = None;
+    if let Some(whole) = key.value::<ChunkValue>().and_then(ChunkValue::whole)
+        && let Some(namespace) = namespace
+    {
+        node = namespace.with(|namespace| insert_node(namespace, &name, whole).ok());
+    }
+    let is_leaf = |namespace: &SharedNamespace, id: NodeId| {
+        namespace.with(|namespace| namespace.tree.node(id).is_leaf())
+    };
+    let expire_at = key_expire_at.unwrap_or_else(|| match (namespace, node) {
+        (Some(namespace), Some(id)) if !is_leaf(namespace, id) => UnixMs::NEVER,
+        _ => own,
+    });
+    key.set_expire_at_ms(expire_at.0);
+    if durable == Durable::Full
+        && let Some(whole) = key.value::<ChunkValue>().and_then(ChunkValue::whole)
+    {
+        ctx.replicate_strings(CHUNK_COMMAND, &put_args(&name, whole, expire_at.0));
+    }
+    drop(key);
+    match (namespace, node) {
+        (Some(namespace), Some(id)) => settle_ancestors(ctx, namespace, id),
+        (None, _) => namespaces::wait_for(uid, (ctx.db(), name.to_vec())),
+        (Some(_), None) => {}
+    }
+    ctx.notify_module(c"kvchunk.put", &name_string);
+}
+
+/// What a new chunk does to those before it: deadlines not before its own, no deadline of the key of
+/// what is not a leaf any more, eviction hints not below its own.
+fn settle_ancestors(ctx: Ctx<'_>, namespace: &SharedNamespace, id: NodeId) {
+    let (raised, parent, path) = namespace.with(|namespace| {
+        let raised = namespace.tree.raise_ancestors(id);
+        let digest = |id: &NodeId| namespace.tree.node(*id).digest.clone();
+        let key = |id: &NodeId| namespace.chunk_key(&digest(id));
+        let at = namespace.tree.node(id).expire_at;
+        let raised: Vec<_> = raised.iter().map(|id| (key(id), at)).collect();
+        let path: Vec<_> =
+            std::iter::once(id).chain(namespace.tree.ancestors(id)).map(|id| digest(&id)).collect();
+        (raised, namespace.tree.parent(id).map(|id| key(&id)), path)
+    });
+    for (name, at) in raised {
+        let name_string = RString::new(&name);
+        let Some(mut key) = open_existing(ctx, &name_string) else { continue };
+        if let Some(header) = key.value_mut::<ChunkValue>().and_then(ChunkValue::header_mut) {
+            header.deadline = at;
+        }
+    }
+    // Replicas and the AOF are told which keys lost their deadline.
+    if !ctx.state().must_obey()
+        && let Some(name) = parent
+    {
+        let name_string = RString::new(&name);
+        if let Some(mut key) = open_existing(ctx, &name_string)
+            && key.expire_at_ms() > 0
+        {
+            key.set_expire_at_ms(0);
+            drop(key);
+            ctx.replicate(c"PERSIST", &[&name]);
+            ctx.notify_generic(c"persist", &name_string);
+        }
+    }
+    use_path(ctx, namespace, &path);
+}
+
+/// Opens a chunk's key for writing if there is a chunk in it.
+pub(super) fn open_existing<'a>(ctx: Ctx<'a>, name: &RString) -> Option<Key<'a>> {
+    let key = open_for_write(ctx, name);
+    key.value::<ChunkValue>().is_some().then_some(key)
+}
+
+/// Counts a use of chunks in the server's LRU and LFU, from the last of a prefix to its first, so that
+/// none has less than one that follows it.
+pub fn use_path(ctx: Ctx<'_>, namespace: &SharedNamespace, last_to_first: &[ChunkDigest]) {
+    let mut least = 0;
+    for digest in last_to_first {
+        let name = namespace.with(|namespace| namespace.chunk_key(digest));
+        let Some(mut key) = Key::open(ctx, &RString::new(&name), Access::Read) else { continue };
+        if key.value::<ChunkValue>().is_none() {
+            continue;
+        }
+        match key.lfu() {
+            Some(counter) if counter < least => key.hint_lfu(least),
+            Some(counter) => least = counter,
+            None => key.hint_used_now(),
+        }
+    }
+}
+
+/// Gives a chunk the strongest hint there is against the server's own eviction.
+pub fn hint_strongly(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &ChunkDigest) {
+    let name = namespace.with(|namespace| namespace.chunk_key(digest));
+    if let Some(mut key) = Key::open(ctx, &RString::new(&name), Access::Probe)
+        && key.value::<ChunkValue>().is_some()
+    {
+        key.hint_lfu(u8::MAX);
+        key.hint_used_now();
+    }
+}
+
+/// Pins a chunk or lets it go, in its key and in the tree; false when it was so already or is not
+/// there.
+pub fn pin_chunk(
+    ctx: Ctx<'_>,
+    namespace: &SharedNamespace,
+    digest: &ChunkDigest,
+    pinned: bool,
+) -> bool {
+    if open_chunk(ctx, namespace, digest, Access::Probe).is_none() {
+        return false;
+    }
+    let name = RString::new(&namespace.with(|namespace| namespace.chunk_key(digest)));
+    let Some(mut key) = open_existing(ctx, &name) else { return false };
+    let Some(header) = key.value_mut::<ChunkValue>().and_then(ChunkValue::header_mut) else {
+        return false;
+    };
+    if header.pinned == pinned {
+        return false;
+    }
+    header.pinned = pinned;
+    if pinned {
+        key.hint_lfu(u8::MAX);
+        key.hint_used_now();
+    }
+    drop(key);
+    namespace.with(|namespace| {
+        if let Some(id) = namespace.tree.find(digest) {
+            namespace.tree.set_pinned(id, pinned);
+        }
+    });
+    true
+}
+
+/// Removes the chunk in a key if it belongs to `uid`, or if only a stub is in it, and has AOF and
+/// replicas remove it; false when there is neither.
+pub fn remove_chunk(ctx: Ctx<'_>, name: &[u8], uid: ContainerUid) -> bool {
+    let name_string = RString::new(name);
+    let Some(mut key) = open_existing(ctx, &name_string) else { return false };
+    let whole = key.value::<ChunkValue>().and_then(ChunkValue::whole);
+    if whole.is_some_and(|whole| whole.header.uid != uid) {
+        return false;
+    }
+    key.unlink();
+    drop(key);
+    ctx.replicate(c"UNLINK", &[name]);
+    ctx.notify_generic(c"del", &name_string);
+    true
+}
+
+/// Removes a stub.
+pub fn remove_stub(ctx: Ctx<'_>, name: &[u8]) {
+    let name_string = RString::new(name);
+    if let Some(mut key) = open_existing(ctx, &name_string)
+        && key.value::<ChunkValue>().is_some_and(|value| value.whole().is_none())
+    {
+        key.unlink();
+        drop(key);
+        ctx.replicate(c"UNLINK", &[name]);
+        ctx.notify_generic(c"del", &name_string);
+    }
+}
+
+/// Removes a chunk of a namespace; what the tree knew of it is gone in any case.
+pub fn remove_node(ctx: Ctx<'_>, namespace: &SharedNamespace, id: NodeId) -> bool {
+    let (digest, name, uid) = namespace.with(|namespace| {
+        let digest = namespace.tree.node(id).digest.clone();
+        let name = namespace.chunk_key(&digest);
+        (digest, name, namespace.uid())
+    });
+    let removed = remove_chunk(ctx, &name, uid);
+    namespace.with(|namespace| namespace.tree.remove(&digest));
+    removed
+}
+
+/// Evicts until `need` more bytes fit into `room`, leaves first, never what `keep` names; false, and
+/// nothing is evicted, when that cannot be.
+pub fn make_room(
+    ctx: Ctx<'_>,
+    namespace: &SharedNamespace,
+    room: u64,
+    need: u64,
+    keep: &[&ChunkDigest],
+) -> bool {
+    let plan = namespace.with(|namespace| {
+        let Namespace { tree, leases, .. } = namespace;
+        let over = (tree.chunk_bytes() + need).saturating_sub(room);
+        if over == 0 {
+            return Some(Vec::new());
+        }
+        let kept: Vec<NodeId> = keep.iter().filter_map(|digest| tree.find(digest)).collect();
+        leases.grant(tree, KEEPING, &kept, UnixMs::NEVER);
+        let plan = tree.plan_eviction(over, None);
+        leases.release(tree, KEEPING);
+        plan
+    });
+    let Some(plan) = plan else { return false };
+    evict(ctx, namespace, plan);
+    true
+}
+
+/// Evicts until the chunks take no more than `room`, or until what is left is pinned, leased or before
+/// such; at most `most` chunks. Answers how many went.
+pub fn shrink_to(ctx: Ctx<'_>, namespace: &SharedNamespace, room: u64, most: usize) -> u64 {
+    let mut plan = namespace.with(|namespace| {
+        let over = namespace.tree.chunk_bytes().saturating_sub(room);
+        if over == 0 { Vec::new() } else { namespace.tree.plan_up_to(over, None).0 }
+    });
+    plan.truncate(most);
+    evict(ctx, namespace, plan)
+}
+
+fn evict(ctx: Ctx<'_>, namespace: &SharedNamespace, plan: Vec<NodeId>) -> u64 {
+    let evicted = plan.into_iter().filter(|&id| remove_node(ctx, namespace, id)).count() as u64;
+    namespace.with(|namespace| namespace.stats.evicted += evicted);
+    evicted
+}
+
+/// Names the lease that lasts while room is made; others are drawn above it.
+const KEEPING: u64 = 0;
+
+/// What became of a chunk that was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChunkSeen {
+    /// The tree knows it, or has taken it in.
+    Known,
+    /// Its namespace does not live here.
+    NoNamespace(ContainerUid),
+    /// Only a stub is left of it.
+    Stub,
+    /// It stands under a name that is not its own, or does not fit: left alone.
+    Foreign,
+}
+
+/// Looks at an opened chunk and takes it into the tree of its namespace.
+pub fn attach_chunk(db: c_int, name: &[u8], value: &ChunkValue) -> ChunkSeen {
+    let Some(whole) = value.whole() else { return ChunkSeen::Stub };
+    let header = &whole.header;
+    let Some(namespace) = namespaces::find(header.uid, db) else {
+        return ChunkSeen::NoNamespace(header.uid);
+    };
+    namespace.with(|namespace| {
+        if *name != *namespace.chunk_key(&header.digest) {
+            return ChunkSeen::Foreign;
+        }
+        if namespace.tree.find(&header.digest).is_some() {
+            return ChunkSeen::Known;
+        }
+        insert_node(namespace, name, whole).map_or(ChunkSeen::Foreign, |_| ChunkSeen::Known)
+    })
+}
+
+/// Looks at the chunk in a key that arrived by loading, RESTORE, RENAME or MOVE; it waits where its
+/// namespace is not there yet.
+pub fn chunk_arrived(ctx: Ctx<'_>, name: &[u8]) {
+    let place = (ctx.db(), name.to_vec());
+    let Some(key) = Key::open(ctx, &RString::new(name), Access::Probe) else { return };
+    let Some(value) = key.value::<ChunkValue>() else { return };
+    match attach_chunk(ctx.db(), name, value) {
+        ChunkSeen::NoNamespace(uid) => namespaces::wait_for(uid, place),
+        ChunkSeen::Stub => namespaces::note_stub(place),
+        ChunkSeen::Known | ChunkSeen::Foreign => {}
+    }
+}
+
+/// Gives the keys of chunks that became leaves their deadlines back, or removes what is due.
+pub fn arm_new_leaves(ctx: Ctx<'_>, namespace: &SharedNamespace, in_time: impl Fn() -> bool) {
+    while in_time() {
+        let Some(digest) = namespace.with(|namespace| namespace.tree.pop_new_leaf()) else {
+            return;
+        };
+        let leaf = namespace.with(|namespace| {
+            let id = namespace.tree.find(&digest)?;
+            let node = namespace.tree.node(id);
+            node.is_leaf().then(|| (id, node.expire_at, namespace.chunk_key(&digest)))
+        });
+        let Some((id, expire_at, name)) = leaf else { continue };
+        if expire_at == UnixMs::NEVER {
+            continue;
+        }
+        if expire_at.is_past(UnixMs(ctx.now_ms())) {
+            remove_node(ctx, namespace, id);
+            continue;
+        }
+        let name_string = RString::new(&name);
+        if let Some(mut key) = open_existing(ctx, &name_string)
+            && key.expire_at_ms() == 0
+        {
+            key.set_expire_at_ms(expire_at.0);
+            drop(key);
+            ctx.replicate(c"PEXPIREAT", &[&name, expire_at.0.to_string().as_bytes()]);
+            ctx.notify_generic(c"expire", &name_string);
+        }
+    }
+}
+
+/// The error of a chunk that the tree refuses.
+pub fn check_parent(
+    namespace: &SharedNamespace,
+    digest: &ChunkDigest,
+    parent: Option<&ChunkDigest>,
+) -> Result<()> {
+    namespace.with(|namespace| namespace.tree.check_parent(digest, parent)).map_err(|refused| {
+        Error::err(match refused {
+            Refused::Circle => "PARENT would have the chunk follow itself",
+            Refused::TooLong => "the chain of chunks is too long",
+        })
+    })
+}

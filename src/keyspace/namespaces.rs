@@ -1,0 +1,63 @@
+//! Opening and making the key of a namespace of KV-cache chunks.
+
+use super::caches::open_for_write;
+use crate::ffi::{Access, Ctx, Key, RString, ServerString};
+use crate::keytype::namespaces::{self, SharedNamespace};
+use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue};
+use llmcache_core::error::{Error, ErrorWord, Result};
+
+/// The namespace in a key: `None` when there is no such key, an error when it holds something else.
+/// One that the server evicted a moment ago is there all the same.
+pub fn open_namespace(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<SharedNamespace>> {
+    let evicted = || namespaces::evicted_from(ctx.db(), name.as_bytes());
+    let Some(key) = Key::open(ctx, name, Access::Read) else { return Ok(evicted()) };
+    match key.value::<NamespaceValue>() {
+        Some(value) => Ok(Some(value.0.clone())),
+        None if key.is_empty() => Ok(evicted()),
+        None => Err(Error::new(
+            ErrorWord::WrongType,
+            "Operation against a key holding the wrong kind of value",
+        )),
+    }
+}
+
+/// Puts a namespace into a key that is free, or replaces what it holds.
+pub fn create_namespace(ctx: Ctx<'_>, name: &[u8], value: NamespaceValue) -> SharedNamespace {
+    let shared = value.0.clone();
+    let name_string = RString::new(name);
+    let mut key = open_for_write(ctx, &name_string);
+    key.set(Box::new(value.clone()));
+    key.hint_lfu(u8::MAX);
+    drop(key);
+    namespaces::place(&value, (ctx.db(), name.to_vec()));
+    ctx.notify_module(c"kvchunk.create", &name_string);
+    shared
+}
+
+/// Puts the namespaces that the server evicted back into their keys, and tells AOF and replicas, which
+/// were told of the eviction. Leaves them for later while nothing may be written.
+pub fn put_back_namespaces(ctx: Ctx<'_>, may_write: bool) {
+    let evicted = namespaces::take_evicted();
+    if !may_write {
+        namespaces::put_back_evicted(evicted);
+        return;
+    }
+    for gone in evicted {
+        if !ctx.select_db(gone.place.0) {
+            continue;
+        }
+        let (name, expire_at_ms) = (gone.place.1.clone(), gone.expire_at_ms);
+        let name_string = RString::new(&name);
+        if Key::open(ctx, &name_string, Access::Probe).is_some() {
+            namespaces::give_up(gone);
+            continue;
+        }
+        let shared = create_namespace(ctx, &name, NamespaceValue(gone.namespace));
+        let head = shared.with(|namespace| namespace.save_head());
+        ctx.replicate(NAMESPACE_COMMAND, &[&name, &head]);
+        if expire_at_ms > 0 {
+            open_for_write(ctx, &name_string).set_expire_at_ms(expire_at_ms);
+            ctx.replicate(c"PEXPIREAT", &[&name, expire_at_ms.to_string().as_bytes()]);
+        }
+    }
+}

@@ -63,8 +63,8 @@ search.
 
 Stored/s and removed/s: one client, pipelines of {PIPELINE}, in turns. Ours count until `LLMCACHE.INFO` says
 `tail 0` and `tombstones 0` after each turn; "served" is the rate at which the client was answered. Linking and
-repair go on between commands in a quarter of the main thread's time, so the wait is longer than the work: CPU
-is the server's for one entry, that work included."""
+repair go on between commands, in a quarter of the main thread's time while clients call the module and in all
+of it while they do not. CPU is the server's for one entry, that work included."""
 
 NOISE_TEXT = """Of {size:,} vectors the last {made:,} are copies of real ones with noise of half their length
 (a cosine of about 0.9 with the original)."""

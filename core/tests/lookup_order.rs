@@ -40,7 +40,7 @@ struct World {
 impl Keyspace for World {
     type Opened = Rc<Entry>;
 
-    fn open(&self, key: &[u8]) -> Option<Rc<Entry>> {
+    fn open(&self, key: &[u8], _: bool) -> Option<Rc<Entry>> {
         assert!(self.cache.try_borrow_mut().is_ok(), "the cache is borrowed while a key is opened");
         self.opened.borrow_mut().push(key.to_vec());
         let value = self.keys.borrow().get(key).cloned()?;

@@ -15,12 +15,20 @@ const EVICT_AT_ONCE: usize = 64;
 
 /// An opened entry key.
 #[derive(Debug)]
-pub struct OpenedEntry<'a>(KeyOf<'a, EntryValue>);
+pub struct OpenedEntry<'a> {
+    key: KeyOf<'a, EntryValue>,
+    access: Access,
+}
 
 impl OpenedEntry<'_> {
     /// The deadline in Unix milliseconds; 0 for none.
     pub fn expire_at_ms(&self) -> u64 {
-        self.0.expire_at_ms()
+        self.key.expire_at_ms()
+    }
+
+    /// Whether opening it counted as a use of the key.
+    pub fn is_used(&self) -> bool {
+        self.access == Access::Read
     }
 }
 
@@ -28,13 +36,14 @@ impl Deref for OpenedEntry<'_> {
     type Target = Entry;
 
     fn deref(&self) -> &Entry {
-        &self.0.0
+        &self.key.0
     }
 }
 
 /// Opens the entry in a key.
 pub fn open_entry<'a>(ctx: Ctx<'a>, key: &[u8], access: Access) -> Option<OpenedEntry<'a>> {
-    Key::open(ctx, &RString::new(key), access)?.into_typed().map(OpenedEntry)
+    let key = Key::open(ctx, &RString::new(key), access)?.into_typed()?;
+    Some(OpenedEntry { key, access })
 }
 
 /// Counts a use of a key in the server's LRU and LFU, as reading it would.
@@ -54,8 +63,8 @@ pub struct CommandKeyspace<'a, 'c> {
 impl<'a> Keyspace for CommandKeyspace<'a, '_> {
     type Opened = OpenedEntry<'a>;
 
-    fn open(&self, key: &[u8]) -> Option<OpenedEntry<'a>> {
-        open_entry(self.ctx, key, Access::Probe)
+    fn open(&self, key: &[u8], served: bool) -> Option<OpenedEntry<'a>> {
+        open_entry(self.ctx, key, if served { Access::Read } else { Access::Probe })
     }
 
     fn with_cache<R>(&self, work: impl FnOnce(&mut Cache) -> R) -> R {

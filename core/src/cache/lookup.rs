@@ -22,9 +22,10 @@ pub trait Keyspace {
     /// An opened entry; reading it is valid while this lives.
     type Opened: Deref<Target = Entry>;
 
-    /// Opens an entry key without counting an access: `None` when there is no such key, it is due,
-    /// or it holds something else. May delete a key that is due.
-    fn open(&self, key: &[u8]) -> Option<Self::Opened>;
+    /// Opens an entry key: `None` when there is no such key, it is due, or it holds something else.
+    /// May delete a key that is due. Counts as a use of the key where it is `served` for certain; of
+    /// the rest the caller of the lookup counts what it serves.
+    fn open(&self, key: &[u8], served: bool) -> Option<Self::Opened>;
 
     /// Works on the cache; must not be nested, and must not open keys.
     fn with_cache<R>(&self, work: impl FnOnce(&mut Cache) -> R) -> R;
@@ -194,7 +195,8 @@ fn open_exact<K: Keyspace>(
 ) -> Option<K::Opened> {
     let id = EntryId::of(request.scope, request.context, prompt);
     let (key, uid) = keyspace.with_cache(|cache| (cache.entry_key(&id), cache.uid()));
-    let entry = keyspace.open(&key)?;
+    let served = request.filter.is_none() && request.max_age_ms.is_none();
+    let entry = keyspace.open(&key, served)?;
     *opened += 1;
     let view = entry.view();
     let proven = view.uid() == uid && view.answers(request.scope, request.context, prompt);
@@ -232,6 +234,16 @@ struct Asked<'r, 'a> {
     threshold: f64,
     /// Entries to be scored.
     wanted: usize,
+}
+
+impl Asked<'_, '_> {
+    /// Whether an entry that is near enough is certain to be served.
+    fn nothing_refuses(&self) -> bool {
+        let request = self.request;
+        let judged = self.guard == GuardLevel::Strict
+            || (self.guard == GuardLevel::On && request.prompt.is_some());
+        !judged && request.filter.is_none() && request.max_age_ms.is_none()
+    }
 }
 
 fn search<K: Keyspace>(
@@ -316,7 +328,8 @@ fn open_candidates<K: Keyspace>(
             }
             spare -= 1;
         }
-        if let Some(next) = open_scored(keyspace, asked, candidate, refused) {
+        let wanted = scored.len() < asked.wanted;
+        if let Some(next) = open_scored(keyspace, asked, candidate, wanted, refused) {
             let place = scored.partition_point(|s| {
                 s.similarity > next.similarity
                     || (s.similarity == next.similarity && s.id < next.id)
@@ -332,14 +345,19 @@ fn open_scored<K: Keyspace>(
     keyspace: &K,
     asked: &Asked<'_, '_>,
     candidate: &Candidate,
+    wanted: bool,
     refused: &mut Refused,
 ) -> Option<Scored<K::Opened>> {
     let slot = candidate.slot;
-    let (key, uid, seq) = keyspace.with_cache(|cache| {
+    let (key, uid, seq, err) = keyspace.with_cache(|cache| {
         let found = cache.index.slot(slot)?;
-        Some((cache.entry_key(&found.id), cache.uid(), found.seq()))
+        let scale = cache.index.code(slot).map_or(f32::MAX, |(_, scale)| scale);
+        let err = error_bound(asked.query.scale(), scale);
+        Some((cache.entry_key(&found.id), cache.uid(), found.seq(), err))
     })?;
-    let Some(entry) = keyspace.open(&key) else {
+    let served =
+        wanted && asked.nothing_refuses() && f64::from(candidate.approx - err) >= asked.threshold;
+    let Some(entry) = keyspace.open(&key, served) else {
         keyspace.with_cache(|cache| cache.index.hide(slot, seq));
         refused.invisible.add(f64::from(candidate.approx));
         return None;

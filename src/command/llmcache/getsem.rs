@@ -60,7 +60,7 @@ fn note(
     let now_min = minute(now);
     let similarity = report.nearest_similarity;
     let mut counts = Vec::with_capacity(report.hits.len());
-    let mut keys = Vec::with_capacity(report.hits.len());
+    let mut keys = Vec::new();
     cache.with(|cache| {
         match (report.hits.first(), report.reason) {
             (Some(first), _) => {
@@ -76,11 +76,14 @@ fn note(
             cache.index.note_hit(view.slot(), view.seq(), now_min);
             let slot = cache.index.slot_of(view.slot(), view.seq());
             counts.push(slot.map_or(0, |slot| slot.hits));
-            let id = slot.map_or_else(|| view.id(), |slot| slot.id);
-            keys.push(cache.entry_key(&id));
+            if !hit.entry.is_used() {
+                let id = slot.map_or_else(|| view.id(), |slot| slot.id);
+                keys.push(cache.entry_key(&id));
+            }
         }
     });
-    // Candidates were opened without counting as used; what is served counts.
+    // Candidates that might have been refused were opened without counting as used; what is served
+    // counts.
     for key in &keys {
         touch(ctx, key);
     }

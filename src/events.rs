@@ -35,6 +35,7 @@ fn on_keyspace(ctx: Ctx<'_>, event: &[u8], key: &[u8]) {
         b"evicted" if registry::evicted(ctx.db(), key) || namespaces::evicted(ctx.db(), key) => {
             background::put_back_soon(ctx);
         }
+        b"evicted" => background::chunks::arm_soon(ctx),
         _ => {}
     }
 }

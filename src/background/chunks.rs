@@ -5,7 +5,7 @@
 use super::ownership::{self, Ownership};
 use super::{count_reaped, may_write};
 use crate::config;
-use crate::ffi::{Access, Ctx, Key, MainCell, RString};
+use crate::ffi::{Access, Ctx, Key, MainCell, RString, run_once};
 use crate::keyspace::{
     arm_new_leaves, chunk_arrived, remove_chunk, remove_node, remove_stub, shrink_to,
 };
@@ -14,7 +14,7 @@ use crate::keytype::namespaces::{self, Keyless, SharedNamespace};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::kvchunk::NodeId;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Pause between rounds over all namespaces.
 const ROUND_MS: u64 = 1_000;
@@ -73,6 +73,28 @@ pub fn attach_arrivals(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
         }
     }
     true
+}
+
+/// The server evicted a key: where that was a leaf, the chunk before it is one now, and is given its
+/// deadline as soon as the command that runs has ended, so that `volatile-*` finds it.
+pub fn arm_soon(ctx: Ctx<'_>) {
+    if namespaces::count() > 0 && !ARMING.swap(true, Ordering::Relaxed) {
+        run_once(ctx, arm_now);
+    }
+}
+
+static ARMING: AtomicBool = AtomicBool::new(false);
+
+fn arm_now(ctx: Ctx<'_>) {
+    ARMING.store(false, Ordering::Relaxed);
+    if !may_write(ctx) {
+        return;
+    }
+    for (namespace, (db, name)) in namespaces::all() {
+        if ctx.select_db(db) && ownership::of_key(ctx, &name) == Ownership::Settled {
+            arm_new_leaves(ctx, &namespace, || true);
+        }
+    }
 }
 
 /// One slice; answers whether more is to do at once.

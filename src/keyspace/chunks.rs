@@ -311,6 +311,23 @@ pub fn remove_node(ctx: Ctx<'_>, namespace: &SharedNamespace, id: NodeId) -> boo
     removed
 }
 
+/// Removes what is past its deadline among a chunk and those before it, so that what is stored behind
+/// them does not bring them back.
+pub fn remove_what_is_due(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &ChunkDigest) {
+    let now = UnixMs(ctx.now_ms());
+    let due: Vec<NodeId> = namespace.with(|namespace| {
+        let tree = &namespace.tree;
+        let path = tree
+            .find(digest)
+            .into_iter()
+            .flat_map(|id| std::iter::once(id).chain(tree.ancestors(id)));
+        path.filter(|&id| tree.node(id).expire_at.is_past(now)).collect()
+    });
+    for id in due {
+        remove_node(ctx, namespace, id);
+    }
+}
+
 /// Evicts until `need` more bytes fit into `room`, leaves first, never what `keep` names; false, and
 /// nothing is evicted, when that cannot be.
 pub fn make_room(

@@ -1,14 +1,19 @@
 //! Opening and making the key of a namespace of KV-cache chunks.
 
 use super::caches::open_for_write;
+use super::chunks::chunk_arrived;
 use crate::ffi::{Access, Ctx, Key, RString, ServerString};
 use crate::keytype::namespaces::{self, SharedNamespace};
 use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue};
 use llmcache_core::error::{Error, ErrorWord, Result};
 
+/// Arrivals that one command takes in; more are taken in between commands.
+const ATTACH_AT_ONCE: usize = 4_096;
+
 /// The namespace in a key: `None` when there is no such key, an error when it holds something else.
 /// One that the server evicted a moment ago is there all the same.
 pub fn open_namespace(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<SharedNamespace>> {
+    attach_a_few(ctx);
     let evicted = || namespaces::evicted_from(ctx.db(), name.as_bytes());
     let Some(key) = Key::open(ctx, name, Access::Read) else { return Ok(evicted()) };
     match key.value::<NamespaceValue>() {
@@ -18,6 +23,20 @@ pub fn open_namespace(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<S
             ErrorWord::WrongType,
             "Operation against a key holding the wrong kind of value",
         )),
+    }
+}
+
+/// Takes chunks that arrived lately into their trees, so that a command sees them.
+fn attach_a_few(ctx: Ctx<'_>) {
+    let db = ctx.db();
+    for _ in 0..ATTACH_AT_ONCE {
+        let Some((at, key)) = namespaces::next_arrival() else { break };
+        if ctx.select_db(at) {
+            chunk_arrived(ctx, &key);
+        }
+    }
+    if ctx.db() != db {
+        ctx.select_db(db);
     }
 }
 

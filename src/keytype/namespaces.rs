@@ -80,6 +80,11 @@ pub fn all() -> Vec<(SharedNamespace, Place)> {
     })
 }
 
+/// How many namespaces live.
+pub fn count() -> usize {
+    NAMESPACES.with(|all| all.known.values().filter(|found| !found.unlinked).count())
+}
+
 /// A namespace was read from RDB; under RESTORE its event places it.
 pub fn loaded(value: &NamespaceValue, db: c_int, key: &[u8]) {
     if registry::is_loading() {

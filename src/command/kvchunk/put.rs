@@ -9,6 +9,7 @@ use crate::command::parse::{
 use crate::ffi::{Access, CommandArgs, Ctx, HeldString, Reply, ServerString};
 use crate::keyspace::{
     NewChunk, check_parent, chunk_bytes, make_room, open_chunk, open_namespace, put_chunk,
+    remove_what_is_due,
 };
 use crate::keytype::namespaces::SharedNamespace;
 use crate::keytype::{Whole, payload_crc};
@@ -137,6 +138,9 @@ fn store(
     options: &Options<'_>,
 ) -> Outcome {
     let now = UnixMs(ctx.now_ms());
+    if let Some(parent) = wanted.parent {
+        remove_what_is_due(ctx, namespace, parent);
+    }
     let exists = open_chunk(ctx, namespace, wanted.digest, Access::Probe).is_some();
     if options.nx && exists {
         return Outcome::Exists;

@@ -30,10 +30,12 @@ use graph::{LEVEL_MAX, Links};
 /// does, so that no partition pays for links that are not walked.
 pub const FLAT_MAX_ROWS: usize = 2_400;
 
-/// Rows of a partition with a graph that may wait unlinked; an insert beyond links two itself.
+/// Rows of a partition with a graph that may wait unlinked; an insert beyond links one itself,
+/// two beyond twice as many.
 pub const TAIL_MAX_ROWS: usize = 1_024;
 
-/// Tombstones a graph may have; an insert into a graph with more repairs two itself.
+/// Tombstones a graph may have; an insert into a graph with more repairs one itself,
+/// two where there are more than twice as many.
 pub const TOMBSTONES_MAX: usize = 1_024;
 
 /// Nodes an insert links or repairs itself where twice too much waits: two, so that it gains on what one

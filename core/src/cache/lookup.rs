@@ -142,7 +142,7 @@ impl<O> LookupReport<O> {
 /// An entry opened and scored.
 struct Scored<O> {
     similarity: f64,
-    id: Vec<u8>,
+    id: EntryId,
     entry: O,
 }
 
@@ -222,6 +222,12 @@ fn accepts(
         refused.filter.add(similarity);
     }
     filter_ok
+}
+
+impl<O: Deref<Target = Entry>> Scored<O> {
+    fn id_text(&self) -> Vec<u8> {
+        id_text(&self.entry.view(), self.id)
+    }
 }
 
 /// What a search by meaning compares candidates with.
@@ -332,7 +338,7 @@ fn open_candidates<K: Keyspace>(
         if let Some(next) = open_scored(keyspace, asked, candidate, wanted, refused) {
             let place = scored.partition_point(|s| {
                 s.similarity > next.similarity
-                    || (s.similarity == next.similarity && s.id < next.id)
+                    || (s.similarity == next.similarity && s.id_text() < next.id_text())
             });
             scored.insert(place, next);
         }
@@ -349,11 +355,11 @@ fn open_scored<K: Keyspace>(
     refused: &mut Refused,
 ) -> Option<Scored<K::Opened>> {
     let slot = candidate.slot;
-    let (key, uid, seq, err) = keyspace.with_cache(|cache| {
+    let (key, uid, id, seq, err) = keyspace.with_cache(|cache| {
         let found = cache.index.slot(slot)?;
         let scale = cache.index.code(slot).map_or(f32::MAX, |(_, scale)| scale);
         let err = error_bound(asked.query.scale(), scale);
-        Some((cache.entry_key(&found.id), cache.uid(), found.seq(), err))
+        Some((cache.entry_key(&found.id), cache.uid(), found.id, found.seq(), err))
     })?;
     let served =
         wanted && asked.nothing_refuses() && f64::from(candidate.approx - err) >= asked.threshold;
@@ -379,10 +385,9 @@ fn open_scored<K: Keyspace>(
     if similarity >= asked.threshold
         && let Some(refusal) = asked.question.refuses(view.prompt(), asked.guard)
     {
-        refused.note_guarded(&view, similarity, refusal);
+        refused.note_guarded(&view, id, similarity, refusal);
         return None;
     }
-    let id = id_text(&view);
     Some(Scored { similarity, id, entry })
 }
 
@@ -399,7 +404,7 @@ fn finish_search<O: Deref<Target = Entry>>(
     report.nearest_similarity = scored.first().map(|first| first.similarity);
     if request.explain {
         report.nearest = scored.first().map(|first| Nearest {
-            id: first.id.clone(),
+            id: first.id_text(),
             prompt: first.entry.view().prompt().to_vec(),
             similarity: first.similarity,
         });
@@ -408,7 +413,7 @@ fn finish_search<O: Deref<Target = Entry>>(
         if report.hits.len() >= request.count || next.similarity < report.threshold {
             break;
         }
-        if exact_id.is_some_and(|id| next.entry.view().id() == id) {
+        if exact_id == Some(next.id) {
             continue;
         }
         let (similarity, entry) = (next.similarity, next.entry);

@@ -4,6 +4,7 @@
 
 use super::EntryView;
 use super::guard::Refusal;
+use crate::ids::EntryId;
 use crate::index::Refusals;
 
 /// Why there was no hit.
@@ -77,11 +78,17 @@ impl Refused {
         }
     }
 
-    pub(super) fn note_guarded(&mut self, view: &EntryView<'_>, similarity: f64, refusal: Refusal) {
+    pub(super) fn note_guarded(
+        &mut self,
+        view: &EntryView<'_>,
+        id: EntryId,
+        similarity: f64,
+        refusal: Refusal,
+    ) {
         self.guarded.add(similarity);
         let farther = |(nearest, _): &(Nearest, Refusal)| nearest.similarity < similarity;
         if self.nearest_guarded.as_ref().is_none_or(farther) {
-            let (id, prompt) = (id_text(view), view.prompt().to_vec());
+            let (id, prompt) = (id_text(view, id), view.prompt().to_vec());
             self.nearest_guarded = Some((Nearest { id, prompt, similarity }, refusal));
         }
     }
@@ -111,7 +118,7 @@ pub(super) fn miss_reason(refused: &Refused, threshold: f64, nearest: Option<f64
     }
 }
 
-/// The id of an entry as a caller writes it.
-pub(super) fn id_text(view: &EntryView<'_>) -> Vec<u8> {
-    view.name().map_or_else(|| view.id().hex().to_vec(), <[u8]>::to_vec)
+/// The id of an entry as a caller writes it; `id` is its digest, which costs a hash to compute.
+pub(super) fn id_text(view: &EntryView<'_>, id: EntryId) -> Vec<u8> {
+    view.name().map_or_else(|| id.hex().to_vec(), <[u8]>::to_vec)
 }

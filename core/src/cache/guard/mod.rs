@@ -100,8 +100,8 @@ impl Question {
             return None;
         }
         let strict = level == GuardLevel::Strict;
-        let other = Self::new(Some(stored));
-        let (Some(asked), Some(stored)) = (&self.words, &other.words) else {
+        let Some(asked) = &self.words else { return strict.then_some(Refusal::Unjudged) };
+        let Some(stored) = &Self::new(Some(stored)).words else {
             return strict.then_some(Refusal::Unjudged);
         };
         if asked.numbers != stored.numbers {

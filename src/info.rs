@@ -1,14 +1,48 @@
-//! The module's section of `INFO`: sums over all caches of this process.
+//! The module's sections of `INFO`: sums over all caches, and over all namespaces of KV-cache chunks, of
+//! this process.
 
 use crate::background;
 use crate::ffi::InfoWriter;
-use crate::keytype::registry;
+use crate::keytype::{namespaces, registry};
 
-/// Writes the section.
+/// Writes the sections.
 pub fn write(info: &mut InfoWriter) {
-    if !info.section(c"caches") {
-        return;
+    if info.section(c"caches") {
+        write_caches(info);
     }
+    if info.section(c"kvchunks") {
+        write_chunks(info);
+    }
+}
+
+fn write_chunks(info: &mut InfoWriter) {
+    let (mut count, mut chunks, mut bytes, mut payload_bytes) = (0, 0, 0, 0);
+    let (mut asked, mut matched, mut evicted, mut leases) = (0, 0, 0, 0);
+    for (namespace, _) in namespaces::all() {
+        namespace.with(|namespace| {
+            let (tree, stats) = (&namespace.tree, &namespace.stats);
+            count += 1;
+            chunks += tree.chunks();
+            bytes += tree.chunk_bytes();
+            payload_bytes += tree.payload_bytes();
+            leases += namespace.leases.len() as u64;
+            asked += stats.asked;
+            matched += stats.matched;
+            evicted += stats.evicted;
+        });
+    }
+    info.number(c"namespaces", count);
+    info.number(c"chunks", chunks);
+    info.number(c"chunk_bytes", bytes);
+    info.number(c"chunk_payload_bytes", payload_bytes);
+    info.number(c"chunk_leases", leases);
+    info.number(c"chunks_asked", asked);
+    info.number(c"chunks_matched", matched);
+    info.number(c"chunks_evicted", evicted);
+    info.number(c"chunk_bytes_in_flight", background::chunks::in_flight());
+}
+
+fn write_caches(info: &mut InfoWriter) {
     let (mut entries, mut bytes, mut index_bytes, mut hidden) = (0, 0, 0, 0);
     let (mut lookups, mut hits, mut tokens, mut nano_usd) = (0, 0, 0, 0u128);
     for (cache, _) in registry::all() {

@@ -11,6 +11,8 @@ DEFAULTS = {
     "llmcache.quant": "F16",
     "llmcache.auto-create": "yes",
     "llmcache.orphan-grace": "600",
+    "llmcache.kv-share": "75",
+    "llmcache.kv-in-flight": "1073741824",
 }
 
 
@@ -41,6 +43,8 @@ def test_config_get_lists_every_setting_with_its_default(client):
         ("quant", "q8"),
         ("auto-create", "no"),
         ("orphan-grace", "5"),
+        ("kv-share", "50"),
+        ("kv-in-flight", "0"),
         ("sweep-interval-ms", "250"),
     ],
 )
@@ -58,6 +62,8 @@ def test_config_set_is_seen_by_config_get(client, name, value):
         *(("quant", bad) for bad in ("f8", "")),
         ("auto-create", "maybe"),
         ("orphan-grace", "-1"),
+        ("kv-share", "101"),
+        ("kv-in-flight", "-1"),
         ("sweep-interval-ms", "0"),
     ],
 )

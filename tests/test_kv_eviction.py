@@ -215,3 +215,65 @@ def test_memory_of_a_payload_byte(fleet, mib, way):
     assert told == pytest.approx(used, rel=0.02)
     assert told <= 1.03 * count * size
     assert kv.info()["bytes"] == pytest.approx(told, rel=0.01)
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lfu", "allkeys-lru"])
+def test_a_chunk_never_looks_less_used_than_what_follows(fleet, policy):
+    server = fleet.launch(maxmemory_policy=policy, lfu_log_factor=0)
+    kv = Kv(server.client())
+    kv.create()
+    prompt = list(range(24))
+    names = kv.digests(prompt)
+    rng = random.Random(1)
+
+    def counters():
+        word = "FREQ" if policy.endswith("lfu") else "IDLETIME"
+        return [kv.client.execute_command("OBJECT", word, kv.key(name)) for name in names]
+
+    kv.mput(prompt, [b"x"] * 6)
+    for step in range(40):
+        match rng.randrange(4):
+            case 0:
+                kv.fetch(prompt, "FROM", rng.randrange(6), "COUNT", 1)
+            case 1:
+                kv.run("TOUCH", rng.choice(names))
+            case 2:
+                kv.get(rng.choice(names))
+            case 3:
+                end = 4 * rng.randrange(1, 7)
+                kv.put(prompt[:end], b"y")
+        seen = counters()
+        if policy.endswith("lfu"):
+            assert seen == sorted(seen, reverse=True), (step, seen)
+        else:
+            # Idle time, to the second; two looks may fall into two seconds.
+            assert all(a <= b + 1 for a, b in zip(seen, seen[1:])), (step, seen)
+    kv.lease(prompt, 10_000)
+    if policy.endswith("lfu"):
+        assert set(counters()) == {255}
+
+
+def test_an_evicted_namespace_key_is_put_back(fleet):
+    """allkeys-random takes any key; the namespace and its tree live on."""
+    server = fleet.launch(maxmemory="16mb", maxmemory_policy="allkeys-random", llmcache__kv_share=0)
+    kv = Kv(server.client())
+    kv.create(model="kept")
+    uid = kv.info()["uid"]
+    for at in range(3_000):
+        kv.put([at] * 4, payload(at, 20_000))
+    assert int(server.info("stats")["evicted_keys"]) > 1_000
+    assert kv.info()["uid"] == uid and kv.info()["model"] == b"kept"
+    server.client().config_set("maxmemory", 0)
+    assert sum(kv.match([at] * 4) for at in range(3_000)) == len(kv.scan(1_000)) > 100
+
+
+def test_info_sums_over_all_namespaces(server):
+    for name in ("a", "b"):
+        kv = Kv(server.client(), name)
+        kv.create()
+        kv.mput(list(range(8)), [b"x" * 100] * 2)
+        kv.match(list(range(16)))
+    info = server.info()
+    assert (info["llmcache_namespaces"], info["llmcache_chunks"]) == ("2", "4")
+    sums = (info["llmcache_chunk_payload_bytes"], info["llmcache_chunks_asked"], info["llmcache_chunks_matched"])
+    assert sums == ("400", "8", "4")

@@ -58,8 +58,8 @@ def test_match_and_fetch_agree_with_the_model(fleet, seed, policy):
                 data = payload((seed, step), rng.randrange(1, 200))
                 if rng.random() < 0.3:
                     ms = rng.randrange(30, 200)
-                    at = int(time.time() * 1_000) + ms
                     settle_edges(naive)
+                    at = int(time.time() * 1_000) + ms
                     assert kv.put(prompt, data, pxat=at) == "STORED"
                     naive.put(prompt, data, at / 1_000)
                 else:

@@ -276,3 +276,57 @@ def test_internal_commands_with_any_bytes(lenient, command):
     assert accepted < 3_000
     if accepted == 0:
         assert lenient.digest() == before
+
+
+def test_a_payload_damaged_on_disk_is_a_miss_and_goes(fleet):
+    server = fleet.launch(rdbcompression="no", rdbchecksum="no")
+    kv = Kv(server.client())
+    kv.create()
+    prompt = list(range(12))
+    kv.mput(prompt, [payload(i, 5_000) for i in range(3)])
+    kv.client.save()
+    server.stop()
+    file = server.folder / "dump.rdb"
+    data = bytearray(file.read_bytes())
+    at = data.find(payload(1, 5_000)[:64])
+    assert at > 0
+    data[at + 2_000] ^= 1
+    file.write_bytes(bytes(data))
+    server.start()
+    kv = Kv(server.client())
+    assert kv.match(prompt) == 1
+    assert kv.missing(prompt) == [1]
+    wait_until(lambda: kv.client.dbsize() == 3, "the damaged one is removed", 10)
+    assert kv.put(prompt[:8], payload(1, 5_000)) == "STORED" and kv.match(prompt) == 3
+
+
+def test_verify_walks_over_all_chunks(server):
+    kv = Kv(server.client())
+    kv.create()
+    kv.mput(list(range(80)), [payload(i, 100) for i in range(20)])
+    seen = []
+    while not seen or seen[-1][1] != 0:
+        reply = kv.run("VERIFY", "COUNT", 7)
+        seen.append((reply[1], reply[3]))
+        assert reply[5] == []
+    assert [checked for checked, _ in seen] == [7, 7, 6]
+
+
+def test_databases_that_change_places_and_flushes(server):
+    client = server.client()
+    kv = Kv(client)
+    kv.create()
+    prompt = list(range(12))
+    kv.mput(prompt, [b"x"] * 3)
+    client.swapdb(0, 1)
+    assert kv.match(prompt) == 0
+    other = Kv(server.client(db=1))
+    assert other.match(prompt) == 3
+    assert other.run("DEL", other.digests(prompt)[0], "SUBTREE") == 3
+    other.mput(prompt, [b"y"] * 3)
+    client.swapdb(0, 1)
+    assert [chunk[3] for chunk in kv.fetch(prompt)[3]] == [b"y"] * 3
+    client.flushdb(asynchronous=True)
+    assert kv.match(prompt) == 0
+    kv.create()
+    assert kv.info()["chunks"] == 0

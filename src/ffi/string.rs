@@ -72,8 +72,10 @@ impl RString {
 #[derive(Debug)]
 pub struct HeldString(RString);
 
-// SAFETY: the value is the only holder once the command that brought the string ended, and replies by
-// reference end on the main thread before the server frees a single key there (see `ChunkValue`).
+// SAFETY: the value is the only holder once the command that brought the string ended, replies by
+// reference aside. A server that sends those makes copies of them before it hands a database to its
+// lazy-free thread (redis#14544, redis#14608), and a single value that holds such strings asks to be
+// freed on the main thread (`ChunkValue::free_effort`).
 unsafe impl Send for HeldString {}
 
 impl HeldString {

@@ -128,8 +128,8 @@ fn insert_node(
     })
 }
 
-/// Stores a chunk: key, tree, deadlines of those before it, AOF and replicas, eviction hints, keyspace
-/// event. What the key held before left the tree by the removal hook.
+/// Stores a chunk: key, tree, deadlines of those before it, AOF and replicas, keyspace event. Eviction
+/// hints are the command's, by `use_stored`, once for all it stores. What the key held before left the tree by the removal hook.
 pub fn put_chunk(ctx: Ctx<'_>, namespace: Option<&SharedNamespace>, new: NewChunk) {
     let NewChunk { key: name, whole, key_expire_at } = new;
     let (durable, own) = (whole.durable, whole.header.deadline);
@@ -166,17 +166,14 @@ pub fn put_chunk(ctx: Ctx<'_>, namespace: Option<&SharedNamespace>, new: NewChun
 }
 
 /// What a new chunk does to those before it: deadlines not before its own, no deadline of the key of
-/// what is not a leaf any more, eviction hints not below its own.
+/// what is not a leaf any more.
 fn settle_ancestors(ctx: Ctx<'_>, namespace: &SharedNamespace, id: NodeId) {
-    let (raised, parent, path) = namespace.with(|namespace| {
+    let (raised, parent) = namespace.with(|namespace| {
         let raised = namespace.tree.raise_ancestors(id);
-        let digest = |id: &NodeId| namespace.tree.node(*id).digest.clone();
-        let key = |id: &NodeId| namespace.chunk_key(&digest(id));
+        let key = |id: &NodeId| namespace.chunk_key(&namespace.tree.node(*id).digest);
         let at = namespace.tree.node(id).expire_at;
         let raised: Vec<_> = raised.iter().map(|id| (key(id), at)).collect();
-        let path: Vec<_> =
-            std::iter::once(id).chain(namespace.tree.ancestors(id)).map(|id| digest(&id)).collect();
-        (raised, namespace.tree.parent(id).map(|id| key(&id)), path)
+        (raised, namespace.tree.parent(id).map(|id| key(&id)))
     });
     for (name, at) in raised {
         let name_string = RString::new(&name);
@@ -199,7 +196,38 @@ fn settle_ancestors(ctx: Ctx<'_>, namespace: &SharedNamespace, id: NodeId) {
             ctx.notify_generic(c"persist", &name_string);
         }
     }
-    use_path(ctx, namespace, &path);
+}
+
+/// Followers of a stored chunk whose counters are looked at.
+const FOLLOWERS_LOOKED_AT: usize = 64;
+
+/// Counts a use of a chunk that was stored now and all before it in the server's LRU and LFU. Its own
+/// counter is new, so that it takes those of its followers over first.
+pub fn use_stored(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &ChunkDigest) {
+    let followers: Vec<ChunkKey> = namespace.with(|namespace| {
+        let tree = &namespace.tree;
+        let ids = tree.find(digest).into_iter().flat_map(|id| tree.followers(id));
+        let ids = ids.take(FOLLOWERS_LOOKED_AT);
+        ids.map(|id| namespace.chunk_key(&tree.node(id).digest)).collect()
+    });
+    let counter = |name: &ChunkKey| Key::open(ctx, &RString::new(name), Access::Probe)?.lfu();
+    let most = followers.iter().filter_map(counter).max().unwrap_or(0);
+    use_path_from(ctx, namespace, &path_to(namespace, digest), most);
+}
+
+/// Counts a use of a chunk and all before it in the server's LRU and LFU.
+pub fn use_chunk(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &ChunkDigest) {
+    use_path(ctx, namespace, &path_to(namespace, digest));
+}
+
+/// A chunk and all before it, last to first.
+fn path_to(namespace: &SharedNamespace, digest: &ChunkDigest) -> Vec<ChunkDigest> {
+    namespace.with(|namespace| {
+        let tree = &namespace.tree;
+        let node = tree.find(digest);
+        let path = node.into_iter().flat_map(|id| std::iter::once(id).chain(tree.ancestors(id)));
+        path.map(|id| tree.node(id).digest.clone()).collect()
+    })
 }
 
 /// Opens a chunk's key for writing if there is a chunk in it.
@@ -211,7 +239,15 @@ pub(super) fn open_existing<'a>(ctx: Ctx<'a>, name: &RString) -> Option<Key<'a>>
 /// Counts a use of chunks in the server's LRU and LFU, from the last of a prefix to its first, so that
 /// none has less than one that follows it.
 pub fn use_path(ctx: Ctx<'_>, namespace: &SharedNamespace, last_to_first: &[ChunkDigest]) {
-    let mut least = 0;
+    use_path_from(ctx, namespace, last_to_first, 0);
+}
+
+fn use_path_from(
+    ctx: Ctx<'_>,
+    namespace: &SharedNamespace,
+    last_to_first: &[ChunkDigest],
+    mut least: u8,
+) {
     for digest in last_to_first {
         let name = namespace.with(|namespace| namespace.chunk_key(digest));
         let Some(mut key) = Key::open(ctx, &RString::new(&name), Access::Read) else { continue };

@@ -14,7 +14,8 @@ pub use caches::{create_cache, open_cache, put_back_evicted};
 pub use chunks::{
     ChunkSeen, NewChunk, OpenedChunk, arm_new_leaves, attach_chunk, check_parent, chunk_arrived,
     chunk_bytes, hint_strongly, is_reachable, make_room, open_chunk, open_leading_run, pin_chunk,
-    put_chunk, remove_chunk, remove_node, remove_stub, remove_what_is_due, shrink_to, use_path,
+    put_chunk, remove_chunk, remove_node, remove_stub, remove_what_is_due, shrink_to, use_chunk,
+    use_path, use_stored,
 };
 pub use entries::{
     CommandKeyspace, NewEntry, OpenedEntry, enforce_limits, open_entry, put_entry, remove_entry,

@@ -10,7 +10,7 @@ use crate::config;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply, ServerString};
 use crate::keyspace::{
     OpenedChunk, hint_strongly, is_reachable, open_chunk, open_leading_run, open_namespace,
-    use_path,
+    use_chunk, use_path,
 };
 use crate::keytype::Whole;
 use crate::keytype::namespaces::SharedNamespace;
@@ -307,15 +307,13 @@ pub fn run_get(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let bytes = chunk.header.payload_bytes;
     note_answered(bytes);
     drop(chunk);
-    let path = namespace.with(|namespace| {
+    namespace.with(|namespace| {
         namespace.stats.bytes_out += bytes;
-        let tree = &mut namespace.tree;
-        let Some(id) = tree.find(&digest) else { return Vec::new() };
-        tree.touch(&[id]);
-        let path = std::iter::once(id).chain(tree.ancestors(id));
-        path.map(|id| tree.node(id).digest.clone()).collect()
+        if let Some(id) = namespace.tree.find(&digest) {
+            namespace.tree.touch(&[id]);
+        }
     });
-    use_path(ctx, namespace, &path);
+    use_chunk(ctx, namespace, &digest);
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use super::fetch::lease;
 use super::hex_digest;
 use crate::command::parse::ArgReader;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{open_chunk, open_namespace, pin_chunk, use_path};
+use crate::keyspace::{open_chunk, open_namespace, pin_chunk, use_chunk};
 use crate::keytype::namespaces::SharedNamespace;
 use llmcache_core::error::{Error, Result};
 use llmcache_core::kvchunk::{ChunkDigest, NodeId};
@@ -141,18 +141,13 @@ pub fn run_touch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         let mut there = spread(&namespace, named, Reach::Named);
         there.retain(|digest| open_chunk(ctx, &namespace, digest, Access::Probe).is_some());
         touched = there.len();
-        let paths: Vec<Vec<ChunkDigest>> = namespace.with(|namespace| {
+        namespace.with(|namespace| {
             let tree = &mut namespace.tree;
             let nodes: Vec<NodeId> = there.iter().filter_map(|digest| tree.find(digest)).collect();
             tree.touch(&nodes);
-            let path = |&id: &NodeId| {
-                let path = std::iter::once(id).chain(tree.ancestors(id));
-                path.map(|id| tree.node(id).digest.clone()).collect()
-            };
-            nodes.iter().map(path).collect()
         });
-        for path in paths {
-            use_path(ctx, &namespace, &path);
+        for digest in &there {
+            use_chunk(ctx, &namespace, digest);
         }
     }
     Reply::new(ctx).count(touched as u64);

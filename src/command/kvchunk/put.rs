@@ -9,7 +9,7 @@ use crate::command::parse::{
 use crate::ffi::{Access, CommandArgs, Ctx, HeldString, Reply, ServerString};
 use crate::keyspace::{
     NewChunk, check_parent, chunk_bytes, make_room, open_chunk, open_namespace, put_chunk,
-    remove_what_is_due,
+    remove_what_is_due, use_stored,
 };
 use crate::keytype::namespaces::SharedNamespace;
 use crate::keytype::{Whole, payload_crc};
@@ -276,6 +276,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let outcome = store(ctx, args, &namespace, &wanted, &payload, &options);
     count(&namespace, outcome);
     if outcome == Outcome::Stored {
+        use_stored(ctx, &namespace, digest);
         ctx.signal_modified(&args.key());
     }
     outcome.write(Reply::new(ctx));
@@ -348,7 +349,8 @@ pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         count(&namespace, outcome);
         outcomes.push(outcome);
     }
-    if outcomes.contains(&Outcome::Stored) {
+    if let Some(last) = outcomes.iter().rposition(|&outcome| outcome == Outcome::Stored) {
+        use_stored(ctx, &namespace, &names[from + last]);
         ctx.signal_modified(&args.key());
     }
     let reply = Reply::new(ctx).array(outcomes.len());

@@ -1,21 +1,22 @@
 //! The prefix tree of a namespace: which chunks are there, which follows which, who goes first.
 //!
-//! Owns: nodes in a slab, found by digest; children linked through their siblings; the order of
-//! eviction. A *ghost* is a node whose chunk is not there but whose children are: what is below it
+//! Owns: nodes in a slab, found by digest; children linked through their siblings. `order` says who is
+//! evicted first. A *ghost* is a node whose chunk is not there but whose children are: what is below it
 //! cannot be reached by a prefix. Everything here is a hint: a chunk counts once its key was opened.
 //! Main thread.
-//!
-//! Eviction takes leaves (no child that is there) of the lowest aged frequency, then the longest
-//! unused, then the deepest. Frequencies halve every so many references, so all age alike and their
-//! order does not change with time: a node's place is `used / half-life + log2(frequency) + PRIO`,
-//! and only what is touched moves.
+
+mod check;
+mod node;
+mod order;
 
 use super::{ChunkDigest, Content};
 use crate::ids::UnixMs;
 use crate::limits;
-use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use node::State;
+pub use node::{NewNode, Node};
+use order::OrderKey;
 use smallvec::SmallVec;
-use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 
@@ -25,13 +26,6 @@ pub struct NodeId(u32);
 
 const NONE: u32 = u32::MAX;
 
-/// References in which a frequency halves, for each chunk that fits. On the Mooncake conversation
-/// trace, replayed by `core/examples/kvtrace.rs` with 5,000 to 40,000 chunks, a half loses at most
-/// half a percent of blocks to the best at each size; a sixteenth and four lose up to ten times that.
-const HALF_LIFE_PER_CHUNK: f64 = 0.5;
-/// Least half-life: a few chunks must not forget at once.
-const HALF_LIFE_MIN: f64 = 64.0;
-
 /// Why a chunk does not fit into the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
@@ -39,90 +33,6 @@ pub enum Refused {
     Circle,
     /// Its chain is longer than `limits` allow.
     TooLong,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Free,
-    Ghost,
-    Here,
-}
-
-/// Place in the order of eviction; the least goes first.
-type OrderKey = (u64, u64, Reverse<u32>, u32);
-
-/// What the tree knows of a chunk.
-#[derive(Debug)]
-pub struct Node {
-    /// Its name.
-    pub digest: ChunkDigest,
-    /// Its tokens, where they are known.
-    pub content: Option<Content>,
-    /// Its place in the prompt.
-    pub position: u32,
-    /// Memory of its key.
-    pub bytes: u64,
-    /// Length of its payload.
-    pub payload_bytes: u64,
-    /// Its deadline.
-    pub expire_at: UnixMs,
-    /// Weight at eviction.
-    pub prio: u8,
-    /// Not to be evicted by BUDGET.
-    pub pinned: bool,
-    /// Found damaged: a miss, to be removed.
-    pub damaged: bool,
-    /// Uses since it was stored, in this process.
-    pub hits: u32,
-    /// For a ghost: since when, in Unix milliseconds; 0 before it was looked at.
-    pub since_ms: u64,
-    frequency: f32,
-    used_at: u64,
-    score: u64,
-    leases: u32,
-    life: u32,
-    children_here: u32,
-    parent: u32,
-    first_child: u32,
-    next_sibling: u32,
-    previous_sibling: u32,
-    state: State,
-    ordered: bool,
-}
-
-impl Node {
-    /// Leases that hold it.
-    pub fn leases(&self) -> u32 {
-        self.leases
-    }
-
-    /// Whether no child of it is there.
-    pub fn is_leaf(&self) -> bool {
-        self.children_here == 0
-    }
-}
-
-/// A chunk to be put into the tree.
-#[derive(Debug, Clone)]
-pub struct NewNode<'a> {
-    /// Its name.
-    pub digest: &'a ChunkDigest,
-    /// The chunk before it.
-    pub parent: Option<&'a ChunkDigest>,
-    /// Its tokens.
-    pub content: Option<Content>,
-    /// Its place in the prompt.
-    pub position: u32,
-    /// Memory of its key.
-    pub bytes: u64,
-    /// Length of its payload.
-    pub payload_bytes: u64,
-    /// Its deadline.
-    pub expire_at: UnixMs,
-    /// Weight at eviction.
-    pub prio: u8,
-    /// Pinned.
-    pub pinned: bool,
 }
 
 /// The tree.
@@ -164,11 +74,6 @@ impl PrefixTree {
     /// Chunks that are pinned.
     pub fn pinned(&self) -> u64 {
         self.pinned
-    }
-
-    /// References in which a frequency halves.
-    pub fn half_life(&self) -> f64 {
-        self.half_life.max(HALF_LIFE_MIN)
     }
 
     /// Chunks whose eviction nothing forbids at the moment.
@@ -232,6 +137,12 @@ impl PrefixTree {
     fn raw_parent(&self, slot: u32) -> Option<u32> {
         let parent = self.nodes[slot as usize].parent;
         (parent != NONE).then_some(parent)
+    }
+
+    /// The chunks that follow this one directly.
+    pub fn followers(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        let here = |&slot: &u32| self.nodes[slot as usize].state == State::Here;
+        self.children(id.0).filter(here).map(NodeId)
     }
 
     /// The chunk and all below it that are there, parents before children.
@@ -462,20 +373,6 @@ impl PrefixTree {
         }
     }
 
-    /// Counts a use of each of these chunks, all at the same time.
-    pub fn touch(&mut self, path: &[NodeId]) {
-        self.clock += path.len() as u64;
-        let (clock, half_life) = (self.clock, self.half_life());
-        for &NodeId(slot) in path {
-            self.unorder(slot);
-            let node = &mut self.nodes[slot as usize];
-            node.frequency = node.aged(clock, half_life) + 1.0;
-            node.used_at = clock;
-            node.hits = node.hits.saturating_add(1);
-            self.order_again(slot);
-        }
-    }
-
     /// Pins a chunk or lets it go; false when it was so already.
     pub fn set_pinned(&mut self, id: NodeId, pinned: bool) -> bool {
         let node = &mut self.nodes[id.0 as usize];
@@ -558,204 +455,9 @@ impl PrefixTree {
         !self.ghosts.is_empty()
     }
 
-    /// The chunks to evict so that `need` bytes are freed, in order, never `spare`; `None` when not so
-    /// much can be freed. What no prefix reaches goes first.
-    pub fn plan_eviction(&mut self, need: u64, spare: Option<NodeId>) -> Option<Vec<NodeId>> {
-        let (plan, freed) = self.plan_up_to(need, spare);
-        (freed >= need).then_some(plan)
-    }
-
-    /// The same as far as it can be done, and the bytes that frees.
-    pub fn plan_up_to(&mut self, need: u64, spare: Option<NodeId>) -> (Vec<NodeId>, u64) {
-        let orphans = if self.has_ghosts() { self.orphans(|_| true) } else { Vec::new() };
-        let mut plan =
-            Plan { tree: self, gone: HashMap::new(), planned: HashSet::new(), out: Vec::new() };
-        let mut freed = 0;
-        for id in orphans {
-            if freed < need {
-                freed += plan.take(id, spare);
-            }
-        }
-        let mut bared: BTreeSet<OrderKey> = BTreeSet::new();
-        let mut leaves = plan.tree.order.iter().copied().peekable();
-        while freed < need {
-            let next = match (leaves.peek().copied(), bared.first().copied()) {
-                (Some(leaf), Some(bare)) if bare < leaf => bared.pop_first(),
-                (Some(_), _) => leaves.next(),
-                (None, _) => bared.pop_first(),
-            };
-            let Some(id) = next.map(|key| NodeId(key.3)) else { break };
-            let bytes = plan.take(id, spare);
-            freed += bytes;
-            if bytes > 0
-                && let Some(parent) = plan.tree.parent(id)
-                && plan.is_bare(parent)
-                && plan.tree.node(parent).may_go()
-            {
-                bared.insert(plan.tree.key_of(parent.0));
-            }
-        }
-        (plan.out, freed)
-    }
-
-    /// Tells how many chunks fit, from which the pace of ageing follows.
-    pub fn set_capacity(&mut self, chunks: u64) {
-        // By powers of two, so that the order is built anew rarely.
-        let room = chunks.max(1).next_power_of_two() as f64;
-        let half_life = (room * HALF_LIFE_PER_CHUNK).max(HALF_LIFE_MIN);
-        if half_life == self.half_life {
-            return;
-        }
-        self.half_life = half_life;
-        let ordered: Vec<u32> = self.order.iter().map(|key| key.3).collect();
-        self.order.clear();
-        for slot in ordered {
-            self.nodes[slot as usize].ordered = false;
-            self.order_again(slot);
-        }
-    }
-
-    fn key_of(&self, slot: u32) -> OrderKey {
-        let node = &self.nodes[slot as usize];
-        (node.score_now(self.half_life()), node.used_at, Reverse(node.position), slot)
-    }
-
-    /// Takes a node out of the order; before anything the order depends on changes.
-    fn unorder(&mut self, slot: u32) {
-        let node = &mut self.nodes[slot as usize];
-        if std::mem::take(&mut node.ordered) {
-            let key = (node.score, node.used_at, Reverse(node.position), slot);
-            self.order.remove(&key);
-        }
-    }
-
-    /// Puts a node into the order if it may be evicted.
-    fn order_again(&mut self, slot: u32) {
-        let node = &self.nodes[slot as usize];
-        if node.ordered || node.children_here > 0 || !node.may_go() {
-            return;
-        }
-        let key = self.key_of(slot);
-        let node = &mut self.nodes[slot as usize];
-        (node.score, node.ordered) = (key.0, true);
-        self.order.insert(key);
-    }
-
     /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Self { half_life: self.half_life, ..Self::default() };
-    }
-
-    /// Checks the tree against itself; for tests.
-    ///
-    /// # Panics
-    /// When it contradicts itself.
-    pub fn check_invariants(&self) {
-        let here: Vec<(u32, &Node)> = (0u32..).zip(&self.nodes).collect();
-        let count = |state| here.iter().filter(|(_, node)| node.state == state).count();
-        assert_eq!(count(State::Here) as u64, self.chunks);
-        assert_eq!(count(State::Ghost), self.ghosts.len());
-        assert_eq!(count(State::Free), self.free.len());
-        assert_eq!(self.by_digest.len(), count(State::Here) + count(State::Ghost));
-        let live = || here.iter().filter(|(_, node)| node.state == State::Here);
-        assert_eq!(live().map(|(_, node)| node.bytes).sum::<u64>(), self.bytes);
-        assert_eq!(live().filter(|(_, node)| node.pinned).count() as u64, self.pinned);
-        let mut ordered = 0;
-        for &(slot, node) in here.iter().filter(|(_, node)| node.state != State::Free) {
-            assert_eq!(self.slot_of(&node.digest), Some(slot));
-            let children: Vec<u32> = self.children(slot).collect();
-            for &child in &children {
-                assert_eq!(self.nodes[child as usize].parent, slot);
-                assert_ne!(self.nodes[child as usize].state, State::Free);
-            }
-            let below = children.iter().filter(|&&c| self.nodes[c as usize].state == State::Here);
-            assert_eq!(below.count() as u32, node.children_here);
-            if node.state == State::Ghost {
-                assert!(!children.is_empty(), "a bare ghost");
-                assert_eq!(node.parent, NONE, "a ghost that follows");
-            }
-            assert_eq!(node.ordered, node.may_go() && node.children_here == 0);
-            if node.ordered {
-                assert!(self.order.contains(&self.key_of(slot)));
-                ordered += 1;
-            }
-        }
-        assert_eq!(self.order.len(), ordered);
-    }
-}
-
-impl Node {
-    fn ghost(digest: ChunkDigest, life: u32) -> Self {
-        Self {
-            digest,
-            content: None,
-            position: 0,
-            bytes: 0,
-            payload_bytes: 0,
-            expire_at: UnixMs::NEVER,
-            prio: 0,
-            pinned: false,
-            damaged: false,
-            hits: 0,
-            since_ms: 0,
-            frequency: 0.0,
-            used_at: 0,
-            score: 0,
-            leases: 0,
-            life,
-            children_here: 0,
-            parent: NONE,
-            first_child: NONE,
-            next_sibling: NONE,
-            previous_sibling: NONE,
-            state: State::Ghost,
-            ordered: false,
-        }
-    }
-
-    fn may_go(&self) -> bool {
-        self.state == State::Here && !self.pinned && self.leases == 0
-    }
-
-    fn aged(&self, clock: u64, half_life: f64) -> f32 {
-        let age = (clock - self.used_at.min(clock)) as f64;
-        self.frequency * (-age / half_life).exp2() as f32
-    }
-
-    /// The place by use, as a number whose order is that of the value.
-    fn score_now(&self, half_life: f64) -> u64 {
-        let uses = f64::from(self.frequency.max(f32::MIN_POSITIVE)).log2();
-        let value = self.used_at as f64 / half_life + uses + f64::from(self.prio);
-        let bits = value.to_bits();
-        if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
-    }
-}
-
-/// Evictions decided on but not done.
-struct Plan<'t> {
-    tree: &'t PrefixTree,
-    /// Children to go, for each parent.
-    gone: HashMap<NodeId, u32>,
-    planned: HashSet<NodeId>,
-    out: Vec<NodeId>,
-}
-
-impl Plan<'_> {
-    fn is_bare(&self, id: NodeId) -> bool {
-        self.gone.get(&id).copied().unwrap_or(0) == self.tree.node(id).children_here
-    }
-
-    /// Adds a chunk to the plan if it may go and nothing below it stays; answers what that frees.
-    fn take(&mut self, id: NodeId, spare: Option<NodeId>) -> u64 {
-        let node = self.tree.node(id);
-        if Some(id) == spare || !node.may_go() || !self.is_bare(id) || !self.planned.insert(id) {
-            return 0;
-        }
-        if let Some(parent) = self.tree.parent(id) {
-            *self.gone.entry(parent).or_default() += 1;
-        }
-        self.out.push(id);
-        node.bytes
     }
 }
 

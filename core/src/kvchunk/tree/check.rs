@@ -1,0 +1,42 @@
+//! The prefix tree checked against itself, for tests.
+
+use super::{NONE, Node, PrefixTree, State};
+
+impl PrefixTree {
+    /// Checks the tree against itself; for tests.
+    ///
+    /// # Panics
+    /// When it contradicts itself.
+    pub fn check_invariants(&self) {
+        let here: Vec<(u32, &Node)> = (0u32..).zip(&self.nodes).collect();
+        let count = |state| here.iter().filter(|(_, node)| node.state == state).count();
+        assert_eq!(count(State::Here) as u64, self.chunks);
+        assert_eq!(count(State::Ghost), self.ghosts.len());
+        assert_eq!(count(State::Free), self.free.len());
+        assert_eq!(self.by_digest.len(), count(State::Here) + count(State::Ghost));
+        let live = || here.iter().filter(|(_, node)| node.state == State::Here);
+        assert_eq!(live().map(|(_, node)| node.bytes).sum::<u64>(), self.bytes);
+        assert_eq!(live().filter(|(_, node)| node.pinned).count() as u64, self.pinned);
+        let mut ordered = 0;
+        for &(slot, node) in here.iter().filter(|(_, node)| node.state != State::Free) {
+            assert_eq!(self.slot_of(&node.digest), Some(slot));
+            let children: Vec<u32> = self.children(slot).collect();
+            for &child in &children {
+                assert_eq!(self.nodes[child as usize].parent, slot);
+                assert_ne!(self.nodes[child as usize].state, State::Free);
+            }
+            let below = children.iter().filter(|&&c| self.nodes[c as usize].state == State::Here);
+            assert_eq!(below.count() as u32, node.children_here);
+            if node.state == State::Ghost {
+                assert!(!children.is_empty(), "a bare ghost");
+                assert_eq!(node.parent, NONE, "a ghost that follows");
+            }
+            assert_eq!(node.ordered, node.may_go() && node.children_here == 0);
+            if node.ordered {
+                assert!(self.order.contains(&self.key_of(slot)));
+                ordered += 1;
+            }
+        }
+        assert_eq!(self.order.len(), ordered);
+    }
+}

@@ -1,0 +1,121 @@
+//! One node of the prefix tree, and what is told of a chunk that is to become one.
+
+use super::NONE;
+use crate::ids::UnixMs;
+use crate::kvchunk::{ChunkDigest, Content};
+
+/// Whether a node stands for a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Free,
+    Ghost,
+    Here,
+}
+
+/// What the tree knows of a chunk.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name.
+    pub digest: ChunkDigest,
+    /// Its tokens, where they are known.
+    pub content: Option<Content>,
+    /// Its place in the prompt.
+    pub position: u32,
+    /// Memory of its key.
+    pub bytes: u64,
+    /// Length of its payload.
+    pub payload_bytes: u64,
+    /// Its deadline.
+    pub expire_at: UnixMs,
+    /// Weight at eviction.
+    pub prio: u8,
+    /// Not to be evicted by BUDGET.
+    pub pinned: bool,
+    /// Found damaged: a miss, to be removed.
+    pub damaged: bool,
+    /// Uses since it was stored, in this process.
+    pub hits: u32,
+    /// For a ghost: since when, in Unix milliseconds; 0 before it was looked at.
+    pub since_ms: u64,
+    pub(super) frequency: f32,
+    pub(super) used_at: u64,
+    pub(super) score: u64,
+    pub(super) leases: u32,
+    pub(super) life: u32,
+    pub(super) children_here: u32,
+    pub(super) parent: u32,
+    pub(super) first_child: u32,
+    pub(super) next_sibling: u32,
+    pub(super) previous_sibling: u32,
+    pub(super) state: State,
+    pub(super) ordered: bool,
+}
+
+impl Node {
+    /// Leases that hold it.
+    pub fn leases(&self) -> u32 {
+        self.leases
+    }
+
+    /// Whether no child of it is there.
+    pub fn is_leaf(&self) -> bool {
+        self.children_here == 0
+    }
+}
+
+/// A chunk to be put into the tree.
+#[derive(Debug, Clone)]
+pub struct NewNode<'a> {
+    /// Its name.
+    pub digest: &'a ChunkDigest,
+    /// The chunk before it.
+    pub parent: Option<&'a ChunkDigest>,
+    /// Its tokens.
+    pub content: Option<Content>,
+    /// Its place in the prompt.
+    pub position: u32,
+    /// Memory of its key.
+    pub bytes: u64,
+    /// Length of its payload.
+    pub payload_bytes: u64,
+    /// Its deadline.
+    pub expire_at: UnixMs,
+    /// Weight at eviction.
+    pub prio: u8,
+    /// Pinned.
+    pub pinned: bool,
+}
+
+impl Node {
+    pub(super) fn ghost(digest: ChunkDigest, life: u32) -> Self {
+        Self {
+            digest,
+            content: None,
+            position: 0,
+            bytes: 0,
+            payload_bytes: 0,
+            expire_at: UnixMs::NEVER,
+            prio: 0,
+            pinned: false,
+            damaged: false,
+            hits: 0,
+            since_ms: 0,
+            frequency: 0.0,
+            used_at: 0,
+            score: 0,
+            leases: 0,
+            life,
+            children_here: 0,
+            parent: NONE,
+            first_child: NONE,
+            next_sibling: NONE,
+            previous_sibling: NONE,
+            state: State::Ghost,
+            ordered: false,
+        }
+    }
+
+    pub(super) fn may_go(&self) -> bool {
+        self.state == State::Here && !self.pinned && self.leases == 0
+    }
+}

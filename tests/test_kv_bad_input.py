@@ -174,3 +174,19 @@ def try_fetch(kv):
     except Exception as error:
         assert "too many payload bytes" in str(error)
         return False
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("PUT", "TOKENS", blob(range(255)), "PAYLOAD", 1, "x"),
+        ("PUT", "TOKENS", "", "PAYLOAD", 1, "x"),
+        ("PUT", "TOKENS", blob(range(257)), "PAYLOAD", 1, "x"),
+        ("MPUT", "TOKENS", blob(range(256)), "PAYLOADS", 2, 1, "x", 1, "y"),
+        ("MPUT", "TOKENS", "", "PAYLOADS", 1, 1, "x"),
+    ],
+)
+def test_a_refused_store_makes_no_namespace(server, call):
+    with server.wire() as wire:
+        assert wire(f"KVCHUNK.{call[0]}", "new", *call[1:]).word == "ERR"
+        assert wire("DBSIZE") == 0

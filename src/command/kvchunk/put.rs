@@ -1,7 +1,7 @@
 //! `KVCHUNK.PUT` and `KVCHUNK.MPUT`: stores chunks, each whole or not at all.
 
 use super::chain::{ChainArgs, raw_digest};
-use super::create::auto_create;
+use super::create::{auto_create, defaults};
 use crate::background::chunks::room_of;
 use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, set_once,
@@ -16,7 +16,7 @@ use crate::keytype::{Whole, payload_crc};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::kvchunk::{
-    Checksum, ChunkDigest, ChunkHeader, content_of, fits_its_class, segment_plan,
+    Checksum, ChunkDigest, ChunkHeader, Namespace, content_of, fits_its_class, segment_plan,
 };
 use llmcache_core::limits;
 use std::ops::Range;
@@ -256,15 +256,11 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     if hash.is_none() && parent.is_some() {
         return Err(Error::err("syntax error: PARENT goes with HASH"));
     }
-    let namespace = match open_namespace(ctx, &args.key())? {
-        Some(namespace) => namespace,
-        None => auto_create(ctx, args.name())?,
-    };
-    let names = match hash {
-        Some(hash) => parent.into_iter().chain([hash]).collect(),
-        None => whole_chunks(&namespace, &chain)?,
-    };
-    let (digest, before) = names.split_last().ok_or_else(|| Error::err("TOKENS is empty"))?;
+    let (namespace, names) = name_chunks(ctx, args, |namespace| match hash {
+        Some(hash) => Ok(parent.into_iter().chain([hash]).collect()),
+        None => whole_chunks(namespace, &chain),
+    })?;
+    let (digest, before) = names.split_last().ok_or_else(no_tokens)?;
     let parent = before.last();
     check_parent(&namespace, digest, parent)?;
     let at = before.len();
@@ -283,15 +279,64 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The chunks of a prompt that must end with a whole one.
-fn whole_chunks(namespace: &SharedNamespace, chain: &ChainArgs<'_>) -> Result<Vec<ChunkDigest>> {
-    namespace.with(|namespace| {
-        if chain.has_partial_chunk(namespace) {
-            let tokens = namespace.settings().chunk_tokens;
-            return Err(Error::err(format!("TOKENS must end with a whole chunk of {tokens}")));
-        }
-        chain.digests(namespace)
-    })
+/// The namespace to store into and the chunks named; a namespace that is not there is made once all is
+/// known to be right.
+fn name_chunks(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    names: impl FnOnce(&Namespace) -> Result<Vec<ChunkDigest>>,
+) -> Result<(SharedNamespace, Vec<ChunkDigest>)> {
+    if let Some(namespace) = open_namespace(ctx, &args.key())? {
+        let names = namespace.with(|namespace| names(namespace))?;
+        return Ok((namespace, names));
+    }
+    let names = names(&defaults(args.name())?)?;
+    Ok((auto_create(ctx, args.name())?, names))
+}
+
+fn no_tokens() -> Error {
+    Error::err("TOKENS is empty")
+}
+
+/// The chunks of a prompt, which must end with a whole one.
+fn whole_chunks(namespace: &Namespace, chain: &ChainArgs<'_>) -> Result<Vec<ChunkDigest>> {
+    if chain.has_partial_chunk(namespace) {
+        let tokens = namespace.settings().chunk_tokens;
+        return Err(Error::err(format!("TOKENS must end with a whole chunk of {tokens}")));
+    }
+    let names = chain.digests(namespace)?;
+    if names.is_empty() { Err(no_tokens()) } else { Ok(names) }
+}
+
+/// Stores chunks of one prompt, from the chunk `from` on; what follows a rejected one is rejected.
+fn store_run(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    namespace: &SharedNamespace,
+    names: &[ChunkDigest],
+    (chain, from): (&ChainArgs<'_>, usize),
+    payloads: &[Payload],
+    options: &Options<'_>,
+) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(payloads.len());
+    let mut broken = false;
+    for (at, payload) in (from..).zip(payloads) {
+        let parent = at.checked_sub(1).map(|before| &names[before]);
+        let tokens = namespace.with(|n| chain.tokens_of_chunk(n, at));
+        let wanted = Wanted { digest: &names[at], parent, position: at as u32, tokens };
+        let outcome = if broken {
+            // What a missing chunk cuts off would be stored for nothing.
+            Outcome::Rejected("prefix")
+        } else if check_parent(namespace, &names[at], parent).is_err() {
+            Outcome::Rejected("parent")
+        } else {
+            store(ctx, args, namespace, &wanted, payload, options)
+        };
+        broken |= matches!(outcome, Outcome::Rejected(_));
+        count(namespace, outcome);
+        outcomes.push(outcome);
+    }
+    outcomes
 }
 
 /// Runs `KVCHUNK.MPUT`.
@@ -319,36 +364,16 @@ pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     chain.check()?;
     let payloads = given.ok_or_else(|| Error::err("syntax error: PAYLOADS is needed"))?;
     let from = from.unwrap_or(0);
-    let namespace = match open_namespace(ctx, &args.key())? {
-        Some(namespace) => namespace,
-        None => auto_create(ctx, args.name())?,
-    };
-    let names = whole_chunks(&namespace, &chain)?;
-    if from + payloads.len() > names.len() {
-        return Err(Error::err(format!(
-            "{} payloads from chunk {from} on do not fit {} chunks",
-            payloads.len(),
-            names.len()
-        )));
-    }
-    let mut outcomes = Vec::with_capacity(payloads.len());
-    let mut broken = false;
-    for (at, payload) in (from..).zip(&payloads) {
-        let parent = at.checked_sub(1).map(|before| &names[before]);
-        let tokens = namespace.with(|n| chain.tokens_of_chunk(n, at));
-        let wanted = Wanted { digest: &names[at], parent, position: at as u32, tokens };
-        let outcome = if broken {
-            // What a missing chunk cuts off would be stored for nothing.
-            Outcome::Rejected("prefix")
-        } else if check_parent(&namespace, &names[at], parent).is_err() {
-            Outcome::Rejected("parent")
-        } else {
-            store(ctx, args, &namespace, &wanted, payload, &options)
-        };
-        broken |= matches!(outcome, Outcome::Rejected(_));
-        count(&namespace, outcome);
-        outcomes.push(outcome);
-    }
+    let (namespace, names) = name_chunks(ctx, args, |namespace| {
+        let names = whole_chunks(namespace, &chain)?;
+        if from + payloads.len() > names.len() {
+            let (count, chunks) = (payloads.len(), names.len());
+            let text = format!("{count} payloads from chunk {from} on do not fit {chunks} chunks");
+            return Err(Error::err(text));
+        }
+        Ok(names)
+    })?;
+    let outcomes = store_run(ctx, args, &namespace, &names, (&chain, from), &payloads, &options);
     if let Some(last) = outcomes.iter().rposition(|&outcome| outcome == Outcome::Stored) {
         use_stored(ctx, &namespace, &names[from + last]);
         ctx.signal_modified(&args.key());

@@ -2,14 +2,17 @@
 //! forged link by link. Runs on the test runner's threads.
 
 mod common;
+#[path = "common/sections.rs"]
+mod sections;
 
 use common::{Random, measure};
-use llmcache_core::codec::{SECTION_HEADER_BYTES, SECTION_TRAILER_BYTES, Writer};
+use llmcache_core::codec::Writer;
 use llmcache_core::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use llmcache_core::index::{
     GraphSettings, Index, IndexMode, NewSlot, SearchRequest, TAG_GRAPH_BLOCK, TAG_GRAPH_ENTRIES,
     Work,
 };
+use sections::reseal;
 
 const DIM: usize = 8;
 const MUTATIONS: usize = 20_000;
@@ -75,18 +78,6 @@ fn load(slots: &[Vec<u8>], graphs: &[Vec<u8>]) -> (Index, bool) {
     let good = graphs.iter().all(|section| index.load_graph(section).is_ok());
     let finished = index.finish_load();
     (index, good && finished)
-}
-
-fn reseal(bytes: &mut Vec<u8>) {
-    let frame = SECTION_HEADER_BYTES + SECTION_TRAILER_BYTES;
-    if bytes.len() < frame {
-        return;
-    }
-    let body = (bytes.len() - frame) as u32;
-    bytes[4..8].copy_from_slice(&body.to_le_bytes());
-    bytes.truncate(bytes.len() - SECTION_TRAILER_BYTES);
-    let checksum = crc32fast::hash(bytes);
-    bytes.extend_from_slice(&checksum.to_le_bytes());
 }
 
 fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {

@@ -3,6 +3,8 @@
 //! threads.
 
 mod common;
+#[path = "common/sections.rs"]
+mod sections;
 
 use common::{Random, measure};
 use llmcache_core::cache::{Cache, Settings, TAG_HEAD};
@@ -13,6 +15,7 @@ use llmcache_core::ids::{ContainerUid, EntryId, PartitionKey, Seq, SlotId, UnixM
 use llmcache_core::index::filter::{Filter, FilterRecord};
 use llmcache_core::index::{BLOCK_SLOTS, Index, NewSlot, SearchRequest, TAG_SLOT_BLOCK};
 use llmcache_core::limits;
+use sections::reseal;
 use serde_json::json;
 
 const DIM: usize = 8;
@@ -76,19 +79,6 @@ fn load(blocks: &[Vec<u8>]) -> Result<Index, DecodeError> {
     }
     index.finish_load();
     Ok(index)
-}
-
-/// Writes length and checksum anew, as a hostile sender would.
-fn reseal(bytes: &mut Vec<u8>) {
-    let frame = SECTION_HEADER_BYTES + SECTION_TRAILER_BYTES;
-    if bytes.len() < frame {
-        return;
-    }
-    let body = (bytes.len() - frame) as u32;
-    bytes[4..8].copy_from_slice(&body.to_le_bytes());
-    bytes.truncate(bytes.len() - SECTION_TRAILER_BYTES);
-    let checksum = crc32fast::hash(bytes);
-    bytes.extend_from_slice(&checksum.to_le_bytes());
 }
 
 fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {

@@ -154,8 +154,8 @@ pub fn look_up<K: Keyspace>(keyspace: &K, request: &LookupRequest<'_>) -> Lookup
     let exact = request.prompt.and_then(|prompt| {
         open_exact(keyspace, request, prompt, &mut refused_exact, &mut report.opened)
     });
-    let exact_id = exact.as_ref().map(|entry| entry.view().id());
-    if let Some(entry) = exact {
+    let exact_id = exact.as_ref().map(|(id, _)| *id);
+    if let Some((_, entry)) = exact {
         report.hits.push(Hit { tier: Tier::Exact, similarity: 1.0, entry });
     }
     if let Some(query) = request.query
@@ -192,7 +192,7 @@ fn open_exact<K: Keyspace>(
     prompt: &[u8],
     refused: &mut Refused,
     opened: &mut usize,
-) -> Option<K::Opened> {
+) -> Option<(EntryId, K::Opened)> {
     let id = EntryId::of(request.scope, request.context, prompt);
     let (key, uid) = keyspace.with_cache(|cache| (cache.entry_key(&id), cache.uid()));
     let served = request.filter.is_none() && request.max_age_ms.is_none();
@@ -200,7 +200,7 @@ fn open_exact<K: Keyspace>(
     *opened += 1;
     let view = entry.view();
     let proven = view.uid() == uid && view.answers(request.scope, request.context, prompt);
-    (proven && accepts(request, &view, 1.0, refused)).then_some(entry)
+    (proven && accepts(request, &view, 1.0, refused)).then_some((id, entry))
 }
 
 /// Applies what can only be judged on the opened entry.

@@ -1,9 +1,10 @@
 //! Reads arguments: options in any order, each at most once, every number within its bound.
 //!
-//! Owns: the forms that several commands share: vectors, expiries, lists. Knows no server.
+//! Owns: the forms that several commands share: vectors, expiries, lists, filters, pages. Knows no server.
 
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::UnixMs;
+use llmcache_core::index::filter::Filter;
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
 use llmcache_core::vector::normalise::{decode_fp16, decode_fp32};
@@ -174,6 +175,43 @@ pub fn vector(word: &OptionWord, args: &mut ArgReader<'_>) -> Result<Query> {
         }
     };
     Query::new(&numbers).map_err(|error| bad(&error))
+}
+
+/// Reads a filter expression.
+pub fn parse_filter(args: &mut ArgReader<'_>) -> Result<Filter> {
+    Filter::parse(args.text("FILTER", limits::FILTER_MAX_BYTES)?)
+        .map_err(|error| Error::new(ErrorWord::BadFilter, error.to_string()))
+}
+
+/// The options of a command that lists page by page.
+#[derive(Debug)]
+pub struct PageRequest {
+    /// Where to go on; 0 to begin.
+    pub cursor: u32,
+    /// Most to visit.
+    pub count: usize,
+    /// What must hold of those that are listed.
+    pub filter: Option<Filter>,
+}
+
+/// Most that a page visits when nothing is said, as `SCAN` of the server.
+const PAGE_DEFAULT: u64 = 10;
+
+/// The whole of `cursor [COUNT n] [FILTER e]`.
+pub fn page_request(mut args: ArgReader<'_>) -> Result<PageRequest> {
+    let cursor = args.integer("the cursor", 0, u64::from(u32::MAX))? as u32;
+    let (mut count, mut filter) = (None, None);
+    while let Some(word) = args.option() {
+        match word.as_str() {
+            "COUNT" => {
+                let most = u64::from(limits::SCAN_COUNT_MAX);
+                set_once(&mut count, args.integer("COUNT", 1, most)?, "COUNT")?;
+            }
+            "FILTER" => set_once(&mut filter, parse_filter(&mut args)?, "FILTER")?,
+            _ => return Err(word.unknown()),
+        }
+    }
+    Ok(PageRequest { cursor, count: count.unwrap_or(PAGE_DEFAULT) as usize, filter })
 }
 
 /// When something expires.

@@ -1,9 +1,8 @@
 //! The key of one cache: settings and index. The entries are keys of their own.
 //!
 //! RDB form: head section, number of slot blocks, one section a block, number of sections of the graphs
-//! and these. A head that does not decode
-//! refuses the value; a block that does not decode costs the index only, which the sweep then fills
-//! again from the entries.
+//! and these. A head that does not decode refuses the value; a block that does not decode costs the
+//! index only, which the sweep then fills again from the entries.
 
 use super::registry;
 use crate::ffi::{Digest, MainCell, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle};

@@ -4,8 +4,7 @@
 use super::chain::ChainArgs;
 use super::{hex_digest, need_namespace};
 use crate::background::chunks::{in_flight, note_answered};
-use crate::command::llmcache::getsem::parse_filter;
-use crate::command::parse::{ArgReader, flag_once, set_once};
+use crate::command::parse::{ArgReader, flag_once, parse_filter, set_once};
 use crate::config;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply, ServerString};
 use crate::keyspace::{

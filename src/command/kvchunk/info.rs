@@ -2,8 +2,7 @@
 
 use super::need_namespace;
 use crate::background::chunks::room_of;
-use crate::command::llmcache::getsem::parse_filter;
-use crate::command::parse::{ArgReader, flag_once, set_once};
+use crate::command::parse::{ArgReader, PageRequest, flag_once, page_request, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{open_chunk, open_namespace};
 use crate::keytype::namespaces::SharedNamespace;
@@ -12,8 +11,6 @@ use llmcache_core::ids::UnixMs;
 use llmcache_core::index::filter::Filter;
 use llmcache_core::kvchunk::{Checksum, ChunkDigest, KvStats, Namespace};
 use llmcache_core::limits;
-
-const COUNT_DEFAULT: u64 = 10;
 
 /// Runs `KVCHUNK.INFO`.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
@@ -134,22 +131,10 @@ fn passes(
 
 /// Runs `KVCHUNK.SCAN`.
 pub fn run_scan(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    let mut reader = ArgReader::new(args.options());
-    let cursor = reader.integer("the cursor", 0, u64::from(u32::MAX))? as u32;
-    let (mut count, mut filter) = (None, None);
-    while let Some(word) = reader.option() {
-        match word.as_str() {
-            "COUNT" => {
-                let most = u64::from(limits::SCAN_COUNT_MAX);
-                set_once(&mut count, reader.integer("COUNT", 1, most)?, "COUNT")?;
-            }
-            "FILTER" => set_once(&mut filter, parse_filter(&mut reader)?, "FILTER")?,
-            _ => return Err(word.unknown()),
-        }
-    }
+    let PageRequest { cursor, count, filter } = page_request(ArgReader::new(args.options()))?;
     let (mut next, mut digests) = (0, Vec::new());
     if let Some(namespace) = open_namespace(ctx, &args.key())? {
-        (next, digests) = page(&namespace, cursor, count.unwrap_or(COUNT_DEFAULT) as usize);
+        (next, digests) = page(&namespace, cursor, count);
         digests.retain(|digest| passes(ctx, &namespace, digest, filter.as_ref()));
     }
     let reply = Reply::new(ctx).array(2);

@@ -3,14 +3,16 @@
 use super::create::{ef, guard_level};
 use super::hit_reply::{self, Field};
 use super::setsem::check_dim;
-use crate::command::parse::{ArgReader, OptionWord, flag_once, is_vector_word, set_once, vector};
+use crate::command::parse::{
+    ArgReader, OptionWord, flag_once, is_vector_word, parse_filter, set_once, vector,
+};
 use crate::config;
 use crate::ffi::{CommandArgs, Ctx, Reply};
 use crate::keyspace::{CommandKeyspace, OpenedEntry, open_cache, touch};
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{LookupReport, LookupRequest, MissReason, look_up};
-use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::error::{Error, Result};
 use llmcache_core::evict::minute;
 use llmcache_core::ids::UnixMs;
 use llmcache_core::index::SearchMode;
@@ -253,10 +255,4 @@ impl<'a> Question<'a> {
         reply.text("hits");
         self.reply_hits(reply, report, hits, now);
     }
-}
-
-/// Reads a filter expression.
-pub fn parse_filter(args: &mut ArgReader<'_>) -> Result<Filter> {
-    Filter::parse(args.text("FILTER", limits::FILTER_MAX_BYTES)?)
-        .map_err(|error| Error::new(ErrorWord::BadFilter, error.to_string()))
 }

@@ -3,34 +3,17 @@
 //! The cursor is a slot number. An entry keeps its slot from store to removal, so one that is there
 //! from the first page to the last is seen exactly once.
 
-use super::getsem::parse_filter;
-use crate::command::parse::{ArgReader, set_once};
+use crate::command::parse::{ArgReader, PageRequest, page_request};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{open_cache, open_entry};
 use crate::keytype::registry::SharedCache;
 use llmcache_core::error::Result;
 use llmcache_core::ids::UnixMs;
 use llmcache_core::index::filter::{Filter, Verdict};
-use llmcache_core::limits;
-
-const COUNT_DEFAULT: u64 = 10;
 
 /// Runs the command.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    let mut reader = ArgReader::new(args.options());
-    let cursor = reader.integer("the cursor", 0, u64::from(u32::MAX))? as u32;
-    let (mut count, mut filter) = (None, None);
-    while let Some(word) = reader.option() {
-        match word.as_str() {
-            "COUNT" => {
-                let most = u64::from(limits::SCAN_COUNT_MAX);
-                set_once(&mut count, reader.integer("COUNT", 1, most)?, "COUNT")?;
-            }
-            "FILTER" => set_once(&mut filter, parse_filter(&mut reader)?, "FILTER")?,
-            _ => return Err(word.unknown()),
-        }
-    }
-    let count = count.unwrap_or(COUNT_DEFAULT) as usize;
+    let PageRequest { cursor, count, filter } = page_request(ArgReader::new(args.options()))?;
     let (next, ids) = match open_cache(ctx, &args.key())? {
         Some(cache) => page(ctx, &cache, cursor, count, filter.as_ref()),
         None => (0, Vec::new()),

@@ -26,6 +26,12 @@ pub enum ErrorWord {
     Oom,
     /// Too much is under way; the same request succeeds later.
     Busy,
+    /// What the token stood for is over or somebody else's.
+    LeaseLost,
+    /// A second key is in another hash slot.
+    CrossSlot,
+    /// The user may not use a key.
+    NoPerm,
 }
 
 impl ErrorWord {
@@ -41,6 +47,9 @@ impl ErrorWord {
             Self::TooBig => "TOOBIG",
             Self::Oom => "OOM",
             Self::Busy => "BUSY",
+            Self::LeaseLost => "LEASELOST",
+            Self::CrossSlot => "CROSSSLOT",
+            Self::NoPerm => "NOPERM",
         }
     }
 }

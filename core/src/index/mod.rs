@@ -11,7 +11,7 @@ mod partitions;
 mod persist;
 mod search;
 mod slots;
-mod top;
+pub(crate) mod top;
 
 pub use hnsw::{
     EF_DEFAULT, EFC_DEFAULT, FLAT_MAX_ROWS, GraphInfo, GraphSection, GraphSettings, IndexMode,

@@ -69,7 +69,7 @@ struct Model {
     list: Vec<Plain>,
     next: u32,
     /// Token and end of the lease of open messages.
-    producers: Vec<(u32, u64, u64, bool)>,
+    producers: Vec<(u32, u64, u64)>,
 }
 
 struct World {
@@ -120,8 +120,7 @@ impl World {
     }
 
     fn vector(&mut self) -> Vec<u8> {
-        let numbers: Vec<f32> =
-            (0..4).map(|_| self.random.below(2_000) as f32 - 999.5).collect();
+        let numbers: Vec<f32> = (0..4).map(|_| self.random.below(2_000) as f32 - 999.5).collect();
         let query = Query::new(&numbers).expect("a vector");
         let mut out = Vec::new();
         llmcache_core::session::VECTOR_QUANT.encode(query.normalised(), &mut out);
@@ -181,8 +180,13 @@ impl World {
             let same_id = |other: &&Plain| plain.id.is_some() && other.id == plain.id;
             let known = added.iter().find(same_id).or(self.model.list.iter().find(same_id));
             match known {
-                Some(known) if known.role == plain.role && known.payload == plain.payload
-                    && known.status == Status::Whole => outcomes.push((known.seq, false)),
+                Some(known)
+                    if known.role == plain.role
+                        && known.payload == plain.payload
+                        && known.status == Status::Whole =>
+                {
+                    outcomes.push((known.seq, false))
+                }
                 Some(_) => refused = true,
                 None => {
                     let seq = self.model.next + added.len() as u32;
@@ -289,7 +293,8 @@ impl World {
         };
         let effect = planned.expect("no error").expect("messages");
         let removed = list.iter().filter(|message| doomed(message)).count();
-        let mut summary = Plain::of(&Message::plain(MessageSeq(list[place].seq), b"system", &payload));
+        let mut summary =
+            Plain::of(&Message::plain(MessageSeq(list[place].seq), b"system", &payload));
         (summary.tokens, summary.estimated, summary.summary) = (7, false, true);
         list[place] = summary;
         let kept = list[place].seq;
@@ -326,15 +331,15 @@ impl World {
             let mut message = Message::plain(began.seq, b"assistant", b"");
             message.estimated = false;
             let mut plain = Plain { status: Status::Open, ..Plain::of(&message) };
-            plain.id = Some(id.into_bytes());
+            plain.id = Some(id.clone().into_bytes());
             self.model.list.push(plain);
             self.model.next += 1;
-            self.model.producers.push((began.seq.0, token, self.now + 1_000, false));
+            self.model.producers.push((began.seq.0, token, self.now + 1_000));
             return;
         };
         assert_eq!((began.seq.0, began.offset), (found.seq, found.payload.len() as u64));
         let own = self.model.producers.iter_mut().find(|(seq, ..)| *seq == found.seq);
-        let lapsed = own.as_ref().is_some_and(|(_, _, until, _)| *until <= now.0);
+        let lapsed = own.as_ref().is_some_and(|(_, _, until)| *until <= now.0);
         assert_eq!(began.effect.is_some(), takeover && lapsed);
         if let (Some(own), Some(effect)) = (own, began.effect) {
             (own.1, own.2) = (token, now.0 + 1_000);
@@ -380,7 +385,7 @@ impl World {
         }
         let planned = planned.expect("a part that fits");
         assert_eq!(planned.end, offset + data.len() as u64);
-        assert_eq!(planned.stop, self.model.producers[at].3);
+        assert!(!planned.stop);
         if let Some(effect) = planned.effect {
             self.apply(&effect);
             self.model.producers[at].2 = now.0 + 1_000;
@@ -398,37 +403,45 @@ impl World {
             return;
         }
         let at = self.random.below(self.model.producers.len());
-        let (seq, token, _, stop) = self.model.producers.remove(at);
+        let (seq, token, _) = self.model.producers.remove(at);
         let tokens = (self.random.below(2) == 0).then_some(11);
         let failed = (self.random.below(3) == 0).then_some(Status::Failed);
         let planned = self.session.plan_end(MessageSeq(seq), token, failed, tokens, None);
-        let (bytes, effect) = planned.expect("the producer's own");
-        self.apply(&effect.expect("the first END"));
+        let ended = planned.expect("the producer's own");
+        let bytes = ended.bytes;
+        self.apply(&ended.effect.expect("the first END"));
         let message = self.model.list.iter_mut().find(|m| m.seq == seq).expect("it is there");
         assert_eq!(bytes, message.payload.len() as u64);
-        let usual = if stop { Status::Stopped } else { Status::Done };
-        message.status = failed.unwrap_or(usual);
+        message.status = failed.unwrap_or(Status::Done);
         message.tokens = tokens.unwrap_or(estimate_tokens(message.payload.len()));
         message.estimated = tokens.is_none();
         let again = self.session.plan_end(MessageSeq(seq), token, failed, tokens, None);
-        assert_eq!(again.expect("END sent again"), (bytes, None));
+        let again = again.expect("END sent again");
+        assert_eq!((again.bytes, again.effect), (bytes, None));
     }
 
     fn stop(&mut self, now: UnixMs) {
-        let seq = self.some_seq();
-        let effect = self.session.plan_stop(MessageSeq(seq), now);
-        let place = self.model.producers.iter().position(|(own, ..)| *own == seq);
+        let seq = MessageSeq(self.some_seq());
+        let effect = self.session.plan_stop(seq);
+        let place = self.model.producers.iter().position(|(own, ..)| *own == seq.0);
         assert_eq!(effect.is_some(), place.is_some());
         let (Some(place), Some(effect)) = (place, effect) else { return };
         self.apply(&effect);
-        if self.model.producers[place].2 > now.0 {
-            self.model.producers[place].3 = true;
-            return;
-        }
-        self.model.producers.remove(place);
-        let message = self.model.list.iter_mut().find(|m| m.seq == seq).expect("it is there");
+        let (_, token, _) = self.model.producers.remove(place);
+        let message = self.model.list.iter_mut().find(|m| m.seq == seq.0).expect("it is there");
         message.status = Status::Stopped;
         (message.tokens, message.estimated) = (estimate_tokens(message.payload.len()), true);
+        let bytes = message.payload.len() as u64;
+        // Its producer learns of it, adds nothing more, and may still tell tokens.
+        let chunk = self.session.plan_chunk(seq, token, bytes, b"more", now);
+        let chunk = chunk.expect("no error");
+        assert_eq!((chunk.end, chunk.stop, chunk.effect), (bytes, true, None));
+        assert!(self.session.plan_chunk(seq, token ^ 1, bytes, b"more", now).is_err());
+        let ended = self.session.plan_end(seq, token, None, Some(5), None).expect("no error");
+        assert_eq!((ended.bytes, ended.status), (bytes, Status::Stopped));
+        self.apply(&ended.effect.expect("tokens"));
+        let message = self.model.list.iter_mut().find(|m| m.seq == seq.0).expect("it is there");
+        (message.tokens, message.estimated) = (5, false);
     }
 
     fn window(&mut self) {
@@ -436,8 +449,7 @@ impl World {
             (random.below(2) == 0).then(|| random.below(bound) as u64)
         };
         let random = &mut self.random;
-        let roles: Vec<&[u8]> =
-            ROLES.iter().copied().filter(|_| random.below(2) == 0).collect();
+        let roles: Vec<&[u8]> = ROLES.iter().copied().filter(|_| random.below(2) == 0).collect();
         let request = WindowRequest {
             tokens: some(random, 4_000),
             last: some(random, 60),
@@ -459,7 +471,8 @@ impl World {
         let list = &self.model.list;
         let wanted: Vec<u32> =
             list.iter().map(|m| m.seq).filter(|seq| (from..=to).contains(seq)).collect();
-        let forward = self.session.forward(MessageSeq(from)).map(|at| self.session.message(at).seq.0);
+        let forward =
+            self.session.forward(MessageSeq(from)).map(|at| self.session.message(at).seq.0);
         assert_eq!(forward.take_while(|seq| *seq <= to).collect::<Vec<_>>(), wanted);
         let back = self.session.backward(MessageSeq(to)).map(|at| self.session.message(at).seq.0);
         let mut back: Vec<_> = back.take_while(|seq| *seq >= from).collect();
@@ -505,14 +518,17 @@ impl World {
             let refs = session.forward(MessageSeq(0));
             refs.map(|at| Plain::of(&session.whole_message(at))).collect()
         };
-        assert_eq!(all(&self.session), self.model.list);
+        for (ours, theirs) in all(&self.session).iter().zip(&self.model.list) {
+            assert_eq!(ours, theirs);
+        }
+        assert_eq!(self.session.len() as usize, self.model.list.len());
         assert_eq!(self.session.next_seq().0, self.model.next);
         let digest = |session: &Session| {
             let mut bytes = Vec::new();
             session.digest(|part| bytes.extend_from_slice(part));
             bytes
         };
-        assert_eq!(digest(&self.session), digest(&self.replica));
+        assert!(digest(&self.session) == digest(&self.replica), "a replica differs");
         let mut loaded = Session::decode_head(&self.session.encode_head()).expect("our head");
         let mut sections = 0;
         self.session.encode_messages(|section| {
@@ -521,7 +537,7 @@ impl World {
         });
         assert_eq!(sections, self.session.sections());
         loaded.check_invariants();
-        assert_eq!(digest(&self.session), digest(&loaded));
+        assert!(digest(&self.session) == digest(&loaded), "what was loaded differs");
         self.compare_exports();
         // Go on with what was loaded.
         self.replica = loaded;
@@ -540,7 +556,8 @@ impl World {
         copy.apply(&Effect::Append { messages });
         copy.check_invariants();
         // Open messages are abandoned in a copy, so the copy's copy is compared.
-        assert_eq!(lines(&self.session.fork(MessageSeq(u32::MAX))), lines(&copy));
+        let fork = self.session.fork(MessageSeq(u32::MAX));
+        assert!(lines(&fork) == lines(&copy), "a fork exports as a loaded copy");
         for (a, b) in copy.forward(MessageSeq(0)).zip(self.session.forward(MessageSeq(0))) {
             assert_eq!(copy.message(a).payload, self.session.message(b).payload);
         }
@@ -607,9 +624,8 @@ fn plain_window(list: &[Plain], request: &WindowRequest<'_>) -> PlainWindow {
     let taken = |at: usize| wants(rest[at]) && call_of(at) != Some(None);
     // A group may begin where no result behind has its call before, and, with TURNS, at a user.
     let begins = |at: usize, end: usize| {
-        let cut = (at..end).any(|r| {
-            taken(r) && matches!(call_of(r), Some(Some(call)) if call < at)
-        });
+        let cut =
+            (at..end).any(|r| taken(r) && matches!(call_of(r), Some(Some(call)) if call < at));
         !cut && (request.turns.is_none() || rest[at].role == b"user")
     };
     let (mut end, mut first, mut more) = (rest.len(), None, false);
@@ -655,5 +671,30 @@ fn a_session_is_a_list() {
             }
         }
         world.compare();
+    }
+}
+
+/// What MEMORY USAGE tells is what the allocator gave, up to its size classes.
+#[test]
+fn memory_is_told_as_it_is() {
+    for bytes in [40, 200, 3_000] {
+        let payload = vec![b'x'; bytes];
+        let (session, _, _, kept) = common::measure(|| {
+            let mut session = Session::new();
+            for number in 0..2_000u32 {
+                let id = format!("{number:08x}-0000-4000-8000-00000000000a");
+                let mut message = Message::plain(MessageSeq(number + 1), b"user", &payload);
+                message.id = Some(IdText::Text(id.as_bytes()));
+                session.apply(&Effect::Append { messages: vec![message] });
+            }
+            session
+        });
+        let (told, kept) = (session.heap_bytes() as f64, kept as f64);
+        assert!(told >= kept && told < kept * 1.1, "{told} told, {kept} kept, {bytes} a payload");
+        let overhead = told / 2_000.0 - bytes as f64 - 17.0;
+        assert!(
+            overhead < 40.0 + bytes as f64 * 0.2,
+            "{overhead} bytes beside a payload of {bytes}"
+        );
     }
 }

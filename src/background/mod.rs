@@ -14,7 +14,7 @@ mod sweep;
 
 use crate::config;
 use crate::ffi::{Ctx, run_once, start_timer, take_command_count};
-use crate::keyspace::{attach_arrival, put_back_evicted, put_back_namespaces};
+use crate::keyspace::{attach_arrival, followers, put_back_evicted, put_back_namespaces};
 use crate::keytype::registry;
 use llmcache_core::evict::minute;
 use llmcache_core::ids::UnixMs;
@@ -89,6 +89,7 @@ fn tick(ctx: Ctx<'_>) -> u64 {
     let end = Instant::now() + SLICE;
     let in_time = || Instant::now() < end;
     put_back_now(ctx);
+    followers::wake_bereft(ctx);
     shield::run(ctx);
     let backlog = attach_arrivals(ctx, in_time)
         | reaper::run(ctx, in_time)

@@ -6,5 +6,7 @@
 mod kvchunk;
 mod llmcache;
 mod parse;
+mod session;
 pub mod table;
 mod table_kvchunk;
+mod table_session;

@@ -1,9 +1,10 @@
 //! The command table: one row a command. It drives registration, arity, flags, key specs,
 //! `COMMAND DOCS` and the pages of `docs/commands/`, which a test keeps equal to it. The rows of
-//! `KVCHUNK.*` are in `table_kvchunk`.
+//! `KVCHUNK.*` are in `table_kvchunk`, those of `SESSION.*` in `table_session`.
 
 use super::llmcache::{admin, create, entry, get, getsem, internal, mgetsem, scan, setsem, stats};
 use super::table_kvchunk::KVCHUNK;
+use super::table_session::SESSION;
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
@@ -33,7 +34,7 @@ pub(super) const fn many(name: &'static str, kind: ArgKind) -> Arg {
 
 const CACHE: Arg = arg("cache", ArgKind::Key);
 
-const VECTOR_FORMS: &[Arg] = &[
+pub(super) const VECTOR_FORMS: &[Arg] = &[
     need("FP32", "fp32-blob", ArgKind::Text),
     need("FP16", "fp16-blob", ArgKind::Text),
     need(
@@ -43,7 +44,7 @@ const VECTOR_FORMS: &[Arg] = &[
     ),
 ];
 
-const VECTOR: Arg = opt("", "vector", ArgKind::OneOf(VECTOR_FORMS));
+pub(super) const VECTOR: Arg = opt("", "vector", ArgKind::OneOf(VECTOR_FORMS));
 
 pub(super) const EXPIRY_FORMS: &[Arg] = &[
     need("EX", "seconds", ArgKind::Integer),
@@ -92,6 +93,7 @@ pub(super) const fn write(
         arity: -2,
         flags: "write",
         key,
+        second_key: None,
         summary: "",
         complexity: "O(1)",
         since: "0.1.0",
@@ -126,14 +128,21 @@ const LOOKUP_TAIL: [Arg; 10] = [
 ];
 
 /// Every command of the module.
-pub const COMMANDS: &[CommandSpec] = &joined::<{ LLMCACHE.len() + KVCHUNK.len() }>();
+pub const COMMANDS: &[CommandSpec] =
+    &joined::<{ LLMCACHE.len() + KVCHUNK.len() + SESSION.len() }>();
 
 /// The families one after the other.
 const fn joined<const ALL: usize>() -> [CommandSpec; ALL] {
     let mut all = [LLMCACHE[0]; ALL];
-    let mut at = 0;
+    let families = [LLMCACHE, KVCHUNK, SESSION];
+    let (mut family, mut row, mut at) = (0, 0, 0);
     while at < ALL {
-        all[at] = if at < LLMCACHE.len() { LLMCACHE[at] } else { KVCHUNK[at - LLMCACHE.len()] };
+        if row == families[family].len() {
+            family += 1;
+            row = 0;
+        }
+        all[at] = families[family][row];
+        row += 1;
         at += 1;
     }
     all

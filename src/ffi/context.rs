@@ -51,6 +51,11 @@ impl ServerState {
         )
     }
 
+    /// The running command was called by a script.
+    pub(super) fn is_script(self) -> bool {
+        self.has(raw::REDISMODULE_CTX_FLAGS_LUA)
+    }
+
     /// Member of a cluster.
     pub fn is_cluster(self) -> bool {
         self.has(raw::REDISMODULE_CTX_FLAGS_CLUSTER)
@@ -182,6 +187,19 @@ impl<'a> Ctx<'a> {
             api!(RedisModule_NotifyKeyspaceEvent(
                 self.raw,
                 raw::REDISMODULE_NOTIFY_GENERIC,
+                event.as_ptr(),
+                key.as_ptr()
+            ));
+        }
+    }
+
+    /// Publishes a keyspace event of the sorted-set class.
+    pub fn notify_zset(self, event: &CStr, key: &impl super::ServerString) {
+        // SAFETY: as above.
+        unsafe {
+            api!(RedisModule_NotifyKeyspaceEvent(
+                self.raw,
+                raw::REDISMODULE_NOTIFY_ZSET,
                 event.as_ptr(),
                 key.as_ptr()
             ));

@@ -30,9 +30,14 @@ unsafe extern "C" fn on_timer(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) 
 
 /// Runs `task` once, as soon as the command or event that runs now has ended.
 pub fn run_once(ctx: Ctx<'_>, task: fn(Ctx<'_>)) {
+    run_after(ctx, 0, task);
+}
+
+/// Runs `task` once, in so many milliseconds.
+pub fn run_after(ctx: Ctx<'_>, delay_ms: u64, task: fn(Ctx<'_>)) {
     let data = task as *mut c_void;
     // SAFETY: `data` is a function pointer, which `on_once` turns back.
-    unsafe { api!(RedisModule_CreateTimer(ctx.as_ptr(), 0, Some(on_once), data)) };
+    unsafe { api!(RedisModule_CreateTimer(ctx.as_ptr(), delay_ms as i64, Some(on_once), data)) };
 }
 
 unsafe extern "C" fn on_once(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {

@@ -7,7 +7,9 @@ mod attach;
 mod caches;
 mod chunks;
 mod entries;
+pub mod followers;
 mod namespaces;
+mod sessions;
 
 pub use attach::{Attached, attach_arrival, attach_open};
 pub use caches::{create_cache, open_cache, put_back_evicted};
@@ -22,3 +24,6 @@ pub use entries::{
     remove_entry_of, set_entry_expiry, touch,
 };
 pub use namespaces::{create_namespace, open_namespace, put_back_namespaces};
+pub use sessions::{
+    Deadline, OpenSession, change_session, check_second_key, open_session, put_session, same_slot,
+};

@@ -6,11 +6,14 @@
 mod cache;
 mod chunk;
 mod entry;
+pub mod followers;
 mod namespace;
 pub mod namespaces;
 pub mod registry;
+mod session;
 
 pub use cache::{CONFIG_COMMAND, CREATE_COMMAND, CacheValue};
 pub use chunk::{CHUNK_COMMAND, ChunkValue, Whole, payload_crc, put_args};
 pub use entry::{ENTRY_COMMAND, EntryValue, entry_value_bytes};
 pub use namespace::{NAMESPACE_COMMAND, NamespaceValue};
+pub use session::{APPLY_COMMAND, SessionValue};

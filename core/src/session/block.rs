@@ -2,8 +2,8 @@
 //!
 //! Owns: how records lie in a block and how it grows. Must not know ids, roles' names, streams.
 
-use super::record::{self, FLAG_VECTOR, Record};
 use super::message::Message;
+use super::record::{self, FLAG_VECTOR, Record};
 use crate::allocation::allocated_bytes;
 use thin_vec::ThinVec;
 
@@ -97,11 +97,7 @@ impl Block {
     }
 
     /// Writes the block anew, each record as `decide` says.
-    pub(super) fn rewrite(
-        &mut self,
-        width: usize,
-        mut decide: impl FnMut(&Placed<'_>) -> Rewrite,
-    ) {
+    pub(super) fn rewrite(&mut self, width: usize, mut decide: impl FnMut(&Placed<'_>) -> Rewrite) {
         let mut bytes = Vec::with_capacity(self.bytes.len());
         let mut vectors = ThinVec::new();
         let mut messages = 0;

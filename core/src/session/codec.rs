@@ -71,11 +71,7 @@ impl Session {
         }
         let (ttl_ms, next_seq, dim) = (from.u64()?, from.u32()?, from.u16()?);
         from.finish()?;
-        if ttl_ms > limits::TTL_MAX_MS
-            || next_seq == 0
-            || next_seq > limits::SESSION_SEQ_MAX + 1
-            || u32::from(dim) > limits::DIM_MAX
-        {
+        if ttl_ms > limits::TTL_MAX_MS || next_seq == 0 || u32::from(dim) > limits::DIM_MAX {
             return Err(DecodeError("a number of a session is out of range"));
         }
         Ok(Self { ttl_ms, next_seq, dim, ..Self::new() })

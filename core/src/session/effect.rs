@@ -85,12 +85,7 @@ pub enum Effect<'a> {
         /// The producer.
         producer: Producer,
     },
-    /// The producer is to stop.
-    Stop {
-        /// Of which message.
-        seq: MessageSeq,
-    },
-    /// An open message is whole.
+    /// An open message has ended, or what was known of its end is corrected.
     End {
         /// Which.
         seq: MessageSeq,
@@ -117,8 +112,7 @@ impl<'a> Effect<'a> {
             Self::Compact { .. } => 7,
             Self::Chunk { .. } => 8,
             Self::Produce { .. } => 9,
-            Self::Stop { .. } => 10,
-            Self::End { .. } => 11,
+            Self::End { .. } => 10,
         }
     }
 
@@ -134,8 +128,8 @@ impl<'a> Effect<'a> {
             Self::Remove { seqs } => seqs.iter().for_each(|seq| {
                 out.u32(seq.0);
             }),
-            Self::Cut { before: seq } | Self::Stop { seq } => {
-                out.u32(seq.0);
+            Self::Cut { before } => {
+                out.u32(before.0);
             }
             Self::Clear => {}
             Self::Edit { seq, payload, tokens, estimated, vector } => {
@@ -215,11 +209,10 @@ impl<'a> Effect<'a> {
             9 => {
                 let (seq, token, lease_ms) = (seq(from)?, from.u64()?, from.u32()?);
                 let lease_until = UnixMs(from.u64()?);
-                let producer = Producer { token, lease_ms, lease_until, stop: false };
+                let producer = Producer { token, lease_ms, lease_until };
                 Self::Produce { seq, producer }
             }
-            10 => Self::Stop { seq: seq(from)? },
-            11 => Self::End {
+            10 => Self::End {
                 seq: seq(from)?,
                 status: Status::from_byte(from.u8()?).ok_or(DecodeError("unknown status"))?,
                 tokens: from.u32()?,
@@ -247,10 +240,9 @@ impl Session {
             Effect::SetTtl { ttl_ms } if *ttl_ms > limits::TTL_MAX_MS => {
                 Err(DecodeError("the time to live of a session is out of range"))
             }
-            Effect::SetTtl { .. }
-            | Effect::Remove { .. }
-            | Effect::Cut { .. }
-            | Effect::Clear => Ok(()),
+            Effect::SetTtl { .. } | Effect::Remove { .. } | Effect::Cut { .. } | Effect::Clear => {
+                Ok(())
+            }
             Effect::Edit { seq, vector, .. } => {
                 self.check_vector(vector.as_deref(), self.dim())?;
                 self.check_message(*seq, |status| status != Status::Open)
@@ -279,7 +271,6 @@ impl Session {
                 message::check_lease(producer.lease_ms, producer.lease_until)?;
                 self.check_message(*seq, |status| status == Status::Open)
             }
-            Effect::Stop { seq } => self.check_message(*seq, |status| status == Status::Open),
             Effect::End { seq, status, meta, .. } => {
                 if matches!(status, Status::Whole | Status::Open) {
                     return Err(DecodeError("no end of a stream"));
@@ -287,7 +278,7 @@ impl Session {
                 if meta.is_some_and(|meta| !message::is_json_object(meta)) {
                     return Err(DecodeError("META of a message is no JSON object"));
                 }
-                self.check_message(*seq, |status| status == Status::Open)
+                self.check_message(*seq, |status| status != Status::Whole)
             }
         }
     }
@@ -383,19 +374,12 @@ impl Session {
                 self.replace(&summary);
                 removed + 1
             }
-            Effect::Chunk { seq, lease_until, data, .. } => {
-                self.change_stream(*seq, |stream| {
-                    stream.text.extend_from_slice(data);
-                    stream.producer.lease_until = *lease_until;
-                })
-            }
+            Effect::Chunk { seq, lease_until, data, .. } => self.change_stream(*seq, |stream| {
+                stream.text.extend_from_slice(data);
+                stream.producer.lease_until = *lease_until;
+            }),
             Effect::Produce { seq, producer } => {
-                self.change_stream(*seq, |stream| {
-                    stream.producer = Producer { stop: stream.producer.stop, ..*producer };
-                })
-            }
-            Effect::Stop { seq } => {
-                self.change_stream(*seq, |stream| stream.producer.stop = true)
+                self.change_stream(*seq, |stream| stream.producer = *producer)
             }
             Effect::End { seq, status, tokens, estimated, meta } => {
                 let token = self.stream(*seq).map(|stream| stream.producer.token);
@@ -426,8 +410,7 @@ impl Session {
         let Some(at) = self.locate(seq) else { return 0 };
         // Copies, because the message borrows what is about to be written.
         let old = self.whole_message(at);
-        let (role, payload) =
-            (old.role.to_vec(), changes.payload.unwrap_or(old.payload).to_vec());
+        let (role, payload) = (old.role.to_vec(), changes.payload.unwrap_or(old.payload).to_vec());
         let meta = changes.meta.or(old.meta).map(<[u8]>::to_vec);
         let id = old.id.map(|id| id.to_vec());
         let link = old.link.map(|link| (link.kind, link.id.to_vec()));

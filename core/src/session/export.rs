@@ -13,6 +13,12 @@ use std::collections::BTreeMap;
 
 /// Writes a message as one line, without a line end.
 pub fn to_json(message: &Message<'_>) -> Vec<u8> {
+    if message.status == Status::Open {
+        // Nobody goes on writing to a copy.
+        let mut part = message.clone();
+        part.abandon();
+        return to_json(&part);
+    }
     let mut out = format!("{{\"seq\":{},\"role\":", message.seq).into_bytes();
     write_text(message.role, &mut out);
     match std::str::from_utf8(message.payload) {
@@ -26,11 +32,9 @@ pub fn to_json(message: &Message<'_>) -> Vec<u8> {
         }
     }
     out.extend_from_slice(format!(",\"tokens\":{}", message.tokens).as_bytes());
-    for (name, on) in [
-        ("estimated", message.estimated),
-        ("pinned", message.pinned),
-        ("summary", message.summary),
-    ] {
+    for (name, on) in
+        [("estimated", message.estimated), ("pinned", message.pinned), ("summary", message.summary)]
+    {
         if on {
             out.extend_from_slice(format!(",\"{name}\":true").as_bytes());
         }
@@ -45,18 +49,15 @@ pub fn to_json(message: &Message<'_>) -> Vec<u8> {
     if let Some(meta) = message.meta {
         out.extend_from_slice(b",\"meta\":");
         // A line end within JSON is blank space between its parts.
-        out.extend(meta.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
+        out.extend(
+            meta.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }),
+        );
     }
     if let Some(vector) = &message.vector {
         hex_member("vector_f16_hex", vector, &mut out);
     }
-    let status = match message.status {
-        Status::Whole => None,
-        Status::Open => Some(Status::Abandoned),
-        ended => Some(ended),
-    };
-    if let Some(status) = status {
-        member("status", status.as_str().as_bytes(), &mut out);
+    if message.status != Status::Whole {
+        member("status", message.status.as_str().as_bytes(), &mut out);
     }
     out.push(b'}');
     out

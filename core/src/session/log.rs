@@ -207,9 +207,7 @@ impl Session {
 
     /// The message of an id.
     pub fn find_id(&self, id: &[u8]) -> Option<MessageRef> {
-        let has_id = |at: &MessageRef| {
-            self.record(*at).1.id().is_some_and(|other| *other == *id)
-        };
+        let has_id = |at: &MessageRef| self.record(*at).1.id().is_some_and(|other| *other == *id);
         self.ids.candidates(id).filter_map(|seq| self.locate(MessageSeq(seq))).find(has_id)
     }
 
@@ -231,7 +229,8 @@ impl Session {
         let start = self.block_of(from.0).unwrap_or(0);
         self.blocks.iter().enumerate().skip(start).flat_map(move |(number, block)| {
             let wanted = move |placed: &Placed<'_>| block.base + placed.record.distance >= from.0;
-            let place = move |placed: Placed<'_>| MessageRef { block: number as u32, at: placed.at };
+            let place =
+                move |placed: Placed<'_>| MessageRef { block: number as u32, at: placed.at };
             block.records().filter(wanted).map(place)
         })
     }

@@ -130,8 +130,6 @@ pub struct Producer {
     pub lease_ms: u32,
     /// When the message is abandoned unless written to.
     pub lease_until: UnixMs,
-    /// Somebody asked it to stop.
-    pub stop: bool,
 }
 
 /// A message with everything it carries.
@@ -240,7 +238,6 @@ impl<'a> Message<'a> {
         }
         if let Some(producer) = &self.producer {
             out.u64(producer.token).u32(producer.lease_ms).u64(producer.lease_until.0);
-            out.u8(u8::from(producer.stop));
         }
     }
 
@@ -268,9 +265,7 @@ impl<'a> Message<'a> {
             estimated: has(FLAG_ESTIMATED),
             pinned: has(FLAG_PINNED),
             summary: has(FLAG_SUMMARY),
-            link: has(FLAG_LINK)
-                .then(|| read_id(from).map(|id| Link { kind, id }))
-                .transpose()?,
+            link: has(FLAG_LINK).then(|| read_id(from).map(|id| Link { kind, id })).transpose()?,
             meta: has(FLAG_META).then(|| from.bytes(limits::META_MAX_BYTES)).transpose()?,
             vector: has(FLAG_VECTOR)
                 .then(|| from.bytes(limits::DIM_MAX as usize * 2).map(Cow::Borrowed))
@@ -285,6 +280,9 @@ impl<'a> Message<'a> {
     fn check(&self) -> std::result::Result<(), DecodeError> {
         if self.seq.0 == 0 || self.seq.0 > limits::SESSION_SEQ_MAX {
             return Err(DecodeError("the place of a message is out of range"));
+        }
+        if self.summary && self.status == Status::Open {
+            return Err(DecodeError("a summary that is being written"));
         }
         check_role(self.role).map_err(|_| DecodeError("role of a message"))?;
         if let Some(vector) = &self.vector {
@@ -307,20 +305,12 @@ fn read_id<'a>(from: &mut Reader<'a>) -> std::result::Result<IdText<'a>, DecodeE
 
 fn read_producer(from: &mut Reader<'_>) -> std::result::Result<Producer, DecodeError> {
     let (token, lease_ms, lease_until) = (from.u64()?, from.u32()?, UnixMs(from.u64()?));
-    let stop = match from.u8()? {
-        0 => false,
-        1 => true,
-        _ => return Err(DecodeError("stop flag of a stream")),
-    };
     check_lease(lease_ms, lease_until)?;
-    Ok(Producer { token, lease_ms, lease_until, stop })
+    Ok(Producer { token, lease_ms, lease_until })
 }
 
 /// Refuses a lease that no command grants.
-pub(super) fn check_lease(
-    lease_ms: u32,
-    until: UnixMs,
-) -> std::result::Result<(), DecodeError> {
+pub(super) fn check_lease(lease_ms: u32, until: UnixMs) -> std::result::Result<(), DecodeError> {
     if u64::from(lease_ms) > limits::SESSION_LEASE_MAX_MS || until.0 > i64::MAX as u64 / 2 {
         return Err(DecodeError("the lease of a stream is out of range"));
     }
@@ -350,7 +340,9 @@ pub fn check_role(role: &[u8]) -> Result<()> {
 /// Refuses an id that is empty, too long or not printable.
 pub fn check_id(id: &[u8], what: &str) -> Result<()> {
     if id.is_empty() || id.len() > limits::ID_MAX_BYTES || id.iter().any(u8::is_ascii_control) {
-        return Err(Error::err(format!("{what} must have 1 to 128 bytes and no control characters")));
+        return Err(Error::err(format!(
+            "{what} must have 1 to 128 bytes and no control characters"
+        )));
     }
     Ok(())
 }

@@ -28,5 +28,5 @@ pub use message::{
 };
 pub use plan::Appending;
 pub use recall::Recalled;
-pub use stream::{Began, BeginRequest, Chunked, Followed};
+pub use stream::{Began, BeginRequest, Chunked, Ended, Followed};
 pub use window::{Window, WindowRequest};

@@ -41,11 +41,22 @@ pub struct Began<'a> {
 /// What CHUNK comes to.
 #[derive(Debug)]
 pub struct Chunked<'a> {
-    /// Where the part ends.
+    /// Where the part ends; where the message ended once it has.
     pub end: u64,
-    /// Somebody asked the producer to stop.
+    /// Somebody ended the message; its producer is to stop.
     pub stop: bool,
-    /// What changes, unless the part was there.
+    /// What changes, unless the part was there or the message has ended.
+    pub effect: Option<Effect<'a>>,
+}
+
+/// What END comes to.
+#[derive(Debug, PartialEq)]
+pub struct Ended<'a> {
+    /// Length of the message.
+    pub bytes: u64,
+    /// How it ended.
+    pub status: Status,
+    /// What changes, unless it ended so before.
     pub effect: Option<Effect<'a>>,
 }
 
@@ -74,7 +85,6 @@ impl Session {
             token,
             lease_ms: request.lease_ms,
             lease_until: UnixMs(now.0 + u64::from(request.lease_ms)),
-            stop: false,
         };
         if let Some(at) = request.id.and_then(|id| self.find_id(id)) {
             let message = self.message(at);
@@ -112,10 +122,15 @@ impl Session {
         data: &'a [u8],
         now: UnixMs,
     ) -> Result<Chunked<'a>> {
+        if let Some(message) = self.ended_message(seq, token) {
+            return Ok(Chunked { end: message.payload.len() as u64, stop: true, effect: None });
+        }
         let (text, producer) = self.produced(seq, token)?;
         let have = text.len() as u64;
         if offset > have {
-            return Err(Error::err(format!("offset {offset} leaves a gap: there are {have} bytes")));
+            return Err(Error::err(format!(
+                "offset {offset} leaves a gap: there are {have} bytes"
+            )));
         }
         let end = offset + data.len() as u64;
         let overlap = (have - offset).min(data.len() as u64) as usize;
@@ -130,7 +145,7 @@ impl Session {
         let rest = &data[overlap..];
         let effect = (!rest.is_empty() || lease_until > producer.lease_until)
             .then_some(Effect::Chunk { seq, offset: have as u32, lease_until, data: rest });
-        Ok(Chunked { end, stop: producer.stop, effect })
+        Ok(Chunked { end, stop: false, effect })
     }
 
     /// The text of an open message and its producer, which must be the caller.
@@ -147,7 +162,8 @@ impl Session {
         Ok((&stream.text, stream.producer))
     }
 
-    /// Ends an open message. The length and no change when this very END was seen before.
+    /// Ends an open message. One that STOP ended takes tokens and META all the same and stays stopped,
+    /// unless it failed. The length and no change when this very END was seen before.
     pub fn plan_end<'a>(
         &self,
         seq: MessageSeq,
@@ -155,32 +171,39 @@ impl Session {
         status: Option<Status>,
         tokens: Option<u32>,
         meta: Option<&'a [u8]>,
-    ) -> Result<(u64, Option<Effect<'a>>)> {
-        if self.ended.contains(&(seq.0, token))
-            && let Some(at) = self.locate(seq)
-        {
-            return Ok((self.message(at).payload.len() as u64, None));
-        }
-        let (text, producer) = self.produced(seq, token)?;
-        let usual = if producer.stop { Status::Stopped } else { Status::Done };
+    ) -> Result<Ended<'a>> {
+        let wanted = status.unwrap_or(Status::Done);
+        let (bytes, status, again) = match self.ended_message(seq, token) {
+            Some(message) => {
+                let stopped = message.status == Status::Stopped && wanted == Status::Done;
+                let status = if stopped { Status::Stopped } else { wanted };
+                let again = message.status == status && status != Status::Stopped;
+                (message.payload.len(), status, again)
+            }
+            None => (self.produced(seq, token)?.0.len(), wanted, false),
+        };
         let effect = Effect::End {
             seq,
-            status: status.unwrap_or(usual),
-            tokens: tokens.unwrap_or_else(|| estimate_tokens(text.len())),
+            status,
+            tokens: tokens.unwrap_or_else(|| estimate_tokens(bytes)),
             estimated: tokens.is_none(),
             meta,
         };
-        Ok((text.len() as u64, Some(effect)))
+        Ok(Ended { bytes: bytes as u64, status, effect: (!again).then_some(effect) })
     }
 
-    /// Asks the producer to stop, or ends the message where the producer is silent. `None` when the
-    /// message is not open.
-    pub fn plan_stop(&self, seq: MessageSeq, now: UnixMs) -> Option<Effect<'static>> {
-        let stream = self.stream(seq)?;
-        if !stream.producer.lease_until.is_past(now) {
-            return Some(Effect::Stop { seq });
+    /// A message that has ended, asked for by who produced it.
+    fn ended_message(&self, seq: MessageSeq, token: u64) -> Option<Message<'_>> {
+        if !self.ended.contains(&(seq.0, token)) {
+            return None;
         }
-        let tokens = estimate_tokens(stream.text.len());
+        self.locate(seq).map(|at| self.message(at))
+    }
+
+    /// Ends an open message with what is there; its producer learns of it with its next part. `None`
+    /// when the message is not open.
+    pub fn plan_stop(&self, seq: MessageSeq) -> Option<Effect<'static>> {
+        let tokens = estimate_tokens(self.stream(seq)?.text.len());
         Some(Effect::End { seq, status: Status::Stopped, tokens, estimated: true, meta: None })
     }
 
@@ -206,7 +229,7 @@ impl Session {
             _ if next < have => Status::Open,
             (Status::Whole, _) => Status::Done,
             (Status::Open, Some(producer)) if producer.lease_until.is_past(now) => {
-                if producer.stop { Status::Stopped } else { Status::Abandoned }
+                Status::Abandoned
             }
             (status, _) => status,
         };

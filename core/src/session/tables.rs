@@ -8,9 +8,8 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 
 /// Roles every session knows. The order is of memory only; saved bytes spell roles out.
-const KNOWN: [&[u8]; 8] = [
-    b"user", b"assistant", b"system", b"tool", b"developer", b"function", b"human", b"ai",
-];
+const KNOWN: [&[u8]; 8] =
+    [b"user", b"assistant", b"system", b"tool", b"developer", b"function", b"human", b"ai"];
 
 /// The role whose messages begin turns.
 pub(super) const USER: u8 = 0;

@@ -3,7 +3,7 @@
 
 use crate::background;
 use crate::ffi::InfoWriter;
-use crate::keytype::{namespaces, registry};
+use crate::keytype::{followers, namespaces, registry};
 
 /// Writes the sections.
 pub fn write(info: &mut InfoWriter) {
@@ -12,6 +12,9 @@ pub fn write(info: &mut InfoWriter) {
     }
     if info.section(c"kvchunks") {
         write_chunks(info);
+    }
+    if info.section(c"sessions") {
+        info.number(c"session_followers", followers::count() as u64);
     }
 }
 

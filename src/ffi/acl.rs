@@ -33,8 +33,8 @@ impl Ctx<'_> {
             if user.is_null() {
                 return false;
             }
-            let flags = how.flags() as c_int;
-            let allowed = api!(RedisModule_ACLCheckKeyPermissions(user, key.as_ptr(), flags));
+            let wanted = how.permission();
+            let allowed = api!(RedisModule_ACLCheckKeyPermissions(user, key.as_ptr(), wanted));
             api!(RedisModule_FreeModuleUser(user));
             allowed == raw::REDISMODULE_OK as c_int
         }

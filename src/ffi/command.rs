@@ -32,13 +32,19 @@ pub enum KeyUse {
 }
 
 impl KeyUse {
-    pub(super) fn flags(self) -> u32 {
+    fn flags(self) -> u32 {
         match self {
             Self::Read => raw::REDISMODULE_CMD_KEY_RO | raw::REDISMODULE_CMD_KEY_ACCESS,
             Self::Insert => raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_INSERT,
             Self::Update => raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_UPDATE,
             Self::Delete => raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_DELETE,
         }
+    }
+
+    /// What the ACL is asked for: the same without how the key is opened.
+    pub(super) fn permission(self) -> c_int {
+        let opened = raw::REDISMODULE_CMD_KEY_RO | raw::REDISMODULE_CMD_KEY_RW;
+        (self.flags() & !opened) as c_int
     }
 }
 

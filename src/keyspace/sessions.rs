@@ -26,13 +26,6 @@ impl Deref for OpenSession<'_> {
     }
 }
 
-impl OpenSession<'_> {
-    /// The deadline in Unix milliseconds; 0 for none.
-    pub fn expire_at_ms(&self) -> u64 {
-        self.0.expire_at_ms()
-    }
-}
-
 /// The session in a key: `None` when there is no such key, an error when it holds something else.
 pub fn open_session<'a>(
     ctx: Ctx<'a>,

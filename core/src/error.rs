@@ -24,14 +24,14 @@ pub enum ErrorWord {
     TooBig,
     /// The server is out of memory.
     Oom,
-    /// Too much is under way; the same request succeeds later.
-    Busy,
-    /// What the token stood for is over or somebody else's.
+    /// The lease is no lease any more: it lapsed and was given on, or what it is for was invalidated.
     LeaseLost,
+    /// The caller's ACL does not open a second key to it.
+    NoPerm,
     /// A second key is in another hash slot.
     CrossSlot,
-    /// The user may not use a key.
-    NoPerm,
+    /// Too much is under way; the same request succeeds later.
+    Busy,
 }
 
 impl ErrorWord {
@@ -46,10 +46,10 @@ impl ErrorWord {
             Self::BadFilter => "BADFILTER",
             Self::TooBig => "TOOBIG",
             Self::Oom => "OOM",
-            Self::Busy => "BUSY",
             Self::LeaseLost => "LEASELOST",
-            Self::CrossSlot => "CROSSSLOT",
             Self::NoPerm => "NOPERM",
+            Self::CrossSlot => "CROSSSLOT",
+            Self::Busy => "BUSY",
         }
     }
 }

@@ -8,5 +8,6 @@ mod llmcache;
 mod parse;
 mod session;
 pub mod table;
+mod table_fetch;
 mod table_kvchunk;
 mod table_session;

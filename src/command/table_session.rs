@@ -1,7 +1,9 @@
 //! The rows of the command table for `SESSION.*`.
 
 use super::session::{append, change, copy, follow, info, internal, owner, read, recall, stream};
-use super::table::{VECTOR, VECTOR_FORMS, arg, many, need, opt, opt_word, read, word, write};
+use super::table::{
+    EXPIRY_FORMS, VECTOR, VECTOR_FORMS, arg, many, need, opt, opt_word, read, word, write,
+};
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
@@ -370,10 +372,22 @@ pub const SESSION: &[CommandSpec] = &[
             ),
             TOKENS,
             META,
+            opt(
+                "CACHE",
+                "answer",
+                ArgKind::Block(&[
+                    arg("cache-key", ArgKind::Text),
+                    need("PROMPT", "prompt", ArgKind::Text),
+                    VECTOR,
+                    opt("", "expiry", ArgKind::OneOf(EXPIRY_FORMS)),
+                ]),
+            ),
         ],
         reply: "An array: its place and its length in bytes.",
         notes: "The text is a message like any other from then on. The same END again is answered the \
-            same. Another token than the producer's: `LEASELOST`.",
+            same. Another token than the producer's: `LEASELOST`. `CACHE` also stores the text as the \
+            answer to PROMPT, as `LLMCACHE.SETSEM` does, in the same step: where the cache refuses it, \
+            nothing ends. Only a text that is `done` is stored. The cache is in the same hash slot.",
         ..write("SESSION.END", command_entry!(stream::run_end), KeyUse::Update)
     },
     CommandSpec {

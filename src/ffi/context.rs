@@ -229,6 +229,39 @@ impl<'a> Ctx<'a> {
         log(self.raw, c"notice", message);
     }
 
+    /// Publishes a message to who subscribed to a channel.
+    pub fn publish(self, channel: &[u8], message: &[u8]) {
+        use super::ServerString;
+        let (channel, message) = (super::RString::new(channel), super::RString::new(message));
+        // SAFETY: all three are valid for the call; the strings are copied.
+        unsafe {
+            api!(RedisModule_PublishMessage(self.raw, channel.as_ptr(), message.as_ptr()));
+        }
+    }
+
+    /// Appends to a stream, and has AOF and replicas do so; false when the key holds something else.
+    pub fn append_to_stream(self, stream: &[u8], fields: &[(&str, &[u8])]) -> bool {
+        let mut strings = vec![super::RString::new(stream), super::RString::new(b"*")];
+        for (field, value) in fields {
+            strings.push(super::RString::new(field.as_bytes()));
+            strings.push(super::RString::new(value));
+        }
+        let mut pointers: Vec<_> = strings.iter().map(super::ServerString::as_ptr).collect();
+        // SAFETY: the format "v" takes an array of strings and its length; both outlive the call. The
+        // reply is freed on every path.
+        unsafe {
+            let (array, count) = (pointers.as_mut_ptr(), pointers.len());
+            let (command, format) = (c"XADD".as_ptr(), c"!v".as_ptr());
+            let reply = api!(RedisModule_Call(self.raw, command, format, array, count));
+            if reply.is_null() {
+                return false;
+            }
+            let kind = api!(RedisModule_CallReplyType(reply));
+            api!(RedisModule_FreeCallReply(reply));
+            kind != raw::REDISMODULE_REPLY_ERROR as c_int
+        }
+    }
+
     /// Runs a command without arguments that answers text, as `CLUSTER NODES` does; `None` when it
     /// fails.
     pub fn call_text(self, command: &CStr, argument: &CStr) -> Option<Vec<u8>> {

@@ -30,14 +30,9 @@ unsafe extern "C" fn on_timer(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) 
 
 /// Runs `task` once, as soon as the command or event that runs now has ended.
 pub fn run_once(ctx: Ctx<'_>, task: fn(Ctx<'_>)) {
-    run_after(ctx, 0, task);
-}
-
-/// Runs `task` once, in so many milliseconds.
-pub fn run_after(ctx: Ctx<'_>, delay_ms: u64, task: fn(Ctx<'_>)) {
     let data = task as *mut c_void;
     // SAFETY: `data` is a function pointer, which `on_once` turns back.
-    unsafe { api!(RedisModule_CreateTimer(ctx.as_ptr(), delay_ms as i64, Some(on_once), data)) };
+    unsafe { api!(RedisModule_CreateTimer(ctx.as_ptr(), 0, Some(on_once), data)) };
 }
 
 unsafe extern "C" fn on_once(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
@@ -45,4 +40,21 @@ unsafe extern "C" fn on_once(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
     let (ctx, task) =
         unsafe { (Ctx::from_raw(ctx), std::mem::transmute::<*mut c_void, fn(Ctx<'_>)>(data)) };
     guarded("a task", || task(ctx));
+}
+
+/// What `run_later` runs.
+type Task = Box<dyn FnOnce(Ctx<'_>) + Send>;
+
+/// Runs `task` once, in `delay_ms`, between commands.
+pub fn run_later(ctx: Ctx<'_>, delay_ms: u64, task: Task) {
+    // A pointer to a trait object is wide: it is boxed once more.
+    let data = Box::into_raw(Box::new(task)).cast::<c_void>();
+    // SAFETY: `on_later` takes the box back, once.
+    unsafe { api!(RedisModule_CreateTimer(ctx.as_ptr(), delay_ms as i64, Some(on_later), data)) };
+}
+
+unsafe extern "C" fn on_later(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
+    // SAFETY: the context is the server's for this call; `data` is the box of `run_later`.
+    let (ctx, task) = unsafe { (Ctx::from_raw(ctx), Box::from_raw(data.cast::<Task>())) };
+    guarded("a later task", || task(ctx));
 }

@@ -5,7 +5,7 @@
 //! looks at the session again.
 
 use super::sessions::open_session;
-use crate::ffi::{Access, Ctx, MainCell, RString, run_after, wake_blocked};
+use crate::ffi::{Access, Ctx, MainCell, RString, run_later, wake_blocked};
 use crate::keytype::followers::{self, Follower, Place};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::session::{Effect, Status};
@@ -98,7 +98,7 @@ fn arm(ctx: Ctx<'_>, due_ms: u64) {
     let now = ctx.now_ms();
     if armed == 0 || due_ms < armed {
         NEXT_TIMER.with(|next| *next = due_ms.max(now + 1));
-        run_after(ctx, due_ms.saturating_sub(now).max(1), on_due);
+        run_later(ctx, due_ms.saturating_sub(now).max(1), Box::new(on_due));
     }
 }
 

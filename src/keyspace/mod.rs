@@ -7,8 +7,10 @@ mod attach;
 mod caches;
 mod chunks;
 mod entries;
+mod flights;
 pub mod followers;
 mod namespaces;
+mod picks;
 mod sessions;
 
 pub use attach::{Attached, attach_arrival, attach_open};
@@ -20,10 +22,15 @@ pub use chunks::{
     use_path, use_stored,
 };
 pub use entries::{
-    CommandKeyspace, NewEntry, OpenedEntry, enforce_limits, open_entry, put_entry, remove_entry,
-    remove_entry_of, set_entry_expiry, touch,
+    CommandKeyspace, NewEntry, OpenedEntry, enforce_limits, mark_stale, open_entry, put_entry,
+    remove_entry, remove_entry_of, set_entry_expiry, touch,
+};
+pub use flights::{
+    end_flights_without_cache, flight_counts, void_lease, wake, watch_lease, with_flights,
+    with_known_flights,
 };
 pub use namespaces::{create_namespace, open_namespace, put_back_namespaces};
+pub use picks::{Criterion, Pick, start_pick, tell_ids};
 pub use sessions::{
     Deadline, OpenSession, change_session, check_second_key, open_session, put_session, same_slot,
 };

@@ -15,9 +15,7 @@ pub type Place = (c_int, Vec<u8>);
 /// A client that waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Follower {
-    /// Its number, by which it leaves.
-    pub ticket: u64,
-    /// By which it is woken.
+    /// By which it is woken, and leaves.
     pub client: BlockedId,
     /// What it follows.
     pub seq: MessageSeq,
@@ -37,18 +35,9 @@ pub struct Follower {
 struct Table {
     waiting: HashMap<Place, Vec<Follower>>,
     bereft: Vec<Place>,
-    last_ticket: u64,
 }
 
 static TABLE: LazyLock<MainCell<Table>> = LazyLock::new(|| MainCell::new(Table::default()));
-
-/// A number for a new follower.
-pub fn next_ticket() -> u64 {
-    TABLE.with(|table| {
-        table.last_ticket += 1;
-        table.last_ticket
-    })
-}
 
 /// Puts a follower into the table.
 pub fn add(place: Place, follower: Follower) {
@@ -56,8 +45,8 @@ pub fn add(place: Place, follower: Follower) {
 }
 
 /// Takes a follower out, if it is in.
-pub fn remove(place: &Place, ticket: u64) {
-    take(place, |follower| follower.ticket == ticket);
+pub fn remove(place: &Place, client: BlockedId) {
+    take(place, |follower| follower.client == client);
 }
 
 /// Takes out the followers of a key that `wanted` names; it may change the others.

@@ -73,6 +73,8 @@ struct Registry {
     arrivals: VecDeque<Place>,
     /// Caches whose graphs have work to be done between commands.
     busy: HashSet<ContainerUid>,
+    /// Caches of which entries were invalidated and not removed or marked yet.
+    invalidated: HashSet<ContainerUid>,
     loading: bool,
     sweep_wanted: bool,
 }
@@ -313,11 +315,31 @@ pub fn put_back_remains(remains: Remains, later: bool) {
     });
 }
 
-/// Notes that the graphs of a cache may have work to be done between commands.
+/// Notes that the graphs of a cache, or its invalidated entries, may be work to be done between commands.
 pub fn note_work(cache: &Cache) {
-    if cache.index.has_work() {
-        REGISTRY.with(|registry| registry.busy.insert(cache.uid()));
+    let (linking, invalidated) = (cache.index.has_work(), cache.has_invalidated());
+    if linking || invalidated {
+        REGISTRY.with(|registry| {
+            if linking {
+                registry.busy.insert(cache.uid());
+            }
+            if invalidated {
+                registry.invalidated.insert(cache.uid());
+            }
+        });
     }
+}
+
+/// Takes the caches whose invalidations wait to be carried out, for good, and where they are.
+pub fn take_invalidated() -> Vec<(SharedCache, Place)> {
+    REGISTRY.with(|registry| {
+        let uids = std::mem::take(&mut registry.invalidated);
+        let live = |uid| {
+            let found = registry.caches.get(&uid).filter(|found| !found.unlinked)?;
+            Some((found.cache.upgrade()?, found.place.clone()))
+        };
+        uids.into_iter().filter_map(live).collect()
+    })
 }
 
 /// Takes the caches that may have such work, for good.

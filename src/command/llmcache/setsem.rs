@@ -1,14 +1,18 @@
 //! `LLMCACHE.SETSEM` and `LLMCACHE.SET`: store an answer, with or without a vector.
 
 use super::create::auto_create;
+use super::lease::{lease_lost, lease_token};
 use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, is_vector_word, set_once,
     vector,
 };
-use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{NewEntry, enforce_limits, open_cache, open_entry, put_entry, remove_entry};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply, ServerString};
+use crate::keyspace::{
+    NewEntry, enforce_limits, open_cache, open_entry, put_entry, remove_entry, wake,
+    with_known_flights,
+};
 use crate::keytype::registry::SharedCache;
-use llmcache_core::cache::{Cache, Entry, EntryFields, parse_usd};
+use llmcache_core::cache::{Cache, Entry, EntryFields, LeaseToken, Severity, parse_usd};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::{EntryId, UnixMs};
 use llmcache_core::limits;
@@ -16,7 +20,7 @@ use llmcache_core::vector::Query;
 
 /// What is to be stored.
 #[derive(Debug, Default)]
-struct StoreRequest<'a> {
+pub struct StoreRequest<'a> {
     prompt: Option<&'a [u8]>,
     response: Option<&'a [u8]>,
     query: Option<Query>,
@@ -29,6 +33,7 @@ struct StoreRequest<'a> {
     tokens: Option<u64>,
     cost_nano_usd: Option<u64>,
     latency_ms: Option<u64>,
+    lease: Option<LeaseToken>,
     nx: bool,
 }
 
@@ -43,35 +48,59 @@ pub fn run_exact(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> {
-    let name = args.name();
-    let reader = ArgReader::new(args.options());
     let now = UnixMs(ctx.now_ms());
-    let request = StoreRequest::parse(reader, with_vector, now)?;
-    let cache = open_cache(ctx, &args.key())?;
+    let request = StoreRequest::parse(ArgReader::new(args.options()), with_vector, now)?;
+    let id = store_answer(ctx, &args.key(), &request, now)?;
+    match id {
+        Some(id) => Reply::new(ctx).bytes(&id),
+        None => Reply::new(ctx).null(),
+    };
+    Ok(())
+}
+
+/// Stores an answer in the cache of a key: the same for every command that does. Answers its id, or
+/// `None` where `NX` found one. An error leaves everything as it was.
+pub fn store_answer(
+    ctx: Ctx<'_>,
+    key: &impl ServerString,
+    request: &StoreRequest<'_>,
+    now: UnixMs,
+) -> Result<Option<Vec<u8>>> {
+    let name = key.as_bytes();
+    let cache = open_cache(ctx, key)?;
     if let (Some(cache), Some(query)) = (&cache, &request.query) {
         check_dim(cache, query, name)?;
     }
     let cache = match cache {
         Some(cache) => cache,
+        None if request.lease.is_some() => return Err(lease_lost("the cache is gone")),
         None => auto_create(ctx, name)?,
     };
     let digest = EntryId::of(request.scope(), request.context(), request.prompt());
     let hex = digest.hex();
     let id = request.id.unwrap_or(&hex);
     let (new_key, old_key) = cache.with(|cache| (cache.named_key(id), cache.entry_key(&digest)));
-    let reply = Reply::new(ctx);
+    if let Some(token) = request.lease {
+        check_lease(ctx, &cache, request, token, digest)?;
+    }
     // The digest may have been stored under another name: one question has one answer.
     let moved = old_key != new_key;
     let replaces = open_entry(ctx, &new_key, Access::Probe).is_some();
     let removes = moved && open_entry(ctx, &old_key, Access::Probe).is_some();
-    if request.nx && (replaces || removes) {
-        reply.null();
-        return Ok(());
+    let answered = |key: &[u8]| {
+        open_entry(ctx, key, Access::Probe).is_some_and(|entry| {
+            let view = entry.view();
+            cache.with(|cache| cache.epochs().standing(&view)) != Some(Severity::Gone)
+        })
+    };
+    if request.nx && (answered(&new_key) || (moved && answered(&old_key))) {
+        return Ok(None);
     }
     let expire_at = request.deadline(&cache, now, ctx.random());
     let entry = cache.with(|cache| request.pack(cache, now));
     let new = NewEntry { key: new_key, entry, expire_at };
     check_fits(&cache, &new)?;
+    write_behind(ctx, &cache, request, name, id)?;
     if removes {
         remove_entry(ctx, &old_key);
     }
@@ -88,9 +117,63 @@ fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> 
             enforce_limits(ctx, &cache, slot);
         }
     }
-    ctx.signal_modified(&args.key());
-    reply.bytes(id);
-    Ok(())
+    ctx.signal_modified(key);
+    let uid = cache.with(|cache| cache.uid());
+    wake(ctx, with_known_flights(uid, |flights| flights.stored(digest, request.lease)));
+    Ok(Some(id.to_vec()))
+}
+
+/// Refuses an answer whose lease is none any more; whoever waits longest is to make another.
+fn check_lease(
+    ctx: Ctx<'_>,
+    cache: &SharedCache,
+    request: &StoreRequest<'_>,
+    token: LeaseToken,
+    question: EntryId,
+) -> Result<()> {
+    let uid = cache.with(|cache| cache.uid());
+    let since = with_known_flights(uid, |flights| flights.granted_at(token, question));
+    let tags = request.tags.unwrap_or_default();
+    let changed = |since| {
+        let tags = tags.iter().copied();
+        cache.with(|cache| cache.epochs().changed_since(since, request.scope(), tags))
+    };
+    if since.is_some_and(|since| !changed(since)) {
+        return Ok(());
+    }
+    wake(ctx, with_known_flights(uid, |flights| flights.lose(token)));
+    Err(lease_lost("the lease ended, is another question's, or what it is for was invalidated"))
+}
+
+/// Appends the answer to the sink, in one step with storing it. Done first: a sink that cannot take it
+/// refuses the store.
+fn write_behind(
+    ctx: Ctx<'_>,
+    cache: &SharedCache,
+    request: &StoreRequest<'_>,
+    name: &[u8],
+    id: &[u8],
+) -> Result<()> {
+    let sink = cache.with(|cache| cache.settings.sink.to_vec());
+    if sink.is_empty() {
+        return Ok(());
+    }
+    let seq = cache.with(|cache| cache.next_seq()).0.to_string();
+    let fields: [(&str, &[u8]); 8] = [
+        ("cache", name),
+        ("id", id),
+        ("seq", seq.as_bytes()),
+        ("prompt", request.prompt()),
+        ("response", request.response.unwrap_or_default()),
+        ("scope", request.scope()),
+        ("context", request.context()),
+        ("meta", request.meta.unwrap_or_default()),
+    ];
+    if ctx.append_to_stream(&sink, &fields) {
+        Ok(())
+    } else {
+        Err(Error::err("the sink cannot be appended to: nothing was stored"))
+    }
 }
 
 /// Refuses a vector of another dimension than the container's.
@@ -117,6 +200,16 @@ fn check_fits(cache: &SharedCache, new: &NewEntry) -> Result<()> {
 }
 
 impl<'a> StoreRequest<'a> {
+    /// An answer without scope, context and attributes.
+    pub fn plain(prompt: &'a [u8], response: &'a [u8], query: Option<Query>) -> Self {
+        Self { prompt: Some(prompt), response: Some(response), query, ..Self::default() }
+    }
+
+    /// The same with a deadline and what the answer took.
+    pub fn with(self, expiry: Option<Expiry>, tokens: Option<u64>) -> Self {
+        Self { expiry, tokens, ..self }
+    }
+
     fn parse(mut args: ArgReader<'a>, with_vector: bool, now: UnixMs) -> Result<Self> {
         let mut request = Self::default();
         while let Some(word) = args.option() {
@@ -164,6 +257,7 @@ impl<'a> StoreRequest<'a> {
                 let latency = args.integer(name, 0, limits::LATENCY_MAX_MS)?;
                 set_once(&mut self.latency_ms, latency, name)
             }
+            "LEASE" => set_once(&mut self.lease, lease_token(args)?, name),
             "NX" => flag_once(&mut self.nx, name),
             _ => Err(word.unknown()),
         }
@@ -183,9 +277,14 @@ impl<'a> StoreRequest<'a> {
 
     fn deadline(&self, cache: &SharedCache, now: UnixMs, random: u64) -> UnixMs {
         match self.expiry {
-            None => cache.with(|cache| cache.settings.deadline(now, random)),
+            None => cache.with(|cache| {
+                let settings = &cache.settings;
+                settings.deadline(settings.fresh_until(now, random))
+            }),
             Some(Expiry::Persist) => UnixMs::NEVER,
-            Some(Expiry::At(at)) => at,
+            // What is due already is not kept for its grace.
+            Some(Expiry::At(at)) if at.is_past(now) => at,
+            Some(Expiry::At(at)) => cache.with(|cache| cache.settings.deadline(at)),
         }
     }
 
@@ -212,6 +311,7 @@ impl<'a> StoreRequest<'a> {
             tokens: self.tokens.unwrap_or(0) as u32,
             cost_nano_usd: self.cost_nano_usd.unwrap_or(0),
             latency_ms: self.latency_ms.unwrap_or(0) as u32,
+            grace_s: cache.settings.grace_s,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{find, seq};
 use crate::command::parse::{ArgReader, set_once};
-use crate::ffi::{Access, CommandArgs, Ctx, RString, Reply, Waiter, Wake, block_client};
+use crate::ffi::{Access, BlockedId, CommandArgs, Ctx, RString, Reply, Waiter, Wake, block_client};
 use crate::keyspace::{followers as wakers, open_session};
 use crate::keytype::followers::{self, Follower, Place};
 use llmcache_core::error::Result;
@@ -65,11 +65,10 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let lease_until_ms = seen.and_then(|seen| seen.lease_until).map_or(u64::MAX, |until| until.0);
     drop(session);
     let place = (ctx.db(), args.name().to_vec());
-    let ticket = followers::next_ticket();
-    let waiter = FollowWaiter { place: place.clone(), ticket, request };
-    let client = block_client(ctx, block_ms, Box::new(waiter));
+    let client = block_client(ctx, block_ms, |client| {
+        Box::new(FollowWaiter { place: place.clone(), client, request })
+    });
     let follower = Follower {
-        ticket,
         client,
         seq: request.seq,
         offset: request.offset,
@@ -98,7 +97,7 @@ fn write(reply: Reply<'_>, seen: Option<Followed<'_>>) {
 #[derive(Debug)]
 struct FollowWaiter {
     place: Place,
-    ticket: u64,
+    client: BlockedId,
     request: FollowRequest,
 }
 
@@ -118,13 +117,13 @@ impl FollowWaiter {
 
 impl Waiter for FollowWaiter {
     fn reply(&mut self, ctx: Ctx<'_>, _: Wake) {
-        followers::remove(&self.place, self.ticket);
+        followers::remove(&self.place, self.client);
         if let Err(error) = self.answer(ctx) {
             Reply::new(ctx).error(&error.to_string());
         }
     }
 
     fn gone(&mut self, _: Ctx<'_>) {
-        followers::remove(&self.place, self.ticket);
+        followers::remove(&self.place, self.client);
     }
 }

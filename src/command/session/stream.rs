@@ -1,13 +1,19 @@
 //! `SESSION.BEGIN`, `CHUNK`, `END` and `STOP`: writing a message while it is read.
 
 use super::{find, id, payload, role, seq, tokens};
-use crate::command::parse::{ArgReader, flag_once, json_object, set_once};
-use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{Deadline, change_session};
+use crate::command::llmcache::setsem::{StoreRequest, store_answer};
+use crate::command::parse::{
+    ArgReader, Expiry, expiry, flag_once, is_expiry_word, is_vector_word, json_object, set_once,
+    vector,
+};
+use crate::ffi::command::KeyUse;
+use crate::ffi::{Access, CommandArgs, Ctx, RString, Reply};
+use crate::keyspace::{Deadline, change_session, check_second_key};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
 use llmcache_core::session::{BeginRequest, Effect, Status};
+use llmcache_core::vector::Query;
 
 /// How long each write keeps a message its producer's when nothing is said.
 const LEASE_DEFAULT_MS: u32 = 30_000;
@@ -79,34 +85,88 @@ pub fn run_chunk(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Runs `SESSION.END s seq token [STATUS done|error] [TOKENS n] [META json]`.
+/// What END says besides the message.
+#[derive(Debug, Default)]
+struct EndRequest<'a> {
+    status: Option<Status>,
+    tokens: Option<u32>,
+    meta: Option<&'a [u8]>,
+    cache: Option<&'a [u8]>,
+    prompt: Option<&'a [u8]>,
+    query: Option<Query>,
+    expiry: Option<Expiry>,
+}
+
+impl<'a> EndRequest<'a> {
+    fn parse(args: &mut ArgReader<'a>, now: UnixMs) -> Result<Self> {
+        let mut request = Self::default();
+        while let Some(word) = args.option() {
+            let name = word.as_str();
+            match name {
+                "STATUS" => {
+                    let given = Status::parse(args.next(name)?);
+                    let given = given.filter(|s| matches!(s, Status::Done | Status::Failed));
+                    let given = given.ok_or_else(|| Error::err("STATUS must be done or error"))?;
+                    set_once(&mut request.status, given, name)?;
+                }
+                "TOKENS" => set_once(&mut request.tokens, tokens(args)?, name)?,
+                "META" => set_once(&mut request.meta, json_object(args, name)?, name)?,
+                "CACHE" => set_once(&mut request.cache, args.next(name)?, name)?,
+                "PROMPT" => {
+                    let prompt = args.text(name, limits::PROMPT_MAX_BYTES)?;
+                    set_once(&mut request.prompt, prompt, name)?;
+                }
+                _ if is_vector_word(&word) => {
+                    set_once(&mut request.query, vector(&word, args)?, "the vector")?;
+                }
+                _ if is_expiry_word(&word) => {
+                    set_once(&mut request.expiry, expiry(&word, args, now)?, "the expiry")?;
+                }
+                _ => return Err(word.unknown()),
+            }
+        }
+        let given = request.prompt.is_some() || request.query.is_some() || request.expiry.is_some();
+        if request.cache.is_some() != request.prompt.is_some() || (given && request.cache.is_none())
+        {
+            return Err(Error::err("syntax error: CACHE and PROMPT belong together"));
+        }
+        Ok(request)
+    }
+}
+
+/// Runs `SESSION.END s seq token [STATUS done|error] [TOKENS n] [META json] [CACHE c PROMPT p …]`.
 pub fn run_end(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let (seq, token) = (seq(&mut reader, "seq")?, token(&mut reader)?);
-    let (mut status, mut own_tokens, mut meta) = (None, None, None);
-    while let Some(word) = reader.option() {
-        let name = word.as_str();
-        match name {
-            "STATUS" => {
-                let given = Status::parse(reader.next(name)?);
-                let given = given.filter(|s| matches!(s, Status::Done | Status::Failed));
-                let given = given.ok_or_else(|| Error::err("STATUS must be done or error"))?;
-                set_once(&mut status, given, name)?;
-            }
-            "TOKENS" => set_once(&mut own_tokens, tokens(&mut reader)?, name)?,
-            "META" => set_once(&mut meta, json_object(&mut reader, name)?, name)?,
-            _ => return Err(word.unknown()),
-        }
-    }
+    let now = UnixMs(ctx.now_ms());
+    let request = EndRequest::parse(&mut reader, now)?;
+    let cache = request.cache.map(|cache| check_cache(ctx, args.name(), cache)).transpose()?;
     let session = find(ctx, args, Access::Probe)?;
-    let ended = session.plan_end(seq, token, status, own_tokens, meta)?;
-    let deadline = Deadline::slid(session.ttl_ms(), ctx.now_ms());
+    let ended = session.plan_end(seq, token, request.status, request.tokens, request.meta)?;
+    let deadline = Deadline::slid(session.ttl_ms(), now.0);
+    // A copy: storing the answer opens other keys.
+    let is_stored = cache.is_some() && ended.status == Status::Done && ended.effect.is_some();
+    let text =
+        session.locate(seq).filter(|_| is_stored).map(|at| session.message(at).payload.to_vec());
     drop(session);
+    if let (Some(cache), Some(text), Some(prompt)) = (&cache, &text, request.prompt) {
+        let answer = StoreRequest::plain(prompt, text, request.query)
+            .with(request.expiry, request.tokens.map(u64::from));
+        store_answer(ctx, cache, &answer, now)?;
+    }
     if let Some(effect) = ended.effect {
         change_session(ctx, &args.key(), &[effect], deadline);
     }
     Reply::new(ctx).array(2).count(seq.0.into()).count(ended.bytes);
     Ok(())
+}
+
+/// Refuses a cache that is in another slot, not the caller's to write, or the session itself.
+fn check_cache(ctx: Ctx<'_>, session: &[u8], cache: &[u8]) -> Result<RString> {
+    if session == cache {
+        return Err(Error::err("CACHE must be another key than the session"));
+    }
+    check_second_key(ctx, session, cache, KeyUse::Insert)
 }
 
 /// Runs `SESSION.STOP s seq`.

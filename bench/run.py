@@ -31,6 +31,7 @@ import reference  # noqa: E402
 import restart  # noqa: E402
 import scopes  # noqa: E402
 import semantic  # noqa: E402
+import session  # noqa: E402
 import stalls  # noqa: E402
 import trips  # noqa: E402
 import vectors  # noqa: E402
@@ -39,7 +40,7 @@ from servers import provide_all, provide_redisearch  # noqa: E402
 
 OUT = ROOT / "docs" / "benchmarks"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
-NAMES = ("trips", "exact", "semantic", "graph", "reference", "restart", "stalls", "scopes")
+NAMES = ("trips", "exact", "semantic", "graph", "reference", "restart", "stalls", "scopes", "session")
 
 INTRO = """# Benchmarks
 
@@ -132,6 +133,8 @@ def measure(name, here, servers, module, folder, source, base, queries, full, at
         case "stalls":
             plan = stalls.Plan(100_000, ttl_ms=3_000) if full else stalls.Plan(8_000, ttl_ms=1_000)
             return stalls.run(first, module, folder, base, queries, plan)
+        case "session":
+            return session.run(first, module, folder, session.Plan(rounds=5, seconds=0.4))
     raise SystemExit(f"bench: no benchmark is named {name}")
 
 

@@ -38,7 +38,7 @@ fn messages() -> Vec<Message<'static>> {
             message.id = (number == 4 || number == 5).then_some(IdText::Text(id));
             message.pinned = number == 2;
             message.meta = (number % 4 == 1).then_some(b"{\"a\":[1,2]}");
-            message.vector = (number % 2 == 0).then(|| Cow::Owned(vector()));
+            message.vector = number.is_multiple_of(2).then(|| Cow::Owned(vector()));
             let kind = if number == 6 { LinkKind::Call } else { LinkKind::Result };
             message.link =
                 (6..9).contains(&number).then_some(Link { kind, id: IdText::Text(b"call") });

@@ -1,5 +1,6 @@
 """SESSION: messages in, windows out, changes, lists of an owner, copies."""
 
+import json
 import time
 
 import pytest
@@ -142,6 +143,18 @@ def test_pairs_are_never_split(session):
     session.run("DEL", 2)
     assert session.window(pairs=True).seqs == [1, 5]
     assert session.window().seqs == [1, 3, 4, 5]
+
+
+def test_a_window_as_json(session):
+    texts = ["plain", 'quote " \\ and é', "line\nbreak\x01" * 20, "x" * 1_000]
+    session.append(*(msg("user", text, tokens=1) for text in texts), msg("tool", b"\xff\x00", result="c", tokens=1))
+    tokens, first, more, text = session.run("WINDOW", "LAST", 4, "JSON")
+    assert (tokens, first, more) == (4, 2, 1)
+    assert json.loads(text) == [
+        *({"role": "user", "content": content} for content in texts[1:]),
+        {"role": "tool", "content_hex": "ff00", "result": "c"},
+    ]
+    assert session.run("WINDOW", "TOKENS", 0, "JSON")[3] == b"[]"
 
 
 def test_range(session):

@@ -91,6 +91,7 @@ pub const SESSION: &[CommandSpec] = &[
             opt("TURNS", "turns", ArgKind::Integer),
             ROLES,
             opt_word("PAIRS", "pairs"),
+            opt_word("JSON", "json"),
         ],
         reply: "An array: the tokens of all, the place of the oldest message besides pinned ones (0 for \
             none), 1 if older ones were left out, and the messages, oldest first.",
@@ -98,7 +99,9 @@ pub const SESSION: &[CommandSpec] = &[
             back, until one does not fit. With `TURNS` a turn (from a `user` message to before the next) \
             fits or not as a whole; with `PAIRS` so does a call with everything up to its last result, \
             results without their call are left out, and a pin does not count for calls and results. \
-            Messages that are still being written are left out. The deadline does not move.",
+            Messages that are still being written are left out. The deadline does not move. With `JSON` \
+            the messages are one string instead: a JSON array of objects of `role`, `content`, and `call` or \
+            `result` where marked, as chat interfaces take it; what is no UTF-8 is in `content_hex`.",
         ..read("SESSION.WINDOW", command_entry!(read::run_window))
     },
     CommandSpec {

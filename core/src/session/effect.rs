@@ -335,9 +335,9 @@ impl Session {
         if self.streams.iter().any(|stream| stream.seq <= upto.0) {
             return None;
         }
-        let mut back = self.backward(upto).map(|at| self.record(at));
-        let free = back.find(|(_, record)| !record.has(super::record::FLAG_PINNED));
-        free.map(|(seq, _)| MessageSeq(seq))
+        let mut back = self.heads_back(upto);
+        let free = back.find(|(_, head)| !head.has(super::record::FLAG_PINNED));
+        free.map(|(_, head)| MessageSeq(head.seq))
     }
 
     /// Applies a change that was planned here or checked. Answers how many messages went or changed.

@@ -3,6 +3,8 @@
 //! Owns: the names of the members (`docs/session.md`). What EXPORT writes, LOAD reads to the same
 //! message; LOAD also takes lines of role and content alone, as most tools write them.
 
+use super::json_text::write_string;
+use super::log::{MessageRef, Session};
 use super::message::{self, IdText, Link, LinkKind, Message, MessageSeq, Status};
 use crate::error::{Error, Result};
 use crate::limits;
@@ -20,16 +22,10 @@ pub fn to_json(message: &Message<'_>) -> Vec<u8> {
         return to_json(&part);
     }
     let mut out = format!("{{\"seq\":{},\"role\":", message.seq).into_bytes();
-    write_text(message.role, &mut out);
-    match std::str::from_utf8(message.payload) {
-        Ok(_) => member("content", message.payload, &mut out),
-        Err(_) => hex_member("content_hex", message.payload, &mut out),
-    }
+    write_string(message.role, &mut out);
+    text_member("content", message.payload, &mut out);
     if let Some(id) = &message.id {
-        match std::str::from_utf8(id) {
-            Ok(_) => member("id", id, &mut out),
-            Err(_) => hex_member("id_hex", id, &mut out),
-        }
+        text_member("id", id, &mut out);
     }
     out.extend_from_slice(format!(",\"tokens\":{}", message.tokens).as_bytes());
     for (name, on) in
@@ -40,11 +36,7 @@ pub fn to_json(message: &Message<'_>) -> Vec<u8> {
         }
     }
     if let Some(Link { kind, id }) = &message.link {
-        let name = if *kind == LinkKind::Call { "call" } else { "result" };
-        match std::str::from_utf8(id) {
-            Ok(_) => member(name, id, &mut out),
-            Err(_) => hex_member(&format!("{name}_hex"), id, &mut out),
-        }
+        text_member(if *kind == LinkKind::Call { "call" } else { "result" }, id, &mut out);
     }
     if let Some(meta) = message.meta {
         out.extend_from_slice(b",\"meta\":");
@@ -57,15 +49,22 @@ pub fn to_json(message: &Message<'_>) -> Vec<u8> {
         hex_member("vector_f16_hex", vector, &mut out);
     }
     if message.status != Status::Whole {
-        member("status", message.status.as_str().as_bytes(), &mut out);
+        text_member("status", message.status.as_str().as_bytes(), &mut out);
     }
     out.push(b'}');
     out
 }
 
-fn member(name: &str, text: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(format!(",\"{name}\":").as_bytes());
-    write_text(text, out);
+/// Writes a member of text, or of hex digits under another name where it is no UTF-8.
+fn text_member(name: &str, text: &[u8], out: &mut Vec<u8>) {
+    if std::str::from_utf8(text).is_err() {
+        hex_member(&format!("{name}_hex"), text, out);
+        return;
+    }
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    write_string(text, out);
 }
 
 fn hex_member(name: &str, bytes: &[u8], out: &mut Vec<u8>) {
@@ -76,10 +75,26 @@ fn hex_member(name: &str, bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Writes text, which was checked to be UTF-8, as a JSON string.
-fn write_text(text: &[u8], out: &mut Vec<u8>) {
-    let text = String::from_utf8_lossy(text);
-    out.extend_from_slice(serde_json::Value::from(text.as_ref()).to_string().as_bytes());
+/// Messages as one JSON array of `role` and `content`, and `call` or `result` where marked: what chat
+/// interfaces take, from one reply.
+pub fn window_json(session: &Session, messages: &[MessageRef], tokens: u64) -> Vec<u8> {
+    // A token is some four bytes of text; what is wrong in that costs a larger buffer once.
+    let mut out = Vec::with_capacity(64 * messages.len() + 5 * (tokens as usize).min(1 << 20));
+    out.push(b'[');
+    for (number, at) in messages.iter().enumerate() {
+        let message = session.message(*at);
+        out.extend_from_slice(if number == 0 { b"{\"role\":\"" } else { b",{\"role\":\"" });
+        // A role needs no escape.
+        out.extend_from_slice(message.role);
+        out.push(b'"');
+        text_member("content", message.payload, &mut out);
+        if let Some(Link { kind, id }) = &message.link {
+            text_member(if *kind == LinkKind::Call { "call" } else { "result" }, id, &mut out);
+        }
+        out.push(b'}');
+    }
+    out.push(b']');
+    out
 }
 
 /// What a line held, in memory of its own.

@@ -5,20 +5,22 @@
 
 use super::block::{Block, Placed, Rewrite};
 use super::message::{LinkKind, Message, MessageSeq, Producer, Status};
-use super::record::{self, FLAG_ESTIMATED, FLAG_PINNED, FLAG_RESULT, FLAG_SUMMARY, Record};
-use super::tables::{ByText, Roles};
+use super::record::{self, FLAG_ESTIMATED, FLAG_PINNED, FLAG_SUMMARY, Head, Record};
+use super::tables::{Roles, Tables};
 use crate::allocation::allocated_bytes;
 use std::borrow::Cow;
 use std::collections::VecDeque;
+
+/// Sessions of more messages keep tables of ids and calls; in smaller ones all messages are looked at,
+/// which takes less than a microsecond and saves a tenth of a message's memory.
+const SCANNED_MESSAGES: u64 = 64;
 
 /// One conversation.
 #[derive(Debug, Clone)]
 pub struct Session {
     pub(super) blocks: VecDeque<Block>,
     pub(super) roles: Roles,
-    pub(super) ids: ByText,
-    /// Messages that call a tool, by the id of the call.
-    pub(super) calls: ByText,
+    pub(super) tables: Option<Box<Tables>>,
     /// Places of pinned messages, in order.
     pub(super) pinned: Vec<u32>,
     /// Open messages, in order.
@@ -76,8 +78,7 @@ impl Session {
         Self {
             blocks: VecDeque::new(),
             roles: Roles::default(),
-            ids: ByText::default(),
-            calls: ByText::default(),
+            tables: None,
             pinned: Vec::new(),
             streams: Vec::new(),
             next_seq: 1,
@@ -163,6 +164,11 @@ impl Session {
         (block.base + record.distance, record)
     }
 
+    pub(super) fn head(&self, at: MessageRef) -> Head {
+        let block = &self.blocks[at.block as usize];
+        block.head(at.at)
+    }
+
     /// A message without its vector.
     pub fn message(&self, at: MessageRef) -> Message<'_> {
         let (seq, record) = self.record(at);
@@ -208,20 +214,26 @@ impl Session {
     /// The message of an id.
     pub fn find_id(&self, id: &[u8]) -> Option<MessageRef> {
         let has_id = |at: &MessageRef| self.record(*at).1.id().is_some_and(|other| *other == *id);
-        self.ids.candidates(id).filter_map(|seq| self.locate(MessageSeq(seq))).find(has_id)
+        let Some(tables) = &self.tables else {
+            return self.forward(MessageSeq(0)).find(has_id);
+        };
+        tables.ids.candidates(id).filter_map(|seq| self.locate(MessageSeq(seq))).find(has_id)
     }
 
     /// The last message before `before` that makes this call.
     pub(super) fn find_call(&self, call: &[u8], before: u32) -> Option<(u32, MessageRef)> {
-        let calls = |(seq, at): &(u32, MessageRef)| {
-            let link = self.record(*at).1.link();
-            *seq < before && link.is_some_and(|link| *link.id == *call)
+        let calls = |at: &MessageRef| {
+            let (seq, record) = self.record(*at);
+            let link = record.link().filter(|link| link.kind == LinkKind::Call);
+            seq < before && link.is_some_and(|link| *link.id == *call)
         };
-        let found = self.calls.candidates(call);
-        found
-            .filter_map(|seq| Some((seq, self.locate(MessageSeq(seq))?)))
-            .filter(calls)
-            .max_by_key(|(seq, _)| *seq)
+        let place = |at: MessageRef| (self.record(at).0, at);
+        let Some(tables) = &self.tables else {
+            return self.backward(MessageSeq(before)).find(calls).map(place);
+        };
+        let found = tables.calls.candidates(call);
+        let found = found.filter_map(|seq| self.locate(MessageSeq(seq)));
+        found.filter(calls).map(place).max_by_key(|(seq, _)| *seq)
     }
 
     /// Messages from a place on, first to last.
@@ -236,9 +248,14 @@ impl Session {
     }
 
     /// Messages from a place back, last to first.
-    pub fn backward(&self, from: MessageSeq) -> Backward<'_> {
+    pub fn backward(&self, from: MessageSeq) -> impl Iterator<Item = MessageRef> {
+        self.heads_back(from).map(|(at, _)| at)
+    }
+
+    /// The same with the fronts of the records, which are read a block at a time.
+    pub(super) fn heads_back(&self, from: MessageSeq) -> Backward<'_> {
         let block = self.block_of(from.0).map_or(0, |block| block + 1);
-        Backward { session: self, from: from.0, block, places: Vec::new() }
+        Backward { session: self, from: from.0, block, taken: Vec::new() }
     }
 
     /// Appends a message behind all others.
@@ -255,6 +272,10 @@ impl Session {
             }
             encoded.clear();
             record::encode(message, role, message.seq.0, &mut encoded);
+            if self.blocks.len() == self.blocks.capacity() {
+                // Most sessions have a block or two.
+                self.blocks.reserve_exact(1 + self.blocks.len() / 4);
+            }
             self.blocks.push_back(Block::new(message.seq.0));
         }
         if let Some(dim) = message.dim() {
@@ -269,12 +290,6 @@ impl Session {
     /// Counts a message in and makes it findable.
     fn remember(&mut self, message: &Message<'_>) {
         let seq = message.seq.0;
-        if let Some(id) = &message.id {
-            self.ids.insert(id, seq);
-        }
-        if let Some(link) = message.link.filter(|link| link.kind == LinkKind::Call) {
-            self.calls.insert(&link.id, seq);
-        }
         if message.pinned
             && let Err(place) = self.pinned.binary_search(&seq)
         {
@@ -293,15 +308,35 @@ impl Session {
         totals.tokens += u64::from(message.tokens);
         totals.estimated += u64::from(message.estimated);
         totals.vectors += u64::from(message.vector.is_some());
+        self.index(seq);
+    }
+
+    /// Puts a message that is in its block into the tables, which are made when they begin to pay.
+    fn index(&mut self, seq: u32) {
+        let mut tables = self.tables.take();
+        match &mut tables {
+            Some(tables) => {
+                if let Some(at) = self.locate(MessageSeq(seq)) {
+                    tables.insert(seq, &self.record(at).1);
+                }
+            }
+            None if self.totals.messages > SCANNED_MESSAGES => {
+                let mut new = Box::<Tables>::default();
+                for at in self.forward(MessageSeq(0)) {
+                    let (seq, record) = self.record(at);
+                    new.insert(seq, &record);
+                }
+                tables = Some(new);
+            }
+            None => {}
+        }
+        self.tables = tables;
     }
 
     /// The reverse, for the record of a message.
     fn forget(&mut self, seq: u32, record: &Record<'_>) {
-        if let Some(id) = record.id() {
-            self.ids.remove(&id, seq);
-        }
-        if let Some(link) = record.link().filter(|_| !record.has(FLAG_RESULT)) {
-            self.calls.remove(&link.id, seq);
+        if let Some(tables) = &mut self.tables {
+            tables.remove(seq, record);
         }
         if let Ok(place) = self.pinned.binary_search(&seq) {
             self.pinned.remove(place);
@@ -437,8 +472,14 @@ impl Session {
         if self.blocks.capacity() > 8 && self.blocks.len() < self.blocks.capacity() / 4 {
             self.blocks.shrink_to(self.blocks.len() * 2);
         }
-        self.ids.shrink();
-        self.calls.shrink();
+        match &mut self.tables {
+            Some(_) if self.totals.messages < SCANNED_MESSAGES / 4 => self.tables = None,
+            Some(tables) => {
+                tables.ids.shrink();
+                tables.calls.shrink();
+            }
+            None => {}
+        }
     }
 
     /// Memory behind the session itself.
@@ -446,8 +487,12 @@ impl Session {
         allocated_bytes(self.blocks.capacity() * size_of::<Block>())
             + self.blocks.iter().map(Block::heap_bytes).sum::<usize>()
             + self.roles.heap_bytes()
-            + self.ids.heap_bytes()
-            + self.calls.heap_bytes()
+            + self.tables.as_ref().map_or(0, |tables| {
+                allocated_bytes(size_of::<Tables>())
+                    + tables.ids.heap_bytes()
+                    + tables.calls.heap_bytes()
+            })
+            + allocated_bytes(self.ended.capacity() * size_of::<(u32, u64)>())
             + allocated_bytes(self.pinned.capacity() * size_of::<u32>())
             + allocated_bytes(self.streams.capacity() * size_of::<Stream>())
             + self.streams.iter().map(|s| allocated_bytes(s.text.capacity())).sum::<usize>()
@@ -457,66 +502,31 @@ impl Session {
     pub fn allocations(&self) -> usize {
         1 + 2 * self.blocks.len()
     }
-
-    /// Recounts everything; for tests. Panics where a counter or a table is wrong.
-    pub fn check_invariants(&self) {
-        let mut found = Totals::default();
-        let (mut last, mut pinned, mut open) = (0, Vec::new(), Vec::new());
-        for (number, block) in self.blocks.iter().enumerate() {
-            assert!(block.messages > 0, "an empty block");
-            let end = self.blocks.get(number + 1).map_or(u32::MAX, |next| next.base);
-            assert_eq!(block.records().count(), block.messages as usize);
-            for placed in block.records() {
-                let (seq, record) = (block.base + placed.record.distance, placed.record);
-                assert!(seq > last && seq < end && seq < self.next_seq, "out of order");
-                last = seq;
-                found.messages += 1;
-                found.tokens += u64::from(record.tokens);
-                found.estimated += u64::from(record.has(FLAG_ESTIMATED));
-                found.vectors += u64::from(placed.vector.is_some());
-                found.payload_bytes += record.payload.len() as u64;
-                pinned.extend(record.has(FLAG_PINNED).then_some(seq));
-                open.extend((record.status() == Status::Open).then_some(seq));
-                let at = self.locate(MessageSeq(seq));
-                assert_eq!(at, Some(MessageRef { block: number as u32, at: placed.at }));
-                if let Some(id) = record.id() {
-                    assert_eq!(self.find_id(&id), at, "an id leads elsewhere");
-                }
-                if let Some(link) = record.link().filter(|link| link.kind == LinkKind::Call) {
-                    assert!(self.calls.candidates(&link.id).any(|other| other == seq));
-                }
-                assert!(!(record.has(FLAG_SUMMARY) && record.status() == Status::Open));
-            }
-        }
-        assert_eq!(found, self.totals);
-        assert_eq!(pinned, self.pinned);
-        assert_eq!(open, self.streams.iter().map(|stream| stream.seq).collect::<Vec<_>>());
-    }
 }
 
-/// A walk from newer to older messages. It takes a block apart at a time.
+/// A walk from newer to older messages.
 #[derive(Debug)]
-pub struct Backward<'s> {
+pub(super) struct Backward<'s> {
     session: &'s Session,
     from: u32,
     /// Blocks before this one are still to come.
     block: usize,
-    places: Vec<u32>,
+    /// What is left of that one.
+    taken: Vec<Head>,
 }
 
 impl Iterator for Backward<'_> {
-    type Item = MessageRef;
+    type Item = (MessageRef, Head);
 
-    fn next(&mut self) -> Option<MessageRef> {
+    fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(at) = self.places.pop() {
-                return Some(MessageRef { block: self.block as u32, at });
+            if let Some(head) = self.taken.pop() {
+                return Some((MessageRef { block: self.block as u32, at: head.at }, head));
             }
             self.block = self.block.checked_sub(1)?;
-            let block = &self.session.blocks[self.block];
             let from = self.from;
-            let wanted = |placed: &Placed<'_>| block.base + placed.record.distance <= from;
-            self.places.extend(block.records().take_while(wanted).map(|placed| placed.at));
+            let heads = self.session.blocks[self.block].heads();
+            self.taken.extend(heads.take_while(|head| head.seq <= from));
         }
     }
 }

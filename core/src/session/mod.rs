@@ -6,9 +6,11 @@
 //! random words. Main thread; saving also in the forked child.
 
 mod block;
+mod check;
 mod codec;
 mod effect;
 mod export;
+mod json_text;
 mod log;
 mod message;
 mod plan;
@@ -20,8 +22,8 @@ mod window;
 
 pub use codec::{TAG_MESSAGES, TAG_SESSION};
 pub use effect::{Effect, TAG_EFFECT};
-pub use export::{Line, to_json};
-pub use log::{Backward, MessageRef, Session, Totals};
+pub use export::{Line, to_json, window_json};
+pub use log::{MessageRef, Session, Totals};
 pub use message::{
     IdText, Link, LinkKind, Message, MessageSeq, Producer, Status, VECTOR_QUANT, check_id,
     check_role, estimate_tokens, is_json_object,

@@ -69,6 +69,42 @@ impl<'b> Record<'b> {
     }
 }
 
+/// What a walk over messages needs of each: the record's front.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    pub(super) at: u32,
+    pub(super) flags: u32,
+    pub(super) seq: u32,
+    pub(super) tokens: u32,
+    pub(super) role: u8,
+}
+
+impl Head {
+    /// Reads the front of the record at `at` in a block of this base; answers where the next begins.
+    pub(super) fn parse(bytes: &[u8], at: usize, base: u32) -> (Self, usize) {
+        let mut from = Varints { bytes, at };
+        let flags = from.number();
+        let role = from.raw(1)[0];
+        let (distance, tokens) = (from.number(), from.number());
+        for _ in 0..(flags & FLAG_ID != 0) as u32 + (flags & FLAG_LINK != 0) as u32 {
+            from.id();
+        }
+        if flags & FLAG_META != 0 {
+            from.text();
+        }
+        from.text();
+        (Self { at: at as u32, flags, seq: base + distance, tokens, role }, from.at)
+    }
+
+    pub(super) fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub(super) fn status(&self) -> Status {
+        Status::from_byte((self.flags >> STATUS_SHIFT) as u8).unwrap_or_default()
+    }
+}
+
 /// Appends the record of a message. An open one keeps its text elsewhere.
 pub(super) fn encode(message: &Message<'_>, role: u8, base: u32, out: &mut Vec<u8>) {
     let flag = |on: bool, flag: u32| if on { flag } else { 0 };
@@ -129,7 +165,10 @@ fn pack_uuid(text: &[u8]) -> Option<[u8; 16]> {
     let mut packed = [0; 16];
     let mut digits = text.iter().enumerate().filter(|(at, _)| !DASHES.contains(at));
     for byte in &mut packed {
-        let mut digit = || HEX.iter().position(|hex| Some(hex) == digits.next().map(|(_, d)| d));
+        let mut digit = || {
+            let (_, digit) = digits.next()?;
+            HEX.iter().position(|hex| hex == digit)
+        };
         *byte = (digit()? << 4 | digit()?) as u8;
     }
     Some(packed)
@@ -164,7 +203,17 @@ struct Varints<'b> {
 }
 
 impl<'b> Varints<'b> {
+    #[inline(always)]
     fn number(&mut self) -> u32 {
+        let first = self.bytes[self.at];
+        if first < 0x80 {
+            self.at += 1;
+            return first.into();
+        }
+        self.long_number()
+    }
+
+    fn long_number(&mut self) -> u32 {
         let mut number = 0;
         for shift in (0..35).step_by(7) {
             let byte = self.bytes[self.at];

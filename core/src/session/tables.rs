@@ -2,6 +2,8 @@
 //!
 //! Owns: what finds a message by something else than its place. Nothing of it is saved.
 
+use super::message::LinkKind;
+use super::record::Record;
 use crate::error::{Error, Result};
 use crate::limits;
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -116,5 +118,33 @@ impl ByText {
 
     pub(super) fn heap_bytes(&self) -> usize {
         crate::allocation::allocated_bytes(self.table.allocation_size())
+    }
+}
+
+/// What finds messages in large sessions.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tables {
+    pub(super) ids: ByText,
+    /// Messages that call a tool, by the id of the call.
+    pub(super) calls: ByText,
+}
+
+impl Tables {
+    pub(super) fn insert(&mut self, seq: u32, record: &Record<'_>) {
+        if let Some(id) = record.id() {
+            self.ids.insert(&id, seq);
+        }
+        if let Some(link) = record.link().filter(|link| link.kind == LinkKind::Call) {
+            self.calls.insert(&link.id, seq);
+        }
+    }
+
+    pub(super) fn remove(&mut self, seq: u32, record: &Record<'_>) {
+        if let Some(id) = record.id() {
+            self.ids.remove(&id, seq);
+        }
+        if let Some(link) = record.link().filter(|link| link.kind == LinkKind::Call) {
+            self.calls.remove(&link.id, seq);
+        }
     }
 }

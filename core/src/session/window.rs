@@ -6,7 +6,7 @@
 
 use super::log::{MessageRef, Session};
 use super::message::{MessageSeq, Status};
-use super::record::{FLAG_LINK, FLAG_PINNED, FLAG_RESULT, Record};
+use super::record::{FLAG_LINK, FLAG_PINNED, FLAG_RESULT, Head};
 use super::tables::USER;
 
 /// Bounds and form of a window.
@@ -76,28 +76,28 @@ struct Walk<'s> {
 }
 
 impl Walk<'_> {
-    fn wants(&self, record: &Record<'_>) -> bool {
-        self.roles >> record.role & 1 == 1 && record.status() != Status::Open
+    fn wants(&self, head: &Head) -> bool {
+        self.roles >> head.role & 1 == 1 && head.status() != Status::Open
     }
 
     /// Pinned, and not at the same time one end of a pair that must stay together.
-    fn is_privileged(&self, record: &Record<'_>) -> bool {
-        record.has(FLAG_PINNED) && !(self.pairs && record.has(FLAG_LINK))
+    fn is_privileged(&self, head: &Head) -> bool {
+        head.has(FLAG_PINNED) && !(self.pairs && head.has(FLAG_LINK))
     }
 
     /// Adds a message to the group, unless it is the result of a call that is not there.
-    fn add(&self, group: &mut Group, seq: u32, at: MessageRef, record: &Record<'_>) {
+    fn add(&self, group: &mut Group, at: MessageRef, head: &Head) {
         if self.pairs
-            && record.has(FLAG_RESULT)
-            && let Some(link) = record.link()
+            && head.has(FLAG_RESULT)
+            && let Some(link) = self.session.record(at).1.link()
         {
-            let call = self.session.find_call(&link.id, seq);
-            let call = call.filter(|(_, at)| self.wants(&self.session.record(*at).1));
+            let call = self.session.find_call(&link.id, head.seq);
+            let call = call.filter(|(_, at)| self.wants(&self.session.head(*at)));
             let Some((call, _)) = call else { return };
             group.call = Some(group.call.map_or(call, |other| other.min(call)));
         }
-        group.messages.push((seq, at));
-        group.tokens += u64::from(record.tokens);
+        group.messages.push((head.seq, at));
+        group.tokens += u64::from(head.tokens);
     }
 }
 
@@ -114,15 +114,15 @@ impl Session {
         let mut more = !pins_fit;
         let mut group = Group::default();
         let newest = MessageSeq(if pins_fit { u32::MAX } else { 0 });
-        for at in self.backward(newest) {
-            let (seq, record) = self.record(at);
-            if walk.is_privileged(&record) {
+        for (at, head) in self.heads_back(newest) {
+            let seq = head.seq;
+            if walk.is_privileged(&head) {
                 continue;
             }
-            if walk.wants(&record) {
-                walk.add(&mut group, seq, at, &record);
+            if walk.wants(&head) {
+                walk.add(&mut group, at, &head);
             }
-            if record.role == USER && request.turns.is_some() {
+            if head.role == USER && request.turns.is_some() {
                 group.turns += 1;
             } else if request.turns.is_some() {
                 continue;
@@ -130,13 +130,13 @@ impl Session {
             if group.call.is_some_and(|call| call < seq) {
                 continue;
             }
-            let whole = std::mem::take(&mut group);
-            if !budget.take(whole.tokens, whole.messages.len() as u64, whole.turns) {
+            if !budget.take(group.tokens, group.messages.len() as u64, group.turns) {
                 more = true;
                 break;
             }
-            tokens += whole.tokens;
-            picked.extend(whole.messages);
+            tokens += group.tokens;
+            picked.append(&mut group.messages);
+            (group.tokens, group.turns, group.call) = (0, 0, None);
         }
         more |= !group.messages.is_empty();
         let first = picked[pins..].last().map(|(seq, _)| MessageSeq(*seq));
@@ -156,14 +156,14 @@ impl Session {
         let (mut picked, mut tokens) = (Vec::new(), 0);
         for &seq in self.pinned.iter().rev() {
             let Some(at) = self.locate(MessageSeq(seq)) else { continue };
-            let (_, record) = self.record(at);
-            if !walk.is_privileged(&record) || !walk.wants(&record) {
+            let head = self.head(at);
+            if !walk.is_privileged(&head) || !walk.wants(&head) {
                 continue;
             }
-            if !budget.take(record.tokens.into(), 1, 0) {
+            if !budget.take(head.tokens.into(), 1, 0) {
                 return (picked, tokens, false);
             }
-            tokens += u64::from(record.tokens);
+            tokens += u64::from(head.tokens);
             picked.push((seq, at));
         }
         (picked, tokens, true)

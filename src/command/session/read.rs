@@ -4,21 +4,25 @@ use super::{find, id, reply, roles, seq};
 use crate::command::parse::{ArgReader, flag_once, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use llmcache_core::error::{Error, Result};
-use llmcache_core::session::{MessageRef, MessageSeq, Session, WindowRequest};
+use llmcache_core::session::{MessageRef, MessageSeq, Session, WindowRequest, window_json};
 
 /// Runs `SESSION.WINDOW`.
 pub fn run_window(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    let request = parse_window(ArgReader::new(args.options()))?;
+    let (request, as_json) = parse_window(ArgReader::new(args.options()))?;
     let session = find(ctx, args, Access::Read)?;
     let window = session.window(&request);
     let to = Reply::new(ctx).array(4).count(window.tokens);
     to.count(window.first.map_or(0, |seq| seq.0).into()).int(i64::from(window.more));
-    reply::list(to, &session, &window.messages);
+    if as_json {
+        to.bytes(&window_json(&session, &window.messages, window.tokens));
+    } else {
+        reply::list(to, &session, &window.messages);
+    }
     Ok(())
 }
 
-fn parse_window<'a>(mut args: ArgReader<'a>) -> Result<WindowRequest<'a>> {
-    let mut request = WindowRequest::default();
+fn parse_window<'a>(mut args: ArgReader<'a>) -> Result<(WindowRequest<'a>, bool)> {
+    let (mut request, mut as_json) = (WindowRequest::default(), false);
     while let Some(word) = args.option() {
         let name = word.as_str();
         match name {
@@ -27,10 +31,11 @@ fn parse_window<'a>(mut args: ArgReader<'a>) -> Result<WindowRequest<'a>> {
             "TURNS" => set_once(&mut request.turns, args.integer(name, 1, u64::MAX)?, name)?,
             "ROLES" => set_once(&mut request.roles, roles(&mut args)?, name)?,
             "PAIRS" => flag_once(&mut request.pairs, name)?,
+            "JSON" => flag_once(&mut as_json, name)?,
             _ => return Err(word.unknown()),
         }
     }
-    Ok(request)
+    Ok((request, as_json))
 }
 
 /// Runs `SESSION.RANGE s from to [COUNT n] [REV] [ROLES n r…]`.

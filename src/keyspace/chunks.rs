@@ -109,13 +109,15 @@ pub fn chunk_bytes(key: &[u8], whole: &Whole) -> u64 {
     (key_frame_bytes(key) + whole.memory_bytes()) as u64
 }
 
+/// Takes a chunk into the tree. One of another fingerprint than the namespace's is known as damaged: a
+/// miss, removed in the next round.
 fn insert_node(
     namespace: &mut Namespace,
     key: &[u8],
     whole: &Whole,
 ) -> std::result::Result<NodeId, Refused> {
     let header = &whole.header;
-    namespace.tree.insert(&NewNode {
+    let id = namespace.tree.insert(&NewNode {
         digest: &header.digest,
         parent: header.parent.as_ref(),
         content: header.content,
@@ -125,7 +127,11 @@ fn insert_node(
         expire_at: header.deadline,
         prio: header.prio,
         pinned: header.pinned,
-    })
+    })?;
+    if header.fingerprint != *namespace.fingerprint() {
+        namespace.tree.set_damaged(id);
+    }
+    Ok(id)
 }
 
 /// Stores a chunk: key, tree, deadlines of those before it, AOF and replicas, keyspace event. Eviction

@@ -1,6 +1,6 @@
 //! `KVCHUNK.INFO`, `STATS`, `SCAN` and `VERIFY`: what a namespace is, did and holds.
 
-use super::need_namespace;
+use super::{is_sound, need_namespace};
 use crate::background::chunks::room_of;
 use crate::command::parse::{ArgReader, PageRequest, flag_once, page_request, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
@@ -169,16 +169,9 @@ pub fn run_verify(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     for digest in digests {
         let Some(chunk) = open_chunk(ctx, &namespace, &digest, Access::Probe) else { continue };
         checked += 1;
-        if chunk.is_sound() {
-            continue;
+        if !is_sound(ctx, &namespace, &chunk) {
+            damaged.push(digest);
         }
-        namespace.with(|namespace| {
-            namespace.stats.damaged += 1;
-            if let Some(id) = namespace.tree.find(&digest) {
-                namespace.tree.set_damaged(id);
-            }
-        });
-        damaged.push(digest);
     }
     let reply = Reply::new(ctx).map(3);
     reply.text("checked").count(checked);

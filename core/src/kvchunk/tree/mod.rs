@@ -391,6 +391,11 @@ impl PrefixTree {
         self.nodes[id.0 as usize].damaged = true;
     }
 
+    /// Notes that the payload of a chunk was found to be what was stored.
+    pub fn set_checked(&mut self, id: NodeId, now: UnixMs) {
+        self.nodes[id.0 as usize].checked_at = now;
+    }
+
     /// Adds a lease; answers which life of the node it holds.
     pub(super) fn lease(&mut self, id: NodeId) -> u32 {
         self.unorder(id.0);

@@ -33,6 +33,8 @@ pub struct Node {
     pub pinned: bool,
     /// Found damaged: a miss, to be removed.
     pub damaged: bool,
+    /// When its payload was last compared with its checksum, in this process.
+    pub checked_at: UnixMs,
     /// Uses since it was stored, in this process.
     pub hits: u32,
     /// For a ghost: since when, in Unix milliseconds; 0 before it was looked at.
@@ -98,6 +100,7 @@ impl Node {
             prio: 0,
             pinned: false,
             damaged: false,
+            checked_at: UnixMs(0),
             hits: 0,
             since_ms: 0,
             frequency: 0.0,

@@ -41,6 +41,16 @@ impl ServerState {
         self.has(raw::REDISMODULE_CTX_FLAGS_RESP3)
     }
 
+    /// Whether the client of the running command may be made to wait: not in MULTI, in a script or in
+    /// a call of another module.
+    pub fn may_block(self) -> bool {
+        !self.has(
+            raw::REDISMODULE_CTX_FLAGS_MULTI
+                | raw::REDISMODULE_CTX_FLAGS_LUA
+                | raw::REDISMODULE_CTX_FLAGS_DENY_BLOCKING,
+        )
+    }
+
     /// Member of a cluster.
     pub fn is_cluster(self) -> bool {
         self.has(raw::REDISMODULE_CTX_FLAGS_CLUSTER)

@@ -8,6 +8,7 @@
 
 mod alloc;
 mod api;
+mod block;
 mod call;
 pub mod command;
 pub mod config;
@@ -24,6 +25,7 @@ mod string;
 mod timer;
 mod value;
 
+pub use block::{BlockedId, Waiter, Wake, block_client, blocked_count, wake_blocked};
 pub use call::{CommandArgs, Handler, take_command_count};
 use guard::guarded;
 use string::bytes_of;

@@ -1,0 +1,222 @@
+//! Clients that wait for something to happen in the server.
+//!
+//! Owns: the table of those that wait, their deadlines, and the rule that each is answered once or is
+//! gone. Main thread only: no other thread ever holds a handle, so nothing here can race with a
+//! client that disconnects. Deadlines are timers of ours, because the server's own would drop the
+//! reply of a client whose deadline passes between being woken and being answered.
+
+use super::api::api;
+use super::{Ctx, MainCell, RedisModuleCtx, guarded};
+use hashbrown::HashMap;
+use redis_module::raw;
+use std::ffi::{c_int, c_void};
+use std::sync::LazyLock;
+
+/// Why a waiting client is answered now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// What it waits for may have happened.
+    Ready,
+    /// Its time is over.
+    TimedOut,
+}
+
+/// A client that waits: what it asked, owned, since its arguments are gone.
+pub trait Waiter: Send {
+    /// Answers the client, with exactly one reply.
+    fn reply(&mut self, ctx: Ctx<'_>, wake: Wake);
+
+    /// The client went away unanswered, perhaps after it was woken.
+    fn gone(&mut self, ctx: Ctx<'_>);
+}
+
+/// Names a client that waits; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockedId(u64);
+
+struct Blocked {
+    handle: Handle,
+    timer: Option<raw::RedisModuleTimerID>,
+    waiter: Box<dyn Waiter>,
+}
+
+/// The server's handle of a blocked client; from being unblocked on it is the server's alone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Handle(*mut raw::RedisModuleBlockedClient);
+
+// SAFETY: a handle is kept in a `MainCell` and used on the main thread only.
+unsafe impl Send for Handle {}
+
+#[derive(Default)]
+struct Table {
+    last_id: u64,
+    waiting: HashMap<u64, Blocked>,
+    by_handle: HashMap<Handle, u64>,
+}
+
+static TABLE: LazyLock<MainCell<Table>> = LazyLock::new(|| MainCell::new(Table::default()));
+
+/// A waiter on its way to its reply; the server owns it meanwhile.
+struct Woken {
+    waiter: Box<dyn Waiter>,
+    wake: Wake,
+    answered: bool,
+}
+
+/// How many clients wait.
+pub fn blocked_count() -> usize {
+    TABLE.with(|table| table.waiting.len())
+}
+
+/// Makes the client of the running command wait, until `wake_blocked` or for `timeout_ms` (0: without
+/// end). The command must not reply. Only where `ServerState::may_block`.
+pub fn block_client(ctx: Ctx<'_>, timeout_ms: u64, waiter: Box<dyn Waiter>) -> BlockedId {
+    // SAFETY: the context is that of a command of a client that may block; the callbacks live as
+    // long as the module.
+    let handle = Handle(unsafe {
+        let (reply, timeout) = (Some(on_reply as CommandFn), Some(on_timeout as CommandFn));
+        api!(RedisModule_BlockClient(ctx.as_ptr(), reply, timeout, Some(on_free), 0))
+    });
+    // SAFETY: the handle was just made.
+    unsafe { api!(RedisModule_SetDisconnectCallback(handle.0, Some(on_disconnect))) };
+    let id = TABLE.with(|table| {
+        table.last_id += 1;
+        table.last_id
+    });
+    let timer = (timeout_ms > 0).then(|| start_deadline(ctx, timeout_ms, id));
+    TABLE.with(|table| {
+        table.by_handle.insert(handle, id);
+        table.waiting.insert(id, Blocked { handle, timer, waiter });
+    });
+    BlockedId(id)
+}
+
+type CommandFn =
+    unsafe extern "C" fn(*mut RedisModuleCtx, *mut *mut super::RedisModuleString, c_int) -> c_int;
+
+/// Has a waiting client answered as soon as the running command has ended; false when it is not
+/// waiting any more.
+pub fn wake_blocked(ctx: Ctx<'_>, id: BlockedId) -> bool {
+    let Some(blocked) = take(id.0) else { return false };
+    if let Some(timer) = blocked.timer {
+        stop_deadline(ctx, timer);
+    }
+    unblock(blocked, Wake::Ready);
+    true
+}
+
+fn take(id: u64) -> Option<Blocked> {
+    TABLE.with(|table| {
+        let blocked = table.waiting.remove(&id)?;
+        table.by_handle.remove(&blocked.handle);
+        if table.waiting.is_empty() {
+            // A storm of waiters must not keep its memory.
+            table.waiting.shrink_to_fit();
+            table.by_handle.shrink_to_fit();
+        }
+        Some(blocked)
+    })
+}
+
+fn take_handle(handle: Handle) -> Option<Blocked> {
+    let id = TABLE.with(|table| table.by_handle.get(&handle).copied())?;
+    take(id)
+}
+
+fn unblock(blocked: Blocked, wake: Wake) {
+    let woken = Box::new(Woken { waiter: blocked.waiter, wake, answered: false });
+    // SAFETY: the handle left the table, so it is unblocked this once; `on_free` takes the box back.
+    unsafe { api!(RedisModule_UnblockClient(blocked.handle.0, Box::into_raw(woken).cast())) };
+}
+
+/// Ends the wait of a client that needs no reply from here: the server requires it to be unblocked.
+fn release(handle: Handle) {
+    // SAFETY: as in `unblock`; there is no private data.
+    unsafe { api!(RedisModule_UnblockClient(handle.0, std::ptr::null_mut())) };
+}
+
+fn start_deadline(ctx: Ctx<'_>, timeout_ms: u64, id: u64) -> raw::RedisModuleTimerID {
+    // The data of the timer is the number itself; it fits, since ids count up from one.
+    let data = std::ptr::without_provenance_mut::<c_void>(id as usize);
+    // SAFETY: `on_deadline` reads the number back and never follows it.
+    unsafe {
+        api!(RedisModule_CreateTimer(ctx.as_ptr(), timeout_ms as i64, Some(on_deadline), data))
+    }
+}
+
+fn stop_deadline(ctx: Ctx<'_>, timer: raw::RedisModuleTimerID) {
+    // SAFETY: the context is valid; a timer that fired already is reported and nothing else.
+    unsafe { api!(RedisModule_StopTimer(ctx.as_ptr(), timer, std::ptr::null_mut())) };
+}
+
+unsafe extern "C" fn on_deadline(_: *mut RedisModuleCtx, data: *mut c_void) {
+    guarded("a deadline", || {
+        if let Some(blocked) = take(data.addr() as u64) {
+            unblock(blocked, Wake::TimedOut);
+        }
+    });
+}
+
+unsafe extern "C" fn on_reply(
+    ctx: *mut RedisModuleCtx,
+    _: *mut *mut super::RedisModuleString,
+    _: c_int,
+) -> c_int {
+    // SAFETY: the private data is the box of `unblock`, which nothing else uses during the callback.
+    let (ctx, woken) = unsafe {
+        let data = api!(RedisModule_GetBlockedClientPrivateData(ctx));
+        (Ctx::from_raw(ctx), &mut *data.cast::<Woken>())
+    };
+    woken.answered = true;
+    if guarded("a reply", || woken.waiter.reply(ctx, woken.wake)).is_none() {
+        super::Reply::new(ctx).error("ERR internal error, see the server's log");
+    }
+    raw::REDISMODULE_OK as c_int
+}
+
+/// Only `CLIENT UNBLOCK` comes here: no deadline is given to the server.
+unsafe extern "C" fn on_timeout(
+    ctx: *mut RedisModuleCtx,
+    _: *mut *mut super::RedisModuleString,
+    _: c_int,
+) -> c_int {
+    // SAFETY: the context is that of a blocked client.
+    let (ctx, handle) =
+        unsafe { (Ctx::from_raw(ctx), Handle(api!(RedisModule_GetBlockedClientHandle(ctx)))) };
+    guarded("an unblocked client", || {
+        let Some(mut blocked) = take_handle(handle) else { return };
+        if let Some(timer) = blocked.timer {
+            stop_deadline(ctx, timer);
+        }
+        blocked.waiter.reply(ctx, Wake::TimedOut);
+        release(handle);
+    });
+    raw::REDISMODULE_OK as c_int
+}
+
+unsafe extern "C" fn on_disconnect(
+    ctx: *mut RedisModuleCtx,
+    handle: *mut raw::RedisModuleBlockedClient,
+) {
+    // SAFETY: the server's context of this call.
+    let ctx = unsafe { Ctx::from_raw(ctx) };
+    guarded("a disconnect", || {
+        // One that was woken already is told by `on_free`.
+        let Some(mut blocked) = take_handle(Handle(handle)) else { return };
+        if let Some(timer) = blocked.timer {
+            stop_deadline(ctx, timer);
+        }
+        blocked.waiter.gone(ctx);
+        release(blocked.handle);
+    });
+}
+
+unsafe extern "C" fn on_free(ctx: *mut RedisModuleCtx, data: *mut c_void) {
+    // SAFETY: the box of `unblock`, given back once, after any reply.
+    let (ctx, mut woken) = unsafe { (Ctx::from_raw(ctx), Box::from_raw(data.cast::<Woken>())) };
+    guarded("a waiter", || {
+        if !woken.answered {
+            woken.waiter.gone(ctx);
+        }
+    });
+}

@@ -8,7 +8,7 @@
 use super::attach::key_frame_bytes;
 use super::caches::open_for_write;
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString};
-use crate::keytype::namespaces::{self, SharedNamespace};
+use crate::keytype::namespaces::{self, NAMESPACES, SharedNamespace};
 use crate::keytype::{CHUNK_COMMAND, ChunkValue, Whole, put_args};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{ContainerUid, UnixMs};
@@ -165,7 +165,7 @@ pub fn put_chunk(ctx: Ctx<'_>, namespace: Option<&SharedNamespace>, new: NewChun
     drop(key);
     match (namespace, node) {
         (Some(namespace), Some(id)) => settle_ancestors(ctx, namespace, id),
-        (None, _) => namespaces::wait_for(uid, (ctx.db(), name.to_vec())),
+        (None, _) => NAMESPACES.wait_for(uid, (ctx.db(), name.to_vec())),
         (Some(_), None) => {}
     }
     ctx.notify_module(c"kvchunk.put", &name_string);
@@ -433,7 +433,7 @@ pub enum ChunkSeen {
 pub fn attach_chunk(db: c_int, name: &[u8], value: &ChunkValue) -> ChunkSeen {
     let Some(whole) = value.whole() else { return ChunkSeen::Stub };
     let header = &whole.header;
-    let Some(namespace) = namespaces::find(header.uid, db) else {
+    let Some(namespace) = NAMESPACES.find(header.uid, db) else {
         return ChunkSeen::NoNamespace(header.uid);
     };
     namespace.with(|namespace| {
@@ -454,7 +454,7 @@ pub fn chunk_arrived(ctx: Ctx<'_>, name: &[u8]) {
     let Some(key) = Key::open(ctx, &RString::new(name), Access::Probe) else { return };
     let Some(value) = key.value::<ChunkValue>() else { return };
     match attach_chunk(ctx.db(), name, value) {
-        ChunkSeen::NoNamespace(uid) => namespaces::wait_for(uid, place),
+        ChunkSeen::NoNamespace(uid) => NAMESPACES.wait_for(uid, place),
         ChunkSeen::Stub => namespaces::note_stub(place),
         ChunkSeen::Known | ChunkSeen::Foreign => {}
     }

@@ -31,7 +31,7 @@ LOOK_EVERY = 40
 # Our budget begins with what fits into this much of the memory that plain keys may take.
 MARGIN = 0.99
 TARGET = 1.10
-OURS, HINTED = "llmcache, BUDGET", "llmcache, allkeys-lfu"
+OURS = "llmcache, BUDGET"
 NATIVE = ("allkeys-lru", "allkeys-lfu")
 
 TEXT = """{requests:,} requests of the Mooncake conversation trace (FAST'25 release, Apache-2.0), {blocks:,} blocks of
@@ -39,8 +39,8 @@ TEXT = """{requests:,} requests of the Mooncake conversation trace (FAST'25 rele
 cannot be a hit: {most:.1f} % is what endless memory finds. Each request fetches its leading run and stores everything
 behind it. "Plain keys" is one string a block in a server with `maxmemory`: EXISTS of all blocks, GET of the leading
 run, SET of the others; "llmcache, BUDGET" is `KVCHUNK.FETCH` and `KVCHUNK.MPUT` in the same server binary under
-`noeviction`, with the budget that keeps used_memory below that of the plain keys; "llmcache, allkeys-lfu" has no
-budget and leaves eviction to the server and the module's hints. A hit is a block of a request's leading run; every
+`noeviction`, with the budget that keeps used_memory below that of the plain keys; "llmcache, allkeys-lru" and "-lfu" have
+no budget and leave eviction to the server and the module's hints. A hit is a block of a request's leading run; every
 payload answered is compared with the one stored. "Cut off" are blocks that were there behind one that was not:
 memory that served nobody.
 
@@ -274,11 +274,17 @@ def contenders(server, module: Path, folder: Path, root: bytes, size: Size) -> l
         budget = budget_for(server, module, folder, root, payloads, aim)
         out.append((size, mib, Chunks(OURS, host, payloads, budget, aim)))
         if size.hinted:
-            host = Host(HINTED, server.path, folder / f"{place}-hinted", module)
-            configure(host, most, "allkeys-lfu")
-            host("CONFIG", "SET", "llmcache.kv-share", 0)
-            out.append((size, mib, Chunks(HINTED, host, payloads, 0, most)))
+            out += [(size, mib, hinted(server, module, folder / f"{place}-hinted", payloads, most, policy)) for policy in NATIVE]
     return out
+
+
+def hinted(server, module: Path, folder: Path, payloads: Payloads, most: int, policy: str) -> Chunks:
+    """Chunks without a budget, evicted by the server."""
+    name = f"llmcache, {policy}"
+    host = Host(name, server.path, folder / policy, module)
+    configure(host, most, policy)
+    host("CONFIG", "SET", "llmcache.kv-share", 0)
+    return Chunks(name, host, payloads, 0, most)
 
 
 def configure(host: Host, most: int, policy: str) -> None:

@@ -29,7 +29,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 fn write_info(reply: Reply<'_>, name: &[u8], namespace: &mut Namespace, room: u64) {
     let orphans = namespace.tree.orphans(|_| true).len() as u64;
     let (settings, tree) = (namespace.settings(), &namespace.tree);
-    reply.map(24);
+    reply.map(25);
     reply.text("name").bytes(name);
     reply.text("uid").text(&namespace.uid().to_string());
     reply.text("prefix").bytes(namespace.prefix());
@@ -60,6 +60,7 @@ fn write_info(reply: Reply<'_>, name: &[u8], namespace: &mut Namespace, room: u6
     reply.text("pinned").count(tree.pinned());
     reply.text("leases").count(namespace.leases.len() as u64);
     reply.text("half_life").count(tree.half_life() as u64);
+    reply.text("keeps_one_in").count(tree.one_chain_in().into());
 }
 
 /// Runs `KVCHUNK.STATS`.

@@ -40,6 +40,8 @@ pub struct Node {
     /// For a ghost: since when, in Unix milliseconds; 0 before it was looked at.
     pub since_ms: u64,
     pub(super) frequency: f32,
+    /// Kept until it had time to be used, where not all can be.
+    pub(super) kept: bool,
     pub(super) used_at: u64,
     pub(super) score: u64,
     pub(super) leases: u32,
@@ -104,6 +106,7 @@ impl Node {
             hits: 0,
             since_ms: 0,
             frequency: 0.0,
+            kept: false,
             used_at: 0,
             score: 0,
             leases: 0,

@@ -3,7 +3,8 @@
 
 use crate::background;
 use crate::ffi::InfoWriter;
-use crate::keytype::{namespaces, registry};
+use crate::keytype::namespaces::NAMESPACES;
+use crate::keytype::registry::CACHES;
 
 /// Writes the sections.
 pub fn write(info: &mut InfoWriter) {
@@ -18,7 +19,7 @@ pub fn write(info: &mut InfoWriter) {
 fn write_chunks(info: &mut InfoWriter) {
     let (mut count, mut chunks, mut bytes, mut payload_bytes) = (0, 0, 0, 0);
     let (mut asked, mut matched, mut evicted, mut leases) = (0, 0, 0, 0);
-    for (namespace, _) in namespaces::all() {
+    for (namespace, _) in NAMESPACES.all() {
         namespace.with(|namespace| {
             let (tree, stats) = (&namespace.tree, &namespace.stats);
             count += 1;
@@ -45,7 +46,7 @@ fn write_chunks(info: &mut InfoWriter) {
 fn write_caches(info: &mut InfoWriter) {
     let (mut entries, mut bytes, mut index_bytes, mut hidden) = (0, 0, 0, 0);
     let (mut lookups, mut hits, mut tokens, mut nano_usd) = (0, 0, 0, 0u128);
-    for (cache, _) in registry::all() {
+    for (cache, _) in CACHES.all() {
         cache.with(|cache| {
             let totals = cache.index.totals();
             entries += totals.entries;
@@ -59,7 +60,7 @@ fn write_caches(info: &mut InfoWriter) {
             nano_usd += stats.nano_usd_saved;
         });
     }
-    info.number(c"caches", registry::count() as u64);
+    info.number(c"caches", CACHES.count() as u64);
     info.number(c"entries", entries);
     info.number(c"entries_hidden", hidden);
     info.number(c"bytes", bytes);

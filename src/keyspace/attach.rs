@@ -2,7 +2,7 @@
 //! and when a sweep finds one that its container does not know.
 
 use crate::ffi::{Access, Ctx, Key, RString};
-use crate::keytype::registry;
+use crate::keytype::registry::{self, CACHES};
 use crate::keytype::{EntryValue, entry_value_bytes};
 use llmcache_core::allocation::allocated_bytes;
 use llmcache_core::cache::{Cache, Entry, EntryView};
@@ -90,7 +90,7 @@ pub fn attach_arrival(ctx: Ctx<'_>, name: &[u8], wait: bool) -> Attached {
         (attach_open(ctx.db(), name, value, key.expire_at_ms()), key.expire_at_ms());
     drop(key);
     match seen {
-        Attached::NoContainer if wait => registry::wait_for(uid, (ctx.db(), name.to_vec())),
+        Attached::NoContainer if wait => CACHES.wait_for(uid, (ctx.db(), name.to_vec())),
         Attached::Added => add(ctx, name, UnixMs(expire_at)),
         _ => {}
     }
@@ -101,7 +101,7 @@ pub fn attach_arrival(ctx: Ctx<'_>, name: &[u8], wait: bool) -> Attached {
 /// `Added` means that it should be added.
 pub fn attach_open(db: c_int, name: &[u8], value: &EntryValue, expire_at_ms: u64) -> Attached {
     let view = value.view();
-    let Some(shared) = registry::find(view.uid(), db) else { return Attached::NoContainer };
+    let Some(shared) = CACHES.find(view.uid(), db) else { return Attached::NoContainer };
     shared.with(|cache| {
         // A renamed entry is not in the index any more, so what is known stands under its own name.
         if cache.index.slot_of(view.slot(), view.seq()).is_some() {
@@ -123,7 +123,7 @@ fn add(ctx: Ctx<'_>, name: &[u8], expire_at: UnixMs) {
     // Where an entry stands in the index is no change of the entry: the key is not opened for writing.
     let Some(mut key) = Key::open(ctx, &RString::new(name), Access::Probe) else { return };
     let Some(value) = key.value_mut::<EntryValue>() else { return };
-    let Some(shared) = registry::find(value.view().uid(), ctx.db()) else { return };
+    let Some(shared) = CACHES.find(value.view().uid(), ctx.db()) else { return };
     let bytes = key_bytes(name, value) as u32;
     let slot = shared.with(|cache| index_entry(cache, &value.view(), expire_at, bytes));
     value.set_slot(slot);

@@ -27,6 +27,7 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "bench"), str(ROOT / "tests")]
 
 import exact  # noqa: E402
 import graph  # noqa: E402
+import invalidate  # noqa: E402
 import kvfetch  # noqa: E402
 import kvtrace  # noqa: E402
 import packages  # noqa: E402
@@ -43,7 +44,7 @@ from servers import provide_all, provide_redisearch  # noqa: E402
 
 OUT = ROOT / "docs" / "benchmarks"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
-NAMES = ("trips", "exact", "semantic", "packages", "graph", "reference", "restart", "stalls", "scopes", "kvfetch", "kvtrace")
+NAMES = ("trips", "exact", "semantic", "packages", "graph", "reference", "restart", "stalls", "invalidate", "scopes", "kvfetch", "kvtrace")
 
 
 def main() -> int:
@@ -109,6 +110,8 @@ def measure(name, here, servers, module, folder, source, base, queries, full, ch
             return trips.run(first, module, folder, base)
         case "exact":
             return exact.run(here, module, folder, exact.Plan(rounds=3, seconds=0.4))
+        case "invalidate":
+            return invalidate.run(first, module, folder, base, invalidate.Plan(100_000 if full else 20_000))
         case "scopes":
             size = 1_000_000 if full else 100_000
             plan = scopes.Plan(size, searched=min(10_000, len(base)), rounds=3, latency_count=500)

@@ -31,7 +31,9 @@ class Panel:
     lines: Sequence[Line]
 
 
-def chart(panels: Sequence[Panel], x_label: str, y_label: str, x_ticks: Sequence[float]) -> str:
+def chart(
+    panels: Sequence[Panel], x_label: str, y_label: str, x_ticks: Sequence[float], tick_format: str = "{:.2f}"
+) -> str:
     """Panels side by side on the same axes; points left of the first tick are left out."""
     kept = [
         Panel(p.title, [Line(line.name, [at for at in line.points if at[0] >= x_ticks[0]]) for line in p.lines])
@@ -48,7 +50,7 @@ def chart(panels: Sequence[Panel], x_label: str, y_label: str, x_ticks: Sequence
     ]
     for at, panel in enumerate(kept):
         parts.append(f'<g transform="translate({at * WIDTH} 0)">')
-        parts += axes(panel.title, x_label, y_label if at == 0 else "", x_ticks, y_ticks)
+        parts += axes(panel.title, x_label, y_label if at == 0 else "", [tick_format.format(tick) for tick in x_ticks], x_ticks, y_ticks)
         for line in panel.lines:
             parts += drawn(line, names.index(line.name), x_ticks, y_ticks)
         parts.append("</g>")
@@ -69,12 +71,14 @@ def place(x: float, y: float, x_ticks: Sequence[float], y_ticks: Sequence[float]
     return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
 
-def axes(title: str, x_label: str, y_label: str, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> list[str]:
+def axes(
+    title: str, x_label: str, y_label: str, x_words: Sequence[str], x_ticks: Sequence[float], y_ticks: Sequence[float]
+) -> list[str]:
     middle, foot = (LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM
     parts = [text(middle, 20, title, "middle", "font-weight:bold")]
-    for tick in x_ticks:
+    for tick, words in zip(x_ticks, x_words):
         x, _ = place(tick, y_ticks[0], x_ticks, y_ticks)
-        parts += [rule(x, TOP, x, foot), text(x, foot + 14, f"{tick:.2f}", "middle")]
+        parts += [rule(x, TOP, x, foot), text(x, foot + 14, words, "middle")]
     for tick in y_ticks:
         _, y = place(x_ticks[0], tick, x_ticks, y_ticks)
         parts += [rule(LEFT, y, WIDTH - RIGHT, y), text(LEFT - 5, y + 4, f"{tick:,.0f}", "end")]

@@ -3,7 +3,8 @@
 
     python bench/run.py                       quick: the vectors of bench/data, a few minutes
     python bench/run.py --vectors FOLDER      full: graphs of up to 100,000 entries, a million scopes
-    python bench/run.py --only graph stalls   some of them, printed; written where --out says
+    python bench/run.py --trace FILE          full replay of prompts: 20 minutes at the default pace
+    python bench/run.py --only graph stalls   some of them, printed; where --out names a page, its sections are replaced
 
 Owns: which benchmark runs at what size, and the pages. Wrong answers and wrong counts fail the run;
 times are reported beside their targets and fail nothing.
@@ -12,7 +13,6 @@ times are reported beside their targets and fail nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -27,6 +27,11 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "bench"), str(ROOT / "tests")]
 
 import exact  # noqa: E402
 import graph  # noqa: E402
+import invalidate  # noqa: E402
+import kvfetch  # noqa: E402
+import kvtrace  # noqa: E402
+import packages  # noqa: E402
+import page  # noqa: E402
 import reference  # noqa: E402
 import restart  # noqa: E402
 import scopes  # noqa: E402
@@ -35,17 +40,12 @@ import session  # noqa: E402
 import stalls  # noqa: E402
 import trips  # noqa: E402
 import vectors  # noqa: E402
-from report import Report, Table  # noqa: E402
+from report import Report  # noqa: E402
 from servers import provide_all, provide_redisearch  # noqa: E402
 
 OUT = ROOT / "docs" / "benchmarks"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
-NAMES = ("trips", "exact", "semantic", "graph", "reference", "restart", "stalls", "scopes", "session")
-
-INTRO = """# Benchmarks
-
-Written by `make bench`; the raw figures are in `figures.json`. What is compared was measured in one run on one
-machine, in interleaved rounds: read the ratios, not the times. Counts and answers are asserted while measuring."""
+NAMES = ("trips", "exact", "semantic", "packages", "graph", "reference", "restart", "stalls", "invalidate", "scopes", "kvfetch", "kvtrace", "session")
 
 
 def main() -> int:
@@ -53,7 +53,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     options = argparse.ArgumentParser(description="measure the module beside its peers")
     options.add_argument("--vectors", type=Path, help="folder with *base*.npy and *queries*.npy, for the full sizes")
-    options.add_argument("--only", nargs="+", choices=NAMES, help="some benchmarks, printed; written only where --out says")
+    options.add_argument("--trace", type=Path, help="a Mooncake trace, for the full replay of prompts")
+    options.add_argument("--pace", type=float, default=0.2, help="seconds in which a second of the trace is replayed")
+    options.add_argument("--only", nargs="+", choices=NAMES, help="some benchmarks, printed; replaced in the page where --out says")
     options.add_argument("--at-most", type=int, default=100_000, help="leave out graphs of more entries")
     options.add_argument("--out", type=Path, help="where the page and the figures go")
     chosen = options.parse_args()
@@ -80,27 +82,28 @@ def main() -> int:
         for name in chosen.only or NAMES:
             start = time.monotonic()
             print(f"bench: {name} ...", flush=True)
-            if report := measure(name, here, servers, module, folder, source, base, queries, full, chosen.at_most):
+            if report := measure(name, here, servers, module, folder, source, base, queries, full, chosen):
                 reports[name] = report
                 print(f"\n{report.markdown()}\n\nbench: {name} took {time.monotonic() - start:.0f} s\n", flush=True)
 
-    page = write_page(reports, here, full)
     out = chosen.out or (OUT if chosen.only is None else None)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "README.md").write_text(page)
-        figures = {name: report.figures for name, report in reports.items()}
-        (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-        for name, drawing in (plot for report in reports.values() for plot in report.plots.items()):
-            (out / name).write_text(drawing)
+        page.write(out, reports, about(here, full), whole=chosen.only is None)
         print(f"bench: written to {out}")
-    print(targets(reports).markdown())
+    print(page.targets(reports).markdown())
     return 0
 
 
-def measure(name, here, servers, module, folder, source, base, queries, full, at_most) -> Report | None:
-    first, peer = here[0], servers["redis-8.2"]
-    if name in ("semantic", "graph") and peer.path is None:
+def provided_redisearch(peer):
+    redisearch = provide_redisearch(peer)
+    if redisearch.path is None:
+        print(f"bench: {redisearch.name} could not be had and is left out: {redisearch.problem}", flush=True)
+    return redisearch
+
+
+def measure(name, here, servers, module, folder, source, base, queries, full, chosen) -> Report | None:
+    first, peer, at_most = here[0], servers["redis-8.2"], chosen.at_most
+    if name in ("semantic", "packages", "graph") and peer.path is None:
         print(f"bench: {name} is left out: it needs a server with vector sets", flush=True)
         return None
     match name:
@@ -108,6 +111,8 @@ def measure(name, here, servers, module, folder, source, base, queries, full, at
             return trips.run(first, module, folder, base)
         case "exact":
             return exact.run(here, module, folder, exact.Plan(rounds=3, seconds=0.4))
+        case "invalidate":
+            return invalidate.run(first, module, folder, base, invalidate.Plan(100_000 if full else 20_000))
         case "scopes":
             size = 1_000_000 if full else 100_000
             plan = scopes.Plan(size, searched=min(10_000, len(base)), rounds=3, latency_count=500)
@@ -117,12 +122,14 @@ def measure(name, here, servers, module, folder, source, base, queries, full, at
             asked = min(len(queries), 320)
             plan = semantic.Plan(sizes, asked, rounds=3, seconds=0.5, latency_count=asked)
             return semantic.run(peer, module, folder, base, queries, plan)
+        case "packages":
+            redisearch = provided_redisearch(peer)
+            plan = packages.Plan(min(len(base), 10_000), asked=min(len(queries), 200))
+            return packages.run(peer, redisearch, module, folder, base, queries, plan) if redisearch.path else None
         case "graph":
             sizes = tuple(size for size in (10_000, 50_000, 100_000) if size <= at_most) if full else (len(base),)
             plan = graph.Plan(sizes, rounds=3, seconds=0.4, latency_count=300, removed=1_000)
-            redisearch = provide_redisearch(peer)
-            if redisearch.path is None:
-                print(f"bench: {redisearch.name} could not be had and is left out: {redisearch.problem}", flush=True)
+            redisearch = provided_redisearch(peer)
             return graph.run(peer, redisearch, module, folder, base, queries[:512], plan)
         case "reference":
             plan = reference.Plan(10_000 if full else len(base), queries=200)
@@ -135,6 +142,10 @@ def measure(name, here, servers, module, folder, source, base, queries, full, at
             return stalls.run(first, module, folder, base, queries, plan)
         case "session":
             return session.run(first, module, folder, session.Plan(rounds=5, seconds=0.4))
+        case "kvfetch":
+            return kvfetch.run(first, module, folder, kvfetch.plan(full))
+        case "kvtrace":
+            return kvtrace.run(first, module, folder, kvtrace.plan(chosen.trace, chosen.pace))
     raise SystemExit(f"bench: no benchmark is named {name}")
 
 
@@ -148,20 +159,10 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {platform.system()}"
 
 
-def targets(reports: dict[str, Report]) -> Table:
-    table = Table(["target", "wanted", "measured", ""])
-    for report in reports.values():
-        for target in report.targets:
-            table.add(target.what, target.wanted, target.got, "met" if target.met else "**missed**")
-    return table
-
-
-def write_page(reports: dict[str, Report], here: list, full: bool) -> str:
+def about(here: list, full: bool) -> str:
     versions = ", ".join(f"{server.name} ({server.version})" for server in here)
-    size = "full (`make bench VECTORS=…`)" if full else "quick (`make bench`), 4,000 vectors from `bench/data`"
-    about = f"Machine: {machine()}. Servers: {versions}. Size of the run: {size}."
-    parts = [INTRO, about, "## Targets", targets(reports).markdown(), *(report.markdown() for report in reports.values())]
-    return "\n\n".join(parts) + "\n"
+    size = "full (`make bench VECTORS=… TRACE=…`)" if full else "quick (`make bench`), 4,000 vectors from `bench/data`"
+    return f"Machine: {machine()}. Servers: {versions}. Size of the run: {size}."
 
 
 if __name__ == "__main__":

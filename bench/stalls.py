@@ -195,23 +195,23 @@ def keep_searching(port: int, kind: Kind, over, rates) -> None:
     rates.put(("searched", asked / (time.perf_counter() - start)))
 
 
-def probe(host: Host, storing, after_s: float) -> Seen:
-    """PINGs until the storing process has ended and `after_s` more have passed."""
+def probe(host: Host, busy, after_s: float, request: bytes = b"PING\r\n", answer: bytes = b"+PONG\r\n") -> Seen:
+    """PINGs, or what else has one short answer, until the busy process has ended and `after_s` more have passed."""
     seen, end = Seen(), math.inf
     waits = os.open(f"/proc/{host.process.pid}/task/{host.process.pid}/schedstat", os.O_RDONLY)
     with socket.create_connection(("127.0.0.1", host.port)) as one:
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         one.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         while time.monotonic() < end:
-            if end == math.inf and not storing.is_alive():
+            if end == math.inf and not busy.is_alive():
                 end = time.monotonic() + after_s
             time.sleep(STEP_S)
             waited = waited_ns(waits)
             start = time.clock_gettime_ns(time.CLOCK_REALTIME)
-            one.sendall(b"PING\r\n")
+            one.sendall(request)
             sent = time.clock_gettime_ns(time.CLOCK_REALTIME)
-            reply, extra, _, _ = one.recvmsg(64, 64)
-            check(reply == b"+PONG\r\n", f"PING was answered by {reply!r}")
+            reply, extra, _, _ = one.recvmsg(len(answer) + 64, 64)
+            check(reply == answer, f"{request!r} was answered by {reply!r}")
             waited = waited_ns(waits) - waited
             if sent - start > SEND_NS_MAX:
                 seen.left_out += 1

@@ -3,6 +3,9 @@
 
 use crate::ffi::{Access, Ctx, Key, RString, ServerEvents};
 use crate::keyspace::{attach_arrival, chunk_arrived, followers};
+use crate::keytype::containers::become_other;
+use crate::keytype::namespaces::NAMESPACES;
+use crate::keytype::registry::CACHES;
 use crate::keytype::{CacheValue, NamespaceValue, namespaces, registry};
 use crate::{background, ffi};
 use llmcache_core::cluster::key_slot;
@@ -16,12 +19,12 @@ pub fn subscribe(ctx: Ctx<'_>) -> bool {
             loading_started: |_| registry::loading_started(),
             loading_ended: on_loading_ended,
             flushed: |ctx, db| {
-                registry::flushed(db);
+                CACHES.flushed(db);
                 namespaces::flushed(db);
                 followers::flushed(ctx, db);
             },
             swapped: |ctx, first, second| {
-                registry::swapped(first, second);
+                CACHES.swapped(first, second);
                 namespaces::swapped(first, second);
                 followers::flushed(ctx, Some(first));
                 followers::flushed(ctx, Some(second));
@@ -36,8 +39,8 @@ fn on_keyspace(ctx: Ctx<'_>, event: &[u8], key: &[u8]) {
     match event {
         b"restore" | b"rename_to" | b"move_to" => on_arrival(ctx, key),
         // A deadline moved; where there is no cache there is no entry to tell.
-        b"expire" | b"persist" if registry::count() > 0 => on_deadline(ctx, key),
-        b"evicted" if registry::evicted(ctx.db(), key) || namespaces::evicted(ctx.db(), key) => {
+        b"expire" | b"persist" if CACHES.count() > 0 => on_deadline(ctx, key),
+        b"evicted" if CACHES.evicted(ctx.db(), key) || NAMESPACES.evicted(ctx.db(), key) => {
             background::put_back_soon(ctx);
         }
         b"evicted" => background::chunks::arm_soon(ctx),
@@ -49,7 +52,7 @@ fn on_deadline(ctx: Ctx<'_>, name: &[u8]) {
     if let Some(key) = Key::open(ctx, &RString::new(name), Access::Probe)
         && let Some(value) = key.value::<CacheValue>()
     {
-        registry::note_expiry(value, key.expire_at_ms());
+        CACHES.note_expiry(&value.0, key.expire_at_ms());
         return;
     }
     attach_arrival(ctx, name, false);
@@ -62,9 +65,9 @@ fn on_arrival(ctx: Ctx<'_>, name: &[u8]) {
         let place = (ctx.db(), name.to_vec());
         let slot = value.0.with(|namespace| key_slot(namespace.prefix()));
         if ctx.state().is_cluster() && slot != key_slot(name) {
-            namespaces::become_other(&value, &place);
+            become_other(&value.0, &place);
         }
-        namespaces::place(&value, place);
+        NAMESPACES.place(&value.0, place);
         return;
     }
     chunk_arrived(ctx, name);
@@ -76,7 +79,7 @@ fn on_arrival(ctx: Ctx<'_>, name: &[u8]) {
             let slot = value.0.with(|cache| key_slot(cache.prefix()));
             if ctx.state().is_cluster() && slot != key_slot(name) {
                 // A dump restored under a name of another slot: its entry keys would be elsewhere.
-                registry::become_other(&value, &place);
+                become_other(&value.0, &place);
             }
             registry::place(&value, place);
         }

@@ -194,7 +194,7 @@ def test_a_lease_and_concurrent_storms(server):
     assert kv.info()["bytes"] <= SIZE * 40
 
 
-@pytest.mark.parametrize("mib", [1, 2, 16])
+@pytest.mark.parametrize("mib", [1, 2, 16, 32])
 @pytest.mark.parametrize("way", ["whole", "segments"])
 def test_memory_of_a_payload_byte(fleet, mib, way):
     server = fleet.launch()

@@ -312,6 +312,27 @@ def test_verify_walks_over_all_chunks(server):
     assert [checked for checked, _ in seen] == [7, 7, 6]
 
 
+def test_a_chunk_of_another_fingerprint_is_a_miss_and_goes(lenient):
+    """Its uid and its key are the namespace's own."""
+    client = lenient.client()
+    kv = Kv(client)
+    kv.create(model="m")
+    prompt = list(range(12))
+    kv.mput(prompt, [payload(i, 300) for i in range(3)])
+    names = kv.digests(prompt, model="m")
+    key = kv.key(names[1])
+    intact = Payload.parse(client.dump(key))
+    own = bytes.fromhex(kv.info()["fingerprint"].decode())
+    assert intact.body.count(own) == 1
+    other = resealed(intact.body.replace(own, bytes(32)), sections(intact.body))
+    client.restore(key, 0, intact.with_body(other), replace=True)
+    assert (kv.match(prompt), kv.fetch(prompt)[0], kv.get(names[1]), kv.missing(prompt)) == (1, 1, None, [1])
+    assert kv.get(names[2]) is None, "what is behind it cannot be reached"
+    wait_until(lambda: not client.exists(key), "it is removed", 10)
+    assert kv.info()["chunks"] == 2
+    assert kv.put(prompt[:8], payload(1, 300)) == "STORED" and kv.match(prompt) == 3
+
+
 def test_databases_that_change_places_and_flushes(server):
     client = server.client()
     kv = Kv(client)

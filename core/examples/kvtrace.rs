@@ -1,5 +1,5 @@
-//! Replays a trace of prompts (JSON lines with `hash_ids`) through the prefix tree at several capacities
-//! and half-lives, and prints the share of blocks found as a leading run.
+//! Replays a trace of prompts (JSON lines with `hash_ids`) through the prefix tree at several capacities,
+//! and prints the share of blocks found as a leading run, and how the tree ages and keeps at the end.
 //!
 //!     cargo run --release -p llmcache-core --example kvtrace -- <trace.jsonl>
 //!
@@ -20,21 +20,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         requests.push(ids.iter().filter_map(digest).collect());
     }
-    println!("capacity  half-life in capacities: 1/16 1/8 1/4 1/2 1 2 4");
-    for capacity in [2_500u64, 5_000, 10_000, 22_000, 40_000] {
-        let hits = [16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.25].map(|divisor: f64| {
-            format!("{:5.2}", replay(&requests, capacity, capacity as f64 / divisor))
-        });
-        println!("{capacity:8}  {}", hits.join(" "));
+    println!("capacity   hits %  half-life  kept: one chain in");
+    for capacity in [1_250u64, 2_500, 5_000, 10_000, 16_000, 22_000, 40_000] {
+        let (hits, tree) = replay(&requests, capacity);
+        let (half_life, one_in) = (tree.half_life(), tree.one_chain_in());
+        println!("{capacity:8}  {hits:7.2}  {half_life:9.0}  {one_in:18}");
     }
     Ok(())
 }
 
-/// Percent of blocks that a request found as part of its leading run.
-fn replay(requests: &[Vec<ChunkDigest>], capacity: u64, half_life: f64) -> f64 {
+/// Percent of blocks that a request found as part of its leading run, and the tree as it is then.
+fn replay(requests: &[Vec<ChunkDigest>], capacity: u64) -> (f64, PrefixTree) {
     let mut tree = PrefixTree::default();
-    // The tree derives the half-life from the capacity it is told, half of it.
-    tree.set_capacity((half_life * 2.0) as u64);
+    tree.set_capacity(capacity);
     let (mut asked, mut found) = (0u64, 0u64);
     for chain in requests {
         let run: Vec<_> = chain.iter().map_while(|digest| tree.find(digest)).collect();
@@ -63,5 +61,5 @@ fn replay(requests: &[Vec<ChunkDigest>], capacity: u64, half_life: f64) -> f64 {
             }
         }
     }
-    100.0 * found as f64 / asked as f64
+    (100.0 * found as f64 / asked as f64, tree)
 }

@@ -309,6 +309,47 @@ fn the_least_used_leaf_goes_first_and_prio_keeps() {
     assert_eq!(order, [2, 1, 3, 0, 5, 4]);
 }
 
+/// Asks for `chains` of five chunks in turns and stores what is missing, with room for `capacity` chunks;
+/// answers the share of the last quarter of the rounds that was there.
+fn asked_in_turns(chains: u32, capacity: u64, rounds: u32) -> (f64, u32) {
+    let mut tree = PrefixTree::default();
+    tree.set_capacity(capacity);
+    let (mut asked, mut found) = (0u32, 0usize);
+    for at in 0..chains * rounds {
+        let names: Vec<ChunkDigest> = (0..5u32)
+            .map(|i| {
+                ChunkDigest::from_bytes(&[at % chains, i].map(u32::to_le_bytes).concat()).unwrap()
+            })
+            .collect();
+        let run: Vec<NodeId> = names.iter().map_while(|digest| tree.find(digest)).collect();
+        tree.touch(&run);
+        if at >= chains * rounds / 4 * 3 {
+            (asked, found) = (asked + 5, found + run.len());
+        }
+        for (i, digest) in names.iter().enumerate().skip(run.len()) {
+            let parent = i.checked_sub(1).map(|before| &names[before]);
+            let id = tree.insert(&node(digest, parent)).unwrap();
+            let over = tree.chunk_bytes().saturating_sub(capacity * 10);
+            for victim in tree.plan_eviction(over, Some(id)).unwrap() {
+                let digest = tree.node(victim).digest.clone();
+                tree.remove(&digest);
+            }
+        }
+        assert!(tree.chunks() <= capacity);
+    }
+    tree.check_invariants();
+    (found as f64 / f64::from(asked), tree.one_chain_in())
+}
+
+#[test]
+fn what_comes_round_too_late_for_all_is_found_for_some() {
+    // The last used going last would find nothing of 2,000 chunks that come round in the same order.
+    let (share, one_in) = asked_in_turns(400, 1_000, 60);
+    assert!(one_in > 1 && share >= 0.2, "{share} of 0.5 with one in {one_in}");
+    let (share, one_in) = asked_in_turns(180, 1_000, 60);
+    assert_eq!((share, one_in), (1.0, 1), "all fit, all are kept");
+}
+
 #[test]
 fn chains_end_at_their_limit_and_never_close() {
     let mut tree = PrefixTree::default();

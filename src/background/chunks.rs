@@ -10,7 +10,7 @@ use crate::keyspace::{
     arm_new_leaves, chunk_arrived, remove_chunk, remove_node, remove_stub, shrink_to,
 };
 use crate::keytype::NamespaceValue;
-use crate::keytype::namespaces::{self, Keyless, SharedNamespace};
+use crate::keytype::namespaces::{self, KeylessNamespace, NAMESPACES, SharedNamespace};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::kvchunk::NodeId;
 use std::sync::LazyLock;
@@ -59,7 +59,7 @@ pub fn room_of(namespace: &SharedNamespace) -> u64 {
     if share == 0 {
         return budget;
     }
-    let all: u64 = namespaces::all().iter().map(|(n, _)| n.with(|n| n.tree.chunk_bytes())).sum();
+    let all: u64 = NAMESPACES.all().iter().map(|(n, _)| n.with(|n| n.tree.chunk_bytes())).sum();
     let left = share.saturating_sub(all - own).max(1);
     if budget == 0 { left } else { budget.min(left) }
 }
@@ -67,7 +67,7 @@ pub fn room_of(namespace: &SharedNamespace) -> u64 {
 /// Brings chunks together with their namespaces; answers whether some are left.
 pub fn attach_arrivals(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     while in_time() {
-        let Some((db, key)) = namespaces::next_arrival() else { return false };
+        let Some((db, key)) = NAMESPACES.next_arrival() else { return false };
         if ctx.select_db(db) {
             chunk_arrived(ctx, &key);
         }
@@ -78,7 +78,7 @@ pub fn attach_arrivals(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
 /// The server evicted a key: where that was a leaf, the chunk before it is one now, and is given its
 /// deadline as soon as the command that runs has ended, so that `volatile-*` finds it.
 pub fn arm_soon(ctx: Ctx<'_>) {
-    if namespaces::count() > 0 && !ARMING.swap(true, Ordering::Relaxed) {
+    if NAMESPACES.count() > 0 && !ARMING.swap(true, Ordering::Relaxed) {
         run_once(ctx, arm_now);
     }
 }
@@ -90,7 +90,7 @@ fn arm_now(ctx: Ctx<'_>) {
     if !may_write(ctx) {
         return;
     }
-    for (namespace, (db, name)) in namespaces::all() {
+    for (namespace, (db, name)) in NAMESPACES.all() {
         if ctx.select_db(db) && ownership::of_key(ctx, &name) == Ownership::Settled {
             arm_new_leaves(ctx, &namespace, || true);
         }
@@ -116,7 +116,7 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     if writes {
         backlog |= remove_stubs(ctx, &in_time);
     }
-    let all = namespaces::all();
+    let all = NAMESPACES.all();
     if due && !all.is_empty() {
         MAXMEMORY.store(ctx.info_number(c"memory", c"maxmemory").unwrap_or(0), Ordering::Relaxed);
     }
@@ -144,7 +144,7 @@ fn shield(ctx: Ctx<'_>, name: &[u8]) {
         key.hint_lfu(u8::MAX);
         key.hint_used_now();
         if let Some(value) = key.value::<NamespaceValue>() {
-            namespaces::note_expiry(value, key.expire_at_ms());
+            NAMESPACES.note_expiry(&value.0, key.expire_at_ms());
         }
     }
 }
@@ -215,22 +215,22 @@ fn remove_stubs(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
 
 /// Removes the chunks of the oldest deleted namespace.
 fn reap(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
-    let Some(mut gone) = namespaces::take_remains() else { return false };
+    let Some(mut gone) = NAMESPACES.take_remains() else { return false };
     if ctx.state().is_replica() {
         keep_for_primary(ctx, gone);
         return false;
     }
-    let (prefix, uid) = gone.namespace.with(|n| (n.prefix().to_vec(), n.uid()));
+    let (prefix, uid) = gone.container.with(|n| (n.prefix().to_vec(), n.uid()));
     match ownership::of_key(ctx, &prefix) {
         Ownership::Foreign => return true,
         Ownership::Settled if may_write(ctx) && ctx.select_db(gone.place.0) => {}
         Ownership::Settled | Ownership::Moving => {
-            namespaces::put_back_remains(gone, true);
+            NAMESPACES.put_back_remains(gone, true);
             return false;
         }
     }
     while in_time() {
-        let next = gone.namespace.with(|n| {
+        let next = gone.container.with(|n| {
             let (next, id) = n.tree.next_from(gone.next_slot)?;
             let digest = n.tree.node(id).digest.clone();
             Some((next, n.chunk_key(&digest), digest))
@@ -238,19 +238,19 @@ fn reap(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
         let Some((next, key, digest)) = next else { return true };
         gone.next_slot = next;
         count_reaped(u64::from(remove_chunk(ctx, &key, uid)));
-        gone.namespace.with(|n| n.tree.remove(&digest));
+        gone.container.with(|n| n.tree.remove(&digest));
     }
-    namespaces::put_back_remains(gone, false);
+    NAMESPACES.put_back_remains(gone, false);
     true
 }
 
 /// The primary sends every removal, or makes the namespace again where its server evicted it.
-fn keep_for_primary(ctx: Ctx<'_>, mut gone: Keyless) {
+fn keep_for_primary(ctx: Ctx<'_>, mut gone: KeylessNamespace) {
     let now_ms = ctx.now_ms();
     if gone.since_ms == 0 {
         gone.since_ms = now_ms;
     }
     if now_ms < gone.since_ms + KEPT_BY_REPLICA_MS {
-        namespaces::put_back_remains(gone, true);
+        NAMESPACES.put_back_remains(gone, true);
     }
 }

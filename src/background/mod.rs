@@ -18,7 +18,7 @@ use crate::ffi::{Ctx, run_once, start_timer, take_command_count};
 use crate::keyspace::{
     attach_arrival, end_flights_without_cache, followers, put_back_evicted, put_back_namespaces,
 };
-use crate::keytype::registry;
+use crate::keytype::registry::CACHES;
 use llmcache_core::evict::minute;
 use llmcache_core::ids::UnixMs;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -113,7 +113,7 @@ fn tick(ctx: Ctx<'_>) -> u64 {
 /// Brings entries together with containers that arrived after them; answers whether some are left.
 pub fn attach_arrivals(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     while in_time() {
-        let Some((db, key)) = registry::next_arrival() else { return false };
+        let Some((db, key)) = CACHES.next_arrival() else { return false };
         if ctx.select_db(db) {
             attach_arrival(ctx, &key, true);
         }

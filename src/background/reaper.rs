@@ -4,7 +4,7 @@ use super::ownership::{self, Ownership};
 use super::{count_reaped, may_write};
 use crate::ffi::Ctx;
 use crate::keyspace::remove_entry_of;
-use crate::keytype::registry::{self, Remains};
+use crate::keytype::registry::{CACHES, KeylessCache};
 use llmcache_core::cache::EntryKey;
 use llmcache_core::ids::{Seq, SlotId};
 
@@ -13,50 +13,50 @@ const KEPT_BY_REPLICA_MS: u64 = 10_000;
 
 /// Works on the oldest deleted cache; answers whether more is to do at once.
 pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
-    let Some(mut remains) = registry::take_remains() else { return false };
+    let Some(mut remains) = CACHES.take_remains() else { return false };
     if ctx.state().is_replica() {
         wait_for_primary(ctx, remains);
         return false;
     }
-    let key = remains.cache.with(|cache| cache.prefix().to_vec());
+    let key = remains.container.with(|cache| cache.prefix().to_vec());
     match ownership::of_key(ctx, &key) {
         Ownership::Foreign => return true,
         Ownership::Moving => {
-            registry::put_back_remains(remains, true);
+            CACHES.put_back_remains(remains, true);
             return false;
         }
         Ownership::Settled => {}
     }
     if !may_write(ctx) || !ctx.select_db(remains.place.0) {
-        registry::put_back_remains(remains, true);
+        CACHES.put_back_remains(remains, true);
         return false;
     }
     while in_time() {
         let Some((slot, seq, key)) = next_entry(&mut remains) else { return true };
-        let uid = remains.cache.with(|cache| cache.uid());
+        let uid = remains.container.with(|cache| cache.uid());
         count_reaped(u64::from(remove_entry_of(ctx, &key, uid)));
         // Frees the index along the way instead of in one long step at the end.
-        remains.cache.with(|cache| cache.index.remove(slot, seq));
+        remains.container.with(|cache| cache.index.remove(slot, seq));
     }
-    registry::put_back_remains(remains, false);
+    CACHES.put_back_remains(remains, false);
     true
 }
 
 /// The primary sends every removal, or makes the cache again where its server evicted it: the index
 /// is kept for a while in case. Should this server be promoted, the sweep finds what is left.
-fn wait_for_primary(ctx: Ctx<'_>, mut remains: Remains) {
+fn wait_for_primary(ctx: Ctx<'_>, mut remains: KeylessCache) {
     let now_ms = ctx.now_ms();
     if remains.since_ms == 0 {
         remains.since_ms = now_ms;
     }
     if now_ms < remains.since_ms + KEPT_BY_REPLICA_MS {
-        registry::put_back_remains(remains, true);
+        CACHES.put_back_remains(remains, true);
     }
 }
 
-fn next_entry(remains: &mut Remains) -> Option<(SlotId, Seq, EntryKey)> {
+fn next_entry(remains: &mut KeylessCache) -> Option<(SlotId, Seq, EntryKey)> {
     let next = remains.next_slot;
-    let found = remains.cache.with(|cache| {
+    let found = remains.container.with(|cache| {
         let (slot, found) = cache.index.next_occupied(next)?;
         Some((slot, found.seq(), cache.entry_key(&found.id)))
     })?;

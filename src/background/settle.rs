@@ -5,7 +5,7 @@
 use super::ownership::{self, Ownership};
 use crate::ffi::{Access, Ctx, MainCell};
 use crate::keyspace::open_entry;
-use crate::keytype::registry::{self, Place, SharedCache};
+use crate::keytype::registry::{CACHES, Place, SharedCache};
 use llmcache_core::cache::Cache;
 use llmcache_core::ids::{Seq, SlotId, UnixMs};
 use std::sync::{Arc, LazyLock, Weak};
@@ -31,7 +31,7 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) {
     while passed < SLOTS_PER_SLICE && in_time() {
         let at = WALK.with(|walk| {
             if walk.caches.is_empty() {
-                let all = registry::all().into_iter();
+                let all = CACHES.all().into_iter();
                 walk.caches = all.map(|(cache, place)| (Arc::downgrade(&cache), place)).collect();
                 walk.next_slot = 0;
             }

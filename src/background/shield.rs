@@ -6,7 +6,7 @@ use super::may_write;
 use crate::ffi::{Access, Ctx, Key, MainCell, RString};
 use crate::keyspace::enforce_limits;
 use crate::keytype::CacheValue;
-use crate::keytype::registry::{self, Place, SharedCache};
+use crate::keytype::registry::{self, CACHES, Place, SharedCache};
 use llmcache_core::ids::SlotId;
 use std::sync::LazyLock;
 
@@ -28,7 +28,7 @@ pub fn run(ctx: Ctx<'_>) {
     let now = ctx.now_ms();
     let due = ROUND.with(|round| {
         if round.left.is_empty() && now >= round.next_at_ms {
-            round.left = registry::all();
+            round.left = CACHES.all();
             round.next_at_ms = now + ROUND_MS;
         }
         let keep = round.left.len().saturating_sub(PER_SLICE);
@@ -43,7 +43,7 @@ pub fn run(ctx: Ctx<'_>) {
             key.hint_lfu(u8::MAX);
             key.hint_used_now();
             if let Some(value) = key.value::<CacheValue>() {
-                registry::note_expiry(value, key.expire_at_ms());
+                CACHES.note_expiry(&value.0, key.expire_at_ms());
             }
         }
         // What removed entries without saying so, as a lookup that found one gone.

@@ -8,6 +8,8 @@ use crate::ffi::{Ctx, KeyScan, MainCell};
 use crate::keyspace::{
     Attached, ChunkSeen, attach_arrival, attach_chunk, attach_open, remove_chunk, remove_entry_of,
 };
+use crate::keytype::namespaces::NAMESPACES;
+use crate::keytype::registry::CACHES;
 use crate::keytype::{ChunkValue, EntryValue, namespaces, registry};
 use hashbrown::{HashMap, HashSet};
 use llmcache_core::ids::ContainerUid;
@@ -114,7 +116,8 @@ fn end_walk(now: u64) {
         sweep.orphans.retain(|group, _| {
             let still = seen.contains(group);
             if !still {
-                registry::stop_waiting(group.1);
+                CACHES.stop_waiting(group.1);
+                NAMESPACES.stop_waiting(group.1);
             }
             still
         });

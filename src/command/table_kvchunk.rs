@@ -188,7 +188,8 @@ pub const KVCHUNK: &[CommandSpec] = &[
             LEASE also the name of the lease or null.",
         notes: "MAXBYTES is 64 MiB unless given; one chunk is answered in any case. RANGE answers these \
             bytes of every payload; `bytes` is always the length of the whole. `meta` is META as \
-            stored, or null. Past `llmcache.kv-in-flight` bytes on their way to clients: `BUSY`.",
+            stored, or null. A payload that does not fit its checksum ends the prefix; that is looked \
+            at when a chunk is first answered, and again after a minute. Past `llmcache.kv-in-flight` bytes on their way to clients: `BUSY`.",
         ..read("KVCHUNK.FETCH", command_entry!(fetch::run_fetch))
     },
     CommandSpec {
@@ -198,7 +199,8 @@ pub const KVCHUNK: &[CommandSpec] = &[
         reply: "An array: a map of `digest parent position dtype format shape created deadline prio \
             pinned leases hits checksum meta`, the length of the payload, an array of segments; or \
             null. A deadline of 0 is none.",
-        notes: "A chunk that follows one that is not there is a miss.",
+        notes: "A chunk that follows one that is not there is a miss, and so is one whose payload does \
+            not fit its checksum, which is looked at as by FETCH.",
         ..read("KVCHUNK.GET", command_entry!(fetch::run_get))
     },
     CommandSpec {
@@ -319,8 +321,9 @@ pub const KVCHUNK: &[CommandSpec] = &[
         args: &[NAMESPACE],
         reply: "A map: `name uid prefix fingerprint model dtype format shape chunk salted ttl budget \
             room checksum durable chunks bytes payload_bytes tree_bytes evictable orphans pinned \
-            leases half_life`. `room` is what BUDGET and the share of all namespaces leave it, 0 for \
-            no bound; `orphans` follow a chunk that is not there; `half_life` is in references.",
+            leases half_life keeps_one_in`. `room` is what BUDGET and the share of all namespaces leave it, 0 for \
+            no bound; `orphans` follow a chunk that is not there; `half_life` is in references; of so many \
+            new chains one is kept until it had time to be used, the others go first.",
         ..read("KVCHUNK.INFO", command_entry!(info::run))
     },
     CommandSpec {

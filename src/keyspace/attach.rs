@@ -2,7 +2,7 @@
 //! and when a sweep finds one that its container does not know.
 
 use crate::ffi::{Access, Ctx, Key, RString};
-use crate::keytype::registry;
+use crate::keytype::registry::{self, CACHES};
 use crate::keytype::{EntryValue, entry_value_bytes};
 use llmcache_core::allocation::allocated_bytes;
 use llmcache_core::cache::{Cache, Entry, EntryView};
@@ -11,6 +11,15 @@ use llmcache_core::ids::{PartitionKey, SlotId, UnixMs};
 use llmcache_core::index::NewSlot;
 use llmcache_core::index::filter::FilterRecord;
 use std::ffi::c_int;
+
+/// When the graph of a partition that is behind is brought up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linking {
+    /// A node or two with each entry stored.
+    AlongTheWay,
+    /// Between commands: whoever stores waits for it (`backlog`).
+    Later,
+}
 
 /// What became of an entry that was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +57,7 @@ pub(super) fn index_entry(
     view: &EntryView<'_>,
     expire_at: UnixMs,
     bytes: u32,
+    linking: Linking,
 ) -> SlotId {
     let dim = u32::from(view.dim());
     if dim > 0 {
@@ -61,7 +71,7 @@ pub(super) fn index_entry(
     let meta = view.meta_object();
     let record = meta.as_ref().and_then(|meta| FilterRecord::from_meta(meta.as_object()?));
     let code = view.vector().map(|vector| vector.code());
-    let slot = cache.index.insert(NewSlot {
+    let new = NewSlot {
         id: view.id(),
         seq: view.seq(),
         partition: PartitionKey::of(view.scope(), view.context()),
@@ -71,7 +81,11 @@ pub(super) fn index_entry(
         record,
         name: view.name(),
         code: code.as_ref().map(|code| (code.codes.as_slice(), code.scale)),
-    });
+    };
+    let slot = match linking {
+        Linking::AlongTheWay => cache.index.insert(new),
+        Linking::Later => cache.index.insert_unlinked(new),
+    };
     cache.index.set_tags(slot, view.tags());
     cache.note_arrival(view);
     registry::note_work(cache);
@@ -90,7 +104,7 @@ pub fn attach_arrival(ctx: Ctx<'_>, name: &[u8], wait: bool) -> Attached {
         (attach_open(ctx.db(), name, value, key.expire_at_ms()), key.expire_at_ms());
     drop(key);
     match seen {
-        Attached::NoContainer if wait => registry::wait_for(uid, (ctx.db(), name.to_vec())),
+        Attached::NoContainer if wait => CACHES.wait_for(uid, (ctx.db(), name.to_vec())),
         Attached::Added => add(ctx, name, UnixMs(expire_at)),
         _ => {}
     }
@@ -101,7 +115,7 @@ pub fn attach_arrival(ctx: Ctx<'_>, name: &[u8], wait: bool) -> Attached {
 /// `Added` means that it should be added.
 pub fn attach_open(db: c_int, name: &[u8], value: &EntryValue, expire_at_ms: u64) -> Attached {
     let view = value.view();
-    let Some(shared) = registry::find(view.uid(), db) else { return Attached::NoContainer };
+    let Some(shared) = CACHES.find(view.uid(), db) else { return Attached::NoContainer };
     shared.with(|cache| {
         // A renamed entry is not in the index any more, so what is known stands under its own name.
         if cache.index.slot_of(view.slot(), view.seq()).is_some() {
@@ -123,8 +137,9 @@ fn add(ctx: Ctx<'_>, name: &[u8], expire_at: UnixMs) {
     // Where an entry stands in the index is no change of the entry: the key is not opened for writing.
     let Some(mut key) = Key::open(ctx, &RString::new(name), Access::Probe) else { return };
     let Some(value) = key.value_mut::<EntryValue>() else { return };
-    let Some(shared) = registry::find(value.view().uid(), ctx.db()) else { return };
+    let Some(shared) = CACHES.find(value.view().uid(), ctx.db()) else { return };
     let bytes = key_bytes(name, value) as u32;
-    let slot = shared.with(|cache| index_entry(cache, &value.view(), expire_at, bytes));
+    let slot = shared
+        .with(|cache| index_entry(cache, &value.view(), expire_at, bytes, Linking::AlongTheWay));
     value.set_slot(slot);
 }

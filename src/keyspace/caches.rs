@@ -1,7 +1,7 @@
 //! Opening and making the key of a cache.
 
 use crate::ffi::{Access, Ctx, Key, RString, ServerString};
-use crate::keytype::registry::{self, SharedCache};
+use crate::keytype::registry::{self, CACHES, SharedCache};
 use crate::keytype::{CREATE_COMMAND, CacheValue};
 use llmcache_core::error::{Error, ErrorWord, Result};
 
@@ -10,15 +10,15 @@ use llmcache_core::error::{Error, ErrorWord, Result};
 /// server evicted a moment ago is there all the same.
 pub fn open_cache(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<SharedCache>> {
     let (db, text) = (ctx.db(), name.as_bytes());
-    if let Some(cache) = registry::by_name(db, text) {
+    if let Some(cache) = CACHES.by_name(db, text) {
         return Ok(Some(cache));
     }
-    let evicted = || registry::evicted_from(db, text);
+    let evicted = || CACHES.evicted_from(db, text);
     let Some(key) = Key::open(ctx, name, Access::Read) else { return Ok(evicted()) };
     match key.value::<CacheValue>() {
         Some(value) => {
             if key.expire_at_ms() == 0 {
-                registry::remember_name(db, text, &value.0);
+                CACHES.remember_name(db, text, &value.0);
             }
             Ok(Some(value.0.clone()))
         }
@@ -48,9 +48,9 @@ pub fn create_cache(ctx: Ctx<'_>, name: &[u8], value: CacheValue) -> SharedCache
 /// told, since they were told of the eviction. Leaves them for later while nothing may be written.
 /// Answers how many it put back.
 pub fn put_back_evicted(ctx: Ctx<'_>, may_write: bool) -> u64 {
-    let evicted = registry::take_evicted();
+    let evicted = CACHES.take_evicted();
     if !may_write {
-        registry::put_back_evicted(evicted);
+        CACHES.put_back_evicted(evicted);
         return 0;
     }
     let mut put_back = 0;
@@ -61,12 +61,12 @@ pub fn put_back_evicted(ctx: Ctx<'_>, may_write: bool) -> u64 {
         let name = cache.place.1.clone();
         let name_string = RString::new(&name);
         if Key::open(ctx, &name_string, Access::Probe).is_some() {
-            registry::give_up(cache);
+            CACHES.give_up(cache);
             continue;
         }
         put_back += 1;
         let expire_at_ms = cache.expire_at_ms;
-        let shared = create_cache(ctx, &name, CacheValue(cache.cache));
+        let shared = create_cache(ctx, &name, CacheValue(cache.container));
         let head = shared.with(|cache| cache.save_head());
         ctx.replicate(CREATE_COMMAND, &[&name, &head]);
         if expire_at_ms > 0 {

@@ -8,7 +8,7 @@
 use super::attach::key_frame_bytes;
 use super::caches::open_for_write;
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString};
-use crate::keytype::namespaces::{self, SharedNamespace};
+use crate::keytype::namespaces::{self, NAMESPACES, SharedNamespace};
 use crate::keytype::{CHUNK_COMMAND, ChunkValue, Whole, put_args};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{ContainerUid, UnixMs};
@@ -109,13 +109,15 @@ pub fn chunk_bytes(key: &[u8], whole: &Whole) -> u64 {
     (key_frame_bytes(key) + whole.memory_bytes()) as u64
 }
 
+/// Takes a chunk into the tree. One of another fingerprint than the namespace's is known as damaged: a
+/// miss, removed in the next round.
 fn insert_node(
     namespace: &mut Namespace,
     key: &[u8],
     whole: &Whole,
 ) -> std::result::Result<NodeId, Refused> {
     let header = &whole.header;
-    namespace.tree.insert(&NewNode {
+    let id = namespace.tree.insert(&NewNode {
         digest: &header.digest,
         parent: header.parent.as_ref(),
         content: header.content,
@@ -125,7 +127,11 @@ fn insert_node(
         expire_at: header.deadline,
         prio: header.prio,
         pinned: header.pinned,
-    })
+    })?;
+    if header.fingerprint != *namespace.fingerprint() {
+        namespace.tree.set_damaged(id);
+    }
+    Ok(id)
 }
 
 /// Stores a chunk: key, tree, deadlines of those before it, AOF and replicas, keyspace event. Eviction
@@ -159,7 +165,7 @@ pub fn put_chunk(ctx: Ctx<'_>, namespace: Option<&SharedNamespace>, new: NewChun
     drop(key);
     match (namespace, node) {
         (Some(namespace), Some(id)) => settle_ancestors(ctx, namespace, id),
-        (None, _) => namespaces::wait_for(uid, (ctx.db(), name.to_vec())),
+        (None, _) => NAMESPACES.wait_for(uid, (ctx.db(), name.to_vec())),
         (Some(_), None) => {}
     }
     ctx.notify_module(c"kvchunk.put", &name_string);
@@ -427,7 +433,7 @@ pub enum ChunkSeen {
 pub fn attach_chunk(db: c_int, name: &[u8], value: &ChunkValue) -> ChunkSeen {
     let Some(whole) = value.whole() else { return ChunkSeen::Stub };
     let header = &whole.header;
-    let Some(namespace) = namespaces::find(header.uid, db) else {
+    let Some(namespace) = NAMESPACES.find(header.uid, db) else {
         return ChunkSeen::NoNamespace(header.uid);
     };
     namespace.with(|namespace| {
@@ -448,7 +454,7 @@ pub fn chunk_arrived(ctx: Ctx<'_>, name: &[u8]) {
     let Some(key) = Key::open(ctx, &RString::new(name), Access::Probe) else { return };
     let Some(value) = key.value::<ChunkValue>() else { return };
     match attach_chunk(ctx.db(), name, value) {
-        ChunkSeen::NoNamespace(uid) => namespaces::wait_for(uid, place),
+        ChunkSeen::NoNamespace(uid) => NAMESPACES.wait_for(uid, place),
         ChunkSeen::Stub => namespaces::note_stub(place),
         ChunkSeen::Known | ChunkSeen::Foreign => {}
     }

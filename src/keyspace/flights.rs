@@ -4,7 +4,7 @@
 //! leases. Main thread only.
 
 use crate::ffi::{BlockedId, Ctx, MainCell, run_later, wake_blocked};
-use crate::keytype::registry::{self, SharedCache};
+use crate::keytype::registry::{CACHES, SharedCache};
 use hashbrown::HashMap;
 use llmcache_core::cache::{Flights, Lapse, LeaseToken, WaiterId};
 use llmcache_core::ids::{ContainerUid, EntryId, UnixMs};
@@ -71,7 +71,7 @@ pub fn end_flights_without_cache(ctx: Ctx<'_>) {
     let ended = FLIGHTS.with(|all| {
         let mut ended = Vec::new();
         all.retain(|uid, flights| {
-            if registry::place_of(*uid).is_none() {
+            if CACHES.place_of(*uid).is_none() {
                 ended.extend(flights.end());
             }
             !flights.is_empty()

@@ -3,7 +3,7 @@
 use super::caches::open_for_write;
 use super::chunks::chunk_arrived;
 use crate::ffi::{Access, Ctx, Key, RString, ServerString};
-use crate::keytype::namespaces::{self, SharedNamespace};
+use crate::keytype::namespaces::{NAMESPACES, SharedNamespace};
 use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue};
 use llmcache_core::error::{Error, ErrorWord, Result};
 
@@ -14,7 +14,7 @@ const ATTACH_AT_ONCE: usize = 4_096;
 /// One that the server evicted a moment ago is there all the same.
 pub fn open_namespace(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<SharedNamespace>> {
     attach_a_few(ctx);
-    let evicted = || namespaces::evicted_from(ctx.db(), name.as_bytes());
+    let evicted = || NAMESPACES.evicted_from(ctx.db(), name.as_bytes());
     let Some(key) = Key::open(ctx, name, Access::Read) else { return Ok(evicted()) };
     match key.value::<NamespaceValue>() {
         Some(value) => Ok(Some(value.0.clone())),
@@ -30,7 +30,7 @@ pub fn open_namespace(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<S
 fn attach_a_few(ctx: Ctx<'_>) {
     let db = ctx.db();
     for _ in 0..ATTACH_AT_ONCE {
-        let Some((at, key)) = namespaces::next_arrival() else { break };
+        let Some((at, key)) = NAMESPACES.next_arrival() else { break };
         if ctx.select_db(at) {
             chunk_arrived(ctx, &key);
         }
@@ -48,7 +48,7 @@ pub fn create_namespace(ctx: Ctx<'_>, name: &[u8], value: NamespaceValue) -> Sha
     key.set(Box::new(value.clone()));
     key.hint_lfu(u8::MAX);
     drop(key);
-    namespaces::place(&value, (ctx.db(), name.to_vec()));
+    NAMESPACES.place(&value.0, (ctx.db(), name.to_vec()));
     ctx.notify_module(c"kvchunk.create", &name_string);
     shared
 }
@@ -56,9 +56,9 @@ pub fn create_namespace(ctx: Ctx<'_>, name: &[u8], value: NamespaceValue) -> Sha
 /// Puts the namespaces that the server evicted back into their keys, and tells AOF and replicas, which
 /// were told of the eviction. Leaves them for later while nothing may be written.
 pub fn put_back_namespaces(ctx: Ctx<'_>, may_write: bool) {
-    let evicted = namespaces::take_evicted();
+    let evicted = NAMESPACES.take_evicted();
     if !may_write {
-        namespaces::put_back_evicted(evicted);
+        NAMESPACES.put_back_evicted(evicted);
         return;
     }
     for gone in evicted {
@@ -68,10 +68,10 @@ pub fn put_back_namespaces(ctx: Ctx<'_>, may_write: bool) {
         let (name, expire_at_ms) = (gone.place.1.clone(), gone.expire_at_ms);
         let name_string = RString::new(&name);
         if Key::open(ctx, &name_string, Access::Probe).is_some() {
-            namespaces::give_up(gone);
+            NAMESPACES.give_up(gone);
             continue;
         }
-        let shared = create_namespace(ctx, &name, NamespaceValue(gone.namespace));
+        let shared = create_namespace(ctx, &name, NamespaceValue(gone.container));
         let head = shared.with(|namespace| namespace.save_head());
         ctx.replicate(NAMESPACE_COMMAND, &[&name, &head]);
         if expire_at_ms > 0 {

@@ -6,7 +6,7 @@
 
 use super::{mark_stale, open_entry, remove_entry};
 use crate::ffi::{Access, Ctx, MainCell, run_later};
-use crate::keytype::registry::{self, SharedCache};
+use crate::keytype::registry::{CACHES, SharedCache};
 use llmcache_core::cache::{EntryKey, EntryView, Severity};
 use llmcache_core::ids::{ContainerUid, Seq, SlotId, UnixMs};
 use llmcache_core::index::Slot;
@@ -220,7 +220,7 @@ fn run_picks(ctx: Ctx<'_>) {
     let Some(mut running) = oldest else { return };
     let end = Instant::now() + SLICE;
     // A cache that went, or stands in another database now, has nothing left to be picked.
-    let there = registry::place_of(running.uid).is_some_and(|(db, _)| ctx.select_db(db));
+    let there = CACHES.place_of(running.uid).is_some_and(|(db, _)| ctx.select_db(db));
     let over = if there && !ctx.state().is_replica() {
         running.pick.run(ctx, || Instant::now() < end)
     } else {

@@ -4,7 +4,7 @@
 //! and these. A head that does not decode refuses the value; a block that does not decode costs the
 //! index only, which the sweep then fills again from the entries.
 
-use super::registry;
+use super::registry::{self, CACHES};
 use crate::ffi::{Digest, MainCell, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle};
 use llmcache_core::cache::Cache;
 use std::ffi::{CStr, c_int};
@@ -109,6 +109,6 @@ impl ModuleValue for CacheValue {
     }
 
     fn unlinked(&self, db: c_int, key: &[u8]) {
-        registry::unlinked(self, db, key);
+        CACHES.unlinked(&self.0, db, key);
     }
 }

@@ -4,7 +4,8 @@
 //! what is saved of a chunk that is not durable. What is loaded damaged becomes a stub, a miss that is
 //! removed; RESTORE refuses it.
 
-use super::{namespaces, registry};
+use super::namespaces::NAMESPACES;
+use super::registry;
 use crate::ffi::{
     Digest, HeldString, ModuleValue, RString, RdbReader, RdbWriter, ServerString, TypeHandle,
 };
@@ -136,7 +137,7 @@ impl ModuleValue for ChunkValue {
             _ => return None,
         };
         if registry::is_loading() {
-            namespaces::arrived((db, key.to_vec()));
+            NAMESPACES.arrived((db, key.to_vec()));
         }
         Some(value)
     }
@@ -189,7 +190,7 @@ impl ModuleValue for ChunkValue {
     fn unlinked(&self, db: c_int, key: &[u8]) {
         let Self::Whole(whole) = self else { return };
         let digest = &whole.header.digest;
-        if let Some(namespace) = namespaces::find_even_gone(whole.header.uid, db) {
+        if let Some(namespace) = NAMESPACES.find_even_gone(whole.header.uid, db) {
             namespace.with(|namespace| {
                 // A copy under another name is none of the tree's.
                 if *namespace.chunk_key(digest) == *key {

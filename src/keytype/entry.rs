@@ -1,6 +1,6 @@
 //! The key of one entry: an `Entry`, nothing else.
 
-use super::registry;
+use super::registry::{self, CACHES};
 use crate::ffi::{Digest, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle};
 use llmcache_core::allocation::allocated_bytes;
 use llmcache_core::cache::Entry;
@@ -92,7 +92,7 @@ impl ModuleValue for EntryValue {
 
     fn unlinked(&self, db: c_int, _key: &[u8]) {
         let view = self.0.view();
-        if let Some(cell) = registry::find_even_gone(view.uid(), db) {
+        if let Some(cell) = CACHES.find_even_gone(view.uid(), db) {
             cell.with(|cache| {
                 cache.index.remove(view.slot(), view.seq());
                 registry::note_work(cache);

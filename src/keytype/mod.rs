@@ -5,6 +5,7 @@
 
 mod cache;
 mod chunk;
+pub mod containers;
 mod entry;
 pub mod followers;
 mod namespace;

@@ -1,7 +1,7 @@
 //! The key of one namespace of KV-cache chunks: settings. The chunks are keys of their own, and the
 //! prefix tree is rebuilt from them; nothing of it is saved.
 
-use super::namespaces;
+use super::namespaces::{self, NAMESPACES};
 use crate::ffi::{Digest, MainCell, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle};
 use llmcache_core::kvchunk::Namespace;
 use std::ffi::{CStr, c_int};
@@ -65,6 +65,6 @@ impl ModuleValue for NamespaceValue {
     }
 
     fn unlinked(&self, db: c_int, key: &[u8]) {
-        namespaces::unlinked(self, db, key);
+        NAMESPACES.unlinked(&self.0, db, key);
     }
 }

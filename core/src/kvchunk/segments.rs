@@ -14,13 +14,15 @@ pub const SEGMENT_MAX_BYTES: usize = (1 << 20) - SLACK_BYTES;
 const SLACK_BYTES: usize = 64;
 /// What a server string needs besides its bytes, at most.
 const FRAME_BYTES: usize = 17 + 1;
-/// Pieces up to here are not cut further: their waste is small beside the payload.
-const SMALL_BYTES: usize = 4 << 10;
+/// What one more piece costs: its string object, its place in the list, header and rounding of a short
+/// string. Less waste than that is not worth a cut.
+const PIECE_BYTES: usize = 128;
 
-/// Whether a string of this length wastes so little that it is kept as it came: at most 1/64 of it.
+/// Whether a string of this length wastes so little that it is kept as it came: at most 1/64 of it and
+/// what a further piece would cost.
 pub fn fits_its_class(length: usize) -> bool {
     let taken = allocated_bytes(length + FRAME_BYTES);
-    length <= SMALL_BYTES || taken - length <= length / 64
+    taken - length <= length / 64 + PIECE_BYTES
 }
 
 /// Lengths of the pieces a payload is cut into, in order; they add up to `length`.
@@ -41,7 +43,7 @@ pub fn segment_plan(length: usize) -> Vec<usize> {
     plan
 }
 
-/// The largest size class of at most `bytes` (which are more than 4 KiB).
+/// The largest size class of at most `bytes` (which are more than 128).
 fn class_at_most(bytes: usize) -> usize {
     let step = 1 << (usize::BITS - 1 - bytes.leading_zeros() - 2);
     bytes - bytes % step
@@ -53,7 +55,7 @@ mod tests {
 
     #[test]
     fn pieces_add_up_and_waste_little() {
-        for length in (0..300).chain((300..5 << 20).step_by(77_773)).chain([
+        for length in (0..20_000).chain((20_000..5 << 20).step_by(77_773)).chain([
             64 << 10,
             1 << 20,
             3 << 19,
@@ -64,13 +66,20 @@ mod tests {
             let plan = segment_plan(length);
             assert_eq!(plan.iter().sum::<usize>(), length);
             assert!(plan.iter().all(|&piece| 0 < piece && piece <= SEGMENT_MAX_BYTES));
+            // A string object of 16 bytes besides, and 8 in the list.
+            let taken = |piece: &usize| 24 + allocated_bytes(piece + FRAME_BYTES);
+            let cut: usize = plan.iter().map(taken).sum();
+            // Each halving of what is left may leave one more piece.
+            assert!(cut <= taken(&length) + 2 * PIECE_BYTES, "{length}: {cut} in {plan:?}");
+            if length >= 4 << 10 {
+                assert!(cut as f64 <= length as f64 * 1.06, "{length}: {cut} in {plan:?}");
+            }
             if length >= 1 << 20 {
-                // A string object of 16 bytes besides.
-                let taken: usize =
-                    plan.iter().map(|piece| 16 + allocated_bytes(piece + FRAME_BYTES)).sum();
-                assert!(taken as f64 <= length as f64 * 1.02, "{length}: {taken} in {plan:?}");
+                assert!(cut as f64 <= length as f64 * 1.02, "{length}: {cut} in {plan:?}");
             }
         }
+        assert_eq!(segment_plan(4 << 10), [4_032, 64]);
+        assert_eq!(segment_plan(1_000), [1_000]);
         assert!(!fits_its_class(1 << 20));
         assert!(fits_its_class(SEGMENT_MAX_BYTES));
     }

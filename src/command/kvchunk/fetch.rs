@@ -2,7 +2,7 @@
 //! their payloads.
 
 use super::chain::ChainArgs;
-use super::{hex_digest, need_namespace};
+use super::{hex_digest, need_namespace, was_sound_lately};
 use crate::background::chunks::{in_flight, note_answered};
 use crate::command::parse::{ArgReader, flag_once, parse_filter, set_once};
 use crate::config;
@@ -182,8 +182,13 @@ pub fn run_fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         ));
     }
     let digests = namespace.with(|namespace| request.chain.digests(namespace))?;
-    let run = open_leading_run(ctx, &namespace, &digests, Access::Probe, |_| true);
-    let page = request.page(&run);
+    let mut run = open_leading_run(ctx, &namespace, &digests, Access::Probe, |_| true);
+    let mut page = request.page(&run);
+    let is_bad = |chunk: &OpenedChunk<'_>| !was_sound_lately(ctx, &namespace, chunk);
+    if let Some(bad) = run[page.clone()].iter().position(is_bad) {
+        run.truncate(page.start + bad);
+        page.end = run.len();
+    }
     let leased = match request.lease_ms.filter(|_| !run.is_empty()) {
         Some(length_ms) => Some(lease(ctx, &namespace, &digests[..run.len()], length_ms)?),
         None => None,
@@ -289,7 +294,8 @@ pub fn run_get(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let found = namespace.as_ref().and_then(|namespace| {
         let chunk = open_chunk(ctx, namespace, &digest, access)?;
         let whole_prefix = chunk.header.parent.is_none() || is_reachable(ctx, namespace, &digest);
-        whole_prefix.then_some((namespace, chunk))
+        let sound = no_payload || was_sound_lately(ctx, namespace, &chunk);
+        (whole_prefix && sound).then_some((namespace, chunk))
     });
     let Some((namespace, chunk)) = found else {
         reply.null();

@@ -1,6 +1,6 @@
 //! `KVCHUNK.INFO`, `STATS`, `SCAN` and `VERIFY`: what a namespace is, did and holds.
 
-use super::need_namespace;
+use super::{is_sound, need_namespace};
 use crate::background::chunks::room_of;
 use crate::command::parse::{ArgReader, PageRequest, flag_once, page_request, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
@@ -29,7 +29,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 fn write_info(reply: Reply<'_>, name: &[u8], namespace: &mut Namespace, room: u64) {
     let orphans = namespace.tree.orphans(|_| true).len() as u64;
     let (settings, tree) = (namespace.settings(), &namespace.tree);
-    reply.map(24);
+    reply.map(25);
     reply.text("name").bytes(name);
     reply.text("uid").text(&namespace.uid().to_string());
     reply.text("prefix").bytes(namespace.prefix());
@@ -60,6 +60,7 @@ fn write_info(reply: Reply<'_>, name: &[u8], namespace: &mut Namespace, room: u6
     reply.text("pinned").count(tree.pinned());
     reply.text("leases").count(namespace.leases.len() as u64);
     reply.text("half_life").count(tree.half_life() as u64);
+    reply.text("keeps_one_in").count(tree.one_chain_in().into());
 }
 
 /// Runs `KVCHUNK.STATS`.
@@ -169,16 +170,9 @@ pub fn run_verify(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     for digest in digests {
         let Some(chunk) = open_chunk(ctx, &namespace, &digest, Access::Probe) else { continue };
         checked += 1;
-        if chunk.is_sound() {
-            continue;
+        if !is_sound(ctx, &namespace, &chunk) {
+            damaged.push(digest);
         }
-        namespace.with(|namespace| {
-            namespace.stats.damaged += 1;
-            if let Some(id) = namespace.tree.find(&digest) {
-                namespace.tree.set_damaged(id);
-            }
-        });
-        damaged.push(digest);
     }
     let reply = Reply::new(ctx).map(3);
     reply.text("checked").count(checked);

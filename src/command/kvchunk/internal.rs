@@ -4,7 +4,7 @@
 use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, HeldString, RString, Reply};
 use crate::keyspace::{NewChunk, create_namespace, put_chunk};
-use crate::keytype::namespaces;
+use crate::keytype::namespaces::NAMESPACES;
 use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue, Whole};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
@@ -19,7 +19,7 @@ pub fn run_create(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     reader.finish()?;
     let namespace = Namespace::load_head(head)
         .map_err(|error| Error::err(format!("bad namespace head: {error}")))?;
-    let value = match namespaces::remains_of(namespace.uid()) {
+    let value = match NAMESPACES.remains_of(namespace.uid()) {
         Some(shared) => {
             shared.with(|known| known.take_head(namespace));
             NamespaceValue(shared)
@@ -54,7 +54,7 @@ pub fn run_put(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         return Err(Error::err("bad chunk: length or checksum of its payload"));
     }
     let uid = whole.header.uid;
-    let namespace = namespaces::find(uid, ctx.db());
+    let namespace = NAMESPACES.find(uid, ctx.db());
     let belongs = namespace
         .as_ref()
         .is_none_or(|namespace| namespace.with(|n| *key == *n.chunk_key(&whole.header.digest)));
@@ -63,8 +63,7 @@ pub fn run_put(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     let new = NewChunk { key: key.into(), whole, key_expire_at: Some(expire_at) };
     put_chunk(ctx, namespace.as_ref(), new);
-    let place = namespaces::all().into_iter().find(|(n, _)| n.with(|n| n.uid()) == uid);
-    if let Some((_, (db, name))) = place
+    if let Some((db, name)) = NAMESPACES.place_of(uid)
         && db == ctx.db()
     {
         ctx.signal_modified(&RString::new(&name));

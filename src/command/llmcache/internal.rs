@@ -3,8 +3,9 @@
 
 use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, RString, Reply};
-use crate::keyspace::{NewEntry, create_cache, mark_stale, put_entry};
-use crate::keytype::{CREATE_COMMAND, CacheValue, registry};
+use crate::keyspace::{Linking, NewEntry, create_cache, mark_stale, put_entry};
+use crate::keytype::registry::CACHES;
+use crate::keytype::{CREATE_COMMAND, CacheValue};
 use llmcache_core::cache::{Cache, Entry};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
@@ -19,7 +20,7 @@ pub fn run_create(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let cache =
         Cache::load_head(head).map_err(|error| Error::err(format!("bad cache head: {error}")))?;
     // The primary's server evicted the key and the primary put it back: the index is still at hand.
-    let value = match registry::remains_of(cache.uid()) {
+    let value = match CACHES.remains_of(cache.uid()) {
         Some(shared) => {
             shared.with(|known| known.take_head(cache));
             CacheValue(shared)
@@ -50,7 +51,7 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         Entry::from_bytes(bytes.into()).map_err(|e| Error::err(format!("bad entry: {e}")))?;
     entry.set_slot(llmcache_core::ids::SlotId::NONE);
     let uid = entry.view().uid();
-    let cache = registry::find(uid, ctx.db());
+    let cache = CACHES.find(uid, ctx.db());
     let belongs = cache.as_ref().is_none_or(|cache| {
         cache.with(|cache| {
             let view = entry.view();
@@ -61,10 +62,14 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     if !belongs {
         return Err(Error::err("bad entry: it belongs under another key"));
     }
-    put_entry(ctx, cache.as_ref(), NewEntry { key: key.into(), entry, expire_at });
-    match registry::place_of(uid).filter(|(db, _)| *db == ctx.db()) {
+    put_entry(
+        ctx,
+        cache.as_ref(),
+        NewEntry { key: key.into(), entry, expire_at, linking: Linking::AlongTheWay },
+    );
+    match CACHES.place_of(uid).filter(|(db, _)| *db == ctx.db()) {
         Some((_, name)) => ctx.signal_modified(&RString::new(&name)),
-        None => registry::wait_for(uid, (ctx.db(), key.to_vec())),
+        None => CACHES.wait_for(uid, (ctx.db(), key.to_vec())),
     }
     Reply::new(ctx).ok();
     Ok(())

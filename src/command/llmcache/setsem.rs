@@ -8,13 +8,13 @@ use crate::command::parse::{
 };
 use crate::ffi::{Access, CommandArgs, Ctx, Reply, ServerString};
 use crate::keyspace::{
-    NewEntry, enforce_limits, open_cache, open_entry, put_entry, remove_entry, wake,
-    with_known_flights,
+    Linking, NewEntry, enforce_limits, open_cache, open_entry, put_entry, remove_entry,
+    reply_when_linked, wake, with_known_flights,
 };
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::{Cache, Entry, EntryFields, LeaseToken, Severity, parse_usd};
 use llmcache_core::error::{Error, ErrorWord, Result};
-use llmcache_core::ids::{EntryId, UnixMs};
+use llmcache_core::ids::{EntryId, PartitionKey, UnixMs};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
 
@@ -50,22 +50,34 @@ pub fn run_exact(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> {
     let now = UnixMs(ctx.now_ms());
     let request = StoreRequest::parse(ArgReader::new(args.options()), with_vector, now)?;
-    let id = store_answer(ctx, &args.key(), &request, now)?;
-    match id {
-        Some(id) => Reply::new(ctx).bytes(&id),
-        None => Reply::new(ctx).null(),
-    };
+    let may_wait = ctx.state().may_block() && !ctx.state().must_obey();
+    let linking = if may_wait { Linking::Later } else { Linking::AlongTheWay };
+    match store_answer(ctx, &args.key(), &request, now, linking)? {
+        Some(stored) => reply_when_linked(ctx, &stored.cache, stored.partition, &stored.id),
+        None => {
+            Reply::new(ctx).null();
+        }
+    }
     Ok(())
 }
 
-/// Stores an answer in the cache of a key: the same for every command that does. Answers its id, or
-/// `None` where `NX` found one. An error leaves everything as it was.
+/// An answer in its cache.
+#[derive(Debug)]
+pub struct Stored {
+    id: Vec<u8>,
+    cache: SharedCache,
+    partition: PartitionKey,
+}
+
+/// Stores an answer in the cache of a key: the same for every command that does. `None` where `NX` found
+/// one. An error leaves everything as it was. With `Linking::Later` the caller waits for the link.
 pub fn store_answer(
     ctx: Ctx<'_>,
     key: &impl ServerString,
     request: &StoreRequest<'_>,
     now: UnixMs,
-) -> Result<Option<Vec<u8>>> {
+    linking: Linking,
+) -> Result<Option<Stored>> {
     let name = key.as_bytes();
     let cache = open_cache(ctx, key)?;
     if let (Some(cache), Some(query)) = (&cache, &request.query) {
@@ -98,7 +110,7 @@ pub fn store_answer(
     }
     let expire_at = request.deadline(&cache, now, ctx.random());
     let entry = cache.with(|cache| request.pack(cache, now));
-    let new = NewEntry { key: new_key, entry, expire_at };
+    let new = NewEntry { key: new_key, entry, expire_at, linking };
     check_fits(&cache, &new)?;
     write_behind(ctx, &cache, request, name, id)?;
     if removes {
@@ -120,7 +132,8 @@ pub fn store_answer(
     ctx.signal_modified(key);
     let uid = cache.with(|cache| cache.uid());
     wake(ctx, with_known_flights(uid, |flights| flights.stored(digest, request.lease)));
-    Ok(Some(id.to_vec()))
+    let partition = PartitionKey::of(request.scope(), request.context());
+    Ok(Some(Stored { id: id.to_vec(), cache, partition }))
 }
 
 /// Refuses an answer whose lease is none any more; whoever waits longest is to make another.

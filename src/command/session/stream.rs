@@ -8,7 +8,7 @@ use crate::command::parse::{
 };
 use crate::ffi::command::KeyUse;
 use crate::ffi::{Access, CommandArgs, Ctx, RString, Reply};
-use crate::keyspace::{Deadline, change_session, check_second_key};
+use crate::keyspace::{Deadline, Linking, change_session, check_second_key};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
@@ -152,7 +152,7 @@ pub fn run_end(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     if let (Some(cache), Some(text), Some(prompt)) = (&cache, &text, request.prompt) {
         let answer = StoreRequest::plain(prompt, text, request.query)
             .with(request.expiry, request.tokens.map(u64::from));
-        store_answer(ctx, cache, &answer, now)?;
+        store_answer(ctx, cache, &answer, now, Linking::AlongTheWay)?;
     }
     if let Some(effect) = ended.effect {
         change_session(ctx, &args.key(), &[effect], deadline);

@@ -8,6 +8,7 @@
 mod check;
 mod node;
 mod order;
+mod patience;
 
 use super::{ChunkDigest, Content};
 use crate::ids::UnixMs;
@@ -16,6 +17,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use node::State;
 pub use node::{NewNode, Node};
 use order::OrderKey;
+use patience::Patience;
 use smallvec::SmallVec;
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
@@ -49,6 +51,8 @@ pub struct PrefixTree {
     new_leaves: VecDeque<ChunkDigest>,
     clock: u64,
     half_life: f64,
+    capacity: f64,
+    patience: Patience,
     chunks: u64,
     bytes: u64,
     payload_bytes: u64,
@@ -88,6 +92,7 @@ impl PrefixTree {
             + self.by_digest.allocation_size()
             + self.by_print.allocation_size()
             + self.order.len() * (size_of::<OrderKey>() + 8)
+            + self.patience.heap_bytes()
     }
 
     fn hash_of(&self, digest: &ChunkDigest) -> u64 {
@@ -222,11 +227,8 @@ impl PrefixTree {
         let former = self.take_out(slot);
         self.attach(slot, parent);
         self.prune(former);
-        self.clock += 1;
-        let (clock, half_life) = (self.clock, self.half_life());
+        self.note_stored(slot, new);
         let node = &mut self.nodes[slot as usize];
-        node.frequency = node.aged(clock, half_life) + 1.0;
-        node.used_at = clock;
         node.content = new.content;
         node.position = new.position;
         node.bytes = new.bytes;
@@ -391,6 +393,11 @@ impl PrefixTree {
         self.nodes[id.0 as usize].damaged = true;
     }
 
+    /// Notes that the payload of a chunk was found to be what was stored.
+    pub fn set_checked(&mut self, id: NodeId, now: UnixMs) {
+        self.nodes[id.0 as usize].checked_at = now;
+    }
+
     /// Adds a lease; answers which life of the node it holds.
     pub(super) fn lease(&mut self, id: NodeId) -> u32 {
         self.unorder(id.0);
@@ -457,7 +464,8 @@ impl PrefixTree {
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        *self = Self { half_life: self.half_life, ..Self::default() };
+        let (half_life, capacity) = (self.half_life, self.capacity);
+        *self = Self { half_life, capacity, ..Self::default() };
     }
 }
 

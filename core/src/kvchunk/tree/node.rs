@@ -33,11 +33,15 @@ pub struct Node {
     pub pinned: bool,
     /// Found damaged: a miss, to be removed.
     pub damaged: bool,
+    /// When its payload was last compared with its checksum, in this process.
+    pub checked_at: UnixMs,
     /// Uses since it was stored, in this process.
     pub hits: u32,
     /// For a ghost: since when, in Unix milliseconds; 0 before it was looked at.
     pub since_ms: u64,
     pub(super) frequency: f32,
+    /// Kept until it had time to be used, where not all can be.
+    pub(super) kept: bool,
     pub(super) used_at: u64,
     pub(super) score: u64,
     pub(super) leases: u32,
@@ -98,9 +102,11 @@ impl Node {
             prio: 0,
             pinned: false,
             damaged: false,
+            checked_at: UnixMs(0),
             hits: 0,
             since_ms: 0,
             frequency: 0.0,
+            kept: false,
             used_at: 0,
             score: 0,
             leases: 0,

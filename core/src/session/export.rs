@@ -82,14 +82,14 @@ pub fn window_json(session: &Session, messages: &[MessageRef], tokens: u64) -> V
     let mut out = Vec::with_capacity(64 * messages.len() + 5 * (tokens as usize).min(1 << 20));
     out.push(b'[');
     for (number, at) in messages.iter().enumerate() {
-        let message = session.message(*at);
+        let (_, record) = session.record(*at);
         out.extend_from_slice(if number == 0 { b"{\"role\":\"" } else { b",{\"role\":\"" });
         // A role needs no escape.
-        out.extend_from_slice(message.role);
+        out.extend_from_slice(session.roles.name(record.role));
         out.push(b'"');
-        text_member("content", message.payload, &mut out);
-        if let Some(Link { kind, id }) = &message.link {
-            text_member(if *kind == LinkKind::Call { "call" } else { "result" }, id, &mut out);
+        text_member("content", record.payload, &mut out);
+        if let Some(Link { kind, id }) = record.link() {
+            text_member(if kind == LinkKind::Call { "call" } else { "result" }, &id, &mut out);
         }
         out.push(b'}');
     }

@@ -59,6 +59,19 @@ pub(super) struct Stream {
     pub(super) producer: Producer,
 }
 
+/// A message that carries nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Brief<'s> {
+    /// Its place.
+    pub seq: MessageSeq,
+    /// Who speaks.
+    pub role: &'s [u8],
+    /// What is said.
+    pub payload: &'s [u8],
+    /// Its tokens.
+    pub tokens: u32,
+}
+
 /// Where a message lies; good until the session changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageRef {
@@ -169,6 +182,11 @@ impl Session {
         block.head(at.at)
     }
 
+    /// The place of a message.
+    pub fn seq_at(&self, at: MessageRef) -> MessageSeq {
+        MessageSeq(self.head(at).seq)
+    }
+
     /// A message without its vector.
     pub fn message(&self, at: MessageRef) -> Message<'_> {
         let (seq, record) = self.record(at);
@@ -181,6 +199,15 @@ impl Session {
         let block = &self.blocks[at.block as usize];
         message.vector = block.vector_at(at.at, self.width()).map(Cow::Borrowed);
         message
+    }
+
+    /// What a message is when it carries nothing but role, text and tokens; `None` for any other.
+    #[inline]
+    pub fn brief(&self, at: MessageRef) -> Option<Brief<'_>> {
+        let (seq, record) = self.record(at);
+        let Record { role, payload, tokens, .. } = record;
+        let role = self.roles.name(role);
+        record.is_plain().then_some(Brief { seq: MessageSeq(seq), role, payload, tokens })
     }
 
     pub(super) fn message_of<'s>(&'s self, seq: u32, record: &Record<'s>) -> Message<'s> {

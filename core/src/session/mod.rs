@@ -23,7 +23,7 @@ mod window;
 pub use codec::{TAG_MESSAGES, TAG_SESSION};
 pub use effect::{Effect, TAG_EFFECT};
 pub use export::{Line, to_json, window_json};
-pub use log::{MessageRef, Session, Totals};
+pub use log::{Brief, MessageRef, Session, Totals};
 pub use message::{
     IdText, Link, LinkKind, Message, MessageSeq, Producer, Status, VECTOR_QUANT, check_id,
     check_role, estimate_tokens, is_json_object,

@@ -55,6 +55,11 @@ impl<'b> Record<'b> {
         self.flags & flag != 0
     }
 
+    /// Whether nothing but role, text and tokens is to be told of it.
+    pub(super) fn is_plain(&self) -> bool {
+        self.flags & !(FLAG_ESTIMATED | FLAG_VECTOR) == 0
+    }
+
     pub(super) fn status(&self) -> Status {
         Status::from_byte((self.flags >> STATUS_SHIFT) as u8).unwrap_or_default()
     }

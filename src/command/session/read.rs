@@ -4,7 +4,7 @@ use super::{find, id, reply, roles, seq};
 use crate::command::parse::{ArgReader, flag_once, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use llmcache_core::error::{Error, Result};
-use llmcache_core::session::{MessageRef, MessageSeq, Session, WindowRequest, window_json};
+use llmcache_core::session::{MessageRef, MessageSeq, WindowRequest, window_json};
 
 /// Runs `SESSION.WINDOW`.
 pub fn run_window(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
@@ -56,7 +56,7 @@ pub fn run_range(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let wants = |at: &MessageRef| {
         wanted.is_none_or(|wanted: &[&[u8]]| wanted.contains(&session.message(*at).role))
     };
-    let place = |at: &MessageRef| session.message(*at).seq;
+    let place = |at: &MessageRef| session.seq_at(*at);
     let count = usize::try_from(count.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
     let found: Vec<MessageRef> = if reverse {
         let back = session.backward(to).take_while(|at| place(at) >= from);
@@ -86,20 +86,19 @@ pub fn run_get(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let word = reader.option();
     let word = word.ok_or_else(|| Error::err("syntax error: SEQ or ID is needed"))?;
-    let by: Box<dyn Fn(&Session) -> Option<MessageRef>> = match word.as_str() {
-        "SEQ" => {
-            let seq = seq(&mut reader, "SEQ")?;
-            Box::new(move |session| session.locate(seq))
-        }
-        "ID" => {
-            let id = id(&mut reader, "ID")?;
-            Box::new(move |session| session.find_id(id))
-        }
+    let (mut by_seq, mut by_id) = (None, None);
+    match word.as_str() {
+        "SEQ" => by_seq = Some(seq(&mut reader, "SEQ")?),
+        "ID" => by_id = Some(id(&mut reader, "ID")?),
         _ => return Err(word.unknown()),
-    };
+    }
     reader.finish()?;
     let session = find(ctx, args, Access::Read)?;
-    match by(&session) {
+    let found = match by_seq {
+        Some(seq) => session.locate(seq),
+        None => by_id.and_then(|id| session.find_id(id)),
+    };
+    match found {
         Some(at) => reply::full(Reply::new(ctx), &session.whole_message(at)),
         None => {
             Reply::new(ctx).null();

@@ -47,7 +47,13 @@ fn link_name(kind: LinkKind) -> &'static str {
 pub fn list(reply: Reply<'_>, session: &Session, messages: &[MessageRef]) {
     reply.array(messages.len());
     for at in messages {
-        short(reply, &session.message(*at));
+        match session.brief(*at) {
+            Some(brief) => {
+                reply.array(4).count(brief.seq.0.into()).bytes(brief.role);
+                reply.bytes(brief.payload).count(brief.tokens.into());
+            }
+            None => short(reply, &session.message(*at)),
+        }
     }
 }
 

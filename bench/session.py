@@ -284,7 +284,7 @@ def stream(report: Report, host: Host, plan: Plan) -> None:
 
 
 def memory(report: Report, host: Host, messages: list[dict]) -> None:
-    """A thousand conversations of forty messages each, in both forms."""
+    """Five hundred conversations of forty messages each, in both forms."""
     talks = [list(itertools.islice(itertools.cycle(messages), at * 7 % len(messages), at * 7 % len(messages) + 40)) for at in range(500)]
     count = sum(map(len, talks))
     namespace = uuid.UUID(int=7)

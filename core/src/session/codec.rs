@@ -5,7 +5,7 @@
 
 use super::effect::Effect;
 use super::log::Session;
-use super::message::{Message, MessageSeq};
+use super::message::Message;
 use crate::codec::{DecodeError, Writer, open_section};
 use crate::limits;
 
@@ -35,8 +35,7 @@ impl Session {
             messages.drain(..).for_each(|message| message.encode(&mut out));
             put(out.finish());
         };
-        for at in self.forward(MessageSeq(0)) {
-            let message = self.whole_message(at);
+        for message in self.whole_messages() {
             if bytes + message.encoded_bytes() > SECTION_BYTES && !messages.is_empty() {
                 flush(&mut messages);
                 bytes = 0;
@@ -52,8 +51,8 @@ impl Session {
     /// How many sections `encode_messages` makes.
     pub fn sections(&self) -> u64 {
         let (mut sections, mut bytes) = (0, 0);
-        for at in self.forward(MessageSeq(0)) {
-            let size = self.whole_message(at).encoded_bytes();
+        for message in self.whole_messages() {
+            let size = message.encoded_bytes();
             if sections == 0 || bytes + size > SECTION_BYTES {
                 sections += 1;
                 bytes = 0;
@@ -104,8 +103,7 @@ impl Session {
     /// Feeds what two equal sessions agree on: everything but leases.
     pub fn digest(&self, mut add: impl FnMut(&[u8])) {
         add(&self.encode_head());
-        for at in self.forward(MessageSeq(0)) {
-            let mut message = self.whole_message(at);
+        for mut message in self.whole_messages() {
             if let Some(producer) = &mut message.producer {
                 producer.lease_until = Default::default();
             }

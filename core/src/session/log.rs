@@ -201,6 +201,20 @@ impl Session {
         message
     }
 
+    /// All messages with their vectors, first to last.
+    pub fn whole_messages(&self) -> impl Iterator<Item = Message<'_>> {
+        let width = self.width();
+        self.blocks.iter().flat_map(move |block| {
+            block.records().map(move |placed| {
+                let seq = block.base + placed.record.distance;
+                let mut message = self.message_of(seq, &placed.record);
+                let vector = placed.vector.map(|number| block.vector(number, width));
+                message.vector = vector.map(Cow::Borrowed);
+                message
+            })
+        })
+    }
+
     /// What a message is when it carries nothing but role, text and tokens; `None` for any other.
     #[inline]
     pub fn brief(&self, at: MessageRef) -> Option<Brief<'_>> {

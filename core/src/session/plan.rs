@@ -176,8 +176,7 @@ impl Session {
     /// A session of the messages up to `upto`. Open ones come along as they are, without a producer.
     pub fn fork(&self, upto: MessageSeq) -> Self {
         let mut copy = Self::new();
-        for at in self.forward(MessageSeq(0)) {
-            let mut message = self.whole_message(at);
+        for mut message in self.whole_messages() {
             if message.seq > upto {
                 break;
             }

@@ -4,7 +4,7 @@ use super::{find, id, reply, roles, seq};
 use crate::command::parse::{ArgReader, flag_once, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use llmcache_core::error::{Error, Result};
-use llmcache_core::session::{MessageRef, MessageSeq, WindowRequest, window_json};
+use llmcache_core::session::{MessageRef, MessageSeq, WindowRequest, to_json, window_json};
 
 /// Runs `SESSION.WINDOW`.
 pub fn run_window(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
@@ -118,8 +118,8 @@ pub fn run_len(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 pub fn run_export(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let session = find(ctx, args, Access::Read)?;
     let reply = Reply::new(ctx).array(session.len() as usize);
-    for at in session.forward(MessageSeq(0)) {
-        reply.bytes(&llmcache_core::session::to_json(&session.whole_message(at)));
+    for message in session.whole_messages() {
+        reply.bytes(&to_json(&message));
     }
     Ok(())
 }

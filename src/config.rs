@@ -7,8 +7,8 @@ use crate::ffi::config::{
     ChoiceConfig, FlagConfig, NumberConfig, TextConfig, load_configs, register_choice,
     register_flag, register_number, register_text,
 };
-use llmcache_core::cache::Settings;
 use llmcache_core::cache::guard::GuardLevel;
+use llmcache_core::cache::{BreakerSettings, Settings};
 use llmcache_core::index::{EF_DEFAULT, EFC_DEFAULT, GraphSettings, IndexMode, M_DEFAULT};
 use llmcache_core::limits;
 use llmcache_core::vector::Quant;
@@ -30,6 +30,19 @@ const fn number(name: &'static std::ffi::CStr, default: i64, min: i64, max: i64)
 
 static TTL_S: NumberConfig = number(c"ttl", 0, 0, (limits::TTL_MAX_MS / 1_000) as i64);
 static JITTER_PCT: NumberConfig = number(c"jitter", 0, 0, 100);
+static GRACE_S: NumberConfig = number(c"grace", 0, 0, limits::GRACE_MAX_S as i64);
+static LEASE_MS: NumberConfig = number(c"lease", 30_000, 1, limits::LEASE_MAX_MS as i64);
+static WAIT_MS: NumberConfig = number(c"wait", 0, 0, limits::LEASE_MAX_MS as i64);
+static BACKOFF_MS: NumberConfig = number(c"backoff", 1_000, 0, limits::BACKOFF_MAX_MS as i64);
+static BREAKER_FAILURES: NumberConfig = number(c"breaker-failures", 10, 0, 1_000_000);
+static BREAKER_WINDOW_S: NumberConfig = number(c"breaker-window", 60, 1, 86_400);
+static BREAKER_COOLDOWN_S: NumberConfig = number(c"breaker-cooldown", 10, 1, 86_400);
+
+static BETA_BITS: AtomicU64 = AtomicU64::new(0);
+
+static BETA: TextConfig =
+    TextConfig { name: c"beta", default: c"0", accept: accept_beta, shown: Mutex::new(None) };
+
 static ORPHAN_GRACE_S: NumberConfig = number(c"orphan-grace", 600, 0, 86_400 * 365);
 static SWEEP_INTERVAL_MS: NumberConfig = number(c"sweep-interval-ms", 100, 1, 60_000);
 
@@ -76,6 +89,17 @@ fn accept_threshold(text: &[u8]) -> Result<(), &'static str> {
     }
 }
 
+fn accept_beta(text: &[u8]) -> Result<(), &'static str> {
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok());
+    match number {
+        Some(number) if (0.0..=limits::BETA_MAX).contains(&number) => {
+            BETA_BITS.store(number.to_bits(), Ordering::Relaxed);
+            Ok(())
+        }
+        _ => Err("beta must be a number between 0 and 100"),
+    }
+}
+
 /// Registers every config and takes in what redis.conf says of them.
 pub fn register(ctx: Ctx<'_>) -> bool {
     register_text(ctx, &THRESHOLD)
@@ -87,6 +111,14 @@ pub fn register(ctx: Ctx<'_>) -> bool {
         && register_number(ctx, &M)
         && register_number(ctx, &EFC)
         && register_number(ctx, &EF)
+        && register_number(ctx, &GRACE_S)
+        && register_number(ctx, &LEASE_MS)
+        && register_number(ctx, &WAIT_MS)
+        && register_text(ctx, &BETA)
+        && register_number(ctx, &BACKOFF_MS)
+        && register_number(ctx, &BREAKER_FAILURES)
+        && register_number(ctx, &BREAKER_WINDOW_S)
+        && register_number(ctx, &BREAKER_COOLDOWN_S)
         && register_flag(ctx, &AUTO_CREATE)
         && register_number(ctx, &ORPHAN_GRACE_S)
         && register_number(ctx, &SWEEP_INTERVAL_MS)
@@ -110,7 +142,37 @@ pub fn default_settings() -> Settings {
             ef: EF.value.load(Ordering::Relaxed) as u32,
         },
         guard: GuardLevel::from_byte(GUARD.value.load(Ordering::Relaxed) as u8).unwrap_or_default(),
+        grace_s: GRACE_S.value.load(Ordering::Relaxed) as u32,
         ..Settings::default()
+    }
+}
+
+/// How long the lease to make an answer lasts when FETCH does not say.
+pub fn lease_ms() -> u64 {
+    LEASE_MS.value.load(Ordering::Relaxed) as u64
+}
+
+/// How long FETCH waits for an answer that somebody makes when it does not say.
+pub fn wait_ms() -> u64 {
+    WAIT_MS.value.load(Ordering::Relaxed) as u64
+}
+
+/// How eagerly answers are made anew before their time when FETCH does not say; 0 for not at all.
+pub fn beta() -> f64 {
+    f64::from_bits(BETA_BITS.load(Ordering::Relaxed))
+}
+
+/// How long a failure is remembered when FAIL does not say.
+pub fn backoff_ms() -> u64 {
+    BACKOFF_MS.value.load(Ordering::Relaxed) as u64
+}
+
+/// When the makers of a scope's answers are given a rest.
+pub fn breaker() -> BreakerSettings {
+    BreakerSettings {
+        failures: BREAKER_FAILURES.value.load(Ordering::Relaxed) as u32,
+        window_ms: BREAKER_WINDOW_S.value.load(Ordering::Relaxed) as u64 * 1_000,
+        cooldown_ms: BREAKER_COOLDOWN_S.value.load(Ordering::Relaxed) as u64 * 1_000,
     }
 }
 

@@ -183,6 +183,7 @@ fn search(index: &mut Index, (code, scale): &Code, ef: Option<usize>) -> SearchR
         ef,
         now: UnixMs(1),
         filter: None,
+        min_seq: Seq(0),
     })
 }
 

@@ -24,6 +24,12 @@ pub enum ErrorWord {
     TooBig,
     /// The server is out of memory.
     Oom,
+    /// The lease is no lease any more: it lapsed and was given on, or what it is for was invalidated.
+    LeaseLost,
+    /// The caller's ACL does not open a second key to it.
+    NoPerm,
+    /// A second key is in another hash slot.
+    CrossSlot,
     /// Too much is under way; the same request succeeds later.
     Busy,
 }
@@ -40,6 +46,9 @@ impl ErrorWord {
             Self::BadFilter => "BADFILTER",
             Self::TooBig => "TOOBIG",
             Self::Oom => "OOM",
+            Self::LeaseLost => "LEASELOST",
+            Self::NoPerm => "NOPERM",
+            Self::CrossSlot => "CROSSSLOT",
             Self::Busy => "BUSY",
         }
     }

@@ -97,21 +97,46 @@ fn digest_of(parts: &[&[u8]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// Identity of the pair (scope, context) inside a container: 64 bits of SHA-256, length-prefixed as
-/// in [`EntryId::of`]. Entries are compared with the full scope and context when opened, so two
-/// pairs that met in one key would share a scan, never an answer.
+/// Identity of a scope inside a container: 40 bits of SHA-256, 0 for the empty scope. Of a million
+/// scopes two may meet in one key about every second time: what that leads to is checked with the
+/// full scope of the entries themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct ScopeKey(pub u64);
+
+impl ScopeKey {
+    /// The key of a scope; the empty one costs no hash.
+    pub fn of(scope: &[u8]) -> Self {
+        Self(prefix_of(scope) & ((1 << SCOPE_BITS) - 1))
+    }
+}
+
+const SCOPE_BITS: u32 = 40;
+
+/// First 8 bytes of SHA-256 of a length-prefixed part; 0 for the empty part, which costs no hash.
+fn prefix_of(part: &[u8]) -> u64 {
+    if part.is_empty() {
+        return 0;
+    }
+    let mut prefix = [0u8; 8];
+    prefix.copy_from_slice(&digest_of(&[part])[..8]);
+    u64::from_le_bytes(prefix)
+}
+
+/// Identity of the pair (scope, context) inside a container: the scope's key in the low 40 bits, 24
+/// bits of SHA-256 of the context above them. Entries are compared with the full scope and context when
+/// opened, so two pairs that met in one key would share a scan, never an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct PartitionKey(pub u64);
 
 impl PartitionKey {
     /// The partition of a scope and a context; the pair of empty strings is key 0 and costs no hash.
     pub fn of(scope: &[u8], context: &[u8]) -> Self {
-        if scope.is_empty() && context.is_empty() {
-            return Self(0);
-        }
-        let mut key = [0u8; 8];
-        key.copy_from_slice(&digest_of(&[scope, context])[..8]);
-        Self(u64::from_le_bytes(key))
+        Self(ScopeKey::of(scope).0 | prefix_of(context) << SCOPE_BITS)
+    }
+
+    /// The scope it belongs to.
+    pub fn scope(self) -> ScopeKey {
+        ScopeKey(self.0 & ((1 << SCOPE_BITS) - 1))
     }
 }
 

@@ -78,6 +78,35 @@ pub const TOKENS_MAX: u64 = u32::MAX as u64;
 /// Largest LATENCY of one answer.
 pub const LATENCY_MAX_MS: u64 = 7 * 86_400_000;
 
+/// Tags and scopes of a container whose invalidation is remembered.
+pub const EPOCHS_MAX: usize = 4_096;
+/// Entries that one INVALIDATE by ids, filter, age or radius takes, when LIMIT does not say less.
+pub const INVALIDATE_MAX: u64 = u32::MAX as u64;
+/// Most ids of one INVALIDATE.
+pub const INVALIDATE_IDS_MAX: usize = 1_000;
+/// Most ids of one message about invalidated entries.
+pub const INVALIDATED_IDS_MAX: usize = 1_000;
+/// Longest GRACE.
+pub const GRACE_MAX_S: u32 = 10 * 365 * 86_400;
+/// Leases of a container at once: a question is compared with every pending one of its partition.
+pub const LEASES_MAX: usize = 1_024;
+/// Longest LEASE, and longest WAIT: longer than any answer takes to make.
+pub const LEASE_MAX_MS: u64 = 3_600_000;
+/// Clients that wait for one answer.
+pub const WAITERS_MAX: usize = 16_384;
+/// Failures of a container that are remembered at once.
+pub const NEGATIVES_MAX: usize = 4_096;
+/// Longest BACKOFF.
+pub const BACKOFF_MAX_MS: u64 = 86_400_000;
+/// Longest text of a failure.
+pub const FAILURE_MAX_BYTES: usize = 1_024;
+/// Scopes of a container whose failures are counted at once.
+pub const BREAKERS_MAX: usize = 4_096;
+/// Largest BETA.
+pub const BETA_MAX: f64 = 100.0;
+/// Longest name of a loader or sink stream.
+pub const STREAM_NAME_MAX_BYTES: usize = 1_024;
+
 /// Scopes whose statistics are kept apart in one container; later ones count in the totals only.
 pub const STATS_SCOPES_MAX: usize = 4_096;
 

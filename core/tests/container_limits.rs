@@ -332,20 +332,20 @@ fn deadlines_lie_within_the_jitter() {
         let latest = NOW.0 + ttl_ms;
         let earliest = (latest - widest).max(NOW.0 + 1);
         for word in [random.next(), 0, u64::MAX, u64::MAX - 1] {
-            let deadline = settings.deadline(NOW, word).0;
+            let deadline = settings.fresh_until(NOW, word).0;
             assert!((earliest..=latest).contains(&deadline), "{ttl_ms} {jitter_pct} {word}");
             assert!(!UnixMs(deadline).is_past(NOW), "due as it is stored");
-            assert_eq!(UnixMs(deadline), settings.deadline(NOW, word), "only the word decides");
+            assert_eq!(UnixMs(deadline), settings.fresh_until(NOW, word), "only the word decides");
         }
         // Both ends are reached.
-        assert_eq!(settings.deadline(NOW, 0).0, latest);
-        assert_eq!(settings.deadline(NOW, widest).0, earliest);
+        assert_eq!(settings.fresh_until(NOW, 0).0, latest);
+        assert_eq!(settings.fresh_until(NOW, widest).0, earliest);
         if jitter_pct == 0 {
-            assert_eq!(settings.deadline(NOW, random.next()).0, latest);
+            assert_eq!(settings.fresh_until(NOW, random.next()).0, latest);
         }
     }
     let none = Settings { jitter_pct: 100, ..Settings::default() };
-    assert_eq!(none.deadline(NOW, 5), UnixMs::NEVER);
+    assert_eq!(none.fresh_until(NOW, 5), UnixMs::NEVER);
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn deadlines_spread_evenly() {
     let mut random = Random(12);
     let mut tenths = [0; 10];
     for _ in 0..20_000 {
-        let cut = NOW.0 + 10_000 - settings.deadline(NOW, random.next()).0;
+        let cut = NOW.0 + 10_000 - settings.fresh_until(NOW, random.next()).0;
         tenths[(cut as usize * 10 / 5_001).min(9)] += 1;
     }
     assert!(tenths.iter().all(|count| (1_800..2_200).contains(count)), "{tenths:?}");

@@ -27,22 +27,22 @@ const REFUND: &[u8] = b"How do I get my money back?";
 const VECTORS: [Vector; 8] = [
     vector(b"", b"", b"", "15ec7bf0b50732b49f8228e07d243653", 0),
     vector(b"", b"", REFUND, "1545d5f7807d6cf8abccef999ead93a9", 0),
-    vector(b"eu", b"gpt-5;t=0", REFUND, "e1072e13c035f70b16f4a11ac6855f8e", 0x41c3_8711_3488_835d),
-    vector(b"a", b"b", b"c", "bc46b23f5452e0da9147a3cd43552ea3", 0xd70f_c4c5_29c9_ef37),
-    vector(b"", b"ab", b"c", "c861e13911d7148936e655f2184700e7", 0x15ac_64d0_e8c9_f84f),
+    vector(b"eu", b"gpt-5;t=0", REFUND, "e1072e13c035f70b16f4a11ac6855f8e", 0x7dbb_1c10_bea1_8247),
+    vector(b"a", b"b", b"c", "bc46b23f5452e0da9147a3cd43552ea3", 0xff55_8a42_f0ef_f2f9),
+    vector(b"", b"ab", b"c", "c861e13911d7148936e655f2184700e7", 0x250f_a100_0000_0000),
     vector(
         b"tenant\0one",
         b"",
         b"\x00\xff",
         "e50f200e75ba8ecfdf08d45f5a7a3558",
-        0x4eb7_b60e_026f_8a33,
+        0x0000_006b_8bb3_e0b4,
     ),
     vector(
         "\u{e9}".as_bytes(),
         b"",
         "O\u{f9} est ma commande ?".as_bytes(),
         "c6934013a1abbd8324bcbc8ad7e3cd1e",
-        0xe210_d620_c65d_1592,
+        0x0000_00fc_7f65_de77,
     ),
     vector(b"", b"", &[b'x'; 1000], "3ca93cd7ccfc5ac2b5ba4b30066bac55", 0),
 ];

@@ -32,6 +32,7 @@ struct Parts {
     tokens: u32,
     cost_nano_usd: u64,
     latency_ms: u32,
+    grace_s: u32,
 }
 
 impl Parts {
@@ -54,6 +55,7 @@ impl Parts {
             tokens: self.tokens,
             cost_nano_usd: self.cost_nano_usd,
             latency_ms: self.latency_ms,
+            grace_s: self.grace_s,
         })
     }
 
@@ -76,6 +78,7 @@ impl Parts {
             tokens: view.tokens(),
             cost_nano_usd: view.cost_nano_usd(),
             latency_ms: view.latency_ms(),
+            grace_s: view.grace_s(),
         }
     }
 
@@ -115,6 +118,7 @@ impl Parts {
             tokens: random.next() as u32,
             cost_nano_usd: random.next() % (limits::COST_MAX_NANO_USD + 1),
             latency_ms: random.next() as u32 % (limits::LATENCY_MAX_MS as u32 + 1),
+            grace_s: random.next() as u32 % (limits::GRACE_MAX_S + 1),
         }
     }
 }
@@ -295,6 +299,7 @@ fn bounds_are_enforced() {
     assert!(!ok(&|parts| parts.seq = limits::SEQ_MAX + 1));
     assert!(!ok(&|parts| parts.cost_nano_usd = limits::COST_MAX_NANO_USD + 1));
     assert!(!ok(&|parts| parts.latency_ms = limits::LATENCY_MAX_MS as u32 + 1));
+    assert!(!ok(&|parts| parts.grace_s = limits::GRACE_MAX_S + 1));
     assert!(!ok(&|parts| parts.created = (1 << 53) + 1));
     assert!(!ok(&|parts| parts.name = b"a\nb".to_vec()));
     assert!(!ok(&|parts| parts.tags = vec![Vec::new()]));

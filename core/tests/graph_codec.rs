@@ -113,6 +113,7 @@ fn use_all(index: &mut Index) {
             ef: None,
             now: UnixMs(1),
             filter: None,
+            min_seq: Seq(0),
         });
         assert!(found.candidates.len() <= 5 && !found.candidates.is_empty());
     }

@@ -143,8 +143,16 @@ impl Pair {
         let limit = [0, 1, 3, 10, 40][self.random.below(5)];
         let filter = (self.random.below(4) == 0).then_some(&self.filter);
         let ef = [None, Some(1), Some(64), Some(400)][self.random.below(4)];
-        let request =
-            SearchRequest { code: &code, scale: 0.01, partition, limit, ef, now: NOW, filter };
+        let request = SearchRequest {
+            code: &code,
+            scale: 0.01,
+            partition,
+            limit,
+            ef,
+            now: NOW,
+            filter,
+            min_seq: Seq(0),
+        };
         let result = self.index.search(&request);
         let mut expected: Vec<(f32, u32)> = Vec::new();
         for (&slot, known) in &self.model {
@@ -452,6 +460,7 @@ fn equal_codes_are_found() {
         ef: None,
         now: NOW,
         filter: None,
+        min_seq: Seq(0),
     };
     assert_eq!(pair.index.search(&request).candidates.len(), 50);
 }
@@ -473,6 +482,7 @@ fn memory_of_a_walk_follows_the_limit() {
         ef: Some(50),
         now: NOW,
         filter: None,
+        min_seq: Seq(0),
     };
     pair.index.search(&request);
     let (result, calls, peak, _) = measure(|| pair.index.search(&request));

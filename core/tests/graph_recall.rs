@@ -93,6 +93,7 @@ impl World {
             ef: Some(ef),
             now: UnixMs(now),
             filter,
+            min_seq: Seq(0),
         })
     }
 
@@ -199,6 +200,7 @@ fn lost(world: &mut World) -> usize {
             ef: Some(48),
             now: UnixMs(1),
             filter: None,
+            min_seq: Seq(0),
         });
         lost += usize::from(found.candidates.iter().all(|candidate| candidate.slot != slot));
     }

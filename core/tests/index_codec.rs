@@ -135,6 +135,7 @@ fn use_all(index: &mut Index, filter: &Filter) {
                 ef: None,
                 now: UnixMs(1_002),
                 filter: (slot.0 % 2 == 1).then_some(filter),
+                min_seq: Seq(0),
             });
             assert!(found.candidates.len() <= 5 && found.scanned > 0 || index.code(slot).is_none());
         }
@@ -369,7 +370,7 @@ fn mutated_heads_are_refused_or_harmless() {
         assert!(cache.next_seq().0 >= 1 && cache.next_seq().0 <= limits::SEQ_MAX);
         let tail = format!(":{}:x", cache.uid()).into_bytes();
         assert!(cache.named_key(b"x").ends_with(&tail));
-        let _ = cache.settings.deadline(UnixMs(1 << 41), random.next());
+        let _ = cache.settings.fresh_until(UnixMs(1 << 41), random.next());
     }
     assert!(highest < 10_000, "{highest} bytes at once");
     assert!(accepted > MUTATIONS / 100, "only {accepted} were accepted");

@@ -259,6 +259,7 @@ impl Pair {
             ef: None,
             now,
             filter: filter.map(|(filter, _)| filter),
+            min_seq: Seq(0),
         });
         self.check_search(&found, partition, (&code, scale), limit, now, filter);
     }

@@ -139,6 +139,7 @@ impl World {
             tokens: 10,
             cost_nano_usd: 0,
             latency_ms: 5,
+            grace_s: 0,
         });
         let view = entry.view();
         let meta = view.meta_object();

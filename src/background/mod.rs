@@ -1,4 +1,4 @@
-//! Work between commands: entries of deleted caches, entries without a cache, slots whose key could
+//! Work between commands: entries of deleted caches, invalidated entries, entries without a cache, slots whose key could
 //! not be opened, protection of containers, upkeep of graphs and of KV-cache chunks. On the main thread, in slices below a millisecond.
 //!
 //! Whatever writes runs on a primary only, never while loading, and not while replicas must be
@@ -6,6 +6,7 @@
 
 pub mod chunks;
 mod graphs;
+mod invalidated;
 mod ownership;
 mod reaper;
 mod settle;
@@ -14,7 +15,9 @@ mod sweep;
 
 use crate::config;
 use crate::ffi::{Ctx, run_once, start_timer, take_command_count};
-use crate::keyspace::{attach_arrival, put_back_evicted, put_back_namespaces};
+use crate::keyspace::{
+    attach_arrival, end_flights_without_cache, put_back_evicted, put_back_namespaces,
+};
 use crate::keytype::registry::CACHES;
 use llmcache_core::evict::minute;
 use llmcache_core::ids::UnixMs;
@@ -89,9 +92,11 @@ fn tick(ctx: Ctx<'_>) -> u64 {
     let end = Instant::now() + SLICE;
     let in_time = || Instant::now() < end;
     put_back_now(ctx);
+    end_flights_without_cache(ctx);
     shield::run(ctx);
     let backlog = attach_arrivals(ctx, in_time)
         | reaper::run(ctx, in_time)
+        | invalidated::run(ctx, in_time)
         | sweep::run(ctx, in_time)
         | graphs::run(in_time)
         | chunks::run(ctx, in_time);

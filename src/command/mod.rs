@@ -7,4 +7,5 @@ mod kvchunk;
 mod llmcache;
 mod parse;
 pub mod table;
+mod table_fetch;
 mod table_kvchunk;

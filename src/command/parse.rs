@@ -54,6 +54,14 @@ impl<'a> ArgReader<'a> {
         })
     }
 
+    /// The next argument as a decimal within bounds.
+    pub fn decimal(&mut self, what: &str, min: f64, max: f64) -> Result<f64> {
+        let number = parse_f64(self.next(what)?);
+        number
+            .filter(|number| (min..=max).contains(number))
+            .ok_or_else(|| Error::err(format!("{what} must be a number between {min} and {max}")))
+    }
+
     /// The next argument as a similarity.
     pub fn similarity(&mut self, what: &str) -> Result<f64> {
         let number = parse_f64(self.next(what)?);

@@ -1,8 +1,9 @@
 //! The command table: one row a command. It drives registration, arity, flags, key specs,
 //! `COMMAND DOCS` and the pages of `docs/commands/`, which a test keeps equal to it. The rows of
-//! `KVCHUNK.*` are in `table_kvchunk`.
+//! `KVCHUNK.*` are in `table_kvchunk`, those of single flight and invalidation in `table_fetch`.
 
 use super::llmcache::{admin, create, entry, get, getsem, internal, mgetsem, scan, setsem, stats};
+use super::table_fetch::FETCH;
 use super::table_kvchunk::KVCHUNK;
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
@@ -31,9 +32,9 @@ pub(super) const fn many(name: &'static str, kind: ArgKind) -> Arg {
     Arg { name, kind, token: "", optional: false, multiple: true }
 }
 
-const CACHE: Arg = arg("cache", ArgKind::Key);
+pub(super) const CACHE: Arg = arg("cache", ArgKind::Key);
 
-const VECTOR_FORMS: &[Arg] = &[
+pub(super) const VECTOR_FORMS: &[Arg] = &[
     need("FP32", "fp32-blob", ArgKind::Text),
     need("FP16", "fp16-blob", ArgKind::Text),
     need(
@@ -43,7 +44,7 @@ const VECTOR_FORMS: &[Arg] = &[
     ),
 ];
 
-const VECTOR: Arg = opt("", "vector", ArgKind::OneOf(VECTOR_FORMS));
+pub(super) const VECTOR: Arg = opt("", "vector", ArgKind::OneOf(VECTOR_FORMS));
 
 pub(super) const EXPIRY_FORMS: &[Arg] = &[
     need("EX", "seconds", ArgKind::Integer),
@@ -53,10 +54,10 @@ pub(super) const EXPIRY_FORMS: &[Arg] = &[
     word("PERSIST", "persist"),
 ];
 
-const SCOPE: Arg = opt("SCOPE", "scope", ArgKind::Text);
-const CONTEXT: Arg = opt("CONTEXT", "context", ArgKind::Text);
+pub(super) const SCOPE: Arg = opt("SCOPE", "scope", ArgKind::Text);
+pub(super) const CONTEXT: Arg = opt("CONTEXT", "context", ArgKind::Text);
 
-const STORE_TAIL: [Arg; 10] = [
+const STORE_TAIL: [Arg; 11] = [
     opt("ID", "id", ArgKind::Text),
     SCOPE,
     CONTEXT,
@@ -70,6 +71,7 @@ const STORE_TAIL: [Arg; 10] = [
     opt("TOKENS", "tokens", ArgKind::Integer),
     opt("COST", "usd", ArgKind::Double),
     opt("LATENCY", "milliseconds", ArgKind::Integer),
+    opt("LEASE", "token", ArgKind::Text),
     opt_word("NX", "nx"),
 ];
 
@@ -79,7 +81,10 @@ const STORE_NOTES: &str = "The id is the digest of scope, context and prompt unl
     and JITTER apply; `PERSIST` stores without one. A cache that does not exist is made with the \
     defaults of the `llmcache.*` configs, unless `llmcache.auto-create` is `no`. An expiry in the past answers \
     the id and leaves nothing stored. An entry larger than the cache's MAXMEMORY is refused: \
-    `TOOBIG`.";
+    `TOOBIG`. `LEASE token` stores the answer that FETCH asked for: `LEASELOST`, and \
+    nothing stored, when the lease was given to somebody else, is another question's, or when what it is \
+    for was invalidated since. Where the cache has a `sink`, the answer is appended to that stream in the \
+    same step (fields `cache id seq prompt response scope context meta`).";
 
 pub(super) const fn write(
     name: &'static str,
@@ -105,7 +110,8 @@ pub(super) const fn read(name: &'static str, entry: crate::ffi::command::Entry) 
     CommandSpec { flags: "readonly", ..write(name, entry, KeyUse::Read) }
 }
 
-const GUARD_LEVELS: &[Arg] = &[word("OFF", "off"), word("ON", "on"), word("STRICT", "strict")];
+pub(super) const GUARD_LEVELS: &[Arg] =
+    &[word("OFF", "off"), word("ON", "on"), word("STRICT", "strict")];
 
 /// What holds for a look-up, and for all of many.
 const LOOKUP_TAIL: [Arg; 10] = [
@@ -117,24 +123,33 @@ const LOOKUP_TAIL: [Arg; 10] = [
     opt("MAXAGE", "seconds", ArgKind::Integer),
     opt("EF", "width", ArgKind::Integer),
     opt("GUARD", "level", ArgKind::OneOf(GUARD_LEVELS)),
-    opt(
-        "RETURN",
-        "fields",
-        ArgKind::Block(&[arg("count", ArgKind::Integer), many("field", ArgKind::Text)]),
-    ),
+    RETURN,
     opt_word("EXPLAIN", "explain"),
 ];
 
+pub(super) const RETURN: Arg = opt(
+    "RETURN",
+    "fields",
+    ArgKind::Block(&[arg("count", ArgKind::Integer), many("field", ArgKind::Text)]),
+);
+
+const FAMILIES: [&[CommandSpec]; 3] = [LLMCACHE, FETCH, KVCHUNK];
+
 /// Every command of the module.
-pub const COMMANDS: &[CommandSpec] = &joined::<{ LLMCACHE.len() + KVCHUNK.len() }>();
+pub const COMMANDS: &[CommandSpec] =
+    &joined::<{ FAMILIES[0].len() + FAMILIES[1].len() + FAMILIES[2].len() }>();
 
 /// The families one after the other.
 const fn joined<const ALL: usize>() -> [CommandSpec; ALL] {
     let mut all = [LLMCACHE[0]; ALL];
-    let mut at = 0;
+    let (mut at, mut family, mut row) = (0, 0, 0);
     while at < ALL {
-        all[at] = if at < LLMCACHE.len() { LLMCACHE[at] } else { KVCHUNK[at - LLMCACHE.len()] };
-        at += 1;
+        if row == FAMILIES[family].len() {
+            (family, row) = (family + 1, 0);
+            continue;
+        }
+        all[at] = FAMILIES[family][row];
+        (at, row) = (at + 1, row + 1);
     }
     all
 }
@@ -167,6 +182,7 @@ const LLMCACHE: &[CommandSpec] = &[
             opt("EFC", "width", ArgKind::Integer),
             opt("EF", "width", ArgKind::Integer),
             opt("GUARD", "level", ArgKind::OneOf(GUARD_LEVELS)),
+            opt("GRACE", "seconds", ArgKind::Integer),
         ],
         reply: "`OK`; also when a cache of this name exists with the same settings. With other \
             settings: `ERR`.",
@@ -176,7 +192,7 @@ const LLMCACHE: &[CommandSpec] = &[
             the lowest level), EFC entries looked at to link one, EF to answer (more find more, \
             and take longer). GUARD compares the question asked with the one answered before an \
             answer found by meaning is served: numbers and dates, negations and opposites, order; \
-            STRICT names too. MAXENTRIES and \
+            STRICT names too. GRACE keeps answers that long past their time, served as stale. MAXENTRIES and \
             MAXMEMORY (index and entries together) remove the entries least worth keeping: aged \
             hits x cost / bytes.",
         ..write("LLMCACHE.CREATE", command_entry!(create::run), KeyUse::Insert)
@@ -201,6 +217,7 @@ const LLMCACHE: &[CommandSpec] = &[
             STORE_TAIL[7],
             STORE_TAIL[8],
             STORE_TAIL[9],
+            STORE_TAIL[10],
         ],
         reply: "The id of the entry; null when `NX` found the question answered already.",
         notes: STORE_NOTES,
@@ -224,6 +241,7 @@ const LLMCACHE: &[CommandSpec] = &[
             STORE_TAIL[7],
             STORE_TAIL[8],
             STORE_TAIL[9],
+            STORE_TAIL[10],
         ],
         reply: "The id of the entry; null when `NX` found the question answered already.",
         notes: STORE_NOTES,
@@ -250,7 +268,7 @@ const LLMCACHE: &[CommandSpec] = &[
             LOOKUP_TAIL[9],
         ],
         reply: "A map of `id tier similarity prompt response age ttl stale meta tags hits` (times in \
-            milliseconds, ttl -1 for none), or null. With `COUNT` an array of such maps, best first. \
+            milliseconds; ttl until the answer is stale, -1 for never), or null. With `COUNT` an array of such maps, best first. \
             With `EXPLAIN` always a map: `status reason threshold tier nearest guard candidates scanned \
             filtered opened index filter_from_entry hits`.",
         notes: "PROMPT or a vector is needed. A cache that does not exist answers like a \
@@ -304,7 +322,7 @@ const LLMCACHE: &[CommandSpec] = &[
         summary: "Answers the response stored for exactly this prompt.",
         flags: "readonly fast",
         args: &[CACHE, need("PROMPT", "prompt", ArgKind::Text), CONTEXT, SCOPE],
-        reply: "The response as one bulk string, or null.",
+        reply: "The response as one bulk string, or null, also where the answer is stale.",
         ..read("LLMCACHE.GET", command_entry!(get::run))
     },
     CommandSpec {
@@ -313,7 +331,7 @@ const LLMCACHE: &[CommandSpec] = &[
         summary: "Shows one entry and its sizes.",
         args: &[CACHE, arg("id", ArgKind::Text)],
         reply: "A map of `id key digest prompt response scope context tags meta tokens cost latency \
-            created age ttl hits dim quant vector_bytes bytes`, or null.",
+            created age ttl grace stale hits dim quant vector_bytes bytes`, or null.",
         ..read("LLMCACHE.ENTRY", command_entry!(entry::run))
     },
     CommandSpec {
@@ -380,8 +398,9 @@ const LLMCACHE: &[CommandSpec] = &[
             ),
         ],
         reply: "`GET`: a map of settings. `SET`: `OK`.",
-        notes: "`threshold`, `ttl` (seconds), `jitter`, `maxentries`, `maxmemory`, `index`, `efc`, `ef` \
-            and `guard` can be changed; `dim`, `model`, `quant` and `m` are fixed when the cache is made. A \
+        notes: "`threshold`, `ttl` (seconds), `jitter`, `grace` (seconds), `maxentries`, `maxmemory`, \
+            `index`, `efc`, `ef`, `guard`, `loader` and `sink` (streams of the cache's hash slot, empty for \
+            none; not trimmed) can be changed; `dim`, `model`, `quant` and `m` are fixed when the cache is made. A \
             graph that another `index` asks for is built between commands. On a replica the \
             settings are shown by `LLMCACHE.INFO`.",
         ..write("LLMCACHE.CONFIG", command_entry!(admin::run_config), KeyUse::Update)
@@ -391,7 +410,8 @@ const LLMCACHE: &[CommandSpec] = &[
         summary: "Shows the settings, the index and the memory of a cache.",
         args: &[CACHE],
         reply: "A map: `name uid prefix entries vectors partitions hidden bytes index_bytes \
-            entry_bytes mode graphs linked tail tombstones levels link_bytes kernels` and the \
+            entry_bytes mode graphs linked tail tombstones levels link_bytes invalidations invalidating \
+            leases waiters failures_remembered open_breakers kernels` and the \
             settings of `LLMCACHE.CONFIG`. `mode` is `none`, `flat` or `graph`; `linked` entries are \
             in one of the `graphs`, `tail` wait to be, `tombstones` are places of removed entries \
             that wait to be repaired. `NOCACHE` where there \
@@ -403,10 +423,12 @@ const LLMCACHE: &[CommandSpec] = &[
         summary: "Shows hits, misses and what they saved, since the process started or RESET.",
         args: &[CACHE, SCOPE, opt_word("RESET", "reset")],
         reply: "A map: `lookups hits hits_exact hits_semantic hit_ratio misses misses_empty \
-            misses_threshold misses_filter misses_expired misses_maxage misses_guard tokens_saved \
-            ms_saved \
-            usd_saved similarity_histogram`, and for all scopes together `stores replaced evicted \
-            scopes untracked_lookups`. The histogram is an array of `[lower edge, count]`.",
+            misses_threshold misses_filter misses_expired misses_maxage misses_guard stale lead busy \
+            coalesced negative open tokens_saved ms_saved usd_saved similarity_histogram thresholds`, and \
+            for all scopes together `stores replaced evicted failures hottest scopes \
+            untracked_lookups`. The histogram is an array of `[lower edge, count]`, `thresholds` one of \
+            `[threshold, share]`: what part of the lookups by meaning a threshold there would serve, \
+            guards and filters aside; `hottest` one of `[id, hits]`. `coalesced` had waited for an answer.",
         notes: "Counts are of this process: neither saved nor replicated. The first 4,096 scopes \
             looked up are kept apart; later ones count in the totals only.",
         ..read("LLMCACHE.STATS", command_entry!(stats::run))

@@ -32,7 +32,7 @@ pub trait Waiter: Send {
 
 /// Names a client that waits; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BlockedId(u64);
+pub struct BlockedId(pub u64);
 
 struct Blocked {
     handle: Handle,
@@ -69,8 +69,12 @@ pub fn blocked_count() -> usize {
 }
 
 /// Makes the client of the running command wait, until `wake_blocked` or for `timeout_ms` (0: without
-/// end). The command must not reply. Only where `ServerState::may_block`.
-pub fn block_client(ctx: Ctx<'_>, timeout_ms: u64, waiter: Box<dyn Waiter>) -> BlockedId {
+/// end). The command must not reply. Only where `ServerState::may_block`. `make` is told the id.
+pub fn block_client(
+    ctx: Ctx<'_>,
+    timeout_ms: u64,
+    make: impl FnOnce(BlockedId) -> Box<dyn Waiter>,
+) -> BlockedId {
     // SAFETY: the context is that of a command of a client that may block; the callbacks live as
     // long as the module.
     let handle = Handle(unsafe {
@@ -83,6 +87,7 @@ pub fn block_client(ctx: Ctx<'_>, timeout_ms: u64, waiter: Box<dyn Waiter>) -> B
         table.last_id += 1;
         table.last_id
     });
+    let waiter = make(BlockedId(id));
     let timer = (timeout_ms > 0).then(|| start_deadline(ctx, timeout_ms, id));
     TABLE.with(|table| {
         table.by_handle.insert(handle, id);

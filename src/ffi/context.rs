@@ -211,6 +211,61 @@ impl<'a> Ctx<'a> {
         log(self.raw, c"notice", message);
     }
 
+    /// Publishes a message to who subscribed to a channel.
+    pub fn publish(self, channel: &[u8], message: &[u8]) {
+        use super::ServerString;
+        let (channel, message) = (super::RString::new(channel), super::RString::new(message));
+        // SAFETY: all three are valid for the call; the strings are copied.
+        unsafe {
+            api!(RedisModule_PublishMessage(self.raw, channel.as_ptr(), message.as_ptr()));
+        }
+    }
+
+    /// Whether the caller's ACL lets it read and write a key that no key spec of its command names.
+    pub fn may_use_key(self, key: &impl super::ServerString) -> bool {
+        // SAFETY: the context is that of a command; the name and the user are freed on the one path
+        // there is. Without a user (a script of the server's own) nothing is forbidden.
+        unsafe {
+            let name = api!(RedisModule_GetCurrentUserName(self.raw));
+            if name.is_null() {
+                return true;
+            }
+            let user = api!(RedisModule_GetModuleUserFromUserName(name));
+            api!(RedisModule_FreeString(std::ptr::null_mut(), name));
+            if user.is_null() {
+                return false;
+            }
+            let access = raw::REDISMODULE_CMD_KEY_ACCESS | raw::REDISMODULE_CMD_KEY_UPDATE;
+            let status =
+                api!(RedisModule_ACLCheckKeyPermissions(user, key.as_ptr(), access as c_int));
+            api!(RedisModule_FreeModuleUser(user));
+            status == raw::REDISMODULE_OK as c_int
+        }
+    }
+
+    /// Appends to a stream, and has AOF and replicas do so; false when the key holds something else.
+    pub fn append_to_stream(self, stream: &[u8], fields: &[(&str, &[u8])]) -> bool {
+        let mut strings = vec![super::RString::new(stream), super::RString::new(b"*")];
+        for (field, value) in fields {
+            strings.push(super::RString::new(field.as_bytes()));
+            strings.push(super::RString::new(value));
+        }
+        let mut pointers: Vec<_> = strings.iter().map(super::ServerString::as_ptr).collect();
+        // SAFETY: the format "v" takes an array of strings and its length; both outlive the call. The
+        // reply is freed on every path.
+        unsafe {
+            let (array, count) = (pointers.as_mut_ptr(), pointers.len());
+            let (command, format) = (c"XADD".as_ptr(), c"!v".as_ptr());
+            let reply = api!(RedisModule_Call(self.raw, command, format, array, count));
+            if reply.is_null() {
+                return false;
+            }
+            let kind = api!(RedisModule_CallReplyType(reply));
+            api!(RedisModule_FreeCallReply(reply));
+            kind != raw::REDISMODULE_REPLY_ERROR as c_int
+        }
+    }
+
     /// Runs a command without arguments that answers text, as `CLUSTER NODES` does; `None` when it
     /// fails.
     pub fn call_text(self, command: &CStr, argument: &CStr) -> Option<Vec<u8>> {

@@ -53,6 +53,13 @@ impl<'a> Key<'a> {
         kind == raw::REDISMODULE_KEYTYPE_EMPTY as c_int
     }
 
+    /// Whether the value is a stream.
+    pub fn is_stream(&self) -> bool {
+        // SAFETY: see `is_empty`.
+        let kind = unsafe { api!(RedisModule_KeyType(self.raw.as_ptr())) };
+        kind == raw::REDISMODULE_KEYTYPE_STREAM as c_int
+    }
+
     /// The value, if it is of the type `T`.
     pub fn value<T: ModuleValue>(&self) -> Option<&T> {
         // SAFETY: a value of our type is a `T` that `set` or loading made; it lives as long as

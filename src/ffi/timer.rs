@@ -41,3 +41,20 @@ unsafe extern "C" fn on_once(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
         unsafe { (Ctx::from_raw(ctx), std::mem::transmute::<*mut c_void, fn(Ctx<'_>)>(data)) };
     guarded("a task", || task(ctx));
 }
+
+/// What `run_later` runs.
+type Task = Box<dyn FnOnce(Ctx<'_>) + Send>;
+
+/// Runs `task` once, in `delay_ms`, between commands.
+pub fn run_later(ctx: Ctx<'_>, delay_ms: u64, task: Task) {
+    // A pointer to a trait object is wide: it is boxed once more.
+    let data = Box::into_raw(Box::new(task)).cast::<c_void>();
+    // SAFETY: `on_later` takes the box back, once.
+    unsafe { api!(RedisModule_CreateTimer(ctx.as_ptr(), delay_ms as i64, Some(on_later), data)) };
+}
+
+unsafe extern "C" fn on_later(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
+    // SAFETY: the context is the server's for this call; `data` is the box of `run_later`.
+    let (ctx, task) = unsafe { (Ctx::from_raw(ctx), Box::from_raw(data.cast::<Task>())) };
+    guarded("a later task", || task(ctx));
+}

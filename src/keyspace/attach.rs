@@ -72,6 +72,8 @@ pub(super) fn index_entry(
         name: view.name(),
         code: code.as_ref().map(|code| (code.codes.as_slice(), code.scale)),
     });
+    cache.index.set_tags(slot, view.tags());
+    cache.note_arrival(view);
     registry::note_work(cache);
     slot
 }

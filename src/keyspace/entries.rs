@@ -4,7 +4,7 @@ use super::attach::{index_entry, key_bytes};
 use super::caches::open_for_write;
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString};
 use crate::keytype::registry::SharedCache;
-use crate::keytype::{ENTRY_COMMAND, EntryValue};
+use crate::keytype::{ENTRY_COMMAND, EntryValue, STALE_COMMAND};
 use llmcache_core::cache::{Cache, Entry, EntryKey, Keyspace};
 use llmcache_core::evict::initial_lfu;
 use llmcache_core::ids::{ContainerUid, SlotId, UnixMs};
@@ -142,6 +142,17 @@ pub fn remove_entry(ctx: Ctx<'_>, name: &[u8]) -> bool {
 pub fn remove_entry_of(ctx: Ctx<'_>, name: &[u8], uid: ContainerUid) -> bool {
     let belongs = open_entry(ctx, name, Access::Probe).is_some_and(|e| e.view().uid() == uid);
     belongs && remove_entry(ctx, name)
+}
+
+/// Marks the entry in a key stale, and has AOF and replicas do so.
+pub fn mark_stale(ctx: Ctx<'_>, name: &[u8]) {
+    let name_string = RString::new(name);
+    let mut key = open_for_write(ctx, &name_string);
+    let Some(value) = key.value_mut::<EntryValue>() else { return };
+    value.set_stale();
+    drop(key);
+    ctx.replicate(STALE_COMMAND, &[name]);
+    ctx.notify_module(c"llmcache.stale", &name_string);
 }
 
 /// Moves the deadline of the entry in a key; false when there is none or it had none to remove.

@@ -7,7 +7,9 @@ mod attach;
 mod caches;
 mod chunks;
 mod entries;
+mod flights;
 mod namespaces;
+mod picks;
 
 pub use attach::{Attached, attach_arrival, attach_open};
 pub use caches::{create_cache, open_cache, put_back_evicted};
@@ -18,7 +20,12 @@ pub use chunks::{
     use_path, use_stored,
 };
 pub use entries::{
-    CommandKeyspace, NewEntry, OpenedEntry, enforce_limits, open_entry, put_entry, remove_entry,
-    remove_entry_of, set_entry_expiry, touch,
+    CommandKeyspace, NewEntry, OpenedEntry, enforce_limits, mark_stale, open_entry, put_entry,
+    remove_entry, remove_entry_of, set_entry_expiry, touch,
+};
+pub use flights::{
+    end_flights_without_cache, flight_counts, void_lease, wake, watch_lease, with_flights,
+    with_known_flights,
 };
 pub use namespaces::{create_namespace, open_namespace, put_back_namespaces};
+pub use picks::{Criterion, Pick, start_pick, tell_ids};

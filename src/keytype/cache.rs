@@ -16,6 +16,9 @@ pub const CREATE_COMMAND: &CStr = c"LLMCACHE._CREATE";
 /// The internal command that changes a setting of a cache: AOF and replicas.
 pub const CONFIG_COMMAND: &CStr = c"LLMCACHE._CONFIG";
 
+/// The internal command that invalidates by tag, scope or all: AOF and replicas.
+pub const EPOCH_COMMAND: &CStr = c"LLMCACHE._EPOCH";
+
 static HANDLE: TypeHandle = TypeHandle::unregistered();
 
 /// Value of a cache key. The content is shared with the registry and, once the key is gone, with the
@@ -57,6 +60,7 @@ impl ModuleValue for CacheValue {
         let dim_agrees = cache.index.dim().is_none_or(|dim| cache.settings.dim == Some(dim));
         if intact && dim_agrees {
             cache.index.finish_load();
+            cache.bound_tags();
         } else if registry::is_loading() {
             cache.index.clear();
         } else {

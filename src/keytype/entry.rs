@@ -10,6 +10,9 @@ use std::ops::{Deref, DerefMut};
 /// The internal command that stores an entry as it is: AOF and replicas.
 pub const ENTRY_COMMAND: &CStr = c"LLMCACHE._ENTRY";
 
+/// The internal command that marks an entry stale: AOF and replicas.
+pub const STALE_COMMAND: &CStr = c"LLMCACHE._STALE";
+
 /// What the server allocates around a module's value and leaves out of `MEMORY USAGE`: the object
 /// and the pair of type and pointer.
 const VALUE_OVERHEAD_BYTES: usize = 16 + 16;

@@ -11,7 +11,7 @@ mod namespace;
 pub mod namespaces;
 pub mod registry;
 
-pub use cache::{CONFIG_COMMAND, CREATE_COMMAND, CacheValue};
+pub use cache::{CONFIG_COMMAND, CREATE_COMMAND, CacheValue, EPOCH_COMMAND};
 pub use chunk::{CHUNK_COMMAND, ChunkValue, Whole, payload_crc, put_args};
-pub use entry::{ENTRY_COMMAND, EntryValue, entry_value_bytes};
+pub use entry::{ENTRY_COMMAND, EntryValue, STALE_COMMAND, entry_value_bytes};
 pub use namespace::{NAMESPACE_COMMAND, NamespaceValue};

@@ -37,6 +37,8 @@ impl Container for Cache {
 struct Registry {
     /// Caches whose graphs have work to be done between commands.
     busy: HashSet<ContainerUid>,
+    /// Caches of which entries were invalidated and not removed or marked yet.
+    invalidated: HashSet<ContainerUid>,
     loading: bool,
     sweep_wanted: bool,
 }
@@ -61,11 +63,25 @@ pub fn place(value: &CacheValue, place: Place) {
     }
 }
 
-/// Notes that the graphs of a cache may have work to be done between commands.
+/// Notes that the graphs of a cache, or its invalidated entries, may be work to be done between commands.
 pub fn note_work(cache: &Cache) {
-    if cache.index.has_work() {
-        REGISTRY.with(|registry| registry.busy.insert(cache.uid()));
+    let (linking, invalidated) = (cache.index.has_work(), cache.has_invalidated());
+    if linking || invalidated {
+        REGISTRY.with(|registry| {
+            if linking {
+                registry.busy.insert(cache.uid());
+            }
+            if invalidated {
+                registry.invalidated.insert(cache.uid());
+            }
+        });
     }
+}
+
+/// Takes the caches whose invalidations wait to be carried out, for good, and where they are.
+pub fn take_invalidated() -> Vec<(SharedCache, Place)> {
+    let uids = REGISTRY.with(|registry| std::mem::take(&mut registry.invalidated));
+    uids.into_iter().filter_map(|uid| CACHES.placed(uid)).collect()
 }
 
 /// Takes the caches that may have such work, for good.

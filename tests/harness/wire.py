@@ -65,8 +65,12 @@ class Wire:
 
     def __call__(self, *arguments: Argument):
         """Sends one command, answers its reply; errors come back as `Failure`."""
-        self.socket.sendall(encode(arguments))
+        self.send(*arguments)
         return self.read()
+
+    def send(self, *arguments: Argument) -> None:
+        """Sends one command, whose reply is to be read later."""
+        self.socket.sendall(encode(arguments))
 
     def pipeline(self, commands: Iterable[Sequence[Argument] | bytes], batch: int = 500) -> list:
         """Sends many commands in batches, encoded or not, and answers their replies."""

@@ -3,7 +3,9 @@
 //! Owns: how entry keys are named, when a limit is passed and who is to go, the head section that
 //! RDB and the create command share. Main thread only; `save_head` also in the forked child.
 
-use super::{Settings, Stats};
+use super::epochs::{Epochs, Extent, Severity};
+use super::stats::Hot;
+use super::{EntryView, Settings, Stats};
 use crate::allocation::allocated_bytes;
 use crate::cluster::{derived_prefix, hash_tag};
 use crate::codec::{DecodeError, Writer, open_section};
@@ -16,7 +18,7 @@ use smallvec::SmallVec;
 
 /// Section tag of a container's head.
 pub const TAG_HEAD: u16 = 0x0101;
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// Slots passed in search of an entry that is due before a living one is removed.
 const DUE_WALK_SLOTS: u64 = 256;
@@ -39,7 +41,20 @@ pub struct Cache {
     pub index: Index,
     /// Its counters.
     pub stats: Stats,
+    epochs: Epochs,
+    /// Where the walk that carries invalidations out goes on, and up to which bound it does.
+    carry_out: Option<CarryOut>,
 }
+
+/// A walk that carries invalidations out.
+#[derive(Debug, Clone, Copy)]
+struct CarryOut {
+    next_slot: u32,
+    upto: Seq,
+}
+
+/// Slots passed in one step of the walk that carries invalidations out.
+const CARRY_OUT_SLOTS: usize = 1_024;
 
 impl Cache {
     /// A new cache under a key name; refuses names whose entry keys could not share its hash slot.
@@ -51,7 +66,8 @@ impl Cache {
     fn empty(uid: ContainerUid, prefix: Box<[u8]>, next_seq: u64, settings: Settings) -> Self {
         let (mut index, stats) = (Index::new(), Stats::default());
         index.set_graph_settings(settings.graph);
-        Self { uid, prefix, next_seq, due_walk: 0, settings, index, stats }
+        let (epochs, carry_out) = (Epochs::default(), None);
+        Self { uid, prefix, next_seq, due_walk: 0, settings, index, stats, epochs, carry_out }
     }
 
     /// Changes the settings, which passed their check.
@@ -73,6 +89,7 @@ impl Cache {
         let prefix = entry_prefix(name, uid).or_else(|_| entry_prefix(&former, uid));
         self.prefix = prefix.map_or_else(|_| self.prefix.clone(), Into::into);
         self.uid = uid;
+        self.epochs = Epochs::default();
         self.index.clear();
     }
 
@@ -80,6 +97,8 @@ impl Cache {
     pub fn take_head(&mut self, head: Self) {
         self.next_seq = self.next_seq.max(head.next_seq);
         (self.uid, self.prefix) = (head.uid, head.prefix);
+        self.epochs = head.epochs;
+        self.bound_tags();
         self.change_settings(head.settings);
     }
 
@@ -119,8 +138,109 @@ impl Cache {
     pub fn heap_bytes(&self) -> usize {
         allocated_bytes(self.prefix.len())
             + allocated_bytes(self.settings.model.len())
+            + allocated_bytes(self.settings.loader.len())
+            + allocated_bytes(self.settings.sink.len())
             + self.index.bytes()
             + self.stats.bytes()
+            + self.epochs.bytes()
+    }
+
+    /// Counts a hit on an entry, at the minute `now_min` of its clock. Answers how many it has had.
+    pub fn note_hit(&mut self, entry: &EntryView<'_>, now_min: u16) -> u32 {
+        let (slot, seq) = (entry.slot(), entry.seq());
+        let Some(hits) = self.index.note_hit(slot, seq, now_min) else { return 0 };
+        self.stats.note_hot(Hot { slot, seq, hits });
+        hits
+    }
+
+    /// What was invalidated.
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    /// Invalidates what is stored so far, and answers the bound: a place of the store order that no
+    /// entry takes. Refused while too many earlier ones are being carried out.
+    pub fn invalidate(&mut self, extent: Extent<'_>, severity: Severity) -> Result<Seq> {
+        self.epochs.make_room(extent, false)?;
+        let bound = self.burn_seq();
+        self.raise_epoch(extent, severity, bound);
+        Ok(bound)
+    }
+
+    /// Takes a place of the store order away, so that what was stored before it can be told from what is
+    /// stored after it.
+    pub fn burn_seq(&mut self) -> Seq {
+        let bound = self.next_seq();
+        self.observe_seq(bound);
+        bound
+    }
+
+    /// Does as the primary did.
+    pub fn obey_epoch(&mut self, extent: Extent<'_>, severity: Severity, bound: Seq) -> Result<()> {
+        self.epochs.make_room(extent, true)?;
+        self.observe_seq(bound);
+        self.raise_epoch(extent, severity, bound);
+        Ok(())
+    }
+
+    fn raise_epoch(&mut self, extent: Extent<'_>, severity: Severity, bound: Seq) {
+        self.epochs.raise(extent, severity, bound);
+        if let (Extent::Tag(tag), Severity::Gone) = (extent, severity) {
+            self.index.set_tag_bound(tag, bound);
+        }
+    }
+
+    /// Tells the index which tags are invalidated, after it or the bounds were loaded.
+    pub fn bound_tags(&mut self) {
+        for (tag, bound) in self.epochs.gone_tags() {
+            self.index.set_tag_bound(tag, bound);
+        }
+    }
+
+    /// Whether an entry may be served, and if so whether it is stale.
+    pub fn staleness(&self, entry: &EntryView<'_>, expire_at: UnixMs, now: UnixMs) -> Option<bool> {
+        match self.epochs.standing(entry) {
+            Some(Severity::Gone) => None,
+            Some(Severity::Stale) => Some(true),
+            None => Some(entry.is_marked_stale() || entry.fresh_until(expire_at).is_past(now)),
+        }
+    }
+
+    /// An entry was indexed. One that was invalidated before, and came back, is to be found by another
+    /// walk.
+    pub fn note_arrival(&mut self, entry: &EntryView<'_>) {
+        if self.epochs.standing(entry).is_some() {
+            self.epochs.carry_out_again();
+            self.carry_out = None;
+        }
+    }
+
+    /// Whether invalidations wait to be carried out.
+    pub fn has_invalidated(&self) -> bool {
+        self.epochs.pending().is_some()
+    }
+
+    /// Walks on to the next entry that an invalidation may concern; `None` when it passed as many slots
+    /// as are passed at once, or when all is carried out (see `has_invalidated`).
+    pub fn next_invalidated(&mut self) -> Option<(SlotId, Seq)> {
+        let upto = self.epochs.pending()?;
+        let walk = *self.carry_out.get_or_insert(CarryOut { next_slot: 0, upto });
+        let mut next_slot = walk.next_slot;
+        for _ in 0..CARRY_OUT_SLOTS {
+            let Some((id, slot)) = self.index.next_occupied(next_slot) else {
+                self.epochs.note_carried_out(walk.upto);
+                self.carry_out = None;
+                return None;
+            };
+            next_slot = id.0 + 1;
+            let (seq, scope) = (slot.seq(), slot.partition.scope());
+            if self.epochs.may_concern(seq, scope, self.index.tags_of(id)) {
+                self.carry_out = Some(CarryOut { next_slot, ..walk });
+                return Some((id, seq));
+            }
+        }
+        self.carry_out = Some(CarryOut { next_slot, ..walk });
+        None
     }
 
     /// Memory of the cache and its entries together.
@@ -194,6 +314,7 @@ impl Cache {
         let mut out = Writer::section(TAG_HEAD, VERSION);
         out.u64(self.uid.0).bytes(&self.prefix).u64(self.next_seq);
         self.settings.write(&mut out);
+        self.epochs.write(&mut out);
         out.finish()
     }
 
@@ -207,13 +328,14 @@ impl Cache {
         let prefix: Box<[u8]> = from.bytes(2 * limits::CONTAINER_NAME_MAX_BYTES)?.into();
         let next_seq = from.u64()?;
         let settings = Settings::read(&mut from)?;
+        let epochs = Epochs::read(&mut from, next_seq)?;
         from.finish()?;
         let tail = format!(":{uid}:");
         let name_ok = prefix.strip_suffix(tail.as_bytes()).is_some_and(|name| !name.is_empty());
         if !name_ok || hash_tag(&prefix).is_none() || next_seq == 0 || next_seq > limits::SEQ_MAX {
             return Err(DecodeError("identity of a cache"));
         }
-        Ok(Self::empty(uid, prefix, next_seq, settings))
+        Ok(Self { epochs, ..Self::empty(uid, prefix, next_seq, settings) })
     }
 }
 

@@ -10,9 +10,14 @@ use crate::ids::{ContainerUid, EntryId, Seq, SlotId, UnixMs};
 use crate::limits;
 use crate::vector::{Quant, StoredVector};
 
-const VERSION: u8 = 1;
-const HEADER: usize = 72;
+const VERSION: u8 = 2;
+const HEADER: usize = 76;
+const FLAGS_AT: usize = 2;
 const SLOT_AT: usize = 60;
+const GRACE_AT: usize = 72;
+
+/// Flag of an entry that was invalidated softly: stale whatever its age.
+const STALE: u8 = 1;
 
 /// The parts of an entry to be made.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,6 +54,8 @@ pub struct EntryFields<'a> {
     pub cost_nano_usd: u64,
     /// How long it took to make.
     pub latency_ms: u32,
+    /// How long before its deadline it is stale already.
+    pub grace_s: u32,
 }
 
 /// An entry that owns its bytes.
@@ -89,6 +96,7 @@ impl Entry {
         out.extend_from_slice(&fields.tokens.to_le_bytes());
         out.extend_from_slice(&SlotId::NONE.0.to_le_bytes());
         out.extend_from_slice(&fields.cost_nano_usd.to_le_bytes());
+        out.extend_from_slice(&fields.grace_s.to_le_bytes());
         debug_assert_eq!(out.len(), HEADER);
         for part in parts {
             out.extend_from_slice(part);
@@ -122,6 +130,11 @@ impl Entry {
     /// Notes where the index keeps it.
     pub fn set_slot(&mut self, slot: SlotId) {
         self.bytes[SLOT_AT..SLOT_AT + 4].copy_from_slice(&slot.0.to_le_bytes());
+    }
+
+    /// Marks it stale, whatever its age.
+    pub fn set_stale(&mut self) {
+        self.bytes[FLAGS_AT] |= STALE;
     }
 
     /// The entry as another server may have it: what canonical commands carry.
@@ -177,7 +190,10 @@ impl<'a> EntryView<'a> {
     }
 
     fn validate(&self) -> Result<(), DecodeError> {
-        if self.bytes.len() < HEADER || self.bytes[0] != VERSION || self.bytes[2] != 0 {
+        if self.bytes.len() < HEADER
+            || self.bytes[0] != VERSION
+            || self.bytes[FLAGS_AT] & !STALE != 0
+        {
             return Err(DecodeError("entry header"));
         }
         if Quant::from_byte(self.bytes[1]).is_none() || u32::from(self.dim()) > limits::DIM_MAX {
@@ -215,7 +231,8 @@ impl<'a> EntryView<'a> {
         let sane = self.created().0 <= 1 << 53
             && u64::from(self.latency_ms()) <= limits::LATENCY_MAX_MS
             && self.cost_nano_usd() <= limits::COST_MAX_NANO_USD
-            && self.seq().0 <= limits::SEQ_MAX;
+            && self.seq().0 <= limits::SEQ_MAX
+            && self.grace_s() <= limits::GRACE_MAX_S;
         if sane { Ok(()) } else { Err(DecodeError("entry's numbers")) }
     }
 
@@ -342,6 +359,24 @@ impl<'a> EntryView<'a> {
     /// How long it took to make.
     pub fn latency_ms(&self) -> u32 {
         self.u32_at(52)
+    }
+
+    /// How long before its deadline it is stale already.
+    pub fn grace_s(&self) -> u32 {
+        self.u32_at(GRACE_AT)
+    }
+
+    /// Whether it was marked stale.
+    pub fn is_marked_stale(&self) -> bool {
+        self.bytes[FLAGS_AT] & STALE != 0
+    }
+
+    /// When it becomes stale by age, given its deadline.
+    pub fn fresh_until(&self, expire_at: UnixMs) -> UnixMs {
+        match expire_at {
+            UnixMs::NEVER => UnixMs::NEVER,
+            UnixMs(at) => UnixMs(at.saturating_sub(u64::from(self.grace_s()) * 1_000).max(1)),
+        }
     }
 
     /// The digest of its scope, context and prompt.

@@ -7,7 +7,7 @@
 
 use super::guard::{GuardLevel, Question, Refusal};
 use super::miss::{MissReason, Nearest, Refused, id_text, miss_reason};
-use super::{Cache, Entry, EntryView};
+use super::{Cache, Entry, EntryView, Severity};
 use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::index::filter::Filter;
 use crate::index::{Candidate, SearchMode, SearchRequest, SearchResult};
@@ -200,7 +200,16 @@ fn open_exact<K: Keyspace>(
     *opened += 1;
     let view = entry.view();
     let proven = view.uid() == uid && view.answers(request.scope, request.context, prompt);
+    if proven && is_gone(keyspace, &view) {
+        refused.invisible.add(1.0);
+        return None;
+    }
     (proven && accepts(request, &view, 1.0, refused)).then_some((id, entry))
+}
+
+/// Whether the entry was invalidated.
+fn is_gone<K: Keyspace>(keyspace: &K, view: &EntryView<'_>) -> bool {
+    keyspace.with_cache(|cache| cache.epochs().standing(view) == Some(Severity::Gone))
 }
 
 /// Applies what can only be judged on the opened entry.
@@ -283,6 +292,7 @@ fn search<K: Keyspace>(
                 limit,
                 ef: request.ef,
                 now: request.now,
+                min_seq: cache.epochs().min_seq(request.scope),
                 filter: request.filter,
             })
         });
@@ -376,6 +386,10 @@ fn open_scored<K: Keyspace>(
     }
     let request = asked.request;
     if view.scope() != request.scope || view.context() != request.context {
+        return None;
+    }
+    if is_gone(keyspace, &view) {
+        refused.invisible.add(f64::from(candidate.approx));
         return None;
     }
     let similarity = view.vector()?.similarity(asked.query);

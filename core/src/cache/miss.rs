@@ -70,8 +70,11 @@ pub(super) struct Refused {
 impl Refused {
     /// Takes in what the exact tier refused. A search meets that entry again: it is counted once.
     pub(super) fn merge_exact(&mut self, exact: &Self) {
-        for (mine, other) in [(&mut self.filter, exact.filter), (&mut self.too_old, exact.too_old)]
-        {
+        for (mine, other) in [
+            (&mut self.filter, exact.filter),
+            (&mut self.too_old, exact.too_old),
+            (&mut self.invisible, exact.invisible),
+        ] {
             let count = mine.count.max(other.count);
             mine.join(other);
             mine.count = count;

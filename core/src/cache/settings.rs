@@ -34,6 +34,12 @@ pub struct Settings {
     pub graph: GraphSettings,
     /// How strictly answers found by meaning are judged before they are served.
     pub guard: GuardLevel,
+    /// How long entries are served as stale after their time to live.
+    pub grace_s: u32,
+    /// The stream that misses of FETCH VIA are written to; empty for none.
+    pub loader: Box<[u8]>,
+    /// The stream that stored answers are written to; empty for none.
+    pub sink: Box<[u8]>,
 }
 
 impl Default for Settings {
@@ -49,6 +55,9 @@ impl Default for Settings {
             quant: Quant::F16,
             graph: GraphSettings::default(),
             guard: GuardLevel::On,
+            grace_s: 0,
+            loader: Box::default(),
+            sink: Box::default(),
         }
     }
 }
@@ -77,15 +86,24 @@ impl Settings {
         if self.max_entries > limits::MAXENTRIES_MAX {
             return Err(out_of_range("MAXENTRIES", 0, limits::MAXENTRIES_MAX));
         }
+        if self.grace_s > limits::GRACE_MAX_S {
+            return Err(out_of_range("GRACE", 0, limits::GRACE_MAX_S));
+        }
+        let longest = limits::STREAM_NAME_MAX_BYTES;
+        for (what, name) in [("loader", &self.loader), ("sink", &self.sink)] {
+            if name.len() > longest {
+                return Err(Error::too_big(what, name.len(), longest, "bytes"));
+            }
+        }
         if !self.graph.are_valid() {
             return Err(Error::err("M, EFC or EF is out of range"));
         }
         Ok(())
     }
 
-    /// The deadline of an entry stored at `now` without an expiry of its own. `random` spreads
-    /// deadlines by JITTER, so that entries stored together do not all go together.
-    pub fn deadline(&self, now: UnixMs, random: u64) -> UnixMs {
+    /// When an entry stored at `now` without an expiry of its own stops being fresh. `random` spreads
+    /// these times by JITTER, so that entries stored together do not all go together.
+    pub fn fresh_until(&self, now: UnixMs, random: u64) -> UnixMs {
         if self.ttl_ms == 0 {
             return UnixMs::NEVER;
         }
@@ -93,6 +111,14 @@ impl Settings {
             + self.ttl_ms % 100 * u64::from(self.jitter_pct) / 100;
         let cut = if widest == 0 { 0 } else { random % (widest + 1) };
         UnixMs(now.0 + (self.ttl_ms - cut).max(1))
+    }
+
+    /// The deadline of an entry that is fresh until then.
+    pub fn deadline(&self, fresh_until: UnixMs) -> UnixMs {
+        match fresh_until {
+            UnixMs::NEVER => UnixMs::NEVER,
+            UnixMs(at) => UnixMs(at + u64::from(self.grace_s) * 1_000),
+        }
     }
 
     /// Appends the canonical bytes.
@@ -103,6 +129,7 @@ impl Settings {
         let GraphSettings { mode, m, efc, ef } = self.graph;
         out.u8(self.quant.as_byte()).u8(mode.as_byte()).u32(m).u32(efc).u32(ef);
         out.u8(self.guard.as_byte());
+        out.u32(self.grace_s).bytes(&self.loader).bytes(&self.sink);
     }
 
     /// Reads what `write` wrote; hostile bytes are refused.
@@ -127,6 +154,9 @@ impl Settings {
                 ef: from.u32()?,
             },
             guard: GuardLevel::from_byte(from.u8()?).ok_or(DecodeError("unknown guard level"))?,
+            grace_s: from.u32()?,
+            loader: from.bytes(limits::STREAM_NAME_MAX_BYTES)?.into(),
+            sink: from.bytes(limits::STREAM_NAME_MAX_BYTES)?.into(),
         };
         settings.check().map_err(|_| DecodeError("a setting is out of range"))?;
         Ok(settings)
@@ -156,6 +186,9 @@ mod tests {
             quant: Quant::Q8,
             graph: GraphSettings { mode: IndexMode::Hnsw, m: 12, efc: 70, ef: 90 },
             guard: GuardLevel::Strict,
+            grace_s: 60,
+            loader: (*b"todo").into(),
+            sink: (*b"done").into(),
         };
         let mut out = Writer::section(1, 1);
         settings.write(&mut out);
@@ -169,11 +202,11 @@ mod tests {
     fn jitter_shortens_by_at_most_its_share() {
         let settings = Settings { ttl_ms: 1_000, jitter_pct: 20, ..Settings::default() };
         let now = UnixMs(5_000);
-        let deadlines: Vec<u64> = (0..1_000).map(|r| settings.deadline(now, r).0).collect();
+        let deadlines: Vec<u64> = (0..1_000).map(|r| settings.fresh_until(now, r).0).collect();
         assert_eq!(deadlines.iter().max(), Some(&6_000));
         assert_eq!(deadlines.iter().min(), Some(&5_800));
         let plain = Settings { jitter_pct: 0, ..settings };
-        assert_eq!(plain.deadline(now, 77), UnixMs(6_000));
-        assert_eq!(Settings::default().deadline(now, 77), UnixMs::NEVER);
+        assert_eq!(plain.fresh_until(now, 77), UnixMs(6_000));
+        assert_eq!(Settings::default().fresh_until(now, 77), UnixMs::NEVER);
     }
 }

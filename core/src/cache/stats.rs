@@ -5,15 +5,67 @@
 use super::EntryView;
 use super::lookup::Tier;
 use super::miss::MissReason;
-use crate::ids::PartitionKey;
+use crate::ids::{ScopeKey, Seq, SlotId};
 use crate::limits::STATS_SCOPES_MAX;
 use hashbrown::HashMap;
 
-/// Buckets of the similarity histogram: [-1, 0), then twenty of 0.05 each up to and with 1.
-pub const HISTOGRAM_BUCKETS: usize = 21;
+/// Buckets of the similarity histogram: [-1, 0), then a hundred of 0.01 each, the last with 1.
+pub const HISTOGRAM_BUCKETS: usize = 101;
+
+/// What a FETCH was told, where it was no plain hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum FetchOutcome {
+    /// An old answer.
+    Stale,
+    /// To make the answer.
+    Lead,
+    /// To ask again.
+    Busy,
+    /// The answer, after having waited for it.
+    Coalesced,
+    /// That making it failed.
+    Negative,
+    /// That making answers fails.
+    Open,
+}
+
+impl FetchOutcome {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+    /// All, in the order of their counters.
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Stale, Self::Lead, Self::Busy, Self::Coalesced, Self::Negative, Self::Open];
+
+    /// As in replies.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::Lead => "lead",
+            Self::Busy => "busy",
+            Self::Coalesced => "coalesced",
+            Self::Negative => "negative",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// An entry often hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hot {
+    /// Where the index keeps it.
+    pub slot: SlotId,
+    /// Its place in the store order.
+    pub seq: Seq,
+    /// Its hits.
+    pub hits: u32,
+}
+
+/// The entries most often hit that are kept in view.
+const HOTTEST: usize = 10;
 
 /// Counters of one scope, or of all.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ScopeStats {
     /// Lookups answered.
     pub lookups: u64,
@@ -30,7 +82,9 @@ pub struct ScopeStats {
     /// Nano-dollars not spent again.
     pub nano_usd_saved: u128,
     /// Similarity of the nearest entry, of every lookup by meaning that found one.
-    pub histogram: [u64; HISTOGRAM_BUCKETS],
+    pub histogram: [u32; HISTOGRAM_BUCKETS],
+    /// FETCH, by `FetchOutcome`.
+    pub fetches: [u64; FetchOutcome::COUNT],
 }
 
 /// Counters of a container.
@@ -44,13 +98,41 @@ pub struct Stats {
     pub replaced: u64,
     /// Entries removed to stay within MAXENTRIES or MAXMEMORY.
     pub evicted: u64,
+    /// Makers that gave up.
+    pub failures: u64,
     /// Lookups in scopes beyond those kept apart.
     pub untracked_lookups: u64,
     empty_scope: ScopeStats,
-    scopes: HashMap<u64, Box<ScopeStats>>,
+    scopes: HashMap<ScopeKey, Box<ScopeStats>>,
+    hottest: Vec<Hot>,
+}
+
+impl Default for ScopeStats {
+    fn default() -> Self {
+        Self {
+            lookups: 0,
+            hits_exact: 0,
+            hits_semantic: 0,
+            misses: [0; MissReason::COUNT],
+            tokens_saved: 0,
+            ms_saved: 0,
+            nano_usd_saved: 0,
+            histogram: [0; HISTOGRAM_BUCKETS],
+            fetches: [0; FetchOutcome::COUNT],
+        }
+    }
 }
 
 impl ScopeStats {
+    /// The share of lookups by meaning whose nearest entry is at least this similar: what a threshold
+    /// there would serve, guards and filters aside. To a hundredth; `None` before there was one.
+    pub fn served_at(&self, hundredths: usize) -> Option<f64> {
+        let all: u64 = self.histogram.iter().map(|&count| u64::from(count)).sum();
+        let from = (1 + hundredths).min(HISTOGRAM_BUCKETS - 1);
+        let near: u64 = self.histogram[from..].iter().map(|&count| u64::from(count)).sum();
+        (all > 0).then(|| near as f64 / all as f64)
+    }
+
     /// All misses.
     pub fn misses_total(&self) -> u64 {
         self.misses.iter().sum()
@@ -68,8 +150,9 @@ impl ScopeStats {
 
     fn note_similarity(&mut self, similarity: f64) {
         let last = HISTOGRAM_BUCKETS - 1;
-        let bucket = if similarity < 0.0 { 0 } else { 1 + (similarity * 20.0) as usize };
-        self.histogram[bucket.min(last)] += 1;
+        let bucket = if similarity < 0.0 { 0 } else { 1 + (similarity * 100.0 + 1e-9) as usize };
+        let count = &mut self.histogram[bucket.min(last)];
+        *count = count.saturating_add(1);
     }
 }
 
@@ -102,6 +185,32 @@ impl Stats {
         });
     }
 
+    /// Counts what a FETCH was told.
+    pub fn note_fetch(&mut self, scope: &[u8], outcome: FetchOutcome) {
+        self.each(scope, |stats| stats.fetches[outcome as usize] += 1);
+    }
+
+    /// Keeps an entry in view if it is among those most often hit.
+    pub fn note_hot(&mut self, hot: Hot) {
+        let known = self.hottest.iter_mut().find(|known| known.seq == hot.seq);
+        if let Some(known) = known {
+            *known = hot;
+        } else if self.hottest.len() < HOTTEST {
+            self.hottest.push(hot);
+        } else if let Some(least) = self.hottest.iter_mut().min_by_key(|known| known.hits)
+            && least.hits < hot.hits
+        {
+            *least = hot;
+        }
+    }
+
+    /// The entries most often hit, of those that were hit since this process started; some may be gone.
+    pub fn hottest(&self) -> Vec<Hot> {
+        let mut hottest = self.hottest.clone();
+        hottest.sort_by_key(|hot| (std::cmp::Reverse(hot.hits), hot.seq));
+        hottest
+    }
+
     fn each(&mut self, scope: &[u8], mut note: impl FnMut(&mut ScopeStats)) {
         note(&mut self.total);
         if scope.is_empty() {
@@ -109,7 +218,7 @@ impl Stats {
             note(&mut self.empty_scope);
             return;
         }
-        let key = PartitionKey::of(scope, b"").0;
+        let key = ScopeKey::of(scope);
         if let Some(stats) = self.scopes.get_mut(&key) {
             note(stats);
         } else if self.scopes.len() < STATS_SCOPES_MAX {
@@ -124,7 +233,7 @@ impl Stats {
         if scope.is_empty() {
             return Some(&self.empty_scope);
         }
-        self.scopes.get(&PartitionKey::of(scope, b"").0).map(AsRef::as_ref)
+        self.scopes.get(&ScopeKey::of(scope)).map(AsRef::as_ref)
     }
 
     /// Scopes kept apart, the empty one not counted.
@@ -138,7 +247,7 @@ impl Stats {
             None => *self = Self::default(),
             Some(b"") => self.empty_scope = ScopeStats::default(),
             Some(scope) => {
-                self.scopes.remove(&PartitionKey::of(scope, b"").0);
+                self.scopes.remove(&ScopeKey::of(scope));
             }
         }
     }

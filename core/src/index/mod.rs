@@ -9,8 +9,11 @@ pub mod filter;
 mod hnsw;
 mod partitions;
 mod persist;
+mod scopes;
 mod search;
+mod sharded;
 mod slots;
+mod tags;
 mod top;
 
 pub use hnsw::{
@@ -23,13 +26,15 @@ pub use slots::{BLOCK_SLOTS, Slot};
 pub use top::Candidate;
 
 use crate::allocation::allocated_bytes;
-use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
+use crate::ids::{EntryId, PartitionKey, ScopeKey, Seq, SlotId, UnixMs};
 use crate::vector::arena::CodeArena;
 use filter::FilterRecord;
 use hashbrown::HashMap;
 use hnsw::Graphs;
 use partitions::Partitions;
+use scopes::Scopes;
 use slots::Slots;
+use tags::Tags;
 
 /// What the index is told of a new entry.
 #[derive(Debug)]
@@ -76,6 +81,8 @@ pub struct Index {
     arena: Option<CodeArena>,
     names: HashMap<EntryId, Box<[u8]>>,
     name_bytes: usize,
+    tags: Tags,
+    scopes: Scopes,
     totals: Totals,
 }
 
@@ -111,6 +118,7 @@ impl Index {
         }
         self.totals.entries += 1;
         self.totals.entry_bytes += u64::from(new.bytes);
+        self.scopes.add(new.partition.scope());
         let has_code = new.code.is_some();
         self.slots.occupy(id, new);
         if has_code { self.partitions.add(&mut self.slots, id) } else { None }
@@ -131,7 +139,11 @@ impl Index {
         let Some(found) = self.slots.get(slot).filter(|found| found.seq() == seq) else {
             return false;
         };
-        let (id, bytes) = (found.id, found.bytes);
+        let (id, bytes, scope) = (found.id, found.bytes, found.partition.scope());
+        if found.is_tagged() {
+            self.tags.clear(slot.0);
+        }
+        self.scopes.take(scope);
         let (has_code, named, hidden) = (found.has_code(), found.is_named(), found.is_hidden());
         let mut node = false;
         if has_code {
@@ -159,6 +171,42 @@ impl Index {
             self.clear();
         }
         true
+    }
+
+    /// Notes the tags of an entry just inserted.
+    pub fn set_tags<'a>(&mut self, slot: SlotId, tags: impl Iterator<Item = &'a [u8]>) {
+        let mut tags = tags.peekable();
+        if tags.peek().is_some()
+            && let Some(found) = self.slots.get_mut(slot)
+        {
+            found.set_tagged();
+            self.tags.set(slot.0, tags);
+        }
+    }
+
+    /// The tags of the entry in a slot.
+    pub fn tags_of(&self, slot: SlotId) -> impl Iterator<Item = &[u8]> {
+        self.tags.of(slot.0)
+    }
+
+    /// How many entries carry a tag.
+    pub fn tag_count(&self, tag: &[u8]) -> u64 {
+        self.tags.count(tag)
+    }
+
+    /// How many entries a scope has, whatever their context.
+    pub fn scope_count(&self, scope: ScopeKey) -> u64 {
+        self.scopes.count(scope)
+    }
+
+    /// Has searches pass by what carries a tag and was stored before `bound`.
+    pub fn set_tag_bound(&mut self, tag: &[u8], bound: Seq) {
+        self.tags.set_bound(tag, bound);
+    }
+
+    /// Whether the entry in a slot is invalidated by one of its tags.
+    pub fn is_gone_by_tag(&self, id: SlotId, slot: &Slot) -> bool {
+        slot.is_tagged() && self.tags.is_gone(id.0, slot.seq())
     }
 
     /// The slot, if an entry is in it.
@@ -206,11 +254,12 @@ impl Index {
     }
 
     /// Counts a hit on an entry, at the minute `now_min` of its clock.
-    pub fn note_hit(&mut self, slot: SlotId, seq: Seq, now_min: u16) {
-        if let Some(found) = self.slots.get_mut(slot).filter(|found| found.seq() == seq) {
-            found.hits = found.hits.saturating_add(1);
-            found.frequency.touch(now_min);
-        }
+    /// Answers how many it has had.
+    pub fn note_hit(&mut self, slot: SlotId, seq: Seq, now_min: u16) -> Option<u32> {
+        let found = self.slots.get_mut(slot).filter(|found| found.seq() == seq)?;
+        found.hits = found.hits.saturating_add(1);
+        found.frequency.touch(now_min);
+        Some(found.hits)
     }
 
     /// Hides a slot whose key could not be opened, until it is settled whether the entry is gone or
@@ -256,6 +305,8 @@ impl Index {
             + self.partitions.bytes()
             + self.graphs.bytes()
             + self.arena.as_ref().map_or(0, CodeArena::bytes)
+            + self.tags.bytes()
+            + self.scopes.bytes()
             + names
     }
 
@@ -267,13 +318,16 @@ impl Index {
     /// Panics unless every structure agrees with every other; for tests, in O(n).
     pub fn check_invariants(&self) {
         let mut seen = Totals::default();
-        let (mut from, mut named) = (0, 0);
+        let (mut from, mut named, mut tagged) = (0, 0, 0);
+        let mut scopes = Scopes::default();
         while let Some((id, slot)) = self.next_occupied(from) {
             from = id.0 + 1;
             seen.entries += 1;
             seen.entry_bytes += u64::from(slot.bytes);
             seen.hidden += u64::from(slot.is_hidden());
             named += usize::from(slot.is_named());
+            tagged += usize::from(slot.is_tagged());
+            scopes.add(slot.partition.scope());
             assert!(!slot.is_named() || self.names.contains_key(&slot.id), "{id:?}: name");
             if slot.has_code() {
                 seen.vectors += 1;
@@ -285,6 +339,8 @@ impl Index {
         assert_eq!((seen, named), (self.totals, self.names.len()));
         let name_bytes = self.names.values().map(|name| allocated_bytes(name.len()));
         assert_eq!(name_bytes.sum::<usize>(), self.name_bytes, "bytes of names");
+        assert_eq!(tagged, self.tags.check_invariants(), "tagged slots");
+        scopes.check_equal(&self.scopes);
         self.slots.check_invariants();
         self.partitions.check_invariants(&self.slots, seen.vectors);
         self.check_graphs();

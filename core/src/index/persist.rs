@@ -6,7 +6,7 @@
 
 use super::filter::FilterRecord;
 use super::{BLOCK_SLOTS, Index, NewSlot};
-use crate::codec::{DecodeError, Writer, open_section};
+use crate::codec::{DecodeError, Reader, Writer, open_section};
 use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::limits;
 
@@ -16,11 +16,12 @@ pub const TAG_SLOT_BLOCK: u16 = 0x0201;
 pub const TAG_GRAPH_BLOCK: u16 = 0x0202;
 /// Section tag of the entry points of graphs.
 pub const TAG_GRAPH_ENTRIES: u16 = 0x0203;
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 const WITH_CODE: u8 = 1;
 const WITH_NAME: u8 = 2;
 const WITH_RECORD: u8 = 4;
+const WITH_TAGS: u8 = 8;
 
 /// A saved index may leave at most this many unused blocks for each used one, plus a first few;
 /// wider gaps would let a few bytes claim gigabytes.
@@ -57,7 +58,8 @@ impl Index {
             out.u8((id.0 - first) as u8);
             out.u8(if code.is_some() { WITH_CODE } else { 0 }
                 | if name.is_some() { WITH_NAME } else { 0 }
-                | if record.is_some() { WITH_RECORD } else { 0 });
+                | if record.is_some() { WITH_RECORD } else { 0 }
+                | if slot.is_tagged() { WITH_TAGS } else { 0 });
             out.raw(&slot.id.0).u64(slot.seq().0).u64(slot.expire_at.0).u64(slot.partition.0);
             out.u32(slot.bytes).u8(slot.worth());
             if let Some(name) = name {
@@ -65,6 +67,12 @@ impl Index {
             }
             if let Some(record) = record {
                 out.u16(record.as_bytes().len() as u16).raw(record.as_bytes());
+            }
+            if slot.is_tagged() {
+                out.u8(self.tags_of(id).count() as u8);
+                self.tags_of(id).for_each(|tag| {
+                    out.u16(tag.len() as u16).raw(tag);
+                });
             }
             if let Some((code, scale)) = code {
                 out.f32(scale).raw(bytemuck::cast_slice(code));
@@ -97,11 +105,11 @@ impl Index {
         &mut self,
         block: usize,
         dim: usize,
-        from: &mut crate::codec::Reader<'_>,
+        from: &mut Reader<'_>,
     ) -> Result<(), DecodeError> {
         let row = usize::from(from.u8()?);
         let with = from.u8()?;
-        if with & !(WITH_CODE | WITH_NAME | WITH_RECORD) != 0 {
+        if with & !(WITH_CODE | WITH_NAME | WITH_RECORD | WITH_TAGS) != 0 {
             return Err(DecodeError("slot with unknown parts"));
         }
         let mut id = [0; 16];
@@ -129,6 +137,7 @@ impl Index {
         } else {
             None
         };
+        let tags = if with & WITH_TAGS != 0 { read_tags(from)? } else { Vec::new() };
         let code = if with & WITH_CODE != 0 {
             let scale = from.f32()?;
             let code: &[i8] = bytemuck::cast_slice(from.raw(dim)?);
@@ -145,6 +154,7 @@ impl Index {
             slot,
             NewSlot { id, seq, partition, expire_at, bytes, worth, record, name, code },
         );
+        self.set_tags(slot, tags.into_iter());
         Ok(())
     }
 
@@ -155,4 +165,21 @@ impl Index {
         self.slots.rebuild_free_lists();
         self.finish_graphs()
     }
+}
+
+fn read_tags<'a>(from: &mut Reader<'a>) -> Result<Vec<&'a [u8]>, DecodeError> {
+    let count = usize::from(from.u8()?);
+    if count == 0 || count > limits::TAGS_MAX {
+        return Err(DecodeError("tags of a slot"));
+    }
+    let mut tags: Vec<&[u8]> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let length = usize::from(from.u16()?);
+        let tag = from.raw(length)?;
+        if tag.is_empty() || tag.len() > limits::TAG_MAX_BYTES || tags.contains(&tag) {
+            return Err(DecodeError("tag of a slot"));
+        }
+        tags.push(tag);
+    }
+    Ok(tags)
 }

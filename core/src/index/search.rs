@@ -13,8 +13,10 @@ use super::filter::{Filter, Verdict};
 use super::hnsw::{Codes, IndexMode, Judge, Scratch, Target, Walk};
 use super::partitions::List;
 use super::slots::Slots;
+use super::tags::Tags;
 use super::top::{Candidate, Top, row_of, score_of};
-use crate::ids::{PartitionKey, SlotId, UnixMs};
+use crate::ids::{PartitionKey, Seq, SlotId, UnixMs};
+use crate::vector::Query;
 use crate::vector::quantise::error_bound;
 
 /// How many rows ahead of the current one are fetched: about the memory latency over the time of
@@ -48,6 +50,8 @@ pub struct SearchRequest<'a> {
     pub ef: Option<usize>,
     /// Entries due at or before this are skipped.
     pub now: UnixMs,
+    /// Entries stored before this are invalidated, and skipped.
+    pub min_seq: Seq,
     /// Entries that fail it are skipped; one that cannot be judged from its record is kept, for the
     /// caller to judge when it has opened the entry.
     pub filter: Option<&'a Filter>,
@@ -121,8 +125,10 @@ impl Refusals {
 struct Visible<'a> {
     slots: &'a Slots,
     codes: Codes<'a>,
+    tags: Option<&'a Tags>,
     scale: f32,
     now: UnixMs,
+    min_seq: Seq,
     filter: Option<&'a Filter>,
     filtered: Refusals,
     undecided: usize,
@@ -140,16 +146,24 @@ enum Standing {
 }
 
 impl<'a> Visible<'a> {
-    fn new(slots: &'a Slots, codes: Codes<'a>, request: &SearchRequest<'a>) -> Self {
-        let (now, filter, scale) = (request.now, request.filter, request.scale);
+    fn new(index: &'a Index, codes: Codes<'a>, request: &SearchRequest<'a>) -> Self {
+        let tags = index.tags.any_bound().then_some(&index.tags);
+        let SearchRequest { now, min_seq, filter, scale, .. } = *request;
         let (filtered, undecided, invisible) = Default::default();
-        Self { slots, codes, scale, now, filter, filtered, undecided, invisible }
+        let slots = &index.slots;
+        Self { slots, codes, tags, scale, now, min_seq, filter, filtered, undecided, invisible }
     }
 
     #[inline(always)]
     fn standing(&self, row: u32) -> Standing {
         let Some(slot) = self.slots.get(SlotId(row)) else { return Standing::Gone };
-        if !slot.is_visible(self.now) {
+        if !slot.is_visible(self.now) || slot.seq() < self.min_seq {
+            return Standing::Invisible;
+        }
+        if let Some(tags) = self.tags
+            && slot.is_tagged()
+            && tags.is_gone(row, slot.seq())
+        {
             return Standing::Invisible;
         }
         match self.filter.map(|filter| filter.matches_record(slot.record.as_ref())) {
@@ -202,6 +216,17 @@ impl Index {
         result
     }
 
+    /// The most that the exact similarity of an entry to a vector may be, judged by its code: twice the
+    /// usual bound, eight standard deviations, because nobody looks again at what this passes by.
+    pub fn most_similar(&self, slot: SlotId, query: &Query) -> Option<f64> {
+        let arena = self.arena.as_ref().filter(|arena| arena.dim() == query.dim())?;
+        self.slots.get(slot).filter(|found| found.has_code())?;
+        let (codes, target) =
+            (Codes::new(arena), Target { code: query.code(), scale: query.scale() });
+        let (score, scale) = (codes.similarity(&target, slot.0), codes.target(slot.0).scale);
+        Some(f64::from(score + 2.0 * error_bound(query.scale(), scale)))
+    }
+
     fn search_with(&self, scratch: &mut Scratch, request: &SearchRequest<'_>) -> SearchResult {
         let mut result = SearchResult::default();
         let arena = self.arena.as_ref().filter(|arena| arena.dim() == request.code.len());
@@ -209,7 +234,7 @@ impl Index {
         let codes = Codes::new(arena);
         let target = Target { code: request.code, scale: request.scale };
         let rows = self.partitions.rows(&self.slots, request.partition);
-        let mut judge = Visible::new(&self.slots, codes, request);
+        let mut judge = Visible::new(self, codes, request);
         let mut top = Top::new(request.limit);
         if let Some((list, walk, entry)) = self.planned_walk(request, codes, target) {
             scratch.distances = 0;

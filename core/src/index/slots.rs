@@ -20,8 +20,8 @@ const OCCUPIED: u64 = 1 << 63;
 const HAS_CODE: u64 = 1 << 62;
 const NAMED: u64 = 1 << 61;
 const HIDDEN: u64 = 1 << 60;
-
 const TOMBSTONE: u64 = 1 << 59;
+const TAGGED: u64 = 1 << 58;
 
 const END_OF_LIST: u32 = u32::MAX;
 
@@ -85,6 +85,15 @@ impl Slot {
 
     pub(super) fn set_hidden(&mut self, hidden: bool) {
         self.packed = if hidden { self.packed | HIDDEN } else { self.packed & !HIDDEN };
+    }
+
+    /// Whether the entry has tags.
+    pub fn is_tagged(&self) -> bool {
+        self.packed & TAGGED != 0
+    }
+
+    pub(super) fn set_tagged(&mut self) {
+        self.packed |= TAGGED;
     }
 
     fn is_occupied(&self) -> bool {

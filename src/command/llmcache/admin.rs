@@ -1,14 +1,15 @@
 //! `LLMCACHE.CONFIG` and `LLMCACHE.INFO`: what a cache is set to and what it holds.
 
-use super::create::{ef, efc, guard_level, index_mode};
+use super::create::{ef, efc, grace_s, guard_level, index_mode};
 use super::need_cache;
 use crate::command::parse::ArgReader;
-use crate::ffi::{CommandArgs, Ctx, Reply};
-use crate::keyspace::enforce_limits;
+use crate::ffi::{Access, CommandArgs, Ctx, Key, RString, Reply};
+use crate::keyspace::{enforce_limits, flight_counts};
 use crate::keytype::{CONFIG_COMMAND, registry};
 use llmcache_core::cache::{Cache, Settings};
+use llmcache_core::cluster::key_slot;
 use llmcache_core::distance::kernels;
-use llmcache_core::error::{Error, Result};
+use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::SlotId;
 use llmcache_core::limits;
 
@@ -51,6 +52,9 @@ fn set(ctx: Ctx<'_>, args: &CommandArgs<'_>, mut reader: ArgReader<'_>) -> Resul
     let value = reader.clone().next("the setting")?;
     let shared = need_cache(ctx, args)?;
     let changed = change(shared.with(|cache| cache.settings.clone()), word.as_str(), reader)?;
+    if matches!(word.as_str(), "LOADER" | "SINK") && !ctx.state().must_obey() && !value.is_empty() {
+        check_stream(ctx, args.name(), value)?;
+    }
     let name = args.name();
     let setting = word.as_str().to_ascii_lowercase();
     shared.with(|cache| {
@@ -65,6 +69,21 @@ fn set(ctx: Ctx<'_>, args: &CommandArgs<'_>, mut reader: ArgReader<'_>) -> Resul
     Ok(())
 }
 
+/// Refuses a stream that the caller may not use, or that is not where the cache is.
+fn check_stream(ctx: Ctx<'_>, name: &[u8], stream: &[u8]) -> Result<()> {
+    if ctx.state().is_cluster() && key_slot(name) != key_slot(stream) {
+        let message = "the stream must be in the hash slot of the cache";
+        return Err(Error::new(ErrorWord::CrossSlot, message));
+    }
+    let stream = RString::new(stream);
+    if !ctx.may_use_key(&stream) {
+        return Err(Error::new(ErrorWord::NoPerm, "the stream is not open to this user"));
+    }
+    let fits = Key::open(ctx, &stream, Access::Probe).is_none_or(|key| key.is_stream());
+    let wrong = || Error::new(ErrorWord::WrongType, "the key holds something else than a stream");
+    if fits { Ok(()) } else { Err(wrong()) }
+}
+
 /// Runs the internal `LLMCACHE._CONFIG`: as `CONFIG SET`, obeyed without a reply of its own kind.
 pub fn run_internal_config(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let reader = ArgReader::new(args.options());
@@ -74,7 +93,7 @@ pub fn run_internal_config(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 /// Settings that CONFIG shows; all but `dim`, `model`, `quant` and `m` can be changed.
-const SETTINGS: [&str; 13] = [
+const SETTINGS: [&str; 16] = [
     "dim",
     "model",
     "quant",
@@ -86,6 +105,9 @@ const SETTINGS: [&str; 13] = [
     "threshold",
     "ttl",
     "jitter",
+    "grace",
+    "loader",
+    "sink",
     "maxentries",
     "maxmemory",
 ];
@@ -104,6 +126,9 @@ fn write_setting(reply: Reply<'_>, settings: &Settings, name: &str) {
         "threshold" => reply.double(settings.threshold),
         "ttl" => reply.count(settings.ttl_ms / 1_000),
         "jitter" => reply.count(u64::from(settings.jitter_pct)),
+        "grace" => reply.count(settings.grace_s.into()),
+        "loader" => reply.bytes(&settings.loader),
+        "sink" => reply.bytes(&settings.sink),
         "maxentries" => reply.count(settings.max_entries),
         _ => reply.count(settings.max_memory_bytes),
     };
@@ -122,6 +147,9 @@ fn change(mut settings: Settings, name: &str, mut args: ArgReader<'_>) -> Result
         "EFC" => settings.graph.efc = efc(&mut args)?,
         "EF" => settings.graph.ef = ef(&mut args)?,
         "GUARD" => settings.guard = guard_level(&mut args)?,
+        "GRACE" => settings.grace_s = grace_s(&mut args)?,
+        "LOADER" => settings.loader = args.text(name, limits::STREAM_NAME_MAX_BYTES)?.into(),
+        "SINK" => settings.sink = args.text(name, limits::STREAM_NAME_MAX_BYTES)?.into(),
         "DIM" | "MODEL" | "QUANT" | "M" => {
             return Err(Error::err(format!("{name} is fixed when the cache is made")));
         }
@@ -152,7 +180,8 @@ fn write_info(reply: Reply<'_>, name: &[u8], cache: &Cache) {
         (_, 0) => "flat",
         _ => "graph",
     };
-    reply.map(18 + SETTINGS.len());
+    let [leases, waiters, failed, open] = flight_counts(cache.uid());
+    reply.map(24 + SETTINGS.len());
     reply.text("name").bytes(name);
     reply.text("uid").text(&cache.uid().to_string());
     reply.text("prefix").bytes(cache.prefix());
@@ -170,6 +199,12 @@ fn write_info(reply: Reply<'_>, name: &[u8], cache: &Cache) {
     reply.text("tombstones").count(graphs.tombstones);
     reply.text("levels").count(graphs.levels.into());
     reply.text("link_bytes").count(graphs.link_bytes);
+    reply.text("invalidations").count(cache.epochs().len() as u64);
+    reply.text("invalidating").int(i64::from(cache.has_invalidated()));
+    reply.text("leases").count(leases as u64);
+    reply.text("waiters").count(waiters as u64);
+    reply.text("failures_remembered").count(failed as u64);
+    reply.text("open_breakers").count(open as u64);
     reply.text("kernels").text(kernels().name);
     for setting in SETTINGS {
         write_setting(reply, &cache.settings, setting);

@@ -69,6 +69,7 @@ struct Given {
     efc: Option<u32>,
     ef: Option<u32>,
     guard: Option<GuardLevel>,
+    grace_s: Option<u32>,
 }
 
 fn parse_settings(mut args: ArgReader<'_>) -> Result<Settings> {
@@ -93,6 +94,8 @@ fn parse_settings(mut args: ArgReader<'_>) -> Result<Settings> {
             ef: given.ef.unwrap_or(defaults.graph.ef),
         },
         guard: given.guard.unwrap_or(defaults.guard),
+        grace_s: given.grace_s.unwrap_or(defaults.grace_s),
+        ..defaults
     };
     settings.check()?;
     Ok(settings)
@@ -137,6 +140,7 @@ impl Given {
             "EFC" => set_once(&mut self.efc, efc(args)?, name),
             "EF" => set_once(&mut self.ef, ef(args)?, name),
             "GUARD" => set_once(&mut self.guard, guard_level(args)?, name),
+            "GRACE" => set_once(&mut self.grace_s, grace_s(args)?, name),
             _ => Err(word.unknown()),
         }
     }
@@ -158,6 +162,11 @@ pub fn guard_level(args: &mut ArgReader<'_>) -> Result<GuardLevel> {
         .into_iter()
         .find(|level| level.as_str().as_bytes().eq_ignore_ascii_case(word))
         .ok_or_else(|| Error::err("GUARD must be OFF, ON or STRICT"))
+}
+
+/// Reads the value of GRACE, in seconds.
+pub fn grace_s(args: &mut ArgReader<'_>) -> Result<u32> {
+    Ok(args.integer("GRACE", 0, limits::GRACE_MAX_S.into())? as u32)
 }
 
 /// Reads the value of EFC.

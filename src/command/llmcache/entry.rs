@@ -1,11 +1,13 @@
 //! `LLMCACHE.ENTRY`, `LLMCACHE.DEL`, `LLMCACHE.EXPIRE`: single entries by their id.
 
-use super::hit_reply::ttl_ms;
+use super::hit_reply::{Served, ttl_ms};
 use crate::command::parse::{ArgReader, Expiry, expiry, is_expiry_word};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{OpenedEntry, open_cache, open_entry, remove_entry, set_entry_expiry};
+use crate::keyspace::{
+    OpenedEntry, open_cache, open_entry, remove_entry, set_entry_expiry, void_lease,
+};
 use crate::keytype::registry::SharedCache;
-use llmcache_core::cache::{EntryKey, format_usd};
+use llmcache_core::cache::{EntryKey, Severity, format_usd};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
@@ -18,7 +20,9 @@ fn open_by_id<'a>(
 ) -> Option<(EntryKey, OpenedEntry<'a>)> {
     let (key, uid) = cache.with(|cache| (cache.named_key(id), cache.uid()));
     let entry = open_entry(ctx, &key, Access::Probe)?;
-    (entry.view().uid() == uid).then_some((key, entry))
+    let standing = cache.with(|cache| cache.epochs().standing(&entry.view()));
+    let there = entry.view().uid() == uid && standing != Some(Severity::Gone);
+    there.then_some((key, entry))
 }
 
 /// Runs `LLMCACHE.ENTRY`.
@@ -30,12 +34,15 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let found = open_cache(ctx, &args.key())?.and_then(|cache| {
         let (key, entry) = open_by_id(ctx, &cache, id)?;
         let view = entry.view();
-        let hits =
-            cache.with(|c| c.index.slot_of(view.slot(), view.seq()).map_or(0, |slot| slot.hits));
-        Some((key, entry, hits))
+        let (now, expire_at) = (UnixMs(ctx.now_ms()), UnixMs(entry.expire_at_ms()));
+        let served = cache.with(|cache| Served {
+            hits: cache.index.slot_of(view.slot(), view.seq()).map_or(0, |slot| slot.hits),
+            stale: cache.staleness(&view, expire_at, now).unwrap_or(true),
+        });
+        Some((key, entry, served))
     });
     match found {
-        Some((key, entry, hits)) => write_entry(reply, &key, &entry, hits, ctx.now_ms()),
+        Some((key, entry, served)) => write_entry(reply, &key, &entry, served, ctx.now_ms()),
         None => {
             reply.null();
         }
@@ -43,9 +50,10 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
-fn write_entry(reply: Reply<'_>, key: &[u8], entry: &OpenedEntry<'_>, hits: u32, now_ms: u64) {
+fn write_entry(reply: Reply<'_>, key: &[u8], entry: &OpenedEntry<'_>, served: Served, now_ms: u64) {
     let view = entry.view();
-    reply.map(20);
+    let fresh_until = view.fresh_until(UnixMs(entry.expire_at_ms()));
+    reply.map(22);
     reply.text("id");
     match view.name() {
         Some(name) => reply.bytes(name),
@@ -71,8 +79,10 @@ fn write_entry(reply: Reply<'_>, key: &[u8], entry: &OpenedEntry<'_>, hits: u32,
     reply.text("latency").count(u64::from(view.latency_ms()));
     reply.text("created").count(view.created().0);
     reply.text("age").count(now_ms.saturating_sub(view.created().0));
-    reply.text("ttl").int(ttl_ms(UnixMs(entry.expire_at_ms()), UnixMs(now_ms)));
-    reply.text("hits").count(u64::from(hits));
+    reply.text("ttl").int(ttl_ms(fresh_until, UnixMs(now_ms)));
+    reply.text("grace").count(u64::from(view.grace_s()) * 1_000);
+    reply.text("stale").int(i64::from(served.stale));
+    reply.text("hits").count(u64::from(served.hits));
     reply.text("dim").count(u64::from(view.dim()));
     reply.text("quant").text(view.quant().as_str());
     reply.text("vector_bytes").count(view.vector_bytes().len() as u64);
@@ -89,8 +99,10 @@ pub fn run_del(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut removed = 0;
     if let Some(cache) = open_cache(ctx, &args.key())? {
         for id in ids {
-            let key = open_by_id(ctx, &cache, id).map(|(key, _)| key);
-            removed += i64::from(key.is_some_and(|key| remove_entry(ctx, &key)));
+            let found = open_by_id(ctx, &cache, id).map(|(key, entry)| (key, entry.view().id()));
+            let Some((key, digest)) = found else { continue };
+            removed += i64::from(remove_entry(ctx, &key));
+            void_lease(ctx, &cache, digest);
         }
     }
     if removed > 0 {
@@ -118,11 +130,13 @@ pub fn run_expire(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     if let Some(cache) = open_cache(ctx, &args.key())?
         && let Some((key, entry)) = open_by_id(ctx, &cache, id)
     {
+        let grace_ms = u64::from(entry.view().grace_s()) * 1_000;
         drop(entry);
         changed = if at.is_past(now) {
             remove_entry(ctx, &key)
         } else {
-            set_entry_expiry(ctx, &cache, &key, at)
+            let deadline = if at == UnixMs::NEVER { at } else { UnixMs(at.0 + grace_ms) };
+            set_entry_expiry(ctx, &cache, &key, deadline)
         };
     }
     if changed {

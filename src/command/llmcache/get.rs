@@ -3,10 +3,11 @@
 use crate::background;
 use crate::command::parse::{ArgReader, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{open_cache, open_entry};
+use crate::keyspace::{OpenedEntry, open_cache, open_entry};
+use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::{MissReason, Tier};
 use llmcache_core::error::{Error, Result};
-use llmcache_core::ids::EntryId;
+use llmcache_core::ids::{EntryId, UnixMs};
 use llmcache_core::limits;
 
 /// Runs the command: two key look-ups and one hash.
@@ -34,7 +35,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let (key, uid) = cache.with(|cache| (cache.entry_key(&id), cache.uid()));
     let entry = open_entry(ctx, &key, Access::Read).filter(|entry| {
         let view = entry.view();
-        view.uid() == uid && view.answers(scope, context, prompt)
+        view.uid() == uid && view.answers(scope, context, prompt) && is_fresh(ctx, &cache, entry)
     });
     match entry {
         Some(entry) => {
@@ -42,7 +43,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
             reply.bytes(view.response());
             let now_min = background::now_min();
             cache.with(|cache| {
-                cache.index.note_hit(view.slot(), view.seq(), now_min);
+                cache.note_hit(&view, now_min);
                 cache.stats.note_hit(scope, Tier::Exact, &view, None);
             });
         }
@@ -52,4 +53,13 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether an answer may be served where it cannot be said that it is stale.
+fn is_fresh(ctx: Ctx<'_>, cache: &SharedCache, entry: &OpenedEntry<'_>) -> bool {
+    let view = entry.view();
+    // The clock is asked only where it matters.
+    let now = if view.grace_s() > 0 { UnixMs(ctx.now_ms()) } else { UnixMs(0) };
+    let expire_at = UnixMs(if view.grace_s() > 0 { entry.expire_at_ms() } else { 0 });
+    cache.with(|cache| cache.staleness(&view, expire_at, now)) == Some(false)
 }

@@ -1,7 +1,7 @@
 //! `LLMCACHE.GETSEM`: the answer to a question asked before, in these words or in others.
 
 use super::create::{ef, guard_level};
-use super::hit_reply::{self, Field};
+use super::hit_reply::{self, Field, Served};
 use super::setsem::check_dim;
 use crate::command::parse::{
     ArgReader, OptionWord, flag_once, is_vector_word, parse_filter, set_once, vector,
@@ -51,45 +51,47 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Counts the outcome; answers each hit's own count.
-fn note(
-    ctx: Ctx<'_>,
-    cache: &SharedCache,
-    scope: &[u8],
-    report: &LookupReport<OpenedEntry<'_>>,
-    now: UnixMs,
-) -> Vec<u32> {
-    let now_min = minute(now);
-    let similarity = report.nearest_similarity;
-    let mut counts = Vec::with_capacity(report.hits.len());
-    let mut keys = Vec::new();
-    cache.with(|cache| {
-        match (report.hits.first(), report.reason) {
-            (Some(first), _) => {
-                cache.stats.note_hit(scope, first.tier, &first.entry.view(), similarity);
+/// Where the outcome of a lookup is counted.
+pub(super) struct Note<'c, 'r> {
+    pub(super) ctx: Ctx<'c>,
+    pub(super) cache: &'r SharedCache,
+    pub(super) scope: &'r [u8],
+    pub(super) now: UnixMs,
+}
+
+impl Note<'_, '_> {
+    /// Counts it, and fills in the hits of what is served.
+    pub(super) fn lookup(&self, report: &LookupReport<OpenedEntry<'_>>, served: &mut [Served]) {
+        let now_min = minute(self.now);
+        let similarity = report.nearest_similarity;
+        let mut keys = Vec::new();
+        self.cache.with(|cache| {
+            match (report.hits.first(), report.reason) {
+                (Some(first), _) => {
+                    let view = first.entry.view();
+                    cache.stats.note_hit(self.scope, first.tier, &view, similarity);
+                }
+                (None, reason) => {
+                    let reason = reason.unwrap_or(MissReason::Empty);
+                    cache.stats.note_miss(self.scope, reason, similarity);
+                }
             }
-            (None, reason) => {
-                let reason = reason.unwrap_or(MissReason::Empty);
-                cache.stats.note_miss(scope, reason, similarity);
+            for (hit, served) in report.hits.iter().zip(served) {
+                let view = hit.entry.view();
+                served.hits = cache.note_hit(&view, now_min);
+                if !hit.entry.is_used() {
+                    let slot = cache.index.slot_of(view.slot(), view.seq());
+                    let id = slot.map_or_else(|| view.id(), |slot| slot.id);
+                    keys.push(cache.entry_key(&id));
+                }
             }
+        });
+        // Candidates that might have been refused were opened without counting as used; what is served
+        // counts.
+        for key in &keys {
+            touch(self.ctx, key);
         }
-        for hit in &report.hits {
-            let view = hit.entry.view();
-            cache.index.note_hit(view.slot(), view.seq(), now_min);
-            let slot = cache.index.slot_of(view.slot(), view.seq());
-            counts.push(slot.map_or(0, |slot| slot.hits));
-            if !hit.entry.is_used() {
-                let id = slot.map_or_else(|| view.id(), |slot| slot.id);
-                keys.push(cache.entry_key(&id));
-            }
-        }
-    });
-    // Candidates that might have been refused were opened without counting as used; what is served
-    // counts.
-    for key in &keys {
-        touch(ctx, key);
     }
-    counts
 }
 
 impl<'a> Question<'a> {
@@ -98,23 +100,47 @@ impl<'a> Question<'a> {
         let reply = Reply::new(ctx);
         let Some(cache) = cache else { return self.reply_no_cache(reply) };
         let now = UnixMs(ctx.now_ms());
+        let report = self.look_up(ctx, cache, now);
+        let mut served = hit_reply::judge(cache, &report, now);
+        let scope = self.identity().0;
+        Note { ctx, cache, scope, now }.lookup(&report, &mut served);
+        self.reply(reply, &report, &served, now);
+    }
+
+    /// Looks up. The dimension was checked.
+    pub(super) fn look_up<'c>(
+        &self,
+        ctx: Ctx<'c>,
+        cache: &SharedCache,
+        now: UnixMs,
+    ) -> LookupReport<OpenedEntry<'c>> {
+        let (scope, context, _) = self.identity();
         let request = LookupRequest {
-            scope: self.scope.unwrap_or_default(),
-            context: self.context.unwrap_or_default(),
+            scope,
+            context,
             prompt: self.prompt,
             query: self.query.as_ref(),
             threshold: self.threshold,
             count: self.count.unwrap_or(1),
             ef: self.ef,
-            guard: self.guard.unwrap_or(GuardLevel::Off),
+            guard: self.guard(),
             filter: self.filter.as_ref(),
             max_age_ms: self.max_age_ms,
             explain: self.explain,
             now,
         };
-        let report = look_up(&CommandKeyspace { ctx, cache }, &request);
-        let hits = note(ctx, cache, request.scope, &report, now);
-        self.reply(reply, &report, &hits, now);
+        look_up(&CommandKeyspace { ctx, cache }, &request)
+    }
+
+    /// Scope, context and prompt, empty where they were not given.
+    pub(super) fn identity(&self) -> (&'a [u8], &'a [u8], &'a [u8]) {
+        let text = Option::unwrap_or_default;
+        (text(self.scope), text(self.context), text(self.prompt))
+    }
+
+    /// How strictly an answer by meaning is judged, where that is stricter than the cache's own level.
+    pub(super) fn guard(&self) -> GuardLevel {
+        self.guard.unwrap_or(GuardLevel::Off)
     }
 
     /// Reads what is left of the arguments.
@@ -130,7 +156,8 @@ impl<'a> Question<'a> {
         Ok(question)
     }
 
-    fn read(&mut self, word: &OptionWord, args: &mut ArgReader<'a>) -> Result<()> {
+    /// Reads the option that `word` opened.
+    pub(super) fn read(&mut self, word: &OptionWord, args: &mut ArgReader<'a>) -> Result<()> {
         let name = word.as_str();
         match name {
             "PROMPT" => {
@@ -161,7 +188,8 @@ impl<'a> Question<'a> {
         }
     }
 
-    fn fields(&self) -> &[Field] {
+    /// The fields of a hit that are wanted.
+    pub(super) fn fields(&self) -> &[Field] {
         self.fields.as_deref().unwrap_or(&hit_reply::ALL)
     }
 
@@ -181,18 +209,18 @@ impl<'a> Question<'a> {
         &self,
         reply: Reply<'_>,
         report: &LookupReport<OpenedEntry<'_>>,
-        hits: &[u32],
+        served: &[Served],
         now: UnixMs,
     ) {
         if self.explain {
             let reason = report.reason.map_or("hit", MissReason::as_str);
             let index = report.mode.map_or("none", SearchMode::as_str);
-            self.reply_explained(reply, reason, index, report, hits, now);
+            self.reply_explained(reply, reason, index, report, served, now);
         } else if self.count.is_some() {
-            self.reply_hits(reply, report, hits, now);
+            self.reply_hits(reply, report, served, now);
         } else {
             match report.hits.first() {
-                Some(hit) => hit_reply::write(reply, hit, self.fields(), hits[0], now),
+                Some(hit) => hit_reply::write(reply, hit, self.fields(), served[0], now),
                 None => {
                     reply.null();
                 }
@@ -204,12 +232,12 @@ impl<'a> Question<'a> {
         &self,
         reply: Reply<'_>,
         report: &LookupReport<OpenedEntry<'_>>,
-        hits: &[u32],
+        served: &[Served],
         now: UnixMs,
     ) {
         reply.array(report.hits.len());
-        for (hit, &count) in report.hits.iter().zip(hits) {
-            hit_reply::write(reply, hit, self.fields(), count, now);
+        for (hit, &served) in report.hits.iter().zip(served) {
+            hit_reply::write(reply, hit, self.fields(), served, now);
         }
     }
 
@@ -219,7 +247,7 @@ impl<'a> Question<'a> {
         reason: &str,
         index: &str,
         report: &LookupReport<OpenedEntry<'_>>,
-        hits: &[u32],
+        served: &[Served],
         now: UnixMs,
     ) {
         let status = if report.hits.is_empty() { "miss" } else { "hit" };
@@ -253,6 +281,6 @@ impl<'a> Question<'a> {
         reply.text("index").text(index);
         reply.text("filter_from_entry").count(report.judged_by_entry as u64);
         reply.text("hits");
-        self.reply_hits(reply, report, hits, now);
+        self.reply_hits(reply, report, served, now);
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::ffi::Reply;
 use crate::keyspace::OpenedEntry;
-use llmcache_core::cache::Hit;
+use crate::keytype::registry::SharedCache;
+use llmcache_core::cache::{Hit, LookupReport};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
 
@@ -83,6 +84,28 @@ pub fn parse_fields(names: &[&[u8]]) -> Result<Vec<Field>> {
     Ok(fields)
 }
 
+/// What is told of a hit beside its entry.
+#[derive(Debug, Clone, Copy)]
+pub struct Served {
+    /// The entry's hits, this one included once it is counted.
+    pub hits: u32,
+    /// Whether it is past its time, or was marked so.
+    pub stale: bool,
+}
+
+/// Says of each hit whether it is stale.
+pub fn judge(
+    cache: &SharedCache,
+    report: &LookupReport<OpenedEntry<'_>>,
+    now: UnixMs,
+) -> Vec<Served> {
+    let stale = |hit: &Hit<OpenedEntry<'_>>| {
+        let (view, expire_at) = (hit.entry.view(), UnixMs(hit.entry.expire_at_ms()));
+        cache.with(|cache| cache.staleness(&view, expire_at, now)).unwrap_or(true)
+    };
+    report.hits.iter().map(|hit| Served { hits: 0, stale: stale(hit) }).collect()
+}
+
 /// Milliseconds until a deadline; -1 for none.
 pub fn ttl_ms(expire_at: UnixMs, now: UnixMs) -> i64 {
     match expire_at {
@@ -91,12 +114,12 @@ pub fn ttl_ms(expire_at: UnixMs, now: UnixMs) -> i64 {
     }
 }
 
-/// Writes a hit. `hits` is the entry's count, this hit included.
+/// Writes a hit.
 pub fn write(
     reply: Reply<'_>,
     hit: &Hit<OpenedEntry<'_>>,
     fields: &[Field],
-    hits: u32,
+    served: Served,
     now: UnixMs,
 ) {
     let view = hit.entry.view();
@@ -113,8 +136,11 @@ pub fn write(
             Field::Prompt => reply.bytes(view.prompt()),
             Field::Response => reply.bytes(view.response()),
             Field::Age => reply.count(now.0.saturating_sub(view.created().0)),
-            Field::Ttl => reply.int(ttl_ms(UnixMs(hit.entry.expire_at_ms()), now)),
-            Field::Stale => reply.int(0),
+            Field::Ttl => {
+                let until = view.fresh_until(UnixMs(hit.entry.expire_at_ms()));
+                reply.int(ttl_ms(until, now))
+            }
+            Field::Stale => reply.int(i64::from(served.stale)),
             Field::Meta => match view.meta() {
                 Some(meta) => reply.bytes(meta),
                 None => reply.null(),
@@ -126,7 +152,7 @@ pub fn write(
                 });
                 reply
             }
-            Field::Hits => reply.count(u64::from(hits)),
+            Field::Hits => reply.count(u64::from(served.hits)),
         };
     }
 }

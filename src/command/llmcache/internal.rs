@@ -3,7 +3,7 @@
 
 use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, RString, Reply};
-use crate::keyspace::{NewEntry, create_cache, put_entry};
+use crate::keyspace::{NewEntry, create_cache, mark_stale, put_entry};
 use crate::keytype::registry::CACHES;
 use crate::keytype::{CREATE_COMMAND, CacheValue};
 use llmcache_core::cache::{Cache, Entry};
@@ -67,6 +67,14 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         Some((_, name)) => ctx.signal_modified(&RString::new(&name)),
         None => CACHES.wait_for(uid, (ctx.db(), key.to_vec())),
     }
+    Reply::new(ctx).ok();
+    Ok(())
+}
+
+/// Runs `LLMCACHE._STALE entry-key`: marks an entry stale, as the primary did.
+pub fn run_stale(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    ArgReader::new(args.options()).finish()?;
+    mark_stale(ctx, args.name());
     Reply::new(ctx).ok();
     Ok(())
 }

@@ -5,10 +5,13 @@
 pub(super) mod admin;
 pub(super) mod create;
 pub(super) mod entry;
+pub(super) mod fetch;
 pub(super) mod get;
 pub(super) mod getsem;
 mod hit_reply;
 pub(super) mod internal;
+pub(super) mod invalidate;
+pub(super) mod lease;
 pub(super) mod mgetsem;
 pub(super) mod scan;
 pub(super) mod setsem;

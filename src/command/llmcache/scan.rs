@@ -41,7 +41,9 @@ fn page(
         let visited = cache.with(|cache| {
             let (id, slot) = cache.index.next_occupied(from)?;
             let name = cache.index.name_of(&slot.id).map_or(slot.id.hex().to_vec(), <[u8]>::to_vec);
-            let verdict = if slot.is_visible(now) {
+            let gone = slot.seq() < cache.epochs().min_seq_of(slot.partition.scope())
+                || cache.index.is_gone_by_tag(id, slot);
+            let verdict = if slot.is_visible(now) && !gone {
                 filter.map_or(Verdict::Yes, |filter| filter.matches_record(slot.record.as_ref()))
             } else {
                 Verdict::No

@@ -1,14 +1,18 @@
 //! `LLMCACHE.SETSEM` and `LLMCACHE.SET`: store an answer, with or without a vector.
 
 use super::create::auto_create;
+use super::lease::{lease_lost, lease_token};
 use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, is_vector_word, set_once,
     vector,
 };
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{NewEntry, enforce_limits, open_cache, open_entry, put_entry, remove_entry};
+use crate::keyspace::{
+    NewEntry, enforce_limits, open_cache, open_entry, put_entry, remove_entry, wake,
+    with_known_flights,
+};
 use crate::keytype::registry::SharedCache;
-use llmcache_core::cache::{Cache, Entry, EntryFields, parse_usd};
+use llmcache_core::cache::{Cache, Entry, EntryFields, LeaseToken, Severity, parse_usd};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::{EntryId, UnixMs};
 use llmcache_core::limits;
@@ -29,6 +33,7 @@ struct StoreRequest<'a> {
     tokens: Option<u64>,
     cost_nano_usd: Option<u64>,
     latency_ms: Option<u64>,
+    lease: Option<LeaseToken>,
     nx: bool,
 }
 
@@ -53,18 +58,28 @@ fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> 
     }
     let cache = match cache {
         Some(cache) => cache,
+        None if request.lease.is_some() => return Err(lease_lost("the cache is gone")),
         None => auto_create(ctx, name)?,
     };
     let digest = EntryId::of(request.scope(), request.context(), request.prompt());
     let hex = digest.hex();
     let id = request.id.unwrap_or(&hex);
     let (new_key, old_key) = cache.with(|cache| (cache.named_key(id), cache.entry_key(&digest)));
+    if let Some(token) = request.lease {
+        check_lease(ctx, &cache, &request, token, digest)?;
+    }
     let reply = Reply::new(ctx);
     // The digest may have been stored under another name: one question has one answer.
     let moved = old_key != new_key;
     let replaces = open_entry(ctx, &new_key, Access::Probe).is_some();
     let removes = moved && open_entry(ctx, &old_key, Access::Probe).is_some();
-    if request.nx && (replaces || removes) {
+    let answered = |key: &[u8]| {
+        open_entry(ctx, key, Access::Probe).is_some_and(|entry| {
+            let view = entry.view();
+            cache.with(|cache| cache.epochs().standing(&view)) != Some(Severity::Gone)
+        })
+    };
+    if request.nx && (answered(&new_key) || (moved && answered(&old_key))) {
         reply.null();
         return Ok(());
     }
@@ -72,6 +87,7 @@ fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> 
     let entry = cache.with(|cache| request.pack(cache, now));
     let new = NewEntry { key: new_key, entry, expire_at };
     check_fits(&cache, &new)?;
+    write_behind(ctx, &cache, &request, name, id)?;
     if removes {
         remove_entry(ctx, &old_key);
     }
@@ -89,8 +105,63 @@ fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> 
         }
     }
     ctx.signal_modified(&args.key());
+    let uid = cache.with(|cache| cache.uid());
+    wake(ctx, with_known_flights(uid, |flights| flights.stored(digest, request.lease)));
     reply.bytes(id);
     Ok(())
+}
+
+/// Refuses an answer whose lease is none any more; whoever waits longest is to make another.
+fn check_lease(
+    ctx: Ctx<'_>,
+    cache: &SharedCache,
+    request: &StoreRequest<'_>,
+    token: LeaseToken,
+    question: EntryId,
+) -> Result<()> {
+    let uid = cache.with(|cache| cache.uid());
+    let since = with_known_flights(uid, |flights| flights.granted_at(token, question));
+    let tags = request.tags.unwrap_or_default();
+    let changed = |since| {
+        let tags = tags.iter().copied();
+        cache.with(|cache| cache.epochs().changed_since(since, request.scope(), tags))
+    };
+    if since.is_some_and(|since| !changed(since)) {
+        return Ok(());
+    }
+    wake(ctx, with_known_flights(uid, |flights| flights.lose(token)));
+    Err(lease_lost("the lease ended, is another question's, or what it is for was invalidated"))
+}
+
+/// Appends the answer to the sink, in one step with storing it. Done first: a sink that cannot take it
+/// refuses the store.
+fn write_behind(
+    ctx: Ctx<'_>,
+    cache: &SharedCache,
+    request: &StoreRequest<'_>,
+    name: &[u8],
+    id: &[u8],
+) -> Result<()> {
+    let sink = cache.with(|cache| cache.settings.sink.to_vec());
+    if sink.is_empty() {
+        return Ok(());
+    }
+    let seq = cache.with(|cache| cache.next_seq()).0.to_string();
+    let fields: [(&str, &[u8]); 8] = [
+        ("cache", name),
+        ("id", id),
+        ("seq", seq.as_bytes()),
+        ("prompt", request.prompt()),
+        ("response", request.response.unwrap_or_default()),
+        ("scope", request.scope()),
+        ("context", request.context()),
+        ("meta", request.meta.unwrap_or_default()),
+    ];
+    if ctx.append_to_stream(&sink, &fields) {
+        Ok(())
+    } else {
+        Err(Error::err("the sink cannot be appended to: nothing was stored"))
+    }
 }
 
 /// Refuses a vector of another dimension than the container's.
@@ -164,6 +235,7 @@ impl<'a> StoreRequest<'a> {
                 let latency = args.integer(name, 0, limits::LATENCY_MAX_MS)?;
                 set_once(&mut self.latency_ms, latency, name)
             }
+            "LEASE" => set_once(&mut self.lease, lease_token(args)?, name),
             "NX" => flag_once(&mut self.nx, name),
             _ => Err(word.unknown()),
         }
@@ -183,9 +255,14 @@ impl<'a> StoreRequest<'a> {
 
     fn deadline(&self, cache: &SharedCache, now: UnixMs, random: u64) -> UnixMs {
         match self.expiry {
-            None => cache.with(|cache| cache.settings.deadline(now, random)),
+            None => cache.with(|cache| {
+                let settings = &cache.settings;
+                settings.deadline(settings.fresh_until(now, random))
+            }),
             Some(Expiry::Persist) => UnixMs::NEVER,
-            Some(Expiry::At(at)) => at,
+            // What is due already is not kept for its grace.
+            Some(Expiry::At(at)) if at.is_past(now) => at,
+            Some(Expiry::At(at)) => cache.with(|cache| cache.settings.deadline(at)),
         }
     }
 
@@ -212,6 +289,7 @@ impl<'a> StoreRequest<'a> {
             tokens: self.tokens.unwrap_or(0) as u32,
             cost_nano_usd: self.cost_nano_usd.unwrap_or(0),
             latency_ms: self.latency_ms.unwrap_or(0) as u32,
+            grace_s: cache.settings.grace_s,
         })
     }
 }

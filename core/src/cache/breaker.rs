@@ -1,0 +1,118 @@
+//! When makers of answers fail again and again, the scope's breaker opens: nobody is asked to make one
+//! for a while, then one caller at a time tries.
+//!
+//! Owns: the failures of each scope. Process memory only. Main thread; time is passed in.
+
+use crate::ids::{ScopeKey, UnixMs};
+use crate::limits;
+use hashbrown::HashMap;
+
+/// When a breaker opens and how long it stays so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerSettings {
+    /// Failures that open it; 0 for never.
+    pub failures: u32,
+    /// Time within which they count together.
+    pub window_ms: u64,
+    /// Time between trials while it is open.
+    pub cooldown_ms: u64,
+}
+
+#[derive(Debug, Default)]
+struct Breaker {
+    failures: u32,
+    first_failure_ms: u64,
+    /// While open, when the next trial is due.
+    next_trial_ms: Option<u64>,
+}
+
+/// The breakers of a container.
+#[derive(Debug, Default)]
+pub struct Breakers(HashMap<ScopeKey, Breaker>);
+
+impl Breakers {
+    /// Whether somebody may make an answer now. In an open scope one caller per cooldown may; the others
+    /// are told how many milliseconds are left.
+    pub fn admit(
+        &mut self,
+        scope: ScopeKey,
+        settings: BreakerSettings,
+        now: UnixMs,
+    ) -> Result<(), u64> {
+        let Some(breaker) = self.0.get_mut(&scope) else { return Ok(()) };
+        match breaker.next_trial_ms {
+            Some(due) if now.0 < due => Err(due - now.0),
+            Some(_) => {
+                breaker.next_trial_ms = Some(now.0 + settings.cooldown_ms);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Counts a failure; answers whether the breaker is open now.
+    pub fn note_failure(
+        &mut self,
+        scope: ScopeKey,
+        settings: BreakerSettings,
+        now: UnixMs,
+    ) -> bool {
+        if settings.failures == 0 {
+            return false;
+        }
+        if self.0.len() >= limits::BREAKERS_MAX && !self.0.contains_key(&scope) {
+            let recent = |b: &Breaker| now.0 < b.first_failure_ms + settings.window_ms;
+            self.0.retain(|_, breaker| breaker.next_trial_ms.is_some() || recent(breaker));
+            if self.0.len() >= limits::BREAKERS_MAX {
+                return false;
+            }
+        }
+        let breaker = self.0.entry(scope).or_default();
+        if now.0 >= breaker.first_failure_ms + settings.window_ms {
+            (breaker.first_failure_ms, breaker.failures) = (now.0, 0);
+        }
+        breaker.failures += 1;
+        if breaker.next_trial_ms.is_some() || breaker.failures >= settings.failures {
+            breaker.next_trial_ms = Some(now.0 + settings.cooldown_ms);
+        }
+        breaker.next_trial_ms.is_some()
+    }
+
+    /// An answer was made: the scope's failures are forgotten.
+    pub fn note_success(&mut self, scope: ScopeKey) {
+        self.0.remove(&scope);
+    }
+
+    /// Scopes whose breaker is open.
+    pub fn open_count(&self) -> usize {
+        self.0.values().filter(|breaker| breaker.next_trial_ms.is_some()).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opens_tries_once_a_cooldown_and_closes() {
+        let settings = BreakerSettings { failures: 3, window_ms: 1_000, cooldown_ms: 500 };
+        let (scope, mut breakers) = (ScopeKey(7), Breakers::default());
+        let at = UnixMs;
+        assert!(!breakers.note_failure(scope, settings, at(1)));
+        assert!(!breakers.note_failure(scope, settings, at(900)));
+        // The window of the first failure is over: it counts no longer.
+        assert!(!breakers.note_failure(scope, settings, at(1_001)));
+        assert!(!breakers.note_failure(scope, settings, at(1_002)));
+        assert!(breakers.note_failure(scope, settings, at(1_003)));
+        assert_eq!(breakers.admit(scope, settings, at(1_004)), Err(499));
+        assert_eq!(breakers.admit(ScopeKey(8), settings, at(1_004)), Ok(()));
+        assert_eq!(breakers.admit(scope, settings, at(1_503)), Ok(()), "one trial");
+        assert_eq!(breakers.admit(scope, settings, at(1_503)), Err(500), "and one only");
+        assert!(breakers.note_failure(scope, settings, at(1_600)), "the trial failed");
+        assert_eq!(breakers.admit(scope, settings, at(1_601)), Err(499));
+        assert_eq!(breakers.open_count(), 1);
+        breakers.note_success(scope);
+        assert_eq!(breakers.admit(scope, settings, at(1_601)), Ok(()));
+        assert_eq!(breakers.open_count(), 0);
+    }
+}

@@ -1,0 +1,521 @@
+//! Answers that are being made: who makes each, who waits for it, and what is told to whoever asks
+//! meanwhile.
+//!
+//! Owns: leases, the order of those who wait, failures that are remembered for a while. All of it is
+//! process memory: after a failover the worst is an answer made once more. A question shares the lease
+//! of a pending one that is near to it by the asker's own threshold, guards agreeing. Main thread only;
+//! time and random words are passed in, so a timeline can be played without a server.
+
+use super::breaker::{BreakerSettings, Breakers};
+use super::guard::{GuardLevel, Question};
+use crate::ids::{EntryId, PartitionKey, Seq, UnixMs};
+use crate::limits;
+use crate::vector::{Quant, Query, StoredVector};
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+use std::fmt;
+
+/// What a maker shows to store its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeaseToken(pub u64);
+
+impl LeaseToken {
+    /// Reads 16 hex digits, as `Display` writes them.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok().filter(|text| text.len() == 16)?;
+        let plain = text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        u64::from_str_radix(text, 16).ok().filter(|_| plain).map(Self)
+    }
+}
+
+impl fmt::Display for LeaseToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Somebody who waits, as the caller numbers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaiterId(pub u64);
+
+/// Who makes an answer.
+#[derive(Debug)]
+struct Holder {
+    token: LeaseToken,
+    /// The question it was asked, which may be another's than the flight's first.
+    question: EntryId,
+    until: UnixMs,
+    /// The place of the store order at the grant: what is invalidated from there on voids the lease.
+    since: Seq,
+    /// How often entries had been picked out and invalidated by then.
+    picks: u64,
+}
+
+/// One answer in the making.
+#[derive(Debug)]
+struct Flight {
+    partition: PartitionKey,
+    scope: Box<[u8]>,
+    context: Box<[u8]>,
+    prompt: Box<[u8]>,
+    /// The vector of the first question, as an entry would keep it; empty without one.
+    vector: Box<[u8]>,
+    quant: Quant,
+    dim: u32,
+    holder: Option<Holder>,
+    /// The one who was woken to become the holder.
+    heir: Option<WaiterId>,
+    waiters: VecDeque<WaiterId>,
+}
+
+impl Flight {
+    fn is_held(&self, now: UnixMs) -> bool {
+        // A lease that lapsed is good until somebody else is given it.
+        self.holder.as_ref().is_some_and(|holder| !holder.until.is_past(now))
+            || (self.holder.is_some() && !self.waiters.is_empty())
+    }
+
+    fn is_idle(&self, now: UnixMs) -> bool {
+        !self.is_held(now) && self.heir.is_none() && self.waiters.is_empty()
+    }
+}
+
+/// A failure that is remembered.
+#[derive(Debug)]
+struct Negative {
+    until: UnixMs,
+    text: Box<[u8]>,
+}
+
+/// A question on its way to an answer.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// Digest of scope, context and prompt.
+    pub id: EntryId,
+    /// Scope.
+    pub scope: &'a [u8],
+    /// Context.
+    pub context: &'a [u8],
+    /// Prompt.
+    pub prompt: &'a [u8],
+    /// Its vector, if there is one.
+    pub query: Option<&'a Query>,
+    /// Least similarity of a pending question whose answer will do.
+    pub threshold: f64,
+    /// How strictly that question is judged.
+    pub guard: GuardLevel,
+    /// How the container keeps vectors.
+    pub quant: Quant,
+    /// The next place of the store order.
+    pub seq: Seq,
+    /// The time.
+    pub now: UnixMs,
+    /// How long a lease lasts.
+    pub lease_ms: u64,
+    /// The token of the lease, should one be granted.
+    pub token: LeaseToken,
+    /// A random word, for spreading retries.
+    pub random: u64,
+    /// When makers are given a rest.
+    pub breaker: BreakerSettings,
+    /// Whether the asker would wait.
+    pub waits: bool,
+    /// The asker, where it has waited already.
+    pub waiter: Option<WaiterId>,
+}
+
+/// What a lookup found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// A fresh answer; `early` when it should be made anew before its time.
+    Fresh {
+        /// Whether the draw of BETA fell so.
+        early: bool,
+    },
+    /// A stale one.
+    Stale,
+    /// None.
+    Missing,
+}
+
+/// What the asker is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Here is the answer.
+    Hit,
+    /// Here is an old answer; somebody makes a new one, or nobody may now.
+    Stale,
+    /// Make the answer; with an old one where one was found.
+    Lead,
+    /// Wait for the answer of this flight.
+    Wait(EntryId),
+    /// Ask again.
+    Busy {
+        /// In so many milliseconds.
+        retry_ms: u64,
+    },
+    /// Making it failed a moment ago.
+    Negative {
+        /// What the maker said.
+        text: Box<[u8]>,
+        /// When to ask again.
+        retry_ms: u64,
+    },
+    /// Making answers of this scope fails.
+    Open {
+        /// When to ask again.
+        retry_ms: u64,
+    },
+}
+
+/// What became of a lease whose time may be over.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Lapse {
+    /// It was ended, or given to somebody else.
+    Ended,
+    /// It was prolonged until then.
+    Until(UnixMs),
+    /// It is over, and nobody waits.
+    Unwanted,
+    /// It is over: wake this one, who is to make the answer.
+    Heir(WaiterId),
+}
+
+/// The flights of a container.
+#[derive(Debug, Default)]
+pub struct Flights {
+    by_id: HashMap<EntryId, Flight>,
+    by_token: HashMap<LeaseToken, EntryId>,
+    by_partition: HashMap<PartitionKey, Vec<EntryId>>,
+    negatives: HashMap<EntryId, Negative>,
+    breakers: Breakers,
+    /// How often entries were picked out and invalidated, by a radius, a filter or their age.
+    picks: u64,
+}
+
+impl Flights {
+    /// Whether nothing is pending or remembered.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty() && self.negatives.is_empty() && self.breakers.open_count() == 0
+    }
+
+    /// Leases, waiters, failures remembered, scopes whose breaker is open.
+    pub fn counts(&self) -> [usize; 4] {
+        let waiters = self.by_id.values().map(|flight| flight.waiters.len()).sum();
+        [self.by_token.len(), waiters, self.negatives.len(), self.breakers.open_count()]
+    }
+
+    /// Decides what an asker is told, and grants the lease where it is `Lead`.
+    pub fn decide(&mut self, ask: &Ask<'_>, found: Found) -> Verdict {
+        if found == (Found::Fresh { early: false }) {
+            return Verdict::Hit;
+        }
+        // Whoever has an answer, old as it may be, is never sent away without it.
+        let served = match found {
+            Found::Fresh { .. } => Some(Verdict::Hit),
+            Found::Stale => Some(Verdict::Stale),
+            Found::Missing => None,
+        };
+        if let Some((text, retry_ms)) = self.negative(ask.id, ask.now) {
+            return served.unwrap_or(Verdict::Negative { text: text.into(), retry_ms });
+        }
+        let pending = self.pending(ask);
+        if let Some(id) = pending
+            && !self.may_take(id, ask)
+        {
+            return served.unwrap_or_else(|| self.busy_or_wait(id, ask));
+        }
+        if let Err(retry_ms) = self.breakers.admit(ask.partition().scope(), ask.breaker, ask.now) {
+            return served.unwrap_or(Verdict::Open { retry_ms });
+        }
+        if self.grant(pending, ask) {
+            Verdict::Lead
+        } else {
+            let retry_ms = retry_ms(ask.lease_ms, ask.random);
+            served.unwrap_or(Verdict::Busy { retry_ms })
+        }
+    }
+
+    fn busy_or_wait(&self, id: EntryId, ask: &Ask<'_>) -> Verdict {
+        let flight = &self.by_id[&id];
+        // Whoever was woken once is answered now.
+        if ask.waits && ask.waiter.is_none() && flight.waiters.len() < limits::WAITERS_MAX {
+            return Verdict::Wait(id);
+        }
+        let until = flight.holder.as_ref().map_or(0, |holder| holder.until.0);
+        Verdict::Busy { retry_ms: retry_ms(until.saturating_sub(ask.now.0), ask.random) }
+    }
+
+    /// The flight whose answer will do for this question: its own, or a near one.
+    fn pending(&self, ask: &Ask<'_>) -> Option<EntryId> {
+        if self.by_id.contains_key(&ask.id) {
+            return Some(ask.id);
+        }
+        let query = ask.query?;
+        let others = self.by_partition.get(&ask.partition())?;
+        let question = Question::new(Some(ask.prompt));
+        let near = |id: &&EntryId| {
+            let flight = &self.by_id[*id];
+            let same = *flight.scope == *ask.scope && *flight.context == *ask.context;
+            let vector = StoredVector::parse(flight.quant, flight.dim, &flight.vector);
+            same && vector.is_ok_and(|vector| vector.similarity(query) >= ask.threshold)
+                && question.refuses(&flight.prompt, ask.guard).is_none()
+        };
+        others.iter().find(near).copied()
+    }
+
+    /// Whether a pending answer has no maker, and the asker may become it.
+    fn may_take(&self, id: EntryId, ask: &Ask<'_>) -> bool {
+        let flight = &self.by_id[&id];
+        let next = flight.heir.is_none() || flight.heir == ask.waiter;
+        next && !flight.is_held(ask.now)
+    }
+
+    /// Makes the asker the holder, of a pending flight or of a new one; false where there are too many.
+    fn grant(&mut self, pending: Option<EntryId>, ask: &Ask<'_>) -> bool {
+        let id = match pending {
+            Some(id) => id,
+            None => {
+                if self.by_id.len() >= limits::LEASES_MAX {
+                    self.forget_idle(ask.now);
+                    if self.by_id.len() >= limits::LEASES_MAX {
+                        return false;
+                    }
+                }
+                self.by_id.insert(ask.id, Flight::of(ask));
+                self.by_partition.entry(ask.partition()).or_default().push(ask.id);
+                ask.id
+            }
+        };
+        let picks = self.picks;
+        let Some(flight) = self.by_id.get_mut(&id) else { return false };
+        flight.heir = None;
+        let until = UnixMs(ask.now.0 + ask.lease_ms);
+        let (token, since) = (ask.token, ask.seq);
+        let holder = Holder { token, question: ask.id, until, since, picks };
+        if let Some(former) = flight.holder.replace(holder) {
+            self.by_token.remove(&former.token);
+        }
+        self.by_token.insert(ask.token, id);
+        true
+    }
+
+    fn forget_idle(&mut self, now: UnixMs) {
+        let idle: Vec<EntryId> =
+            self.by_id.iter().filter(|(_, f)| f.is_idle(now)).map(|(id, _)| *id).collect();
+        for id in idle {
+            self.remove(id);
+        }
+    }
+
+    fn remove(&mut self, id: EntryId) -> Option<Flight> {
+        let flight = self.by_id.remove(&id)?;
+        if let Some(holder) = &flight.holder {
+            self.by_token.remove(&holder.token);
+        }
+        if let Some(others) = self.by_partition.get_mut(&flight.partition) {
+            others.retain(|other| *other != id);
+            if others.is_empty() {
+                self.by_partition.remove(&flight.partition);
+            }
+        }
+        Some(flight)
+    }
+
+    /// Puts a waiter behind the others of a flight.
+    pub fn wait(&mut self, id: EntryId, waiter: WaiterId) {
+        if let Some(flight) = self.by_id.get_mut(&id) {
+            flight.waiters.push_back(waiter);
+        }
+    }
+
+    /// A waiter is gone, or waits no longer. Answers who is to be woken in its place, if it was to make
+    /// the answer.
+    pub fn leave(&mut self, id: EntryId, waiter: WaiterId) -> Option<WaiterId> {
+        let flight = self.by_id.get_mut(&id)?;
+        flight.waiters.retain(|other| *other != waiter);
+        if flight.heir != Some(waiter) {
+            return None;
+        }
+        flight.heir = flight.waiters.pop_front();
+        let heir = flight.heir;
+        if heir.is_none() {
+            self.remove(id);
+        }
+        heir
+    }
+
+    /// The time of a lease is over, as it was when it was granted.
+    pub fn lapse(&mut self, token: LeaseToken, now: UnixMs) -> Lapse {
+        let Some(&id) = self.by_token.get(&token) else { return Lapse::Ended };
+        let Some(flight) = self.by_id.get_mut(&id) else { return Lapse::Ended };
+        let until = flight.holder.as_ref().map_or(now, |holder| holder.until);
+        if !until.is_past(now) {
+            return Lapse::Until(until);
+        }
+        if flight.waiters.is_empty() {
+            return Lapse::Unwanted;
+        }
+        self.vacate(id).map_or(Lapse::Unwanted, Lapse::Heir)
+    }
+
+    /// Takes the lease of a flight away; answers who is to be woken to make the answer. Without anybody
+    /// who waits the flight is over.
+    fn vacate(&mut self, id: EntryId) -> Option<WaiterId> {
+        let flight = self.by_id.get_mut(&id)?;
+        if let Some(holder) = flight.holder.take() {
+            self.by_token.remove(&holder.token);
+        }
+        if flight.heir.is_none() {
+            flight.heir = flight.waiters.pop_front();
+        }
+        let heir = flight.heir;
+        if heir.is_none() {
+            self.remove(id);
+        }
+        heir
+    }
+
+    /// The entry of a question was removed or invalidated: a lease on it is void.
+    pub fn void(&mut self, id: EntryId) -> Option<WaiterId> {
+        self.negatives.remove(&id);
+        self.by_id.get(&id)?.holder.as_ref()?;
+        self.vacate(id)
+    }
+
+    /// Entries are picked out and invalidated by what they say, not by a name: nobody can tell which
+    /// answers in the making would have been among them, so all leases are void when these come.
+    pub fn note_picked(&mut self) {
+        self.picks += 1;
+    }
+
+    /// The place of the store order at which a lease was granted, if it is good for this question and
+    /// nothing was picked out and invalidated since.
+    pub fn granted_at(&self, token: LeaseToken, question: EntryId) -> Option<Seq> {
+        let flight = self.by_id.get(self.by_token.get(&token)?)?;
+        let holder = flight.holder.as_ref()?;
+        (holder.question == question && holder.picks == self.picks).then_some(holder.since)
+    }
+
+    /// A lease turned out to be void: takes it away; answers who is to be woken to make the answer.
+    pub fn lose(&mut self, token: LeaseToken) -> Option<WaiterId> {
+        let id = *self.by_token.get(&token)?;
+        self.vacate(id)
+    }
+
+    /// An answer to a question was stored, by `token`'s holder or by anybody: its flight is over, and all
+    /// who wait are to be woken, oldest first.
+    pub fn stored(&mut self, question: EntryId, token: Option<LeaseToken>) -> Vec<WaiterId> {
+        self.negatives.remove(&question);
+        let by_token = token.and_then(|token| self.by_token.get(&token).copied());
+        let Some(flight) = self.remove(by_token.unwrap_or(question)) else { return Vec::new() };
+        self.breakers.note_success(flight.partition.scope());
+        flight.everybody()
+    }
+
+    /// The maker gives up. The failure is remembered for `backoff_ms`; all who wait are to be woken.
+    /// `None` when the token is no lease's.
+    pub fn fail(
+        &mut self,
+        token: LeaseToken,
+        backoff_ms: u64,
+        text: &[u8],
+        breaker: BreakerSettings,
+        now: UnixMs,
+    ) -> Option<Vec<WaiterId>> {
+        let id = *self.by_token.get(&token)?;
+        let flight = self.remove(id)?;
+        self.breakers.note_failure(flight.partition.scope(), breaker, now);
+        let question = flight.holder.as_ref().map_or(id, |holder| holder.question);
+        if backoff_ms > 0 {
+            for id in [id, question] {
+                self.remember(id, UnixMs(now.0 + backoff_ms), text, now);
+            }
+        }
+        Some(flight.everybody())
+    }
+
+    fn remember(&mut self, id: EntryId, until: UnixMs, text: &[u8], now: UnixMs) {
+        if self.negatives.len() >= limits::NEGATIVES_MAX {
+            self.negatives.retain(|_, negative| !negative.until.is_past(now));
+            if self.negatives.len() >= limits::NEGATIVES_MAX {
+                return;
+            }
+        }
+        self.negatives.insert(id, Negative { until, text: text.into() });
+    }
+
+    fn negative(&mut self, id: EntryId, now: UnixMs) -> Option<(&[u8], u64)> {
+        if self.negatives.get(&id)?.until.is_past(now) {
+            self.negatives.remove(&id);
+            return None;
+        }
+        let negative = &self.negatives[&id];
+        Some((&negative.text, negative.until.0 - now.0))
+    }
+
+    /// Prolongs a lease; false when the token is no lease's.
+    pub fn extend(&mut self, token: LeaseToken, until: UnixMs) -> bool {
+        let id = self.by_token.get(&token);
+        let holder = id.and_then(|id| self.by_id.get_mut(id)).and_then(|f| f.holder.as_mut());
+        holder.is_some_and(|holder| {
+            holder.until = until;
+            true
+        })
+    }
+
+    /// Ends everything; answers all who wait.
+    pub fn end(&mut self) -> Vec<WaiterId> {
+        let flights = std::mem::take(self).by_id;
+        flights.into_values().flat_map(Flight::everybody).collect()
+    }
+}
+
+impl Flight {
+    fn of(ask: &Ask<'_>) -> Self {
+        let mut vector = Vec::new();
+        if let Some(query) = ask.query {
+            ask.quant.encode(query.normalised(), &mut vector);
+        }
+        Self {
+            partition: ask.partition(),
+            scope: ask.scope.into(),
+            context: ask.context.into(),
+            prompt: ask.prompt.into(),
+            vector: vector.into(),
+            quant: ask.quant,
+            dim: ask.query.map_or(0, |query| query.dim() as u32),
+            holder: None,
+            heir: None,
+            waiters: VecDeque::new(),
+        }
+    }
+
+    /// All who wait, the heir first.
+    fn everybody(self) -> Vec<WaiterId> {
+        self.heir.into_iter().chain(self.waiters).collect()
+    }
+}
+
+impl Ask<'_> {
+    fn partition(&self) -> PartitionKey {
+        PartitionKey::of(self.scope, self.context)
+    }
+}
+
+/// When to ask again for an answer that is being made: a quarter of what is left of the lease, between
+/// a fortieth of a second and a second, spread by half of that, so that those sent away together do not
+/// come back together.
+fn retry_ms(left_ms: u64, random: u64) -> u64 {
+    let base = (left_ms / 4).clamp(25, 1_000);
+    base + random % (base / 2)
+}
+
+/// Whether to make an answer anew before its time, so that not all who ask when it expires find none:
+/// with probability exp(-left / (beta latency)), drawn by `random` (Vattani, Chierichetti, Lowenstein,
+/// "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015, section 4).
+pub fn refreshes_early(left_ms: u64, latency_ms: u64, beta: f64, random: u64) -> bool {
+    // 53 random bits make a number in (0, 1].
+    let drawn = ((random >> 11) + 1) as f64 / (1u64 << 53) as f64;
+    -drawn.ln() * beta * latency_ms as f64 >= left_ms as f64
+}

@@ -1,0 +1,53 @@
+//! Entries that an invalidation by tag, scope or of all concerns: unlinked, or marked stale, in slices.
+//! They are out of reach already; this gives their memory back. On a primary only; replicas are told.
+
+use super::may_write;
+use super::ownership::{self, Ownership};
+use crate::ffi::{Access, Ctx};
+use crate::keyspace::{mark_stale, open_entry, remove_entry};
+use crate::keytype::registry::{self, Place, SharedCache};
+use llmcache_core::cache::Severity;
+use llmcache_core::ids::{Seq, SlotId};
+
+/// Works until all is carried out or time is up; answers whether more is to be done.
+pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
+    let mut more = false;
+    for (cache, place) in registry::take_invalidated() {
+        if may_write(ctx) && ctx.select_db(place.0) {
+            carry_out(ctx, &cache, &place, &in_time);
+            more |= cache.with(|cache| cache.has_invalidated());
+        }
+        cache.with(|cache| registry::note_work(cache));
+    }
+    more
+}
+
+fn carry_out(ctx: Ctx<'_>, cache: &SharedCache, place: &Place, in_time: impl Fn() -> bool) {
+    // All entries share the slot of their cache.
+    if ownership::of_key(ctx, &place.1) != Ownership::Settled {
+        return;
+    }
+    while in_time() && cache.with(|cache| cache.has_invalidated()) {
+        if let Some((slot, seq)) = cache.with(|cache| cache.next_invalidated()) {
+            carry_out_one(ctx, cache, slot, seq);
+        }
+    }
+}
+
+fn carry_out_one(ctx: Ctx<'_>, cache: &SharedCache, slot: SlotId, seq: Seq) {
+    let key = cache.with(|c| c.index.slot_of(slot, seq).map(|found| c.entry_key(&found.id)));
+    let Some(key) = key else { return };
+    let standing = open_entry(ctx, &key, Access::Probe).and_then(|entry| {
+        let view = entry.view();
+        let claimed = view.slot() == slot && view.seq() == seq;
+        let standing = cache.with(|cache| cache.epochs().standing(&view))?;
+        (claimed && !(standing == Severity::Stale && view.is_marked_stale())).then_some(standing)
+    });
+    match standing {
+        Some(Severity::Gone) => {
+            remove_entry(ctx, &key);
+        }
+        Some(Severity::Stale) => mark_stale(ctx, &key),
+        None => {}
+    }
+}

@@ -1,0 +1,339 @@
+//! `LLMCACHE.INVALIDATE` and `LLMCACHE.DROP`: answers that must not be served any more.
+
+use super::need_cache;
+use super::setsem::check_dim;
+use crate::command::parse::{
+    ArgReader, OptionWord, flag_once, is_vector_word, parse_filter, set_once, vector,
+};
+use crate::ffi::{
+    Access, CommandArgs, Ctx, Key, RString, Reply, Waiter, Wake, block_client, wake_blocked,
+};
+use crate::keyspace::{
+    Criterion, Pick, mark_stale, open_cache, open_entry, remove_entry, start_pick, tell_ids,
+    void_lease, with_known_flights,
+};
+use crate::keytype::registry::{self, SharedCache};
+use crate::keytype::{CacheValue, EPOCH_COMMAND};
+use llmcache_core::cache::{EntryKey, Extent, Severity};
+use llmcache_core::error::{Error, Result};
+use llmcache_core::ids::{EntryId, ScopeKey, Seq, UnixMs};
+use llmcache_core::index::filter::Filter;
+use llmcache_core::limits;
+use llmcache_core::vector::Query;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a walk runs before its client waits and others get their turn.
+const FIRST_SLICE: Duration = Duration::from_millis(1);
+
+/// Which answers.
+enum Which<'a> {
+    Ids(&'a [&'a [u8]]),
+    Extent(Extent<'a>),
+    Near(Query, f64),
+    Filter(Filter),
+    Older(u64),
+}
+
+struct InvalidateRequest<'a> {
+    which: Which<'a>,
+    soft: bool,
+    dry_run: bool,
+    limit: u64,
+}
+
+/// Runs `LLMCACHE.INVALIDATE`.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let request = InvalidateRequest::parse(ArgReader::new(args.options()))?;
+    let Some(cache) = open_cache(ctx, &args.key())? else {
+        Reply::new(ctx).int(0);
+        return Ok(());
+    };
+    if let Which::Near(query, _) = &request.which {
+        check_dim(&cache, query, args.name())?;
+    }
+    let mut channel = b"llmcache:invalidate:".to_vec();
+    channel.extend_from_slice(args.name());
+    let severity = if request.soft { Severity::Stale } else { Severity::Gone };
+    let severity = (!request.dry_run).then_some(severity);
+    if severity.is_some() {
+        ctx.signal_modified(&args.key());
+    }
+    let target = Target { ctx, cache, name: args.name(), channel, severity };
+    match request.which {
+        Which::Ids(ids) => {
+            let count = target.ids(ids, request.limit);
+            Reply::new(ctx).count(count);
+        }
+        Which::Extent(extent) => {
+            let count = target.extent(extent)?;
+            Reply::new(ctx).count(count);
+        }
+        Which::Near(query, least) => {
+            target.pick(Criterion::Near(Box::new(query), least), request.limit);
+        }
+        Which::Filter(filter) => target.pick(Criterion::Filter(filter), request.limit),
+        Which::Older(age_ms) => {
+            let before = UnixMs(ctx.now_ms().saturating_sub(age_ms));
+            target.pick(Criterion::Before(before), request.limit);
+        }
+    }
+    Ok(())
+}
+
+/// A cache of which something is invalidated.
+struct Target<'a> {
+    ctx: Ctx<'a>,
+    cache: SharedCache,
+    name: &'a [u8],
+    channel: Vec<u8>,
+    /// `None` to count alone.
+    severity: Option<Severity>,
+}
+
+impl Target<'_> {
+    fn ids(&self, ids: &[&[u8]], limit: u64) -> u64 {
+        let mut told = Vec::new();
+        for id in ids {
+            if told.len() as u64 >= limit {
+                break;
+            }
+            let digest = EntryId::from_hex(id);
+            let there = self.entry_of(id);
+            let digest = there.as_ref().map(|(_, digest)| *digest).or(digest);
+            if let (Some(digest), Some(_)) = (digest, self.severity) {
+                void_lease(self.ctx, &self.cache, digest);
+            }
+            let Some((key, _)) = there else { continue };
+            match self.severity {
+                None => {}
+                Some(Severity::Gone) => {
+                    remove_entry(self.ctx, &key);
+                }
+                Some(Severity::Stale) => mark_stale(self.ctx, &key),
+            }
+            told.push(String::from_utf8_lossy(id).into_owned());
+        }
+        if let Some(severity) = self.severity {
+            for ids in told.chunks(limits::INVALIDATED_IDS_MAX) {
+                tell_ids(self.ctx, &self.channel, ids, severity == Severity::Stale);
+            }
+        }
+        told.len() as u64
+    }
+
+    /// The key of an id whose entry would be served, and its digest.
+    fn entry_of(&self, id: &[u8]) -> Option<(EntryKey, EntryId)> {
+        let (key, uid) = self.cache.with(|cache| (cache.named_key(id), cache.uid()));
+        let entry = open_entry(self.ctx, &key, Access::Probe)?;
+        let view = entry.view();
+        let standing = self.cache.with(|cache| cache.epochs().standing(&view));
+        let already = self.severity == Some(Severity::Stale) && view.is_marked_stale();
+        let counts = view.uid() == uid && standing != Some(Severity::Gone) && !already;
+        counts.then(|| (key, view.id()))
+    }
+
+    fn extent(&self, extent: Extent<'_>) -> Result<u64> {
+        let count = self.cache.with(|cache| match extent {
+            Extent::Tag(tag) => cache.index.tag_count(tag),
+            Extent::Scope(scope) => cache.index.scope_count(ScopeKey::of(scope)),
+            Extent::All => cache.index.totals().entries,
+        });
+        let Some(severity) = self.severity else { return Ok(count) };
+        let bound = self.cache.with(|cache| {
+            let bound = cache.invalidate(extent, severity);
+            registry::note_work(cache);
+            bound
+        })?;
+        replicate_epoch(self.ctx, self.name, extent, severity, bound);
+        let (kind, name) = words(extent);
+        let message = serde_json::json!({
+            "kind": kind.to_ascii_lowercase(),
+            "name": String::from_utf8_lossy(name),
+            "epoch": bound.0,
+            "soft": severity == Severity::Stale,
+        });
+        self.ctx.publish(&self.channel, message.to_string().as_bytes());
+        Ok(count)
+    }
+
+    fn pick(self, criterion: Criterion, limit: u64) {
+        let Self { ctx, cache, channel, severity, .. } = self;
+        if severity.is_some() {
+            let uid = cache.with(|cache| cache.uid());
+            with_known_flights(uid, |flights| flights.note_picked());
+        }
+        let mut pick = Pick::new(cache, channel, criterion, severity, limit);
+        let may_block = ctx.state().may_block();
+        let end = Instant::now() + FIRST_SLICE;
+        match pick.run(ctx, || !may_block || Instant::now() < end) {
+            Some(count) => {
+                Reply::new(ctx).count(count);
+            }
+            None => {
+                let count = Arc::new(AtomicU64::new(0));
+                let waiter = PickWaiter { count: Arc::clone(&count) };
+                let id = block_client(ctx, 0, |_| Box::new(waiter));
+                let done = move |ctx: Ctx<'_>, picked| {
+                    count.store(picked, Ordering::Relaxed);
+                    wake_blocked(ctx, id);
+                };
+                start_pick(ctx, pick, Box::new(done));
+            }
+        }
+    }
+}
+
+/// A client that waits for its walk to end. The walk goes on without it.
+struct PickWaiter {
+    count: Arc<AtomicU64>,
+}
+
+impl Waiter for PickWaiter {
+    fn reply(&mut self, ctx: Ctx<'_>, wake: Wake) {
+        match wake {
+            Wake::Ready => {
+                Reply::new(ctx).count(self.count.load(Ordering::Relaxed));
+            }
+            Wake::TimedOut => {
+                Reply::new(ctx).null();
+            }
+        }
+    }
+
+    fn gone(&mut self, _: Ctx<'_>) {}
+}
+
+fn words<'a>(extent: Extent<'a>) -> (&'static str, &'a [u8]) {
+    match extent {
+        Extent::Tag(name) => ("TAG", name),
+        Extent::Scope(name) => ("SCOPE", name),
+        Extent::All => ("ALL", b""),
+    }
+}
+
+fn replicate_epoch(ctx: Ctx<'_>, key: &[u8], extent: Extent<'_>, severity: Severity, bound: Seq) {
+    let (kind, name) = words(extent);
+    let severity: &[u8] = match severity {
+        Severity::Gone => b"HARD",
+        Severity::Stale => b"SOFT",
+    };
+    let bound = bound.0.to_string();
+    ctx.replicate(EPOCH_COMMAND, &[key, kind.as_bytes(), name, bound.as_bytes(), severity]);
+}
+
+/// Runs the internal `LLMCACHE._EPOCH`: as the primary invalidated.
+pub fn run_epoch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let missing = || Error::err("bad epoch");
+    let kind = reader.option().ok_or_else(missing)?;
+    let extent = match kind.as_str() {
+        "TAG" => Extent::Tag(reader.text("TAG", limits::TAG_MAX_BYTES)?),
+        "SCOPE" => Extent::Scope(reader.text("SCOPE", limits::SCOPE_MAX_BYTES)?),
+        "ALL" => {
+            reader.text("ALL", 0)?;
+            Extent::All
+        }
+        _ => return Err(kind.unknown()),
+    };
+    let bound = Seq(reader.integer("the epoch", 1, limits::SEQ_MAX)?);
+    let word = reader.option().ok_or_else(missing)?;
+    let severity = match word.as_str() {
+        "HARD" => Severity::Gone,
+        "SOFT" => Severity::Stale,
+        _ => return Err(word.unknown()),
+    };
+    reader.finish()?;
+    need_cache(ctx, args)?.with(|cache| {
+        let obeyed = cache.obey_epoch(extent, severity, bound);
+        registry::note_work(cache);
+        obeyed
+    })?;
+    replicate_epoch(ctx, args.name(), extent, severity, bound);
+    ctx.signal_modified(&args.key());
+    Reply::new(ctx).ok();
+    Ok(())
+}
+
+/// Runs `LLMCACHE.DROP`: the cache goes at once, its entries in the background.
+pub fn run_drop(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    ArgReader::new(args.options()).finish()?;
+    if open_cache(ctx, &args.key())?.is_none() {
+        Reply::new(ctx).int(0);
+        return Ok(());
+    }
+    let name = RString::new(args.name());
+    let dropped = Key::open(ctx, &name, Access::Write).is_some_and(|mut key| {
+        let is_cache = key.value::<CacheValue>().is_some();
+        if is_cache {
+            key.unlink();
+        }
+        is_cache
+    });
+    if dropped {
+        ctx.replicate(c"UNLINK", &[args.name()]);
+        ctx.notify_generic(c"del", &name);
+    }
+    Reply::new(ctx).int(i64::from(dropped));
+    Ok(())
+}
+
+impl<'a> InvalidateRequest<'a> {
+    fn parse(mut args: ArgReader<'a>) -> Result<Self> {
+        let (mut which, mut soft, mut dry_run, mut limit) = (None, false, false, None);
+        while let Some(word) = args.option() {
+            match word.as_str() {
+                "SOFT" => flag_once(&mut soft, "SOFT")?,
+                "DRYRUN" => flag_once(&mut dry_run, "DRYRUN")?,
+                "LIMIT" => {
+                    let most = limits::INVALIDATE_MAX;
+                    set_once(&mut limit, args.integer("LIMIT", 1, most)?, "LIMIT")?;
+                }
+                _ => {
+                    let one = Which::parse(&word, &mut args)?;
+                    set_once(&mut which, one, "what is to be invalidated")?;
+                }
+            }
+        }
+        let which = which.ok_or_else(|| {
+            Error::err("syntax error: IDS, TAG, SCOPE, NEAR, FILTER, OLDER or ALL is needed")
+        })?;
+        if limit.is_some() && matches!(which, Which::Extent(_)) {
+            return Err(Error::err("syntax error: LIMIT goes with IDS, NEAR, FILTER and OLDER"));
+        }
+        Ok(Self { which, soft, dry_run, limit: limit.unwrap_or(limits::INVALIDATE_MAX) })
+    }
+}
+
+impl<'a> Which<'a> {
+    fn parse(word: &OptionWord, args: &mut ArgReader<'a>) -> Result<Self> {
+        let name = word.as_str();
+        Ok(match name {
+            "IDS" => {
+                let ids = args.list(name, limits::INVALIDATE_IDS_MAX)?;
+                if let Some(id) = ids.iter().find(|id| id.len() > limits::ID_MAX_BYTES) {
+                    return Err(Error::too_big("an id", id.len(), limits::ID_MAX_BYTES, "bytes"));
+                }
+                Self::Ids(ids)
+            }
+            "TAG" => match args.text(name, limits::TAG_MAX_BYTES)? {
+                b"" => return Err(Error::err("a tag must not be empty")),
+                tag => Self::Extent(Extent::Tag(tag)),
+            },
+            "SCOPE" => Self::Extent(Extent::Scope(args.text(name, limits::SCOPE_MAX_BYTES)?)),
+            "ALL" => Self::Extent(Extent::All),
+            "FILTER" => Self::Filter(parse_filter(args)?),
+            "OLDER" => Self::Older(args.integer(name, 0, limits::TTL_MAX_MS / 1_000)? * 1_000),
+            "NEAR" => {
+                let missing = || Error::err("syntax error: NEAR needs a vector, then SIMILARITY");
+                let word = args.option().filter(is_vector_word).ok_or_else(missing)?;
+                let query = vector(&word, args)?;
+                let word = args.option().filter(|word| word.as_str() == "SIMILARITY");
+                word.ok_or_else(missing)?;
+                Self::Near(query, args.similarity("SIMILARITY")?)
+            }
+            _ => return Err(word.unknown()),
+        })
+    }
+}

@@ -1,0 +1,71 @@
+//! `LLMCACHE.FAIL` and `LLMCACHE.EXTEND`: the maker of an answer gives up, or needs longer.
+
+use super::need_cache;
+use crate::command::parse::{ArgReader, set_once};
+use crate::config;
+use crate::ffi::{CommandArgs, Ctx, Reply};
+use crate::keyspace::{wake, watch_lease, with_known_flights};
+use llmcache_core::cache::LeaseToken;
+use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::ids::UnixMs;
+use llmcache_core::limits;
+
+/// Reads a token.
+pub fn lease_token(args: &mut ArgReader<'_>) -> Result<LeaseToken> {
+    LeaseToken::parse(args.next("the token")?)
+        .ok_or_else(|| Error::err("a token has 16 hex digits, as FETCH gave it"))
+}
+
+/// The error of a lease that is none any more.
+pub fn lease_lost(why: &'static str) -> Error {
+    Error::new(ErrorWord::LeaseLost, why)
+}
+
+const NO_LEASE: &str = "no lease has this token: it ended, or was given to somebody else";
+
+/// Runs `LLMCACHE.FAIL`.
+pub fn run_fail(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let token = lease_token(&mut reader)?;
+    let (mut backoff_ms, mut text) = (None, None);
+    while let Some(word) = reader.option() {
+        let name = word.as_str();
+        match name {
+            "BACKOFF" => {
+                let most = limits::BACKOFF_MAX_MS;
+                set_once(&mut backoff_ms, reader.integer(name, 0, most)?, name)?;
+            }
+            "ERR" => set_once(&mut text, reader.text(name, limits::FAILURE_MAX_BYTES)?, name)?,
+            _ => return Err(word.unknown()),
+        }
+    }
+    let cache = need_cache(ctx, args)?;
+    let uid = cache.with(|cache| cache.uid());
+    let backoff_ms = backoff_ms.unwrap_or_else(config::backoff_ms);
+    let (now, breaker) = (UnixMs(ctx.now_ms()), config::breaker());
+    let waiters = with_known_flights(uid, |flights| {
+        flights.fail(token, backoff_ms, text.unwrap_or_default(), breaker, now)
+    });
+    let waiters = waiters.ok_or_else(|| lease_lost(NO_LEASE))?;
+    cache.with(|cache| cache.stats.failures += 1);
+    wake(ctx, waiters);
+    Reply::new(ctx).ok();
+    Ok(())
+}
+
+/// Runs `LLMCACHE.EXTEND`.
+pub fn run_extend(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let token = lease_token(&mut reader)?;
+    let lease_ms = reader.integer("the lease", 1, limits::LEASE_MAX_MS)?;
+    reader.finish()?;
+    let uid = need_cache(ctx, args)?.with(|cache| cache.uid());
+    let until = UnixMs(ctx.now_ms() + lease_ms);
+    if !with_known_flights(uid, |flights| flights.extend(token, until)) {
+        return Err(lease_lost(NO_LEASE));
+    }
+    // A lease may be shortened too: the timer of its first length would come too late.
+    watch_lease(ctx, uid, token, lease_ms);
+    Reply::new(ctx).ok();
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! Entries picked out by what they are, and invalidated: by a radius around a vector, a filter, an age.
+//!
+//! Owns: the walk over a cache's entries, in slices short enough that no other client notices, and the
+//! messages that tell who subscribed which entries went. What is stored after a walk began is left
+//! alone. Main thread only.
+
+use super::{mark_stale, open_entry, remove_entry};
+use crate::ffi::{Access, Ctx, MainCell, run_later};
+use crate::keytype::registry::{CACHES, SharedCache};
+use llmcache_core::cache::{EntryKey, EntryView, Severity};
+use llmcache_core::ids::{ContainerUid, Seq, SlotId, UnixMs};
+use llmcache_core::index::Slot;
+use llmcache_core::index::filter::{Filter, Verdict};
+use llmcache_core::limits;
+use llmcache_core::vector::Query;
+use std::collections::VecDeque;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+/// Length of one slice.
+const SLICE: Duration = Duration::from_micros(700);
+/// Slots passed between two looks at the clock.
+const SLOTS_PER_LOOK: usize = 64;
+
+/// What is picked out.
+#[derive(Debug)]
+pub enum Criterion {
+    /// Entries at least this similar to a vector.
+    Near(Box<Query>, f64),
+    /// Entries whose META passes.
+    Filter(Filter),
+    /// Entries stored at this time or before.
+    Before(UnixMs),
+}
+
+/// Called with the number of entries when the walk is over.
+type Done = Box<dyn FnOnce(Ctx<'_>, u64) + Send>;
+
+/// A walk that picks entries out.
+pub struct Pick {
+    /// The cache walked over.
+    pub cache: SharedCache,
+    /// The channel that is told.
+    pub channel: Vec<u8>,
+    /// What is picked out.
+    pub criterion: Criterion,
+    /// What becomes of it; `None` to count alone.
+    pub severity: Option<Severity>,
+    /// Most entries wanted.
+    pub limit: u64,
+    next_slot: u32,
+    upto: Seq,
+    picked: u64,
+    ids: Vec<String>,
+}
+
+struct Running {
+    pick: Pick,
+    uid: ContainerUid,
+    done: Done,
+}
+
+#[derive(Default)]
+struct Queue {
+    running: VecDeque<Running>,
+    armed: bool,
+}
+
+static QUEUE: LazyLock<MainCell<Queue>> = LazyLock::new(|| MainCell::new(Queue::default()));
+
+impl Pick {
+    /// A walk over what is stored now.
+    pub fn new(
+        cache: SharedCache,
+        channel: Vec<u8>,
+        criterion: Criterion,
+        severity: Option<Severity>,
+        limit: u64,
+    ) -> Self {
+        let upto = cache.with(|cache| cache.next_seq());
+        let (next_slot, picked, ids) = (0, 0, Vec::new());
+        Self { cache, channel, criterion, severity, limit, next_slot, upto, picked, ids }
+    }
+
+    /// Walks on until time is up; answers the number of entries when the walk is over.
+    pub fn run(&mut self, ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> Option<u64> {
+        while in_time() {
+            for _ in 0..SLOTS_PER_LOOK {
+                if self.picked >= self.limit {
+                    return Some(self.end(ctx));
+                }
+                match self.next_candidate() {
+                    Step::End => return Some(self.end(ctx)),
+                    Step::Passed => {}
+                    Step::Candidate(slot, seq, key) => self.judge(ctx, slot, seq, &key),
+                }
+            }
+        }
+        None
+    }
+
+    fn next_candidate(&mut self) -> Step {
+        let (from, upto, criterion) = (self.next_slot, self.upto, &self.criterion);
+        let (next, step) = self.cache.with(|cache| {
+            let Some((id, slot)) = cache.index.next_occupied(from) else {
+                return (from, Step::End);
+            };
+            let possible = slot.seq() < upto
+                && match criterion {
+                    Criterion::Near(query, least) => {
+                        let most = cache.index.most_similar(id, query);
+                        most.is_some_and(|most| most >= *least)
+                    }
+                    Criterion::Filter(filter) => passes_record(filter, slot),
+                    Criterion::Before(_) => true,
+                };
+            let step = if possible {
+                Step::Candidate(id, slot.seq(), cache.entry_key(&slot.id))
+            } else {
+                Step::Passed
+            };
+            (id.0 + 1, step)
+        });
+        self.next_slot = next;
+        step
+    }
+
+    fn judge(&mut self, ctx: Ctx<'_>, slot: SlotId, seq: Seq, key: &EntryKey) {
+        let id = open_entry(ctx, key, Access::Probe).and_then(|entry| {
+            let view = entry.view();
+            let claimed = view.slot() == slot && view.seq() == seq;
+            let standing = self.cache.with(|cache| cache.epochs().standing(&view));
+            let there = claimed && standing != Some(Severity::Gone);
+            let already = self.severity == Some(Severity::Stale) && view.is_marked_stale();
+            let picked = there && !already && self.criterion.picks(&view);
+            let name = || view.name().map_or_else(|| view.id().hex().to_vec(), <[u8]>::to_vec);
+            picked.then(|| String::from_utf8_lossy(&name()).into_owned())
+        });
+        let Some(id) = id else { return };
+        self.picked += 1;
+        match self.severity {
+            None => return,
+            Some(Severity::Gone) => {
+                remove_entry(ctx, key);
+            }
+            Some(Severity::Stale) => mark_stale(ctx, key),
+        }
+        self.ids.push(id);
+        if self.ids.len() >= limits::INVALIDATED_IDS_MAX {
+            self.tell(ctx);
+        }
+    }
+
+    fn tell(&mut self, ctx: Ctx<'_>) {
+        if !self.ids.is_empty() {
+            let soft = self.severity == Some(Severity::Stale);
+            tell_ids(ctx, &self.channel, &self.ids, soft);
+            self.ids.clear();
+        }
+    }
+
+    fn end(&mut self, ctx: Ctx<'_>) -> u64 {
+        self.tell(ctx);
+        self.picked
+    }
+}
+
+enum Step {
+    End,
+    Passed,
+    Candidate(SlotId, Seq, EntryKey),
+}
+
+fn passes_record(filter: &Filter, slot: &Slot) -> bool {
+    filter.matches_record(slot.record.as_ref()) != Verdict::No
+}
+
+impl Criterion {
+    fn picks(&self, view: &EntryView<'_>) -> bool {
+        match self {
+            Self::Near(query, least) => {
+                view.vector().is_some_and(|vector| vector.similarity(query) >= *least)
+            }
+            Self::Filter(filter) => {
+                let meta = view.meta_object().unwrap_or(serde_json::Value::Null);
+                filter.matches(&meta)
+            }
+            Self::Before(time) => view.created() <= *time,
+        }
+    }
+}
+
+/// Tells who subscribed that entries went, or are stale.
+pub fn tell_ids(ctx: Ctx<'_>, channel: &[u8], ids: &[String], soft: bool) {
+    let message = serde_json::json!({ "kind": "ids", "ids": ids, "soft": soft });
+    ctx.publish(channel, message.to_string().as_bytes());
+}
+
+/// Lets a walk go on between commands; `done` is called when it is over.
+pub fn start_pick(ctx: Ctx<'_>, pick: Pick, done: Done) {
+    let uid = pick.cache.with(|cache| cache.uid());
+    QUEUE.with(|queue| queue.running.push_back(Running { pick, uid, done }));
+    arm(ctx);
+}
+
+fn arm(ctx: Ctx<'_>) {
+    let armed = QUEUE.with(|queue| std::mem::replace(&mut queue.armed, true));
+    if !armed {
+        // A millisecond for everybody else between two slices.
+        run_later(ctx, 1, Box::new(run_picks));
+    }
+}
+
+/// One slice of the oldest walk.
+fn run_picks(ctx: Ctx<'_>) {
+    let oldest = QUEUE.with(|queue| {
+        queue.armed = false;
+        queue.running.pop_front()
+    });
+    let Some(mut running) = oldest else { return };
+    let end = Instant::now() + SLICE;
+    // A cache that went, or stands in another database now, has nothing left to be picked.
+    let there = CACHES.place_of(running.uid).is_some_and(|(db, _)| ctx.select_db(db));
+    let over = if there && !ctx.state().is_replica() {
+        running.pick.run(ctx, || Instant::now() < end)
+    } else {
+        Some(running.pick.end(ctx))
+    };
+    match over {
+        Some(picked) => (running.done)(ctx, picked),
+        None => QUEUE.with(|queue| queue.running.push_front(running)),
+    }
+    if QUEUE.with(|queue| !queue.running.is_empty()) {
+        arm(ctx);
+    }
+}

@@ -24,8 +24,9 @@ NAMESPACE = "vllm@llama-3.1-8b@1@0"
 WORKERS = 8
 DELAYS_MS = (0, 1)
 SLICES = 4
-# A slice is repeated passes of at least this long.
+# A slice is repeated passes of at least this long; passes of more bytes than this last long enough for one.
 SLICE_S = 0.03
+LONG_BYTES = 256 << 20
 TARGET = 0.9
 # Memory left free on the machine beside what servers and client need.
 SPARE = 1.25
@@ -71,8 +72,8 @@ class Plan:
 def plan(full: bool) -> Plan:
     mib = 1 << 20
     if full:
-        return Plan((Size(mib, (1, 8, 32, 128)), Size(16 * mib, (1, 8, 32, 128))), rounds=5, probe_s=2.0)
-    return Plan((Size(mib, (1, 8, 32)), Size(16 * mib, (1, 8))), rounds=3, probe_s=0.3)
+        return Plan((Size(mib, (1, 8, 32, 128)), Size(16 * mib, (1, 8, 32, 128))), rounds=5, probe_s=1.0)
+    return Plan((Size(mib, (1, 32)), Size(16 * mib, (1, 4))), rounds=3, probe_s=0.2)
 
 
 @dataclass
@@ -234,17 +235,17 @@ def measure(report: Report, table, stored: Stored, count: int, plan: Plan) -> No
     loads = [Load(stored.host.port, way.connections) for way in ways]
     for way, load in zip(ways, loads):
         way.pass_s(load, 0)
+    payload_bytes = count * stored.size.chunk_bytes
     for delay_ms in DELAYS_MS:
         for _ in range(plan.rounds):
             best = [float("inf")] * len(ways)
-            for _ in range(SLICES):
+            for _ in range(1 if payload_bytes > LONG_BYTES else SLICES):
                 for at, (way, load) in enumerate(zip(ways, loads)):
                     best[at] = min(best[at], way.slice_s(load, delay_ms))
             for way, seconds in zip(ways, best):
                 way.passes.setdefault(delay_ms, []).append(seconds)
     for load in loads:
         load.close()
-    payload_bytes = count * stored.size.chunk_bytes
     show(report, table, stored, count, payload_bytes, ways, [beside(stored.host, way, plan.probe_s) for way in ways])
 
 

@@ -80,8 +80,8 @@ pub fn note_work(cache: &Cache) {
 
 /// Takes the caches whose invalidations wait to be carried out, for good, and where they are.
 pub fn take_invalidated() -> Vec<(SharedCache, Place)> {
-    let uids = REGISTRY.with(|registry| std::mem::take(&mut registry.invalidated));
-    uids.into_iter().filter_map(|uid| CACHES.placed(uid)).collect()
+    let invalidated = REGISTRY.with(|registry| std::mem::take(&mut registry.invalidated));
+    invalidated.into_iter().filter_map(|uid| CACHES.placed(uid)).collect()
 }
 
 /// Takes the caches that may have such work, for good.

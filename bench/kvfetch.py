@@ -23,7 +23,6 @@ NAMESPACE = "vllm@llama-3.1-8b@1@0"
 # Connections of LMCache's native client, each with one command under way.
 WORKERS = 8
 DELAYS_MS = (0, 1)
-SLICES = 4
 # A slice is repeated passes of at least this long; passes of more bytes than this last long enough for one.
 SLICE_S = 0.03
 LONG_BYTES = 256 << 20
@@ -66,14 +65,15 @@ class Size:
 class Plan:
     sizes: Sequence[Size]
     rounds: int
+    slices: int
     probe_s: float
 
 
 def plan(full: bool) -> Plan:
     mib = 1 << 20
     if full:
-        return Plan((Size(mib, (1, 8, 32, 128)), Size(16 * mib, (1, 8, 32, 128))), rounds=3, probe_s=1.0)
-    return Plan((Size(mib, (1, 32)), Size(16 * mib, (1, 4))), rounds=3, probe_s=0.2)
+        return Plan((Size(mib, (1, 8, 32, 128)), Size(16 * mib, (1, 8, 32, 128))), rounds=3, slices=4, probe_s=1.0)
+    return Plan((Size(mib, (1, 32)), Size(16 * mib, (1, 4))), rounds=3, slices=2, probe_s=0.2)
 
 
 @dataclass
@@ -242,7 +242,7 @@ def measure(report: Report, table, stored: Stored, count: int, plan: Plan) -> No
         for _ in range(plan.rounds):
             best = [float("inf")] * len(ways)
             long = payload_bytes > LONG_BYTES
-            for _ in range(1 if long else SLICES):
+            for _ in range(1 if long else plan.slices):
                 for at, (way, load) in enumerate(zip(ways, loads)):
                     best[at] = min(best[at], way.slice_s(load, delay_ms, warm=not long))
             for way, seconds in zip(ways, best):

@@ -93,8 +93,18 @@ impl Index {
     }
 
     /// Adds an entry and answers its slot. The caller removed any former entry of the same id, and
-    /// checked that the code has the index's dimension (`dim`), which the first code sets.
+    /// checked that the code has the index's dimension (`dim`), which the first code sets. Where its
+    /// graph is behind, links or repairs a node or two, so that no row of inserts outruns the graph.
     pub fn insert(&mut self, new: NewSlot<'_>) -> SlotId {
+        let partition = new.partition;
+        let id = self.insert_unlinked(new);
+        self.work_off(partition);
+        id
+    }
+
+    /// The same, but leaves all linking to `work`: for a caller that lets whoever stores wait while
+    /// the graph `is_behind`.
+    pub fn insert_unlinked(&mut self, new: NewSlot<'_>) -> SlotId {
         let id = self.slots.allocate();
         if let Some(list) = self.fill(id, new) {
             self.note_inserted(list);

@@ -8,13 +8,13 @@ use crate::command::parse::{
 };
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{
-    NewEntry, enforce_limits, open_cache, open_entry, put_entry, remove_entry, wake,
-    with_known_flights,
+    Linking, NewEntry, enforce_limits, open_cache, open_entry, put_entry, remove_entry,
+    reply_when_linked, wake, with_known_flights,
 };
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::{Cache, Entry, EntryFields, LeaseToken, Severity, parse_usd};
 use llmcache_core::error::{Error, ErrorWord, Result};
-use llmcache_core::ids::{EntryId, UnixMs};
+use llmcache_core::ids::{EntryId, PartitionKey, UnixMs};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
 
@@ -68,7 +68,6 @@ fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> 
     if let Some(token) = request.lease {
         check_lease(ctx, &cache, &request, token, digest)?;
     }
-    let reply = Reply::new(ctx);
     // The digest may have been stored under another name: one question has one answer.
     let moved = old_key != new_key;
     let replaces = open_entry(ctx, &new_key, Access::Probe).is_some();
@@ -80,12 +79,15 @@ fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> 
         })
     };
     if request.nx && (answered(&new_key) || (moved && answered(&old_key))) {
-        reply.null();
+        Reply::new(ctx).null();
         return Ok(());
     }
     let expire_at = request.deadline(&cache, now, ctx.random());
     let entry = cache.with(|cache| request.pack(cache, now));
-    let new = NewEntry { key: new_key, entry, expire_at };
+    let obeys = ctx.state().must_obey();
+    let may_wait = ctx.state().may_block() && !obeys;
+    let linking = if may_wait { Linking::Later } else { Linking::AlongTheWay };
+    let new = NewEntry { key: new_key, entry, expire_at, linking };
     check_fits(&cache, &new)?;
     write_behind(ctx, &cache, &request, name, id)?;
     if removes {
@@ -100,14 +102,15 @@ fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> 
         remove_entry(ctx, &new.key);
     } else {
         let slot = put_entry(ctx, Some(&cache), new);
-        if !ctx.state().must_obey() {
+        if !obeys {
             enforce_limits(ctx, &cache, slot);
         }
     }
     ctx.signal_modified(&args.key());
     let uid = cache.with(|cache| cache.uid());
     wake(ctx, with_known_flights(uid, |flights| flights.stored(digest, request.lease)));
-    reply.bytes(id);
+    let partition = PartitionKey::of(request.scope(), request.context());
+    reply_when_linked(ctx, &cache, partition, id);
     Ok(())
 }
 

@@ -239,12 +239,14 @@ def measure(report: Report, table, stored: Stored, count: int, plan: Plan) -> No
         way.pass_s(load, 0)
     payload_bytes = count * stored.size.chunk_bytes
     for delay_ms in DELAYS_MS:
-        for _ in range(plan.rounds):
+        for turn in range(plan.rounds):
             best = [float("inf")] * len(ways)
             long = payload_bytes > LONG_BYTES
-            for _ in range(1 if long else plan.slices):
-                for at, (way, load) in enumerate(zip(ways, loads)):
-                    best[at] = min(best[at], way.slice_s(load, delay_ms, warm=not long))
+            for part in range(1 if long else plan.slices):
+                for n in range(len(ways)):
+                    # Another one is first each time: none always meets the memory that the same one left.
+                    at = (n * (-1) ** part + turn + part) % len(ways)
+                    best[at] = min(best[at], ways[at].slice_s(loads[at], delay_ms, warm=not long))
             for way, seconds in zip(ways, best):
                 way.passes.setdefault(delay_ms, []).append(seconds)
     for load in loads:

@@ -176,10 +176,7 @@ impl Index {
         if !node {
             self.release(slot);
         }
-        if self.totals.entries == 0 {
-            // Directories and tables keep their room while anything is in them.
-            self.clear();
-        }
+        self.clear_if_empty();
         true
     }
 
@@ -318,6 +315,14 @@ impl Index {
             + self.tags.bytes()
             + self.scopes.bytes()
             + names
+    }
+
+    /// Gives back what an empty index still holds: directories and tables keep their room while anything
+    /// is in them. Blocks of tombstones are freed by `work` before, one after the other.
+    fn clear_if_empty(&mut self) {
+        if self.totals.entries == 0 && !self.graphs.has_tombstones() {
+            self.clear();
+        }
     }
 
     /// Forgets every entry and gives the memory back; settings stay.

@@ -61,7 +61,11 @@ impl Index {
                 break;
             }
         }
-        Progress { spent, more: self.graphs.first_queued != NONE }
+        let more = self.graphs.first_queued != NONE;
+        if !more {
+            self.clear_if_empty();
+        }
+        Progress { spent, more }
     }
 
     /// Whether `work` has anything to do.

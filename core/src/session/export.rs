@@ -3,7 +3,7 @@
 //! Owns: the names of the members (`docs/session.md`). What EXPORT writes, LOAD reads to the same
 //! message; LOAD also takes lines of role and content alone, as most tools write them.
 
-use super::json_text::write_string;
+use super::json_text::{write_inner, write_string};
 use super::log::{MessageRef, Session};
 use super::message::{self, IdText, Link, LinkKind, Message, MessageSeq, Status};
 use crate::error::{Error, Result};
@@ -86,8 +86,14 @@ pub fn window_json(session: &Session, messages: &[MessageRef], tokens: u64) -> V
         out.extend_from_slice(if number == 0 { b"{\"role\":\"" } else { b",{\"role\":\"" });
         // A role needs no escape.
         out.extend_from_slice(session.roles.name(record.role));
-        out.push(b'"');
-        text_member("content", record.payload, &mut out);
+        if record.payload.is_ascii() || std::str::from_utf8(record.payload).is_ok() {
+            out.extend_from_slice(b"\",\"content\":\"");
+            write_inner(record.payload, &mut out);
+            out.push(b'"');
+        } else {
+            out.push(b'"');
+            hex_member("content_hex", record.payload, &mut out);
+        }
         if let Some(Link { kind, id }) = record.link() {
             text_member(if kind == LinkKind::Call { "call" } else { "result" }, &id, &mut out);
         }

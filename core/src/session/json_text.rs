@@ -8,6 +8,12 @@ const CHUNK: usize = 32;
 pub(super) fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.reserve(text.len() + 2);
     out.push(b'"');
+    write_inner(text, out);
+    out.push(b'"');
+}
+
+/// The same without the quotes.
+pub(super) fn write_inner(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;
     while let Some((chunk, behind)) = rest.split_first_chunk::<CHUNK>() {
         if chunk.iter().fold(false, |any, &byte| any | is_special(byte)) {
@@ -18,7 +24,6 @@ pub(super) fn write_string(text: &[u8], out: &mut Vec<u8>) {
         rest = behind;
     }
     write_escaped(rest, out);
-    out.push(b'"');
 }
 
 fn is_special(byte: u8) -> bool {

@@ -18,6 +18,7 @@ mod recall;
 mod record;
 mod stream;
 mod tables;
+mod walk;
 mod window;
 
 pub use codec::{TAG_MESSAGES, TAG_SESSION};

@@ -43,7 +43,7 @@ pub use load::load;
 pub use main_cell::MainCell;
 pub use reply::Reply;
 pub use string::{ArgString, HeldString, RString, ServerString};
-pub use timer::{run_later, run_once, start_timer};
+pub use timer::{run_later, run_next_turn, run_once, start_timer};
 pub use value::{ModuleValue, TypeHandle, register_type};
 pub use zset::From as ZsetFrom;
 

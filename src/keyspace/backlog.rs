@@ -6,7 +6,7 @@
 //! that would be run, so a pipeline of stores ends its turn there. Main thread only.
 
 use crate::ffi::{
-    BlockedId, Ctx, MainCell, Reply, Waiter, Wake, block_client, run_later, wake_blocked,
+    BlockedId, Ctx, MainCell, Reply, Waiter, Wake, block_client, run_next_turn, wake_blocked,
 };
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::Cache;
@@ -49,7 +49,7 @@ pub fn reply_when_linked(ctx: Ctx<'_>, cache: &SharedCache, partition: Partition
         std::mem::replace(&mut backlog.armed, true)
     });
     if !armed {
-        run_later(ctx, 0, Box::new(work));
+        run_next_turn(ctx, work);
     }
 }
 
@@ -89,6 +89,6 @@ fn work(ctx: Ctx<'_>) {
         backlog.armed
     });
     if more {
-        run_later(ctx, 0, Box::new(work));
+        run_next_turn(ctx, work);
     }
 }

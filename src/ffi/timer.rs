@@ -4,7 +4,6 @@ use super::api::api;
 use super::{Ctx, guarded};
 use redis_module::raw;
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// What a timer runs; answers in how many milliseconds it wants to run again.
 pub type Tick = fn(Ctx<'_>) -> u64;
@@ -58,30 +57,4 @@ unsafe extern "C" fn on_later(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) 
     // SAFETY: the context is the server's for this call; `data` is the box of `run_later`.
     let (ctx, task) = unsafe { (Ctx::from_raw(ctx), Box::from_raw(data.cast::<Task>())) };
     guarded("a later task", || task(ctx));
-}
-
-/// A context of no client and no call, for what runs between commands and is no timer.
-static BETWEEN: AtomicPtr<raw::RedisModuleCtx> = AtomicPtr::new(std::ptr::null_mut());
-
-/// Runs `task` in the next turn of the event loop, before it waits for anything. A timer would come a
-/// millisecond later at the soonest.
-pub fn run_next_turn(ctx: Ctx<'_>, task: fn(Ctx<'_>)) {
-    if BETWEEN.load(Ordering::Relaxed).is_null() {
-        // SAFETY: the context is valid; the detached one lives as long as the module, which is never
-        // unloaded.
-        let between = unsafe { api!(RedisModule_GetDetachedThreadSafeContext(ctx.as_ptr())) };
-        BETWEEN.store(between, Ordering::Relaxed);
-    }
-    // SAFETY: `data` is a function pointer, which `on_next_turn` turns back.
-    unsafe { api!(RedisModule_EventLoopAddOneShot(Some(on_next_turn), task as *mut c_void)) };
-}
-
-unsafe extern "C" fn on_next_turn(data: *mut c_void) {
-    // SAFETY: the context was made before the call was asked for, and is used on the main thread, where
-    // the server calls this; `data` was made from a function above.
-    let (ctx, task) = unsafe {
-        let ctx = Ctx::from_raw(BETWEEN.load(Ordering::Relaxed));
-        (ctx, std::mem::transmute::<*mut c_void, fn(Ctx<'_>)>(data))
-    };
-    guarded("a turn", || task(ctx));
 }

@@ -15,7 +15,7 @@ mod picks;
 mod sessions;
 
 pub use attach::{Attached, Linking, attach_arrival, attach_open};
-pub use backlog::reply_when_linked;
+pub use backlog::{reply_when_linked, stores_wait};
 pub use caches::{create_cache, open_cache, put_back_evicted};
 pub use chunks::{
     ChunkSeen, NewChunk, OpenedChunk, arm_new_leaves, attach_chunk, check_parent, chunk_arrived,

@@ -107,7 +107,7 @@ const READING: &str = "\nIn a syntax line capitals stand for themselves, small l
                        `[...]` may be left\nout, of `<a | b>` exactly one is given, `x [x ...]` is \
                        one or more. Options come in any order, each\nat most once. Every error \
                        begins with a word in capitals: `ERR`, `WRONGTYPE`, `BADVECTOR`,\n\
-                       `DIMMISMATCH`, `NOCACHE`, `BADFILTER`, `TOOBIG`, `OOM`. A refused command \
+                       `DIMMISMATCH`, `MODELMISMATCH`, `NOCACHE`, `BADFILTER`, `TOOBIG`, `OOM`. A refused command \
                        changes nothing.\n";
 
 fn page(spec: &CommandSpec) -> String {

@@ -12,7 +12,7 @@ mod namespaces;
 mod picks;
 
 pub use attach::{Attached, attach_arrival, attach_open};
-pub use caches::{create_cache, open_cache, put_back_evicted};
+pub use caches::{create_cache, open_cache, open_container, put_back_evicted};
 pub use chunks::{
     ChunkSeen, NewChunk, OpenedChunk, arm_new_leaves, attach_chunk, check_parent, chunk_arrived,
     chunk_bytes, hint_strongly, is_reachable, make_room, open_chunk, open_leading_run, pin_chunk,

@@ -56,6 +56,8 @@ pub struct LookupRequest<'a> {
     pub max_age_ms: Option<u64>,
     /// Whether the nearest entry is wanted even where it is no hit.
     pub explain: bool,
+    /// Whether the caller chooses among the hits, so that none is certain to be served.
+    pub chooses: bool,
     /// The time.
     pub now: UnixMs,
 }
@@ -257,7 +259,8 @@ impl Asked<'_, '_> {
         let request = self.request;
         let judged = self.guard == GuardLevel::Strict
             || (self.guard == GuardLevel::On && request.prompt.is_some());
-        !judged && request.filter.is_none() && request.max_age_ms.is_none()
+        let refusable = judged || request.filter.is_some() || request.max_age_ms.is_some();
+        !refusable && !request.chooses
     }
 }
 

@@ -24,12 +24,13 @@ const CHUNK: usize = 256;
 const SCALE_BYTES: usize = 4;
 
 /// How an entry keeps its vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
 pub enum Quant {
     /// f32, as normalised.
     None = 0,
     /// f16: a relative error of 2^-11 per element.
+    #[default]
     F16 = 1,
     /// int8 with one scale: an absolute error of scale/2 per element.
     Q8 = 2,

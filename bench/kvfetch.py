@@ -23,9 +23,9 @@ NAMESPACE = "vllm@llama-3.1-8b@1@0"
 # Connections of LMCache's native client, each with one command under way.
 WORKERS = 8
 DELAYS_MS = (0, 1)
-SLICES = 4
-# A slice is repeated passes of at least this long.
+# A slice is repeated passes of at least this long; passes of more bytes than this last long enough for one.
 SLICE_S = 0.03
+LONG_BYTES = 256 << 20
 TARGET = 0.9
 # Memory left free on the machine beside what servers and client need.
 SPARE = 1.25
@@ -65,14 +65,15 @@ class Size:
 class Plan:
     sizes: Sequence[Size]
     rounds: int
+    slices: int
     probe_s: float
 
 
 def plan(full: bool) -> Plan:
     mib = 1 << 20
     if full:
-        return Plan((Size(mib, (1, 8, 32, 128)), Size(16 * mib, (1, 8, 32, 128))), rounds=5, probe_s=2.0)
-    return Plan((Size(mib, (1, 8, 32)), Size(16 * mib, (1, 8))), rounds=3, probe_s=0.3)
+        return Plan((Size(mib, (1, 8, 32, 128)), Size(16 * mib, (1, 8, 32, 128))), rounds=3, slices=4, probe_s=1.0)
+    return Plan((Size(mib, (1, 32)), Size(16 * mib, (1, 4))), rounds=3, slices=2, probe_s=0.2)
 
 
 @dataclass
@@ -101,8 +102,10 @@ class Way:
             load.round(trip)
         return time.perf_counter() - start
 
-    def slice_s(self, load: Load, delay_ms: int) -> float:
-        """Seconds of a pass, from passes of a slice."""
+    def slice_s(self, load: Load, delay_ms: int, warm: bool) -> float:
+        """Seconds of a pass, from passes of a slice; the memory that another's answers left is met before."""
+        if warm:
+            self.pass_s(load, 0)
         taken, count = 0.0, 0
         while taken < SLICE_S:
             taken, count = taken + self.pass_s(load, delay_ms), count + 1
@@ -169,11 +172,11 @@ class Stored:
         paged = [["KVCHUNK.FETCH", NAMESPACE, "TOKENS", tokens, "FROM", at, "COUNT", page] for at in range(0, count, page)]
         return [
             Way(OURS, [fetch]),
+            Way(PAGED, [[batch] for batch in one(paged)]),
             Way(PIPELINED, [joined(get, len(get))]),
             Way(SINGLE, [[batch] for batch in get]),
             Way(MANY, [mget]),
             Way(TWO_KEYS, [[batch] for batch in exists] + both),
-            Way(PAGED, [[batch] for batch in one(paged)]),
             Way(ONE_KEY, [part[at : at + WORKERS] for part in (exists, payloads) for at in range(0, count, WORKERS)]),
         ]
 
@@ -234,22 +237,25 @@ def measure(report: Report, table, stored: Stored, count: int, plan: Plan) -> No
     loads = [Load(stored.host.port, way.connections) for way in ways]
     for way, load in zip(ways, loads):
         way.pass_s(load, 0)
+    payload_bytes = count * stored.size.chunk_bytes
     for delay_ms in DELAYS_MS:
-        for _ in range(plan.rounds):
+        for turn in range(plan.rounds):
             best = [float("inf")] * len(ways)
-            for _ in range(SLICES):
-                for at, (way, load) in enumerate(zip(ways, loads)):
-                    best[at] = min(best[at], way.slice_s(load, delay_ms))
+            long = payload_bytes > LONG_BYTES
+            for part in range(1 if long else plan.slices):
+                for n in range(len(ways)):
+                    # Another one is first each time: none always meets the memory that the same one left.
+                    at = (n * (-1) ** part + turn + part) % len(ways)
+                    best[at] = min(best[at], ways[at].slice_s(loads[at], delay_ms, warm=not long))
             for way, seconds in zip(ways, best):
                 way.passes.setdefault(delay_ms, []).append(seconds)
     for load in loads:
         load.close()
-    payload_bytes = count * stored.size.chunk_bytes
     show(report, table, stored, count, payload_bytes, ways, [beside(stored.host, way, plan.probe_s) for way in ways])
 
 
 def show(report: Report, table, stored: Stored, count: int, payload_bytes: int, ways: Sequence[Way], small: Sequence[list[float]]) -> None:
-    ours, pipelined = ways[0], ways[1]
+    ours, pipelined = (next(way for way in ways if way.name == name) for name in (OURS, PIPELINED))
     ratio = spread([get / fetch for fetch, get in zip(ours.passes[0], pipelined.passes[0])])
     size = mib(stored.size.chunk_bytes)
     for way, seen in zip(ways, small):

@@ -27,8 +27,10 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "bench"), str(ROOT / "tests")]
 
 import exact  # noqa: E402
 import graph  # noqa: E402
+import invalidate  # noqa: E402
 import kvfetch  # noqa: E402
 import kvtrace  # noqa: E402
+import packages  # noqa: E402
 import page  # noqa: E402
 import reference  # noqa: E402
 import restart  # noqa: E402
@@ -42,7 +44,7 @@ from servers import provide_all, provide_redisearch  # noqa: E402
 
 OUT = ROOT / "docs" / "benchmarks"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
-NAMES = ("trips", "exact", "semantic", "graph", "reference", "restart", "stalls", "scopes", "kvfetch", "kvtrace")
+NAMES = ("trips", "exact", "semantic", "packages", "graph", "reference", "restart", "stalls", "invalidate", "scopes", "kvfetch", "kvtrace")
 
 
 def main() -> int:
@@ -91,9 +93,16 @@ def main() -> int:
     return 0
 
 
+def provided_redisearch(peer):
+    redisearch = provide_redisearch(peer)
+    if redisearch.path is None:
+        print(f"bench: {redisearch.name} could not be had and is left out: {redisearch.problem}", flush=True)
+    return redisearch
+
+
 def measure(name, here, servers, module, folder, source, base, queries, full, chosen) -> Report | None:
     first, peer, at_most = here[0], servers["redis-8.2"], chosen.at_most
-    if name in ("semantic", "graph") and peer.path is None:
+    if name in ("semantic", "packages", "graph") and peer.path is None:
         print(f"bench: {name} is left out: it needs a server with vector sets", flush=True)
         return None
     match name:
@@ -101,6 +110,8 @@ def measure(name, here, servers, module, folder, source, base, queries, full, ch
             return trips.run(first, module, folder, base)
         case "exact":
             return exact.run(here, module, folder, exact.Plan(rounds=3, seconds=0.4))
+        case "invalidate":
+            return invalidate.run(first, module, folder, base, invalidate.Plan(100_000 if full else 20_000))
         case "scopes":
             size = 1_000_000 if full else 100_000
             plan = scopes.Plan(size, searched=min(10_000, len(base)), rounds=3, latency_count=500)
@@ -110,12 +121,14 @@ def measure(name, here, servers, module, folder, source, base, queries, full, ch
             asked = min(len(queries), 320)
             plan = semantic.Plan(sizes, asked, rounds=3, seconds=0.5, latency_count=asked)
             return semantic.run(peer, module, folder, base, queries, plan)
+        case "packages":
+            redisearch = provided_redisearch(peer)
+            plan = packages.Plan(min(len(base), 10_000), asked=min(len(queries), 200))
+            return packages.run(peer, redisearch, module, folder, base, queries, plan) if redisearch.path else None
         case "graph":
             sizes = tuple(size for size in (10_000, 50_000, 100_000) if size <= at_most) if full else (len(base),)
             plan = graph.Plan(sizes, rounds=3, seconds=0.4, latency_count=300, removed=1_000)
-            redisearch = provide_redisearch(peer)
-            if redisearch.path is None:
-                print(f"bench: {redisearch.name} could not be had and is left out: {redisearch.problem}", flush=True)
+            redisearch = provided_redisearch(peer)
             return graph.run(peer, redisearch, module, folder, base, queries[:512], plan)
         case "reference":
             plan = reference.Plan(10_000 if full else len(base), queries=200)

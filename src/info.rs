@@ -2,9 +2,11 @@
 //! this process.
 
 use crate::background;
-use crate::ffi::InfoWriter;
+use crate::ffi::{InfoWriter, blocked_count};
+use crate::keyspace::flight_counts;
 use crate::keytype::namespaces::NAMESPACES;
 use crate::keytype::registry::CACHES;
+use llmcache_core::cache::{FetchOutcome, MissReason, ScopeStats};
 
 /// Writes the sections.
 pub fn write(info: &mut InfoWriter) {
@@ -45,7 +47,7 @@ fn write_chunks(info: &mut InfoWriter) {
 
 fn write_caches(info: &mut InfoWriter) {
     let (mut entries, mut bytes, mut index_bytes, mut hidden) = (0, 0, 0, 0);
-    let (mut lookups, mut hits, mut tokens, mut nano_usd) = (0, 0, 0, 0u128);
+    let (mut stats, mut failures, mut leases, mut waiters) = (ScopeStats::default(), 0, 0, 0);
     for (cache, _) in CACHES.all() {
         cache.with(|cache| {
             let totals = cache.index.totals();
@@ -53,11 +55,11 @@ fn write_caches(info: &mut InfoWriter) {
             hidden += totals.hidden;
             bytes += cache.total_bytes();
             index_bytes += cache.index.bytes() as u64;
-            let stats = &cache.stats.total;
-            lookups += stats.lookups;
-            hits += stats.hits_exact + stats.hits_semantic;
-            tokens += stats.tokens_saved;
-            nano_usd += stats.nano_usd_saved;
+            stats.add(&cache.stats.total);
+            failures += cache.stats.failures;
+            let [held, waiting, ..] = flight_counts(cache.uid());
+            leases += held as u64;
+            waiters += waiting as u64;
         });
     }
     info.number(c"caches", CACHES.count() as u64);
@@ -65,10 +67,30 @@ fn write_caches(info: &mut InfoWriter) {
     info.number(c"entries_hidden", hidden);
     info.number(c"bytes", bytes);
     info.number(c"index_bytes", index_bytes);
-    info.number(c"lookups", lookups);
-    info.number(c"hits", hits);
-    info.number(c"tokens_saved", tokens);
-    info.number(c"micro_usd_saved", u64::try_from(nano_usd / 1_000).unwrap_or(u64::MAX));
+    info.number(c"lookups", stats.lookups);
+    info.number(c"hits", stats.hits_exact + stats.hits_semantic);
+    info.number(c"hits_exact", stats.hits_exact);
+    info.number(c"hits_semantic", stats.hits_semantic);
+    info.number(c"refused_by_guards", stats.misses[MissReason::Guard as usize]);
+    for outcome in FetchOutcome::ALL {
+        let name = match outcome {
+            FetchOutcome::Stale => c"fetch_stale",
+            FetchOutcome::Lead => c"fetch_lead",
+            FetchOutcome::Busy => c"fetch_busy",
+            FetchOutcome::Coalesced => c"fetch_coalesced",
+            FetchOutcome::Negative => c"fetch_negative",
+            FetchOutcome::Open => c"fetch_open",
+        };
+        info.number(name, stats.fetches[outcome as usize]);
+    }
+    info.number(c"failures", failures);
+    info.number(c"leases", leases);
+    info.number(c"waiters", waiters);
+    info.number(c"clients_blocked", blocked_count() as u64);
+    info.number(c"tokens_saved", stats.tokens_saved);
+    info.number(c"ms_saved", stats.ms_saved);
+    let micro_usd = stats.nano_usd_saved / 1_000;
+    info.number(c"micro_usd_saved", u64::try_from(micro_usd).unwrap_or(u64::MAX));
     info.number(c"entries_reaped", background::reaped());
     info.number(c"caches_put_back", background::put_back());
     info.number(c"orphan_groups", background::orphan_groups());

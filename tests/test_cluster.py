@@ -210,3 +210,27 @@ def test_three_nodes_with_many_caches(fleet):
             sizes.append(wire("DBSIZE"))
     assert sum(sizes) == 30 * 11
     assert all(sizes)
+
+
+def test_streams_of_a_cache_share_its_slot(cluster):
+    with cluster.client() as client:
+        assert client("LLMCACHE.CREATE", "faq") == "OK"
+        for setting in ("sink", "loader"):
+            refused = client("LLMCACHE.CONFIG", "faq", "SET", setting, "elsewhere")
+            assert isinstance(refused, Failure) and refused.word == "CROSSSLOT"
+            assert client("LLMCACHE.CONFIG", "faq", "SET", setting, "{faq}:" + setting) == "OK"
+        assert client("LLMCACHE.SET", "faq", "PROMPT", "hi", "RESPONSE", "r")
+        assert client("XLEN", "{faq}:sink") == 1
+
+
+def test_who_waits_is_told_when_the_cache_moves_away(cluster):
+    with cluster.client() as client:
+        assert client("LLMCACHE.CREATE", "faq") == "OK"
+    with cluster.nodes[0].wire() as leader, cluster.nodes[0].wire() as waiter:
+        leader("LLMCACHE.FETCH", "faq", "PROMPT", "hi")
+        waiter.send("LLMCACHE.FETCH", "faq", "PROMPT", "hi", "WAIT", 60_000)
+        wait_until(lambda: cluster.nodes[0].info("clients")["blocked_clients"] == "1", "it waits")
+        cluster.start_move(SLOT, 0, 1)
+        cluster.move_keys(0, 1, [b"faq"])
+        cluster.end_move(SLOT, 1)
+        assert isinstance(waiter.read(), Failure)

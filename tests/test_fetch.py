@@ -288,6 +288,24 @@ def test_nobody_waits_for_a_cache_that_is_gone(server, asker, ending):
     assert word(other.receive()) in ("NOCACHE", "WRONGTYPE")
 
 
+def test_info_sums_over_caches(server):
+    asks = [Asker(server, name) for name in ("faq", "news")]
+    before = server.info("llmcache_caches")
+    for ask in asks:
+        token = ask("p")["token"]
+        ask("p")
+        ask.store(token, "p")
+        ask("p")
+        ask("q")
+    info = server.info("llmcache_caches")
+
+    def grown(name):
+        return int(info[f"llmcache_{name}"]) - int(before[f"llmcache_{name}"])
+
+    assert (grown("fetch_lead"), grown("fetch_busy"), grown("hits_exact")) == (4, 2, 2)
+    assert info["llmcache_leases"] == "2" and info["llmcache_clients_blocked"] == "0"
+
+
 def test_client_unblock(server, asker):
     asker()
     for how, expected in (("TIMEOUT", "BUSY"), ("ERROR", "UNBLOCKED")):

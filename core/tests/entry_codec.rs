@@ -33,12 +33,13 @@ struct Parts {
     cost_nano_usd: u64,
     latency_ms: u32,
     grace_s: u32,
+    stale: bool,
 }
 
 impl Parts {
     fn entry(&self) -> Entry {
         let tags: Vec<&[u8]> = self.tags.iter().map(Vec::as_slice).collect();
-        Entry::new(&EntryFields {
+        let mut entry = Entry::new(&EntryFields {
             uid: ContainerUid(self.uid),
             seq: Seq(self.seq),
             created: UnixMs(self.created),
@@ -57,7 +58,11 @@ impl Parts {
             latency_ms: self.latency_ms,
             grace_s: self.grace_s,
             is_embedding: false,
-        })
+        });
+        if self.stale {
+            entry.set_stale();
+        }
+        entry
     }
 
     /// What an entry says it holds.
@@ -80,6 +85,7 @@ impl Parts {
             cost_nano_usd: view.cost_nano_usd(),
             latency_ms: view.latency_ms(),
             grace_s: view.grace_s(),
+            stale: view.is_marked_stale(),
         }
     }
 
@@ -120,6 +126,7 @@ impl Parts {
             cost_nano_usd: random.next() % (limits::COST_MAX_NANO_USD + 1),
             latency_ms: random.next() as u32 % (limits::LATENCY_MAX_MS as u32 + 1),
             grace_s: random.next() as u32 % (limits::GRACE_MAX_S + 1),
+            stale: random.below(4) == 0,
         }
     }
 }

@@ -7,7 +7,7 @@ mod common;
 mod sections;
 
 use common::{Random, measure};
-use llmcache_core::cache::{Cache, Settings, TAG_HEAD};
+use llmcache_core::cache::{Cache, Extent, Settings, Severity, TAG_HEAD};
 use llmcache_core::codec::{
     DecodeError, SECTION_HEADER_BYTES, SECTION_TRAILER_BYTES, Writer, open_section,
 };
@@ -51,6 +51,8 @@ fn insert(index: &mut Index, number: u64, random: &mut Random) -> (SlotId, Seq) 
         name: number.is_multiple_of(3).then_some(name.as_bytes()),
         code: (number % 5 != 4).then_some((&code[..], 0.004)),
     });
+    let tags = [&b"odd"[..], b"a tag"];
+    index.set_tags(slot, tags.into_iter().take((number % 3) as usize));
     (slot, seq)
 }
 
@@ -235,7 +237,7 @@ fn slot_bytes(out: &mut Writer, row: u8, with: u8, id: EntryId, seq: u64) {
 fn an_id_that_stands_twice_is_refused_or_harmless() {
     let filter = Filter::parse(b".n == 5").expect("a filter");
     for (first, second) in [(0, 0), (2, 0), (0, 2), (2, 2)] {
-        let mut out = Writer::section(TAG_SLOT_BLOCK, 1);
+        let mut out = Writer::section(TAG_SLOT_BLOCK, 2);
         out.u32(0).u16(0);
         for (row, with) in [(0, first), (1, second)] {
             slot_bytes(&mut out, row, with, id(7), 1 + u64::from(row));
@@ -252,7 +254,7 @@ fn an_id_that_stands_twice_is_refused_or_harmless() {
 #[test]
 fn what_no_index_writes_is_refused() {
     let one = |change: fn(&mut Writer)| {
-        let mut out = Writer::section(TAG_SLOT_BLOCK, 1);
+        let mut out = Writer::section(TAG_SLOT_BLOCK, 2);
         change(&mut out);
         load(&[out.finish()])
     };
@@ -262,7 +264,7 @@ fn what_no_index_writes_is_refused() {
         out.f32(0.5).raw(&[127, 129]);
     });
     assert_eq!(good.expect("a slot").code(SlotId(9)), Some((&[127, -127][..], 0.5)));
-    let refused: [fn(&mut Writer); 13] = [
+    let refused: [fn(&mut Writer); 16] = [
         |out| {
             out.u32(1 << 20).u16(2);
         },
@@ -275,7 +277,7 @@ fn what_no_index_writes_is_refused() {
         |out| {
             out.u32(0).u16(16_385);
         },
-        |out| slot_bytes(out.u32(0).u16(2), 0, 8, id(1), 1),
+        |out| slot_bytes(out.u32(0).u16(2), 0, 16, id(1), 1),
         |out| slot_bytes(out.u32(0).u16(2), 0, 0, id(1), limits::SEQ_MAX + 1),
         // A code of no dimension, one of -128, scales that are none.
         |out| {
@@ -300,6 +302,18 @@ fn what_no_index_writes_is_refused() {
             out.u8(0);
         },
         |out| {
+            slot_bytes(out.u32(0).u16(2), 0, 8, id(1), 1);
+            out.u8(0);
+        },
+        |out| {
+            slot_bytes(out.u32(0).u16(2), 0, 8, id(1), 1);
+            out.u8(1).u16(0);
+        },
+        |out| {
+            slot_bytes(out.u32(0).u16(2), 0, 8, id(1), 1);
+            out.u8(2).u16(1).raw(b"a").u16(1).raw(b"a");
+        },
+        |out| {
             slot_bytes(out.u32(0).u16(2), 0, 4, id(1), 1);
             out.u16(1).u8(9);
         },
@@ -316,10 +330,10 @@ fn what_no_index_writes_is_refused() {
     }
     let (other_dim, mut index) = (saved(&sample()), Index::new());
     index.load_block(&other_dim[0]).expect("what was saved");
-    let mut out = Writer::section(TAG_SLOT_BLOCK, 1);
+    let mut out = Writer::section(TAG_SLOT_BLOCK, 2);
     slot_bytes(out.u32(5).u16(3), 0, 0, id(1), 1);
     assert!(index.load_block(&out.finish()).is_err(), "blocks of two dimensions");
-    for (tag, version) in [(TAG_SLOT_BLOCK, 2), (TAG_HEAD, 1)] {
+    for (tag, version) in [(TAG_SLOT_BLOCK, 3), (TAG_HEAD, 2)] {
         let mut out = Writer::section(tag, version);
         out.u32(0).u16(0);
         assert!(load(&[out.finish()]).is_err());
@@ -329,7 +343,7 @@ fn what_no_index_writes_is_refused() {
 /// The widest vectors: what one entry of a block costs is bounded by the block.
 #[test]
 fn memory_of_the_widest_block_is_bounded() {
-    let mut out = Writer::section(TAG_SLOT_BLOCK, 1);
+    let mut out = Writer::section(TAG_SLOT_BLOCK, 2);
     out.u32(1).u16(16_384);
     slot_bytes(&mut out, 0, 1, id(1), 1);
     out.f32(0.5).raw(&[127; 16_384]);
@@ -383,6 +397,7 @@ fn the_last_place_of_the_store_order_breaks_nothing() {
     let mut cache = Cache::new(b"faq", ContainerUid(1), Settings::default()).expect("a good name");
     for seq in [limits::SEQ_MAX - 1, limits::SEQ_MAX, limits::SEQ_MAX] {
         cache.observe_seq(Seq(seq));
+        cache.invalidate(Extent::All, Severity::Gone).expect("an invalidation");
         assert!(cache.next_seq().0 <= limits::SEQ_MAX, "no slot can keep {:?}", cache.next_seq());
         assert!(Cache::load_head(&cache.save_head()).is_ok(), "saved, but never loaded again");
     }
@@ -392,7 +407,7 @@ fn the_last_place_of_the_store_order_breaks_nothing() {
 fn sections_are_what_they_say() {
     let bytes = head();
     let (tag, version, body) = open_section(&bytes).expect("a section");
-    assert_eq!((tag, version), (TAG_HEAD, 1));
+    assert_eq!((tag, version), (TAG_HEAD, 2));
     assert_eq!(body.remaining(), bytes.len() - SECTION_HEADER_BYTES - SECTION_TRAILER_BYTES);
     for end in 0..bytes.len() {
         let mut short = bytes[..end].to_vec();

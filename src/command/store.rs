@@ -5,7 +5,7 @@
 use super::parse::Expiry;
 use crate::ffi::{Ctx, ServerString};
 use crate::keyspace::{
-    NewEntry, enforce_limits, put_entry, remove_entry, wake, with_known_flights,
+    Linking, NewEntry, enforce_limits, put_entry, remove_entry, wake, with_known_flights,
 };
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::LeaseToken;
@@ -81,6 +81,13 @@ pub fn deadline(cache: &SharedCache, expiry: Option<Expiry>, now: UnixMs, random
         Some(Expiry::At(at)) if at.is_past(now) => at,
         Some(Expiry::At(at)) => cache.with(|cache| cache.settings.deadline(at)),
     }
+}
+
+/// When the graph is brought up that an entry stored now joins: a client that may be made to wait is held
+/// to its pace.
+pub fn linking(ctx: Ctx<'_>) -> Linking {
+    let may_wait = ctx.state().may_block() && !ctx.state().must_obey();
+    if may_wait { Linking::Later } else { Linking::AlongTheWay }
 }
 
 /// A store whose checks are done.

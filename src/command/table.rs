@@ -79,7 +79,8 @@ const STORE_NOTES: &str = "The id is the digest of scope, context and prompt unl
     and JITTER apply; `PERSIST` stores without one. A cache that does not exist is made with the \
     defaults of the `llmcache.*` configs, unless `llmcache.auto-create` is `no`. An expiry in the past answers \
     the id and leaves nothing stored. An entry larger than the cache's MAXMEMORY is refused: \
-    `TOOBIG`. `LEASE token` stores the answer that FETCH asked for: `LEASELOST`, and \
+    `TOOBIG`. Where stores outrun the linking of a large scope's graph, the reply comes when that has \
+    caught up, some milliseconds later; the entry is stored and found at once. `LEASE token` stores the answer that FETCH asked for: `LEASELOST`, and \
     nothing stored, when the lease was given to somebody else, is another question's, or when what it is \
     for was invalidated since. Where the cache has a `sink`, the answer is appended to that stream in the \
     same step (fields `cache id seq prompt response scope context meta`).";

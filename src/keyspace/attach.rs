@@ -12,6 +12,15 @@ use llmcache_core::index::NewSlot;
 use llmcache_core::index::filter::FilterRecord;
 use std::ffi::c_int;
 
+/// When the graph of a partition that is behind is brought up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linking {
+    /// A node or two with each entry stored.
+    AlongTheWay,
+    /// Between commands: whoever stores waits for it (`backlog`).
+    Later,
+}
+
 /// What became of an entry that was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attached {
@@ -48,6 +57,7 @@ pub(super) fn index_entry(
     view: &EntryView<'_>,
     expire_at: UnixMs,
     bytes: u32,
+    linking: Linking,
 ) -> SlotId {
     let dim = view.vector_dim();
     if dim > 0 {
@@ -62,7 +72,7 @@ pub(super) fn index_entry(
     let record = meta.as_ref().and_then(|meta| FilterRecord::from_meta(meta.as_object()?));
     let searched = cache.settings.kind.is_searched();
     let code = view.vector().filter(|_| searched).map(|vector| vector.code());
-    let slot = cache.index.insert(NewSlot {
+    let new = NewSlot {
         id: view.id(),
         seq: view.seq(),
         partition: PartitionKey::of(view.scope(), view.context()),
@@ -72,7 +82,11 @@ pub(super) fn index_entry(
         record,
         name: view.name(),
         code: code.as_ref().map(|code| (code.codes.as_slice(), code.scale)),
-    });
+    };
+    let slot = match linking {
+        Linking::AlongTheWay => cache.index.insert(new),
+        Linking::Later => cache.index.insert_unlinked(new),
+    };
     cache.index.set_tags(slot, view.tags());
     cache.note_arrival(view);
     registry::note_work(cache);
@@ -124,6 +138,7 @@ fn add(ctx: Ctx<'_>, name: &[u8], expire_at: UnixMs) {
     let Some(value) = key.value_mut::<EntryValue>() else { return };
     let Some(shared) = CACHES.find(value.view().uid(), ctx.db()) else { return };
     let bytes = key_bytes(name, value) as u32;
-    let slot = shared.with(|cache| index_entry(cache, &value.view(), expire_at, bytes));
+    let slot = shared
+        .with(|cache| index_entry(cache, &value.view(), expire_at, bytes, Linking::AlongTheWay));
     value.set_slot(slot);
 }

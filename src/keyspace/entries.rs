@@ -1,6 +1,6 @@
 //! Opening, storing and removing the keys of entries.
 
-use super::attach::{index_entry, key_bytes};
+use super::attach::{Linking, index_entry, key_bytes};
 use super::caches::open_for_write;
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString};
 use crate::keytype::registry::SharedCache;
@@ -81,6 +81,8 @@ pub struct NewEntry {
     pub entry: Entry,
     /// Its deadline.
     pub expire_at: UnixMs,
+    /// When its graph is brought up, where that is behind.
+    pub linking: Linking,
 }
 
 impl NewEntry {
@@ -94,7 +96,7 @@ impl NewEntry {
 /// key held before is gone from the index by the removal hook. Answers its slot;
 /// `SlotId::NONE` when no container of its uid lives here yet.
 pub fn put_entry(ctx: Ctx<'_>, cache: Option<&SharedCache>, new: NewEntry) -> SlotId {
-    let NewEntry { key: name, entry, expire_at } = new;
+    let NewEntry { key: name, entry, expire_at, linking } = new;
     let portable = entry.portable_bytes();
     let name_string = RString::new(&name);
     let mut key = open_for_write(ctx, &name_string);
@@ -105,7 +107,7 @@ pub fn put_entry(ctx: Ctx<'_>, cache: Option<&SharedCache>, new: NewEntry) -> Sl
         && let Some(cache) = cache
     {
         let bytes = key_bytes(&name, value) as u32;
-        slot = cache.with(|cache| index_entry(cache, &value.view(), expire_at, bytes));
+        slot = cache.with(|cache| index_entry(cache, &value.view(), expire_at, bytes, linking));
         value.set_slot(slot);
         let worth = cache.with(|cache| cache.index.slot(slot).map(|found| found.worth()));
         if let Some(worth) = worth {

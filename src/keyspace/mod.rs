@@ -4,6 +4,7 @@
 //! borrowed for single steps and never across opening a key. Main thread only.
 
 mod attach;
+mod backlog;
 mod caches;
 mod chunks;
 mod entries;
@@ -11,7 +12,8 @@ mod flights;
 mod namespaces;
 mod picks;
 
-pub use attach::{Attached, attach_arrival, attach_open};
+pub use attach::{Attached, Linking, attach_arrival, attach_open};
+pub use backlog::{StoreReply, reply_when_linked};
 pub use caches::{create_cache, open_cache, open_container, put_back_evicted};
 pub use chunks::{
     ChunkSeen, NewChunk, OpenedChunk, arm_new_leaves, attach_chunk, check_parent, chunk_arrived,

@@ -383,9 +383,19 @@ mod tests {
     #[test]
     fn head_round_trips_and_refuses_every_flipped_bit() {
         let settings = Settings { dim: Some(3), ..Settings::default() };
-        let cache = Cache::new(b"faq", UID, settings).unwrap();
+        let mut cache = Cache::new(b"faq", UID, settings).unwrap();
+        for (extent, severity) in [
+            (Extent::Tag(b"t"), Severity::Gone),
+            (Extent::Scope(b"s"), Severity::Stale),
+            (Extent::Scope(b""), Severity::Gone),
+            (Extent::All, Severity::Stale),
+        ] {
+            cache.invalidate(extent, severity).unwrap();
+        }
         let head = cache.save_head();
         let loaded = Cache::load_head(&head).unwrap();
+        assert_eq!(loaded.save_head(), head);
+        assert_eq!(loaded.epochs().min_seq(b""), Seq(3));
         assert_eq!(loaded.uid(), UID);
         assert_eq!(loaded.settings, cache.settings);
         assert_eq!(loaded.prefix(), b"{faq}:00000000000000ab:");

@@ -248,7 +248,7 @@ impl Epochs {
 
 fn read_bounds(from: &mut Reader<'_>, next_seq: u64) -> std::result::Result<Bounds, DecodeError> {
     let bounds = Bounds { gone: Seq(from.u64()?), stale: Seq(from.u64()?) };
-    if bounds.newest().0 >= next_seq {
+    if bounds.newest().0 > next_seq {
         return Err(DecodeError("an invalidation of the future"));
     }
     Ok(bounds)

@@ -10,8 +10,10 @@ use super::breaker::{BreakerSettings, Breakers};
 use super::guard::{GuardLevel, Question};
 use crate::ids::{EntryId, PartitionKey, Seq, UnixMs};
 use crate::limits;
+use crate::vector::quantise::{Code, quantise};
 use crate::vector::{Quant, Query, StoredVector};
 use hashbrown::HashMap;
+use std::cell::LazyCell;
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -60,6 +62,8 @@ struct Flight {
     prompt: Box<[u8]>,
     /// The vector of the first question, as an entry would keep it; empty without one.
     vector: Box<[u8]>,
+    /// Its code, which tells most that are not near without looking at the vector.
+    code: Option<Code>,
     quant: Quant,
     dim: u32,
     holder: Option<Holder>,
@@ -253,9 +257,13 @@ impl Flights {
         }
         let query = ask.query?;
         let others = self.by_partition.get(&ask.partition())?;
-        let question = Question::new(Some(ask.prompt));
+        let question = LazyCell::new(|| Question::new(Some(ask.prompt)));
         let near = |id: &&EntryId| {
             let flight = &self.by_id[*id];
+            let code = flight.code.as_ref();
+            if !code.is_some_and(|code| query.may_reach(code, ask.threshold)) {
+                return false;
+            }
             let same = *flight.scope == *ask.scope && *flight.context == *ask.context;
             let vector = StoredVector::parse(flight.quant, flight.dim, &flight.vector);
             same && vector.is_ok_and(|vector| vector.similarity(query) >= ask.threshold)
@@ -482,6 +490,7 @@ impl Flight {
             scope: ask.scope.into(),
             context: ask.context.into(),
             prompt: ask.prompt.into(),
+            code: ask.query.map(|query| quantise(query.normalised())),
             vector: vector.into(),
             quant: ask.quant,
             dim: ask.query.map_or(0, |query| query.dim() as u32),

@@ -133,6 +133,21 @@ impl ScopeStats {
         (all > 0).then(|| near as f64 / all as f64)
     }
 
+    /// Takes in the counters of another.
+    pub fn add(&mut self, other: &Self) {
+        self.lookups += other.lookups;
+        self.hits_exact += other.hits_exact;
+        self.hits_semantic += other.hits_semantic;
+        self.tokens_saved += other.tokens_saved;
+        self.ms_saved += other.ms_saved;
+        self.nano_usd_saved += other.nano_usd_saved;
+        self.misses.iter_mut().zip(other.misses).for_each(|(sum, more)| *sum += more);
+        self.fetches.iter_mut().zip(other.fetches).for_each(|(sum, more)| *sum += more);
+        for (sum, more) in self.histogram.iter_mut().zip(other.histogram) {
+            *sum = sum.saturating_add(more);
+        }
+    }
+
     /// All misses.
     pub fn misses_total(&self) -> u64 {
         self.misses.iter().sum()

@@ -93,8 +93,18 @@ impl Index {
     }
 
     /// Adds an entry and answers its slot. The caller removed any former entry of the same id, and
-    /// checked that the code has the index's dimension (`dim`), which the first code sets.
+    /// checked that the code has the index's dimension (`dim`), which the first code sets. Where its
+    /// graph is behind, links or repairs a node or two, so that no row of inserts outruns the graph.
     pub fn insert(&mut self, new: NewSlot<'_>) -> SlotId {
+        let partition = new.partition;
+        let id = self.insert_unlinked(new);
+        self.work_off(partition);
+        id
+    }
+
+    /// The same, but leaves all linking to `work`: for a caller that lets whoever stores wait while
+    /// the graph `is_behind`.
+    pub fn insert_unlinked(&mut self, new: NewSlot<'_>) -> SlotId {
         let id = self.slots.allocate();
         if let Some(list) = self.fill(id, new) {
             self.note_inserted(list);
@@ -166,10 +176,7 @@ impl Index {
         if !node {
             self.release(slot);
         }
-        if self.totals.entries == 0 {
-            // Directories and tables keep their room while anything is in them.
-            self.clear();
-        }
+        self.clear_if_empty();
         true
     }
 
@@ -308,6 +315,14 @@ impl Index {
             + self.tags.bytes()
             + self.scopes.bytes()
             + names
+    }
+
+    /// Gives back what an empty index still holds: directories and tables keep their room while anything
+    /// is in them. Blocks of tombstones are freed by `work` before, one after the other.
+    fn clear_if_empty(&mut self) {
+        if self.totals.entries == 0 && !self.graphs.has_tombstones() {
+            self.clear();
+        }
     }
 
     /// Forgets every entry and gives the memory back; settings stay.

@@ -12,7 +12,7 @@
 
 use super::VectorError;
 use super::normalise::normalise;
-use super::quantise::{CODE_MAX, Code, quantise, quantise_into};
+use super::quantise::{CODE_MAX, Code, approx_similarity, error_bound, quantise, quantise_into};
 use crate::distance::kernels;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -130,6 +130,17 @@ impl Query {
     /// Scale of the code.
     pub fn scale(&self) -> f32 {
         self.code.scale
+    }
+
+    /// Whether the similarity to the vector behind `code` may reach `least`, judged by the codes: twice
+    /// the usual bound, since nobody looks again at what this refuses. Another dimension never does.
+    pub fn may_reach(&self, code: &Code, least: f64) -> bool {
+        if code.codes.len() != self.dim() {
+            return false;
+        }
+        let dot = (kernels().dot_i8)(&self.code.codes, &code.codes);
+        let approx = approx_similarity(dot, self.code.scale, code.scale);
+        f64::from(approx + 2.0 * error_bound(self.code.scale, code.scale)) >= least
     }
 
     /// Dimensions.

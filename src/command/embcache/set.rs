@@ -12,7 +12,7 @@ use crate::command::store::{
 };
 use crate::config;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{NewEntry, open_entry};
+use crate::keyspace::{Linking, NewEntry, open_entry};
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::{Entry, EntryKey, Kind, LeaseToken, Settings, pack_embedding};
 use llmcache_core::error::{Error, ErrorWord, Result};
@@ -127,7 +127,7 @@ fn store(
     let mut ready = Vec::with_capacity(embeddings.len());
     for (place, embedding) in embeddings.iter().enumerate() {
         let (key, entry) = embedding.pack(&cache, place as u64, now)?;
-        let new = NewEntry { key, entry, expire_at };
+        let new = NewEntry { key, entry, expire_at, linking: Linking::AlongTheWay };
         check_fits(&cache, &new)?;
         ready.push(new);
     }

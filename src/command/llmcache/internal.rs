@@ -3,7 +3,7 @@
 
 use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, MainCell, RString, Reply};
-use crate::keyspace::{NewEntry, create_cache, mark_stale, put_entry};
+use crate::keyspace::{Linking, NewEntry, create_cache, mark_stale, put_entry};
 use crate::keytype::CREATE_COMMAND;
 use crate::keytype::registry::CACHES;
 use llmcache_core::cache::{Cache, Entry};
@@ -63,7 +63,11 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     if !belongs {
         return Err(Error::err("bad entry: it belongs under another key"));
     }
-    put_entry(ctx, cache.as_ref(), NewEntry { key: key.into(), entry, expire_at });
+    put_entry(
+        ctx,
+        cache.as_ref(),
+        NewEntry { key: key.into(), entry, expire_at, linking: Linking::AlongTheWay },
+    );
     match CACHES.place_of(uid).filter(|(db, _)| *db == ctx.db()) {
         Some((_, name)) => ctx.signal_modified(&RString::new(&name)),
         None => CACHES.wait_for(uid, (ctx.db(), key.to_vec())),

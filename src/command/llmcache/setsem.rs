@@ -6,13 +6,17 @@ use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, is_vector_word, meta,
     set_once, tags, vector,
 };
-use crate::command::store::{Storing, check_dim, check_fits, check_lease, deadline, lease_lost};
+use crate::command::store::{
+    Storing, check_dim, check_fits, check_lease, deadline, lease_lost, linking,
+};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{NewEntry, open_cache, open_entry, remove_entry};
+use crate::keyspace::{
+    NewEntry, StoreReply, open_cache, open_entry, remove_entry, reply_when_linked,
+};
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::{Cache, Entry, EntryFields, LeaseToken, Severity, parse_usd};
 use llmcache_core::error::{Error, Result};
-use llmcache_core::ids::{EntryId, UnixMs};
+use llmcache_core::ids::{EntryId, PartitionKey, UnixMs};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
 
@@ -67,7 +71,6 @@ fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> 
         let tags = request.tags.unwrap_or_default();
         check_lease(ctx, &cache, (request.scope(), tags), token, digest)?;
     }
-    let reply = Reply::new(ctx);
     // The digest may have been stored under another name: one question has one answer.
     let moved = old_key != new_key;
     let replaces = open_entry(ctx, &new_key, Access::Probe).is_some();
@@ -79,12 +82,12 @@ fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> 
         })
     };
     if request.nx && (answered(&new_key) || (moved && answered(&old_key))) {
-        reply.null();
+        Reply::new(ctx).null();
         return Ok(());
     }
     let expire_at = deadline(&cache, request.expiry, now, ctx.random());
     let entry = cache.with(|cache| request.pack(cache, now));
-    let new = NewEntry { key: new_key, entry, expire_at };
+    let new = NewEntry { key: new_key, entry, expire_at, linking: linking(ctx) };
     check_fits(&cache, &new)?;
     write_behind(ctx, &cache, &request, name, id)?;
     if removes {
@@ -97,7 +100,8 @@ fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> 
         replaces,
         request.lease,
     );
-    reply.bytes(id);
+    let partition = PartitionKey::of(request.scope(), request.context());
+    reply_when_linked(ctx, &cache, partition, StoreReply::Id(id.into()));
     Ok(())
 }
 

@@ -6,14 +6,14 @@ use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, is_expiry_word, is_vector_word, meta, set_once, tags,
     vector,
 };
-use crate::command::store::{Storing, check_dim, check_fits, deadline, dim_mismatch};
+use crate::command::store::{Storing, check_dim, check_fits, deadline, dim_mismatch, linking};
 use crate::config;
-use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{NewEntry, open_container, open_entry};
+use crate::ffi::{Access, CommandArgs, Ctx};
+use crate::keyspace::{NewEntry, StoreReply, open_container, open_entry, reply_when_linked};
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::{Entry, EntryFields, Kind};
 use llmcache_core::error::{Error, Result};
-use llmcache_core::ids::UnixMs;
+use llmcache_core::ids::{PartitionKey, UnixMs};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
 
@@ -40,8 +40,8 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let now = UnixMs(ctx.now_ms());
     let document = Document::read(&mut reader, now)?;
     reader.finish()?;
-    let replaced = store(ctx, args, &[document], now)?;
-    Reply::new(ctx).int(i64::from(!replaced[0]));
+    let (cache, new) = store(ctx, args, &[document], now)?;
+    reply_when_linked(ctx, &cache, PartitionKey::default(), StoreReply::New(new[0]));
     Ok(())
 }
 
@@ -56,21 +56,18 @@ pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         documents.push(Document::read(&mut reader, now)?);
     }
     reader.finish()?;
-    let replaced = store(ctx, args, &documents, now)?;
-    let reply = Reply::new(ctx).array(replaced.len());
-    for replaced in replaced {
-        reply.int(i64::from(!replaced));
-    }
+    let (cache, new) = store(ctx, args, &documents, now)?;
+    reply_when_linked(ctx, &cache, PartitionKey::default(), StoreReply::EachNew(new.into()));
     Ok(())
 }
 
-/// Checks all, then stores all. Answers of each whether it replaced one.
+/// Checks all, then stores all. Answers the index, and of each whether it is new.
 fn store(
     ctx: Ctx<'_>,
     args: &CommandArgs<'_>,
     documents: &[Document<'_>],
     now: UnixMs,
-) -> Result<Vec<bool>> {
+) -> Result<(SharedCache, Vec<bool>)> {
     let name = args.name();
     let cache = open_container(ctx, &args.key(), Kind::Documents)?;
     let dim = documents[0].query.dim();
@@ -86,14 +83,15 @@ fn store(
     for (place, document) in documents.iter().enumerate() {
         let expire_at = deadline(&cache, document.rest.expiry, now, 0);
         let key = cache.with(|cache| cache.named_key(&key_name(document.id)));
-        let new = NewEntry { key, entry: document.pack(&cache, place as u64, now), expire_at };
+        let entry = document.pack(&cache, place as u64, now);
+        let new = NewEntry { key, entry, expire_at, linking: linking(ctx) };
         check_fits(&cache, &new)?;
         ready.push(new);
     }
-    let mut replaced = Vec::with_capacity(documents.len());
+    let mut news = Vec::with_capacity(documents.len());
     for (new, document) in ready.into_iter().zip(documents) {
         let replaces = open_entry(ctx, &new.key, Access::Probe).is_some();
-        replaced.push(replaces);
+        news.push(!replaces);
         Storing { ctx, cache: &cache, name: &args.key(), now }.keep(
             new,
             digest(document.id),
@@ -101,7 +99,7 @@ fn store(
             None,
         );
     }
-    Ok(replaced)
+    Ok((cache, news))
 }
 
 impl<'a> Document<'a> {

@@ -234,6 +234,11 @@ impl Graphs {
         }
     }
 
+    /// Whether nodes wait whose entries went.
+    pub(super) fn has_tombstones(&self) -> bool {
+        self.tombstones > 0
+    }
+
     /// A new graph for a list.
     fn create(&mut self, list: u32) -> u32 {
         if self.free_head == NONE {

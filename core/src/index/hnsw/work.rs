@@ -13,7 +13,11 @@ use super::{
     FLAT_MAX_ROWS, GraphInfo, GraphSettings, Graphs, Head, INLINE_NODES, NONE, State,
     TAIL_MAX_ROWS, TOMBSTONES_MAX,
 };
-use crate::ids::SlotId;
+use crate::ids::{PartitionKey, SlotId};
+
+/// How far below its bound a backlog is brought before those who wait go on: some milliseconds of
+/// linking, against a fraction of one for as many stores.
+const CATCH_UP_ROWS: usize = 64;
 
 /// What freeing a node costs that needs no distances, in distances.
 const FREE_COST: usize = 16;
@@ -57,7 +61,11 @@ impl Index {
                 break;
             }
         }
-        Progress { spent, more: self.graphs.first_queued != NONE }
+        let more = self.graphs.first_queued != NONE;
+        if !more {
+            self.clear_if_empty();
+        }
+        Progress { spent, more }
     }
 
     /// Whether `work` has anything to do.
@@ -131,20 +139,45 @@ impl Index {
 
     /// Notes that a partition's tail has one more row.
     pub(in crate::index) fn note_inserted(&mut self, list: u32) {
-        let found = self.partitions.list(list);
-        let Some(number) = found.graph() else { return self.review_size(list) };
-        let tail = found.tail().len();
-        self.graphs.enqueue(number);
-        if self.graphs.head(number).state != State::Live {
-            return;
+        match self.partitions.list(list).graph() {
+            Some(number) => self.graphs.enqueue(number),
+            None => self.review_size(list),
         }
+    }
+
+    /// The living graph of a partition, how many rows wait to be linked and how many tombstones to be
+    /// repaired.
+    fn backlog(&self, partition: PartitionKey) -> Option<(u32, usize, usize)> {
+        let list = self.partitions.list_of(&self.slots, partition)?;
+        let number = list.graph()?;
+        let head = &self.graphs.heads[number as usize];
+        let live = head.state == State::Live;
+        live.then(|| (number, list.tail().len(), head.tombstones as usize))
+    }
+
+    /// Links and repairs a node or two where more waits than should.
+    pub(in crate::index) fn work_off(&mut self, partition: PartitionKey) {
+        let Some((number, tail, tombstones)) = self.backlog(partition) else { return };
         for _ in 0..due_inline(tail, TAIL_MAX_ROWS) {
             self.link_next(number);
         }
-        let tombstones = self.graphs.head(number).tombstones as usize;
         for _ in 0..due_inline(tombstones, TOMBSTONES_MAX) {
             self.repair_next(number);
         }
+    }
+
+    /// Whether more waits in a partition's graph than should: whoever stores there is to wait.
+    pub fn is_behind(&self, partition: PartitionKey) -> bool {
+        self.backlog(partition).is_some_and(|(_, tail, tombstones)| {
+            tail > TAIL_MAX_ROWS || tombstones > TOMBSTONES_MAX
+        })
+    }
+
+    /// Whether so much was done that whoever waits may go on, for a while and not for a moment.
+    pub fn has_caught_up(&self, partition: PartitionKey) -> bool {
+        self.backlog(partition).is_none_or(|(_, tail, tombstones)| {
+            tail <= TAIL_MAX_ROWS - CATCH_UP_ROWS && tombstones <= TOMBSTONES_MAX - CATCH_UP_ROWS
+        })
     }
 
     /// Buries a node whose entry went. Constant time, allocates nothing.

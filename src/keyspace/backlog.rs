@@ -1,0 +1,138 @@
+//! Stores that wait for the graph to be brought up: a stream of them is held to the pace at which rows
+//! are linked, without any of them holding up the server for the time that takes.
+//!
+//! Owns: who waits for which partition, and the slices of linking done while somebody does. A store has
+//! had its effect before it waits; only its reply comes later. While it waits its client sends nothing
+//! that would be run, so a pipeline of stores ends its turn there. Main thread only.
+
+use crate::ffi::{
+    BlockedId, Ctx, MainCell, Reply, Waiter, Wake, block_client, run_later, wake_blocked,
+};
+use crate::keytype::registry::SharedCache;
+use llmcache_core::cache::Cache;
+use llmcache_core::ids::PartitionKey;
+use llmcache_core::index::Work;
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::{Arc, LazyLock, Weak};
+use std::time::{Duration, Instant};
+
+/// Length of one slice.
+const SLICE: Duration = Duration::from_micros(700);
+
+struct Waiting {
+    client: BlockedId,
+    /// Held weakly: a cache that is flushed meanwhile is waited for no more.
+    cache: Weak<MainCell<Cache>>,
+    partition: PartitionKey,
+}
+
+#[derive(Default)]
+struct Backlog {
+    waiting: VecDeque<Waiting>,
+    armed: bool,
+}
+
+static BACKLOG: LazyLock<MainCell<Backlog>> = LazyLock::new(|| MainCell::new(Backlog::default()));
+
+/// What a store is answered.
+#[derive(Debug)]
+pub enum StoreReply<'a> {
+    /// The id of the entry.
+    Id(Cow<'a, [u8]>),
+    /// 1 where it is new, 0 where it replaced one.
+    New(bool),
+    /// The same of each of many.
+    EachNew(Cow<'a, [bool]>),
+}
+
+impl StoreReply<'_> {
+    fn write(&self, reply: Reply<'_>) {
+        match self {
+            Self::Id(id) => {
+                reply.bytes(id);
+            }
+            Self::New(new) => {
+                reply.int(i64::from(*new));
+            }
+            Self::EachNew(each) => {
+                reply.array(each.len());
+                each.iter().for_each(|&new| {
+                    reply.int(i64::from(new));
+                });
+            }
+        }
+    }
+
+    fn into_owned(self) -> StoreReply<'static> {
+        match self {
+            Self::Id(id) => StoreReply::Id(id.into_owned().into()),
+            Self::New(new) => StoreReply::New(new),
+            Self::EachNew(each) => StoreReply::EachNew(each.into_owned().into()),
+        }
+    }
+}
+
+/// Answers the running store: at once, or where the graph of its partition is behind when that has caught
+/// up.
+pub fn reply_when_linked(
+    ctx: Ctx<'_>,
+    cache: &SharedCache,
+    partition: PartitionKey,
+    reply: StoreReply<'_>,
+) {
+    if !ctx.state().may_block() || !cache.with(|cache| cache.index.is_behind(partition)) {
+        reply.write(Reply::new(ctx));
+        return;
+    }
+    let reply = reply.into_owned();
+    let client = block_client(ctx, 0, |_| Box::new(Stored { reply }));
+    let cache = Arc::downgrade(cache);
+    let armed = BACKLOG.with(|backlog| {
+        backlog.waiting.push_back(Waiting { client, cache, partition });
+        std::mem::replace(&mut backlog.armed, true)
+    });
+    if !armed {
+        run_later(ctx, 0, Box::new(work));
+    }
+}
+
+/// The reply of a store.
+struct Stored {
+    reply: StoreReply<'static>,
+}
+
+impl Waiter for Stored {
+    fn reply(&mut self, ctx: Ctx<'_>, _: Wake) {
+        self.reply.write(Reply::new(ctx));
+    }
+
+    fn gone(&mut self, _: Ctx<'_>) {}
+}
+
+/// One slice of linking for whoever has waited longest, and the replies of those that need wait no more.
+fn work(ctx: Ctx<'_>) {
+    let oldest = BACKLOG.with(|backlog| backlog.waiting.front().and_then(|w| w.cache.upgrade()));
+    if let Some(cache) = oldest {
+        let end = Instant::now() + SLICE;
+        cache.with(|cache| while Instant::now() < end && cache.index.work(Work(1)).more {});
+    }
+    let all = BACKLOG.with(|backlog| std::mem::take(&mut backlog.waiting));
+    let behind = |waiting: &Waiting| {
+        let cache = waiting.cache.upgrade();
+        cache.is_some_and(|cache| !cache.with(|c| c.index.has_caught_up(waiting.partition)))
+    };
+    let (still, done): (VecDeque<_>, VecDeque<_>) = all.into_iter().partition(behind);
+    for waiting in done {
+        wake_blocked(ctx, waiting.client);
+    }
+    let more = BACKLOG.with(|backlog| {
+        // None came meanwhile: waking runs no command.
+        backlog.waiting = still;
+        backlog.armed = !backlog.waiting.is_empty();
+        backlog.armed
+    });
+    if more {
+        run_later(ctx, 0, Box::new(work));
+    }
+}

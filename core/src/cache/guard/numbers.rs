@@ -37,7 +37,7 @@ pub(super) fn numbers_of(words: &[String], tables: &Tables) -> Vec<String> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(word) = words.get(at) {
-        let text = word.as_str();
+        let text = tables.same.get(word.as_str()).copied().unwrap_or(word);
         let beside_number =
             || words.get(at + 1).is_some_and(is_digits) || (at > 0 && is_digits(&words[at - 1]));
         if is_digits(word) {

@@ -15,6 +15,7 @@ pub(super) struct Tables {
     pub(super) numbers: HashMap<&'static str, f64>,
     pub(super) months: HashMap<&'static str, u8>,
     pub(super) days: HashSet<&'static str>,
+    pub(super) same: HashMap<&'static str, &'static str>,
     pub(super) opposites: HashSet<(&'static str, &'static str)>,
 }
 
@@ -53,6 +54,7 @@ impl Tables {
                     tables.numbers.extend(pair.and_then(|(w, n)| Some((w, n.parse().ok()?))))
                 }
                 "month" => tables.months.extend(pair.and_then(|(w, n)| Some((w, n.parse().ok()?)))),
+                "same" => tables.same.extend(pair),
                 "opposite" => {
                     tables.opposites.extend(pair.into_iter().flat_map(|(a, b)| [(a, b), (b, a)]))
                 }

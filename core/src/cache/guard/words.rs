@@ -18,6 +18,8 @@ pub(super) struct Words {
     /// Words written with a capital inside a sentence, sorted, each once.
     pub(super) names: Vec<String>,
     negations: usize,
+    /// Whether "one" stands in it, which is a number in "one minute" and none in "a new one".
+    has_one: bool,
 }
 
 impl Words {
@@ -30,7 +32,21 @@ impl Words {
         let negates =
             |word: &&String| tables.negations.contains(word.as_str()) || word.ends_with("n't");
         let negations = all.iter().filter(negates).count();
-        Self { all, numbers, names, negations }
+        let has_one = all.iter().any(|word| word == "one");
+        Self { all, numbers, names, negations, has_one }
+    }
+
+    /// Whether both speak of the same numbers, dates and days. "One" counts where the other has a 1.
+    pub(super) fn has_numbers_of(&self, other: &Self) -> bool {
+        let (mine, theirs) = (&self.numbers, &other.numbers);
+        let besides_one = |numbers: &'_ [String]| -> Vec<String> {
+            numbers.iter().filter(|number| *number != "1").cloned().collect()
+        };
+        let speaks_of_one = |words: &Self| words.has_one || words.numbers.iter().any(|n| n == "1");
+        mine == theirs
+            || (speaks_of_one(self)
+                && speaks_of_one(other)
+                && besides_one(mine) == besides_one(theirs))
     }
 
     fn set(&self) -> HashSet<&str> {
@@ -41,8 +57,8 @@ impl Words {
     /// other. Two turns in one question turn it back.
     pub(super) fn says_the_opposite(&self, other: &Self, tables: &Tables) -> bool {
         let (mine, theirs) = (self.set(), other.set());
-        let negated =
-            self.negations % 2 != other.negations % 2 && are_about_the_same(&mine, &theirs, tables);
+        let one_is_negated = self.negations % 2 != other.negations % 2;
+        let negated = one_is_negated && are_about_the_same(&mine, &theirs, tables);
         let only_mine: Vec<&str> = mine.difference(&theirs).copied().collect();
         let only_theirs: Vec<&str> = theirs.difference(&mine).copied().collect();
         let turned = only_mine
@@ -50,7 +66,7 @@ impl Words {
             .flat_map(|a| only_theirs.iter().map(move |b| (*a, *b)))
             .filter(|&(a, b)| tables.opposites.contains(&(a, b)) || differ_by_prefix(a, b, tables))
             .count();
-        (negated || turned > 0) && !(negated && turned % 2 == 1)
+        (negated || turned > 0) && !(one_is_negated && turned % 2 == 1)
     }
 
     /// Whether what this question leads to stands elsewhere in the other, and the other way round:
@@ -93,7 +109,9 @@ fn are_about_the_same(mine: &HashSet<&str>, theirs: &HashSet<&str>, tables: &Tab
 
 fn differ_by_prefix(a: &str, b: &str, tables: &Tables) -> bool {
     let (stem, longer) = if a.len() < b.len() { (a, b) } else { (b, a) };
-    stem.len() >= STEM_MIN_BYTES
+    // One that negates by itself is counted as that: "not able", "unable".
+    !tables.negations.contains(longer)
+        && stem.len() >= STEM_MIN_BYTES
         && longer.strip_suffix(stem).is_some_and(|prefix| tables.prefixes.contains(&prefix))
 }
 

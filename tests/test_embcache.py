@@ -425,3 +425,34 @@ def test_an_entry_larger_than_maxmemory_is_refused(server, emb):
     with server.wire() as wire:
         assert wire("EMBCACHE.SET", "emb", "TEXT", "t", *fp32(unit(1, DIM))).word == "TOOBIG"
     assert emb.number_of_entries() == 0
+
+
+def test_memory_beside_a_plain_string_of_the_same_bytes(fleet):
+    """At 1,536 dimensions, keys and index included: at most 0.35 of it as Q8 and 0.6 as F16."""
+    server = fleet.launch()
+    client = server.client()
+    count, dim = 1_000, 1_536
+    rows = [fp32(row)[1] for row in units(count, dim)]
+
+    def grown(commands):
+        before = server.used_memory()
+        with server.wire() as wire:
+            assert not [r for r in wire.pipeline(commands) if isinstance(r, Failure)]
+        return (server.used_memory() - before) / count
+
+    plain = grown(("SET", f"emb:{embedding_digest('m', f't{i}')[:32]}", row) for i, row in enumerate(rows))
+    for quant, most in (("Q8", 0.35), ("F16", 0.6)):
+        emb = Embeddings(client, quant)
+        emb.make(dim=dim, quant=quant)
+        own = grown(("EMBCACHE.SET", quant, "TEXT", f"t{i}", "FP32", row) for i, row in enumerate(rows))
+        assert own <= most * plain, (quant, own, plain)
+
+
+def test_a_hundred_texts_are_one_command(server, emb):
+    emb.make()
+    emb.fill(100, DIM)
+    emb.client.config_resetstat()
+    emb.run("MGETEX", "TEXTS", 100, *(f"prompt {i}" for i in range(100)), "EX", 50)
+    stats = server.info("commandstats")
+    counted = {name for name in stats if name.startswith("cmdstat_") and "config" not in name and "info" not in name}
+    assert {name.lower() for name in counted} == {"cmdstat_embcache.mgetex"}

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -370,3 +371,23 @@ def test_a_cache_beside_it_is_another_world(server, docs):
     Cache(server.client(), "faq").setsem("a", "A", unit(1))
     docs.add("a", unit(1), "t")
     assert docs.ids(unit(1)) == [b"a"] and docs.search(unit(1))[0]["text"] == b"t"
+
+
+@pytest.mark.parametrize("of", [1, 2, 20, 200])
+def test_recall_on_real_vectors_with_filters_of_every_selectivity(server, docs, of):
+    """At least 95 of the 100 true neighbours, of all documents, half of them, 5 % and 0.5 %."""
+    data = Path(__file__).resolve().parent.parent / "bench" / "data"
+    base, queries = (np.load(data / f"{name}.f16.npy").astype("f4") for name in ("base", "queries"))
+    docs.bulk(
+        ("RAG.ADD", "docs", f"d{i}", *fp32(row), "TEXT", "t", "META", json.dumps({"n": i % of}))
+        for i, row in enumerate(base)
+    )
+    there = np.arange(0, len(base), of)
+    found = total = 0
+    for query in queries[:100]:
+        true = there[np.argsort(-(base[there] @ query))[:10]]
+        ids = docs.ids(query, count=10, filter=".n == 0", return_=["id"])
+        assert len(ids) == 10 and all(int(id_[1:]) % of == 0 for id_ in ids)
+        found += len({int(id_[1:]) for id_ in ids} & set(true.tolist()))
+        total += len(true)
+    assert found / total >= 0.95

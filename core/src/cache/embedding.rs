@@ -57,16 +57,19 @@ pub fn pack_embedding(
     }))
 }
 
+/// The numbers of an embedding kept as they were given, little-endian f32; `None` for another form.
+pub fn raw_embedding<'a>(entry: &EntryView<'a>) -> Option<&'a [u8]> {
+    (entry.is_embedding() && entry.dim() == 0).then(|| entry.response())
+}
+
 /// The numbers of an embedding, within the error of its form; `None` for an entry that is none.
 pub fn unpack_embedding(entry: &EntryView<'_>) -> Option<Vec<f32>> {
     if !entry.is_embedding() {
         return None;
     }
     let Some(vector) = entry.vector() else {
-        let (elements, rest) = entry.response().as_chunks::<4>();
-        let whole = rest.is_empty() && !elements.is_empty();
-        return whole
-            .then(|| elements.iter().map(|&element| f32::from_le_bytes(element)).collect());
+        let elements = raw_embedding(entry)?.as_chunks::<4>().0;
+        return Some(elements.iter().map(|&element| f32::from_le_bytes(element)).collect());
     };
     let norm = f64::from_le_bytes(*entry.response().first_chunk::<NORM_BYTES>()?);
     let mut numbers = vector.to_f32();

@@ -21,7 +21,7 @@ mod stats;
 
 pub use breaker::BreakerSettings;
 pub use container::{Cache, EntryKey, TAG_HEAD};
-pub use embedding::{kept_bytes, pack_embedding, unpack_embedding};
+pub use embedding::{kept_bytes, pack_embedding, raw_embedding, unpack_embedding};
 pub use entry::{Entry, EntryFields, EntryView};
 pub use epochs::{Epochs, Extent, Severity};
 pub use flight::{Ask, Flights, Found, Lapse, LeaseToken, Verdict, WaiterId, refreshes_early};

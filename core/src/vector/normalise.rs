@@ -19,6 +19,15 @@ pub fn decode_fp16(bytes: &[u8]) -> Result<Vec<f32>, VectorError> {
     finite(elements.iter().map(|&element| f16::from_le_bytes(element).to_f32()).collect())
 }
 
+/// Encodes numbers as little-endian f32.
+pub fn encode_fp32(numbers: &[f32]) -> Vec<u8> {
+    let mut bytes = vec![0; size_of_val(numbers)];
+    for (element, x) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
+        *element = x.to_le_bytes();
+    }
+    bytes
+}
+
 /// Encodes numbers as little-endian f16, rounded to the nearest, past 65,504 to infinity.
 pub fn encode_fp16(numbers: &[f32]) -> Vec<u8> {
     numbers.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect()

@@ -214,7 +214,11 @@ impl<'a> StoredVector<'a> {
                 elements.iter().map(|&element| f32::from_le_bytes(element)).collect()
             }
             Form::Halves(elements) => {
-                elements.iter().map(|&element| f16::from_le_bytes(element).to_f32()).collect()
+                let (mut narrow, mut numbers) = ([f16::ZERO; CHUNK], vec![0.0; elements.len()]);
+                for (part, wide) in elements.chunks(CHUNK).zip(numbers.chunks_mut(CHUNK)) {
+                    halves(part, &mut narrow).convert_to_f32_slice(wide);
+                }
+                numbers
             }
             Form::Codes { codes, scale } => codes.iter().map(|&c| f32::from(c) * scale).collect(),
         }

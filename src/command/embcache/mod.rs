@@ -13,11 +13,11 @@ use super::parse::{ArgReader, OptionWord, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{OpenedEntry, open_container, open_entry};
 use crate::keytype::registry::SharedCache;
-use llmcache_core::cache::{EntryKey, EntryView, Kind, unpack_embedding};
+use llmcache_core::cache::{EntryKey, EntryView, Kind, raw_embedding, unpack_embedding};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::EmbeddingDigest;
 use llmcache_core::limits;
-use llmcache_core::vector::normalise::encode_fp16;
+use llmcache_core::vector::normalise::{encode_fp16, encode_fp32};
 
 /// What an embedding is asked for by.
 #[derive(Debug, Clone, Copy)]
@@ -152,14 +152,17 @@ impl Form {
 
     /// Writes an embedding, or null.
     fn write(self, reply: Reply<'_>, embedding: Option<EntryView<'_>>) {
+        if let (Self::Fp32, Some(bytes)) = (self, embedding.and_then(|view| raw_embedding(&view))) {
+            reply.bytes(bytes);
+            return;
+        }
         let Some(numbers) = embedding.and_then(|view| unpack_embedding(&view)) else {
             reply.null();
             return;
         };
         match self {
             Self::Fp32 => {
-                let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
-                reply.bytes(&bytes);
+                reply.bytes(&encode_fp32(&numbers));
             }
             Self::Fp16 => {
                 reply.bytes(&encode_fp16(&numbers));

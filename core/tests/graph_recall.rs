@@ -86,6 +86,7 @@ impl World {
     ) -> SearchResult {
         let asked = &self.asked[query];
         self.index.search(&SearchRequest {
+            counts_refused: true,
             code: &asked.codes,
             scale: asked.scale,
             partition: PartitionKey(0),
@@ -193,6 +194,7 @@ fn lost(world: &mut World) -> usize {
     for (&row, &slot) in &world.slot_of {
         let code = &world.codes[row as usize];
         let found = world.index.search(&SearchRequest {
+            counts_refused: true,
             code: &code.codes,
             scale: code.scale,
             partition: PartitionKey(0),

@@ -238,6 +238,7 @@ fn question<'a>(query: Option<&'a Query>) -> LookupRequest<'a> {
         max_age_ms: None,
         explain: false,
         chooses: false,
+        counts_refused: true,
         now: NOW,
     }
 }

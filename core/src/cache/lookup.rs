@@ -54,6 +54,8 @@ pub struct LookupRequest<'a> {
     pub filter: Option<&'a Filter>,
     /// Oldest entry wanted.
     pub max_age_ms: Option<u64>,
+    /// Whether statistics tell why nothing was found; see [`SearchRequest::counts_refused`].
+    pub counts_refused: bool,
     /// Whether the nearest entry is wanted even where it is no hit.
     pub explain: bool,
     /// Whether the caller chooses among the hits, so that none is certain to be served.
@@ -297,6 +299,7 @@ fn search<K: Keyspace>(
                 now: request.now,
                 min_seq: cache.epochs().min_seq(request.scope),
                 filter: request.filter,
+                counts_refused: request.counts_refused,
             })
         });
         report.scanned += found.scanned;

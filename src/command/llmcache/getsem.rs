@@ -127,6 +127,7 @@ impl<'a> Question<'a> {
             filter: self.filter.as_ref(),
             max_age_ms: self.max_age_ms,
             explain: self.explain,
+            counts_refused: true,
             chooses: false,
             now,
         };

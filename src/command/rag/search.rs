@@ -111,6 +111,7 @@ impl Search {
             guard: GuardLevel::Off,
             filter: self.filter.as_ref(),
             max_age_ms: None,
+            counts_refused: false,
             explain: false,
             chooses: self.lambda.is_some() || self.budget_tokens.is_some(),
             now,

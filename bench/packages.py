@@ -41,7 +41,7 @@ def run(server, redisearch, module: Path, folder: Path, base: np.ndarray, querie
     if python is None:
         return None
     report = Report("Client libraries: hit, miss, store, stampede", TEXT)
-    table = report.table("library", "what", "p50 us", "p99 us", "commands", "ours is faster by")
+    table = report.table("library", "what", "found", "p50 us", "p99 us", "commands", "ours is faster by")
     crowds = report.table("library", "100 callers miss at once: answers made", "commands")
     paths = [folder / "packages-base.npy", folder / "packages-queries.npy"]
     np.save(paths[0], base[: plan.entries].astype(np.float16))
@@ -55,10 +55,12 @@ def run(server, redisearch, module: Path, folder: Path, base: np.ndarray, querie
         for what in ("hit", "miss", "store"):
             mine, its = told["llmcache"][what], seen[what]
             ratio = "" if name == "llmcache" else f"{its['p50_us'] / mine['p50_us']:.1f}"
-            table.add(NAMES[name], what, number(its["p50_us"]), number(its["p99_us"]), f"{its['commands']:.2f}", ratio)
+            found = f"{its['found']:.1%}" if what == "hit" else ""
+            table.add(NAMES[name], what, found, number(its["p50_us"]), number(its["p99_us"]), f"{its['commands']:.2f}", ratio)
         crowds.add(NAMES[name], seen["stampede"]["model_calls"], seen["stampede"]["commands"])
         report.figures[name] = seen
     ours = told["llmcache"]
+    check(ours["hit"]["found"] == 1, f"of the answers asked for again {ours['hit']['found']:.1%} were found")
     for what in ("hit", "miss", "store"):
         check(round(ours[what]["commands"], 6) == 1, f"{what} took {ours[what]['commands']} commands")
     made = ours["stampede"]["model_calls"]

@@ -38,6 +38,7 @@ import reference  # noqa: E402
 import restart  # noqa: E402
 import scopes  # noqa: E402
 import semantic  # noqa: E402
+import session  # noqa: E402
 import stalls  # noqa: E402
 import trips  # noqa: E402
 import vectors  # noqa: E402
@@ -46,7 +47,10 @@ from servers import provide_all, provide_redisearch  # noqa: E402
 
 OUT = ROOT / "docs" / "benchmarks"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
-NAMES = ("trips", "exact", "semantic", "packages", "graph", "reference", "restart", "stalls", "invalidate", "scopes", "embeddings", "rag", "kvfetch", "kvtrace")
+NAMES = (
+    "trips", "exact", "semantic", "packages", "graph", "reference", "restart", "stalls", "invalidate", "scopes", "embeddings", "rag",
+    "kvfetch", "kvtrace", "session",
+)  # fmt: skip
 
 
 def main() -> int:
@@ -147,6 +151,8 @@ def measure(name, here, servers, module, folder, source, base, queries, full, ch
         case "rag":
             plan = rag.Plan(min(len(base), at_most), rounds=3, seconds=0.4)
             return rag.run(peer, provided_redisearch(peer), module, folder, base, queries[:256], plan)
+        case "session":
+            return session.run(first, module, folder, session.Plan(rounds=5, seconds=0.4))
         case "kvfetch":
             return kvfetch.run(first, module, folder, kvfetch.plan(full))
         case "kvtrace":

@@ -2,7 +2,7 @@
 //! with keys that come by other ways than the module's own commands. Writes nothing to the keyspace.
 
 use crate::ffi::{Access, Ctx, Key, RString, ServerEvents};
-use crate::keyspace::{attach_arrival, chunk_arrived};
+use crate::keyspace::{attach_arrival, chunk_arrived, followers};
 use crate::keytype::containers::become_other;
 use crate::keytype::namespaces::NAMESPACES;
 use crate::keytype::registry::CACHES;
@@ -18,19 +18,24 @@ pub fn subscribe(ctx: Ctx<'_>) -> bool {
             keyspace: on_keyspace,
             loading_started: |_| registry::loading_started(),
             loading_ended: on_loading_ended,
-            flushed: |_, db| {
+            flushed: |ctx, db| {
                 CACHES.flushed(db);
                 namespaces::flushed(db);
+                followers::flushed(ctx, db);
             },
-            swapped: |_, first, second| {
+            swapped: |ctx, first, second| {
                 CACHES.swapped(first, second);
                 namespaces::swapped(first, second);
+                followers::flushed(ctx, Some(first));
+                followers::flushed(ctx, Some(second));
             },
+            role_changed: |ctx| followers::flushed(ctx, None),
         },
     )
 }
 
 fn on_keyspace(ctx: Ctx<'_>, event: &[u8], key: &[u8]) {
+    followers::wake_bereft(ctx);
     match event {
         b"restore" | b"rename_to" | b"move_to" => on_arrival(ctx, key),
         // A deadline moved; where there is no cache there is no entry to tell.

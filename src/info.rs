@@ -4,6 +4,7 @@
 use crate::background;
 use crate::ffi::{InfoWriter, blocked_count};
 use crate::keyspace::flight_counts;
+use crate::keytype::followers;
 use crate::keytype::namespaces::NAMESPACES;
 use crate::keytype::registry::CACHES;
 use llmcache_core::cache::{FetchOutcome, MissReason, ScopeStats};
@@ -15,6 +16,9 @@ pub fn write(info: &mut InfoWriter) {
     }
     if info.section(c"kvchunks") {
         write_chunks(info);
+    }
+    if info.section(c"sessions") {
+        info.number(c"session_followers", followers::count() as u64);
     }
 }
 

@@ -27,6 +27,9 @@ fn start(ctx: Ctx<'_>) -> Result<(), String> {
     ffi::register_type::<keytype::ChunkValue>(ctx)
         .then_some(())
         .ok_or("the type of chunks was refused")?;
+    ffi::register_type::<keytype::SessionValue>(ctx)
+        .then_some(())
+        .ok_or("the type of sessions was refused")?;
     for spec in command::table::COMMANDS {
         ffi::command::register(ctx, spec)?;
     }

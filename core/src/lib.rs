@@ -3,7 +3,7 @@
 //! Owns: everything that can be decided without a server: ids, vectors, the index, the form of an
 //! entry, settings, lookup order, statistics, eviction arithmetic. Must not know: Redis, a clock, a
 //! source of randomness, threads; callers pass the time and random words in. Arrows inside run one
-//! way: `distance <- vector <- index <- cache`, and `kvchunk` beside them; `allocation`, `cluster`, `codec`,
+//! way: `distance <- vector <- index <- cache`, and `kvchunk` and `session` beside them; `allocation`, `cluster`, `codec`,
 //! `ids`, `error` and `limits` serve all.
 
 pub mod allocation;
@@ -17,4 +17,5 @@ pub mod ids;
 pub mod index;
 pub mod kvchunk;
 pub mod limits;
+pub mod session;
 pub mod vector;

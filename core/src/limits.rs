@@ -148,3 +148,28 @@ pub const KV_LEASE_MAX_MS: u64 = 86_400_000;
 pub const KV_LEASES_MAX: usize = 1 << 16;
 /// Longest chain of chunks: a prompt of sixteen million tokens in chunks of 256.
 pub const KV_CHAIN_MAX: usize = 1 << 16;
+
+/// Most messages of one APPEND.
+pub const SESSION_APPEND_MAX: usize = 1_024;
+/// Most bytes of the messages of one APPEND, and of one line of LOAD.
+pub const SESSION_APPEND_MAX_BYTES: usize = 256 << 20;
+/// Longest payload of a message.
+pub const SESSION_PAYLOAD_MAX_BYTES: usize = 32 << 20;
+/// Most messages a session takes in its life: places are kept in 32 bits.
+pub const SESSION_SEQ_MAX: u32 = u32::MAX - 1;
+/// Longest role.
+pub const ROLE_MAX_BYTES: usize = 32;
+/// Most roles of a session besides the common ones.
+pub const SESSION_ROLES_MAX: usize = 64;
+/// Most messages of a session that are streamed at once.
+pub const SESSION_STREAMS_MAX: usize = 64;
+/// Longest LEASE of a producer.
+pub const SESSION_LEASE_MAX_MS: u64 = 86_400_000;
+/// Longest BLOCK of a follower.
+pub const SESSION_BLOCK_MAX_MS: u64 = 86_400_000;
+/// Longest LINGER.
+pub const SESSION_LINGER_MAX_MS: u64 = 60_000;
+/// Most neighbours of a recalled message, to either side.
+pub const SESSION_AROUND_MAX: u64 = 100;
+/// Most rows of one LIST.
+pub const SESSION_LIST_MAX: u64 = 10_000;

@@ -16,7 +16,7 @@ mod sweep;
 use crate::config;
 use crate::ffi::{Ctx, run_once, start_timer, take_command_count};
 use crate::keyspace::{
-    attach_arrival, end_flights_without_cache, put_back_evicted, put_back_namespaces,
+    attach_arrival, end_flights_without_cache, followers, put_back_evicted, put_back_namespaces,
 };
 use crate::keytype::registry::CACHES;
 use llmcache_core::evict::minute;
@@ -92,6 +92,7 @@ fn tick(ctx: Ctx<'_>) -> u64 {
     let end = Instant::now() + SLICE;
     let in_time = || Instant::now() < end;
     put_back_now(ctx);
+    followers::wake_bereft(ctx);
     end_flights_without_cache(ctx);
     shield::run(ctx);
     let backlog = attach_arrivals(ctx, in_time)

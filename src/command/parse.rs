@@ -6,6 +6,7 @@ use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::index::filter::Filter;
 use llmcache_core::limits;
+use llmcache_core::session::is_json_object;
 use llmcache_core::vector::normalise::{decode_fp16, decode_fp32};
 use llmcache_core::vector::{Query, VectorError};
 
@@ -228,6 +229,15 @@ pub fn tags<'a>(args: &mut ArgReader<'a>) -> Result<&'a [&'a [u8]]> {
 pub fn parse_filter(args: &mut ArgReader<'_>) -> Result<Filter> {
     Filter::parse(args.text("FILTER", limits::FILTER_MAX_BYTES)?)
         .map_err(|error| Error::new(ErrorWord::BadFilter, error.to_string()))
+}
+
+/// Reads a JSON object.
+pub fn json_object<'a>(args: &mut ArgReader<'a>, what: &str) -> Result<&'a [u8]> {
+    let text = args.text(what, limits::META_MAX_BYTES)?;
+    if is_json_object(text) {
+        return Ok(text);
+    }
+    Err(Error::err(format!("{what} must be a JSON object")))
 }
 
 /// The options of a command that lists page by page.

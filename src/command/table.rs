@@ -1,12 +1,14 @@
 //! The command table: one row a command. It drives registration, arity, flags, key specs,
 //! `COMMAND DOCS` and the pages of `docs/commands/`, which a test keeps equal to it. The rows of
-//! `KVCHUNK.*`, `EMBCACHE.*` and `RAG.*` are in `table_kvchunk`, `table_embcache` and `table_rag`, those of single flight and invalidation in `table_fetch`.
+//! `KVCHUNK.*`, `EMBCACHE.*`, `RAG.*` and `SESSION.*` are in `table_kvchunk`, `table_embcache`, `table_rag` and
+//! `table_session`, those of single flight and invalidation in `table_fetch`.
 
 use super::llmcache::{admin, create, entry, get, getsem, internal, mgetsem, scan, setsem, stats};
 use super::table_embcache::EMBCACHE;
 use super::table_fetch::FETCH;
 use super::table_kvchunk::KVCHUNK;
 use super::table_rag::RAG;
+use super::table_session::SESSION;
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
@@ -96,6 +98,7 @@ pub(super) const fn write(
         arity: -2,
         flags: "write",
         key,
+        second_key: None,
         summary: "",
         complexity: "O(1)",
         since: "0.1.0",
@@ -153,7 +156,7 @@ pub(super) const RETURN: Arg = opt(
     ArgKind::Block(&[arg("count", ArgKind::Integer), many("field", ArgKind::Text)]),
 );
 
-const FAMILIES: [&[CommandSpec]; 5] = [LLMCACHE, FETCH, EMBCACHE, RAG, KVCHUNK];
+const FAMILIES: [&[CommandSpec]; 6] = [LLMCACHE, FETCH, EMBCACHE, RAG, KVCHUNK, SESSION];
 
 /// Every command of the module.
 pub const COMMANDS: &[CommandSpec] = &joined::<{ count_of(&FAMILIES) }>();

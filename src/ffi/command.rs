@@ -40,6 +40,12 @@ impl KeyUse {
             Self::Delete => raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_DELETE,
         }
     }
+
+    /// What the ACL is asked for: the same without how the key is opened.
+    pub(super) fn permission(self) -> c_int {
+        let opened = raw::REDISMODULE_CMD_KEY_RO | raw::REDISMODULE_CMD_KEY_RW;
+        (self.flags() & !opened) as c_int
+    }
 }
 
 /// Kind of an argument.
@@ -91,6 +97,8 @@ pub struct CommandSpec {
     pub flags: &'static str,
     /// What it does with its first argument.
     pub key: KeyUse,
+    /// What it does with its second argument, where that is a key too.
+    pub second_key: Option<KeyUse>,
     /// One line.
     pub summary: &'static str,
     /// Cost in the size of things.
@@ -114,7 +122,9 @@ pub fn register(ctx: Ctx<'_>, spec: &CommandSpec) -> Result<(), String> {
     let name = strings.keep(spec.name);
     let flags = strings.keep(spec.flags);
     let mut args = c_args(spec.args, &mut strings);
-    let mut key_specs = [key_spec(spec.key), key_spec_end()];
+    let second = spec.second_key.map(|key| key_spec(key, 2));
+    let mut key_specs: Vec<_> =
+        [key_spec(spec.key, 1)].into_iter().chain(second).chain([key_spec_end()]).collect();
     let version = raw::RedisModuleCommandInfoVersion {
         version: INFO_VERSION,
         sizeof_historyentry: size_of::<raw::RedisModuleCommandHistoryEntry>(),
@@ -184,6 +194,8 @@ fn set_acl_categories(ctx: Ctx<'_>, spec: &CommandSpec) -> Result<(), String> {
 struct Strings {
     texts: Vec<CString>,
     arrays: Vec<Vec<raw::RedisModuleCommandArg>>,
+    /// Keys among the arguments so far; each has its key spec.
+    keys: c_int,
 }
 
 impl Strings {
@@ -228,10 +240,12 @@ fn c_arg(arg: &Arg, strings: &mut Strings) -> raw::RedisModuleCommandArg {
         let last = strings.arrays.len() - 1;
         strings.arrays[last].as_mut_ptr()
     };
+    let is_key = matches!(arg.kind, ArgKind::Key);
+    strings.keys += c_int::from(is_key);
     RedisModuleCommandArg {
         name: strings.keep(arg.name),
         type_: kind,
-        key_spec_index: if matches!(arg.kind, ArgKind::Key) { 0 } else { -1 },
+        key_spec_index: if is_key { strings.keys - 1 } else { -1 },
         token: strings.keep(arg.token),
         summary: std::ptr::null(),
         since: std::ptr::null(),
@@ -242,14 +256,14 @@ fn c_arg(arg: &Arg, strings: &mut Strings) -> raw::RedisModuleCommandArg {
     }
 }
 
-fn key_spec(key: KeyUse) -> raw::RedisModuleCommandKeySpec {
+fn key_spec(key: KeyUse, place: c_int) -> raw::RedisModuleCommandKeySpec {
     use raw::*;
     RedisModuleCommandKeySpec {
         notes: std::ptr::null(),
         flags: u64::from(key.flags()),
         begin_search_type: RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INDEX,
         bs: RedisModuleCommandKeySpec__bindgen_ty_1 {
-            index: RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1 { pos: 1 },
+            index: RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1 { pos: place },
         },
         find_keys_type: RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_RANGE,
         fk: RedisModuleCommandKeySpec__bindgen_ty_2 {

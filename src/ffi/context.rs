@@ -51,6 +51,11 @@ impl ServerState {
         )
     }
 
+    /// The running command was called by a script.
+    pub(super) fn is_script(self) -> bool {
+        self.has(raw::REDISMODULE_CTX_FLAGS_LUA)
+    }
+
     /// Member of a cluster.
     pub fn is_cluster(self) -> bool {
         self.has(raw::REDISMODULE_CTX_FLAGS_CLUSTER)
@@ -188,6 +193,19 @@ impl<'a> Ctx<'a> {
         }
     }
 
+    /// Publishes a keyspace event of the sorted-set class.
+    pub fn notify_zset(self, event: &CStr, key: &impl super::ServerString) {
+        // SAFETY: as above.
+        unsafe {
+            api!(RedisModule_NotifyKeyspaceEvent(
+                self.raw,
+                raw::REDISMODULE_NOTIFY_ZSET,
+                event.as_ptr(),
+                key.as_ptr()
+            ));
+        }
+    }
+
     /// Publishes a keyspace event of the module class.
     pub fn notify_module(self, event: &CStr, key: &impl super::ServerString) {
         // SAFETY: as above.
@@ -218,28 +236,6 @@ impl<'a> Ctx<'a> {
         // SAFETY: all three are valid for the call; the strings are copied.
         unsafe {
             api!(RedisModule_PublishMessage(self.raw, channel.as_ptr(), message.as_ptr()));
-        }
-    }
-
-    /// Whether the caller's ACL lets it read and write a key that no key spec of its command names.
-    pub fn may_use_key(self, key: &impl super::ServerString) -> bool {
-        // SAFETY: the context is that of a command; the name and the user are freed on the one path
-        // there is. Without a user (a script of the server's own) nothing is forbidden.
-        unsafe {
-            let name = api!(RedisModule_GetCurrentUserName(self.raw));
-            if name.is_null() {
-                return true;
-            }
-            let user = api!(RedisModule_GetModuleUserFromUserName(name));
-            api!(RedisModule_FreeString(std::ptr::null_mut(), name));
-            if user.is_null() {
-                return false;
-            }
-            let access = raw::REDISMODULE_CMD_KEY_ACCESS | raw::REDISMODULE_CMD_KEY_UPDATE;
-            let status =
-                api!(RedisModule_ACLCheckKeyPermissions(user, key.as_ptr(), access as c_int));
-            api!(RedisModule_FreeModuleUser(user));
-            status == raw::REDISMODULE_OK as c_int
         }
     }
 

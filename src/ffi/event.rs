@@ -12,8 +12,8 @@ use std::sync::OnceLock;
 /// What the module wants to hear.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerEvents {
-    /// A keyspace event of the generic class (`restore`, `rename_to`, `expire`, …) or of the evicted
-    /// class, with the key.
+    /// A keyspace event of the generic class (`restore`, `rename_to`, `expire`, …), of the evicted or
+    /// of the expired class, with the key.
     pub keyspace: fn(Ctx<'_>, event: &[u8], key: &[u8]),
     /// The data set is about to be loaded, by whatever way.
     pub loading_started: fn(Ctx<'_>),
@@ -23,6 +23,8 @@ pub struct ServerEvents {
     pub flushed: fn(Ctx<'_>, db: Option<c_int>),
     /// Two databases changed places.
     pub swapped: fn(Ctx<'_>, c_int, c_int),
+    /// A replica became a primary or the reverse.
+    pub role_changed: fn(Ctx<'_>),
 }
 
 static EVENTS: OnceLock<ServerEvents> = OnceLock::new();
@@ -35,7 +37,10 @@ pub fn subscribe(ctx: Ctx<'_>, events: ServerEvents) -> bool {
     let event = |id| raw::RedisModuleEvent { id, dataver: 1 };
     // SAFETY: the callbacks keep the server's contracts; the context is OnLoad's.
     unsafe {
-        let classes = raw::REDISMODULE_NOTIFY_GENERIC | raw::REDISMODULE_NOTIFY_EVICTED;
+        let classes = raw::REDISMODULE_NOTIFY_GENERIC
+            | raw::REDISMODULE_NOTIFY_EVICTED
+            | raw::REDISMODULE_NOTIFY_EXPIRED;
+        let role = event(raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED);
         let loading = event(raw::REDISMODULE_EVENT_LOADING);
         let flush = event(raw::REDISMODULE_EVENT_FLUSHDB);
         let swap = event(raw::REDISMODULE_EVENT_SWAPDB);
@@ -44,6 +49,7 @@ pub fn subscribe(ctx: Ctx<'_>, events: ServerEvents) -> bool {
             && api!(RedisModule_SubscribeToServerEvent(ctx, loading, Some(on_loading))) == ok
             && api!(RedisModule_SubscribeToServerEvent(ctx, flush, Some(on_flush))) == ok
             && api!(RedisModule_SubscribeToServerEvent(ctx, swap, Some(on_swap))) == ok
+            && api!(RedisModule_SubscribeToServerEvent(ctx, role, Some(on_role))) == ok
     }
 }
 
@@ -111,4 +117,15 @@ unsafe extern "C" fn on_swap(
     heard("a swap event", |events| {
         (events.swapped)(ctx, swap.dbnum_first, swap.dbnum_second);
     });
+}
+
+unsafe extern "C" fn on_role(
+    ctx: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    _: u64,
+    _: *mut c_void,
+) {
+    // SAFETY: see `on_keyspace`.
+    let ctx = unsafe { Ctx::from_raw(ctx) };
+    heard("a change of role", |events| (events.role_changed)(ctx));
 }

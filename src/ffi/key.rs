@@ -46,6 +46,10 @@ impl<'a> Key<'a> {
         NonNull::new(key).map(|raw| Self { raw, ctx })
     }
 
+    pub(super) fn as_ptr(&self) -> *mut raw::RedisModuleKey {
+        self.raw.as_ptr()
+    }
+
     /// Whether there is no value.
     pub fn is_empty(&self) -> bool {
         // SAFETY: the key is open, here and below.

@@ -6,6 +6,7 @@
 //! the server's main thread (or in its forked child, which is single-threaded), because that is
 //! where the server calls the module; `MainCell` checks it.
 
+mod acl;
 mod alloc;
 mod api;
 mod block;
@@ -24,6 +25,7 @@ mod reply;
 mod string;
 mod timer;
 mod value;
+mod zset;
 
 pub use block::{BlockedId, Waiter, Wake, block_client, blocked_count, wake_blocked};
 pub use call::{CommandArgs, Handler, take_command_count};
@@ -43,6 +45,7 @@ pub use reply::Reply;
 pub use string::{ArgString, HeldString, RString, ServerString};
 pub use timer::{run_later, run_once, start_timer};
 pub use value::{ModuleValue, TypeHandle, register_type};
+pub use zset::From as ZsetFrom;
 
 /// The raw bindings, for the entry point's signature alone.
 pub use redis_module::raw::{RedisModuleCtx, RedisModuleString};

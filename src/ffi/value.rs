@@ -33,6 +33,8 @@ pub trait ModuleValue: Sized + Send + 'static {
     const TYPE_NAME: &'static str;
     /// Version of the RDB form.
     const ENCODING: c_int;
+    /// Whether `COPY` makes a copy, which `copied` does.
+    const COPIES: bool = false;
 
     /// Where the type's handle is kept.
     fn handle() -> &'static TypeHandle;
@@ -51,6 +53,10 @@ pub trait ModuleValue: Sized + Send + 'static {
     fn free_effort(&self) -> usize;
     /// The key is going, or was renamed or moved: told before, and not told which.
     fn unlinked(&self, db: c_int, key: &[u8]);
+    /// A value of its own for another key; `None` for a type without `COPIES`.
+    fn copied(&self) -> Option<Self> {
+        None
+    }
 }
 
 /// Registers a data type; answers whether the server accepted it.
@@ -73,7 +79,7 @@ pub fn register_type<T: ModuleValue>(ctx: Ctx<'_>) -> bool {
         mem_usage2: Some(mem_usage::<T>),
         free_effort2: Some(free_effort::<T>),
         unlink2: Some(unlink::<T>),
-        copy2: None,
+        copy2: if T::COPIES { Some(copy::<T>) } else { None },
         aux_save2: None,
     };
     let name = CString::new(T::TYPE_NAME).expect("type names are plain text");
@@ -167,4 +173,13 @@ unsafe extern "C" fn unlink<T: ModuleValue>(
         let key = if name.is_null() { &[][..] } else { bytes_of(name) };
         borrow::<T>(value).unlinked(db, key);
     });
+}
+
+unsafe extern "C" fn copy<T: ModuleValue>(
+    _: *mut raw::RedisModuleKeyOptCtx,
+    value: *const c_void,
+) -> *mut c_void {
+    // SAFETY: see `rdb_save`. The server owns the copy as it does what `rdb_load` answers.
+    let copied = guarded("copy", || unsafe { borrow::<T>(value).copied() }).flatten();
+    copied.map_or(ptr::null_mut(), |value| Box::into_raw(Box::new(value)).cast())
 }

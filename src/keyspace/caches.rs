@@ -96,6 +96,6 @@ pub fn put_back_evicted(ctx: Ctx<'_>, may_write: bool) -> u64 {
 }
 
 /// Opens a key for writing, which never fails: an absent key opens empty.
-pub(super) fn open_for_write<'a>(ctx: Ctx<'a>, name: &RString) -> Key<'a> {
+pub(super) fn open_for_write<'a>(ctx: Ctx<'a>, name: &impl ServerString) -> Key<'a> {
     Key::open(ctx, name, Access::Write).expect("the server opens absent keys for writing")
 }

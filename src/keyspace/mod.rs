@@ -9,8 +9,10 @@ mod caches;
 mod chunks;
 mod entries;
 mod flights;
+pub mod followers;
 mod namespaces;
 mod picks;
+mod sessions;
 
 pub use attach::{Attached, Linking, attach_arrival, attach_open};
 pub use backlog::{StoreReply, reply_when_linked};
@@ -31,3 +33,6 @@ pub use flights::{
 };
 pub use namespaces::{create_namespace, open_namespace, put_back_namespaces};
 pub use picks::{Criterion, Pick, start_pick, tell_ids};
+pub use sessions::{
+    Deadline, OpenSession, change_session, check_second_key, open_session, put_session, same_slot,
+};

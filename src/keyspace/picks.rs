@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// Length of one slice.
 const SLICE: Duration = Duration::from_micros(700);
 /// Slots passed between two looks at the clock.
-const SLOTS_PER_LOOK: usize = 64;
+const SLOTS_PER_LOOK: usize = 16;
 
 /// What is picked out.
 #[derive(Debug)]

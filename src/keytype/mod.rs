@@ -7,9 +7,11 @@ mod cache;
 mod chunk;
 pub mod containers;
 mod entry;
+pub mod followers;
 mod namespace;
 pub mod namespaces;
 pub mod registry;
+mod session;
 
 pub use cache::{
     CONFIG_COMMAND, CREATE_COMMAND, EPOCH_COMMAND, cache_in, register_cache_types, set_cache,
@@ -17,3 +19,4 @@ pub use cache::{
 pub use chunk::{CHUNK_COMMAND, ChunkValue, Whole, payload_crc, put_args};
 pub use entry::{ENTRY_COMMAND, EntryValue, STALE_COMMAND, entry_value_bytes};
 pub use namespace::{NAMESPACE_COMMAND, NamespaceValue};
+pub use session::{APPLY_COMMAND, SessionValue};

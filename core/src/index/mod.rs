@@ -15,7 +15,7 @@ mod search;
 mod sharded;
 mod slots;
 mod tags;
-mod top;
+pub(crate) mod top;
 
 pub use hnsw::{
     EF_DEFAULT, EFC_DEFAULT, FLAT_MAX_ROWS, GraphInfo, GraphSection, GraphSettings, IndexMode,

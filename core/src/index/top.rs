@@ -18,7 +18,7 @@ pub struct Candidate {
 
 /// Collects the best `limit` candidates.
 #[derive(Debug)]
-pub(super) struct Top {
+pub(crate) struct Top {
     limit: usize,
     heap: BinaryHeap<Reverse<u64>>,
 }
@@ -50,17 +50,17 @@ pub(super) fn score_of(packed: u64) -> f32 {
 }
 
 impl Top {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self { limit, heap: BinaryHeap::with_capacity(limit.min(1 << 12) + 1) }
     }
 
     /// Whether a candidate of this score would be kept.
-    pub(super) fn admits(&self, score: f32) -> bool {
+    pub(crate) fn admits(&self, score: f32) -> bool {
         self.heap.len() < self.limit
             || self.heap.peek().is_some_and(|worst| ordered(score) >= (worst.0 >> 32) as u32)
     }
 
-    pub(super) fn push(&mut self, score: f32, row: u32) {
+    pub(crate) fn push(&mut self, score: f32, row: u32) {
         let packed = pack(score, row);
         if self.heap.len() < self.limit {
             self.heap.push(Reverse(packed));
@@ -72,7 +72,7 @@ impl Top {
     }
 
     /// The candidates, best first.
-    pub(super) fn into_sorted(self) -> Vec<Candidate> {
+    pub(crate) fn into_sorted(self) -> Vec<Candidate> {
         self.heap
             .into_sorted_vec()
             .into_iter()

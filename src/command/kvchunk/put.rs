@@ -4,7 +4,7 @@ use super::chain::{ChainArgs, raw_digest};
 use super::create::{auto_create, defaults};
 use crate::background::chunks::room_of;
 use crate::command::parse::{
-    ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, set_once,
+    ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, json_object, set_once,
 };
 use crate::ffi::{Access, CommandArgs, Ctx, HeldString, Reply, ServerString};
 use crate::keyspace::{
@@ -86,14 +86,6 @@ fn payload(args: &mut ArgReader<'_>) -> Result<Payload> {
     // The first of the options is argument 1: the key is number 0.
     let end = args.position() + 1;
     Ok(Payload { arguments: end - list.len()..end, bytes })
-}
-
-fn meta<'a>(args: &mut ArgReader<'a>) -> Result<&'a [u8]> {
-    let meta = args.text("META", limits::META_MAX_BYTES)?;
-    match serde_json::from_slice::<serde_json::Value>(meta) {
-        Ok(value) if value.is_object() => Ok(meta),
-        _ => Err(Error::err("META must be a JSON object")),
-    }
 }
 
 /// Keeps the arguments of a payload: as they are where the allocator wastes little on them, else
@@ -238,7 +230,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
             "HASH" => set_once(&mut hash, raw_digest(reader.next(name)?)?, name)?,
             "PARENT" => set_once(&mut parent, raw_digest(reader.next(name)?)?, name)?,
             "PAYLOAD" => set_once(&mut given, payload(&mut reader)?, name)?,
-            "META" => set_once(&mut options.meta, meta(&mut reader)?, name)?,
+            "META" => set_once(&mut options.meta, json_object(&mut reader, name)?, name)?,
             "HASHES" => return Err(word.unknown()),
             _ if chain.read(&word, &mut reader)? || options.read(&word, &mut reader, now)? => {}
             _ => return Err(word.unknown()),

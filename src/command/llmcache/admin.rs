@@ -3,6 +3,7 @@
 use super::create::{ef, efc, grace_s, guard_level, index_mode};
 use super::need_cache;
 use crate::command::parse::ArgReader;
+use crate::ffi::command::KeyUse;
 use crate::ffi::{Access, CommandArgs, Ctx, Key, RString, Reply};
 use crate::keyspace::{enforce_limits, flight_counts};
 use crate::keytype::{CONFIG_COMMAND, registry};
@@ -76,7 +77,8 @@ fn check_stream(ctx: Ctx<'_>, name: &[u8], stream: &[u8]) -> Result<()> {
         return Err(Error::new(ErrorWord::CrossSlot, message));
     }
     let stream = RString::new(stream);
-    if !ctx.may_use_key(&stream) {
+    let may = |how| ctx.may_use_key(&stream, how);
+    if !may(KeyUse::Read) || !may(KeyUse::Insert) {
         return Err(Error::new(ErrorWord::NoPerm, "the stream is not open to this user"));
     }
     let fits = Key::open(ctx, &stream, Access::Probe).is_none_or(|key| key.is_stream());

@@ -9,9 +9,9 @@ use crate::command::parse::{
 use crate::command::store::{
     Storing, check_dim, check_fits, check_lease, deadline, lease_lost, linking,
 };
-use crate::ffi::{Access, CommandArgs, Ctx, Reply};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply, ServerString};
 use crate::keyspace::{
-    NewEntry, StoreReply, open_cache, open_entry, remove_entry, reply_when_linked,
+    Linking, NewEntry, StoreReply, open_cache, open_entry, remove_entry, reply_when_linked,
 };
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::{Cache, Entry, EntryFields, LeaseToken, Severity, parse_usd};
@@ -22,7 +22,7 @@ use llmcache_core::vector::Query;
 
 /// What is to be stored.
 #[derive(Debug, Default)]
-struct StoreRequest<'a> {
+pub struct StoreRequest<'a> {
     prompt: Option<&'a [u8]>,
     response: Option<&'a [u8]>,
     query: Option<Query>,
@@ -50,11 +50,38 @@ pub fn run_exact(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> {
-    let name = args.name();
-    let reader = ArgReader::new(args.options());
     let now = UnixMs(ctx.now_ms());
-    let request = StoreRequest::parse(reader, with_vector, now)?;
-    let cache = open_cache(ctx, &args.key())?;
+    let request = StoreRequest::parse(ArgReader::new(args.options()), with_vector, now)?;
+    match store_answer(ctx, &args.key(), &request, now, linking(ctx))? {
+        Some(Stored { id, cache, partition }) => {
+            reply_when_linked(ctx, &cache, partition, StoreReply::Id(id.into()));
+        }
+        None => {
+            Reply::new(ctx).null();
+        }
+    }
+    Ok(())
+}
+
+/// An answer in its cache.
+#[derive(Debug)]
+pub struct Stored {
+    id: Vec<u8>,
+    cache: SharedCache,
+    partition: PartitionKey,
+}
+
+/// Stores an answer in the cache of a key: the same for every command that does. `None` where `NX` found
+/// one. An error leaves everything as it was. With `Linking::Later` the caller waits for the link.
+pub fn store_answer(
+    ctx: Ctx<'_>,
+    key: &impl ServerString,
+    request: &StoreRequest<'_>,
+    now: UnixMs,
+    linking: Linking,
+) -> Result<Option<Stored>> {
+    let name = key.as_bytes();
+    let cache = open_cache(ctx, key)?;
     if let (Some(cache), Some(query)) = (&cache, &request.query) {
         check_dim(cache, query.dim(), name)?;
     }
@@ -82,27 +109,20 @@ fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> 
         })
     };
     if request.nx && (answered(&new_key) || (moved && answered(&old_key))) {
-        Reply::new(ctx).null();
-        return Ok(());
+        return Ok(None);
     }
     let expire_at = deadline(&cache, request.expiry, now, ctx.random());
     let entry = cache.with(|cache| request.pack(cache, now));
-    let new = NewEntry { key: new_key, entry, expire_at, linking: linking(ctx) };
+    let new = NewEntry { key: new_key, entry, expire_at, linking };
     check_fits(&cache, &new)?;
-    write_behind(ctx, &cache, &request, name, id)?;
+    write_behind(ctx, &cache, request, name, id)?;
     if removes {
         remove_entry(ctx, &old_key);
     }
     let replaces = replaces || removes;
-    Storing { ctx, cache: &cache, name: &args.key(), now }.keep(
-        new,
-        digest,
-        replaces,
-        request.lease,
-    );
+    Storing { ctx, cache: &cache, name: key, now }.keep(new, digest, replaces, request.lease);
     let partition = PartitionKey::of(request.scope(), request.context());
-    reply_when_linked(ctx, &cache, partition, StoreReply::Id(id.into()));
-    Ok(())
+    Ok(Some(Stored { id: id.to_vec(), cache, partition }))
 }
 
 /// Appends the answer to the sink, in one step with storing it. Done first: a sink that cannot take it
@@ -137,6 +157,16 @@ fn write_behind(
 }
 
 impl<'a> StoreRequest<'a> {
+    /// An answer without scope, context and attributes.
+    pub fn plain(prompt: &'a [u8], response: &'a [u8], query: Option<Query>) -> Self {
+        Self { prompt: Some(prompt), response: Some(response), query, ..Self::default() }
+    }
+
+    /// The same with a deadline and what the answer took.
+    pub fn with(self, expiry: Option<Expiry>, tokens: Option<u64>) -> Self {
+        Self { expiry, tokens, ..self }
+    }
+
     fn parse(mut args: ArgReader<'a>, with_vector: bool, now: UnixMs) -> Result<Self> {
         let mut request = Self::default();
         while let Some(word) = args.option() {

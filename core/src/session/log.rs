@@ -1,0 +1,510 @@
+//! The messages of a session in their order, and what finds them.
+//!
+//! Owns: blocks, counters and tables, and that they agree. Changes come from `effect` alone, checked.
+//! Main thread; saving also in the forked child.
+
+use super::block::{Block, Rewrite};
+use super::message::{LinkKind, Message, MessageSeq, Producer, Status};
+use super::record::{self, FLAG_ESTIMATED, FLAG_PINNED, FLAG_SUMMARY, Head, Record};
+use super::tables::{Roles, Tables};
+use crate::allocation::allocated_bytes;
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+/// Sessions of more messages keep tables of ids and calls; in smaller ones all messages are looked at,
+/// which takes less than a microsecond and saves a tenth of a message's memory.
+const SCANNED_MESSAGES: u64 = 64;
+
+/// One conversation.
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub(super) blocks: VecDeque<Block>,
+    pub(super) roles: Roles,
+    pub(super) tables: Option<Box<Tables>>,
+    /// Places of pinned messages, in order.
+    pub(super) pinned: Vec<u32>,
+    /// Open messages, in order.
+    pub(super) streams: Vec<Stream>,
+    pub(super) next_seq: u32,
+    pub(super) totals: Totals,
+    /// Dimensions of every vector of the session; 0 before the first.
+    pub(super) dim: u16,
+    /// How long the session lives after the last message; 0 for no such rule.
+    pub(super) ttl_ms: u64,
+    /// Messages whose streams ended last, with the tokens of their producers, so that an END sent again
+    /// is known. Not saved.
+    pub(super) ended: VecDeque<(u32, u64)>,
+}
+
+/// Sums over the messages of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Messages.
+    pub messages: u64,
+    /// Tokens of all.
+    pub tokens: u64,
+    /// Messages whose tokens are a guess.
+    pub estimated: u64,
+    /// Messages with a vector.
+    pub vectors: u64,
+    /// Bytes of all payloads, open messages aside.
+    pub payload_bytes: u64,
+}
+
+/// The text of an open message.
+#[derive(Debug, Clone)]
+pub(super) struct Stream {
+    pub(super) seq: u32,
+    pub(super) text: Vec<u8>,
+    pub(super) producer: Producer,
+}
+
+/// A message that carries nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Brief<'s> {
+    /// Its place.
+    pub seq: MessageSeq,
+    /// Who speaks.
+    pub role: &'s [u8],
+    /// What is said.
+    pub payload: &'s [u8],
+    /// Its tokens.
+    pub tokens: u32,
+}
+
+/// Where a message lies; good until the session changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageRef {
+    pub(super) block: u32,
+    pub(super) at: u32,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Session {
+    /// A session without messages.
+    pub fn new() -> Self {
+        Self {
+            blocks: VecDeque::new(),
+            roles: Roles::default(),
+            tables: None,
+            pinned: Vec::new(),
+            streams: Vec::new(),
+            next_seq: 1,
+            totals: Totals::default(),
+            dim: 0,
+            ttl_ms: 0,
+            ended: VecDeque::new(),
+        }
+    }
+
+    /// Sums over its messages.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Messages.
+    pub fn len(&self) -> u64 {
+        self.totals.messages
+    }
+
+    /// Whether it has no messages.
+    pub fn is_empty(&self) -> bool {
+        self.totals.messages == 0
+    }
+
+    /// The place the next message gets.
+    pub fn next_seq(&self) -> MessageSeq {
+        MessageSeq(self.next_seq)
+    }
+
+    /// How long it lives after the last message; 0 for no such rule.
+    pub fn ttl_ms(&self) -> u64 {
+        self.ttl_ms
+    }
+
+    /// Dimensions of its vectors; `None` before the first.
+    pub fn dim(&self) -> Option<u32> {
+        (self.dim > 0).then_some(self.dim.into())
+    }
+
+    /// Pinned messages.
+    pub fn pinned_count(&self) -> usize {
+        self.pinned.len()
+    }
+
+    /// Open messages.
+    pub fn open_count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// The first message's place.
+    pub fn first_seq(&self) -> Option<MessageSeq> {
+        let block = self.blocks.front()?;
+        let first = block.records().next()?;
+        Some(MessageSeq(block.base + first.record.distance))
+    }
+
+    /// The newest message's place.
+    pub fn last_seq(&self) -> Option<MessageSeq> {
+        let block = self.blocks.back()?;
+        let last = block.records().last()?;
+        Some(MessageSeq(block.base + last.record.distance))
+    }
+
+    pub(super) fn width(&self) -> usize {
+        usize::from(self.dim) * 2
+    }
+
+    pub(super) fn block_of(&self, seq: u32) -> Option<usize> {
+        self.blocks.partition_point(|block| block.base <= seq).checked_sub(1)
+    }
+
+    /// Where a message lies.
+    pub fn locate(&self, seq: MessageSeq) -> Option<MessageRef> {
+        let block = self.block_of(seq.0)?;
+        let placed = self.blocks[block].find(seq.0)?;
+        Some(MessageRef { block: block as u32, at: placed.at })
+    }
+
+    pub(super) fn record(&self, at: MessageRef) -> (u32, Record<'_>) {
+        let block = &self.blocks[at.block as usize];
+        let record = block.record(at.at);
+        (block.base + record.distance, record)
+    }
+
+    pub(super) fn head(&self, at: MessageRef) -> Head {
+        let block = &self.blocks[at.block as usize];
+        block.head(at.at)
+    }
+
+    /// The place of a message.
+    pub fn seq_at(&self, at: MessageRef) -> MessageSeq {
+        MessageSeq(self.head(at).seq)
+    }
+
+    /// A message without its vector.
+    pub fn message(&self, at: MessageRef) -> Message<'_> {
+        let (seq, record) = self.record(at);
+        self.message_of(seq, &record)
+    }
+
+    /// A message with its vector.
+    pub fn whole_message(&self, at: MessageRef) -> Message<'_> {
+        let mut message = self.message(at);
+        let block = &self.blocks[at.block as usize];
+        message.vector = block.vector_at(at.at, self.width()).map(Cow::Borrowed);
+        message
+    }
+
+    /// What a message is when it carries nothing but role, text and tokens; `None` for any other.
+    #[inline]
+    pub fn brief(&self, at: MessageRef) -> Option<Brief<'_>> {
+        let (seq, record) = self.record(at);
+        let Record { role, payload, tokens, .. } = record;
+        let role = self.roles.name(role);
+        record.is_plain().then_some(Brief { seq: MessageSeq(seq), role, payload, tokens })
+    }
+
+    pub(super) fn message_of<'s>(&'s self, seq: u32, record: &Record<'s>) -> Message<'s> {
+        let status = record.status();
+        let stream = if status == Status::Open { self.stream(MessageSeq(seq)) } else { None };
+        Message {
+            seq: MessageSeq(seq),
+            role: self.roles.name(record.role),
+            payload: stream.map_or(record.payload, |stream| &stream.text),
+            id: record.id(),
+            tokens: record.tokens,
+            estimated: record.has(FLAG_ESTIMATED),
+            pinned: record.has(FLAG_PINNED),
+            summary: record.has(FLAG_SUMMARY),
+            link: record.link(),
+            meta: (!record.meta.is_empty()).then_some(record.meta),
+            vector: None,
+            status,
+            producer: stream.map(|stream| stream.producer),
+        }
+    }
+
+    pub(super) fn stream(&self, seq: MessageSeq) -> Option<&Stream> {
+        self.stream_place(seq).map(|place| &self.streams[place])
+    }
+
+    pub(super) fn stream_place(&self, seq: MessageSeq) -> Option<usize> {
+        self.streams.binary_search_by_key(&seq.0, |stream| stream.seq).ok()
+    }
+
+    /// The message of an id.
+    pub fn find_id(&self, id: &[u8]) -> Option<MessageRef> {
+        let has_id = |at: &MessageRef| self.record(*at).1.id().is_some_and(|other| *other == *id);
+        let Some(tables) = &self.tables else {
+            return self.forward(MessageSeq(0)).find(has_id);
+        };
+        tables.ids.candidates(id).filter_map(|seq| self.locate(MessageSeq(seq))).find(has_id)
+    }
+
+    /// The last message before `before` that makes this call.
+    pub(super) fn find_call(&self, call: &[u8], before: u32) -> Option<(u32, MessageRef)> {
+        let calls = |at: &MessageRef| {
+            let (seq, record) = self.record(*at);
+            let link = record.link().filter(|link| link.kind == LinkKind::Call);
+            seq < before && link.is_some_and(|link| *link.id == *call)
+        };
+        let place = |at: MessageRef| (self.record(at).0, at);
+        let Some(tables) = &self.tables else {
+            return self.backward(MessageSeq(before)).find(calls).map(place);
+        };
+        let found = tables.calls.candidates(call);
+        let found = found.filter_map(|seq| self.locate(MessageSeq(seq)));
+        found.filter(calls).map(place).max_by_key(|(seq, _)| *seq)
+    }
+
+    /// Appends a message behind all others.
+    pub(super) fn push(&mut self, message: &Message<'_>) {
+        let role = self.roles.number(message.role);
+        let mut encoded = Vec::with_capacity(message.payload.len() + 64);
+        let fits = |block: &Block, encoded: &mut Vec<u8>| {
+            record::encode(message, role, block.base, encoded);
+            !block.is_full_for(encoded.len())
+        };
+        if !self.blocks.back().is_some_and(|block| fits(block, &mut encoded)) {
+            if let Some(block) = self.blocks.back_mut() {
+                block.seal();
+            }
+            encoded.clear();
+            record::encode(message, role, message.seq.0, &mut encoded);
+            if self.blocks.len() == self.blocks.capacity() {
+                // Most sessions have a block or two.
+                self.blocks.reserve_exact(1 + self.blocks.len() / 4);
+            }
+            self.blocks.push_back(Block::new(message.seq.0));
+        }
+        if let Some(dim) = message.dim() {
+            self.dim = dim as u16;
+        }
+        let last = self.blocks.len() - 1;
+        self.blocks[last].push(&encoded, message.vector.as_deref());
+        self.next_seq = message.seq.0 + 1;
+        self.remember(message);
+    }
+
+    /// Counts a message in and makes it findable.
+    fn remember(&mut self, message: &Message<'_>) {
+        let seq = message.seq.0;
+        if message.pinned
+            && let Err(place) = self.pinned.binary_search(&seq)
+        {
+            self.pinned.insert(place, seq);
+        }
+        if let Some(producer) = message.producer
+            && let Err(place) = self.streams.binary_search_by_key(&seq, |stream| stream.seq)
+        {
+            let text = message.payload.to_vec();
+            self.streams.insert(place, Stream { seq, text, producer });
+        } else {
+            self.totals.payload_bytes += message.payload.len() as u64;
+        }
+        let totals = &mut self.totals;
+        totals.messages += 1;
+        totals.tokens += u64::from(message.tokens);
+        totals.estimated += u64::from(message.estimated);
+        totals.vectors += u64::from(message.vector.is_some());
+        self.index(seq);
+    }
+
+    /// Puts a message that is in its block into the tables, which are made when they begin to pay.
+    fn index(&mut self, seq: u32) {
+        let mut tables = self.tables.take();
+        match &mut tables {
+            Some(tables) => {
+                if let Some(at) = self.locate(MessageSeq(seq)) {
+                    tables.insert(seq, &self.record(at).1);
+                }
+            }
+            None if self.totals.messages > SCANNED_MESSAGES => {
+                let mut new = Box::<Tables>::default();
+                for at in self.forward(MessageSeq(0)) {
+                    let (seq, record) = self.record(at);
+                    new.insert(seq, &record);
+                }
+                tables = Some(new);
+            }
+            None => {}
+        }
+        self.tables = tables;
+    }
+
+    /// The reverse, for the record of a message.
+    fn forget(&mut self, seq: u32, record: &Record<'_>) {
+        if let Some(tables) = &mut self.tables {
+            tables.remove(seq, record);
+        }
+        if let Ok(place) = self.pinned.binary_search(&seq) {
+            self.pinned.remove(place);
+        }
+        if let Some(place) = self.stream_place(MessageSeq(seq)) {
+            self.streams.remove(place);
+        }
+        let totals = &mut self.totals;
+        totals.messages -= 1;
+        totals.tokens -= u64::from(record.tokens);
+        totals.estimated -= u64::from(record.has(FLAG_ESTIMATED));
+        totals.vectors -= u64::from(record.has(record::FLAG_VECTOR));
+        totals.payload_bytes -= record.payload.len() as u64;
+    }
+
+    /// Puts a message in the place of the one of its `seq`.
+    pub(super) fn replace(&mut self, message: &Message<'_>) {
+        let Some(index) = self.block_of(message.seq.0) else { return };
+        let role = self.roles.number(message.role);
+        let mut block = std::mem::replace(&mut self.blocks[index], Block::new(0));
+        let base = block.base;
+        if let Some(old) = block.find(message.seq.0) {
+            self.forget(message.seq.0, &old.record);
+        }
+        if let Some(dim) = message.dim() {
+            self.dim = dim as u16;
+        }
+        block.rewrite(self.width(), |placed| {
+            if base + placed.record.distance == message.seq.0 {
+                Rewrite::put(message, role, base)
+            } else {
+                Rewrite::Keep
+            }
+        });
+        self.blocks[index] = block;
+        self.remember(message);
+        self.split(index);
+    }
+
+    /// Makes several blocks of one that grew too large.
+    fn split(&mut self, index: usize) {
+        if !self.blocks[index].is_oversized() {
+            return;
+        }
+        let width = self.width();
+        let Some(block) = self.blocks.remove(index) else { return };
+        let mut parts: Vec<Block> = Vec::new();
+        for placed in block.records() {
+            let mut message = self.message_of(block.base + placed.record.distance, &placed.record);
+            message.vector = placed.vector.map(|number| block.vector(number, width).into());
+            let mut encoded = Vec::new();
+            let base = parts.last().map_or(message.seq.0, |part| part.base);
+            record::encode(&message, placed.record.role, base, &mut encoded);
+            if parts.last().is_none_or(|part| part.is_full_for(encoded.len())) {
+                encoded.clear();
+                record::encode(&message, placed.record.role, message.seq.0, &mut encoded);
+                parts.push(Block::new(message.seq.0));
+            }
+            if let Some(part) = parts.last_mut() {
+                part.push(&encoded, message.vector.as_deref());
+            }
+        }
+        for mut part in parts.into_iter().rev() {
+            part.seal();
+            self.blocks.insert(index, part);
+        }
+    }
+
+    /// Removes the messages of a block that `doomed` names; answers how many.
+    fn remove_in(&mut self, index: usize, doomed: &impl Fn(u32, &Record<'_>) -> bool) -> u64 {
+        let mut block = std::mem::replace(&mut self.blocks[index], Block::new(0));
+        let mut removed = 0;
+        for placed in block.records() {
+            let seq = block.base + placed.record.distance;
+            if doomed(seq, &placed.record) {
+                self.forget(seq, &placed.record);
+                removed += 1;
+            }
+        }
+        let base = block.base;
+        if removed == block.messages {
+            block = Block::new(base);
+        } else if removed > 0 {
+            block.rewrite(self.width(), |placed| {
+                let doomed = doomed(base + placed.record.distance, &placed.record);
+                if doomed { Rewrite::Drop } else { Rewrite::Keep }
+            });
+        }
+        self.blocks[index] = block;
+        removed.into()
+    }
+
+    /// Removes these messages; answers how many were there.
+    pub(super) fn remove(&mut self, seqs: &[MessageSeq]) -> u64 {
+        let mut sorted: Vec<u32> = seqs.iter().map(|seq| seq.0).collect();
+        sorted.sort_unstable();
+        let doomed = |seq: u32, _: &Record<'_>| sorted.binary_search(&seq).is_ok();
+        let (mut removed, mut emptied, mut at) = (0, false, 0);
+        while at < sorted.len() {
+            let Some(index) = self.block_of(sorted[at]) else {
+                at += 1;
+                continue;
+            };
+            removed += self.remove_in(index, &doomed);
+            emptied |= self.blocks[index].messages == 0;
+            let end = self.blocks.get(index + 1).map_or(u32::MAX, |next| next.base);
+            at += sorted[at..].partition_point(|&seq| seq < end).max(1);
+        }
+        self.drop_empty(emptied);
+        removed
+    }
+
+    /// Removes the messages before a place that are not pinned; answers how many.
+    pub(super) fn remove_before(&mut self, cut: MessageSeq) -> u64 {
+        let doomed = |seq: u32, record: &Record<'_>| seq < cut.0 && !record.has(FLAG_PINNED);
+        let end = self.blocks.partition_point(|block| block.base < cut.0);
+        let removed = (0..end).map(|index| self.remove_in(index, &doomed)).sum();
+        self.drop_empty(true);
+        removed
+    }
+
+    /// Lets go of blocks without messages, if there can be any.
+    fn drop_empty(&mut self, emptied: bool) {
+        while self.blocks.front().is_some_and(|block| block.messages == 0) {
+            self.blocks.pop_front();
+        }
+        while self.blocks.back().is_some_and(|block| block.messages == 0) {
+            self.blocks.pop_back();
+        }
+        if emptied && self.blocks.iter().any(|block| block.messages == 0) {
+            self.blocks.retain(|block| block.messages > 0);
+        }
+        if self.blocks.capacity() > 8 && self.blocks.len() < self.blocks.capacity() / 4 {
+            self.blocks.shrink_to(self.blocks.len() * 2);
+        }
+        match &mut self.tables {
+            Some(_) if self.totals.messages < SCANNED_MESSAGES / 4 => self.tables = None,
+            Some(tables) => {
+                tables.ids.shrink();
+                tables.calls.shrink();
+            }
+            None => {}
+        }
+    }
+
+    /// Memory behind the session itself.
+    pub fn heap_bytes(&self) -> usize {
+        allocated_bytes(self.blocks.capacity() * size_of::<Block>())
+            + self.blocks.iter().map(Block::heap_bytes).sum::<usize>()
+            + self.roles.heap_bytes()
+            + self.tables.as_ref().map_or(0, |tables| {
+                allocated_bytes(size_of::<Tables>())
+                    + tables.ids.heap_bytes()
+                    + tables.calls.heap_bytes()
+            })
+            + allocated_bytes(self.ended.capacity() * size_of::<(u32, u64)>())
+            + allocated_bytes(self.pinned.capacity() * size_of::<u32>())
+            + allocated_bytes(self.streams.capacity() * size_of::<Stream>())
+            + self.streams.iter().map(|s| allocated_bytes(s.text.capacity())).sum::<usize>()
+    }
+
+    /// Allocations that freeing it gives back.
+    pub fn allocations(&self) -> usize {
+        1 + 2 * self.blocks.len()
+    }
+}

@@ -1,0 +1,234 @@
+//! From what a client asks to the changes that are to be made, or an error and none.
+//!
+//! Owns: the rules of APPEND, trims, EDIT and COMPACT. Changes nothing.
+
+use super::effect::Effect;
+use super::log::Session;
+use super::message::{Message, MessageSeq, Status};
+use crate::error::{Error, ErrorWord, Result};
+use crate::limits;
+use crate::vector::Query;
+use hashbrown::HashMap;
+use std::borrow::Cow;
+
+/// What APPEND will do.
+#[derive(Debug)]
+pub struct Appending<'a> {
+    /// For each message its place, and whether it is new.
+    pub outcomes: Vec<(MessageSeq, bool)>,
+    /// The new ones.
+    pub messages: Vec<Message<'a>>,
+}
+
+impl Session {
+    /// Gives new messages their places and finds those that are here already. `None` when the
+    /// conditions do not hold: `allowed` is false or the newest message is not `if_seq`. Where all are
+    /// duplicates, conditions do not matter: the same request was answered before. `name` is for
+    /// errors.
+    pub fn plan_append<'a>(
+        &self,
+        messages: Vec<Message<'a>>,
+        allowed: bool,
+        if_seq: Option<u32>,
+        name: &[u8],
+    ) -> Result<Option<Appending<'a>>> {
+        let mut planned = Appending { outcomes: Vec::new(), messages: Vec::new() };
+        let mut own: HashMap<Vec<u8>, usize> = HashMap::new();
+        let mut next = self.next_seq;
+        let mut dim = self.dim();
+        for mut message in messages {
+            if let Some(id) = message.id {
+                let known = own.get(&*id).map(|&at| &planned.messages[at]);
+                let earlier = self.find_id(&id).map(|at| self.message(at));
+                if let Some(earlier) = known.or(earlier.as_ref()) {
+                    check_same(earlier, &message)?;
+                    planned.outcomes.push((earlier.seq, false));
+                    continue;
+                }
+                own.insert(id.to_vec(), planned.messages.len());
+            }
+            if next > limits::SESSION_SEQ_MAX {
+                return Err(Error::err("the session has taken all messages it can in its life"));
+            }
+            message.seq = MessageSeq(next);
+            next += 1;
+            check_dim(dim, &message, name)?;
+            dim = dim.or(message.dim().map(|dim| dim as u32));
+            planned.outcomes.push((message.seq, true));
+            planned.messages.push(message);
+        }
+        if planned.messages.is_empty() {
+            return Ok(Some(planned));
+        }
+        let newest = self.last_seq().map_or(0, |seq| seq.0);
+        if !allowed || if_seq.is_some_and(|seq| seq != newest) {
+            return Ok(None);
+        }
+        self.roles.check_room(planned.messages.iter().map(|message| message.role))?;
+        Ok(Some(planned))
+    }
+
+    /// Messages that name their places, as EXPORT wrote them, or take the next.
+    pub fn plan_load<'a>(
+        &self,
+        mut messages: Vec<(Option<MessageSeq>, Message<'a>)>,
+        name: &[u8],
+    ) -> Result<Vec<Message<'a>>> {
+        let (mut next, mut dim) = (self.next_seq, self.dim());
+        let mut ids = hashbrown::HashSet::new();
+        for (line, (seq, message)) in messages.iter_mut().enumerate() {
+            let seq = seq.map_or(next, |seq| seq.0);
+            if seq < next || seq > limits::SESSION_SEQ_MAX {
+                let line = line + 1;
+                return Err(Error::err(format!("line {line}: seq {seq} is not behind all others")));
+            }
+            message.seq = MessageSeq(seq);
+            next = seq + 1;
+            check_dim(dim, message, name)?;
+            dim = dim.or(message.dim().map(|dim| dim as u32));
+            if let Some(id) = message.id
+                && (!ids.insert(id.to_vec()) || self.find_id(&id).is_some())
+            {
+                return Err(Error::err(format!("line {}: the id is another message's", line + 1)));
+            }
+        }
+        let messages: Vec<_> = messages.into_iter().map(|(_, message)| message).collect();
+        self.roles.check_room(messages.iter().map(|message| message.role))?;
+        Ok(messages)
+    }
+
+    /// The place before which unpinned messages must go, so that at most `most` are left.
+    pub fn cut_for_length(&self, most: u64) -> MessageSeq {
+        let pinned = self.pinned.len() as u64;
+        let unpinned = self.totals.messages - pinned;
+        let doomed = unpinned.saturating_sub(most.saturating_sub(pinned));
+        self.cut_after(|gone, _| gone < doomed)
+    }
+
+    /// The place before which unpinned messages must go, so that at most `most` tokens are left.
+    pub fn cut_for_tokens(&self, most: u64) -> MessageSeq {
+        let total = self.totals.tokens;
+        self.cut_after(|_, tokens| total - tokens > most)
+    }
+
+    /// The first unpinned message for which `goes`, told how many went before it and their tokens,
+    /// says no.
+    fn cut_after(&self, goes: impl Fn(u64, u64) -> bool) -> MessageSeq {
+        let (mut gone, mut tokens) = (0, 0);
+        for at in self.forward(MessageSeq(0)) {
+            if !goes(gone, tokens) {
+                return MessageSeq(self.record(at).0);
+            }
+            let (_, record) = self.record(at);
+            if !record.has(super::record::FLAG_PINNED) {
+                gone += 1;
+                tokens += u64::from(record.tokens);
+            }
+        }
+        self.next_seq()
+    }
+
+    /// What EDIT does; `None` where there is no such message.
+    pub fn plan_edit<'a>(
+        &self,
+        seq: MessageSeq,
+        payload: &'a [u8],
+        tokens: Option<u32>,
+        vector: Option<Vec<u8>>,
+        name: &[u8],
+    ) -> Result<Option<Effect<'a>>> {
+        let Some(at) = self.locate(seq) else { return Ok(None) };
+        if self.message(at).status == Status::Open {
+            return Err(Error::err("the message is still being written"));
+        }
+        let mut message = Message::plain(seq, b"user", payload);
+        message.vector = vector.map(Cow::Owned);
+        check_dim(self.dim(), &message, name)?;
+        Ok(Some(Effect::Edit {
+            seq,
+            payload,
+            tokens: tokens.unwrap_or(message.tokens),
+            estimated: tokens.is_none(),
+            vector: message.vector,
+        }))
+    }
+
+    /// What COMPACT does; `None` where there is nothing to stand for.
+    pub fn plan_compact<'a>(
+        &self,
+        upto: MessageSeq,
+        role: &'a [u8],
+        payload: &'a [u8],
+        tokens: Option<u32>,
+    ) -> Result<Option<Effect<'a>>> {
+        if self.streams.iter().any(|stream| stream.seq <= upto.0) {
+            return Err(Error::err("a message up to there is still being written"));
+        }
+        self.roles.check_room([role].into_iter())?;
+        if self.compact_place(upto).is_none() {
+            return Ok(None);
+        }
+        let guess = super::message::estimate_tokens(payload.len());
+        let (tokens, estimated) = (tokens.unwrap_or(guess), tokens.is_none());
+        Ok(Some(Effect::Compact { upto, role, payload, tokens, estimated }))
+    }
+
+    /// A session of the messages up to `upto`. Open ones come along as they are, without a producer.
+    pub fn fork(&self, upto: MessageSeq) -> Self {
+        let mut copy = Self::new();
+        for mut message in self.whole_messages() {
+            if message.seq > upto {
+                break;
+            }
+            if message.status == Status::Open {
+                message.abandon();
+            }
+            copy.push(&message);
+        }
+        copy.ttl_ms = self.ttl_ms;
+        copy
+    }
+
+    /// Refuses a vector of another dimension than the session's.
+    pub fn check_query(&self, query: &Query, name: &[u8]) -> Result<()> {
+        match self.dim() {
+            Some(dim) if dim as usize != query.dim() => Err(mismatch(query.dim(), dim, name)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Message<'_> {
+    /// Makes an open message one that nobody writes to any more.
+    pub fn abandon(&mut self) {
+        self.status = Status::Abandoned;
+        self.producer = None;
+        self.tokens = super::message::estimate_tokens(self.payload.len());
+        self.estimated = true;
+    }
+}
+
+fn check_same(earlier: &Message<'_>, message: &Message<'_>) -> Result<()> {
+    if earlier.role == message.role
+        && earlier.payload == message.payload
+        && earlier.status == Status::Whole
+    {
+        return Ok(());
+    }
+    let id = message.id.map(|id| String::from_utf8_lossy(&id).into_owned()).unwrap_or_default();
+    let seq = earlier.seq;
+    Err(Error::err(format!("ID '{id}' is message {seq}, which says something else")))
+}
+
+fn check_dim(dim: Option<u32>, message: &Message<'_>, name: &[u8]) -> Result<()> {
+    match (dim, message.dim()) {
+        (Some(dim), Some(own)) if dim as usize != own => Err(mismatch(own, dim, name)),
+        _ => Ok(()),
+    }
+}
+
+fn mismatch(own: usize, dim: u32, name: &[u8]) -> Error {
+    let name = String::from_utf8_lossy(&name[..name.len().min(64)]).into_owned();
+    let message = format!("vector has {own} dimensions, \"{name}\" holds {dim}");
+    Error::new(ErrorWord::DimMismatch, message)
+}

@@ -1,0 +1,160 @@
+//! `SESSION.EDIT`, `DEL`, `POP`, `TRIM`, `CLEAR` and `COMPACT`: changing what is there.
+
+use super::append::trim;
+use super::{find, payload, reply, role, seq, stored, tokens};
+use crate::command::parse::{ArgReader, is_vector_word, set_once, vector};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply};
+use crate::keyspace::{Deadline, change_session};
+use llmcache_core::error::{Error, Result};
+use llmcache_core::limits;
+use llmcache_core::session::{Effect, MessageSeq};
+
+/// Runs `SESSION.EDIT s seq payload [TOKENS n] [<vector>]`.
+pub fn run_edit(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let (seq, text) = (seq(&mut reader, "seq")?, payload(&mut reader)?);
+    let (mut own_tokens, mut query) = (None, None);
+    while let Some(word) = reader.option() {
+        match word.as_str() {
+            "TOKENS" => set_once(&mut own_tokens, tokens(&mut reader)?, "TOKENS")?,
+            _ if is_vector_word(&word) => {
+                set_once(&mut query, vector(&word, &mut reader)?, "the vector")?;
+            }
+            _ => return Err(word.unknown()),
+        }
+    }
+    let session = find(ctx, args, Access::Probe)?;
+    let vector = query.as_ref().map(stored);
+    let planned = session.plan_edit(seq, text, own_tokens, vector, args.name())?;
+    let deadline = Deadline::slid(session.ttl_ms(), ctx.now_ms());
+    drop(session);
+    let changed = planned.map_or(0, |e| change_session(ctx, &args.key(), &[e], deadline));
+    Reply::new(ctx).count(changed);
+    Ok(())
+}
+
+/// Runs `SESSION.DEL s seq…`.
+pub fn run_del(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let mut seqs = Vec::new();
+    while reader.position() < args.options().len() {
+        seqs.push(seq(&mut reader, "seq")?);
+    }
+    let session = find(ctx, args, Access::Probe)?;
+    seqs.retain(|seq| session.locate(*seq).is_some());
+    drop(session);
+    Reply::new(ctx).count(remove(ctx, args, seqs));
+    Ok(())
+}
+
+fn remove(ctx: Ctx<'_>, args: &CommandArgs<'_>, seqs: Vec<MessageSeq>) -> u64 {
+    if seqs.is_empty() {
+        return 0;
+    }
+    let effects = [Effect::Remove { seqs }];
+    change_session(ctx, &args.key(), &effects, Deadline::Keep)
+}
+
+/// Runs `SESSION.POP s [COUNT n]`.
+pub fn run_pop(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let mut count = None;
+    while let Some(word) = reader.option() {
+        match word.as_str() {
+            "COUNT" => {
+                let most = limits::SESSION_APPEND_MAX as u64;
+                set_once(&mut count, reader.integer("COUNT", 1, most)?, "COUNT")?;
+            }
+            _ => return Err(word.unknown()),
+        }
+    }
+    let session = find(ctx, args, Access::Probe)?;
+    let newest = session.backward(MessageSeq(u32::MAX)).take(count.unwrap_or(1) as usize);
+    let popped: Vec<_> = newest.collect();
+    reply::list(Reply::new(ctx), &session, &popped);
+    let seqs = popped.iter().map(|at| session.message(*at).seq).collect();
+    drop(session);
+    remove(ctx, args, seqs);
+    Ok(())
+}
+
+/// Runs `SESSION.TRIM s (MAXLEN n | MAXTOKENS n | MINSEQ n)`.
+pub fn run_trim(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let word = reader.option();
+    let word = word.ok_or_else(|| Error::err("syntax error: TRIM needs a bound"))?;
+    let name = word.as_str();
+    let bound = match name {
+        "MAXLEN" | "MAXTOKENS" => reader.integer(name, 0, u64::MAX)?,
+        "MINSEQ" => seq(&mut reader, name)?.0.into(),
+        _ => return Err(word.unknown()),
+    };
+    reader.finish()?;
+    let removed = match name {
+        "MAXLEN" => trim(ctx, args, Some(bound), None)?,
+        "MAXTOKENS" => trim(ctx, args, None, Some(bound))?,
+        _ => {
+            let first = find(ctx, args, Access::Probe)?.first_seq();
+            let before = MessageSeq(bound as u32);
+            if first.is_some_and(|first| first < before) {
+                let effects = [Effect::Cut { before }];
+                change_session(ctx, &args.key(), &effects, Deadline::Keep)
+            } else {
+                0
+            }
+        }
+    };
+    Reply::new(ctx).count(removed);
+    Ok(())
+}
+
+/// Runs `SESSION.CLEAR`.
+pub fn run_clear(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let is_empty = find(ctx, args, Access::Probe)?.is_empty();
+    let removed = if is_empty {
+        0
+    } else {
+        change_session(ctx, &args.key(), &[Effect::Clear], Deadline::Keep)
+    };
+    Reply::new(ctx).count(removed);
+    Ok(())
+}
+
+/// Runs `SESSION.COMPACT s UPTO seq payload [TOKENS n] [IFSEQ n] [ROLE r]`.
+pub fn run_compact(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let word = reader.option();
+    match word {
+        Some(word) if word.as_str() == "UPTO" => {}
+        _ => return Err(Error::err("syntax error: UPTO is needed")),
+    }
+    let (upto, text) = (seq(&mut reader, "UPTO")?, payload(&mut reader)?);
+    let (mut own_tokens, mut if_seq, mut own_role) = (None, None, None);
+    while let Some(word) = reader.option() {
+        let name = word.as_str();
+        match name {
+            "TOKENS" => set_once(&mut own_tokens, tokens(&mut reader)?, name)?,
+            "IFSEQ" => {
+                let seq = reader.integer(name, 0, limits::SESSION_SEQ_MAX.into())?;
+                set_once(&mut if_seq, seq as u32, name)?;
+            }
+            "ROLE" => set_once(&mut own_role, role(&mut reader)?, name)?,
+            _ => return Err(word.unknown()),
+        }
+    }
+    let session = find(ctx, args, Access::Probe)?;
+    let newest = session.last_seq().map_or(0, |seq| seq.0);
+    if if_seq.is_some_and(|seq| seq != newest) {
+        Reply::new(ctx).null();
+        return Ok(());
+    }
+    let role = own_role.unwrap_or(b"system");
+    let planned = session.plan_compact(upto, role, text, own_tokens)?;
+    let before = session.totals().tokens;
+    let deadline = Deadline::slid(session.ttl_ms(), ctx.now_ms());
+    drop(session);
+    let removed = planned.map_or(0, |e| change_session(ctx, &args.key(), &[e], deadline));
+    let after = find(ctx, args, Access::Probe)?.totals().tokens;
+    Reply::new(ctx).array(3).count(removed).count(before).count(after);
+    Ok(())
+}

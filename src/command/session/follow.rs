@@ -1,0 +1,129 @@
+//! `SESSION.FOLLOW`: reads a message from an offset on, and waits for it to grow.
+
+use super::{find, seq};
+use crate::command::parse::{ArgReader, set_once};
+use crate::ffi::{Access, BlockedId, CommandArgs, Ctx, RString, Reply, Waiter, Wake, block_client};
+use crate::keyspace::{followers as wakers, open_session};
+use crate::keytype::followers::{self, Follower, Place};
+use llmcache_core::error::Result;
+use llmcache_core::ids::UnixMs;
+use llmcache_core::limits;
+use llmcache_core::session::{Followed, MessageSeq, Session, Status};
+
+/// What a follower asked.
+#[derive(Debug, Clone, Copy)]
+struct FollowRequest {
+    seq: MessageSeq,
+    offset: u64,
+    block_ms: Option<u64>,
+    max: usize,
+    linger_ms: u64,
+}
+
+impl FollowRequest {
+    fn parse(mut args: ArgReader<'_>) -> Result<Self> {
+        let seq = seq(&mut args, "seq")?;
+        let offset = args.integer("offset", 0, u64::from(u32::MAX))?;
+        let (mut block_ms, mut max, mut linger_ms) = (None, None, None);
+        while let Some(word) = args.option() {
+            let name = word.as_str();
+            match name {
+                "BLOCK" => {
+                    let most = limits::SESSION_BLOCK_MAX_MS;
+                    set_once(&mut block_ms, args.integer(name, 0, most)?, name)?;
+                }
+                "MAX" => {
+                    let most = limits::SESSION_PAYLOAD_MAX_BYTES as u64;
+                    set_once(&mut max, args.integer(name, 1, most)? as usize, name)?;
+                }
+                "LINGER" => {
+                    let most = limits::SESSION_LINGER_MAX_MS;
+                    set_once(&mut linger_ms, args.integer(name, 0, most)?, name)?;
+                }
+                _ => return Err(word.unknown()),
+            }
+        }
+        let max = max.unwrap_or(limits::SESSION_PAYLOAD_MAX_BYTES);
+        Ok(Self { seq, offset, block_ms, max, linger_ms: linger_ms.unwrap_or(0) })
+    }
+
+    fn look<'s>(&self, session: &'s Session, now_ms: u64) -> Result<Option<Followed<'s>>> {
+        session.follow(self.seq, self.offset, self.max, UnixMs(now_ms))
+    }
+}
+
+/// Runs the command.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let request = FollowRequest::parse(ArgReader::new(args.options()))?;
+    let session = find(ctx, args, Access::Read)?;
+    let seen = request.look(&session, ctx.now_ms())?;
+    let waits = seen.is_some_and(|seen| seen.data.is_empty() && seen.status == Status::Open);
+    let (Some(block_ms), true) = (request.block_ms, waits && ctx.state().may_block()) else {
+        write(Reply::new(ctx), seen);
+        return Ok(());
+    };
+    let lease_until_ms = seen.and_then(|seen| seen.lease_until).map_or(u64::MAX, |until| until.0);
+    drop(session);
+    let place = (ctx.db(), args.name().to_vec());
+    let client = block_client(ctx, block_ms, |client| {
+        Box::new(FollowWaiter { place: place.clone(), client, request })
+    });
+    let follower = Follower {
+        client,
+        seq: request.seq,
+        offset: request.offset,
+        max: request.max as u64,
+        linger_ms: request.linger_ms,
+        linger_due_ms: 0,
+        lease_until_ms,
+    };
+    wakers::add(ctx, place, follower);
+    Ok(())
+}
+
+/// Writes `[status, next offset, data]`; null where there is no such message.
+fn write(reply: Reply<'_>, seen: Option<Followed<'_>>) {
+    match seen {
+        Some(seen) => {
+            reply.array(3).text(seen.status.as_str()).count(seen.next).bytes(seen.data);
+        }
+        None => {
+            reply.null();
+        }
+    }
+}
+
+/// A client that follows.
+#[derive(Debug)]
+struct FollowWaiter {
+    place: Place,
+    client: BlockedId,
+    request: FollowRequest,
+}
+
+impl FollowWaiter {
+    fn answer(&self, ctx: Ctx<'_>) -> Result<()> {
+        let key = RString::new(&self.place.1);
+        // What took the place of the session is no message either.
+        let session = open_session(ctx, &key, Access::Read).unwrap_or(None);
+        let seen = match &session {
+            Some(session) => self.request.look(session, ctx.now_ms())?,
+            None => None,
+        };
+        write(Reply::new(ctx), seen);
+        Ok(())
+    }
+}
+
+impl Waiter for FollowWaiter {
+    fn reply(&mut self, ctx: Ctx<'_>, _: Wake) {
+        followers::remove(&self.place, self.client);
+        if let Err(error) = self.answer(ctx) {
+            Reply::new(ctx).error(&error.to_string());
+        }
+    }
+
+    fn gone(&mut self, _: Ctx<'_>) {
+        followers::remove(&self.place, self.client);
+    }
+}

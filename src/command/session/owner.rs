@@ -1,0 +1,149 @@
+//! The sessions of an owner: a sorted set of session keys by their last append, kept by
+//! `APPEND … OWNER`, and `SESSION.LIST`, which reads it.
+//!
+//! Owns: how dead sessions leave the set. LIST only reads: it passes over them and notes them for the
+//! next append.
+
+use crate::command::parse::{ArgReader, set_once};
+use crate::ffi::command::KeyUse;
+use crate::ffi::{Access, CommandArgs, Ctx, Key, MainCell, RString, Reply, ServerString, ZsetFrom};
+use crate::keyspace::{check_second_key, open_session, same_slot};
+use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::limits;
+use std::ffi::c_int;
+
+/// Oldest members that an append looks at.
+const LOOKED_AT: usize = 16;
+/// Most dead sessions noted by LIST at a time.
+const NOTED_MAX: usize = 4_096;
+
+/// Rows of a page when nothing is said.
+const ROWS_DEFAULT: u64 = 100;
+
+/// Database, set and member.
+type Dead = (c_int, Vec<u8>, Vec<u8>);
+
+/// Members that LIST found dead.
+static NOTED: MainCell<Vec<Dead>> = MainCell::new(Vec::new());
+
+/// Refuses an owner's key that is in another slot, not the caller's to write, or no sorted set.
+pub fn check(ctx: Ctx<'_>, session: &[u8], owner: &[u8]) -> Result<RString> {
+    if session == owner {
+        return Err(Error::err("OWNER must be another key than the session"));
+    }
+    let owner = check_second_key(ctx, session, owner, KeyUse::Insert)?;
+    open_set(ctx, &owner)?;
+    Ok(owner)
+}
+
+fn open_set<'a>(ctx: Ctx<'a>, owner: &impl ServerString) -> Result<Option<Key<'a>>> {
+    match Key::open(ctx, owner, Access::Read) {
+        Some(key) if key.is_zset() => Ok(Some(key)),
+        Some(key) if !key.is_empty() => Err(Error::new(
+            ErrorWord::WrongType,
+            "Operation against a key holding the wrong kind of value",
+        )),
+        _ => Ok(None),
+    }
+}
+
+/// Makes the session the newest of its owner and lets a few dead ones go; tells AOF and replicas.
+pub fn note_append(ctx: Ctx<'_>, owner: &RString, session: &[u8], now_ms: u64) {
+    let dead = dead_members(ctx, owner);
+    let member = RString::new(session);
+    let Some(mut key) = Key::open(ctx, owner, Access::Write) else { return };
+    if !key.zset_add(&member, now_ms as f64) {
+        return;
+    }
+    let removed: Vec<RString> = dead.into_iter().filter(|member| key.zset_remove(member)).collect();
+    drop(key);
+    let score = now_ms.to_string();
+    ctx.replicate(c"ZADD", &[owner.as_bytes(), score.as_bytes(), session]);
+    ctx.notify_zset(c"zadd", owner);
+    if !removed.is_empty() {
+        let mut args: Vec<&[u8]> = vec![owner.as_bytes()];
+        args.extend(removed.iter().map(ServerString::as_bytes));
+        ctx.replicate(c"ZREM", &args);
+        ctx.notify_zset(c"zrem", owner);
+    }
+}
+
+/// Some members whose sessions are gone: those noted by LIST, and of the oldest.
+fn dead_members(ctx: Ctx<'_>, owner: &RString) -> Vec<RString> {
+    let db = ctx.db();
+    let noted = NOTED.with(|noted| {
+        let own = |dead: &mut Dead| dead.0 == db && dead.1 == owner.as_bytes();
+        noted.extract_if(.., own).map(|dead| RString::new(&dead.2)).collect::<Vec<_>>()
+    });
+    let mut members = noted;
+    if let Ok(Some(key)) = open_set(ctx, owner) {
+        let mut seen = 0;
+        key.zset_walk(ZsetFrom::Lowest, f64::INFINITY, |member, _| {
+            members.push(RString::new(member.as_bytes()));
+            seen += 1;
+            seen < LOOKED_AT
+        });
+    }
+    // Opening a session that is due deletes it: not while the set is walked.
+    members.retain(|member| {
+        same_slot(ctx, owner.as_bytes(), member.as_bytes()).is_ok()
+            && !matches!(open_session(ctx, member, Access::Probe), Ok(Some(_)))
+    });
+    members
+}
+
+/// Runs `SESSION.LIST owner [COUNT n] [BEFORE ms]`.
+pub fn run_list(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let (mut count, mut before) = (None, None);
+    while let Some(word) = reader.option() {
+        let name = word.as_str();
+        match name {
+            "COUNT" => {
+                let most = limits::SESSION_LIST_MAX;
+                set_once(&mut count, reader.integer(name, 1, most)?, name)?;
+            }
+            "BEFORE" => set_once(&mut before, reader.integer(name, 0, 1 << 53)?, name)?,
+            _ => return Err(word.unknown()),
+        }
+    }
+    let count = count.unwrap_or(ROWS_DEFAULT) as usize;
+    let below = before.map_or(f64::INFINITY, |before| before as f64);
+    let Some(key) = open_set(ctx, &args.key())? else {
+        Reply::new(ctx).array(0);
+        return Ok(());
+    };
+    let mut rows = Vec::new();
+    key.zset_walk(ZsetFrom::Highest, below, |member, score| {
+        let found = row(ctx, args.name(), member);
+        rows.extend(found.map(|(length, tokens)| {
+            (RString::new(member.as_bytes()), score as u64, length, tokens)
+        }));
+        rows.len() < count
+    });
+    drop(key);
+    let reply = Reply::new(ctx).array(rows.len());
+    for (member, at_ms, length, tokens) in rows {
+        reply.array(4).string(&member).count(at_ms).count(length).count(tokens);
+    }
+    Ok(())
+}
+
+/// Length and tokens of a member's session; `None` when it is gone, or not the caller's to read.
+fn row(ctx: Ctx<'_>, owner: &[u8], member: &RString) -> Option<(u64, u64)> {
+    same_slot(ctx, owner, member.as_bytes()).ok()?;
+    if !ctx.may_use_key(member, KeyUse::Read) {
+        return None;
+    }
+    if let Ok(Some(session)) = open_session(ctx, member, Access::Probe) {
+        let totals = session.totals();
+        return Some((totals.messages, totals.tokens));
+    }
+    NOTED.with(|noted| {
+        let dead = (ctx.db(), owner.to_vec(), member.as_bytes().to_vec());
+        if noted.len() < NOTED_MAX && !noted.contains(&dead) {
+            noted.push(dead);
+        }
+    });
+    None
+}

@@ -1,0 +1,428 @@
+//! The rows of the command table for `SESSION.*`.
+
+use super::session::{append, change, copy, follow, info, internal, owner, read, recall, stream};
+use super::table::{
+    EXPIRY_FORMS, VECTOR, VECTOR_FORMS, arg, many, need, opt, opt_word, read, word, write,
+};
+use crate::command_entry;
+use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
+
+const KEY: Arg = arg("session", ArgKind::Key);
+const SEQ: Arg = arg("seq", ArgKind::Integer);
+const PAYLOAD: Arg = arg("payload", ArgKind::Text);
+const TOKENS: Arg = opt("TOKENS", "tokens", ArgKind::Integer);
+const META: Arg = opt("META", "json", ArgKind::Text);
+const ID: Arg = opt("ID", "id", ArgKind::Text);
+const COUNT: Arg = opt("COUNT", "count", ArgKind::Integer);
+const ROLES: Arg = opt(
+    "ROLES",
+    "roles",
+    ArgKind::Block(&[arg("count", ArgKind::Integer), many("role", ArgKind::Text)]),
+);
+
+const MESSAGE: Arg = Arg {
+    name: "message",
+    kind: ArgKind::Block(&[
+        word("MSG", "msg"),
+        arg("role", ArgKind::Text),
+        PAYLOAD,
+        ID,
+        TOKENS,
+        META,
+        opt_word("PIN", "pin"),
+        opt(
+            "",
+            "link",
+            ArgKind::OneOf(&[
+                need("CALL", "call-id", ArgKind::Text),
+                need("RESULT", "result-of", ArgKind::Text),
+            ]),
+        ),
+        VECTOR,
+    ]),
+    token: "",
+    optional: false,
+    multiple: true,
+};
+
+const SHORT: &str = "A message is `[seq, role, payload, tokens]`, followed by the name and value of \
+    whatever else it carries: `id`, `meta`, `call` or `result`, `pinned`, `summary`, `status`.";
+
+/// Every command of the family.
+pub const SESSION: &[CommandSpec] = &[
+    CommandSpec {
+        arity: -5,
+        flags: "write deny-oom",
+        summary: "Appends messages to a conversation, in one step with deadline and trims.",
+        complexity: "O(m) for m messages, and what trims remove",
+        args: &[
+            KEY,
+            opt("", "condition", ArgKind::OneOf(&[word("NX", "nx"), word("XX", "xx")])),
+            opt("IFSEQ", "newest-seq", ArgKind::Integer),
+            opt("TTL", "seconds", ArgKind::Integer),
+            opt("MAXLEN", "messages", ArgKind::Integer),
+            opt("MAXTOKENS", "max-tokens", ArgKind::Integer),
+            opt("OWNER", "owner-key", ArgKind::Text),
+            MESSAGE,
+        ],
+        reply: "An array: for each message `[seq, 1]`, or `[seq, 0]` when it was there already; then \
+            the messages and the tokens of the session. Null when a condition does not hold.",
+        notes: "Options before the first `MSG` are the session's, later ones that message's; at most \
+            1,024 messages. A role is 1 to 32 letters, digits, `_`, `-` or `.`; a payload any bytes, at \
+            most 32 MiB. The same ID with the same role and payload is a duplicate, with others an \
+            error; an ID is known as long as its message is there. A request of duplicates alone is \
+            answered as the first time, whatever its conditions say. `IFSEQ n` appends only if the \
+            newest message is n, 0 for none; `NX` only if there is no session, `XX` only if there is. \
+            `TTL` is kept: each change that adds text moves the deadline to so many seconds \
+            from then; 0 ends that. MAXLEN and MAXTOKENS remove the oldest messages that are not pinned, \
+            once, by this command. TOKENS is `ceil(bytes / 4)` and marked as estimated when left out. \
+            `OWNER` is a sorted set in the same hash slot, in which the session becomes the newest \
+            (`SESSION.LIST`). All vectors of a session have one dimension.",
+        ..write("SESSION.APPEND", command_entry!(append::run), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -2,
+        summary: "Answers the newest messages that fit a budget.",
+        complexity: "O(log n + k) for k messages answered or passed over",
+        args: &[
+            KEY,
+            TOKENS,
+            opt("LAST", "messages", ArgKind::Integer),
+            opt("TURNS", "turns", ArgKind::Integer),
+            ROLES,
+            opt_word("PAIRS", "pairs"),
+            opt_word("JSON", "json"),
+        ],
+        reply: "An array: the tokens of all, the place of the oldest message besides pinned ones (0 for \
+            none), 1 if older ones were left out, and the messages, oldest first.",
+        notes: "Pinned messages come first, newest first while they fit; then from the newest message \
+            back, until one does not fit. With `TURNS` a turn (from a `user` message to before the next) \
+            fits or not as a whole; with `PAIRS` so does a call with everything up to its last result, \
+            results without their call are left out, and a pin does not count for calls and results. \
+            Messages that are still being written are left out. The deadline does not move. With `JSON` \
+            the messages are one string instead: a JSON array of objects of `role`, `content`, and `call` or \
+            `result` where marked, as chat interfaces take it; what is no UTF-8 is in `content_hex`.",
+        ..read("SESSION.WINDOW", command_entry!(read::run_window))
+    },
+    CommandSpec {
+        arity: -4,
+        summary: "Answers messages by their places.",
+        complexity: "O(log n + k) for k messages answered or passed over",
+        args: &[
+            KEY,
+            arg("from", ArgKind::Text),
+            arg("to", ArgKind::Text),
+            COUNT,
+            opt_word("REV", "rev"),
+            ROLES,
+        ],
+        reply: SHORT,
+        notes: "`from` and `to` belong to the range; `-` is the first place, `+` the last. `REV` begins \
+            at `to` and goes back.",
+        ..read("SESSION.RANGE", command_entry!(read::run_range))
+    },
+    CommandSpec {
+        arity: 4,
+        summary: "Answers one message with everything it carries.",
+        complexity: "O(log n)",
+        args: &[
+            KEY,
+            arg(
+                "which",
+                ArgKind::OneOf(&[
+                    need("SEQ", "seq", ArgKind::Integer),
+                    need("ID", "id", ArgKind::Text),
+                ]),
+            ),
+        ],
+        reply: "A map of `seq role payload tokens estimated id meta call result pinned summary status \
+            dim`, or null.",
+        notes: "`status` is `whole`, or that of a stream: `open`, `done`, `stopped`, `error`, `abandoned`.",
+        ..read("SESSION.GET", command_entry!(read::run_get))
+    },
+    CommandSpec {
+        arity: 2,
+        flags: "readonly fast",
+        summary: "Counts the messages of a session.",
+        args: &[KEY],
+        reply: "The count; 0 where there is no session.",
+        ..read("SESSION.LEN", command_entry!(read::run_len))
+    },
+    CommandSpec {
+        arity: 2,
+        summary: "Shows what a session holds.",
+        complexity: "O(n / 32)",
+        args: &[KEY],
+        reply: "A map of `messages tokens estimated pinned open first_seq last_seq next_seq vectors dim \
+            ttl payload_bytes bytes`, or null.",
+        ..read("SESSION.INFO", command_entry!(info::run))
+    },
+    CommandSpec {
+        arity: -4,
+        flags: "write deny-oom",
+        summary: "Replaces what a message says.",
+        complexity: "O(log n)",
+        args: &[KEY, SEQ, PAYLOAD, TOKENS, VECTOR],
+        reply: "1, or 0 where there is no such message.",
+        notes: "Role, ID, META, pin and links stay. The vector is the one given; without one the \
+            message has none any more.",
+        ..write("SESSION.EDIT", command_entry!(change::run_edit), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: -3,
+        summary: "Removes messages.",
+        complexity: "O(k log n) for k places",
+        args: &[KEY, many("seq", ArgKind::Integer)],
+        reply: "How many were removed.",
+        notes: "The session stays when its last message goes; `DEL` removes it.",
+        ..write("SESSION.DEL", command_entry!(change::run_del), KeyUse::Delete)
+    },
+    CommandSpec {
+        arity: -2,
+        summary: "Removes the newest messages and answers them.",
+        complexity: "O(k)",
+        args: &[KEY, COUNT],
+        reply: "An array of messages, newest first. A message has the form `SESSION.RANGE` answers.",
+        ..write("SESSION.POP", command_entry!(change::run_pop), KeyUse::Delete)
+    },
+    CommandSpec {
+        arity: 4,
+        summary: "Removes the oldest messages that are not pinned.",
+        complexity: "O(k) for k messages removed",
+        args: &[
+            KEY,
+            arg(
+                "bound",
+                ArgKind::OneOf(&[
+                    need("MAXLEN", "messages", ArgKind::Integer),
+                    need("MAXTOKENS", "max-tokens", ArgKind::Integer),
+                    need("MINSEQ", "seq", ArgKind::Integer),
+                ]),
+            ),
+        ],
+        reply: "How many were removed.",
+        notes: "Pinned messages stay and count first. `MAXLEN 0` keeps them alone.",
+        ..write("SESSION.TRIM", command_entry!(change::run_trim), KeyUse::Delete)
+    },
+    CommandSpec {
+        arity: 2,
+        summary: "Removes all messages, pinned ones too.",
+        complexity: "O(n)",
+        args: &[KEY],
+        reply: "How many were removed.",
+        notes: "The session itself stays, with its TTL, and goes on counting places where it was.",
+        ..write("SESSION.CLEAR", command_entry!(change::run_clear), KeyUse::Delete)
+    },
+    CommandSpec {
+        arity: -5,
+        flags: "write deny-oom",
+        summary: "Replaces the messages up to a place by a summary.",
+        complexity: "O(k) for k messages removed",
+        args: &[
+            KEY,
+            need("UPTO", "seq", ArgKind::Integer),
+            PAYLOAD,
+            TOKENS,
+            opt("IFSEQ", "newest-seq", ArgKind::Integer),
+            opt("ROLE", "role", ArgKind::Text),
+        ],
+        reply: "An array: messages removed, tokens of the session before and after. Null when the \
+            newest message is not IFSEQ.",
+        notes: "Pinned messages stay. The summary takes the place of the last message removed; its role \
+            is `system` unless given. A message that is still being written up to there is an error.",
+        ..write("SESSION.COMPACT", command_entry!(change::run_compact), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: -4,
+        summary: "Finds messages by meaning.",
+        complexity: "O(n * d) for n vectors of d dimensions",
+        args: &[
+            KEY,
+            arg("vector", ArgKind::OneOf(VECTOR_FORMS)),
+            COUNT,
+            opt("SIMILARITY", "least", ArgKind::Double),
+            ROLES,
+            opt("AROUND", "neighbours", ArgKind::Integer),
+        ],
+        reply: "An array of `[similarity, message]`, best first; with AROUND `[similarity, message, \
+            before, after]`, the latter two arrays of so many messages.",
+        notes: "COUNT is 1 unless given. Every vector of the session is compared; they are kept in half \
+            precision. A message has the form `SESSION.RANGE` answers.",
+        ..read("SESSION.RECALL", command_entry!(recall::run))
+    },
+    CommandSpec {
+        arity: -3,
+        flags: "write deny-oom",
+        summary: "Copies a session up to a place into a new one.",
+        complexity: "O(n)",
+        args: &[KEY, arg("new", ArgKind::Key), opt("AT", "seq", ArgKind::Integer)],
+        second_key: Some(KeyUse::Insert),
+        reply: "How many messages were copied.",
+        notes: "Both keys are in the same hash slot; a new key that exists is an error. Places and TTL \
+            are kept. Messages that are still being written come along as `abandoned`.",
+        ..write("SESSION.FORK", command_entry!(copy::run_fork), KeyUse::Read)
+    },
+    CommandSpec {
+        arity: -2,
+        summary: "Lists the sessions of an owner, newest first.",
+        complexity: "O(log u + k) for k sessions answered or passed over",
+        args: &[
+            arg("owner", ArgKind::Key),
+            COUNT,
+            opt("BEFORE", "unix-time-milliseconds", ArgKind::UnixTime),
+        ],
+        reply: "An array of `[session, last append in Unix milliseconds, messages, tokens]`.",
+        notes: "COUNT is 100 unless given. Sessions that expired or were deleted are passed over, and \
+            removed from the set by the next append with this OWNER. Sessions that the user may not \
+            read are passed over.",
+        ..read("SESSION.LIST", command_entry!(owner::run_list))
+    },
+    CommandSpec {
+        arity: 2,
+        summary: "Answers all messages as lines of JSON.",
+        complexity: "O(n)",
+        args: &[KEY],
+        reply: "An array of lines, oldest message first.",
+        notes: "A line has the members `seq role content tokens`, and of `id estimated pinned summary \
+            call result meta vector_f16_hex status` those that apply. What is no UTF-8 is in \
+            `content_hex`, `id_hex`, `call_hex`, `result_hex`. `SESSION.LOAD` reads these lines to the \
+            same messages.",
+        ..read("SESSION.EXPORT", command_entry!(read::run_export))
+    },
+    CommandSpec {
+        arity: -3,
+        flags: "write deny-oom",
+        summary: "Appends messages from lines of JSON.",
+        complexity: "O(m) for m lines",
+        args: &[KEY, many("line", ArgKind::Text)],
+        reply: "How many messages were loaded.",
+        notes: "Lines as `SESSION.EXPORT` writes them; `role` and `content` are enough. A `seq` must be \
+            behind all others, and lines without one take the next place. An argument may hold several \
+            lines. All lines are loaded, or none.",
+        ..write("SESSION.LOAD", command_entry!(copy::run_load), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -3,
+        flags: "write deny-oom",
+        summary: "Begins a message that is read while it is written.",
+        complexity: "O(log n)",
+        args: &[
+            KEY,
+            arg("role", ArgKind::Text),
+            ID,
+            opt("LEASE", "milliseconds", ArgKind::Integer),
+            META,
+            opt_word("TAKEOVER", "takeover"),
+        ],
+        reply: "An array: the message's place, the token of its producer, its length. The token is null \
+            for whoever may only read it: another producer has it, or it has ended.",
+        notes: "LEASE is 30,000 unless given; each write renews it. A message whose lease lapsed is \
+            `abandoned`: its producer may go on, until another one with the same ID and `TAKEOVER` \
+            gets a token of its own.",
+        ..write("SESSION.BEGIN", command_entry!(stream::run_begin), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: 6,
+        flags: "write deny-oom",
+        summary: "Adds text to a message that is being written.",
+        complexity: "O(bytes), and waking followers",
+        args: &[
+            KEY,
+            SEQ,
+            arg("token", ArgKind::Text),
+            arg("offset", ArgKind::Integer),
+            arg("data", ArgKind::Text),
+        ],
+        reply: "An array: where the text ends, and 1 when the message was ended by `SESSION.STOP`: then \
+            nothing was added.",
+        notes: "`offset` is where the text goes, in bytes. Text that is there already is passed over \
+            when it is the same, else an error; so is a gap. Another token than the producer's: \
+            `LEASELOST`. Empty text renews the lease.",
+        ..write("SESSION.CHUNK", command_entry!(stream::run_chunk), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: -4,
+        summary: "Reads a message from an offset on, and waits for it to grow.",
+        complexity: "O(bytes)",
+        args: &[
+            KEY,
+            SEQ,
+            arg("offset", ArgKind::Integer),
+            opt("BLOCK", "milliseconds", ArgKind::Integer),
+            opt("MAX", "bytes", ArgKind::Integer),
+            opt("LINGER", "milliseconds", ArgKind::Integer),
+        ],
+        reply: "An array: `open`, `done`, `stopped`, `error` or `abandoned`; the offset to go on with; the \
+            text. Null where there is no such message.",
+        notes: "What is there is answered at once. Else, with `BLOCK`, the client waits that long (0: \
+            without end) for text, the end, or the message to go; in MULTI and in scripts nothing waits. \
+            `LINGER` lets text gather so long, or up to MAX, before it is answered. An end is answered \
+            with the last byte, not before: a reader goes on while the answer is `open`.",
+        ..read("SESSION.FOLLOW", command_entry!(follow::run))
+    },
+    CommandSpec {
+        arity: -4,
+        summary: "Ends a message that is being written.",
+        complexity: "O(bytes), and waking followers",
+        args: &[
+            KEY,
+            SEQ,
+            arg("token", ArgKind::Text),
+            opt(
+                "STATUS",
+                "status",
+                ArgKind::OneOf(&[word("DONE", "done"), word("ERROR", "error")]),
+            ),
+            TOKENS,
+            META,
+            opt(
+                "CACHE",
+                "answer",
+                ArgKind::Block(&[
+                    arg("cache-key", ArgKind::Text),
+                    need("PROMPT", "prompt", ArgKind::Text),
+                    VECTOR,
+                    opt("", "expiry", ArgKind::OneOf(EXPIRY_FORMS)),
+                ]),
+            ),
+        ],
+        reply: "An array: its place and its length in bytes.",
+        notes: "The text is a message like any other from then on. The same END again is answered the \
+            same. Another token than the producer's: `LEASELOST`. `CACHE` also stores the text as the \
+            answer to PROMPT, as `LLMCACHE.SETSEM` does, in the same step: where the cache refuses it, \
+            nothing ends. Only a text that is `done` is stored. The cache is in the same hash slot.",
+        ..write("SESSION.END", command_entry!(stream::run_end), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: 3,
+        summary: "Ends a message that is being written, from outside.",
+        complexity: "O(bytes), and waking followers",
+        args: &[KEY, SEQ],
+        reply: "1, or 0 when it is not being written.",
+        notes: "What was written stays, as `stopped`. The producer learns of it with its next CHUNK, and \
+            may still tell tokens and META by END. It also ends a message that was abandoned.",
+        ..write("SESSION.STOP", command_entry!(stream::run_stop), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: -4,
+        flags: "write deny-oom admin",
+        summary: "Internal: changes a session as AOF and replicas are told.",
+        args: &[KEY, arg("deadline", ArgKind::Text), many("change", ArgKind::Text)],
+        reply: "`OK`.",
+        notes: "Not for clients. The bytes are checked as hostile input.",
+        ..write("SESSION._APPLY", command_entry!(internal::run_apply), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -3,
+        flags: "write deny-oom admin",
+        summary: "Internal: makes a session as the AOF holds it.",
+        args: &[
+            KEY,
+            arg("head", ArgKind::Text),
+            Arg { optional: true, ..many("section", ArgKind::Text) },
+        ],
+        reply: "`OK`.",
+        notes: "Not for clients. The bytes are checked as hostile input.",
+        ..write("SESSION._LOAD", command_entry!(internal::run_load), KeyUse::Insert)
+    },
+];

@@ -1,0 +1,141 @@
+//! Waking clients that follow a message: when it grows or ends, when it or its session is gone, when its
+//! producer falls silent.
+//!
+//! Owns: who is woken when. Waking is answered after the running command, by the waiter itself, which
+//! looks at the session again.
+
+use super::sessions::open_session;
+use crate::ffi::{Access, Ctx, MainCell, RString, run_later, wake_blocked};
+use crate::keytype::followers::{self, Follower, Place};
+use llmcache_core::ids::UnixMs;
+use llmcache_core::session::{Effect, Status};
+use std::ffi::c_int;
+
+/// When the next timer fires, in Unix milliseconds; 0 for none.
+static NEXT_TIMER: MainCell<u64> = MainCell::new(0);
+
+/// Lets a client follow: `place` is where its session is.
+pub fn add(ctx: Ctx<'_>, place: Place, follower: Follower) {
+    followers::add(place, follower);
+    arm(ctx, follower.lease_until_ms);
+}
+
+/// Wakes those for whom these changes of a session are what they wait for.
+pub fn wake(ctx: Ctx<'_>, key: &[u8], effects: &[Effect<'_>]) {
+    if followers::is_empty() {
+        return;
+    }
+    let place = (ctx.db(), key.to_vec());
+    let now = ctx.now_ms();
+    let mut due = u64::MAX;
+    let woken = followers::take(&place, |follower| {
+        let wakes = effects.iter().any(|effect| is_for(follower, effect, now));
+        due = due.min(match follower.linger_due_ms {
+            0 => u64::MAX,
+            linger => linger,
+        });
+        wakes
+    });
+    wake_all(ctx, &woken);
+    if due < u64::MAX {
+        arm(ctx, due);
+    }
+}
+
+fn is_for(follower: &mut Follower, effect: &Effect<'_>, now_ms: u64) -> bool {
+    match effect {
+        Effect::Chunk { seq, offset, lease_until, data } if *seq == follower.seq => {
+            follower.lease_until_ms = lease_until.0;
+            let have = u64::from(*offset) + data.len() as u64;
+            if have <= follower.offset {
+                return false;
+            }
+            if follower.linger_ms == 0 || have - follower.offset >= follower.max {
+                return true;
+            }
+            if follower.linger_due_ms == 0 {
+                follower.linger_due_ms = now_ms + follower.linger_ms;
+            }
+            false
+        }
+        Effect::Produce { seq, producer } if *seq == follower.seq => {
+            follower.lease_until_ms = producer.lease_until.0;
+            false
+        }
+        Effect::End { seq, .. } => *seq == follower.seq,
+        Effect::Remove { seqs } => seqs.contains(&follower.seq),
+        Effect::Cut { before } => follower.seq < *before,
+        Effect::Clear => true,
+        _ => false,
+    }
+}
+
+fn wake_all(ctx: Ctx<'_>, woken: &[Follower]) {
+    for follower in woken {
+        wake_blocked(ctx, follower.client);
+    }
+}
+
+/// Wakes those whose key lost its value: deleted, expired, overwritten, renamed, moved.
+pub fn wake_bereft(ctx: Ctx<'_>) {
+    for place in followers::take_bereft() {
+        wake_all(ctx, &followers::take(&place, |_| true));
+    }
+}
+
+/// Wakes everybody, or all of one database: its keys are others now.
+pub fn flushed(ctx: Ctx<'_>, db: Option<c_int>) {
+    for place in followers::places() {
+        if db.is_none_or(|db| db == place.0) {
+            wake_all(ctx, &followers::take(&place, |_| true));
+        }
+    }
+}
+
+/// Sees to it that a timer fires at that time, in Unix milliseconds, or before.
+fn arm(ctx: Ctx<'_>, due_ms: u64) {
+    let armed = NEXT_TIMER.with(|next| *next);
+    let now = ctx.now_ms();
+    if armed == 0 || due_ms < armed {
+        NEXT_TIMER.with(|next| *next = due_ms.max(now + 1));
+        run_later(ctx, due_ms.saturating_sub(now).max(1), Box::new(on_due));
+    }
+}
+
+fn on_due(ctx: Ctx<'_>) {
+    let now = ctx.now_ms();
+    NEXT_TIMER.with(|next| {
+        if *next <= now {
+            *next = 0;
+        }
+    });
+    for place in followers::places() {
+        let is_over = |f: &mut Follower| f.linger_due_ms > 0 && f.linger_due_ms <= now;
+        wake_all(ctx, &followers::take(&place, is_over));
+        let silent = followers::take(&place, |follower| follower.lease_until_ms <= now);
+        if silent.is_empty() || !ctx.select_db(place.0) {
+            continue;
+        }
+        for mut follower in silent {
+            match lease_of(ctx, &place.1, &follower) {
+                Some(until_ms) => {
+                    follower.lease_until_ms = until_ms;
+                    followers::add(place.clone(), follower);
+                }
+                None => wake_all(ctx, &[follower]),
+            }
+        }
+    }
+    if let Some(due) = followers::next_due_ms() {
+        arm(ctx, due);
+    }
+}
+
+/// Until when the message stays open; `None` when it does not.
+fn lease_of(ctx: Ctx<'_>, key: &[u8], follower: &Follower) -> Option<u64> {
+    let session = open_session(ctx, &RString::new(key), Access::Probe).ok()??;
+    let now = UnixMs(ctx.now_ms());
+    let seen = session.follow(follower.seq, follower.offset, usize::MAX, now).ok()??;
+    let until = seen.lease_until.filter(|until| until.0 > now.0)?;
+    (seen.status == Status::Open).then_some(until.0)
+}

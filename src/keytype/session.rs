@@ -1,0 +1,106 @@
+//! The key of one session: all its messages.
+//!
+//! RDB form: head section, number of message sections, the sections.
+
+use super::followers;
+use crate::ffi::{Digest, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle};
+use llmcache_core::session::Session;
+use std::ffi::{CStr, c_int};
+use std::ops::{Deref, DerefMut};
+
+/// The internal command that makes a session as it is: AOF.
+const LOAD_COMMAND: &CStr = c"SESSION._LOAD";
+/// The internal command that changes a session: AOF and replicas.
+pub const APPLY_COMMAND: &CStr = c"SESSION._APPLY";
+
+/// What the server allocates around a module's value: the object and the pair of type and pointer.
+const VALUE_OVERHEAD_BYTES: usize = 16 + 16;
+
+static HANDLE: TypeHandle = TypeHandle::unregistered();
+
+/// Value of a session key.
+#[derive(Debug, Default)]
+pub struct SessionValue(pub Session);
+
+impl Deref for SessionValue {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.0
+    }
+}
+
+impl DerefMut for SessionValue {
+    fn deref_mut(&mut self) -> &mut Session {
+        &mut self.0
+    }
+}
+
+impl SessionValue {
+    /// Puts together what `aof_rewrite` took apart: head and sections of unknown origin.
+    pub fn from_sections(sections: &[&[u8]]) -> Option<Self> {
+        let (head, rest) = sections.split_first()?;
+        let mut session = Session::decode_head(head).ok()?;
+        for section in rest {
+            session.decode_messages(section).ok()?;
+        }
+        Some(Self(session))
+    }
+}
+
+impl ModuleValue for SessionValue {
+    const TYPE_NAME: &'static str = "llm-sessn";
+    const ENCODING: c_int = 1;
+    const COPIES: bool = true;
+
+    fn handle() -> &'static TypeHandle {
+        &HANDLE
+    }
+
+    fn rdb_load(from: &mut RdbReader, encoding: c_int, _db: c_int, _key: &[u8]) -> Option<Self> {
+        if encoding != Self::ENCODING {
+            return None;
+        }
+        let mut session = Session::decode_head(&from.bytes()?).ok()?;
+        for _ in 0..from.number()? {
+            session.decode_messages(&from.bytes()?).ok()?;
+        }
+        Some(Self(session))
+    }
+
+    fn rdb_save(&self, to: &mut RdbWriter) {
+        to.bytes(&self.encode_head());
+        to.number(self.sections());
+        self.encode_messages(|section| to.bytes(&section));
+    }
+
+    fn aof_rewrite(&self, key: &[u8]) -> Option<(&'static CStr, Vec<RString>)> {
+        let mut args = vec![RString::new(key), RString::new(&self.encode_head())];
+        self.encode_messages(|section| args.push(RString::new(&section)));
+        // The server itself writes the key's deadline behind this.
+        Some((LOAD_COMMAND, args))
+    }
+
+    fn digest(&self, digest: &mut Digest) {
+        self.0.digest(|part| digest.add(part));
+        digest.end();
+    }
+
+    fn mem_usage(&self) -> usize {
+        VALUE_OVERHEAD_BYTES
+            + llmcache_core::allocation::allocated_bytes(size_of::<Self>())
+            + self.heap_bytes()
+    }
+
+    fn free_effort(&self) -> usize {
+        self.allocations()
+    }
+
+    fn unlinked(&self, db: c_int, key: &[u8]) {
+        followers::bereave(db, key);
+    }
+
+    fn copied(&self) -> Option<Self> {
+        Some(Self(self.0.clone()))
+    }
+}

@@ -280,7 +280,7 @@ impl Pair {
         });
         let counts = counts_refused || filter.is_none();
         let bounds = (now, min_seq);
-        self.check_search(&found, partition, (&code, scale), limit, bounds, filter, counts);
+        self.check_search(&found, partition, (&code, scale), limit, bounds, (filter, counts));
     }
 
     fn check_search(
@@ -290,8 +290,7 @@ impl Pair {
         (code, scale): (&[i8], f32),
         limit: usize,
         (now, min_seq): (UnixMs, Seq),
-        filter: Option<&(Filter, Judge)>,
-        counts: bool,
+        (filter, counts): (Option<&(Filter, Judge)>, bool),
     ) {
         let none = BTreeSet::new();
         let rows = self.partitions.get(&partition).unwrap_or(&none);

@@ -416,3 +416,14 @@ def test_internal_commands_refuse_what_is_not_of_the_kind(server, client, family
                 reply = wire("LLMCACHE._ENTRY", box.key_number(1), tail)
                 assert isinstance(reply, Failure)
     assert box.held(range(COUNT)) == before
+
+
+def test_info_of_the_server_tells_the_families_apart(server, client):
+    for i, family in enumerate(FAMILIES):
+        box = filled(family, client, family.family, 10 * (i + 1))
+        box.held(range(3))
+    told = {name: int(value) for name, value in server.info().items() if name.startswith("llmcache_") and value.isdigit()}
+    assert [told[f"llmcache_{name}"] for name in ("caches", "document_indexes", "embedding_caches")] == [1, 1, 1]
+    assert [told[f"llmcache_{name}"] for name in ("entries", "documents", "embeddings")] == [10, 20, 30]
+    assert [told[f"llmcache_{name}"] for name in ("hits", "document_hits", "embedding_hits")] == [3, 6, 3]
+    assert all(told[f"llmcache_{name}"] > 0 for name in ("bytes", "document_bytes", "embedding_bytes", "document_index_bytes"))

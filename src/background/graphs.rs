@@ -1,11 +1,16 @@
 //! Linking and repairing the graphs of caches, one node at a time. Changes the index only, nothing
 //! that is saved with a key or replicated, so it runs on replicas too.
 
+use crate::keyspace::stores_wait;
 use crate::keytype::registry;
 use llmcache_core::index::Work;
 
 /// Works until nothing is left to do or time is up; answers whether more is to do.
 pub fn run(in_time: impl Fn() -> bool) -> bool {
+    if stores_wait() {
+        // Done in every turn already.
+        return true;
+    }
     let mut more = false;
     for cache in registry::take_busy() {
         cache.with(|cache| {

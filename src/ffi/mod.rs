@@ -24,6 +24,7 @@ mod main_cell;
 mod reply;
 mod string;
 mod timer;
+mod turn;
 mod value;
 mod zset;
 
@@ -44,6 +45,7 @@ pub use main_cell::MainCell;
 pub use reply::Reply;
 pub use string::{ArgString, HeldString, RString, ServerString};
 pub use timer::{run_later, run_once, start_timer};
+pub use turn::run_each_turn;
 pub use value::{ModuleValue, TypeHandle, register_type};
 pub use zset::From as ZsetFrom;
 

@@ -6,7 +6,7 @@
 //! that would be run, so a pipeline of stores ends its turn there. Main thread only.
 
 use crate::ffi::{
-    BlockedId, Ctx, MainCell, Reply, Waiter, Wake, block_client, run_later, wake_blocked,
+    BlockedId, Ctx, MainCell, Reply, Waiter, Wake, block_client, run_each_turn, wake_blocked,
 };
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::Cache;
@@ -17,8 +17,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
-/// Length of one slice.
-const SLICE: Duration = Duration::from_micros(700);
+/// Length of one slice: there is one in each turn of the event loop, beside what clients sent and what the
+/// server expires.
+const SLICE: Duration = Duration::from_micros(300);
 
 struct Waiting {
     client: BlockedId,
@@ -92,9 +93,15 @@ pub fn reply_when_linked(
         backlog.waiting.push_back(Waiting { client, cache, partition });
         std::mem::replace(&mut backlog.armed, true)
     });
-    if !armed {
-        run_later(ctx, 0, Box::new(work));
+    if !armed && !run_each_turn(ctx, work) {
+        // Nobody would come back for them.
+        while work(ctx) {}
     }
+}
+
+/// Whether stores wait, so that linking is done here.
+pub fn stores_wait() -> bool {
+    BACKLOG.with(|backlog| backlog.armed)
 }
 
 /// The reply of a store.
@@ -111,7 +118,8 @@ impl Waiter for Stored {
 }
 
 /// One slice of linking for whoever has waited longest, and the replies of those that need wait no more.
-fn work(ctx: Ctx<'_>) {
+/// Answers whether somebody still waits.
+fn work(ctx: Ctx<'_>) -> bool {
     let oldest = BACKLOG.with(|backlog| backlog.waiting.front().and_then(|w| w.cache.upgrade()));
     if let Some(cache) = oldest {
         let end = Instant::now() + SLICE;
@@ -126,13 +134,10 @@ fn work(ctx: Ctx<'_>) {
     for waiting in done {
         wake_blocked(ctx, waiting.client);
     }
-    let more = BACKLOG.with(|backlog| {
+    BACKLOG.with(|backlog| {
         // None came meanwhile: waking runs no command.
         backlog.waiting = still;
         backlog.armed = !backlog.waiting.is_empty();
         backlog.armed
-    });
-    if more {
-        run_later(ctx, 0, Box::new(work));
-    }
+    })
 }

@@ -15,7 +15,7 @@ mod picks;
 mod sessions;
 
 pub use attach::{Attached, Linking, attach_arrival, attach_open};
-pub use backlog::{StoreReply, reply_when_linked};
+pub use backlog::{StoreReply, reply_when_linked, stores_wait};
 pub use caches::{create_cache, open_cache, open_container, put_back_evicted};
 pub use chunks::{
     ChunkSeen, NewChunk, OpenedChunk, arm_new_leaves, attach_chunk, check_parent, chunk_arrived,

@@ -1,0 +1,67 @@
+//! Work in each turn of the server's event loop, between what arrived and what is to arrive.
+//!
+//! Owns: a pipe that always has something to read, by which the server comes here once a turn while it is
+//! watched. A timer would come a millisecond later at the soonest; the server's own one-shot events run
+//! until none is left, so one that asks for the next would never let clients in. Main thread only.
+
+use super::api::api;
+use super::{Ctx, MainCell, guarded};
+use redis_module::raw;
+use std::ffi::{c_int, c_void};
+use std::io::{PipeReader, PipeWriter, Write};
+use std::os::fd::AsRawFd;
+
+/// What is done in a turn; answers whether it is to be done in the next as well.
+pub type Turn = fn(Ctx<'_>) -> bool;
+
+struct Pipe {
+    reader: PipeReader,
+    _writer: PipeWriter,
+    /// A context of no client and no call, which lives as long as the module.
+    ctx: *mut raw::RedisModuleCtx,
+}
+
+// SAFETY: kept in a `MainCell`; the context is used on the main thread only.
+unsafe impl Send for Pipe {}
+
+static PIPE: MainCell<Option<Pipe>> = MainCell::new(None);
+
+/// Does `turn` in each turn of the event loop from the next on, until it answers false. One at a time;
+/// false where the system has no pipe to spare.
+pub fn run_each_turn(ctx: Ctx<'_>, turn: Turn) -> bool {
+    let Some(fd) = PIPE.with(|pipe| {
+        if pipe.is_none() {
+            *pipe = make_pipe(ctx);
+        }
+        pipe.as_ref().map(|pipe| pipe.reader.as_raw_fd())
+    }) else {
+        return false;
+    };
+    let (mask, data) = (raw::REDISMODULE_EVENTLOOP_READABLE as c_int, turn as *mut c_void);
+    // SAFETY: the descriptor stays open; `on_turn` turns the function pointer back.
+    let status = unsafe { api!(RedisModule_EventLoopAdd(fd, mask, Some(on_turn), data)) };
+    status == raw::REDISMODULE_OK as c_int
+}
+
+fn make_pipe(ctx: Ctx<'_>) -> Option<Pipe> {
+    let (reader, mut writer) = std::io::pipe().ok()?;
+    // Never read: the pipe has something in it for ever.
+    writer.write_all(b"1").ok()?;
+    // SAFETY: the context is valid; the detached one is never freed, as the module is never unloaded.
+    let ctx = unsafe { api!(RedisModule_GetDetachedThreadSafeContext(ctx.as_ptr())) };
+    Some(Pipe { reader, _writer: writer, ctx })
+}
+
+unsafe extern "C" fn on_turn(fd: c_int, data: *mut c_void, _: c_int) {
+    let more = guarded("a turn", || {
+        let ctx = PIPE.with(|pipe| pipe.as_ref().map(|pipe| pipe.ctx))?;
+        // SAFETY: the context was made by `make_pipe`; `data` was made from a `Turn`.
+        let (ctx, turn) =
+            unsafe { (Ctx::from_raw(ctx), std::mem::transmute::<*mut c_void, Turn>(data)) };
+        Some(turn(ctx))
+    });
+    if more.flatten() != Some(true) {
+        // SAFETY: the descriptor was added by `run_each_turn`.
+        unsafe { api!(RedisModule_EventLoopDel(fd, raw::REDISMODULE_EVENTLOOP_READABLE as c_int)) };
+    }
+}

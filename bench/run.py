@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "bench"), str(ROOT / "tests")]
 
+import embeddings  # noqa: E402
 import exact  # noqa: E402
 import graph  # noqa: E402
 import invalidate  # noqa: E402
@@ -32,6 +33,7 @@ import kvfetch  # noqa: E402
 import kvtrace  # noqa: E402
 import packages  # noqa: E402
 import page  # noqa: E402
+import rag  # noqa: E402
 import reference  # noqa: E402
 import restart  # noqa: E402
 import scopes  # noqa: E402
@@ -45,7 +47,10 @@ from servers import provide_all, provide_redisearch  # noqa: E402
 
 OUT = ROOT / "docs" / "benchmarks"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
-NAMES = ("trips", "exact", "semantic", "packages", "graph", "reference", "restart", "stalls", "invalidate", "scopes", "kvfetch", "kvtrace", "session")
+NAMES = (
+    "trips", "exact", "semantic", "packages", "graph", "reference", "restart", "stalls", "invalidate", "scopes", "embeddings", "rag",
+    "kvfetch", "kvtrace", "session",
+)  # fmt: skip
 
 
 def main() -> int:
@@ -103,7 +108,7 @@ def provided_redisearch(peer):
 
 def measure(name, here, servers, module, folder, source, base, queries, full, chosen) -> Report | None:
     first, peer, at_most = here[0], servers["redis-8.2"], chosen.at_most
-    if name in ("semantic", "packages", "graph") and peer.path is None:
+    if name in ("semantic", "packages", "graph", "rag") and peer.path is None:
         print(f"bench: {name} is left out: it needs a server with vector sets", flush=True)
         return None
     match name:
@@ -140,6 +145,12 @@ def measure(name, here, servers, module, folder, source, base, queries, full, ch
         case "stalls":
             plan = stalls.Plan(100_000, ttl_ms=3_000) if full else stalls.Plan(8_000, ttl_ms=1_000)
             return stalls.run(first, module, folder, base, queries, plan)
+        case "embeddings":
+            plan = embeddings.Plan(10_000 if full else 2_000, rounds=3, seconds=0.4, latency_count=300)
+            return embeddings.run(first, peer, module, folder, base, plan)
+        case "rag":
+            plan = rag.Plan(min(len(base), at_most), rounds=3, seconds=0.4)
+            return rag.run(peer, provided_redisearch(peer), module, folder, base, queries[:256], plan)
         case "session":
             return session.run(first, module, folder, session.Plan(rounds=5, seconds=0.4))
         case "kvfetch":

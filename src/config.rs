@@ -8,7 +8,7 @@ use crate::ffi::config::{
     register_flag, register_number, register_text,
 };
 use llmcache_core::cache::guard::GuardLevel;
-use llmcache_core::cache::{BreakerSettings, Settings};
+use llmcache_core::cache::{BreakerSettings, Kind, Settings};
 use llmcache_core::index::{EF_DEFAULT, EFC_DEFAULT, GraphSettings, IndexMode, M_DEFAULT};
 use llmcache_core::limits;
 use llmcache_core::vector::Quant;
@@ -127,9 +127,11 @@ pub fn register(ctx: Ctx<'_>) -> bool {
         && load_configs(ctx)
 }
 
-/// Settings of a cache for which nothing else was said.
-pub fn default_settings() -> Settings {
-    Settings {
+/// Settings of a container for which nothing else was said. What concerns answers alone (threshold,
+/// guards, grace, jitter) is neutral where there are none.
+pub fn default_settings(kind: Kind) -> Settings {
+    let of_answers = Settings {
+        kind,
         threshold: f64::from_bits(THRESHOLD_BITS.load(Ordering::Relaxed)),
         ttl_ms: TTL_S.value.load(Ordering::Relaxed) as u64 * 1_000,
         jitter_pct: JITTER_PCT.value.load(Ordering::Relaxed) as u8,
@@ -144,6 +146,16 @@ pub fn default_settings() -> Settings {
         guard: GuardLevel::from_byte(GUARD.value.load(Ordering::Relaxed) as u8).unwrap_or_default(),
         grace_s: GRACE_S.value.load(Ordering::Relaxed) as u32,
         ..Settings::default()
+    };
+    match kind {
+        Kind::Answers => of_answers,
+        Kind::Documents | Kind::Embeddings => Settings {
+            threshold: -1.0,
+            jitter_pct: 0,
+            guard: GuardLevel::Off,
+            grace_s: 0,
+            ..of_answers
+        },
     }
 }
 

@@ -6,7 +6,7 @@ use crate::keyspace::{attach_arrival, chunk_arrived, followers};
 use crate::keytype::containers::become_other;
 use crate::keytype::namespaces::NAMESPACES;
 use crate::keytype::registry::CACHES;
-use crate::keytype::{CacheValue, NamespaceValue, namespaces, registry};
+use crate::keytype::{NamespaceValue, cache_in, namespaces, registry};
 use crate::{background, ffi};
 use llmcache_core::cluster::key_slot;
 
@@ -50,9 +50,9 @@ fn on_keyspace(ctx: Ctx<'_>, event: &[u8], key: &[u8]) {
 
 fn on_deadline(ctx: Ctx<'_>, name: &[u8]) {
     if let Some(key) = Key::open(ctx, &RString::new(name), Access::Probe)
-        && let Some(value) = key.value::<CacheValue>()
+        && let Some(cache) = cache_in(&key)
     {
-        CACHES.note_expiry(&value.0, key.expire_at_ms());
+        CACHES.note_expiry(&cache, key.expire_at_ms());
         return;
     }
     attach_arrival(ctx, name, false);
@@ -71,17 +71,16 @@ fn on_arrival(ctx: Ctx<'_>, name: &[u8]) {
         return;
     }
     chunk_arrived(ctx, name);
-    let cache = Key::open(ctx, &RString::new(name), Access::Probe)
-        .and_then(|key| key.value::<CacheValue>().cloned());
+    let cache = Key::open(ctx, &RString::new(name), Access::Probe).and_then(|key| cache_in(&key));
     match cache {
-        Some(value) => {
+        Some(cache) => {
             let place = (ctx.db(), name.to_vec());
-            let slot = value.0.with(|cache| key_slot(cache.prefix()));
+            let slot = cache.with(|cache| key_slot(cache.prefix()));
             if ctx.state().is_cluster() && slot != key_slot(name) {
                 // A dump restored under a name of another slot: its entry keys would be elsewhere.
-                become_other(&value.0, &place);
+                become_other(&cache, &place);
             }
-            registry::place(&value, place);
+            registry::place(&cache, place);
         }
         None => {
             attach_arrival(ctx, name, true);

@@ -1,5 +1,5 @@
-//! The module's sections of `INFO`: sums over all caches, and over all namespaces of KV-cache chunks, of
-//! this process.
+//! The module's sections of `INFO`: sums over all containers of each kind, and over all namespaces of KV-cache
+//! chunks, of this process.
 
 use crate::background;
 use crate::ffi::{InfoWriter, blocked_count};
@@ -7,12 +7,19 @@ use crate::keyspace::flight_counts;
 use crate::keytype::followers;
 use crate::keytype::namespaces::NAMESPACES;
 use crate::keytype::registry::CACHES;
-use llmcache_core::cache::{FetchOutcome, MissReason, ScopeStats};
+use llmcache_core::cache::{FetchOutcome, Kind, MissReason, ScopeStats};
+use std::ffi::CStr;
 
 /// Writes the sections.
 pub fn write(info: &mut InfoWriter) {
     if info.section(c"caches") {
         write_caches(info);
+    }
+    if info.section(c"documents") {
+        write_containers(info, Kind::Documents, &OF_DOCUMENTS);
+    }
+    if info.section(c"embeddings") {
+        write_containers(info, Kind::Embeddings, &OF_EMBEDDINGS);
     }
     if info.section(c"kvchunks") {
         write_chunks(info);
@@ -49,12 +56,52 @@ fn write_chunks(info: &mut InfoWriter) {
     info.number(c"chunk_bytes_in_flight", background::chunks::in_flight());
 }
 
+/// What the fields of a kind are called: containers, entries, bytes, bytes of indexes, lookups, hits.
+type Names = [&'static CStr; 6];
+const OF_DOCUMENTS: Names = [
+    c"document_indexes",
+    c"documents",
+    c"document_bytes",
+    c"document_index_bytes",
+    c"document_lookups",
+    c"document_hits",
+];
+const OF_EMBEDDINGS: Names = [
+    c"embedding_caches",
+    c"embeddings",
+    c"embedding_bytes",
+    c"embedding_index_bytes",
+    c"embedding_lookups",
+    c"embedding_hits",
+];
+
+fn write_containers(info: &mut InfoWriter, kind: Kind, names: &Names) {
+    let mut sums = [0; 6];
+    for (cache, _) in CACHES.all() {
+        cache.with(|cache| {
+            if cache.settings.kind != kind {
+                return;
+            }
+            let (totals, stats) = (cache.index.totals(), &cache.stats.total);
+            let (hits, index_bytes) = (stats.hits_exact + stats.hits_semantic, cache.index.bytes());
+            let bytes = cache.total_bytes();
+            let own = [1, totals.entries, bytes, index_bytes as u64, stats.lookups, hits];
+            sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+        });
+    }
+    names.iter().zip(sums).for_each(|(name, sum)| info.number(name, sum));
+}
+
 fn write_caches(info: &mut InfoWriter) {
-    let (mut entries, mut bytes, mut index_bytes, mut hidden) = (0, 0, 0, 0);
+    let (mut caches, mut entries, mut bytes, mut index_bytes, mut hidden) = (0, 0, 0, 0, 0);
     let (mut stats, mut failures, mut leases, mut waiters) = (ScopeStats::default(), 0, 0, 0);
     for (cache, _) in CACHES.all() {
         cache.with(|cache| {
+            if cache.settings.kind != Kind::Answers {
+                return;
+            }
             let totals = cache.index.totals();
+            caches += 1;
             entries += totals.entries;
             hidden += totals.hidden;
             bytes += cache.total_bytes();
@@ -66,7 +113,7 @@ fn write_caches(info: &mut InfoWriter) {
             waiters += waiting as u64;
         });
     }
-    info.number(c"caches", CACHES.count() as u64);
+    info.number(c"caches", caches);
     info.number(c"entries", entries);
     info.number(c"entries_hidden", hidden);
     info.number(c"bytes", bytes);

@@ -17,9 +17,7 @@ module_entry!(c"llmcache", VERSION, start);
 
 /// Puts the module together. Whatever can fail comes first, subscriptions last.
 fn start(ctx: Ctx<'_>) -> Result<(), String> {
-    ffi::register_type::<keytype::CacheValue>(ctx)
-        .then_some(())
-        .ok_or("the type of caches was refused")?;
+    keytype::register_cache_types(ctx)?;
     ffi::register_type::<keytype::EntryValue>(ctx)
         .then_some(())
         .ok_or("the type of entries was refused")?;

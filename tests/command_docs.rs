@@ -107,8 +107,8 @@ const READING: &str = "\nIn a syntax line capitals stand for themselves, small l
                        `[...]` may be left\nout, of `<a | b>` exactly one is given, `x [x ...]` is \
                        one or more. Options come in any order, each\nat most once. Every error \
                        begins with a word in capitals: `ERR`, `WRONGTYPE`, `BADVECTOR`,\n\
-                       `DIMMISMATCH`, `NOCACHE`, `BADFILTER`, `TOOBIG`, `LEASELOST`, `CROSSSLOT`, \
-                       `NOPERM`,\n`BUSY`, `OOM`. A refused command changes nothing.\n";
+                       `DIMMISMATCH`, `MODELMISMATCH`, `NOCACHE`, `BADFILTER`, `TOOBIG`, `LEASELOST`, \
+                       `CROSSSLOT`,\n`NOPERM`, `BUSY`, `OOM`. A refused command changes nothing.\n";
 
 fn page(spec: &CommandSpec) -> String {
     let mut out = format!("# {}\n\n{}\n\n```\n", spec.name, spec.summary);

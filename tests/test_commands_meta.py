@@ -13,6 +13,11 @@ class Command:
     kind: str  # "read", "store" or "write"
     call: tuple
     internal: bool = False
+    family: str = "LLMCACHE"
+
+    @property
+    def full(self) -> str:
+        return f"{self.family}.{self.name}"
 
 
 PUBLIC = [
@@ -42,8 +47,39 @@ INTERNAL = [
     Command("_EPOCH", 6, "write", ("ALL", "", 1, "HARD"), internal=True),
     Command("_STALE", 2, "write", (), internal=True),
 ]
-EVERY = pytest.mark.parametrize("command", PUBLIC + INTERNAL, ids=lambda c: c.name)
-EACH_PUBLIC = pytest.mark.parametrize("command", PUBLIC, ids=lambda c: c.name)
+VECTOR = ("VALUES", 2, 1, 2)
+PUBLIC += [
+    Command(*row, family="EMBCACHE")
+    for row in (
+        ("CREATE", -6, "store", ("MODEL", "m", "DIM", 2)),
+        ("SET", -6, "store", ("TEXT", "t", *VECTOR)),
+        ("MSET", -7, "store", (1, "TEXT", "t", *VECTOR)),
+        ("GET", -4, "read", ("TEXT", "t")),
+        ("MGET", -5, "read", ("TEXTS", 1, "t")),
+        ("MGETEX", -6, "write", ("TEXTS", 1, "t", "EX", 5)),
+        ("FETCH", -4, "write", ("TEXT", "t")),
+        ("FAIL", -3, "write", ("0123456789abcdef",)),
+        ("EXTEND", 4, "write", ("0123456789abcdef", 5)),
+        ("DEL", -5, "write", ("TEXTS", 1, "t")),
+        ("INFO", 2, "read", ()),
+    )
+]
+PUBLIC += [
+    Command(*row, family="RAG")
+    for row in (
+        ("CREATE", -2, "store", ("DIM", 2)),
+        ("ADD", -7, "store", ("id", *VECTOR, "TEXT", "t")),
+        ("MADD", -8, "store", (1, "id", *VECTOR, "TEXT", "t")),
+        ("SEARCH", -4, "read", VECTOR),
+        ("GET", 3, "read", ("id",)),
+        ("DEL", -3, "write", ("id", "id2")),
+        ("SCAN", -3, "read", (0,)),
+        ("INFO", 2, "read", ()),
+        ("DROP", 2, "write", ()),
+    )
+]
+EVERY = pytest.mark.parametrize("command", PUBLIC + INTERNAL, ids=lambda c: c.full)
+EACH_PUBLIC = pytest.mark.parametrize("command", PUBLIC, ids=lambda c: c.full)
 
 
 @pytest.fixture
@@ -53,17 +89,16 @@ def server(emptied):
 
 def info(server, command):
     with server.wire() as wire:
-        (entry,) = wire("COMMAND", "INFO", f"LLMCACHE.{command.name}")
-    assert entry is not None, f"no command {command.name}"
+        (entry,) = wire("COMMAND", "INFO", command.full)
+    assert entry is not None, f"no command {command.full}"
     return entry
 
 
-def test_these_are_all_commands_of_the_family(server):
+def test_these_are_all_commands_of_the_families(server):
     with server.wire() as wire:
         listed = {name.decode().upper() for name in wire("COMMAND", "LIST", "FILTERBY", "MODULE", "llmcache")}
-    assert listed >= {f"LLMCACHE.{c.name}" for c in PUBLIC + INTERNAL}
-    family = {name for name in listed if name.startswith("LLMCACHE.")}
-    assert family == {f"LLMCACHE.{c.name}" for c in PUBLIC + INTERNAL}
+    families = ("LLMCACHE.", "EMBCACHE.", "RAG.")
+    assert {name for name in listed if name.startswith(families)} == {c.full for c in PUBLIC + INTERNAL}
 
 
 @EVERY
@@ -101,7 +136,7 @@ def test_the_first_argument_is_the_key(server, command):
 @EVERY
 def test_getkeys(server, command):
     with server.wire() as wire:
-        name = f"LLMCACHE.{command.name}"
+        name = command.full
         assert wire("COMMAND", "GETKEYS", name, "the key", *command.call) == [b"the key"]
         (pair,) = wire("COMMAND", "GETKEYSANDFLAGS", name, "the key", *command.call)
         assert pair[0] == b"the key"
@@ -121,9 +156,9 @@ def test_acl_categories(server, command):
 @EVERY
 def test_docs(server, command):
     with server.wire() as wire:
-        name, docs = wire("COMMAND", "DOCS", f"LLMCACHE.{command.name}")
+        name, docs = wire("COMMAND", "DOCS", command.full)
     docs = fields(docs)
-    assert name.decode().upper() == f"LLMCACHE.{command.name}"
+    assert name.decode().upper() == command.full
     assert len(docs["summary"]) > 10
     assert docs["group"] == b"module"
     assert docs["module"] == b"llmcache"
@@ -136,18 +171,21 @@ def test_docs(server, command):
 @pytest.mark.parametrize(
     ("name", "tokens"),
     [
-        ("CREATE", "DIM MODEL THRESHOLD TTL JITTER MAXENTRIES MAXMEMORY QUANT INDEX"),
-        ("SETSEM", "PROMPT RESPONSE FP32 FP16 VALUES ID SCOPE CONTEXT TAGS META EX PX EXAT PXAT PERSIST TOKENS COST LATENCY NX"),
-        ("GETSEM", "PROMPT FP32 FP16 VALUES SCOPE CONTEXT THRESHOLD COUNT FILTER MAXAGE RETURN EXPLAIN"),
-        ("GET", "PROMPT SCOPE CONTEXT"),
-        ("EXPIRE", "EX PX EXAT PXAT PERSIST"),
-        ("SCAN", "COUNT FILTER"),
-        ("STATS", "SCOPE RESET"),
+        ("EMBCACHE.MGETEX", "TEXTS DIGESTS EX PX EXAT PXAT PERSIST AS FP32 FP16 VALUES MODEL"),
+        ("RAG.ADD", "FP32 FP16 VALUES TEXT META TAGS TOKENS EX PX EXAT PXAT PERSIST"),
+        ("RAG.SEARCH", "FP32 FP16 VALUES COUNT FILTER SIMILARITY MMR TOKENS EF RETURN"),
+        ("LLMCACHE.CREATE", "DIM MODEL THRESHOLD TTL JITTER MAXENTRIES MAXMEMORY QUANT INDEX"),
+        ("LLMCACHE.SETSEM", "PROMPT RESPONSE FP32 FP16 VALUES ID SCOPE CONTEXT TAGS META EX PX EXAT PXAT PERSIST TOKENS COST LATENCY NX"),
+        ("LLMCACHE.GETSEM", "PROMPT FP32 FP16 VALUES SCOPE CONTEXT THRESHOLD COUNT FILTER MAXAGE RETURN EXPLAIN"),
+        ("LLMCACHE.GET", "PROMPT SCOPE CONTEXT"),
+        ("LLMCACHE.EXPIRE", "EX PX EXAT PXAT PERSIST"),
+        ("LLMCACHE.SCAN", "COUNT FILTER"),
+        ("LLMCACHE.STATS", "SCOPE RESET"),
     ],
 )
 def test_docs_know_every_option(server, name, tokens):
     with server.wire() as wire:
-        _, docs = wire("COMMAND", "DOCS", f"LLMCACHE.{name}")
+        _, docs = wire("COMMAND", "DOCS", name)
 
     def every_token(arguments):
         for argument in map(fields, arguments):
@@ -161,9 +199,9 @@ def test_docs_know_every_option(server, name, tokens):
 @EACH_PUBLIC
 def test_the_documented_call_is_accepted(server, command):
     with server.wire() as wire:
-        wire("LLMCACHE.CREATE", "faq")
+        wire(f"{command.family}.CREATE", "faq", *(("MODEL", "m", "DIM", 2) if command.family == "EMBCACHE" else ()))
         key = "new" if command.name == "CREATE" else "faq"
-        reply = wire(f"LLMCACHE.{command.name}", key, *command.call)
+        reply = wire(command.full, key, *command.call)
         assert getattr(reply, "word", "LEASELOST") == "LEASELOST", reply
 
 

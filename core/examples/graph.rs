@@ -176,6 +176,7 @@ fn report(name: &str, index: &mut Index, queries: &[Code], truth: &[Vec<u32>], e
 
 fn search(index: &mut Index, (code, scale): &Code, ef: Option<usize>) -> SearchResult {
     index.search(&SearchRequest {
+        counts_refused: true,
         code,
         scale: *scale,
         partition: PartitionKey(0),

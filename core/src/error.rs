@@ -16,6 +16,8 @@ pub enum ErrorWord {
     BadVector,
     /// The vector has another dimension than the container.
     DimMismatch,
+    /// The container's vectors are of another embedding model.
+    ModelMismatch,
     /// The container needed for the command does not exist.
     NoCache,
     /// The filter expression does not parse.
@@ -42,6 +44,7 @@ impl ErrorWord {
             Self::WrongType => "WRONGTYPE",
             Self::BadVector => "BADVECTOR",
             Self::DimMismatch => "DIMMISMATCH",
+            Self::ModelMismatch => "MODELMISMATCH",
             Self::NoCache => "NOCACHE",
             Self::BadFilter => "BADFILTER",
             Self::TooBig => "TOOBIG",

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// Identity of one life of a container. A container deleted and created again under its old name
 /// has another uid, so entries of the former life can never answer for the new one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct ContainerUid(pub u64);
 
 impl fmt::Display for ContainerUid {
@@ -43,8 +43,13 @@ impl EntryId {
     /// byte length as an unsigned 32-bit little-endian number, so that a prompt of a hundred bytes
     /// takes two blocks of the hash. `docs/formats.md` has test vectors.
     pub fn of(scope: &[u8], context: &[u8], prompt: &[u8]) -> Self {
-        let mut id = [0u8; 16];
-        id.copy_from_slice(&digest_of(&[scope, context, prompt])[..16]);
+        Self::half_of(&digest_of(&[scope, context, prompt]))
+    }
+
+    /// The first half of a digest of 32 bytes.
+    pub(crate) fn half_of(digest: &[u8; 32]) -> Self {
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest[..16]);
         Self(id)
     }
 
@@ -95,6 +100,32 @@ fn digest_of(parts: &[&[u8]]) -> [u8; 32] {
         hash.update(part);
     }
     hash.finalize().into()
+}
+
+/// Digest of a text under an embedding model: what an embedding is asked for by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EmbeddingDigest(pub [u8; 32]);
+
+impl EmbeddingDigest {
+    /// SHA-256 over the length-prefixed model and text; a prefix is as in [`EntryId::of`].
+    /// `docs/formats.md` has test vectors.
+    pub fn of(model: &[u8], text: &[u8]) -> Self {
+        Self(digest_of(&[model, text]))
+    }
+
+    /// Reads 64 lower-case hex digits.
+    pub fn from_hex(text: &[u8]) -> Option<Self> {
+        let (high, low) = text.split_at_checked(32)?;
+        let mut digest = [0; 32];
+        digest[..16].copy_from_slice(&EntryId::from_hex(high)?.0);
+        digest[16..].copy_from_slice(&EntryId::from_hex(low)?.0);
+        Some(Self(digest))
+    }
+
+    /// The id of its entry: the first half, which no second hash is computed for.
+    pub fn entry_id(&self) -> EntryId {
+        EntryId::half_of(&self.0)
+    }
 }
 
 /// Identity of a scope inside a container: 40 bits of SHA-256, 0 for the empty scope. Of a million

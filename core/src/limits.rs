@@ -13,6 +13,8 @@ pub const DIM_MAX: u32 = 16_384;
 pub const CONTAINER_NAME_MAX_BYTES: usize = 1_024;
 /// Longest caller-given entry id.
 pub const ID_MAX_BYTES: usize = 128;
+/// Longest id of a document; up to `ID_MAX_BYTES` it names the key, longer ones are told by their digest.
+pub const DOCUMENT_ID_MAX_BYTES: usize = 1_024;
 /// Longest scope.
 pub const SCOPE_MAX_BYTES: usize = 1_024;
 /// Longest context: system prompt and generation parameters, or a digest of them.
@@ -37,6 +39,14 @@ pub const COUNT_MAX: u32 = 1_000;
 pub const MGETSEM_MAX: u32 = 1_000;
 /// See `MGETSEM_MAX`.
 pub const MGETSEM_RESULTS_MAX: usize = 10_000;
+/// Most documents of one MADD and embeddings of one MSET.
+pub const STORE_BATCH_MAX: usize = 1_000;
+/// Most embeddings asked for by one command.
+pub const EMBEDDINGS_MAX: usize = 10_000;
+/// Candidates among which MMR chooses, where COUNT is not larger.
+pub const MMR_POOL_MAX: usize = 200;
+/// Largest TOKENS of a search.
+pub const BUDGET_TOKENS_MAX: u64 = 1 << 53;
 /// Results opened beyond COUNT when their codes are too close to call.
 pub const RESCORE_EXTRA_MAX: usize = 8;
 /// Entries near enough that guards refuse in one lookup before it is a miss: where thousands of

@@ -57,6 +57,7 @@ impl Parts {
             cost_nano_usd: self.cost_nano_usd,
             latency_ms: self.latency_ms,
             grace_s: self.grace_s,
+            is_embedding: false,
         });
         if self.stale {
             entry.set_stale();

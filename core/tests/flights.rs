@@ -295,6 +295,7 @@ fn an_entry_is_fresh_then_stale_then_due() {
             cost_nano_usd: 0,
             latency_ms: 0,
             grace_s,
+            is_embedding: false,
         })
     };
     let graced = entry(5);

@@ -106,6 +106,7 @@ fn use_all(index: &mut Index) {
     for partition in 0..3 {
         let code = [100; DIM];
         let found = index.search(&SearchRequest {
+            counts_refused: true,
             code: &code,
             scale: 0.01,
             partition: PartitionKey(partition),

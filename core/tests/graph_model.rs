@@ -144,6 +144,7 @@ impl Pair {
         let filter = (self.random.below(4) == 0).then_some(&self.filter);
         let ef = [None, Some(1), Some(64), Some(400)][self.random.below(4)];
         let request = SearchRequest {
+            counts_refused: true,
             code: &code,
             scale: 0.01,
             partition,
@@ -461,6 +462,7 @@ fn equal_codes_are_found() {
     }
     pair.settle();
     let request = SearchRequest {
+        counts_refused: true,
         code: &one,
         scale: 0.01,
         partition: PartitionKey(0),
@@ -483,6 +485,7 @@ fn memory_of_a_walk_follows_the_limit() {
     pair.settle();
     let code = random_code(&mut Random(2));
     let request = SearchRequest {
+        counts_refused: true,
         code: &code,
         scale: 0.01,
         partition: PartitionKey(0),

@@ -130,6 +130,7 @@ fn use_all(index: &mut Index, filter: &Filter) {
         if let Some(dim) = index.dim() {
             let query = vec![100_i8; dim as usize];
             let found = index.search(&SearchRequest {
+                counts_refused: true,
                 code: &query,
                 scale: 0.01,
                 partition,
@@ -333,7 +334,7 @@ fn what_no_index_writes_is_refused() {
     let mut out = Writer::section(TAG_SLOT_BLOCK, 2);
     slot_bytes(out.u32(5).u16(3), 0, 0, id(1), 1);
     assert!(index.load_block(&out.finish()).is_err(), "blocks of two dimensions");
-    for (tag, version) in [(TAG_SLOT_BLOCK, 3), (TAG_HEAD, 2)] {
+    for (tag, version) in [(TAG_SLOT_BLOCK, 3), (TAG_HEAD, 3)] {
         let mut out = Writer::section(tag, version);
         out.u32(0).u16(0);
         assert!(load(&[out.finish()]).is_err());
@@ -407,7 +408,7 @@ fn the_last_place_of_the_store_order_breaks_nothing() {
 fn sections_are_what_they_say() {
     let bytes = head();
     let (tag, version, body) = open_section(&bytes).expect("a section");
-    assert_eq!((tag, version), (TAG_HEAD, 2));
+    assert_eq!((tag, version), (TAG_HEAD, 3));
     assert_eq!(body.remaining(), bytes.len() - SECTION_HEADER_BYTES - SECTION_TRAILER_BYTES);
     for end in 0..bytes.len() {
         let mut short = bytes[..end].to_vec();

@@ -140,6 +140,7 @@ impl World {
             cost_nano_usd: 0,
             latency_ms: 5,
             grace_s: 0,
+            is_embedding: false,
         });
         let view = entry.view();
         let meta = view.meta_object();
@@ -236,6 +237,8 @@ fn question<'a>(query: Option<&'a Query>) -> LookupRequest<'a> {
         filter: None,
         max_age_ms: None,
         explain: false,
+        chooses: false,
+        counts_refused: true,
         now: NOW,
     }
 }

@@ -5,7 +5,7 @@
 use super::may_write;
 use crate::ffi::{Access, Ctx, Key, MainCell, RString};
 use crate::keyspace::enforce_limits;
-use crate::keytype::CacheValue;
+use crate::keytype::cache_in;
 use crate::keytype::registry::{self, CACHES, Place, SharedCache};
 use llmcache_core::ids::SlotId;
 use std::sync::LazyLock;
@@ -42,8 +42,8 @@ pub fn run(ctx: Ctx<'_>) {
         if let Some(mut key) = Key::open(ctx, &RString::new(&name), Access::Probe) {
             key.hint_lfu(u8::MAX);
             key.hint_used_now();
-            if let Some(value) = key.value::<CacheValue>() {
-                CACHES.note_expiry(&value.0, key.expire_at_ms());
+            if let Some(cache) = cache_in(&key) {
+                CACHES.note_expiry(&cache, key.expire_at_ms());
             }
         }
         // What removed entries without saying so, as a lookup that found one gone.

@@ -7,8 +7,8 @@ use llmcache_core::ids::UnixMs;
 use llmcache_core::index::filter::Filter;
 use llmcache_core::limits;
 use llmcache_core::session::is_json_object;
-use llmcache_core::vector::Query;
 use llmcache_core::vector::normalise::{decode_fp16, decode_fp32};
+use llmcache_core::vector::{Query, VectorError};
 
 /// Walks over the arguments of a command.
 #[derive(Debug, Clone)]
@@ -161,9 +161,18 @@ pub fn is_vector_word(word: &OptionWord) -> bool {
     matches!(word.as_str(), "FP32" | "FP16" | "VALUES")
 }
 
+fn bad_vector(why: &dyn std::fmt::Display) -> Error {
+    Error::new(ErrorWord::BadVector, why.to_string())
+}
+
 /// The vector that `word` opened: `FP32 blob`, `FP16 blob` or `VALUES n x1 … xn`.
 pub fn vector(word: &OptionWord, args: &mut ArgReader<'_>) -> Result<Query> {
-    let bad = |why: &dyn std::fmt::Display| Error::new(ErrorWord::BadVector, why.to_string());
+    Query::new(&numbers(word, args)?).map_err(|error| bad_vector(&error))
+}
+
+/// The numbers of such a vector as they were given. Zeros alone are none.
+pub fn numbers(word: &OptionWord, args: &mut ArgReader<'_>) -> Result<Vec<f32>> {
+    let bad = bad_vector;
     let numbers = match word.as_str() {
         "FP32" => decode_fp32(args.next("FP32")?).map_err(|error| bad(&error))?,
         "FP16" => decode_fp16(args.next("FP16")?).map_err(|error| bad(&error))?,
@@ -183,7 +192,37 @@ pub fn vector(word: &OptionWord, args: &mut ArgReader<'_>) -> Result<Query> {
             numbers
         }
     };
-    Query::new(&numbers).map_err(|error| bad(&error))
+    if numbers.iter().all(|&x| x == 0.0) {
+        return Err(bad(&VectorError::ZeroNorm));
+    }
+    Ok(numbers)
+}
+
+/// META, which must be a JSON object.
+pub fn meta<'a>(args: &mut ArgReader<'a>) -> Result<&'a [u8]> {
+    let meta = args.text("META", limits::META_MAX_BYTES)?;
+    match serde_json::from_slice::<serde_json::Value>(meta) {
+        Ok(value) if value.is_object() => Ok(meta),
+        Ok(_) => Err(Error::err("META must be a JSON object")),
+        // The parser's own message may quote the document; its place does not.
+        Err(error) => Err(Error::err(format!(
+            "META is not valid JSON at line {} column {}",
+            error.line(),
+            error.column()
+        ))),
+    }
+}
+
+/// TAGS, none of which may be empty.
+pub fn tags<'a>(args: &mut ArgReader<'a>) -> Result<&'a [&'a [u8]]> {
+    let tags = args.list("TAGS", limits::TAGS_MAX)?;
+    if tags.iter().any(|tag| tag.is_empty()) {
+        return Err(Error::err("a tag must not be empty"));
+    }
+    match tags.iter().find(|tag| tag.len() > limits::TAG_MAX_BYTES) {
+        Some(tag) => Err(Error::too_big("a tag", tag.len(), limits::TAG_MAX_BYTES, "bytes")),
+        None => Ok(tags),
+    }
 }
 
 /// Reads a filter expression.

@@ -1,11 +1,13 @@
 //! The command table: one row a command. It drives registration, arity, flags, key specs,
 //! `COMMAND DOCS` and the pages of `docs/commands/`, which a test keeps equal to it. The rows of
-//! `KVCHUNK.*` are in `table_kvchunk`, those of single flight and invalidation in `table_fetch`, those of
-//! `SESSION.*` in `table_session`.
+//! `KVCHUNK.*`, `EMBCACHE.*`, `RAG.*` and `SESSION.*` are in `table_kvchunk`, `table_embcache`, `table_rag` and
+//! `table_session`, those of single flight and invalidation in `table_fetch`.
 
 use super::llmcache::{admin, create, entry, get, getsem, internal, mgetsem, scan, setsem, stats};
+use super::table_embcache::EMBCACHE;
 use super::table_fetch::FETCH;
 use super::table_kvchunk::KVCHUNK;
+use super::table_rag::RAG;
 use super::table_session::SESSION;
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
@@ -63,13 +65,9 @@ const STORE_TAIL: [Arg; 11] = [
     opt("ID", "id", ArgKind::Text),
     SCOPE,
     CONTEXT,
-    opt(
-        "TAGS",
-        "tags",
-        ArgKind::Block(&[arg("count", ArgKind::Integer), many("tag", ArgKind::Text)]),
-    ),
+    TAGS,
     opt("META", "json", ArgKind::Text),
-    opt("", "expiry", ArgKind::OneOf(EXPIRY_FORMS)),
+    EXPIRY,
     opt("TOKENS", "tokens", ArgKind::Integer),
     opt("COST", "usd", ArgKind::Double),
     opt("LATENCY", "milliseconds", ArgKind::Integer),
@@ -114,6 +112,27 @@ pub(super) const fn read(name: &'static str, entry: crate::ffi::command::Entry) 
     CommandSpec { flags: "readonly", ..write(name, entry, KeyUse::Read) }
 }
 
+pub(super) const QUANT: Arg = opt(
+    "QUANT",
+    "quant",
+    ArgKind::OneOf(&[word("NONE", "none"), word("F16", "f16"), word("Q8", "q8")]),
+);
+
+pub(super) const INDEX: Arg = opt(
+    "INDEX",
+    "index",
+    ArgKind::OneOf(&[word("AUTO", "auto"), word("FLAT", "flat"), word("HNSW", "hnsw")]),
+);
+
+/// An expiry, where one may be given.
+pub(super) const EXPIRY: Arg = opt("", "expiry", ArgKind::OneOf(EXPIRY_FORMS));
+
+pub(super) const TAGS: Arg = opt(
+    "TAGS",
+    "tags",
+    ArgKind::Block(&[arg("count", ArgKind::Integer), many("tag", ArgKind::Text)]),
+);
+
 pub(super) const GUARD_LEVELS: &[Arg] =
     &[word("OFF", "off"), word("ON", "on"), word("STRICT", "strict")];
 
@@ -137,11 +156,19 @@ pub(super) const RETURN: Arg = opt(
     ArgKind::Block(&[arg("count", ArgKind::Integer), many("field", ArgKind::Text)]),
 );
 
-const FAMILIES: [&[CommandSpec]; 4] = [LLMCACHE, FETCH, KVCHUNK, SESSION];
+const FAMILIES: [&[CommandSpec]; 6] = [LLMCACHE, FETCH, EMBCACHE, RAG, KVCHUNK, SESSION];
 
 /// Every command of the module.
-pub const COMMANDS: &[CommandSpec] =
-    &joined::<{ FAMILIES[0].len() + FAMILIES[1].len() + FAMILIES[2].len() + FAMILIES[3].len() }>();
+pub const COMMANDS: &[CommandSpec] = &joined::<{ count_of(&FAMILIES) }>();
+
+const fn count_of(families: &[&[CommandSpec]]) -> usize {
+    let (mut all, mut family) = (0, 0);
+    while family < families.len() {
+        all += families[family].len();
+        family += 1;
+    }
+    all
+}
 
 /// The families one after the other.
 const fn joined<const ALL: usize>() -> [CommandSpec; ALL] {
@@ -172,16 +199,8 @@ const LLMCACHE: &[CommandSpec] = &[
             opt("JITTER", "percent", ArgKind::Integer),
             opt("MAXENTRIES", "entries", ArgKind::Integer),
             opt("MAXMEMORY", "bytes", ArgKind::Integer),
-            opt(
-                "QUANT",
-                "quant",
-                ArgKind::OneOf(&[word("NONE", "none"), word("F16", "f16"), word("Q8", "q8")]),
-            ),
-            opt(
-                "INDEX",
-                "index",
-                ArgKind::OneOf(&[word("AUTO", "auto"), word("FLAT", "flat"), word("HNSW", "hnsw")]),
-            ),
+            QUANT,
+            INDEX,
             opt("M", "links", ArgKind::Integer),
             opt("EFC", "width", ArgKind::Integer),
             opt("EF", "width", ArgKind::Integer),

@@ -75,6 +75,14 @@ impl<'a> Reply<'a> {
         self
     }
 
+    /// A number of single precision; in RESP2 the shortest text that reads back as the same.
+    pub fn single(self, value: f32) -> Self {
+        if !self.0.state().is_resp3() {
+            return self.text(&value.to_string());
+        }
+        self.double(f64::from(value))
+    }
+
     /// Null.
     pub fn null(self) -> Self {
         // SAFETY: see `map`.

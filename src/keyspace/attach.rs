@@ -59,7 +59,7 @@ pub(super) fn index_entry(
     bytes: u32,
     linking: Linking,
 ) -> SlotId {
-    let dim = u32::from(view.dim());
+    let dim = view.vector_dim();
     if dim > 0 {
         match cache.settings.dim {
             None => cache.settings.dim = Some(dim),
@@ -70,7 +70,8 @@ pub(super) fn index_entry(
     cache.observe_seq(view.seq());
     let meta = view.meta_object();
     let record = meta.as_ref().and_then(|meta| FilterRecord::from_meta(meta.as_object()?));
-    let code = view.vector().map(|vector| vector.code());
+    let searched = cache.settings.kind.is_searched();
+    let code = view.vector().filter(|_| searched).map(|vector| vector.code());
     let new = NewSlot {
         id: view.id(),
         seq: view.seq(),
@@ -127,9 +128,7 @@ pub fn attach_open(db: c_int, name: &[u8], value: &EntryValue, expire_at_ms: u64
         if *name != *cache.named_key(&own_name) {
             return Attached::Foreign;
         }
-        let fits =
-            view.dim() == 0 || cache.settings.dim.is_none_or(|dim| dim == u32::from(view.dim()));
-        if fits { Attached::Added } else { Attached::Foreign }
+        if cache.takes(&view) { Attached::Added } else { Attached::Foreign }
     })
 }
 

@@ -12,6 +12,7 @@ use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::Cache;
 use llmcache_core::ids::PartitionKey;
 use llmcache_core::index::Work;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
@@ -35,14 +36,57 @@ struct Backlog {
 
 static BACKLOG: LazyLock<MainCell<Backlog>> = LazyLock::new(|| MainCell::new(Backlog::default()));
 
-/// Answers the running store with a bulk string: at once, or where the graph of its partition is behind
-/// when that has caught up.
-pub fn reply_when_linked(ctx: Ctx<'_>, cache: &SharedCache, partition: PartitionKey, reply: &[u8]) {
+/// What a store is answered.
+#[derive(Debug)]
+pub enum StoreReply<'a> {
+    /// The id of the entry.
+    Id(Cow<'a, [u8]>),
+    /// 1 where it is new, 0 where it replaced one.
+    New(bool),
+    /// The same of each of many.
+    EachNew(Cow<'a, [bool]>),
+}
+
+impl StoreReply<'_> {
+    fn write(&self, reply: Reply<'_>) {
+        match self {
+            Self::Id(id) => {
+                reply.bytes(id);
+            }
+            Self::New(new) => {
+                reply.int(i64::from(*new));
+            }
+            Self::EachNew(each) => {
+                reply.array(each.len());
+                each.iter().for_each(|&new| {
+                    reply.int(i64::from(new));
+                });
+            }
+        }
+    }
+
+    fn into_owned(self) -> StoreReply<'static> {
+        match self {
+            Self::Id(id) => StoreReply::Id(id.into_owned().into()),
+            Self::New(new) => StoreReply::New(new),
+            Self::EachNew(each) => StoreReply::EachNew(each.into_owned().into()),
+        }
+    }
+}
+
+/// Answers the running store: at once, or where the graph of its partition is behind when that has caught
+/// up.
+pub fn reply_when_linked(
+    ctx: Ctx<'_>,
+    cache: &SharedCache,
+    partition: PartitionKey,
+    reply: StoreReply<'_>,
+) {
     if !ctx.state().may_block() || !cache.with(|cache| cache.index.is_behind(partition)) {
-        Reply::new(ctx).bytes(reply);
+        reply.write(Reply::new(ctx));
         return;
     }
-    let reply = reply.into();
+    let reply = reply.into_owned();
     let client = block_client(ctx, 0, |_| Box::new(Stored { reply }));
     let cache = Arc::downgrade(cache);
     let armed = BACKLOG.with(|backlog| {
@@ -62,12 +106,12 @@ pub fn stores_wait() -> bool {
 
 /// The reply of a store.
 struct Stored {
-    reply: Box<[u8]>,
+    reply: StoreReply<'static>,
 }
 
 impl Waiter for Stored {
     fn reply(&mut self, ctx: Ctx<'_>, _: Wake) {
-        Reply::new(ctx).bytes(&self.reply);
+        self.reply.write(Reply::new(ctx));
     }
 
     fn gone(&mut self, _: Ctx<'_>) {}

@@ -2,46 +2,64 @@
 
 use crate::ffi::{Access, Ctx, Key, RString, ServerString};
 use crate::keytype::registry::{self, CACHES, SharedCache};
-use crate::keytype::{CREATE_COMMAND, CacheValue};
+use crate::keytype::{CREATE_COMMAND, cache_in, set_cache};
+use llmcache_core::cache::Kind;
 use llmcache_core::error::{Error, ErrorWord, Result};
+use std::sync::Arc;
 
 /// The cache in a key: `None` when there is no such key, an error when it holds something else. The
 /// key is opened the first time only; that caches are in use is told by the shield. A cache that the
 /// server evicted a moment ago is there all the same.
 pub fn open_cache(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<SharedCache>> {
+    open_container(ctx, name, Kind::Answers)
+}
+
+/// The same for a container of any kind: an error when the key holds one of another.
+pub fn open_container(
+    ctx: Ctx<'_>,
+    name: &impl ServerString,
+    kind: Kind,
+) -> Result<Option<SharedCache>> {
+    let Some(cache) = open_any(ctx, name)? else { return Ok(None) };
+    if cache.with(|cache| cache.settings.kind) != kind {
+        return Err(wrong_type());
+    }
+    Ok(Some(cache))
+}
+
+fn wrong_type() -> Error {
+    Error::new(ErrorWord::WrongType, "Operation against a key holding the wrong kind of value")
+}
+
+fn open_any(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<SharedCache>> {
     let (db, text) = (ctx.db(), name.as_bytes());
     if let Some(cache) = CACHES.by_name(db, text) {
         return Ok(Some(cache));
     }
     let evicted = || CACHES.evicted_from(db, text);
     let Some(key) = Key::open(ctx, name, Access::Read) else { return Ok(evicted()) };
-    match key.value::<CacheValue>() {
-        Some(value) => {
+    match cache_in(&key) {
+        Some(cache) => {
             if key.expire_at_ms() == 0 {
-                CACHES.remember_name(db, text, &value.0);
+                CACHES.remember_name(db, text, &cache);
             }
-            Ok(Some(value.0.clone()))
+            Ok(Some(cache))
         }
         None if key.is_empty() => Ok(evicted()),
-        None => Err(Error::new(
-            ErrorWord::WrongType,
-            "Operation against a key holding the wrong kind of value",
-        )),
+        None => Err(wrong_type()),
     }
 }
 
 /// Puts a cache into a key that is free, or replaces what it holds.
-pub fn create_cache(ctx: Ctx<'_>, name: &[u8], value: CacheValue) -> SharedCache {
-    let shared = value.0.clone();
+pub fn create_cache(ctx: Ctx<'_>, name: &[u8], cache: &SharedCache) {
     let name_string = RString::new(name);
     let mut key = open_for_write(ctx, &name_string);
-    key.set(Box::new(value.clone()));
+    set_cache(&mut key, Arc::clone(cache));
     // A container is never the victim while there are others; see also the shield task.
     key.hint_lfu(u8::MAX);
     drop(key);
-    registry::place(&value, (ctx.db(), name.to_vec()));
+    registry::place(cache, (ctx.db(), name.to_vec()));
     ctx.notify_module(c"llmcache.create", &name_string);
-    shared
 }
 
 /// Puts the caches that the server evicted back into their keys, as they were; AOF and replicas are
@@ -66,8 +84,8 @@ pub fn put_back_evicted(ctx: Ctx<'_>, may_write: bool) -> u64 {
         }
         put_back += 1;
         let expire_at_ms = cache.expire_at_ms;
-        let shared = create_cache(ctx, &name, CacheValue(cache.container));
-        let head = shared.with(|cache| cache.save_head());
+        create_cache(ctx, &name, &cache.container);
+        let head = cache.container.with(|cache| cache.save_head());
         ctx.replicate(CREATE_COMMAND, &[&name, &head]);
         if expire_at_ms > 0 {
             open_for_write(ctx, &name_string).set_expire_at_ms(expire_at_ms);

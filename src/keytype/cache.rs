@@ -1,13 +1,19 @@
-//! The key of one cache: settings and index. The entries are keys of their own.
+//! The key of one container: settings and index. The entries are keys of their own. Containers of answers,
+//! of documents and of embeddings are one value under three published names, so that `SCAN … TYPE` and
+//! `WRONGTYPE` tell them apart.
 //!
 //! RDB form: head section, number of slot blocks, one section a block, number of sections of the graphs
 //! and these. A head that does not decode refuses the value; a block that does not decode costs the
 //! index only, which the sweep then fills again from the entries.
 
-use super::registry::{self, CACHES};
-use crate::ffi::{Digest, MainCell, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle};
-use llmcache_core::cache::Cache;
+use super::registry::{self, CACHES, SharedCache};
+use crate::ffi::{
+    Ctx, Digest, Key, MainCell, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle,
+    register_type,
+};
+use llmcache_core::cache::{Cache, Kind};
 use std::ffi::{CStr, c_int};
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// The internal command that makes a cache as it is: AOF and replicas.
@@ -19,26 +25,72 @@ pub const CONFIG_COMMAND: &CStr = c"LLMCACHE._CONFIG";
 /// The internal command that invalidates by tag, scope or all: AOF and replicas.
 pub const EPOCH_COMMAND: &CStr = c"LLMCACHE._EPOCH";
 
-static HANDLE: TypeHandle = TypeHandle::unregistered();
+/// A kind of container as a data type.
+trait Published: Send + Sync + 'static {
+    const KIND: Kind;
+    /// Nine characters, as the server demands.
+    const TYPE_NAME: &'static str;
 
-/// Value of a cache key. The content is shared with the registry and, once the key is gone, with the
-/// reaper that removes the entries.
-#[derive(Debug, Clone)]
-pub struct CacheValue(pub Arc<MainCell<Cache>>);
+    fn handle() -> &'static TypeHandle;
+}
 
-impl CacheValue {
-    /// Wraps a new cache.
-    pub fn new(cache: Cache) -> Self {
-        Self(Arc::new(MainCell::new(cache)))
+macro_rules! published {
+    ($marker:ident, $kind:ident, $name:literal) => {
+        #[derive(Debug)]
+        struct $marker;
+
+        impl Published for $marker {
+            const KIND: Kind = Kind::$kind;
+            const TYPE_NAME: &'static str = $name;
+
+            fn handle() -> &'static TypeHandle {
+                static HANDLE: TypeHandle = TypeHandle::unregistered();
+                &HANDLE
+            }
+        }
+    };
+}
+
+published!(Answers, Answers, "llm-cache");
+published!(Documents, Documents, "llm-docmt");
+published!(Embeddings, Embeddings, "llm-embed");
+
+/// Value of a container's key. The content is shared with the registry and, once the key is gone, with
+/// the reaper that removes the entries.
+#[derive(Debug)]
+struct CacheValue<P>(SharedCache, PhantomData<P>);
+
+/// Registers the types; the error names what the server refused.
+pub fn register_cache_types(ctx: Ctx<'_>) -> Result<(), String> {
+    let done = register_type::<CacheValue<Answers>>(ctx)
+        && register_type::<CacheValue<Documents>>(ctx)
+        && register_type::<CacheValue<Embeddings>>(ctx);
+    done.then_some(()).ok_or_else(|| "a type of containers was refused".to_owned())
+}
+
+/// The container in an open key, of whatever kind.
+pub fn cache_in(key: &Key<'_>) -> Option<SharedCache> {
+    fn of<P: Published>(key: &Key<'_>) -> Option<SharedCache> {
+        key.value::<CacheValue<P>>().map(|value| Arc::clone(&value.0))
+    }
+    of::<Answers>(key).or_else(|| of::<Documents>(key)).or_else(|| of::<Embeddings>(key))
+}
+
+/// Makes a container the value of a key opened for writing.
+pub fn set_cache(key: &mut Key<'_>, cache: SharedCache) {
+    match cache.with(|cache| cache.settings.kind) {
+        Kind::Answers => key.set(Box::new(CacheValue::<Answers>(cache, PhantomData))),
+        Kind::Documents => key.set(Box::new(CacheValue::<Documents>(cache, PhantomData))),
+        Kind::Embeddings => key.set(Box::new(CacheValue::<Embeddings>(cache, PhantomData))),
     }
 }
 
-impl ModuleValue for CacheValue {
-    const TYPE_NAME: &'static str = "llm-cache";
+impl<P: Published> ModuleValue for CacheValue<P> {
+    const TYPE_NAME: &'static str = P::TYPE_NAME;
     const ENCODING: c_int = 1;
 
     fn handle() -> &'static TypeHandle {
-        &HANDLE
+        P::handle()
     }
 
     fn rdb_load(from: &mut RdbReader, encoding: c_int, db: c_int, key: &[u8]) -> Option<Self> {
@@ -46,6 +98,9 @@ impl ModuleValue for CacheValue {
             return None;
         }
         let mut cache = Cache::load_head(&from.bytes()?).ok()?;
+        if cache.settings.kind != P::KIND {
+            return None;
+        }
         let blocks = from.number()?;
         let (mut intact, mut graph_intact) = (true, true);
         for _ in 0..blocks {
@@ -57,7 +112,11 @@ impl ModuleValue for CacheValue {
             let section = from.bytes()?;
             graph_intact = graph_intact && intact && cache.index.load_graph(&section).is_ok();
         }
-        let dim_agrees = cache.index.dim().is_none_or(|dim| cache.settings.dim == Some(dim));
+        let kind = cache.settings.kind;
+        let dim_agrees = cache
+            .index
+            .dim()
+            .is_none_or(|dim| kind.is_searched() && cache.settings.dim == Some(dim));
         if intact && dim_agrees {
             cache.index.finish_load();
             cache.bound_tags();
@@ -67,9 +126,9 @@ impl ModuleValue for CacheValue {
             // RESTORE can say no; a server that starts has nothing better than the entries.
             return None;
         }
-        let value = Self::new(cache);
-        registry::loaded(&value, db, key);
-        Some(value)
+        let shared = Arc::new(MainCell::new(cache));
+        registry::loaded(&shared, db, key);
+        Some(Self(shared, PhantomData))
     }
 
     fn rdb_save(&self, to: &mut RdbWriter) {

@@ -13,7 +13,9 @@ pub mod namespaces;
 pub mod registry;
 mod session;
 
-pub use cache::{CONFIG_COMMAND, CREATE_COMMAND, CacheValue, EPOCH_COMMAND};
+pub use cache::{
+    CONFIG_COMMAND, CREATE_COMMAND, EPOCH_COMMAND, cache_in, register_cache_types, set_cache,
+};
 pub use chunk::{CHUNK_COMMAND, ChunkValue, Whole, payload_crc, put_args};
 pub use entry::{ENTRY_COMMAND, EntryValue, STALE_COMMAND, entry_value_bytes};
 pub use namespace::{NAMESPACE_COMMAND, NamespaceValue};

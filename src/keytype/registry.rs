@@ -3,7 +3,6 @@
 //! Owns: the registry of caches; the flags of loading and of the sweep, which concern chunks too. All of
 //! it is derived. Nothing here opens keys. Main thread only.
 
-use super::CacheValue;
 use super::containers::{self, Container, Containers, Shared};
 use crate::ffi::MainCell;
 use hashbrown::HashSet;
@@ -48,16 +47,16 @@ static REGISTRY: LazyLock<MainCell<Registry>> =
 
 /// A cache was read from RDB. Under RESTORE the former key of that name still lives: its event tells
 /// when the new one took its place.
-pub fn loaded(value: &CacheValue, db: c_int, key: &[u8]) {
+pub fn loaded(cache: &SharedCache, db: c_int, key: &[u8]) {
     if is_loading() {
-        place(value, (db, key.to_vec()));
+        place(cache, (db, key.to_vec()));
     }
 }
 
 /// A cache stands in a key: it was created, loaded, restored, renamed or moved there.
-pub fn place(value: &CacheValue, place: Place) {
-    value.0.with(|cache| note_work(cache));
-    if CACHES.place(&value.0, place) {
+pub fn place(cache: &SharedCache, place: Place) {
+    cache.with(|cache| note_work(cache));
+    if CACHES.place(cache, place) {
         // Its entries may have been given up, or were never seen, while it stood elsewhere.
         REGISTRY.with(|registry| registry.sweep_wanted = true);
     }

@@ -5,7 +5,7 @@
 
 use super::epochs::{Epochs, Extent, Severity};
 use super::stats::Hot;
-use super::{EntryView, Settings, Stats};
+use super::{EntryView, Kind, Settings, Stats};
 use crate::allocation::allocated_bytes;
 use crate::cluster::{derived_prefix, hash_tag};
 use crate::codec::{DecodeError, Writer, open_section};
@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 
 /// Section tag of a container's head.
 pub const TAG_HEAD: u16 = 0x0101;
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// Slots passed in search of an entry that is due before a living one is removed.
 const DUE_WALK_SLOTS: u64 = 256;
@@ -81,6 +81,18 @@ impl Cache {
         self.uid
     }
 
+    /// Whether an entry is of its kind: for entries of unknown origin.
+    pub fn is_of_kind(&self, entry: &EntryView<'_>) -> bool {
+        entry.is_embedding() == (self.settings.kind == Kind::Embeddings)
+    }
+
+    /// Whether an entry is of its kind and its vector of its dimension: for entries of unknown origin.
+    pub fn takes(&self, entry: &EntryView<'_>) -> bool {
+        let dim = entry.vector_dim();
+        let fits = dim == 0 || self.settings.dim.is_none_or(|own| own == dim);
+        fits && self.is_of_kind(entry)
+    }
+
     /// Gives it another identity and an empty index: a second copy of a cache must not claim the
     /// entries of the first. A key name that cannot prefix entry keys leaves the former name in them.
     pub fn become_other(&mut self, name: &[u8], uid: ContainerUid) {
@@ -126,6 +138,11 @@ impl Cache {
     /// The next place in the store order; taken when an entry of that place is indexed.
     pub fn next_seq(&self) -> Seq {
         Seq(self.next_seq)
+    }
+
+    /// The place that is next once so many entries more were stored: for those that one command stores.
+    pub fn seq_after(&self, more: u64) -> Seq {
+        Seq(self.next_seq.saturating_add(more).min(limits::SEQ_MAX))
     }
 
     /// Notes that an entry has this place, whoever gave it out. Past the last place, which only a

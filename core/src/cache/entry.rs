@@ -18,9 +18,11 @@ const GRACE_AT: usize = 72;
 
 /// Flag of an entry that was invalidated softly: stale whatever its age.
 const STALE: u8 = 1;
+/// Flag of an embedding: the prompt is a digest of 32 bytes, and its first half the id.
+const EMBEDDING: u8 = 2;
 
 /// The parts of an entry to be made.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct EntryFields<'a> {
     /// Container it belongs to.
     pub uid: ContainerUid,
@@ -56,6 +58,8 @@ pub struct EntryFields<'a> {
     pub latency_ms: u32,
     /// How long before its deadline it is stale already.
     pub grace_s: u32,
+    /// Whether it is an embedding, and the prompt a digest.
+    pub is_embedding: bool,
 }
 
 /// An entry that owns its bytes.
@@ -80,8 +84,9 @@ impl Entry {
             + fields.name.len()
             + tags_len
             + fields.meta.len();
+        let flags = if fields.is_embedding { EMBEDDING } else { 0 };
         let mut out = Vec::with_capacity(total);
-        out.extend_from_slice(&[VERSION, fields.quant.as_byte(), 0, fields.tags.len() as u8]);
+        out.extend_from_slice(&[VERSION, fields.quant.as_byte(), flags, fields.tags.len() as u8]);
         out.extend_from_slice(&fields.dim.to_le_bytes());
         out.extend_from_slice(&(fields.scope.len() as u16).to_le_bytes());
         for word in [fields.uid.0, fields.seq.0, fields.created.0] {
@@ -192,7 +197,7 @@ impl<'a> EntryView<'a> {
     fn validate(&self) -> Result<(), DecodeError> {
         if self.bytes.len() < HEADER
             || self.bytes[0] != VERSION
-            || self.bytes[FLAGS_AT] & !STALE != 0
+            || self.bytes[FLAGS_AT] & !(STALE | EMBEDDING) != 0
         {
             return Err(DecodeError("entry header"));
         }
@@ -233,7 +238,16 @@ impl<'a> EntryView<'a> {
             && self.cost_nano_usd() <= limits::COST_MAX_NANO_USD
             && self.seq().0 <= limits::SEQ_MAX
             && self.grace_s() <= limits::GRACE_MAX_S;
+        if self.is_embedding() && !self.is_sound_embedding() {
+            return Err(DecodeError("embedding"));
+        }
         if sane { Ok(()) } else { Err(DecodeError("entry's numbers")) }
+    }
+
+    fn is_sound_embedding(&self) -> bool {
+        let named =
+            self.prompt().len() == 32 && self.scope().is_empty() && self.context().is_empty();
+        named && self.name().is_none() && super::embedding::is_sound(self)
     }
 
     fn tags_checked(&self) -> Option<()> {
@@ -254,6 +268,14 @@ impl<'a> EntryView<'a> {
     /// Dimension of the vector; 0 without one.
     pub fn dim(&self) -> u16 {
         self.u16_at(4)
+    }
+
+    /// Dimension of what it was stored with: an embedding may keep its numbers in the response's place.
+    pub fn vector_dim(&self) -> u32 {
+        match self.dim() {
+            0 if self.is_embedding() => (self.response().len() / size_of::<f32>()) as u32,
+            dim => u32::from(dim),
+        }
     }
 
     /// How the vector is kept.
@@ -379,8 +401,18 @@ impl<'a> EntryView<'a> {
         }
     }
 
-    /// The digest of its scope, context and prompt.
+    /// Whether it is an embedding.
+    pub fn is_embedding(&self) -> bool {
+        self.bytes[FLAGS_AT] & EMBEDDING != 0
+    }
+
+    /// The digest of its scope, context and prompt; of an embedding the first half of its own.
     pub fn id(&self) -> EntryId {
+        if self.is_embedding()
+            && let Ok(digest) = self.prompt().try_into()
+        {
+            return EntryId::half_of(digest);
+        }
         EntryId::of(self.scope(), self.context(), self.prompt())
     }
 

@@ -54,8 +54,12 @@ pub struct LookupRequest<'a> {
     pub filter: Option<&'a Filter>,
     /// Oldest entry wanted.
     pub max_age_ms: Option<u64>,
+    /// Whether statistics tell why nothing was found; see [`SearchRequest::counts_refused`].
+    pub counts_refused: bool,
     /// Whether the nearest entry is wanted even where it is no hit.
     pub explain: bool,
+    /// Whether the caller chooses among the hits, so that none is certain to be served.
+    pub chooses: bool,
     /// The time.
     pub now: UnixMs,
 }
@@ -257,7 +261,8 @@ impl Asked<'_, '_> {
         let request = self.request;
         let judged = self.guard == GuardLevel::Strict
             || (self.guard == GuardLevel::On && request.prompt.is_some());
-        !judged && request.filter.is_none() && request.max_age_ms.is_none()
+        let refusable = judged || request.filter.is_some() || request.max_age_ms.is_some();
+        !refusable && !request.chooses
     }
 }
 
@@ -294,6 +299,7 @@ fn search<K: Keyspace>(
                 now: request.now,
                 min_seq: cache.epochs().min_seq(request.scope),
                 filter: request.filter,
+                counts_refused: request.counts_refused,
             })
         });
         report.scanned += found.scanned;

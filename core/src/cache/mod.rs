@@ -1,28 +1,34 @@
-//! The response cache: what an entry is, what a container is set to, how an answer is looked up and
-//! what that saved.
+//! Containers of answers, documents and embeddings: what an entry is, what a container is set to, how an
+//! answer is looked up and what that saved.
 //!
-//! Owns: everything of `LLMCACHE.*` that needs no server. The adapter passes in the time, random
+//! Owns: everything of `LLMCACHE.*`, `RAG.*` and `EMBCACHE.*` that needs no server. The adapter passes in the time, random
 //! words and a way to open keys.
 
 mod breaker;
 mod container;
+mod embedding;
 mod entry;
 mod epochs;
 mod flight;
 pub mod guard;
+mod kind;
 mod lookup;
 mod miss;
+mod mmr;
 mod money;
 mod settings;
 mod stats;
 
 pub use breaker::BreakerSettings;
 pub use container::{Cache, EntryKey, TAG_HEAD};
+pub use embedding::{kept_bytes, pack_embedding, raw_embedding, unpack_embedding};
 pub use entry::{Entry, EntryFields, EntryView};
 pub use epochs::{Epochs, Extent, Severity};
 pub use flight::{Ask, Flights, Found, Lapse, LeaseToken, Verdict, WaiterId, refreshes_early};
+pub use kind::Kind;
 pub use lookup::{Hit, Keyspace, LookupReport, LookupRequest, Tier, look_up};
 pub use miss::{MissReason, Nearest};
+pub use mmr::{estimated_tokens, pick_diverse, within_budget};
 pub use money::{format_usd, parse_usd};
 pub use settings::Settings;
 pub use stats::{FetchOutcome, HISTOGRAM_BUCKETS, Hot, ScopeStats, Stats};

@@ -3,6 +3,7 @@
 //! Owns: the values, their bounds, their canonical bytes. Reading them from arguments is the
 //! adapter's; every value passes `check` before it takes effect.
 
+use super::Kind;
 use super::guard::GuardLevel;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::error::{Error, Result};
@@ -14,6 +15,8 @@ use crate::vector::Quant;
 /// Settings of one cache.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
+    /// What the container is for; fixed when it is made.
+    pub kind: Kind,
     /// Dimension of the vectors; `None` until the first one sets it.
     pub dim: Option<u32>,
     /// Name of the embedding model, for people; empty when not given.
@@ -45,6 +48,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            kind: Kind::default(),
             dim: None,
             model: Box::default(),
             threshold: 0.90,
@@ -123,6 +127,7 @@ impl Settings {
 
     /// Appends the canonical bytes.
     pub fn write(&self, out: &mut Writer) {
+        out.u8(self.kind.as_byte());
         out.u32(self.dim.unwrap_or(0)).bytes(&self.model).f64(self.threshold);
         out.u64(self.ttl_ms).u8(self.jitter_pct);
         out.u64(self.max_entries).u64(self.max_memory_bytes);
@@ -135,6 +140,7 @@ impl Settings {
     /// Reads what `write` wrote; hostile bytes are refused.
     pub fn read(from: &mut Reader<'_>) -> std::result::Result<Self, DecodeError> {
         let settings = Self {
+            kind: Kind::from_byte(from.u8()?).ok_or(DecodeError("unknown kind of container"))?,
             dim: match from.u32()? {
                 0 => None,
                 dim => Some(dim),
@@ -176,6 +182,7 @@ mod tests {
     #[test]
     fn bytes_round_trip() {
         let settings = Settings {
+            kind: Kind::Documents,
             dim: Some(384),
             model: (*b"minilm").into(),
             threshold: 0.83,

@@ -9,6 +9,7 @@ pub mod filter;
 mod hnsw;
 mod partitions;
 mod persist;
+mod remembered;
 mod scopes;
 mod search;
 mod sharded;
@@ -32,6 +33,7 @@ use filter::FilterRecord;
 use hashbrown::HashMap;
 use hnsw::Graphs;
 use partitions::Partitions;
+use remembered::Remembered;
 use scopes::Scopes;
 use slots::Slots;
 use tags::Tags;
@@ -83,6 +85,7 @@ pub struct Index {
     name_bytes: usize,
     tags: Tags,
     scopes: Scopes,
+    remembered: Remembered,
     totals: Totals,
 }
 
@@ -130,6 +133,7 @@ impl Index {
         self.totals.entry_bytes += u64::from(new.bytes);
         self.scopes.add(new.partition.scope());
         let has_code = new.code.is_some();
+        self.remembered.came(id.0, has_code, new.record.as_ref());
         self.slots.occupy(id, new);
         if has_code { self.partitions.add(&mut self.slots, id) } else { None }
     }
@@ -154,6 +158,7 @@ impl Index {
             self.tags.clear(slot.0);
         }
         self.scopes.take(scope);
+        self.remembered.went(slot.0);
         let (has_code, named, hidden) = (found.has_code(), found.is_named(), found.is_hidden());
         let mut node = false;
         if has_code {
@@ -314,6 +319,7 @@ impl Index {
             + self.arena.as_ref().map_or(0, CodeArena::bytes)
             + self.tags.bytes()
             + self.scopes.bytes()
+            + self.remembered.bytes()
             + names
     }
 

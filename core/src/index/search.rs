@@ -12,6 +12,7 @@ use super::Index;
 use super::filter::{Filter, Verdict};
 use super::hnsw::{Codes, IndexMode, Judge, Scratch, Target, Walk};
 use super::partitions::List;
+use super::remembered::Rows;
 use super::slots::Slots;
 use super::tags::Tags;
 use super::top::{Candidate, Top, row_of, score_of};
@@ -55,6 +56,9 @@ pub struct SearchRequest<'a> {
     /// Entries that fail it are skipped; one that cannot be judged from its record is kept, for the
     /// caller to judge when it has opened the entry.
     pub filter: Option<&'a Filter>,
+    /// Whether it matters how many rows the filter refused. Where it does not, a filter that is asked
+    /// for again is answered from the rows that passed it before.
+    pub counts_refused: bool,
 }
 
 /// How a search went about it.
@@ -130,6 +134,8 @@ struct Visible<'a> {
     now: UnixMs,
     min_seq: Seq,
     filter: Option<&'a Filter>,
+    /// Where rows of others may come up.
+    partition: Option<PartitionKey>,
     filtered: Refusals,
     undecided: usize,
     invisible: Refusals,
@@ -151,12 +157,28 @@ impl<'a> Visible<'a> {
         let SearchRequest { now, min_seq, filter, scale, .. } = *request;
         let (filtered, undecided, invisible) = Default::default();
         let slots = &index.slots;
-        Self { slots, codes, tags, scale, now, min_seq, filter, filtered, undecided, invisible }
+        let partition = None;
+        Self {
+            slots,
+            codes,
+            tags,
+            scale,
+            now,
+            min_seq,
+            filter,
+            partition,
+            filtered,
+            undecided,
+            invisible,
+        }
     }
 
     #[inline(always)]
     fn standing(&self, row: u32) -> Standing {
         let Some(slot) = self.slots.get(SlotId(row)) else { return Standing::Gone };
+        if self.partition.is_some_and(|partition| slot.partition != partition) {
+            return Standing::Gone;
+        }
         if !slot.is_visible(self.now) || slot.seq() < self.min_seq {
             return Standing::Invisible;
         }
@@ -211,8 +233,12 @@ impl Index {
     pub fn search(&mut self, request: &SearchRequest<'_>) -> SearchResult {
         // Taken out so that it can change while the index is read; allocates nothing.
         let mut scratch = std::mem::take(&mut self.graphs.scratch);
-        let result = self.search_with(&mut scratch, request);
+        let mut remembered = std::mem::take(&mut self.remembered);
+        let asked = request.filter.filter(|_| !request.counts_refused);
+        let rows = asked.and_then(|filter| remembered.rows_of(filter, &self.slots));
+        let result = self.search_with(&mut scratch, request, rows);
         self.graphs.scratch = scratch;
+        self.remembered = remembered;
         result
     }
 
@@ -227,7 +253,12 @@ impl Index {
         Some(f64::from(score + 2.0 * error_bound(query.scale(), scale)))
     }
 
-    fn search_with(&self, scratch: &mut Scratch, request: &SearchRequest<'_>) -> SearchResult {
+    fn search_with(
+        &self,
+        scratch: &mut Scratch,
+        request: &SearchRequest<'_>,
+        passing: Option<&Rows>,
+    ) -> SearchResult {
         let mut result = SearchResult::default();
         let arena = self.arena.as_ref().filter(|arena| arena.dim() == request.code.len());
         let Some(arena) = arena else { return result };
@@ -236,7 +267,12 @@ impl Index {
         let rows = self.partitions.rows(&self.slots, request.partition);
         let mut judge = Visible::new(self, codes, request);
         let mut top = Top::new(request.limit);
-        if let Some((list, walk, entry)) = self.planned_walk(request, codes, target) {
+        let planned = self.planned_walk(request, codes, target);
+        if let Some(passing) = passing.filter(|passing| pays(passing, rows, planned.as_ref())) {
+            judge.partition = Some(request.partition);
+            passing.list(&mut scratch.rows);
+            result.scanned = scan(&codes, &target, &scratch.rows, &mut judge, &mut top);
+        } else if let Some((list, walk, entry)) = planned {
             scratch.distances = 0;
             if walk.run(scratch, entry, &mut judge) {
                 result.mode = SearchMode::Graph;
@@ -286,6 +322,18 @@ impl Index {
             IndexMode::Auto => walk_estimate(ef) * SEQUENTIAL_PER_RANDOM < linked,
             IndexMode::Flat => false,
             IndexMode::Hnsw => tail <= linked && ef < linked,
+        }
+    }
+}
+
+/// Whether comparing the rows that pass costs less than comparing all, or than the walk that was planned:
+/// that meets as many rows for each that passes as there are.
+fn pays(passing: &Rows, rows: &[u32], planned: Option<&(&List, Walk<'_>, u32)>) -> bool {
+    match planned {
+        None => passing.len() < rows.len(),
+        Some((_, walk, _)) => {
+            let walked = walk_estimate(walk.ef) * SEQUENTIAL_PER_RANDOM;
+            passing.len() * passing.len() < walked * rows.len()
         }
     }
 }

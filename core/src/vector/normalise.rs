@@ -19,6 +19,20 @@ pub fn decode_fp16(bytes: &[u8]) -> Result<Vec<f32>, VectorError> {
     finite(elements.iter().map(|&element| f16::from_le_bytes(element).to_f32()).collect())
 }
 
+/// Encodes numbers as little-endian f32.
+pub fn encode_fp32(numbers: &[f32]) -> Vec<u8> {
+    let mut bytes = vec![0; size_of_val(numbers)];
+    for (element, x) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
+        *element = x.to_le_bytes();
+    }
+    bytes
+}
+
+/// Encodes numbers as little-endian f16, rounded to the nearest, past 65,504 to infinity.
+pub fn encode_fp16(numbers: &[f32]) -> Vec<u8> {
+    numbers.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect()
+}
+
 /// Splits a blob into elements of `WIDTH` bytes; refuses a remainder and a bad dimension.
 fn elements<const WIDTH: usize>(bytes: &[u8]) -> Result<&[[u8; WIDTH]], VectorError> {
     let (elements, rest) = bytes.as_chunks::<WIDTH>();
@@ -49,6 +63,15 @@ fn check_finite(vector: &[f32]) -> Result<(), VectorError> {
     }
 }
 
+/// Euclidean norm of a vector of finite numbers.
+pub fn norm(vector: &[f32]) -> f64 {
+    let mut square = 0_f64;
+    for &x in vector {
+        square += f64::from(x) * f64::from(x);
+    }
+    square.sqrt()
+}
+
 /// The vector scaled to length 1.
 pub fn normalise(vector: &[f32]) -> Result<Vec<f32>, VectorError> {
     let mut unit = vector.to_vec();
@@ -63,14 +86,10 @@ pub fn normalise(vector: &[f32]) -> Result<Vec<f32>, VectorError> {
 pub fn normalise_in_place(vector: &mut [f32]) -> Result<(), VectorError> {
     check_dimension(vector.len())?;
     check_finite(vector)?;
-    let mut square = 0_f64;
-    for &x in vector.iter() {
-        square += f64::from(x) * f64::from(x);
-    }
-    if square == 0.0 {
+    let norm = norm(vector);
+    if norm == 0.0 {
         return Err(VectorError::ZeroNorm);
     }
-    let norm = square.sqrt();
     for x in vector {
         *x = (f64::from(*x) / norm) as f32;
     }

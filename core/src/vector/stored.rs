@@ -24,12 +24,13 @@ const CHUNK: usize = 256;
 const SCALE_BYTES: usize = 4;
 
 /// How an entry keeps its vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
 pub enum Quant {
     /// f32, as normalised.
     None = 0,
     /// f16: a relative error of 2^-11 per element.
+    #[default]
     F16 = 1,
     /// int8 with one scale: an absolute error of scale/2 per element.
     Q8 = 2,
@@ -213,7 +214,11 @@ impl<'a> StoredVector<'a> {
                 elements.iter().map(|&element| f32::from_le_bytes(element)).collect()
             }
             Form::Halves(elements) => {
-                elements.iter().map(|&element| f16::from_le_bytes(element).to_f32()).collect()
+                let (mut narrow, mut numbers) = ([f16::ZERO; CHUNK], vec![0.0; elements.len()]);
+                for (part, wide) in elements.chunks(CHUNK).zip(numbers.chunks_mut(CHUNK)) {
+                    halves(part, &mut narrow).convert_to_f32_slice(wide);
+                }
+                numbers
             }
             Form::Codes { codes, scale } => codes.iter().map(|&c| f32::from(c) * scale).collect(),
         }

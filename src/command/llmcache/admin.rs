@@ -114,7 +114,8 @@ const SETTINGS: [&str; 16] = [
     "maxmemory",
 ];
 
-fn write_setting(reply: Reply<'_>, settings: &Settings, name: &str) {
+/// Writes a setting.
+pub fn write_setting(reply: Reply<'_>, settings: &Settings, name: &str) {
     reply.text(name);
     match name {
         "dim" => reply.count(u64::from(settings.dim.unwrap_or(0))),
@@ -168,47 +169,76 @@ pub fn run_info(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let reader = ArgReader::new(args.options());
     reader.finish()?;
     let shared = need_cache(ctx, args)?;
-    let reply = Reply::new(ctx);
-    shared.with(|cache| write_info(reply, name, cache));
+    let reply = Reply::new(ctx).map(INFO.len() + SETTINGS.len());
+    shared.with(|cache| {
+        INFO.iter().for_each(|field| write_info(reply, name, cache, field));
+        SETTINGS.iter().for_each(|setting| write_setting(reply, &cache.settings, setting));
+    });
     Ok(())
 }
 
-fn write_info(reply: Reply<'_>, name: &[u8], cache: &Cache) {
+/// What INFO shows of a cache beside its settings.
+const INFO: [&str; 24] = [
+    "name",
+    "uid",
+    "prefix",
+    "entries",
+    "vectors",
+    "partitions",
+    "hidden",
+    "bytes",
+    "index_bytes",
+    "entry_bytes",
+    "mode",
+    "graphs",
+    "linked",
+    "tail",
+    "tombstones",
+    "levels",
+    "link_bytes",
+    "invalidations",
+    "invalidating",
+    "leases",
+    "waiters",
+    "failures_remembered",
+    "open_breakers",
+    "kernels",
+];
+
+/// Writes a field of INFO, of containers of any kind.
+pub fn write_info(reply: Reply<'_>, name: &[u8], cache: &Cache, field: &str) {
     let totals = cache.index.totals();
-    let index_bytes = cache.index.bytes() as u64;
     let graphs = cache.index.graph_info();
-    let mode = match (totals.vectors, graphs.linked) {
-        (0, _) => "none",
-        (_, 0) => "flat",
-        _ => "graph",
+    let flight = |which: usize| flight_counts(cache.uid())[which] as u64;
+    reply.text(field);
+    match field {
+        "name" => reply.bytes(name),
+        "uid" => reply.text(&cache.uid().to_string()),
+        "prefix" => reply.bytes(cache.prefix()),
+        "entries" => reply.count(totals.entries),
+        "vectors" => reply.count(totals.vectors),
+        "partitions" => reply.count(cache.index.partition_count() as u64),
+        "hidden" => reply.count(totals.hidden),
+        "bytes" => reply.count(cache.total_bytes()),
+        "index_bytes" => reply.count(cache.index.bytes() as u64),
+        "entry_bytes" => reply.count(totals.entry_bytes),
+        "mode" => reply.text(match (totals.vectors, graphs.linked) {
+            (0, _) => "none",
+            (_, 0) => "flat",
+            _ => "graph",
+        }),
+        "graphs" => reply.count(graphs.graphs),
+        "linked" => reply.count(graphs.linked),
+        "tail" => reply.count(graphs.tail),
+        "tombstones" => reply.count(graphs.tombstones),
+        "levels" => reply.count(graphs.levels.into()),
+        "link_bytes" => reply.count(graphs.link_bytes),
+        "invalidations" => reply.count(cache.epochs().len() as u64),
+        "invalidating" => reply.int(i64::from(cache.has_invalidated())),
+        "leases" => reply.count(flight(0)),
+        "waiters" => reply.count(flight(1)),
+        "failures_remembered" => reply.count(flight(2)),
+        "open_breakers" => reply.count(flight(3)),
+        _ => reply.text(kernels().name),
     };
-    let [leases, waiters, failed, open] = flight_counts(cache.uid());
-    reply.map(24 + SETTINGS.len());
-    reply.text("name").bytes(name);
-    reply.text("uid").text(&cache.uid().to_string());
-    reply.text("prefix").bytes(cache.prefix());
-    reply.text("entries").count(totals.entries);
-    reply.text("vectors").count(totals.vectors);
-    reply.text("partitions").count(cache.index.partition_count() as u64);
-    reply.text("hidden").count(totals.hidden);
-    reply.text("bytes").count(totals.entry_bytes + index_bytes);
-    reply.text("index_bytes").count(index_bytes);
-    reply.text("entry_bytes").count(totals.entry_bytes);
-    reply.text("mode").text(mode);
-    reply.text("graphs").count(graphs.graphs);
-    reply.text("linked").count(graphs.linked);
-    reply.text("tail").count(graphs.tail);
-    reply.text("tombstones").count(graphs.tombstones);
-    reply.text("levels").count(graphs.levels.into());
-    reply.text("link_bytes").count(graphs.link_bytes);
-    reply.text("invalidations").count(cache.epochs().len() as u64);
-    reply.text("invalidating").int(i64::from(cache.has_invalidated()));
-    reply.text("leases").count(leases as u64);
-    reply.text("waiters").count(waiters as u64);
-    reply.text("failures_remembered").count(failed as u64);
-    reply.text("open_breakers").count(open as u64);
-    reply.text("kernels").text(kernels().name);
-    for setting in SETTINGS {
-        write_setting(reply, &cache.settings, setting);
-    }
 }

@@ -1,43 +1,81 @@
-//! `LLMCACHE.CREATE`: makes a cache; and making one of defaults where a store finds none.
+//! `LLMCACHE.CREATE`, `RAG.CREATE`, `EMBCACHE.CREATE`: make a container; and making one of defaults where a
+//! store finds none.
 
-use super::no_cache;
+use super::no_container;
 use crate::command::parse::{ArgReader, OptionWord, set_once};
+use crate::command::store::{dim_mismatch, shown};
 use crate::config;
-use crate::ffi::{CommandArgs, Ctx, Reply};
-use crate::keyspace::{create_cache, open_cache};
+use crate::ffi::{CommandArgs, Ctx, MainCell, Reply};
+use crate::keyspace::{create_cache, open_container};
+use crate::keytype::CREATE_COMMAND;
 use crate::keytype::registry::SharedCache;
-use crate::keytype::{CREATE_COMMAND, CacheValue};
 use llmcache_core::cache::guard::GuardLevel;
-use llmcache_core::cache::{Cache, Settings};
-use llmcache_core::error::{Error, Result};
+use llmcache_core::cache::{Cache, Kind, Settings};
+use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::ContainerUid;
 use llmcache_core::index::{GraphSettings, IndexMode};
 use llmcache_core::limits;
 use llmcache_core::vector::Quant;
+use std::sync::Arc;
 
 /// Runs the command.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    create(ctx, args, Kind::Answers)
+}
+
+/// Makes a container of this kind, or finds it as it was asked for.
+pub fn create(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
     let name = args.name();
-    let settings = parse_settings(ArgReader::new(args.options()))?;
-    if let Some(existing) = open_cache(ctx, &args.key())? {
-        let same = existing.with(|cache| cache.settings == settings);
-        if !same {
-            return Err(Error::err("a cache of this name exists with other settings"));
-        }
-        Reply::new(ctx).ok();
-        return Ok(());
+    let settings = parse_settings(ArgReader::new(args.options()), kind)?;
+    match open_container(ctx, &args.key(), kind)? {
+        Some(existing) => existing.with(|cache| check_same(&cache.settings, settings, name))?,
+        None => drop(make(ctx, name, settings)?),
     }
-    make(ctx, name, settings)?;
     Reply::new(ctx).ok();
     Ok(())
 }
 
+/// Refuses settings that an existing container does not have. A dimension that was not given is the one
+/// that the first vector has set.
+fn check_same(existing: &Settings, mut asked: Settings, name: &[u8]) -> Result<()> {
+    asked.dim = asked.dim.or(existing.dim);
+    if *existing == asked {
+        return Ok(());
+    }
+    let kind = existing.kind;
+    if kind != Kind::Answers {
+        check_model(existing, &asked.model, name)?;
+    }
+    if let (Kind::Embeddings, Some(dim), Some(have)) = (kind, asked.dim, existing.dim)
+        && dim != have
+    {
+        return Err(dim_mismatch(dim as usize, have as usize, name));
+    }
+    let noun = kind.noun();
+    Err(Error::err(format!("the {noun} \"{}\" exists with other settings", shown(name))))
+}
+
+/// Refuses another embedding model than the container's.
+pub fn check_model(settings: &Settings, model: &[u8], name: &[u8]) -> Result<()> {
+    if *settings.model == *model {
+        return Ok(());
+    }
+    let (have, name) = (shown(&settings.model), shown(name));
+    let message = format!("\"{name}\" holds vectors of the model \"{have}\"");
+    Err(Error::new(ErrorWord::ModelMismatch, message))
+}
+
 /// Makes a cache with the defaults of the module's configs, if those allow it.
 pub fn auto_create(ctx: Ctx<'_>, name: &[u8]) -> Result<SharedCache> {
+    auto_create_as(ctx, name, config::default_settings(Kind::Answers))
+}
+
+/// Makes a container that nobody asked for by name, if the module's configs allow it.
+pub fn auto_create_as(ctx: Ctx<'_>, name: &[u8], settings: Settings) -> Result<SharedCache> {
     if !config::auto_create() {
-        return Err(no_cache(name));
+        return Err(no_container(name, settings.kind));
     }
-    make(ctx, name, config::default_settings())
+    make(ctx, name, settings)
 }
 
 fn make(ctx: Ctx<'_>, name: &[u8], settings: Settings) -> Result<SharedCache> {
@@ -49,7 +87,8 @@ fn make(ctx: Ctx<'_>, name: &[u8], settings: Settings) -> Result<SharedCache> {
              which are then put back; allkeys-lfu or volatile-lfu do neither",
         );
     }
-    let shared = create_cache(ctx, name, CacheValue::new(cache));
+    let shared = Arc::new(MainCell::new(cache));
+    create_cache(ctx, name, &shared);
     ctx.replicate(CREATE_COMMAND, &[name, &head]);
     Ok(shared)
 }
@@ -72,12 +111,30 @@ struct Given {
     grace_s: Option<u32>,
 }
 
-fn parse_settings(mut args: ArgReader<'_>) -> Result<Settings> {
+/// What CREATE takes for documents.
+const OF_DOCUMENTS: [&str; 10] =
+    ["DIM", "MODEL", "TTL", "QUANT", "INDEX", "M", "EFC", "EF", "MAXENTRIES", "MAXMEMORY"];
+/// What CREATE takes for embeddings.
+const OF_EMBEDDINGS: [&str; 6] = ["DIM", "MODEL", "TTL", "QUANT", "MAXENTRIES", "MAXMEMORY"];
+
+fn parse_settings(mut args: ArgReader<'_>, kind: Kind) -> Result<Settings> {
     let mut given = Given::default();
     while let Some(word) = args.option() {
+        let known = match kind {
+            Kind::Answers => true,
+            Kind::Documents => OF_DOCUMENTS.contains(&word.as_str()),
+            Kind::Embeddings => OF_EMBEDDINGS.contains(&word.as_str()),
+        };
+        if !known {
+            return Err(word.unknown());
+        }
         given.read(&word, &mut args)?;
     }
-    let defaults = config::default_settings();
+    let named = given.model.as_ref().is_some_and(|model| !model.is_empty());
+    if kind == Kind::Embeddings && (given.dim.is_none() || !named) {
+        return Err(Error::err("syntax error: MODEL and DIM are needed"));
+    }
+    let defaults = config::default_settings(kind);
     let settings = Settings {
         dim: given.dim,
         model: given.model.unwrap_or_default(),

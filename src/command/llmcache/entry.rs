@@ -4,16 +4,16 @@ use super::hit_reply::{Served, ttl_ms};
 use crate::command::parse::{ArgReader, Expiry, expiry, is_expiry_word};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{
-    OpenedEntry, open_cache, open_entry, remove_entry, set_entry_expiry, void_lease,
+    OpenedEntry, open_cache, open_container, open_entry, remove_entry, set_entry_expiry, void_lease,
 };
 use crate::keytype::registry::SharedCache;
-use llmcache_core::cache::{EntryKey, Severity, format_usd};
+use llmcache_core::cache::{EntryKey, Kind, Severity, format_usd};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
 
 /// Opens the entry of an id, if it belongs to the cache.
-fn open_by_id<'a>(
+pub fn open_by_id<'a>(
     ctx: Ctx<'a>,
     cache: &SharedCache,
     id: &[u8],
@@ -96,9 +96,20 @@ pub fn run_del(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     while let Some(id) = reader.maybe_next() {
         ids.push(id);
     }
+    remove(ctx, args, Kind::Answers, ids)
+}
+
+/// Removes the entries of these names from a container of this kind, and answers how many there were.
+pub fn remove<N: AsRef<[u8]>>(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    kind: Kind,
+    ids: impl IntoIterator<Item = N>,
+) -> Result<()> {
     let mut removed = 0;
-    if let Some(cache) = open_cache(ctx, &args.key())? {
+    if let Some(cache) = open_container(ctx, &args.key(), kind)? {
         for id in ids {
+            let id = id.as_ref();
             let found = open_by_id(ctx, &cache, id).map(|(key, entry)| (key, entry.view().id()));
             let Some((key, digest)) = found else { continue };
             removed += i64::from(remove_entry(ctx, &key));

@@ -1,4 +1,4 @@
-//! `LLMCACHE.FETCH`: an answer, or the lease to make it, or the word that somebody does.
+//! `LLMCACHE.FETCH`, `EMBCACHE.FETCH`: an answer, or the lease to make it, or the word that somebody does.
 //!
 //! A client that waits keeps its arguments; when it is woken the question is asked again as if it had
 //! just come, so that what is answered is what is stored then.
@@ -6,40 +6,153 @@
 use super::create::auto_create;
 use super::getsem::{Note, Question};
 use super::hit_reply::{self, Served};
-use super::setsem::check_dim;
-use crate::command::parse::{ArgReader, flag_once, is_vector_word, set_once, vector};
+use crate::command::parse::{ArgReader, OptionWord, flag_once, is_vector_word, set_once, vector};
+use crate::command::store::check_dim;
 use crate::config;
 use crate::ffi::{BlockedId, CommandArgs, Ctx, RString, Reply, Waiter, Wake, block_client};
 use crate::keyspace::{
     OpenedEntry, open_cache, wake, watch_lease, with_flights, with_known_flights,
 };
 use crate::keytype::registry::SharedCache;
+use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{
     Ask, FetchOutcome, Found, Hit, LeaseToken, LookupReport, Verdict, WaiterId, refreshes_early,
 };
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::{ContainerUid, EntryId, UnixMs};
 use llmcache_core::limits;
+use llmcache_core::vector::Query;
+
+/// What is fetched: the answer to a question, or an embedding.
+pub trait Wanted {
+    /// The container, which is made where it may be; refuses what does not fit it.
+    fn container(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<SharedCache>;
+    /// The container a client waited at, if it is still there.
+    fn reopen(&self, ctx: Ctx<'_>, name: &RString) -> Result<Option<SharedCache>>;
+    /// The id of the entry that would answer it.
+    fn id(&self, cache: &SharedCache) -> EntryId;
+    /// Scope, context and prompt, empty where there are none.
+    fn identity(&self) -> (&[u8], &[u8], &[u8]);
+    /// Its vector, where near ones will do.
+    fn query(&self) -> Option<&Query>;
+    /// How strictly near ones are judged.
+    fn guard(&self) -> GuardLevel;
+    /// Looks it up.
+    fn look_up<'c>(
+        &self,
+        ctx: Ctx<'c>,
+        cache: &SharedCache,
+        now: UnixMs,
+    ) -> LookupReport<OpenedEntry<'c>>;
+    /// Writes what was found, and the name it has in the reply.
+    fn write_hit(&self, reply: Reply<'_>, hit: &Hit<OpenedEntry<'_>>, served: Served, now: UnixMs);
+}
+
+impl Wanted for Question<'_> {
+    fn container(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<SharedCache> {
+        let cache = match open_cache(ctx, &args.key())? {
+            Some(cache) => cache,
+            None => auto_create(ctx, args.name())?,
+        };
+        if let Some(query) = &self.query {
+            check_dim(&cache, query.dim(), args.name())?;
+        }
+        Ok(cache)
+    }
+
+    fn reopen(&self, ctx: Ctx<'_>, name: &RString) -> Result<Option<SharedCache>> {
+        open_cache(ctx, name)
+    }
+
+    fn id(&self, _cache: &SharedCache) -> EntryId {
+        let (scope, context, prompt) = self.identity();
+        EntryId::of(scope, context, prompt)
+    }
+
+    fn identity(&self) -> (&[u8], &[u8], &[u8]) {
+        self.identity()
+    }
+
+    fn query(&self) -> Option<&Query> {
+        self.query.as_ref()
+    }
+
+    fn guard(&self) -> GuardLevel {
+        self.guard()
+    }
+
+    fn look_up<'c>(
+        &self,
+        ctx: Ctx<'c>,
+        cache: &SharedCache,
+        now: UnixMs,
+    ) -> LookupReport<OpenedEntry<'c>> {
+        self.look_up(ctx, cache, now)
+    }
+
+    fn write_hit(&self, reply: Reply<'_>, hit: &Hit<OpenedEntry<'_>>, served: Served, now: UnixMs) {
+        reply.text("hit");
+        hit_reply::write(reply, hit, self.fields(), served, now);
+    }
+}
+
+/// On which terms something is fetched.
+#[derive(Debug, Default)]
+pub struct Terms {
+    lease_ms: Option<u64>,
+    wait_ms: Option<u64>,
+    beta: Option<f64>,
+    via: bool,
+}
+
+impl Terms {
+    /// Reads the option that `word` opened; false when it is none of these.
+    pub fn read(&mut self, word: &OptionWord, args: &mut ArgReader<'_>) -> Result<bool> {
+        let name = word.as_str();
+        let most = limits::LEASE_MAX_MS;
+        match name {
+            "LEASE" => set_once(&mut self.lease_ms, args.integer(name, 1, most)?, name)?,
+            "WAIT" => set_once(&mut self.wait_ms, args.integer(name, 0, most)?, name)?,
+            "BETA" => set_once(&mut self.beta, args.decimal(name, 0.0, limits::BETA_MAX)?, name)?,
+            "VIA" => flag_once(&mut self.via, name)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// The request with these terms.
+    pub fn of(self, wanted: Box<dyn Wanted + '_>) -> FetchRequest<'_> {
+        FetchRequest {
+            wanted,
+            lease_ms: self.lease_ms.unwrap_or_else(config::lease_ms),
+            wait_ms: self.wait_ms.unwrap_or_else(config::wait_ms),
+            beta: self.beta.unwrap_or_else(config::beta),
+            via: self.via,
+        }
+    }
+}
 
 /// What is asked.
-struct FetchRequest<'a> {
-    question: Question<'a>,
+pub struct FetchRequest<'a> {
+    wanted: Box<dyn Wanted + 'a>,
     lease_ms: u64,
     wait_ms: u64,
     beta: f64,
     via: bool,
 }
 
-/// Runs the command.
+/// Reads the arguments, when the command comes and again when a client that waited is woken.
+pub type ParseFetch = for<'a> fn(ArgReader<'a>) -> Result<FetchRequest<'a>>;
+
+/// Runs `LLMCACHE.FETCH`.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    let request = FetchRequest::parse(ArgReader::new(args.options()))?;
-    let cache = match open_cache(ctx, &args.key())? {
-        Some(cache) => cache,
-        None => auto_create(ctx, args.name())?,
-    };
-    if let Some(query) = &request.question.query {
-        check_dim(&cache, query, args.name())?;
-    }
+    fetch(ctx, args, parse)
+}
+
+/// Fetches what `parse` reads from the arguments.
+pub fn fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>, parse: ParseFetch) -> Result<()> {
+    let request = parse(ArgReader::new(args.options()))?;
+    let cache = request.wanted.container(ctx, args)?;
     if request.via && cache.with(|cache| cache.settings.loader.is_empty()) {
         return Err(Error::err("VIA needs a loader: CONFIG SET loader <stream>"));
     }
@@ -48,8 +161,8 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let Told::Wait(flight) = told else { return Ok(()) };
     let options = args.options().iter().map(|option| option.to_vec()).collect();
     let uid = cache.with(|cache| cache.uid());
-    let waiter = FetchWaiter { name: args.name().to_vec(), options, uid, flight, id: WaiterId(0) };
-    block(ctx, request.wait_ms, waiter);
+    let (name, id) = (args.name().to_vec(), WaiterId(0));
+    block(ctx, request.wait_ms, FetchWaiter { name, options, parse, uid, flight, id });
     Ok(())
 }
 
@@ -66,6 +179,7 @@ fn block(ctx: Ctx<'_>, wait_ms: u64, waiter: FetchWaiter) {
 struct FetchWaiter {
     name: Vec<u8>,
     options: Vec<Vec<u8>>,
+    parse: ParseFetch,
     uid: ContainerUid,
     flight: EntryId,
     id: WaiterId,
@@ -74,8 +188,8 @@ struct FetchWaiter {
 impl FetchWaiter {
     fn answer(&self, ctx: Ctx<'_>) -> Result<()> {
         let options: Vec<&[u8]> = self.options.iter().map(Vec::as_slice).collect();
-        let request = FetchRequest::parse(ArgReader::new(&options))?;
-        let cache = open_cache(ctx, &RString::new(&self.name))?;
+        let request = (self.parse)(ArgReader::new(&options))?;
+        let cache = request.wanted.reopen(ctx, &RString::new(&self.name))?;
         let cache = cache.filter(|cache| cache.with(|cache| cache.uid()) == self.uid);
         let cache = cache.ok_or_else(|| {
             Error::new(ErrorWord::NoCache, "the cache was removed while the client waited")
@@ -128,8 +242,8 @@ enum Told {
 
 impl<'c> Asking<'c, '_, '_> {
     fn ask(&self) -> Told {
-        let (now, question) = (UnixMs(self.ctx.now_ms()), &self.request.question);
-        let report = question.look_up(self.ctx, self.cache, now);
+        let (now, wanted) = (UnixMs(self.ctx.now_ms()), &self.request.wanted);
+        let report = wanted.look_up(self.ctx, self.cache, now);
         let mut served = hit_reply::judge(self.cache, &report, now);
         let found = self.found(&report, served.first(), now);
         let token = LeaseToken(self.ctx.random());
@@ -180,17 +294,17 @@ impl<'c> Asking<'c, '_, '_> {
         now: UnixMs,
         work: impl FnOnce(&Ask<'_>) -> R,
     ) -> R {
-        let question = &self.request.question;
-        let (scope, context, prompt) = question.identity();
+        let wanted = &self.request.wanted;
+        let (scope, context, prompt) = wanted.identity();
         let (guard, quant, seq) = self.cache.with(|cache| {
-            (cache.settings.guard.max(question.guard()), cache.settings.quant, cache.next_seq())
+            (cache.settings.guard.max(wanted.guard()), cache.settings.quant, cache.next_seq())
         });
         work(&Ask {
-            id: EntryId::of(scope, context, prompt),
+            id: wanted.id(self.cache),
             scope,
             context,
             prompt,
-            query: question.query.as_ref(),
+            query: wanted.query(),
             threshold: report.threshold,
             guard,
             quant,
@@ -207,7 +321,7 @@ impl<'c> Asking<'c, '_, '_> {
 
     /// Gives the lease to whoever reads the loader stream; the client waits like others.
     fn load(&self, token: LeaseToken, report: &LookupReport<OpenedEntry<'_>>, now: UnixMs) -> Told {
-        let (scope, context, prompt) = self.request.question.identity();
+        let (scope, context, prompt) = self.request.wanted.identity();
         let stream = self.cache.with(|cache| cache.settings.loader.to_vec());
         let until = (now.0 + self.request.lease_ms).to_string();
         let appended = self.ctx.append_to_stream(
@@ -229,7 +343,7 @@ impl<'c> Asking<'c, '_, '_> {
             return Told::Replied;
         }
         if self.request.wait_ms > 0 && self.ctx.state().may_block() {
-            return Told::Wait(EntryId::of(scope, context, prompt));
+            return Told::Wait(self.request.wanted.id(self.cache));
         }
         let retry_ms = (self.request.lease_ms / 4).clamp(25, 1_000);
         let busy = Verdict::Busy { retry_ms };
@@ -254,7 +368,7 @@ impl<'c> Asking<'c, '_, '_> {
             Verdict::Negative { .. } => Some(FetchOutcome::Negative),
             Verdict::Open { .. } => Some(FetchOutcome::Open),
         };
-        let scope = self.request.question.identity().0;
+        let scope = self.request.wanted.identity().0;
         Note { ctx: self.ctx, cache: self.cache, scope, now }.lookup(report, served);
         if let Some(outcome) = outcome {
             self.cache.with(|cache| cache.stats.note_fetch(scope, outcome));
@@ -298,44 +412,27 @@ impl<'c> Asking<'c, '_, '_> {
             }
         }
         if let Some((hit, served)) = hit {
-            self.reply_hit(reply, hit, *served, now);
+            self.request.wanted.write_hit(reply, hit, *served, now);
         }
-    }
-
-    fn reply_hit(&self, reply: Reply<'c>, hit: &Hit<OpenedEntry<'_>>, served: Served, now: UnixMs) {
-        reply.text("hit");
-        hit_reply::write(reply, hit, self.request.question.fields(), served, now);
     }
 }
 
-impl<'a> FetchRequest<'a> {
-    fn parse(mut args: ArgReader<'a>) -> Result<Self> {
-        let mut question = Question::default();
-        let (mut lease_ms, mut wait_ms, mut beta, mut via) = (None, None, None, false);
-        while let Some(word) = args.option() {
-            let name = word.as_str();
-            let most = limits::LEASE_MAX_MS;
-            match name {
-                "LEASE" => set_once(&mut lease_ms, args.integer(name, 1, most)?, name)?,
-                "WAIT" => set_once(&mut wait_ms, args.integer(name, 0, most)?, name)?,
-                "BETA" => set_once(&mut beta, args.decimal(name, 0.0, limits::BETA_MAX)?, name)?,
-                "VIA" => flag_once(&mut via, name)?,
-                _ if is_vector_word(&word) => {
-                    set_once(&mut question.query, vector(&word, &mut args)?, "the vector")?;
-                }
-                "COUNT" | "EXPLAIN" => return Err(word.unknown()),
-                _ => question.read(&word, &mut args)?,
+fn parse(mut args: ArgReader<'_>) -> Result<FetchRequest<'_>> {
+    let (mut question, mut terms) = (Question::default(), Terms::default());
+    while let Some(word) = args.option() {
+        if terms.read(&word, &mut args)? {
+            continue;
+        }
+        match word.as_str() {
+            _ if is_vector_word(&word) => {
+                set_once(&mut question.query, vector(&word, &mut args)?, "the vector")?;
             }
+            "COUNT" | "EXPLAIN" => return Err(word.unknown()),
+            _ => question.read(&word, &mut args)?,
         }
-        if question.prompt.is_none() {
-            return Err(Error::err("syntax error: PROMPT is needed"));
-        }
-        Ok(Self {
-            question,
-            lease_ms: lease_ms.unwrap_or_else(config::lease_ms),
-            wait_ms: wait_ms.unwrap_or_else(config::wait_ms),
-            beta: beta.unwrap_or_else(config::beta),
-            via,
-        })
     }
+    if question.prompt.is_none() {
+        return Err(Error::err("syntax error: PROMPT is needed"));
+    }
+    Ok(terms.of(Box::new(question)))
 }

@@ -2,16 +2,16 @@
 
 use super::create::{ef, guard_level};
 use super::hit_reply::{self, Field, Served};
-use super::setsem::check_dim;
 use crate::command::parse::{
     ArgReader, OptionWord, flag_once, is_vector_word, parse_filter, set_once, vector,
 };
+use crate::command::store::check_dim;
 use crate::config;
 use crate::ffi::{CommandArgs, Ctx, Reply};
 use crate::keyspace::{CommandKeyspace, OpenedEntry, open_cache, touch};
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
-use llmcache_core::cache::{LookupReport, LookupRequest, MissReason, look_up};
+use llmcache_core::cache::{Kind, LookupReport, LookupRequest, MissReason, look_up};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::evict::minute;
 use llmcache_core::ids::UnixMs;
@@ -45,23 +45,23 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     let cache = open_cache(ctx, &args.key())?;
     if let (Some(cache), Some(query)) = (&cache, &question.query) {
-        check_dim(cache, query, args.name())?;
+        check_dim(cache, query.dim(), args.name())?;
     }
     question.answer(ctx, cache.as_ref());
     Ok(())
 }
 
 /// Where the outcome of a lookup is counted.
-pub(super) struct Note<'c, 'r> {
-    pub(super) ctx: Ctx<'c>,
-    pub(super) cache: &'r SharedCache,
-    pub(super) scope: &'r [u8],
-    pub(super) now: UnixMs,
+pub struct Note<'c, 'r> {
+    pub ctx: Ctx<'c>,
+    pub cache: &'r SharedCache,
+    pub scope: &'r [u8],
+    pub now: UnixMs,
 }
 
 impl Note<'_, '_> {
     /// Counts it, and fills in the hits of what is served.
-    pub(super) fn lookup(&self, report: &LookupReport<OpenedEntry<'_>>, served: &mut [Served]) {
+    pub fn lookup(&self, report: &LookupReport<OpenedEntry<'_>>, served: &mut [Served]) {
         let now_min = minute(self.now);
         let similarity = report.nearest_similarity;
         let mut keys = Vec::new();
@@ -127,6 +127,8 @@ impl<'a> Question<'a> {
             filter: self.filter.as_ref(),
             max_age_ms: self.max_age_ms,
             explain: self.explain,
+            counts_refused: true,
+            chooses: false,
             now,
         };
         look_up(&CommandKeyspace { ctx, cache }, &request)
@@ -181,7 +183,7 @@ impl<'a> Question<'a> {
             "GUARD" => set_once(&mut self.guard, guard_level(args)?, name),
             "RETURN" => {
                 let fields = args.list(name, hit_reply::ALL.len())?;
-                set_once(&mut self.fields, hit_reply::parse_fields(fields)?, name)
+                set_once(&mut self.fields, hit_reply::parse_fields(fields, &hit_reply::ALL)?, name)
             }
             "EXPLAIN" => flag_once(&mut self.explain, name),
             _ => Err(word.unknown()),
@@ -195,7 +197,8 @@ impl<'a> Question<'a> {
 
     fn reply_no_cache(&self, reply: Reply<'_>) {
         if self.explain {
-            let threshold = self.threshold.unwrap_or(config::default_settings().threshold);
+            let threshold =
+                self.threshold.unwrap_or(config::default_settings(Kind::Answers).threshold);
             let report = LookupReport::nothing(threshold);
             self.reply_explained(reply, "no-cache", "none", &report, &[], UnixMs::NEVER);
         } else if self.count.is_some() {

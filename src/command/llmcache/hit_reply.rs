@@ -3,7 +3,7 @@
 use crate::ffi::Reply;
 use crate::keyspace::OpenedEntry;
 use crate::keytype::registry::SharedCache;
-use llmcache_core::cache::{Hit, LookupReport};
+use llmcache_core::cache::{EntryView, Hit, LookupReport, estimated_tokens};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
 
@@ -32,9 +32,15 @@ pub enum Field {
     Tags,
     /// Hits since the process started.
     Hits,
+    /// Id of a document.
+    Document,
+    /// Text of a document.
+    Text,
+    /// Tokens of a document, given or estimated.
+    Tokens,
 }
 
-/// All fields, in the order of the reply.
+/// All fields of an answer, in the order of the reply.
 pub const ALL: [Field; 11] = [
     Field::Id,
     Field::Tier,
@@ -52,7 +58,7 @@ pub const ALL: [Field; 11] = [
 impl Field {
     const fn name(self) -> &'static str {
         match self {
-            Self::Id => "id",
+            Self::Id | Self::Document => "id",
             Self::Tier => "tier",
             Self::Similarity => "similarity",
             Self::Prompt => "prompt",
@@ -63,15 +69,17 @@ impl Field {
             Self::Meta => "meta",
             Self::Tags => "tags",
             Self::Hits => "hits",
+            Self::Text => "text",
+            Self::Tokens => "tokens",
         }
     }
 }
 
-/// Reads the fields of RETURN.
-pub fn parse_fields(names: &[&[u8]]) -> Result<Vec<Field>> {
+/// Reads the fields of RETURN, of those `known`.
+pub fn parse_fields(names: &[&[u8]], known: &[Field]) -> Result<Vec<Field>> {
     let mut fields = Vec::with_capacity(names.len());
     for name in names {
-        let field = ALL.iter().find(|field| field.name().as_bytes().eq_ignore_ascii_case(name));
+        let field = known.iter().find(|field| field.name().as_bytes().eq_ignore_ascii_case(name));
         let field = *field.ok_or_else(|| {
             let name = String::from_utf8_lossy(&name[..name.len().min(32)]).into_owned();
             Error::err(format!("syntax error: RETURN knows no field '{name}'"))
@@ -106,6 +114,14 @@ pub fn judge(
     report.hits.iter().map(|hit| Served { hits: 0, stale: stale(hit) }).collect()
 }
 
+/// Tokens of a document: as many as were said, else an estimate.
+pub fn tokens_of(view: &EntryView<'_>) -> u64 {
+    match view.tokens() {
+        0 => estimated_tokens(view.response()),
+        said => u64::from(said),
+    }
+}
+
 /// Milliseconds until a deadline; -1 for none.
 pub fn ttl_ms(expire_at: UnixMs, now: UnixMs) -> i64 {
     match expire_at {
@@ -133,8 +149,9 @@ pub fn write(
             },
             Field::Tier => reply.text(hit.tier.as_str()),
             Field::Similarity => reply.double(hit.similarity),
-            Field::Prompt => reply.bytes(view.prompt()),
-            Field::Response => reply.bytes(view.response()),
+            Field::Prompt | Field::Document => reply.bytes(view.prompt()),
+            Field::Response | Field::Text => reply.bytes(view.response()),
+            Field::Tokens => reply.count(tokens_of(&view)),
             Field::Age => reply.count(now.0.saturating_sub(view.created().0)),
             Field::Ttl => {
                 let until = view.fresh_until(UnixMs(hit.entry.expire_at_ms()));

@@ -2,14 +2,15 @@
 //! out, nothing is decided here; the bytes are treated as hostile all the same.
 
 use crate::command::parse::ArgReader;
-use crate::ffi::{CommandArgs, Ctx, RString, Reply};
+use crate::ffi::{CommandArgs, Ctx, MainCell, RString, Reply};
 use crate::keyspace::{Linking, NewEntry, create_cache, mark_stale, put_entry};
+use crate::keytype::CREATE_COMMAND;
 use crate::keytype::registry::CACHES;
-use crate::keytype::{CREATE_COMMAND, CacheValue};
 use llmcache_core::cache::{Cache, Entry};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
+use std::sync::Arc;
 
 /// Runs `LLMCACHE._CREATE key head`.
 pub fn run_create(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
@@ -20,14 +21,14 @@ pub fn run_create(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let cache =
         Cache::load_head(head).map_err(|error| Error::err(format!("bad cache head: {error}")))?;
     // The primary's server evicted the key and the primary put it back: the index is still at hand.
-    let value = match CACHES.remains_of(cache.uid()) {
+    let shared = match CACHES.remains_of(cache.uid()) {
         Some(shared) => {
             shared.with(|known| known.take_head(cache));
-            CacheValue(shared)
+            shared
         }
-        None => CacheValue::new(cache),
+        None => Arc::new(MainCell::new(cache)),
     };
-    create_cache(ctx, name, value);
+    create_cache(ctx, name, &shared);
     ctx.replicate(CREATE_COMMAND, &[name, head]);
     Reply::new(ctx).ok();
     Ok(())
@@ -56,7 +57,7 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         cache.with(|cache| {
             let view = entry.view();
             let id = view.name().map_or_else(|| view.id().hex().to_vec(), <[u8]>::to_vec);
-            *key == *cache.named_key(&id)
+            *key == *cache.named_key(&id) && cache.is_of_kind(&view)
         })
     });
     if !belongs {

@@ -1,20 +1,20 @@
 //! `LLMCACHE.INVALIDATE` and `LLMCACHE.DROP`: answers that must not be served any more.
 
 use super::need_cache;
-use super::setsem::check_dim;
 use crate::command::parse::{
     ArgReader, OptionWord, flag_once, is_vector_word, parse_filter, set_once, vector,
 };
+use crate::command::store::check_dim;
 use crate::ffi::{
     Access, CommandArgs, Ctx, Key, RString, Reply, Waiter, Wake, block_client, wake_blocked,
 };
 use crate::keyspace::{
-    Criterion, Pick, mark_stale, open_cache, open_entry, remove_entry, start_pick, tell_ids,
-    void_lease, with_known_flights,
+    Criterion, Pick, mark_stale, open_cache, open_container, open_entry, remove_entry, start_pick,
+    tell_ids, void_lease, with_known_flights,
 };
 use crate::keytype::registry::{self, SharedCache};
-use crate::keytype::{CacheValue, EPOCH_COMMAND};
-use llmcache_core::cache::{EntryKey, Extent, Severity};
+use crate::keytype::{EPOCH_COMMAND, cache_in};
+use llmcache_core::cache::{EntryKey, Extent, Kind, Severity};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EntryId, ScopeKey, Seq, UnixMs};
 use llmcache_core::index::filter::Filter;
@@ -51,7 +51,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         return Ok(());
     };
     if let Which::Near(query, _) = &request.which {
-        check_dim(&cache, query, args.name())?;
+        check_dim(&cache, query.dim(), args.name())?;
     }
     let mut channel = b"llmcache:invalidate:".to_vec();
     channel.extend_from_slice(args.name());
@@ -258,14 +258,19 @@ pub fn run_epoch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 
 /// Runs `LLMCACHE.DROP`: the cache goes at once, its entries in the background.
 pub fn run_drop(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    drop_container(ctx, args, Kind::Answers)
+}
+
+/// Drops a container of this kind.
+pub fn drop_container(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
     ArgReader::new(args.options()).finish()?;
-    if open_cache(ctx, &args.key())?.is_none() {
+    if open_container(ctx, &args.key(), kind)?.is_none() {
         Reply::new(ctx).int(0);
         return Ok(());
     }
     let name = RString::new(args.name());
     let dropped = Key::open(ctx, &name, Access::Write).is_some_and(|mut key| {
-        let is_cache = key.value::<CacheValue>().is_some();
+        let is_cache = cache_in(&key).is_some();
         if is_cache {
             key.unlink();
         }

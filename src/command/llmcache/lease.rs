@@ -1,12 +1,14 @@
-//! `LLMCACHE.FAIL` and `LLMCACHE.EXTEND`: the maker of an answer gives up, or needs longer.
+//! `LLMCACHE.FAIL` and `LLMCACHE.EXTEND`, and the same of `EMBCACHE`: the maker of an answer gives up, or
+//! needs longer.
 
-use super::need_cache;
+use super::need_container;
 use crate::command::parse::{ArgReader, set_once};
+use crate::command::store::lease_lost;
 use crate::config;
 use crate::ffi::{CommandArgs, Ctx, Reply};
 use crate::keyspace::{wake, watch_lease, with_known_flights};
-use llmcache_core::cache::LeaseToken;
-use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::cache::{Kind, LeaseToken};
+use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
 
@@ -16,15 +18,15 @@ pub fn lease_token(args: &mut ArgReader<'_>) -> Result<LeaseToken> {
         .ok_or_else(|| Error::err("a token has 16 hex digits, as FETCH gave it"))
 }
 
-/// The error of a lease that is none any more.
-pub fn lease_lost(why: &'static str) -> Error {
-    Error::new(ErrorWord::LeaseLost, why)
-}
-
 const NO_LEASE: &str = "no lease has this token: it ended, or was given to somebody else";
 
 /// Runs `LLMCACHE.FAIL`.
 pub fn run_fail(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    fail(ctx, args, Kind::Answers)
+}
+
+/// Has the maker of an entry of a container of this kind give up.
+pub fn fail(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let token = lease_token(&mut reader)?;
     let (mut backoff_ms, mut text) = (None, None);
@@ -39,7 +41,7 @@ pub fn run_fail(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
             _ => return Err(word.unknown()),
         }
     }
-    let cache = need_cache(ctx, args)?;
+    let cache = need_container(ctx, args, kind)?;
     let uid = cache.with(|cache| cache.uid());
     let backoff_ms = backoff_ms.unwrap_or_else(config::backoff_ms);
     let (now, breaker) = (UnixMs(ctx.now_ms()), config::breaker());
@@ -55,11 +57,16 @@ pub fn run_fail(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 
 /// Runs `LLMCACHE.EXTEND`.
 pub fn run_extend(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    extend(ctx, args, Kind::Answers)
+}
+
+/// Prolongs a lease in a container of this kind.
+pub fn extend(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let token = lease_token(&mut reader)?;
     let lease_ms = reader.integer("the lease", 1, limits::LEASE_MAX_MS)?;
     reader.finish()?;
-    let uid = need_cache(ctx, args)?.with(|cache| cache.uid());
+    let uid = need_container(ctx, args, kind)?.with(|cache| cache.uid());
     let until = UnixMs(ctx.now_ms() + lease_ms);
     if !with_known_flights(uid, |flights| flights.extend(token, until)) {
         return Err(lease_lost(NO_LEASE));

@@ -1,8 +1,8 @@
 //! `LLMCACHE.MGETSEM`: many questions in one trip, each answered as `GETSEM` answers it.
 
 use super::getsem::Question;
-use super::setsem::check_dim;
 use crate::command::parse::{ArgReader, is_vector_word, vector};
+use crate::command::store::check_dim;
 use crate::ffi::{CommandArgs, Ctx, Reply};
 use crate::keyspace::open_cache;
 use llmcache_core::error::{Error, Result};
@@ -28,7 +28,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     let cache = open_cache(ctx, &args.key())?;
     if let Some(cache) = &cache {
-        asked.iter().try_for_each(|(query, _)| check_dim(cache, query, args.name()))?;
+        asked.iter().try_for_each(|(query, _)| check_dim(cache, query.dim(), args.name()))?;
     }
     Reply::new(ctx).array(asked.len());
     for (query, prompt) in asked {

@@ -1,6 +1,7 @@
 //! The `LLMCACHE.*` family: answers cached exactly and by meaning.
 //!
-//! Owns: one file a command, named like it; `hit_reply` serves several.
+//! Owns: one file a command, named like it; `hit_reply` serves several. What a command does for containers
+//! of any kind takes the kind, and serves `RAG.*` and `EMBCACHE.*` too.
 
 pub(super) mod admin;
 pub(super) mod create;
@@ -8,7 +9,7 @@ pub(super) mod entry;
 pub(super) mod fetch;
 pub(super) mod get;
 pub(super) mod getsem;
-mod hit_reply;
+pub(super) mod hit_reply;
 pub(super) mod internal;
 pub(super) mod invalidate;
 pub(super) mod lease;
@@ -17,18 +18,29 @@ pub(super) mod scan;
 pub(super) mod setsem;
 pub(super) mod stats;
 
+use crate::command::store::shown;
 use crate::ffi::{CommandArgs, Ctx};
-use crate::keyspace::open_cache;
+use crate::keyspace::open_container;
 use crate::keytype::registry::SharedCache;
+use llmcache_core::cache::Kind;
 use llmcache_core::error::{Error, ErrorWord, Result};
 
 /// The cache, where a command cannot do without.
 fn need_cache(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<SharedCache> {
-    let name = args.name();
-    open_cache(ctx, &args.key())?.ok_or_else(|| no_cache(name))
+    need_container(ctx, args, Kind::Answers)
 }
 
-fn no_cache(name: &[u8]) -> Error {
-    let name = String::from_utf8_lossy(&name[..name.len().min(64)]).into_owned();
-    Error::new(ErrorWord::NoCache, format!("there is no cache \"{name}\""))
+/// The container, where a command cannot do without.
+pub(super) fn need_container(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    kind: Kind,
+) -> Result<SharedCache> {
+    open_container(ctx, &args.key(), kind)?.ok_or_else(|| no_container(args.name(), kind))
+}
+
+/// The error of a container that does not exist.
+pub(super) fn no_container(name: &[u8], kind: Kind) -> Error {
+    let message = format!("there is no {} \"{}\"", kind.noun(), shown(name));
+    Error::new(ErrorWord::NoCache, message)
 }

@@ -1,20 +1,26 @@
-//! `LLMCACHE.SCAN`: the ids of a cache, page by page.
+//! `LLMCACHE.SCAN` and `RAG.SCAN`: the ids of a container, page by page.
 //!
 //! The cursor is a slot number. An entry keeps its slot from store to removal, so one that is there
 //! from the first page to the last is seen exactly once.
 
 use crate::command::parse::{ArgReader, PageRequest, page_request};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{open_cache, open_entry};
+use crate::keyspace::{open_container, open_entry};
 use crate::keytype::registry::SharedCache;
+use llmcache_core::cache::Kind;
 use llmcache_core::error::Result;
 use llmcache_core::ids::UnixMs;
 use llmcache_core::index::filter::{Filter, Verdict};
 
 /// Runs the command.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    scan(ctx, args, Kind::Answers)
+}
+
+/// Lists a container of this kind.
+pub fn scan(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
     let PageRequest { cursor, count, filter } = page_request(ArgReader::new(args.options()))?;
-    let (next, ids) = match open_cache(ctx, &args.key())? {
+    let (next, ids) = match open_container(ctx, &args.key(), kind)? {
         Some(cache) => page(ctx, &cache, cursor, count, filter.as_ref()),
         None => (0, Vec::new()),
     };
@@ -40,7 +46,10 @@ fn page(
     for _ in 0..count {
         let visited = cache.with(|cache| {
             let (id, slot) = cache.index.next_occupied(from)?;
-            let name = cache.index.name_of(&slot.id).map_or(slot.id.hex().to_vec(), <[u8]>::to_vec);
+            let name = cache.index.name_of(&slot.id);
+            // A document whose id cannot name a key is named by the digest, and tells its id itself.
+            let tells = name.is_none() && cache.settings.kind == Kind::Documents;
+            let name = name.map_or(slot.id.hex().to_vec(), <[u8]>::to_vec);
             let gone = slot.seq() < cache.epochs().min_seq_of(slot.partition.scope())
                 || cache.index.is_gone_by_tag(id, slot);
             let verdict = if slot.is_visible(now) && !gone {
@@ -48,21 +57,28 @@ fn page(
             } else {
                 Verdict::No
             };
-            Some((id, name, verdict))
+            Some((id, name, tells, verdict))
         });
-        let Some((slot, id, verdict)) = visited else { return (0, ids) };
+        let Some((slot, id, tells, verdict)) = visited else { return (0, ids) };
         let passes = match verdict {
             Verdict::Yes => true,
             Verdict::No => false,
             Verdict::NeedsEntry => passes_opened(ctx, cache, &id, filter),
         };
-        if passes {
+        if passes && tells {
+            ids.extend(document_id(ctx, cache, &id));
+        } else if passes {
             ids.push(id);
         }
         from = slot.0 + 1;
     }
     let more = cache.with(|cache| cache.index.next_occupied(from).is_some());
     (if more { from } else { 0 }, ids)
+}
+
+fn document_id(ctx: Ctx<'_>, cache: &SharedCache, digest: &[u8]) -> Option<Vec<u8>> {
+    let key = cache.with(|cache| cache.named_key(digest));
+    Some(open_entry(ctx, &key, Access::Probe)?.view().prompt().to_vec())
 }
 
 fn passes_opened(ctx: Ctx<'_>, cache: &SharedCache, id: &[u8], filter: Option<&Filter>) -> bool {

@@ -1,19 +1,21 @@
 //! `LLMCACHE.SETSEM` and `LLMCACHE.SET`: store an answer, with or without a vector.
 
 use super::create::auto_create;
-use super::lease::{lease_lost, lease_token};
+use super::lease::lease_token;
 use crate::command::parse::{
-    ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, is_vector_word, set_once,
-    vector,
+    ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, is_vector_word, meta,
+    set_once, tags, vector,
+};
+use crate::command::store::{
+    Storing, check_dim, check_fits, check_lease, deadline, lease_lost, linking,
 };
 use crate::ffi::{Access, CommandArgs, Ctx, Reply, ServerString};
 use crate::keyspace::{
-    Linking, NewEntry, enforce_limits, open_cache, open_entry, put_entry, remove_entry,
-    reply_when_linked, wake, with_known_flights,
+    Linking, NewEntry, StoreReply, open_cache, open_entry, remove_entry, reply_when_linked,
 };
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::{Cache, Entry, EntryFields, LeaseToken, Severity, parse_usd};
-use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EntryId, PartitionKey, UnixMs};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
@@ -50,10 +52,10 @@ pub fn run_exact(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> {
     let now = UnixMs(ctx.now_ms());
     let request = StoreRequest::parse(ArgReader::new(args.options()), with_vector, now)?;
-    let may_wait = ctx.state().may_block() && !ctx.state().must_obey();
-    let linking = if may_wait { Linking::Later } else { Linking::AlongTheWay };
-    match store_answer(ctx, &args.key(), &request, now, linking)? {
-        Some(stored) => reply_when_linked(ctx, &stored.cache, stored.partition, &stored.id),
+    match store_answer(ctx, &args.key(), &request, now, linking(ctx))? {
+        Some(Stored { id, cache, partition }) => {
+            reply_when_linked(ctx, &cache, partition, StoreReply::Id(id.into()));
+        }
         None => {
             Reply::new(ctx).null();
         }
@@ -81,7 +83,7 @@ pub fn store_answer(
     let name = key.as_bytes();
     let cache = open_cache(ctx, key)?;
     if let (Some(cache), Some(query)) = (&cache, &request.query) {
-        check_dim(cache, query, name)?;
+        check_dim(cache, query.dim(), name)?;
     }
     let cache = match cache {
         Some(cache) => cache,
@@ -93,7 +95,8 @@ pub fn store_answer(
     let id = request.id.unwrap_or(&hex);
     let (new_key, old_key) = cache.with(|cache| (cache.named_key(id), cache.entry_key(&digest)));
     if let Some(token) = request.lease {
-        check_lease(ctx, &cache, request, token, digest)?;
+        let tags = request.tags.unwrap_or_default();
+        check_lease(ctx, &cache, (request.scope(), tags), token, digest)?;
     }
     // The digest may have been stored under another name: one question has one answer.
     let moved = old_key != new_key;
@@ -108,7 +111,7 @@ pub fn store_answer(
     if request.nx && (answered(&new_key) || (moved && answered(&old_key))) {
         return Ok(None);
     }
-    let expire_at = request.deadline(&cache, now, ctx.random());
+    let expire_at = deadline(&cache, request.expiry, now, ctx.random());
     let entry = cache.with(|cache| request.pack(cache, now));
     let new = NewEntry { key: new_key, entry, expire_at, linking };
     check_fits(&cache, &new)?;
@@ -116,46 +119,10 @@ pub fn store_answer(
     if removes {
         remove_entry(ctx, &old_key);
     }
-    cache.with(|cache| {
-        cache.stats.stores += 1;
-        cache.stats.replaced += u64::from(replaces || removes);
-    });
-    if expire_at.is_past(now) {
-        // As with SET … PXAT in the past: what was there is gone, what came is gone already.
-        remove_entry(ctx, &new.key);
-    } else {
-        let slot = put_entry(ctx, Some(&cache), new);
-        if !ctx.state().must_obey() {
-            enforce_limits(ctx, &cache, slot);
-        }
-    }
-    ctx.signal_modified(key);
-    let uid = cache.with(|cache| cache.uid());
-    wake(ctx, with_known_flights(uid, |flights| flights.stored(digest, request.lease)));
+    let replaces = replaces || removes;
+    Storing { ctx, cache: &cache, name: key, now }.keep(new, digest, replaces, request.lease);
     let partition = PartitionKey::of(request.scope(), request.context());
     Ok(Some(Stored { id: id.to_vec(), cache, partition }))
-}
-
-/// Refuses an answer whose lease is none any more; whoever waits longest is to make another.
-fn check_lease(
-    ctx: Ctx<'_>,
-    cache: &SharedCache,
-    request: &StoreRequest<'_>,
-    token: LeaseToken,
-    question: EntryId,
-) -> Result<()> {
-    let uid = cache.with(|cache| cache.uid());
-    let since = with_known_flights(uid, |flights| flights.granted_at(token, question));
-    let tags = request.tags.unwrap_or_default();
-    let changed = |since| {
-        let tags = tags.iter().copied();
-        cache.with(|cache| cache.epochs().changed_since(since, request.scope(), tags))
-    };
-    if since.is_some_and(|since| !changed(since)) {
-        return Ok(());
-    }
-    wake(ctx, with_known_flights(uid, |flights| flights.lose(token)));
-    Err(lease_lost("the lease ended, is another question's, or what it is for was invalidated"))
 }
 
 /// Appends the answer to the sink, in one step with storing it. Done first: a sink that cannot take it
@@ -187,29 +154,6 @@ fn write_behind(
     } else {
         Err(Error::err("the sink cannot be appended to: nothing was stored"))
     }
-}
-
-/// Refuses a vector of another dimension than the container's.
-pub fn check_dim(cache: &SharedCache, query: &Query, name: &[u8]) -> Result<()> {
-    let have = cache.with(|cache| cache.settings.dim);
-    match have {
-        Some(have) if have as usize != query.dim() => {
-            let name = String::from_utf8_lossy(&name[..name.len().min(64)]).into_owned();
-            let message = format!("vector has {} dimensions, \"{name}\" holds {have}", query.dim());
-            Err(Error::new(ErrorWord::DimMismatch, message))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Refuses an entry for which the whole cache would have to go, and more.
-fn check_fits(cache: &SharedCache, new: &NewEntry) -> Result<()> {
-    let most = cache.with(|cache| cache.settings.max_memory_bytes);
-    let bytes = new.memory_bytes();
-    if most > 0 && bytes as u64 > most {
-        return Err(Error::too_big("the entry", bytes, most as usize, "bytes (MAXMEMORY)"));
-    }
-    Ok(())
 }
 
 impl<'a> StoreRequest<'a> {
@@ -255,8 +199,8 @@ impl<'a> StoreRequest<'a> {
             "CONTEXT" => {
                 set_once(&mut self.context, args.text(name, limits::CONTEXT_MAX_BYTES)?, name)
             }
-            "TAGS" => set_once(&mut self.tags, parse_tags(args)?, name),
-            "META" => set_once(&mut self.meta, parse_meta(args)?, name),
+            "TAGS" => set_once(&mut self.tags, tags(args)?, name),
+            "META" => set_once(&mut self.meta, meta(args)?, name),
             "TOKENS" => {
                 set_once(&mut self.tokens, args.integer(name, 0, limits::TOKENS_MAX)?, name)
             }
@@ -288,19 +232,6 @@ impl<'a> StoreRequest<'a> {
         self.context.unwrap_or_default()
     }
 
-    fn deadline(&self, cache: &SharedCache, now: UnixMs, random: u64) -> UnixMs {
-        match self.expiry {
-            None => cache.with(|cache| {
-                let settings = &cache.settings;
-                settings.deadline(settings.fresh_until(now, random))
-            }),
-            Some(Expiry::Persist) => UnixMs::NEVER,
-            // What is due already is not kept for its grace.
-            Some(Expiry::At(at)) if at.is_past(now) => at,
-            Some(Expiry::At(at)) => cache.with(|cache| cache.settings.deadline(at)),
-        }
-    }
-
     fn pack(&self, cache: &Cache, now: UnixMs) -> Entry {
         let quant = cache.settings.quant;
         let mut vector = Vec::new();
@@ -325,6 +256,7 @@ impl<'a> StoreRequest<'a> {
             cost_nano_usd: self.cost_nano_usd.unwrap_or(0),
             latency_ms: self.latency_ms.unwrap_or(0) as u32,
             grace_s: cache.settings.grace_s,
+            is_embedding: false,
         })
     }
 }
@@ -339,29 +271,4 @@ fn parse_id<'a>(args: &mut ArgReader<'a>) -> Result<&'a [u8]> {
         return Err(Error::err("ID must not look like a digest (32 lower-case hex digits)"));
     }
     Ok(id)
-}
-
-fn parse_tags<'a>(args: &mut ArgReader<'a>) -> Result<&'a [&'a [u8]]> {
-    let tags = args.list("TAGS", limits::TAGS_MAX)?;
-    if tags.iter().any(|tag| tag.is_empty()) {
-        return Err(Error::err("a tag must not be empty"));
-    }
-    match tags.iter().find(|tag| tag.len() > limits::TAG_MAX_BYTES) {
-        Some(tag) => Err(Error::too_big("a tag", tag.len(), limits::TAG_MAX_BYTES, "bytes")),
-        None => Ok(tags),
-    }
-}
-
-fn parse_meta<'a>(args: &mut ArgReader<'a>) -> Result<&'a [u8]> {
-    let meta = args.text("META", limits::META_MAX_BYTES)?;
-    match serde_json::from_slice::<serde_json::Value>(meta) {
-        Ok(value) if value.is_object() => Ok(meta),
-        Ok(_) => Err(Error::err("META must be a JSON object")),
-        // The parser's own message may quote the document; its place does not.
-        Err(error) => Err(Error::err(format!(
-            "META is not valid JSON at line {} column {}",
-            error.line(),
-            error.column()
-        ))),
-    }
 }

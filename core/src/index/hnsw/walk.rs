@@ -111,6 +111,8 @@ pub(in crate::index) struct Scratch {
     near: Vec<u64>,
     /// Where the next walk starts; after a walk, what it found, the nearest first.
     pub(in crate::index) points: Vec<u64>,
+    /// Rows to be compared without a walk.
+    pub(in crate::index) rows: Vec<u32>,
     /// Distances computed since the owner last set it to zero.
     pub(in crate::index) distances: usize,
 }
@@ -282,5 +284,6 @@ impl Scratch {
             + allocated_bytes(self.points.capacity() * size_of::<u64>())
             + allocated_bytes(self.near.capacity() * size_of::<u64>())
             + allocated_bytes(self.fresh.capacity() * size_of::<u32>())
+            + allocated_bytes(self.rows.capacity() * size_of::<u32>())
     }
 }

@@ -1,0 +1,131 @@
+//! Which rows a filter lets through, of the filters that are asked for again: a bit a row, kept as entries
+//! come and go. What few rows pass is then found by comparing those alone, where a scan would judge all.
+//!
+//! Owns: the bits. They only suggest: a row is judged again before it is found, so a bit that outlived its entry
+//! costs a glance. A row that passes always has its bit. Derived, never saved. Main thread only.
+
+use super::filter::{Filter, FilterRecord, Verdict};
+use super::slots::Slots;
+use crate::ids::SlotId;
+use std::collections::VecDeque;
+
+/// Filters whose rows are known: two bytes a row when all are.
+const KNOWN_MAX: usize = 16;
+/// Filters that were asked for once: an application that asks for another each time is to pay nothing.
+const SEEN_MAX: usize = 32;
+
+/// The rows of filters that were asked for again.
+#[derive(Debug, Default)]
+pub(super) struct Remembered {
+    /// Most lately asked for at the back.
+    known: VecDeque<Known>,
+    seen: VecDeque<Filter>,
+}
+
+#[derive(Debug)]
+struct Known {
+    filter: Filter,
+    rows: Rows,
+}
+
+/// A set of rows.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    words: Vec<u64>,
+    count: usize,
+}
+
+impl Rows {
+    fn set(&mut self, row: u32, is_in: bool) {
+        let (word, bit) = (row as usize / 64, 1 << (row % 64));
+        if word >= self.words.len() {
+            if !is_in {
+                return;
+            }
+            self.words.resize(word + 1, 0);
+        }
+        let was_in = self.words[word] & bit != 0;
+        match (was_in, is_in) {
+            (false, true) => self.count += 1,
+            (true, false) => self.count -= 1,
+            _ => return,
+        }
+        self.words[word] ^= bit;
+    }
+
+    /// How many.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Writes them to `out`, in their order.
+    pub(super) fn list(&self, out: &mut Vec<u32>) {
+        out.clear();
+        for (place, &word) in self.words.iter().enumerate() {
+            let mut left = word;
+            while left != 0 {
+                out.push(place as u32 * 64 + left.trailing_zeros());
+                left &= left - 1;
+            }
+        }
+    }
+}
+
+fn may_pass(filter: &Filter, record: Option<&FilterRecord>) -> bool {
+    filter.matches_record(record) != Verdict::No
+}
+
+impl Remembered {
+    /// The rows that a filter lets through, if it was asked for before; from now on it was.
+    pub(super) fn rows_of(&mut self, filter: &Filter, slots: &Slots) -> Option<&Rows> {
+        let at = self.known.iter().position(|known| known.filter == *filter);
+        let known = match at.and_then(|at| self.known.remove(at)) {
+            Some(known) => known,
+            None => {
+                let Some(at) = self.seen.iter().position(|seen| seen == filter) else {
+                    self.seen.truncate(SEEN_MAX - 1);
+                    self.seen.push_front(filter.clone());
+                    return None;
+                };
+                if self.known.len() == KNOWN_MAX {
+                    self.known.pop_front();
+                }
+                let filter = self.seen.remove(at)?;
+                let rows = all_rows(&filter, slots);
+                Known { filter, rows }
+            }
+        };
+        self.known.push_back(known);
+        self.known.back().map(|known| &known.rows)
+    }
+
+    /// An entry came to a row.
+    pub(super) fn came(&mut self, row: u32, has_code: bool, record: Option<&FilterRecord>) {
+        for known in &mut self.known {
+            known.rows.set(row, has_code && may_pass(&known.filter, record));
+        }
+    }
+
+    /// The entry of a row went. Allocates nothing.
+    pub(super) fn went(&mut self, row: u32) {
+        for known in &mut self.known {
+            known.rows.set(row, false);
+        }
+    }
+
+    /// Memory held, filters themselves aside.
+    pub(super) fn bytes(&self) -> usize {
+        self.known.iter().map(|known| known.rows.words.capacity() * size_of::<u64>()).sum()
+    }
+}
+
+fn all_rows(filter: &Filter, slots: &Slots) -> Rows {
+    let mut rows = Rows::default();
+    for row in 0..slots.end() {
+        let slot = slots.get(SlotId(row)).filter(|slot| slot.has_code());
+        if slot.is_some_and(|slot| may_pass(filter, slot.record.as_ref())) {
+            rows.set(row, true);
+        }
+    }
+    rows
+}

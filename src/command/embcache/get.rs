@@ -1,0 +1,141 @@
+//! `EMBCACHE.GET`, `MGET` and `MGETEX`: embeddings computed before, one or many in one trip.
+
+use super::{Form, Subject, Subjects, find, key_of, model, open};
+use crate::background;
+use crate::command::parse::{ArgReader, Expiry, expiry, is_expiry_word, set_once};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply};
+use crate::keyspace::{remove_entry, set_entry_expiry};
+use crate::keytype::registry::SharedCache;
+use llmcache_core::cache::{MissReason, Tier};
+use llmcache_core::error::{Error, Result};
+use llmcache_core::ids::{EmbeddingDigest, UnixMs};
+
+/// Runs `EMBCACHE.GET`.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let (mut subject, mut form, mut named) = (None, None, None);
+    while let Some(word) = reader.option() {
+        match word.as_str() {
+            _ if Subject::is_word(&word) => {
+                let asked = Subject::read(&word, &mut reader)?;
+                set_once(&mut subject, asked, "what is asked for")?;
+            }
+            "AS" => set_once(&mut form, Form::read(&mut reader)?, "AS")?,
+            "MODEL" => set_once(&mut named, model(&mut reader)?, "MODEL")?,
+            _ => return Err(word.unknown()),
+        }
+    }
+    let subject = subject.ok_or_else(|| Error::err("syntax error: TEXT or DIGEST is needed"))?;
+    match open(ctx, args, named)? {
+        Some(cache) => {
+            let asked = Asked::new(ctx, &cache, form.unwrap_or_default());
+            asked.answer(&subject);
+        }
+        None => {
+            Reply::new(ctx).null();
+        }
+    }
+    Ok(())
+}
+
+/// Runs `EMBCACHE.MGET`.
+pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    many(ctx, args, false)
+}
+
+/// Runs `EMBCACHE.MGETEX`: the same, and moves the deadline of each that is there.
+pub fn run_many_touching(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    many(ctx, args, true)
+}
+
+fn many(ctx: Ctx<'_>, args: &CommandArgs<'_>, touches: bool) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let now = UnixMs(if touches { ctx.now_ms() } else { 0 });
+    let (mut subjects, mut form, mut expires) = (Subjects::default(), None, None);
+    while let Some(word) = reader.option() {
+        if subjects.read(&word, &mut reader)? {
+            continue;
+        }
+        if word.as_str() == "AS" {
+            set_once(&mut form, Form::read(&mut reader)?, "AS")?;
+        } else if touches && is_expiry_word(&word) {
+            set_once(&mut expires, expiry(&word, &mut reader, now)?, "the expiry")?;
+        } else {
+            return Err(word.unknown());
+        }
+    }
+    if touches && expires.is_none() {
+        return Err(Error::err("syntax error: an expiry is needed"));
+    }
+    let named = subjects.model;
+    let subjects = subjects.take()?;
+    let cache = open(ctx, args, named)?;
+    let reply = Reply::new(ctx).array(subjects.len());
+    let Some(cache) = cache else {
+        subjects.iter().for_each(|_| {
+            reply.null();
+        });
+        return Ok(());
+    };
+    let asked = Asked::new(ctx, &cache, form.unwrap_or_default());
+    let found: Vec<_> = subjects.iter().filter_map(|subject| asked.answer(subject)).collect();
+    if let Some(expires) = expires
+        && touch(ctx, &cache, &found, expires, now)
+    {
+        ctx.signal_modified(&args.key());
+    }
+    Ok(())
+}
+
+/// Moves deadlines; answers whether one moved.
+fn touch(
+    ctx: Ctx<'_>,
+    cache: &SharedCache,
+    found: &[EmbeddingDigest],
+    expires: Expiry,
+    now: UnixMs,
+) -> bool {
+    let mut moved = false;
+    for digest in found {
+        let key = key_of(cache, digest);
+        moved |= match expires {
+            Expiry::Persist => set_entry_expiry(ctx, cache, &key, UnixMs::NEVER),
+            // As GETEX does: what is due already is answered, and gone.
+            Expiry::At(at) if at.is_past(now) => remove_entry(ctx, &key),
+            Expiry::At(at) => set_entry_expiry(ctx, cache, &key, at),
+        };
+    }
+    moved
+}
+
+/// A container that is asked for embeddings.
+struct Asked<'c, 'r> {
+    ctx: Ctx<'c>,
+    cache: &'r SharedCache,
+    model: Box<[u8]>,
+    form: Form,
+}
+
+impl<'c, 'r> Asked<'c, 'r> {
+    fn new(ctx: Ctx<'c>, cache: &'r SharedCache, form: Form) -> Self {
+        let model = cache.with(|cache| cache.settings.model.clone());
+        Self { ctx, cache, model, form }
+    }
+
+    /// Answers one, or null, and counts it. The digest of one that was there.
+    fn answer(&self, subject: &Subject<'_>) -> Option<EmbeddingDigest> {
+        let digest = subject.digest(&self.model);
+        let entry = find(self.ctx, self.cache, &digest, Access::Read);
+        let view = entry.as_ref().map(|entry| entry.view());
+        self.form.write(Reply::new(self.ctx), view);
+        let now_min = background::now_min();
+        self.cache.with(|cache| match &view {
+            Some(view) => {
+                cache.note_hit(view, now_min);
+                cache.stats.note_hit(b"", Tier::Exact, view, None);
+            }
+            None => cache.stats.note_miss(b"", MissReason::Empty, None),
+        });
+        view.is_some().then_some(digest)
+    }
+}

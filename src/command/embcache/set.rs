@@ -1,0 +1,168 @@
+//! `EMBCACHE.SET` and `EMBCACHE.MSET`: keep embeddings.
+
+use super::{Subject, key_of, model, open};
+use crate::command::llmcache::create::auto_create_as;
+use crate::command::llmcache::lease::lease_token;
+use crate::command::llmcache::no_container;
+use crate::command::parse::{
+    ArgReader, Expiry, OptionWord, expiry, is_expiry_word, is_vector_word, numbers, set_once,
+};
+use crate::command::store::{
+    Storing, check_dim, check_fits, check_lease, deadline, dim_mismatch, lease_lost,
+};
+use crate::config;
+use crate::ffi::{Access, CommandArgs, Ctx, Reply};
+use crate::keyspace::{Linking, NewEntry, open_entry};
+use crate::keytype::registry::SharedCache;
+use llmcache_core::cache::{Entry, EntryKey, Kind, LeaseToken, Settings, pack_embedding};
+use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::ids::UnixMs;
+use llmcache_core::limits;
+
+/// An embedding and what it is of.
+#[derive(Debug)]
+struct Embedding<'a> {
+    subject: Subject<'a>,
+    numbers: Vec<f32>,
+}
+
+/// What holds for all that are stored.
+#[derive(Debug, Default)]
+struct Options<'a> {
+    expiry: Option<Expiry>,
+    model: Option<&'a [u8]>,
+    lease: Option<LeaseToken>,
+}
+
+impl<'a> Options<'a> {
+    fn read(&mut self, word: &OptionWord, args: &mut ArgReader<'a>, now: UnixMs) -> Result<bool> {
+        match word.as_str() {
+            "MODEL" => set_once(&mut self.model, model(args)?, "MODEL")?,
+            _ if is_expiry_word(word) => {
+                set_once(&mut self.expiry, expiry(word, args, now)?, "the expiry")?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// Runs `EMBCACHE.SET`.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let now = UnixMs(ctx.now_ms());
+    let (mut subject, mut vector, mut options) = (None, None, Options::default());
+    while let Some(word) = reader.option() {
+        if options.read(&word, &mut reader, now)? {
+            continue;
+        }
+        if Subject::is_word(&word) {
+            let asked = Subject::read(&word, &mut reader)?;
+            set_once(&mut subject, asked, "what is stored")?;
+        } else if is_vector_word(&word) {
+            set_once(&mut vector, numbers(&word, &mut reader)?, "the vector")?;
+        } else if word.as_str() == "LEASE" {
+            set_once(&mut options.lease, lease_token(&mut reader)?, "LEASE")?;
+        } else {
+            return Err(word.unknown());
+        }
+    }
+    let missing = || Error::err("syntax error: TEXT or DIGEST, and a vector, are needed");
+    let (subject, numbers) = subject.zip(vector).ok_or_else(missing)?;
+    store(ctx, args, &[Embedding { subject, numbers }], &options, now)?;
+    Reply::new(ctx).ok();
+    Ok(())
+}
+
+/// Runs `EMBCACHE.MSET`.
+pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let now = UnixMs(ctx.now_ms());
+    let most = limits::STORE_BATCH_MAX as u64;
+    let count = reader.integer("the count of embeddings", 1, most)?;
+    let missing = || Error::err("syntax error: fewer embeddings follow than were announced");
+    let mut embeddings = Vec::new();
+    for _ in 0..count {
+        let word = reader.option().filter(Subject::is_word).ok_or_else(missing)?;
+        let subject = Subject::read(&word, &mut reader)?;
+        let word = reader.option().filter(is_vector_word).ok_or_else(missing)?;
+        embeddings.push(Embedding { subject, numbers: numbers(&word, &mut reader)? });
+    }
+    let mut options = Options::default();
+    while let Some(word) = reader.option() {
+        if !options.read(&word, &mut reader, now)? {
+            return Err(word.unknown());
+        }
+    }
+    store(ctx, args, &embeddings, &options, now)?;
+    Reply::new(ctx).count(count);
+    Ok(())
+}
+
+/// Checks all, then stores all.
+fn store(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    embeddings: &[Embedding<'_>],
+    options: &Options<'_>,
+    now: UnixMs,
+) -> Result<()> {
+    let name = args.name();
+    let cache = open(ctx, args, options.model)?;
+    let dim = embeddings[0].numbers.len();
+    if let Some(other) = embeddings.iter().map(|e| e.numbers.len()).find(|&other| other != dim) {
+        return Err(dim_mismatch(other, dim, name));
+    }
+    let cache = match cache {
+        Some(cache) => cache,
+        None if options.lease.is_some() => return Err(lease_lost("the embedding cache is gone")),
+        None => create(ctx, name, dim, options)?,
+    };
+    check_dim(&cache, dim, name)?;
+    if let Some(token) = options.lease {
+        let id = cache.with(|cache| embeddings[0].subject.digest(&cache.settings.model)).entry_id();
+        check_lease(ctx, &cache, (b"", &[]), token, id)?;
+    }
+    let expire_at = deadline(&cache, options.expiry, now, 0);
+    let mut ready = Vec::with_capacity(embeddings.len());
+    for (place, embedding) in embeddings.iter().enumerate() {
+        let (key, entry) = embedding.pack(&cache, place as u64, now)?;
+        let new = NewEntry { key, entry, expire_at, linking: Linking::AlongTheWay };
+        check_fits(&cache, &new)?;
+        ready.push(new);
+    }
+    for new in ready {
+        let id = new.entry.view().id();
+        let replaces = open_entry(ctx, &new.key, Access::Probe).is_some();
+        Storing { ctx, cache: &cache, name: &args.key(), now }.keep(
+            new,
+            id,
+            replaces,
+            options.lease,
+        );
+    }
+    Ok(())
+}
+
+/// A container of the model that the caller named: without one, digests would be of no model at all.
+fn create(ctx: Ctx<'_>, name: &[u8], dim: usize, options: &Options<'_>) -> Result<SharedCache> {
+    let kind = Kind::Embeddings;
+    let model = options.model.filter(|model| !model.is_empty());
+    let Some(model) = model else { return Err(no_container(name, kind)) };
+    let dim = Some(dim as u32);
+    let settings = Settings { dim, model: model.into(), ..config::default_settings(kind) };
+    auto_create_as(ctx, name, settings)
+}
+
+impl Embedding<'_> {
+    /// Packs it as the one in this place of those that are stored together.
+    fn pack(&self, cache: &SharedCache, place: u64, now: UnixMs) -> Result<(EntryKey, Entry)> {
+        let (uid, seq, quant, digest) = cache.with(|cache| {
+            let digest = self.subject.digest(&cache.settings.model);
+            (cache.uid(), cache.seq_after(place), cache.settings.quant, digest)
+        });
+        let entry = pack_embedding(uid, seq, now, quant, &digest, &self.numbers)
+            .map_err(|error| Error::new(ErrorWord::BadVector, error.to_string()))?;
+        Ok((key_of(cache, &digest), entry))
+    }
+}

@@ -1,0 +1,170 @@
+//! `RAG.ADD` and `RAG.MADD`: documents, new or in the place of those of the same id.
+
+use super::{check_id, digest, document_id, entry_name, key_name};
+use crate::command::llmcache::create::auto_create_as;
+use crate::command::parse::{
+    ArgReader, Expiry, OptionWord, expiry, is_expiry_word, is_vector_word, meta, set_once, tags,
+    vector,
+};
+use crate::command::store::{Storing, check_dim, check_fits, deadline, dim_mismatch, linking};
+use crate::config;
+use crate::ffi::{Access, CommandArgs, Ctx};
+use crate::keyspace::{NewEntry, StoreReply, open_container, open_entry, reply_when_linked};
+use crate::keytype::registry::SharedCache;
+use llmcache_core::cache::{Entry, EntryFields, Kind};
+use llmcache_core::error::{Error, Result};
+use llmcache_core::ids::{PartitionKey, UnixMs};
+use llmcache_core::limits;
+use llmcache_core::vector::Query;
+
+/// A document that is to be stored.
+struct Document<'a> {
+    id: &'a [u8],
+    query: Query,
+    text: &'a [u8],
+    rest: Rest<'a>,
+}
+
+/// What a document may have besides.
+#[derive(Debug, Default)]
+struct Rest<'a> {
+    meta: Option<&'a [u8]>,
+    tags: Option<&'a [&'a [u8]]>,
+    tokens: Option<u64>,
+    expiry: Option<Expiry>,
+}
+
+/// Runs `RAG.ADD`.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let now = UnixMs(ctx.now_ms());
+    let document = Document::read(&mut reader, now)?;
+    reader.finish()?;
+    let (cache, new) = store(ctx, args, &[document], now)?;
+    reply_when_linked(ctx, &cache, PartitionKey::default(), StoreReply::New(new[0]));
+    Ok(())
+}
+
+/// Runs `RAG.MADD`.
+pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let now = UnixMs(ctx.now_ms());
+    let most = limits::STORE_BATCH_MAX as u64;
+    let count = reader.integer("the count of documents", 1, most)?;
+    let mut documents = Vec::new();
+    for _ in 0..count {
+        documents.push(Document::read(&mut reader, now)?);
+    }
+    reader.finish()?;
+    let (cache, new) = store(ctx, args, &documents, now)?;
+    reply_when_linked(ctx, &cache, PartitionKey::default(), StoreReply::EachNew(new.into()));
+    Ok(())
+}
+
+/// Checks all, then stores all. Answers the index, and of each whether it is new.
+fn store(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    documents: &[Document<'_>],
+    now: UnixMs,
+) -> Result<(SharedCache, Vec<bool>)> {
+    let name = args.name();
+    let cache = open_container(ctx, &args.key(), Kind::Documents)?;
+    let dim = documents[0].query.dim();
+    if let Some(other) = documents.iter().map(|d| d.query.dim()).find(|&other| other != dim) {
+        return Err(dim_mismatch(other, dim, name));
+    }
+    let cache = match cache {
+        Some(cache) => cache,
+        None => auto_create_as(ctx, name, config::default_settings(Kind::Documents))?,
+    };
+    check_dim(&cache, dim, name)?;
+    let mut ready = Vec::with_capacity(documents.len());
+    for (place, document) in documents.iter().enumerate() {
+        let expire_at = deadline(&cache, document.rest.expiry, now, 0);
+        let key = cache.with(|cache| cache.named_key(&key_name(document.id)));
+        let entry = document.pack(&cache, place as u64, now);
+        let new = NewEntry { key, entry, expire_at, linking: linking(ctx) };
+        check_fits(&cache, &new)?;
+        ready.push(new);
+    }
+    let mut news = Vec::with_capacity(documents.len());
+    for (new, document) in ready.into_iter().zip(documents) {
+        let replaces = open_entry(ctx, &new.key, Access::Probe).is_some();
+        news.push(!replaces);
+        Storing { ctx, cache: &cache, name: &args.key(), now }.keep(
+            new,
+            digest(document.id),
+            replaces,
+            None,
+        );
+    }
+    Ok((cache, news))
+}
+
+impl<'a> Document<'a> {
+    /// Reads an id and what belongs to it, up to the first word that does not.
+    fn read(args: &mut ArgReader<'a>, now: UnixMs) -> Result<Self> {
+        let id = document_id(args)?;
+        let (mut query, mut text, mut rest) = (None, None, Rest::default());
+        loop {
+            let mut ahead = args.clone();
+            let Some(word) = ahead.option() else { break };
+            if is_vector_word(&word) {
+                set_once(&mut query, vector(&word, &mut ahead)?, "the vector")?;
+            } else if word.as_str() == "TEXT" {
+                let body = ahead.text("TEXT", limits::RESPONSE_MAX_BYTES)?;
+                set_once(&mut text, body, "TEXT")?;
+            } else if !rest.read(&word, &mut ahead, now)? {
+                break;
+            }
+            *args = ahead;
+        }
+        let missing = || Error::err("syntax error: an id, a vector and TEXT are needed");
+        let (query, text) = query.zip(text).ok_or_else(missing)?;
+        Ok(Self { id: check_id(id)?, query, text, rest })
+    }
+
+    /// Packs it as the one in this place of those that are stored together.
+    fn pack(&self, cache: &SharedCache, place: u64, now: UnixMs) -> Entry {
+        let (uid, seq, quant) =
+            cache.with(|cache| (cache.uid(), cache.seq_after(place), cache.settings.quant));
+        let mut vector = Vec::new();
+        quant.encode(self.query.normalised(), &mut vector);
+        Entry::new(&EntryFields {
+            uid,
+            seq,
+            created: now,
+            quant,
+            dim: self.query.dim() as u16,
+            vector: &vector,
+            prompt: self.id,
+            response: self.text,
+            name: entry_name(self.id),
+            tags: self.rest.tags.unwrap_or_default(),
+            meta: self.rest.meta.unwrap_or_default(),
+            tokens: self.rest.tokens.unwrap_or(0) as u32,
+            ..EntryFields::default()
+        })
+    }
+}
+
+impl<'a> Rest<'a> {
+    /// Reads the option that `word` opened; false when it is none of these.
+    fn read(&mut self, word: &OptionWord, args: &mut ArgReader<'a>, now: UnixMs) -> Result<bool> {
+        let name = word.as_str();
+        match name {
+            "META" => set_once(&mut self.meta, meta(args)?, name)?,
+            "TAGS" => set_once(&mut self.tags, tags(args)?, name)?,
+            "TOKENS" => {
+                let tokens = args.integer(name, 1, limits::TOKENS_MAX)?;
+                set_once(&mut self.tokens, tokens, name)?;
+            }
+            _ if is_expiry_word(word) => {
+                set_once(&mut self.expiry, expiry(word, args, now)?, "the expiry")?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,184 @@
+//! `RAG.SEARCH`: the documents nearest to a vector, filtered, diverse and within a budget of tokens.
+
+use crate::command::llmcache::create::ef;
+use crate::command::llmcache::getsem::Note;
+use crate::command::llmcache::hit_reply::{self, Field, tokens_of};
+use crate::command::parse::{ArgReader, is_vector_word, parse_filter, set_once, vector};
+use crate::command::store::check_dim;
+use crate::ffi::{CommandArgs, Ctx, Reply};
+use crate::keyspace::{CommandKeyspace, OpenedEntry, open_container};
+use crate::keytype::registry::SharedCache;
+use llmcache_core::cache::guard::GuardLevel;
+use llmcache_core::cache::{
+    Hit, Kind, LookupReport, LookupRequest, look_up, pick_diverse, within_budget,
+};
+use llmcache_core::distance::kernels;
+use llmcache_core::error::{Error, Result};
+use llmcache_core::ids::UnixMs;
+use llmcache_core::index::filter::Filter;
+use llmcache_core::limits;
+use llmcache_core::vector::Query;
+use llmcache_core::vector::normalise::normalise;
+
+/// Results when nothing is said: as many as `FT.SEARCH` and `VSIM` give.
+const COUNT_DEFAULT: usize = 10;
+/// Candidates for each result that MMR chooses among.
+const MMR_CANDIDATES: usize = 4;
+/// Least number of candidates that MMR chooses among.
+const MMR_POOL_MIN: usize = 20;
+
+/// What RETURN knows; without it the first five are answered.
+const FIELDS: [Field; 9] = [
+    Field::Document,
+    Field::Similarity,
+    Field::Text,
+    Field::Meta,
+    Field::Tags,
+    Field::Tokens,
+    Field::Age,
+    Field::Ttl,
+    Field::Hits,
+];
+const USUAL: usize = 5;
+
+/// What is asked.
+#[derive(Default)]
+struct Search {
+    query: Option<Query>,
+    count: Option<usize>,
+    filter: Option<Filter>,
+    similarity: Option<f64>,
+    lambda: Option<f64>,
+    budget_tokens: Option<u64>,
+    ef: Option<usize>,
+    fields: Option<Vec<Field>>,
+}
+
+/// Runs the command.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let search = Search::parse(ArgReader::new(args.options()))?;
+    let query = search.query.as_ref();
+    let query = query.ok_or_else(|| Error::err("syntax error: a vector is needed"))?;
+    let reply = Reply::new(ctx);
+    let Some(cache) = open_container(ctx, &args.key(), Kind::Documents)? else {
+        reply.array(0);
+        return Ok(());
+    };
+    check_dim(&cache, query.dim(), args.name())?;
+    let now = UnixMs(ctx.now_ms());
+    let mut report = search.look_up(ctx, &cache, query, now);
+    search.choose(&mut report);
+    let mut served = hit_reply::judge(&cache, &report, now);
+    Note { ctx, cache: &cache, scope: b"", now }.lookup(&report, &mut served);
+    let fields = search.fields.as_deref().unwrap_or(&FIELDS[..USUAL]);
+    reply.array(report.hits.len());
+    for (hit, &served) in report.hits.iter().zip(&served) {
+        hit_reply::write(reply, hit, fields, served, now);
+    }
+    Ok(())
+}
+
+impl Search {
+    fn count(&self) -> usize {
+        self.count.unwrap_or(COUNT_DEFAULT)
+    }
+
+    /// How many of the nearest are looked at.
+    fn pool(&self) -> usize {
+        let count = self.count();
+        if self.lambda.is_none() {
+            return count;
+        }
+        let pool = (MMR_CANDIDATES * count).max(MMR_POOL_MIN);
+        pool.min(limits::MMR_POOL_MAX).max(count)
+    }
+
+    fn look_up<'c>(
+        &self,
+        ctx: Ctx<'c>,
+        cache: &SharedCache,
+        query: &Query,
+        now: UnixMs,
+    ) -> LookupReport<OpenedEntry<'c>> {
+        let request = LookupRequest {
+            scope: b"",
+            context: b"",
+            prompt: None,
+            query: Some(query),
+            threshold: Some(self.similarity.unwrap_or(-1.0)),
+            count: self.pool(),
+            ef: self.ef,
+            guard: GuardLevel::Off,
+            filter: self.filter.as_ref(),
+            max_age_ms: None,
+            counts_refused: false,
+            explain: false,
+            chooses: self.lambda.is_some() || self.budget_tokens.is_some(),
+            now,
+        };
+        look_up(&CommandKeyspace { ctx, cache }, &request)
+    }
+
+    /// Leaves of what was found what is to be answered, in its order.
+    fn choose(&self, report: &mut LookupReport<OpenedEntry<'_>>) {
+        if let Some(lambda) = self.lambda {
+            diversify(&mut report.hits, lambda, self.count());
+        }
+        if let Some(budget_tokens) = self.budget_tokens {
+            let tokens = report.hits.iter().map(|hit| tokens_of(&hit.entry.view()));
+            let fit = within_budget(tokens, budget_tokens);
+            report.hits.truncate(fit);
+        }
+    }
+
+    fn parse(mut args: ArgReader<'_>) -> Result<Self> {
+        let mut search = Self::default();
+        while let Some(word) = args.option() {
+            let name = word.as_str();
+            match name {
+                _ if is_vector_word(&word) => {
+                    set_once(&mut search.query, vector(&word, &mut args)?, "the vector")?;
+                }
+                "COUNT" => {
+                    let count = args.integer(name, 1, limits::COUNT_MAX.into())? as usize;
+                    set_once(&mut search.count, count, name)?;
+                }
+                "FILTER" => set_once(&mut search.filter, parse_filter(&mut args)?, name)?,
+                "SIMILARITY" => set_once(&mut search.similarity, args.similarity(name)?, name)?,
+                "MMR" => set_once(&mut search.lambda, args.decimal(name, 0.0, 1.0)?, name)?,
+                "TOKENS" => {
+                    let budget = args.integer(name, 0, limits::BUDGET_TOKENS_MAX)?;
+                    set_once(&mut search.budget_tokens, budget, name)?;
+                }
+                "EF" => set_once(&mut search.ef, ef(&mut args)? as usize, name)?,
+                "RETURN" => {
+                    let fields = args.list(name, FIELDS.len())?;
+                    set_once(&mut search.fields, hit_reply::parse_fields(fields, &FIELDS)?, name)?;
+                }
+                _ => return Err(word.unknown()),
+            }
+        }
+        Ok(search)
+    }
+}
+
+/// Leaves `count` hits, in the order of their marginal relevance.
+fn diversify(hits: &mut Vec<Hit<OpenedEntry<'_>>>, lambda: f64, count: usize) {
+    let relevance: Vec<f64> = hits.iter().map(|hit| hit.similarity).collect();
+    let units: Vec<Vec<f32>> = hits.iter().map(|hit| unit(&hit.entry)).collect();
+    let picks = pick_diverse(&relevance, lambda, count, |one, other| {
+        let (one, other) = (&units[one], &units[other]);
+        if one.len() != other.len() {
+            return -1.0;
+        }
+        f64::from((kernels().dot_f32)(one, other))
+    });
+    let mut left: Vec<_> = hits.drain(..).map(Some).collect();
+    hits.extend(picks.into_iter().filter_map(|place| left[place].take()));
+}
+
+/// The stored vector at unit length.
+fn unit(entry: &OpenedEntry<'_>) -> Vec<f32> {
+    let numbers = entry.view().vector().map(|vector| vector.to_f32());
+    numbers.and_then(|numbers| normalise(&numbers).ok()).unwrap_or_default()
+}

@@ -1,0 +1,189 @@
+//! The rows of `EMBCACHE.*` in the command table.
+
+use super::embcache::{admin, fetch, get, set};
+use super::table::{
+    EXPIRY, EXPIRY_FORMS, QUANT, VECTOR_FORMS, arg, many, need, opt, read, word, write,
+};
+use crate::command_entry;
+use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
+
+const CACHE: Arg = arg("cache", ArgKind::Key);
+const MODEL: Arg = opt("MODEL", "model", ArgKind::Text);
+const VECTOR: Arg = arg("vector", ArgKind::OneOf(VECTOR_FORMS));
+const SUBJECT: Arg = need(
+    "",
+    "of",
+    ArgKind::OneOf(&[need("TEXT", "text", ArgKind::Text), need("DIGEST", "digest", ArgKind::Text)]),
+);
+const SUBJECTS: Arg = need(
+    "",
+    "of",
+    ArgKind::OneOf(&[
+        need(
+            "TEXTS",
+            "texts",
+            ArgKind::Block(&[arg("count", ArgKind::Integer), many("text", ArgKind::Text)]),
+        ),
+        need(
+            "DIGESTS",
+            "digests",
+            ArgKind::Block(&[arg("count", ArgKind::Integer), many("digest", ArgKind::Text)]),
+        ),
+    ]),
+);
+const AS: Arg = opt(
+    "AS",
+    "form",
+    ArgKind::OneOf(&[word("FP32", "fp32"), word("FP16", "fp16"), word("VALUES", "values")]),
+);
+const TOKEN: Arg = arg("token", ArgKind::Text);
+
+pub(super) const EMBCACHE: &[CommandSpec] = &[
+    CommandSpec {
+        arity: -6,
+        flags: "write deny-oom",
+        summary: "Creates a cache of embeddings of one model.",
+        args: &[
+            CACHE,
+            need("MODEL", "model", ArgKind::Text),
+            need("DIM", "dimensions", ArgKind::Integer),
+            QUANT,
+            opt("TTL", "seconds", ArgKind::Integer),
+            opt("MAXENTRIES", "entries", ArgKind::Integer),
+            opt("MAXMEMORY", "bytes", ArgKind::Integer),
+        ],
+        reply: "`OK`; also when a cache of this name exists with the same settings. Of another model: \
+            `MODELMISMATCH`; of another dimension: `DIMMISMATCH`; with other settings: `ERR`.",
+        notes: "QUANT says how vectors are kept: `NONE` bit for bit; `F16` with an error of at most \
+            0.0005 abs(x) + 3.1e-8 norm(v) in each element x of a vector v; `Q8` of at most \
+            max abs(v) / 253. A vector keeps its length. Two models live side by side, during a \
+            migration for instance, as two caches; with a `{tag}` in their names in one hash slot.",
+        ..write("EMBCACHE.CREATE", command_entry!(admin::run_create), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -6,
+        flags: "write deny-oom",
+        summary: "Keeps the embedding of a text.",
+        complexity: "O(d) for d dimensions, and what MAXENTRIES or MAXMEMORY make it remove",
+        args: &[CACHE, SUBJECT, VECTOR, EXPIRY, MODEL, opt("LEASE", "token", ArgKind::Text)],
+        reply: "`OK`.",
+        notes: "The text itself is not kept, only its digest: SHA-256 over the length-prefixed model and \
+            text (`docs/formats.md` has test vectors), which `DIGEST` gives as 64 lower-case hex digits. \
+            `MODEL` names the model the caller uses: `MODELMISMATCH` if the cache is of another. A cache \
+            that does not exist is made only where `MODEL` is named and `llmcache.auto-create` is `yes`, \
+            else: `NOCACHE`. `LEASE token` keeps what FETCH asked for: `LEASELOST`, and nothing kept, \
+            when the lease was given to somebody else.",
+        ..write("EMBCACHE.SET", command_entry!(set::run), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -7,
+        flags: "write deny-oom",
+        summary: "Keeps the embeddings of many texts in one trip.",
+        complexity: "That of SET for each",
+        args: &[
+            CACHE,
+            arg("count", ArgKind::Integer),
+            Arg {
+                name: "embedding",
+                kind: ArgKind::Block(&[SUBJECT, VECTOR]),
+                token: "",
+                optional: false,
+                multiple: true,
+            },
+            EXPIRY,
+            MODEL,
+        ],
+        reply: "How many were stored: all, or none where one is refused.",
+        notes: "At most 1,000; the expiry holds for all.",
+        ..write("EMBCACHE.MSET", command_entry!(set::run_many), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -4,
+        flags: "readonly fast",
+        summary: "Answers the embedding of a text.",
+        args: &[CACHE, SUBJECT, AS, MODEL],
+        reply: "The vector as `AS` says: a blob of `FP32` (as when nothing is said) or `FP16`, \
+            little-endian, or an array of numbers; or null.",
+        ..read("EMBCACHE.GET", command_entry!(get::run))
+    },
+    CommandSpec {
+        arity: -5,
+        summary: "Answers the embeddings of many texts in one trip.",
+        complexity: "O(n d) for n texts",
+        args: &[CACHE, SUBJECTS, AS, MODEL],
+        reply: "An array of what `EMBCACHE.GET` answers to each, in their order.",
+        notes: "At most 10,000.",
+        ..read("EMBCACHE.MGET", command_entry!(get::run_many))
+    },
+    CommandSpec {
+        arity: -6,
+        summary: "Answers the embeddings of many texts and moves their deadlines, in one trip.",
+        complexity: "O(n d) for n texts",
+        args: &[CACHE, SUBJECTS, need("", "expiry", ArgKind::OneOf(EXPIRY_FORMS)), AS, MODEL],
+        reply: "That of `EMBCACHE.MGET`.",
+        notes: "A time in the past answers what was there and removes it, as `GETEX` does.",
+        ..write("EMBCACHE.MGETEX", command_entry!(get::run_many_touching), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: -4,
+        summary: "Answers an embedding, or gives one caller the lease to compute it.",
+        args: &[
+            CACHE,
+            SUBJECT,
+            opt("LEASE", "milliseconds", ArgKind::Integer),
+            opt("WAIT", "milliseconds", ArgKind::Integer),
+            AS,
+            MODEL,
+        ],
+        reply: "A map with `status`: `HIT` and `vector`; `LEAD`, `token` and `lease_ms`: compute it, then \
+            `SET … LEASE token`; `BUSY` and `retry_ms`: somebody does; `NEG`, `error` and `retry_ms`: \
+            that failed a moment ago; `OPEN` and `retry_ms`: it fails all the time.",
+        notes: "As `LLMCACHE.FETCH`: exactly one caller leads, others wait up to `WAIT`, and when the lease \
+            ends without an embedding the one who waits longest leads. In MULTI and scripts nobody waits. \
+            Leases are neither saved nor replicated. A cache that does not exist: `NOCACHE`.",
+        ..write("EMBCACHE.FETCH", command_entry!(fetch::run), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: -3,
+        flags: "write fast",
+        summary: "Gives up the lease to compute an embedding.",
+        args: &[
+            CACHE,
+            TOKEN,
+            opt("BACKOFF", "milliseconds", ArgKind::Integer),
+            opt("ERR", "text", ArgKind::Text),
+        ],
+        reply: "`OK`; `LEASELOST` where no lease has the token.",
+        notes: "As `LLMCACHE.FAIL`: those who ask within BACKOFF are told `NEG` and the text.",
+        ..write("EMBCACHE.FAIL", command_entry!(fetch::run_fail), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: 4,
+        flags: "write fast",
+        summary: "Prolongs the lease to compute an embedding.",
+        args: &[CACHE, TOKEN, arg("milliseconds", ArgKind::Integer)],
+        reply: "`OK`; `LEASELOST` where no lease has the token.",
+        notes: "The lease ends that long from now, which may be sooner than before.",
+        ..write("EMBCACHE.EXTEND", command_entry!(fetch::run_extend), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: -5,
+        summary: "Removes embeddings.",
+        complexity: "O(n) for n texts",
+        args: &[CACHE, SUBJECTS, MODEL],
+        reply: "How many were removed.",
+        ..write("EMBCACHE.DEL", command_entry!(admin::run_del), KeyUse::Delete)
+    },
+    CommandSpec {
+        arity: 2,
+        summary: "Shows the settings, the use and the memory of a cache of embeddings.",
+        args: &[CACHE],
+        reply: "A map: `name uid prefix entries bytes index_bytes leases waiters lookups hits misses \
+            hit_ratio bytes_saved bytes_served stores evicted lead busy coalesced model dim quant ttl \
+            maxentries maxmemory`. `bytes_saved` is what the vectors kept take less than f32 would, \
+            `bytes_served` what f32 vectors would have had to be computed anew. `NOCACHE` where there is \
+            no such cache.",
+        notes: "Counts of use are of this process: neither saved nor replicated.",
+        ..read("EMBCACHE.INFO", command_entry!(admin::run_info))
+    },
+];

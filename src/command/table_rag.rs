@@ -1,0 +1,154 @@
+//! The rows of `RAG.*` in the command table.
+
+use super::rag::{add, admin, get, search};
+use super::table::{
+    EXPIRY, INDEX, QUANT, RETURN, TAGS, VECTOR_FORMS, arg, many, need, opt, read, write,
+};
+use crate::command_entry;
+use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
+
+const DOCUMENTS: Arg = arg("index", ArgKind::Key);
+const VECTOR: Arg = arg("vector", ArgKind::OneOf(VECTOR_FORMS));
+const ID: Arg = arg("id", ArgKind::Text);
+const TEXT: Arg = need("TEXT", "text", ArgKind::Text);
+const META: Arg = opt("META", "json", ArgKind::Text);
+const TOKENS: Arg = opt("TOKENS", "tokens", ArgKind::Integer);
+
+pub(super) const RAG: &[CommandSpec] = &[
+    CommandSpec {
+        arity: -2,
+        flags: "write deny-oom",
+        summary: "Creates an index of documents.",
+        args: &[
+            DOCUMENTS,
+            opt("DIM", "dimensions", ArgKind::Integer),
+            opt("MODEL", "model", ArgKind::Text),
+            opt("TTL", "seconds", ArgKind::Integer),
+            QUANT,
+            INDEX,
+            opt("M", "links", ArgKind::Integer),
+            opt("EFC", "width", ArgKind::Integer),
+            opt("EF", "width", ArgKind::Integer),
+            opt("MAXENTRIES", "entries", ArgKind::Integer),
+            opt("MAXMEMORY", "bytes", ArgKind::Integer),
+        ],
+        reply: "`OK`; also when an index of this name exists with the same settings. Of another model: \
+            `MODELMISMATCH`; with other settings: `ERR`.",
+        notes: "The options are those of `LLMCACHE.CREATE`. DIM is set by the first document when it is not \
+            given.",
+        ..write("RAG.CREATE", command_entry!(admin::run_create), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -7,
+        flags: "write deny-oom",
+        summary: "Stores a document, or replaces the one of this id.",
+        complexity: "O(d) for d dimensions, and what MAXENTRIES or MAXMEMORY make it remove",
+        args: &[DOCUMENTS, ID, VECTOR, TEXT, META, TAGS, TOKENS, EXPIRY],
+        reply: "1 for a new document, 0 for one that replaced another.",
+        notes: "An id has 1 to 1,024 bytes; one of up to 128 bytes without control characters names the \
+            key (`{index}:<uid>:<id>`), others, and ids that look like a digest, are named by their digest. \
+            `TOKENS` is what the text counts in a budget; without it, its bytes / 4. An index that does \
+            not exist is made with the defaults of the `llmcache.*` configs, unless \
+            `llmcache.auto-create` is `no`.",
+        ..write("RAG.ADD", command_entry!(add::run), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -8,
+        flags: "write deny-oom",
+        summary: "Stores many documents in one trip.",
+        complexity: "That of ADD for each",
+        args: &[
+            DOCUMENTS,
+            arg("count", ArgKind::Integer),
+            Arg {
+                name: "document",
+                kind: ArgKind::Block(&[ID, VECTOR, TEXT, META, TAGS, TOKENS, EXPIRY]),
+                token: "",
+                optional: false,
+                multiple: true,
+            },
+        ],
+        reply: "An array of what `RAG.ADD` answers to each.",
+        notes: "At most 1,000; all are stored, or none where one is refused. Words after a document that \
+            could be options of it are: a document whose id is such a word, `META` for instance, is stored \
+            by ADD, or first.",
+        ..write("RAG.MADD", command_entry!(add::run_many), KeyUse::Insert)
+    },
+    CommandSpec {
+        arity: -4,
+        summary: "Finds the documents nearest to a vector: filtered, diverse, within a token budget.",
+        complexity: "O(n d) for the n documents of a small index, O(log(n) EF d) for a large one; MMR adds \
+            O(COUNT^2 d)",
+        args: &[
+            DOCUMENTS,
+            VECTOR,
+            opt("COUNT", "count", ArgKind::Integer),
+            opt("FILTER", "expression", ArgKind::Text),
+            opt("SIMILARITY", "least", ArgKind::Double),
+            opt("MMR", "lambda", ArgKind::Double),
+            opt("TOKENS", "budget", ArgKind::Integer),
+            opt("EF", "width", ArgKind::Integer),
+            RETURN,
+        ],
+        reply: "An array of maps of `id similarity text meta tags`, best first. `RETURN` picks of these and \
+            of `tokens age ttl hits`.",
+        notes: "`COUNT` is 10 when nothing is said, as that of `VSIM` and `FT.SEARCH`. `FILTER` is described \
+            in `docs/filter.md`, similarity is cosine in [-1, 1]. `MMR lambda` chooses among the 4 x COUNT \
+            nearest (at least 20, at most 200 or COUNT) by maximal marginal relevance: `lambda` x \
+            similarity - (1 - `lambda`) x the largest similarity to one chosen before; 1 is the plain \
+            order, the first is always the nearest. `TOKENS` ends the results, in their order, before the \
+            first that would exceed the budget. Only what is answered counts as used.",
+        ..read("RAG.SEARCH", command_entry!(search::run))
+    },
+    CommandSpec {
+        arity: 3,
+        flags: "readonly fast",
+        summary: "Answers a document by its id.",
+        args: &[DOCUMENTS, ID],
+        reply: "A map of `id text meta tags tokens age ttl hits` (times in milliseconds, ttl -1 for \
+            never), or null.",
+        ..read("RAG.GET", command_entry!(get::run))
+    },
+    CommandSpec {
+        arity: -3,
+        summary: "Removes documents by id.",
+        complexity: "O(n) for n ids",
+        args: &[DOCUMENTS, many("id", ArgKind::Text)],
+        reply: "How many were removed.",
+        ..write("RAG.DEL", command_entry!(get::run_del), KeyUse::Delete)
+    },
+    CommandSpec {
+        arity: -3,
+        summary: "Lists the ids of documents page by page.",
+        complexity: "O(COUNT) a page",
+        args: &[
+            DOCUMENTS,
+            arg("cursor", ArgKind::Integer),
+            opt("COUNT", "count", ArgKind::Integer),
+            opt("FILTER", "expression", ArgKind::Text),
+        ],
+        reply: "The next cursor (0 at the end) and an array of ids.",
+        notes: "A document that is there throughout is listed exactly once.",
+        ..read("RAG.SCAN", command_entry!(admin::run_scan))
+    },
+    CommandSpec {
+        arity: 2,
+        summary: "Shows the settings, the graph and the memory of an index.",
+        args: &[DOCUMENTS],
+        reply: "A map: `name uid prefix entries vectors hidden bytes index_bytes entry_bytes mode linked \
+            tail tombstones levels link_bytes kernels lookups hits stores evicted dim model quant index m \
+            efc ef ttl maxentries maxmemory`, as in `LLMCACHE.INFO`. `NOCACHE` where there is no such \
+            index.",
+        ..read("RAG.INFO", command_entry!(admin::run_info))
+    },
+    CommandSpec {
+        arity: 2,
+        flags: "write fast",
+        summary: "Removes an index and its documents.",
+        args: &[DOCUMENTS],
+        reply: "1, or 0 when there is no such index.",
+        notes: "The same as `UNLINK` of its key, which refuses nothing of another type: the documents \
+            follow between commands, and are out of use at once.",
+        ..write("RAG.DROP", command_entry!(admin::run_drop), KeyUse::Delete)
+    },
+];

@@ -6,6 +6,7 @@ use llmcache_core::cache::{
     Settings, Severity, Verdict, WaiterId, refreshes_early,
 };
 use llmcache_core::ids::{ContainerUid, EntryId, Seq, UnixMs};
+use llmcache_core::limits;
 use llmcache_core::vector::{Quant, Query};
 
 const LEASE_MS: u64 = 30_000;
@@ -249,6 +250,26 @@ fn invalidation_voids_the_leases_it_concerns() {
     assert_eq!(play.flights.lose(second), None);
     let third = play.lead(&ho);
     assert!(play.flights.granted_at(third, ho.id()).is_some(), "granted since");
+}
+
+#[test]
+fn leases_and_waiters_have_a_bound_and_those_that_lapsed_make_room() {
+    let mut play = Play::new();
+    let prompts: Vec<String> = (0..limits::LEASES_MAX).map(|i| format!("question {i}")).collect();
+    prompts.iter().for_each(|prompt| {
+        play.lead(&asker(prompt));
+    });
+    assert!(matches!(play.ask(&asker("one more"), Found::Missing).0, Verdict::Busy { .. }));
+    assert_eq!(play.ask(&asker("one more"), Found::Stale).0, Verdict::Stale);
+    let first = asker(&prompts[0]);
+    for number in 0..limits::WAITERS_MAX as u64 {
+        play.wait(&first, number);
+    }
+    assert!(matches!(play.ask(&first, Found::Missing).0, Verdict::Busy { .. }), "no room to wait");
+    play.now += LEASE_MS + 1;
+    play.lead(&asker("one more"));
+    let [leases, waiters, ..] = play.flights.counts();
+    assert_eq!((leases, waiters), (2, limits::WAITERS_MAX), "the one waited for, and the new one");
 }
 
 #[test]

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Length of one slice.
-const SLICE: Duration = Duration::from_micros(700);
+const SLICE: Duration = Duration::from_micros(500);
 /// Pause between slices while there is a backlog and clients call the module: background work takes at
 /// most a quarter of the main thread then, and all of it that nobody else wants when they do not.
 const BUSY_PAUSE_MS: u64 = 3;

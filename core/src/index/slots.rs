@@ -108,10 +108,12 @@ struct Block {
     free_head: u32,
     /// Slots that hold an entry or a tombstone.
     taken: u32,
+    /// Slots that hold an entry: walks pass by blocks of tombstones alone.
+    living: u32,
 }
 
 impl Block {
-    const EMPTY: Self = Self { slots: Vec::new(), free_head: END_OF_LIST, taken: 0 };
+    const EMPTY: Self = Self { slots: Vec::new(), free_head: END_OF_LIST, taken: 0, living: 0 };
 }
 
 fn record_bytes(record: &FilterRecord) -> usize {
@@ -167,7 +169,7 @@ impl Slots {
         let mut block = from as usize / BLOCK;
         let mut within = from as usize % BLOCK;
         while let Some(candidate) = self.blocks.get(block) {
-            if candidate.taken > 0
+            if candidate.living > 0
                 && let Some(step) = candidate.slots.iter().skip(within).position(Slot::is_occupied)
             {
                 let row = within + step;
@@ -246,7 +248,9 @@ impl Slots {
         let mut packed = OCCUPIED | new.seq.0 | u64::from(new.worth) << SEQ_BITS;
         packed |= if new.code.is_some() { HAS_CODE } else { 0 };
         packed |= if new.name.is_some() { NAMED } else { 0 };
-        self.blocks[id.0 as usize / BLOCK].slots[id.0 as usize % BLOCK] = Slot {
+        let block = &mut self.blocks[id.0 as usize / BLOCK];
+        block.living += 1;
+        block.slots[id.0 as usize % BLOCK] = Slot {
             id: new.id,
             expire_at: new.expire_at,
             partition: new.partition,
@@ -262,7 +266,9 @@ impl Slots {
     /// Lets go of the entry in a slot that others are linked with: the slot stays taken, holds nothing
     /// but the number of the next such one, and is freed by `release_tombstone`.
     pub(super) fn bury(&mut self, id: SlotId, next: u32) {
-        let slot = &mut self.blocks[id.0 as usize / BLOCK].slots[id.0 as usize % BLOCK];
+        let block = &mut self.blocks[id.0 as usize / BLOCK];
+        block.living -= 1;
+        let slot = &mut block.slots[id.0 as usize % BLOCK];
         self.record_bytes -= slot.record.as_ref().map_or(0, record_bytes);
         *slot = Slot { position: next, packed: TOMBSTONE, ..Slot::default() };
     }
@@ -279,6 +285,7 @@ impl Slots {
         let number = id.0 as usize / BLOCK;
         let block = &mut self.blocks[number];
         block.taken -= 1;
+        block.living -= u32::from(block.slots[id.0 as usize % BLOCK].is_occupied());
         let record = block.slots[id.0 as usize % BLOCK].record.take();
         self.record_bytes -= record.as_ref().map_or(0, record_bytes);
         self.first_with_room = self.first_with_room.min(number);
@@ -313,6 +320,7 @@ impl Slots {
         for (number, block) in self.blocks.iter().enumerate() {
             let occupied = block.slots.iter().filter(|slot| slot.is_occupied()).count();
             let tombstones = block.slots.iter().filter(|slot| slot.packed & TOMBSTONE != 0).count();
+            assert_eq!(occupied as u32, block.living, "block {number}: entries");
             let occupied = occupied + tombstones;
             assert_eq!(occupied as u32, block.taken, "block {number}: count");
             let (mut free, mut row) = (0, block.free_head);

@@ -163,16 +163,16 @@ pub struct Message<'a> {
     pub producer: Option<Producer>,
 }
 
-const FLAG_ID: u16 = 1;
-const FLAG_META: u16 = 2;
-const FLAG_LINK: u16 = 4;
-const FLAG_RESULT: u16 = 8;
-const FLAG_VECTOR: u16 = 16;
-const FLAG_PINNED: u16 = 32;
-const FLAG_ESTIMATED: u16 = 64;
-const FLAG_SUMMARY: u16 = 128;
-const STATUS_SHIFT: u32 = 8;
-const FLAGS: u16 = 0x07ff;
+pub(super) const FLAG_ID: u32 = 1;
+pub(super) const FLAG_META: u32 = 2;
+pub(super) const FLAG_LINK: u32 = 4;
+pub(super) const FLAG_RESULT: u32 = 8;
+pub(super) const FLAG_VECTOR: u32 = 16;
+pub(super) const FLAG_PINNED: u32 = 32;
+pub(super) const FLAG_ESTIMATED: u32 = 64;
+pub(super) const FLAG_SUMMARY: u32 = 128;
+pub(super) const STATUS_SHIFT: u32 = 8;
+const FLAGS: u32 = 0x07ff;
 
 impl<'a> Message<'a> {
     /// A whole message of role and payload alone.
@@ -210,11 +210,11 @@ impl<'a> Message<'a> {
             + self.vector.as_ref().map_or(0, |vector| vector.len())
     }
 
-    /// Appends the message to a section.
-    pub fn encode(&self, out: &mut Writer) {
-        let flag = |on: bool, flag: u16| if on { flag } else { 0 };
+    /// What is there of it and what it is, as a word of flags: the same in a section and in a record.
+    pub(super) fn flags(&self) -> u32 {
+        let flag = |on: bool, flag: u32| if on { flag } else { 0 };
         let is_result = self.link.is_some_and(|link| link.kind == LinkKind::Result);
-        let flags = flag(self.id.is_some(), FLAG_ID)
+        flag(self.id.is_some(), FLAG_ID)
             | flag(self.meta.is_some(), FLAG_META)
             | flag(self.link.is_some(), FLAG_LINK)
             | flag(is_result, FLAG_RESULT)
@@ -222,8 +222,16 @@ impl<'a> Message<'a> {
             | flag(self.pinned, FLAG_PINNED)
             | flag(self.estimated, FLAG_ESTIMATED)
             | flag(self.summary, FLAG_SUMMARY)
-            | (self.status as u16) << STATUS_SHIFT;
-        out.u32(self.seq.0).u16(flags).u32(self.tokens).bytes(self.role).bytes(self.payload);
+            | (self.status as u32) << STATUS_SHIFT
+    }
+
+    /// Appends the message to a section.
+    pub fn encode(&self, out: &mut Writer) {
+        out.u32(self.seq.0)
+            .u16(self.flags() as u16)
+            .u32(self.tokens)
+            .bytes(self.role)
+            .bytes(self.payload);
         if let Some(id) = &self.id {
             out.bytes(id);
         }
@@ -246,8 +254,9 @@ impl<'a> Message<'a> {
         if from.remaining() == 0 {
             return Ok(None);
         }
-        let (seq, flags, tokens) = (MessageSeq(from.u32()?), from.u16()?, from.u32()?);
-        let has = |flag: u16| flags & flag != 0;
+        let (seq, flags) = (MessageSeq(from.u32()?), u32::from(from.u16()?));
+        let tokens = from.u32()?;
+        let has = |flag: u32| flags & flag != 0;
         if flags & !FLAGS != 0 || (has(FLAG_RESULT) && !has(FLAG_LINK)) {
             return Err(DecodeError("unknown flags of a message"));
         }

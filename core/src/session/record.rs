@@ -13,15 +13,10 @@
 
 use super::message::{IdText, Link, LinkKind, Message, Status};
 
-pub(super) const FLAG_ID: u32 = 1;
-pub(super) const FLAG_META: u32 = 2;
-pub(super) const FLAG_LINK: u32 = 4;
-pub(super) const FLAG_RESULT: u32 = 8;
-pub(super) const FLAG_VECTOR: u32 = 16;
-pub(super) const FLAG_PINNED: u32 = 32;
-pub(super) const FLAG_ESTIMATED: u32 = 64;
-pub(super) const FLAG_SUMMARY: u32 = 128;
-const STATUS_SHIFT: u32 = 8;
+pub(super) use super::message::{
+    FLAG_ESTIMATED, FLAG_ID, FLAG_LINK, FLAG_META, FLAG_PINNED, FLAG_RESULT, FLAG_SUMMARY,
+    FLAG_VECTOR, STATUS_SHIFT,
+};
 
 /// A record, taken apart.
 #[derive(Debug, Clone, Copy)]
@@ -112,18 +107,7 @@ impl Head {
 
 /// Appends the record of a message. An open one keeps its text elsewhere.
 pub(super) fn encode(message: &Message<'_>, role: u8, base: u32, out: &mut Vec<u8>) {
-    let flag = |on: bool, flag: u32| if on { flag } else { 0 };
-    let is_result = message.link.is_some_and(|link| link.kind == LinkKind::Result);
-    let flags = flag(message.id.is_some(), FLAG_ID)
-        | flag(message.meta.is_some(), FLAG_META)
-        | flag(message.link.is_some(), FLAG_LINK)
-        | flag(is_result, FLAG_RESULT)
-        | flag(message.vector.is_some(), FLAG_VECTOR)
-        | flag(message.pinned, FLAG_PINNED)
-        | flag(message.estimated, FLAG_ESTIMATED)
-        | flag(message.summary, FLAG_SUMMARY)
-        | (message.status as u32) << STATUS_SHIFT;
-    write_number(flags, out);
+    write_number(message.flags(), out);
     out.push(role);
     write_number(message.seq.0 - base, out);
     write_number(message.tokens, out);

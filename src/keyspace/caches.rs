@@ -95,6 +95,14 @@ pub fn put_back_evicted(ctx: Ctx<'_>, may_write: bool) -> u64 {
     put_back
 }
 
+/// Removes an opened key, and has AOF and replicas do so.
+pub fn unlink_key(ctx: Ctx<'_>, mut key: Key<'_>, name: &RString) {
+    key.unlink();
+    drop(key);
+    ctx.replicate(c"UNLINK", &[name.as_bytes()]);
+    ctx.notify_generic(c"del", name);
+}
+
 /// Opens a key for writing, which never fails: an absent key opens empty.
 pub(super) fn open_for_write<'a>(ctx: Ctx<'a>, name: &impl ServerString) -> Key<'a> {
     Key::open(ctx, name, Access::Write).expect("the server opens absent keys for writing")

@@ -6,7 +6,7 @@
 //! in the header.
 
 use super::attach::key_frame_bytes;
-use super::caches::open_for_write;
+use super::caches::{open_for_write, unlink_key};
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString};
 use crate::keytype::namespaces::{self, NAMESPACES, SharedNamespace};
 use crate::keytype::{CHUNK_COMMAND, ChunkValue, Whole, put_args};
@@ -316,28 +316,22 @@ pub fn pin_chunk(
 /// replicas remove it; false when there is neither.
 pub fn remove_chunk(ctx: Ctx<'_>, name: &[u8], uid: ContainerUid) -> bool {
     let name_string = RString::new(name);
-    let Some(mut key) = open_existing(ctx, &name_string) else { return false };
+    let Some(key) = open_existing(ctx, &name_string) else { return false };
     let whole = key.value::<ChunkValue>().and_then(ChunkValue::whole);
     if whole.is_some_and(|whole| whole.header.uid != uid) {
         return false;
     }
-    key.unlink();
-    drop(key);
-    ctx.replicate(c"UNLINK", &[name]);
-    ctx.notify_generic(c"del", &name_string);
+    unlink_key(ctx, key, &name_string);
     true
 }
 
 /// Removes a stub.
 pub fn remove_stub(ctx: Ctx<'_>, name: &[u8]) {
     let name_string = RString::new(name);
-    if let Some(mut key) = open_existing(ctx, &name_string)
+    if let Some(key) = open_existing(ctx, &name_string)
         && key.value::<ChunkValue>().is_some_and(|value| value.whole().is_none())
     {
-        key.unlink();
-        drop(key);
-        ctx.replicate(c"UNLINK", &[name]);
-        ctx.notify_generic(c"del", &name_string);
+        unlink_key(ctx, key, &name_string);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Opening, storing and removing the keys of entries.
 
 use super::attach::{Linking, index_entry, key_bytes};
-use super::caches::open_for_write;
+use super::caches::{open_for_write, unlink_key};
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString};
 use crate::keytype::registry::SharedCache;
 use crate::keytype::{ENTRY_COMMAND, EntryValue, STALE_COMMAND};
@@ -129,14 +129,11 @@ pub fn put_entry(ctx: Ctx<'_>, cache: Option<&SharedCache>, new: NewEntry) -> Sl
 /// it. The index learns of it by the removal hook.
 pub fn remove_entry(ctx: Ctx<'_>, name: &[u8]) -> bool {
     let name_string = RString::new(name);
-    let mut key = open_for_write(ctx, &name_string);
+    let key = open_for_write(ctx, &name_string);
     if key.value::<EntryValue>().is_none() {
         return false;
     }
-    key.unlink();
-    drop(key);
-    ctx.replicate(c"UNLINK", &[name]);
-    ctx.notify_generic(c"del", &name_string);
+    unlink_key(ctx, key, &name_string);
     true
 }
 

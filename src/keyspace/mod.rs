@@ -16,7 +16,7 @@ mod sessions;
 
 pub use attach::{Attached, Linking, attach_arrival, attach_open};
 pub use backlog::{StoreReply, reply_when_linked, stores_wait};
-pub use caches::{create_cache, open_cache, open_container, put_back_evicted};
+pub use caches::{create_cache, open_cache, open_container, put_back_evicted, unlink_key};
 pub use chunks::{
     ChunkSeen, NewChunk, OpenedChunk, arm_new_leaves, attach_chunk, check_parent, chunk_arrived,
     chunk_bytes, hint_strongly, is_reachable, make_room, open_chunk, open_leading_run, pin_chunk,

@@ -10,7 +10,7 @@ use crate::ffi::{
 };
 use crate::keyspace::{
     Criterion, Pick, mark_stale, open_cache, open_container, open_entry, remove_entry, start_pick,
-    tell_ids, void_lease, with_known_flights,
+    tell_ids, unlink_key, void_lease, with_known_flights,
 };
 use crate::keytype::registry::{self, SharedCache};
 use crate::keytype::{EPOCH_COMMAND, cache_in};
@@ -269,16 +269,10 @@ pub fn drop_container(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Resul
         return Ok(());
     }
     let name = RString::new(args.name());
-    let dropped = Key::open(ctx, &name, Access::Write).is_some_and(|mut key| {
-        let is_cache = cache_in(&key).is_some();
-        if is_cache {
-            key.unlink();
-        }
-        is_cache
-    });
-    if dropped {
-        ctx.replicate(c"UNLINK", &[args.name()]);
-        ctx.notify_generic(c"del", &name);
+    let key = Key::open(ctx, &name, Access::Write).filter(|key| cache_in(key).is_some());
+    let dropped = key.is_some();
+    if let Some(key) = key {
+        unlink_key(ctx, key, &name);
     }
     Reply::new(ctx).int(i64::from(dropped));
     Ok(())

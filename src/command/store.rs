@@ -86,7 +86,8 @@ pub fn deadline(cache: &SharedCache, expiry: Option<Expiry>, now: UnixMs, random
 /// When the graph is brought up that an entry stored now joins: a client that may be made to wait is held
 /// to its pace.
 pub fn linking(ctx: Ctx<'_>) -> Linking {
-    let may_wait = ctx.state().may_block() && !ctx.state().must_obey();
+    let state = ctx.state();
+    let may_wait = state.may_block() && !state.must_obey();
     if may_wait { Linking::Later } else { Linking::AlongTheWay }
 }
 

@@ -82,7 +82,8 @@ pub fn reply_when_linked(
     partition: PartitionKey,
     reply: StoreReply<'_>,
 ) {
-    if !ctx.state().may_block() || !cache.with(|cache| cache.index.is_behind(partition)) {
+    // Asking the server what it does costs more than asking the index.
+    if !cache.with(|cache| cache.index.is_behind(partition)) || !ctx.state().may_block() {
         reply.write(Reply::new(ctx));
         return;
     }

@@ -39,7 +39,7 @@ fn carry_out_one(ctx: Ctx<'_>, cache: &SharedCache, slot: SlotId, seq: Seq) {
     let Some(key) = key else { return };
     let standing = open_entry(ctx, &key, Access::Probe).and_then(|entry| {
         let view = entry.view();
-        let claimed = view.slot() == slot && view.seq() == seq;
+        let claimed = view.is_at(slot, seq);
         let standing = cache.with(|cache| cache.epochs().standing(&view))?;
         (claimed && !(standing == Severity::Stale && view.is_marked_stale())).then_some(standing)
     });

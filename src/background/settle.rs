@@ -95,7 +95,7 @@ fn settle(ctx: Ctx<'_>, cache: &SharedCache, (db, _): &Place, slot: SlotId, seq:
     }
     let seen = open_entry(ctx, &key, Access::Probe).map(|entry| {
         let view = entry.view();
-        let claimed = view.slot() == slot && view.seq() == seq;
+        let claimed = view.is_at(slot, seq);
         (claimed, UnixMs(entry.expire_at_ms()))
     });
     match seen {

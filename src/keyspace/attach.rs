@@ -124,8 +124,7 @@ pub fn attach_open(db: c_int, name: &[u8], value: &EntryValue, expire_at_ms: u64
             cache.index.set_expiry(view.slot(), view.seq(), UnixMs(expire_at_ms));
             return Attached::Known;
         }
-        let own_name = view.name().map_or_else(|| view.id().hex().to_vec(), <[u8]>::to_vec);
-        if *name != *cache.named_key(&own_name) {
+        if *name != *cache.named_key(&view.id_text()) {
             return Attached::Foreign;
         }
         if cache.takes(&view) { Attached::Added } else { Attached::Foreign }

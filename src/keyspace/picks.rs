@@ -108,8 +108,8 @@ impl Pick {
             let possible = slot.seq() < upto
                 && match criterion {
                     Criterion::Near(query, least) => {
-                        let most = cache.index.most_similar(id, query);
-                        most.is_some_and(|most| most >= *least)
+                        let code = cache.index.code(id);
+                        code.is_some_and(|(code, scale)| query.may_reach(code, scale, *least))
                     }
                     Criterion::Filter(filter) => passes_record(filter, slot),
                     Criterion::Before(_) => true,
@@ -128,13 +128,12 @@ impl Pick {
     fn judge(&mut self, ctx: Ctx<'_>, slot: SlotId, seq: Seq, key: &EntryKey) {
         let id = open_entry(ctx, key, Access::Probe).and_then(|entry| {
             let view = entry.view();
-            let claimed = view.slot() == slot && view.seq() == seq;
+            let claimed = view.is_at(slot, seq);
             let standing = self.cache.with(|cache| cache.epochs().standing(&view));
             let there = claimed && standing != Some(Severity::Gone);
             let already = self.severity == Some(Severity::Stale) && view.is_marked_stale();
             let picked = there && !already && self.criterion.picks(&view);
-            let name = || view.name().map_or_else(|| view.id().hex().to_vec(), <[u8]>::to_vec);
-            picked.then(|| String::from_utf8_lossy(&name()).into_owned())
+            picked.then(|| String::from_utf8_lossy(&view.id_text()).into_owned())
         });
         let Some(id) = id else { return };
         self.picked += 1;

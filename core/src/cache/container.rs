@@ -119,6 +119,11 @@ impl Cache {
         &self.prefix
     }
 
+    /// The id of the entry with this digest as a caller writes it.
+    pub fn id_text(&self, id: &EntryId) -> Vec<u8> {
+        self.index.name_of(id).map_or_else(|| id.hex().to_vec(), <[u8]>::to_vec)
+    }
+
     /// The key of the entry with this digest: named by the caller's id where one was given.
     pub fn entry_key(&self, id: &EntryId) -> EntryKey {
         match self.index.name_of(id) {

@@ -416,6 +416,16 @@ impl<'a> EntryView<'a> {
         EntryId::of(self.scope(), self.context(), self.prompt())
     }
 
+    /// Its id as a caller writes it: the one given, else the digest.
+    pub fn id_text(&self) -> Vec<u8> {
+        self.name().map_or_else(|| self.id().hex().to_vec(), <[u8]>::to_vec)
+    }
+
+    /// Whether it is the one that the index keeps in this slot, stored at this place.
+    pub fn is_at(&self, slot: SlotId, seq: Seq) -> bool {
+        self.slot() == slot && self.seq() == seq
+    }
+
     /// Whether it answers exactly this question.
     pub fn answers(&self, scope: &[u8], context: &[u8], prompt: &[u8]) -> bool {
         let [vector, lengths @ ..] = self.lengths();

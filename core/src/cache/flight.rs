@@ -261,7 +261,7 @@ impl Flights {
         let near = |id: &&EntryId| {
             let flight = &self.by_id[*id];
             let code = flight.code.as_ref();
-            if !code.is_some_and(|code| query.may_reach(code, ask.threshold)) {
+            if !code.is_some_and(|code| query.may_reach(&code.codes, code.scale, ask.threshold)) {
                 return false;
             }
             let same = *flight.scope == *ask.scope && *flight.context == *ask.context;

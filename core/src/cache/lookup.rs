@@ -412,7 +412,7 @@ fn open_scored<K: Keyspace>(
 }
 
 fn is_claimed(view: &EntryView<'_>, uid: crate::ids::ContainerUid, slot: SlotId, seq: Seq) -> bool {
-    view.uid() == uid && view.slot() == slot && view.seq() == seq
+    view.uid() == uid && view.is_at(slot, seq)
 }
 
 fn finish_search<O: Deref<Target = Entry>>(

@@ -17,7 +17,6 @@ use super::slots::Slots;
 use super::tags::Tags;
 use super::top::{Candidate, Top, row_of, score_of};
 use crate::ids::{PartitionKey, Seq, SlotId, UnixMs};
-use crate::vector::Query;
 use crate::vector::quantise::error_bound;
 
 /// How many rows ahead of the current one are fetched: about the memory latency over the time of
@@ -240,17 +239,6 @@ impl Index {
         self.graphs.scratch = scratch;
         self.remembered = remembered;
         result
-    }
-
-    /// The most that the exact similarity of an entry to a vector may be, judged by its code: twice the
-    /// usual bound, eight standard deviations, because nobody looks again at what this passes by.
-    pub fn most_similar(&self, slot: SlotId, query: &Query) -> Option<f64> {
-        let arena = self.arena.as_ref().filter(|arena| arena.dim() == query.dim())?;
-        self.slots.get(slot).filter(|found| found.has_code())?;
-        let (codes, target) =
-            (Codes::new(arena), Target { code: query.code(), scale: query.scale() });
-        let (score, scale) = (codes.similarity(&target, slot.0), codes.target(slot.0).scale);
-        Some(f64::from(score + 2.0 * error_bound(query.scale(), scale)))
     }
 
     fn search_with(

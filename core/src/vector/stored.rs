@@ -132,15 +132,15 @@ impl Query {
         self.code.scale
     }
 
-    /// Whether the similarity to the vector behind `code` may reach `least`, judged by the codes: twice
+    /// Whether the similarity to the vector behind a code may reach `least`, judged by the codes: twice
     /// the usual bound, since nobody looks again at what this refuses. Another dimension never does.
-    pub fn may_reach(&self, code: &Code, least: f64) -> bool {
-        if code.codes.len() != self.dim() {
+    pub fn may_reach(&self, codes: &[i8], scale: f32, least: f64) -> bool {
+        if codes.len() != self.dim() {
             return false;
         }
-        let dot = (kernels().dot_i8)(&self.code.codes, &code.codes);
-        let approx = approx_similarity(dot, self.code.scale, code.scale);
-        f64::from(approx + 2.0 * error_bound(self.code.scale, code.scale)) >= least
+        let dot = (kernels().dot_i8)(&self.code.codes, codes);
+        let approx = approx_similarity(dot, self.code.scale, scale);
+        f64::from(approx + 2.0 * error_bound(self.code.scale, scale)) >= least
     }
 
     /// Dimensions.

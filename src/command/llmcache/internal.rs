@@ -56,8 +56,7 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let belongs = cache.as_ref().is_none_or(|cache| {
         cache.with(|cache| {
             let view = entry.view();
-            let id = view.name().map_or_else(|| view.id().hex().to_vec(), <[u8]>::to_vec);
-            *key == *cache.named_key(&id) && cache.is_of_kind(&view)
+            *key == *cache.named_key(&view.id_text()) && cache.is_of_kind(&view)
         })
     });
     if !belongs {

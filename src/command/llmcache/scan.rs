@@ -46,10 +46,9 @@ fn page(
     for _ in 0..count {
         let visited = cache.with(|cache| {
             let (id, slot) = cache.index.next_occupied(from)?;
-            let name = cache.index.name_of(&slot.id);
             // A document whose id cannot name a key is named by the digest, and tells its id itself.
-            let tells = name.is_none() && cache.settings.kind == Kind::Documents;
-            let name = name.map_or(slot.id.hex().to_vec(), <[u8]>::to_vec);
+            let tells = !slot.is_named() && cache.settings.kind == Kind::Documents;
+            let name = cache.id_text(&slot.id);
             let gone = slot.seq() < cache.epochs().min_seq_of(slot.partition.scope())
                 || cache.index.is_gone_by_tag(id, slot);
             let verdict = if slot.is_visible(now) && !gone {

@@ -111,8 +111,7 @@ fn write_what_ifs(reply: Reply<'_>, stats: &ScopeStats) {
 fn write_hottest(reply: Reply<'_>, cache: &Cache) {
     let living = |hot: &Hot| {
         let slot = cache.index.slot_of(hot.slot, hot.seq)?;
-        let name = cache.index.name_of(&slot.id);
-        Some((name.map_or_else(|| slot.id.hex().to_vec(), <[u8]>::to_vec), slot.hits))
+        Some((cache.id_text(&slot.id), slot.hits))
     };
     let hottest: Vec<_> = cache.stats.hottest().iter().filter_map(living).collect();
     reply.text("hottest").array(hottest.len());

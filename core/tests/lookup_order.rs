@@ -537,9 +537,8 @@ fn a_missing_key_hides_its_slot_and_the_next_is_served() {
     let east = query(&EAST);
     let report = world.ask(&question(Some(&east)));
     assert_eq!(prompts(&report), ["next"]);
-    let hidden = |world: &World| {
-        world.cache.borrow().index.slot_of(slot, seq).map(llmcache_core::index::Slot::is_hidden)
-    };
+    let hidden =
+        |world: &World| world.cache.borrow().index.slot_of(slot, seq).map(|slot| slot.is_hidden());
     assert_eq!(hidden(&world), Some(true), "hidden until settled, not removed");
     world.ask(&question(Some(&east)));
     assert_eq!(world.opened.borrow().len(), 1, "a hidden slot's key is not opened again");

@@ -171,7 +171,7 @@ enum Step {
 }
 
 fn passes_record(filter: &Filter, slot: &Slot) -> bool {
-    filter.matches_record(slot.record.as_ref()) != Verdict::No
+    filter.matches_record(slot.record) != Verdict::No
 }
 
 impl Criterion {

@@ -122,7 +122,7 @@ fn an_embedding_takes_what_is_said() {
         let bytes = packed(quant, &numbers).as_bytes().len();
         assert_eq!(bytes - bare, kept_bytes(quant, numbers.len()));
     }
-    assert_eq!(bare, 76 + 32, "header and digest");
+    assert_eq!(bare, 36 + 32, "header and digest");
 }
 
 #[test]

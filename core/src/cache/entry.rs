@@ -484,17 +484,18 @@ impl<'a> EntryView<'a> {
         self.slot() == slot && self.seq() == seq
     }
 
+    /// Whether it belongs to this scope and context. Empty ones are not compared: glibc compares up to
+    /// 32 bytes by one masked load, which takes a hundred nanoseconds where the pointer leads nowhere,
+    /// as that of an empty slice may.
+    pub fn is_in(&self, scope: &[u8], context: &[u8]) -> bool {
+        let is =
+            |own: &[u8], other: &[u8]| own.len() == other.len() && (own.is_empty() || own == other);
+        is(self.scope(), scope) && is(self.context(), context)
+    }
+
     /// Whether it answers exactly this question.
     pub fn answers(&self, scope: &[u8], context: &[u8], prompt: &[u8]) -> bool {
-        let [vector, lengths @ ..] = self.lengths();
-        if lengths[..3] != [scope.len(), context.len(), prompt.len()] {
-            return false;
-        }
-        // The three stand side by side.
-        let rest = &self.bytes[self.parts_at() + vector..];
-        let (own_scope, rest) = rest.split_at(scope.len());
-        let (own_context, rest) = rest.split_at(context.len());
-        own_scope == scope && own_context == context && rest[..prompt.len()] == *prompt
+        self.prompt() == prompt && self.is_in(scope, context)
     }
 
     /// Length of the whole entry.

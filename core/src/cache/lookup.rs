@@ -266,6 +266,13 @@ impl Asked<'_, '_> {
     }
 }
 
+/// Candidates that were opened: in the searches before, and by this one, which names each once.
+#[derive(Default)]
+struct Seen {
+    before: HashSet<SlotId>,
+    now: Vec<SlotId>,
+}
+
 fn search<K: Keyspace>(
     keyspace: &K,
     request: &LookupRequest<'_>,
@@ -286,8 +293,8 @@ fn search<K: Keyspace>(
         wanted: request.count + usize::from(exact_id.is_some()),
     };
     let mut limit = asked.wanted + RESCORE_EXTRA_MAX;
-    let mut seen = HashSet::new();
-    let mut scored: Vec<Scored<K::Opened>> = Vec::new();
+    let mut seen = Seen::default();
+    let mut scored: Vec<Scored<K::Opened>> = Vec::with_capacity(limit);
     loop {
         let found = keyspace.with_cache(|cache| {
             cache.index.search(&SearchRequest {
@@ -313,8 +320,9 @@ fn search<K: Keyspace>(
             break;
         }
         limit *= 4;
+        seen.before.extend(seen.now.drain(..));
     }
-    report.opened += seen.len();
+    report.opened += seen.before.len() + seen.now.len();
     finish_search(request, exact_id, scored, report);
 }
 
@@ -326,7 +334,7 @@ fn open_candidates<K: Keyspace>(
     keyspace: &K,
     asked: &Asked<'_, '_>,
     found: &SearchResult,
-    seen: &mut HashSet<SlotId>,
+    seen: &mut Seen,
     scored: &mut Vec<Scored<K::Opened>>,
     refused: &mut Refused,
 ) -> bool {
@@ -335,7 +343,7 @@ fn open_candidates<K: Keyspace>(
         if refused.guarded.count >= GUARD_REFUSALS_MAX {
             return true;
         }
-        if !seen.insert(candidate.slot) {
+        if seen.before.contains(&candidate.slot) {
             continue;
         }
         if scored.len() >= asked.wanted {
@@ -345,11 +353,11 @@ fn open_candidates<K: Keyspace>(
                 error_bound(asked.query.scale(), scale)
             });
             if spare == 0 || f64::from(candidate.approx + bound) < last {
-                seen.remove(&candidate.slot);
                 return true;
             }
             spare -= 1;
         }
+        seen.now.push(candidate.slot);
         let wanted = scored.len() < asked.wanted;
         if let Some(next) = open_scored(keyspace, asked, candidate, wanted, refused) {
             let place = scored.partition_point(|s| {
@@ -391,7 +399,7 @@ fn open_scored<K: Keyspace>(
         return None;
     }
     let request = asked.request;
-    if view.scope() != request.scope || view.context() != request.context {
+    if !view.is_in(request.scope, request.context) {
         return None;
     }
     if is_gone(keyspace, &view) {

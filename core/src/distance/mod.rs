@@ -30,6 +30,8 @@ pub struct Kernels {
     pub dot_f32: fn(&[f32], &[f32]) -> f32,
     /// Dot product of a stored f16 vector with an f32 query, summed in f32.
     pub dot_f16_f32: fn(&[f16], &[f32]) -> f32,
+    /// Sum of the squares of a stored f16 vector, summed in f32.
+    pub square_f16: fn(&[f16]) -> f32,
     /// Number of differing bits.
     pub hamming: fn(&[u64], &[u64]) -> u32,
 }

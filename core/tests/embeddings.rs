@@ -17,7 +17,7 @@ fn hex(digest: &EmbeddingDigest) -> String {
     digest.0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn packed(quant: Quant, numbers: &[f32]) -> Entry {
+fn packed(quant: Quant, numbers: &[f32]) -> Box<Entry> {
     pack_embedding(ContainerUid(1), Seq(2), UnixMs(3), quant, &DIGEST, numbers).unwrap()
 }
 

@@ -47,7 +47,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn entry(&self) -> Entry {
+    fn entry(&self) -> Box<Entry> {
         let tags: Vec<&[u8]> = self.tags.iter().map(Vec::as_slice).collect();
         let mut entry = Entry::new(&EntryFields {
             uid: ContainerUid(self.uid),
@@ -149,7 +149,7 @@ impl Parts {
     }
 }
 
-fn decode(bytes: &[u8]) -> Option<Entry> {
+fn decode(bytes: &[u8]) -> Option<Box<Entry>> {
     Entry::from_bytes(bytes.into()).ok()
 }
 
@@ -158,6 +158,8 @@ fn use_all(entry: &Entry) {
     let view = entry.view();
     let slot = view.slot();
     assert_eq!(view.len(), entry.as_bytes().len());
+    let head = Entry::head_len(&entry.as_bytes()[..Entry::HEADER_BYTES]);
+    assert_eq!(Entry::whole_len(&entry.as_bytes()[..head]), view.len());
     assert!(!view.is_empty());
     assert!(view.scope().len() <= limits::SCOPE_MAX_BYTES);
     assert!(view.context().len() <= limits::CONTEXT_MAX_BYTES);

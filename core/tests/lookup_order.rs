@@ -157,7 +157,7 @@ impl World {
             code: code.as_ref().map(|code| (&code.codes[..], code.scale)),
         });
         entry.set_slot(slot);
-        let value = Value { entry: Rc::new(entry), expire_at: new.expire_at };
+        let value = Value { entry: Rc::from(entry), expire_at: new.expire_at };
         self.keys.borrow_mut().insert(key, value);
         (slot, seq)
     }
@@ -172,7 +172,7 @@ impl World {
         let value = keys.get_mut(key).expect("a stored key");
         let mut forged = value.entry.as_bytes().to_vec();
         forged[at..at + bytes.len()].copy_from_slice(bytes);
-        value.entry = Rc::new(Entry::from_bytes(forged.into()).expect("a valid entry"));
+        value.entry = Rc::from(Entry::from_bytes(forged.into()).expect("a valid entry"));
     }
 
     fn ask(&self, question: &LookupRequest<'_>) -> LookupReport<Rc<Entry>> {

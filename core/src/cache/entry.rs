@@ -9,6 +9,7 @@ use crate::codec::DecodeError;
 use crate::ids::{ContainerUid, EntryId, Seq, SlotId, UnixMs};
 use crate::limits;
 use crate::vector::{Quant, StoredVector};
+use bytemuck::{TransparentWrapper, TransparentWrapperAlloc};
 
 const VERSION: u8 = 3;
 /// What every entry has. Short, because an allocation is rounded up to its class: what most entries do
@@ -74,11 +75,16 @@ pub struct EntryFields<'a> {
     pub is_embedding: bool,
 }
 
-/// An entry that owns its bytes.
-#[derive(Debug)]
-pub struct Entry {
-    bytes: Box<[u8]>,
-}
+/// An entry, in its one allocation: `Box<Entry>` owns it.
+#[derive(Debug, TransparentWrapper)]
+#[transparent(Bytes)]
+#[repr(transparent)]
+pub struct Entry(Bytes);
+
+/// Keeps bytes that nobody checked from being taken for an entry outside of this file.
+#[derive(Debug, TransparentWrapper)]
+#[repr(transparent)]
+struct Bytes([u8]);
 
 /// An entry read in place.
 #[derive(Debug, Clone, Copy)]
@@ -87,8 +93,12 @@ pub struct EntryView<'a> {
 }
 
 impl Entry {
+    fn boxed(bytes: Box<[u8]>) -> Box<Self> {
+        Self::wrap_box(Bytes::wrap_box(bytes))
+    }
+
     /// Packs the parts. The caller checked them against `limits`.
-    pub fn new(fields: &EntryFields<'_>) -> Self {
+    pub fn new(fields: &EntryFields<'_>) -> Box<Self> {
         debug_assert!(fields.seq.0 <= limits::SEQ_MAX && fields.created.0 <= TIME_MAX);
         let tags_len: usize = fields.tags.iter().map(|tag| 2 + tag.len()).sum();
         let rest = fields.name.len() + tags_len + fields.meta.len();
@@ -140,45 +150,62 @@ impl Entry {
         }
         out.extend_from_slice(fields.meta);
         debug_assert_eq!(out.len(), total);
-        Self { bytes: out.into_boxed_slice() }
+        Self::boxed(out.into_boxed_slice())
     }
 
     /// Takes in bytes of unknown origin; everything a reader will rely on is checked here.
-    pub fn from_bytes(bytes: Box<[u8]>) -> Result<Self, DecodeError> {
+    pub fn from_bytes(bytes: Box<[u8]>) -> Result<Box<Self>, DecodeError> {
         EntryView { bytes: &bytes }.validate()?;
-        Ok(Self { bytes })
+        Ok(Self::boxed(bytes))
+    }
+
+    /// Bytes that every entry has. With them `head_len` answers how many are needed to tell the length.
+    pub const HEADER_BYTES: usize = HEADER;
+
+    /// Length of the header and the groups behind it, by the header.
+    #[inline]
+    pub fn head_len(header: &[u8]) -> usize {
+        EntryView { bytes: header }.parts_at()
+    }
+
+    /// Length of a whole entry, by its header and groups. Nothing that is done to an entry changes it.
+    #[inline]
+    pub fn whole_len(head: &[u8]) -> usize {
+        let view = EntryView { bytes: head };
+        let [vector, scope, context, prompt, response, name, tags, meta] = view.lengths();
+        view.parts_at() + (vector + prompt + response) + (scope + context + name + tags + meta)
     }
 
     /// Reads it.
     pub fn view(&self) -> EntryView<'_> {
-        EntryView { bytes: &self.bytes }
+        EntryView { bytes: self.as_bytes() }
     }
 
     /// The whole entry, slot included: what RDB keeps.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.0.0
     }
 
     /// Notes where the index keeps it.
     pub fn set_slot(&mut self, slot: SlotId) {
-        self.bytes[SLOT_AT..SLOT_AT + 4].copy_from_slice(&slot.0.to_le_bytes());
+        self.0.0[SLOT_AT..SLOT_AT + 4].copy_from_slice(&slot.0.to_le_bytes());
     }
 
     /// Marks it stale, whatever its age.
     pub fn set_stale(&mut self) {
-        self.bytes[FLAGS_AT] |= STALE;
+        self.0.0[FLAGS_AT] |= STALE;
     }
 
     /// The entry as another server may have it: what canonical commands carry.
     pub fn portable_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.bytes.to_vec();
+        let mut bytes = self.as_bytes().to_vec();
         bytes[SLOT_AT..SLOT_AT + 4].copy_from_slice(&SlotId::NONE.0.to_le_bytes());
         bytes
     }
 
     /// The entry without its slot, in two pieces around it: what digests cover.
     pub fn portable_parts(&self) -> [&[u8]; 2] {
-        [&self.bytes[..SLOT_AT], &self.bytes[SLOT_AT + 4..]]
+        [&self.as_bytes()[..SLOT_AT], &self.as_bytes()[SLOT_AT + 4..]]
     }
 }
 
@@ -226,6 +253,7 @@ impl<'a> EntryView<'a> {
     }
 
     /// Lengths of the variable parts, in their order.
+    #[inline]
     fn lengths(&self) -> [usize; 8] {
         let vector = match self.dim() {
             0 => 0,
@@ -278,7 +306,7 @@ impl<'a> EntryView<'a> {
         if lengths.iter().zip(bounds).any(|(&length, bound)| length > bound) {
             return Err(DecodeError("entry part is longer than its bound"));
         }
-        if self.parts_at() + lengths.iter().sum::<usize>() != self.bytes.len() {
+        if Entry::whole_len(self.bytes) != self.bytes.len() {
             return Err(DecodeError("entry length does not fit its parts"));
         }
         if self.dim() > 0 && self.vector().is_none() {
@@ -488,6 +516,9 @@ impl<'a> EntryView<'a> {
     /// 32 bytes by one masked load, which takes a hundred nanoseconds where the pointer leads nowhere,
     /// as that of an empty slice may.
     pub fn is_in(&self, scope: &[u8], context: &[u8]) -> bool {
+        if !self.has(LABELS) {
+            return scope.is_empty() && context.is_empty();
+        }
         let is =
             |own: &[u8], other: &[u8]| own.len() == other.len() && (own.is_empty() || own == other);
         is(self.scope(), scope) && is(self.context(), context)

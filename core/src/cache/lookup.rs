@@ -8,13 +8,14 @@
 use super::guard::{GuardLevel, Question, Refusal};
 use super::miss::{MissReason, Nearest, Refused, id_text, miss_reason};
 use super::{Cache, Entry, EntryView, Severity};
-use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
+use crate::ids::{ContainerUid, EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::index::filter::Filter;
 use crate::index::{Candidate, SearchMode, SearchRequest, SearchResult};
 use crate::limits::{GUARD_REFUSALS_MAX, RESCORE_EXTRA_MAX};
 use crate::vector::Query;
 use crate::vector::quantise::error_bound;
 use hashbrown::HashSet;
+use smallvec::SmallVec;
 use std::ops::Deref;
 
 /// How entries are opened and the cache is reached.
@@ -26,6 +27,9 @@ pub trait Keyspace {
     /// May delete a key that is due. Counts as a use of the key where it is `served` for certain; of
     /// the rest the caller of the lookup counts what it serves.
     fn open(&self, key: &[u8], served: bool) -> Option<Self::Opened>;
+
+    /// Asks for the first bytes of an opened entry, ahead of their use.
+    fn prefetch(&self, _opened: &Self::Opened, _bytes: usize) {}
 
     /// Works on the cache; must not be nested, and must not open keys.
     fn with_cache<R>(&self, work: impl FnOnce(&mut Cache) -> R) -> R;
@@ -253,15 +257,33 @@ struct Asked<'r, 'a> {
     threshold: f64,
     /// Entries to be scored.
     wanted: usize,
+    /// Of an entry, what scoring it reads: up to the end of its vector, and a little of what is behind.
+    entry_bytes: usize,
 }
 
 impl Asked<'_, '_> {
+    /// How far the similarity of a slot's code may lie from that of its entry.
+    fn bound(&self, cache: &Cache, slot: SlotId) -> f32 {
+        let scale = cache.index.code(slot).map_or(f32::MAX, |(_, scale)| scale);
+        error_bound(self.query.scale(), scale)
+    }
+
+    /// Whether guards may refuse what is near enough.
+    fn guards_judge(&self) -> bool {
+        self.guard == GuardLevel::Strict
+            || (self.guard == GuardLevel::On && self.request.prompt.is_some())
+    }
+
+    /// How many keys are opened at once: more than one only where each would be opened in any case.
+    fn ahead(&self) -> usize {
+        if self.guards_judge() { 1 } else { OPEN_AHEAD }
+    }
+
     /// Whether an entry that is near enough is certain to be served.
     fn nothing_refuses(&self) -> bool {
         let request = self.request;
-        let judged = self.guard == GuardLevel::Strict
-            || (self.guard == GuardLevel::On && request.prompt.is_some());
-        let refusable = judged || request.filter.is_some() || request.max_age_ms.is_some();
+        let refusable =
+            self.guards_judge() || request.filter.is_some() || request.max_age_ms.is_some();
         !refusable && !request.chooses
     }
 }
@@ -283,7 +305,8 @@ fn search<K: Keyspace>(
 ) {
     let partition = PartitionKey::of(request.scope, request.context);
     report.candidates = keyspace.with_cache(|cache| cache.index.partition_len(partition));
-    let guard = keyspace.with_cache(|cache| cache.settings.guard).max(request.guard);
+    let (guard, quant) = keyspace.with_cache(|cache| (cache.settings.guard, cache.settings.quant));
+    let guard = guard.max(request.guard);
     let asked = Asked {
         request,
         query,
@@ -291,6 +314,7 @@ fn search<K: Keyspace>(
         guard,
         threshold: report.threshold,
         wanted: request.count + usize::from(exact_id.is_some()),
+        entry_bytes: Entry::HEADER_BYTES + quant.encoded_len(query.dim()) + 64,
     };
     let mut limit = asked.wanted + RESCORE_EXTRA_MAX;
     let mut seen = Seen::default();
@@ -339,27 +363,33 @@ fn open_candidates<K: Keyspace>(
     refused: &mut Refused,
 ) -> bool {
     let mut spare = RESCORE_EXTRA_MAX;
-    for candidate in &found.candidates {
+    let new = |found: &&Candidate| !seen.before.contains(&found.slot);
+    let mut left = found.candidates.iter().filter(new).peekable();
+    let mut opened = SmallVec::<[Opened<K::Opened>; OPEN_AHEAD]>::new();
+    loop {
         if refused.guarded.count >= GUARD_REFUSALS_MAX {
             return true;
         }
-        if seen.before.contains(&candidate.slot) {
-            continue;
-        }
-        if scored.len() >= asked.wanted {
-            let last = scored[asked.wanted - 1].similarity;
-            let bound = keyspace.with_cache(|cache| {
-                let scale = cache.index.code(candidate.slot).map_or(0.0, |(_, scale)| scale);
-                error_bound(asked.query.scale(), scale)
-            });
-            if spare == 0 || f64::from(candidate.approx + bound) < last {
-                return true;
+        let missing = asked.wanted.saturating_sub(scored.len());
+        for candidate in left.by_ref().take(missing.clamp(1, asked.ahead())) {
+            if missing == 0 {
+                let last = scored[asked.wanted - 1].similarity;
+                let bound = keyspace.with_cache(|cache| asked.bound(cache, candidate.slot));
+                if spare == 0 || f64::from(candidate.approx + bound) < last {
+                    return true;
+                }
+                spare -= 1;
             }
-            spare -= 1;
+            seen.now.push(candidate.slot);
+            if let Some(next) = open(keyspace, asked, candidate, missing > 0) {
+                opened.push(next);
+            }
         }
-        seen.now.push(candidate.slot);
-        let wanted = scored.len() < asked.wanted;
-        if let Some(next) = open_scored(keyspace, asked, candidate, wanted, refused) {
+        if opened.is_empty() && left.peek().is_none() {
+            return scored.len() >= asked.wanted;
+        }
+        for opened in opened.drain(..) {
+            let Some(next) = score(keyspace, asked, opened, refused) else { continue };
             let place = scored.partition_point(|s| {
                 s.similarity > next.similarity
                     || (s.similarity == next.similarity && s.id_text() < next.id_text())
@@ -367,29 +397,54 @@ fn open_candidates<K: Keyspace>(
             scored.insert(place, next);
         }
     }
-    scored.len() >= asked.wanted
 }
 
-/// Opens one candidate, proves that it is what the index believes, and scores it exactly.
-fn open_scored<K: Keyspace>(
+/// Keys that are opened before the first of their entries is scored, which waits less for its memory
+/// then.
+const OPEN_AHEAD: usize = 16;
+
+/// A candidate whose key was opened, or could not be.
+struct Opened<O> {
+    candidate: Candidate,
+    uid: ContainerUid,
+    id: EntryId,
+    seq: Seq,
+    entry: Option<O>,
+}
+
+/// Opens the key of a candidate, if the index still has it.
+fn open<K: Keyspace>(
     keyspace: &K,
     asked: &Asked<'_, '_>,
     candidate: &Candidate,
     wanted: bool,
-    refused: &mut Refused,
-) -> Option<Scored<K::Opened>> {
+) -> Option<Opened<K::Opened>> {
     let slot = candidate.slot;
-    let (key, uid, id, seq, err) = keyspace.with_cache(|cache| {
+    let (key, uid, id, seq, bound) = keyspace.with_cache(|cache| {
         let found = cache.index.slot(slot)?;
-        let scale = cache.index.code(slot).map_or(f32::MAX, |(_, scale)| scale);
-        let err = error_bound(asked.query.scale(), scale);
-        Some((cache.entry_key(&found.id), cache.uid(), found.id, found.seq(), err))
+        let (id, seq) = (found.id, found.seq());
+        Some((cache.entry_key(&id), cache.uid(), id, seq, asked.bound(cache, slot)))
     })?;
     let served =
-        wanted && asked.nothing_refuses() && f64::from(candidate.approx - err) >= asked.threshold;
-    let Some(entry) = keyspace.open(&key, served) else {
+        wanted && asked.nothing_refuses() && f64::from(candidate.approx - bound) >= asked.threshold;
+    let entry = keyspace.open(&key, served);
+    if let Some(entry) = &entry {
+        keyspace.prefetch(entry, asked.entry_bytes);
+    }
+    Some(Opened { candidate: *candidate, uid, id, seq, entry })
+}
+
+/// Proves that an opened candidate is what the index believes, and scores it exactly.
+fn score<K: Keyspace>(
+    keyspace: &K,
+    asked: &Asked<'_, '_>,
+    opened: Opened<K::Opened>,
+    refused: &mut Refused,
+) -> Option<Scored<K::Opened>> {
+    let Opened { candidate: Candidate { slot, approx }, uid, id, seq, entry } = opened;
+    let Some(entry) = entry else {
         keyspace.with_cache(|cache| cache.index.hide(slot, seq));
-        refused.invisible.add(f64::from(candidate.approx));
+        refused.invisible.add(f64::from(approx));
         return None;
     };
     let view = entry.view();
@@ -403,7 +458,7 @@ fn open_scored<K: Keyspace>(
         return None;
     }
     if is_gone(keyspace, &view) {
-        refused.invisible.add(f64::from(candidate.approx));
+        refused.invisible.add(f64::from(approx));
         return None;
     }
     let similarity = view.vector()?.similarity(asked.query);
@@ -419,7 +474,7 @@ fn open_scored<K: Keyspace>(
     Some(Scored { similarity, id, entry })
 }
 
-fn is_claimed(view: &EntryView<'_>, uid: crate::ids::ContainerUid, slot: SlotId, seq: Seq) -> bool {
+fn is_claimed(view: &EntryView<'_>, uid: ContainerUid, slot: SlotId, seq: Seq) -> bool {
     view.uid() == uid && view.is_at(slot, seq)
 }
 

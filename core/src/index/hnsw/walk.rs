@@ -67,11 +67,12 @@ impl<'a> Codes<'a> {
     }
 }
 
-/// Rows seen by the walk that is on: a row's stamp equals the walk's number.
+/// Rows seen by the walk that is on: a row's stamp equals the walk's number. A byte each, since walks read
+/// stamps all over the index; every 255 walks they are cleared.
 #[derive(Debug, Default)]
 struct Visited {
-    walk: u16,
-    stamps: Vec<u16>,
+    walk: u8,
+    stamps: Vec<u8>,
 }
 
 impl Visited {
@@ -300,7 +301,7 @@ impl Scratch {
     }
 
     pub(in crate::index) fn bytes(&self) -> usize {
-        allocated_bytes(self.visited.stamps.capacity() * size_of::<u16>())
+        allocated_bytes(self.visited.stamps.capacity())
             + allocated_bytes(self.open.capacity() * size_of::<u64>())
             + allocated_bytes(self.found.capacity() * size_of::<u64>())
             + allocated_bytes(self.points.capacity() * size_of::<u64>())

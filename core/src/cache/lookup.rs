@@ -289,7 +289,6 @@ impl Asked<'_, '_> {
 }
 
 /// Candidates that were opened: in the searches before, and by this one, which names each once.
-#[derive(Default)]
 struct Seen {
     before: HashSet<SlotId>,
     now: Vec<SlotId>,
@@ -317,7 +316,7 @@ fn search<K: Keyspace>(
         entry_bytes: Entry::HEADER_BYTES + quant.encoded_len(query.dim()) + 64,
     };
     let mut limit = asked.wanted + RESCORE_EXTRA_MAX;
-    let mut seen = Seen::default();
+    let mut seen = Seen { before: HashSet::new(), now: Vec::with_capacity(limit) };
     let mut scored: Vec<Scored<K::Opened>> = Vec::with_capacity(limit);
     loop {
         let found = keyspace.with_cache(|cache| {
@@ -492,6 +491,7 @@ fn finish_search<O: Deref<Target = Entry>>(
             similarity: first.similarity,
         });
     }
+    report.hits.reserve(scored.len().min(request.count));
     for next in scored {
         if report.hits.len() >= request.count || next.similarity < report.threshold {
             break;

@@ -83,6 +83,9 @@ def run(server, module: Path, folder: Path, base: np.ndarray, queries: np.ndarra
 
 
 def fill_ours(report: Report, table, host: Host, part: np.ndarray, quant: str) -> None:
+    # What a server allocates the first time that it runs a command belongs to no entry.
+    host("LLMCACHE.SETSEM", "faq", "PROMPT", "p", "RESPONSE", "r", "FP32", vectors.blob(part[0]))
+    host("LLMCACHE.INFO", "faq")
     host("FLUSHALL")
     host("LLMCACHE.CREATE", "faq", "DIM", part.shape[1], "QUANT", quant)
     before = host.used_memory()
@@ -113,6 +116,9 @@ def fill_ours(report: Report, table, host: Host, part: np.ndarray, quant: str) -
 
 def fill_peer(report: Report, table, host: Host, part: np.ndarray) -> None:
     size = len(part)
+    host("VADD", "set", "FP32", vectors.blob(part[0]), "0")
+    host("VSETATTR", "set", "0", attributes(0))
+    host("FLUSHALL")
     before = host.used_memory()
     rate = store(host, (["VADD", "set", "FP32", vectors.blob(v), f"{n:08d}"] for n, v in enumerate(part)))
     alone = (host.used_memory() - before) / size

@@ -30,7 +30,7 @@ find_missing() {
 }
 
 if ! command -v cargo >/dev/null 2>&1; then
-    echo "setup: cargo is not in PATH. Install Rust 1.88 or newer with rustup, then run this again." >&2
+    echo "setup: cargo is not in PATH. Install Rust 1.89 or newer with rustup, then run this again." >&2
     exit 1
 fi
 

@@ -108,7 +108,7 @@ fn dot_f32_is_near_the_f64_sum() {
 }
 
 #[test]
-fn dot_f16_f32_is_near_the_f64_sum() {
+fn f16_sums_are_near_the_f64_sums() {
     let mut random = Xorshift(3);
     for length in lengths() {
         for offset in OFFSETS {
@@ -119,6 +119,8 @@ fn dot_f16_f32_is_near_the_f64_sum() {
                 let pairs = a.iter().zip(&b).map(|(&x, &y)| (x.to_f64(), f64::from(y)));
                 let what = format!("{} at {length} + {offset}", kernels.name);
                 assert_near((kernels.dot_f16_f32)(a, &b), pairs, &what);
+                let squares = a.iter().map(|x| (x.to_f64(), x.to_f64()));
+                assert_near((kernels.square_f16)(a), squares, &what);
             }
         }
     }
@@ -184,6 +186,7 @@ fn non_finite_elements_reach_the_result() {
         for kernels in available() {
             assert!((kernels.dot_f32)(&a, &a).is_nan(), "{} at {place}", kernels.name);
             assert!((kernels.dot_f16_f32)(&halves, &a).is_nan(), "{} at {place}", kernels.name);
+            assert!((kernels.square_f16)(&halves).is_nan(), "{} at {place}", kernels.name);
         }
     }
 }

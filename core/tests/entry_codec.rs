@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Random, measure};
+use llmcache_core::allocation::allocated_bytes;
 use llmcache_core::cache::{Entry, EntryFields, EntryView};
 use llmcache_core::ids::{ContainerUid, EntryId, Seq, SlotId, UnixMs};
 use llmcache_core::limits;
@@ -12,6 +13,15 @@ use llmcache_core::vector::{Quant, Query};
 use serde_json::Value;
 
 const MUTATIONS: usize = 100_000;
+
+/// Header, group of costs and group of labels of `docs/formats.md`.
+const HEADER: usize = 36;
+const COSTS: usize = 20;
+const LABELS: usize = 14;
+const HEADERS_MAX: usize = HEADER + COSTS + LABELS;
+/// Flags of the groups.
+const HAS_COSTS: u8 = 16;
+const HAS_LABELS: u8 = 32;
 
 /// The parts of an entry, owned.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +47,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn entry(&self) -> Entry {
+    fn entry(&self) -> Box<Entry> {
         let tags: Vec<&[u8]> = self.tags.iter().map(Vec::as_slice).collect();
         let mut entry = Entry::new(&EntryFields {
             uid: ContainerUid(self.uid),
@@ -93,6 +103,8 @@ impl Parts {
         let bytes = |random: &mut Random, most: usize| -> Vec<u8> {
             (0..random.below(most)).map(|_| random.next() as u8).collect()
         };
+        // Entries with and without each of the two groups.
+        let (plain, free) = (random.below(3) == 0, random.below(2) == 0);
         let quant = [Quant::None, Quant::F16, Quant::Q8][random.below(3)];
         let dim = [0, 1, 2, 7, 33][random.below(5)];
         let mut vector = Vec::new();
@@ -111,27 +123,33 @@ impl Parts {
         Self {
             uid: random.next(),
             seq: random.next() % (limits::SEQ_MAX + 1),
-            created: random.next() % ((1 << 53) + 1),
+            created: random.next() % (1 << 48),
             quant: Some(quant),
             dim: dim as u16,
             vector,
-            scope: bytes(random, 20),
-            context: bytes(random, 30),
+            scope: bytes(random, if plain { 1 } else { 20 }),
+            context: bytes(random, if plain { 1 } else { 30 }),
             prompt: bytes(random, 60),
             response: bytes(random, 80),
-            name: if random.below(2) == 0 { Vec::new() } else { b"refund-eu".to_vec() },
-            tags: (0..random.below(4)).map(|n| vec![b'a' + n as u8; 1 + n]).collect(),
-            meta: metas[random.below(metas.len())].to_vec(),
-            tokens: random.next() as u32,
-            cost_nano_usd: random.next() % (limits::COST_MAX_NANO_USD + 1),
-            latency_ms: random.next() as u32 % (limits::LATENCY_MAX_MS as u32 + 1),
-            grace_s: random.next() as u32 % (limits::GRACE_MAX_S + 1),
+            name: if plain || random.below(2) == 0 { Vec::new() } else { b"refund-eu".to_vec() },
+            tags: (0..if plain { 0 } else { random.below(4) })
+                .map(|n| vec![b'a' + n as u8; 1 + n])
+                .collect(),
+            meta: metas[if plain { 0 } else { random.below(metas.len()) }].to_vec(),
+            tokens: if free { 0 } else { random.next() as u32 },
+            cost_nano_usd: if free { 0 } else { random.next() % (limits::COST_MAX_NANO_USD + 1) },
+            latency_ms: if free {
+                0
+            } else {
+                random.next() as u32 % (limits::LATENCY_MAX_MS as u32 + 1)
+            },
+            grace_s: if free { 0 } else { random.next() as u32 % (limits::GRACE_MAX_S + 1) },
             stale: random.below(4) == 0,
         }
     }
 }
 
-fn decode(bytes: &[u8]) -> Option<Entry> {
+fn decode(bytes: &[u8]) -> Option<Box<Entry>> {
     Entry::from_bytes(bytes.into()).ok()
 }
 
@@ -140,6 +158,8 @@ fn use_all(entry: &Entry) {
     let view = entry.view();
     let slot = view.slot();
     assert_eq!(view.len(), entry.as_bytes().len());
+    let head = Entry::head_len(&entry.as_bytes()[..Entry::HEADER_BYTES]);
+    assert_eq!(Entry::whole_len(&entry.as_bytes()[..head]), view.len());
     assert!(!view.is_empty());
     assert!(view.scope().len() <= limits::SCOPE_MAX_BYTES);
     assert!(view.context().len() <= limits::CONTEXT_MAX_BYTES);
@@ -184,7 +204,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
             return;
         }
         // Half of the mutations hit the header, where the lengths are.
-        let within = if random.below(2) == 0 { bytes.len().min(72) } else { bytes.len() };
+        let within = if random.below(2) == 0 { bytes.len().min(HEADERS_MAX) } else { bytes.len() };
         let at = random.below(within);
         match random.below(7) {
             0..=2 => bytes[at] ^= 1 << random.below(8),
@@ -201,11 +221,20 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
+/// Where the lengths of an entry's parts stand, and how wide they are.
+fn length_fields(bytes: &[u8]) -> Vec<(usize, usize)> {
+    let mut fields = vec![(28, 4), (32, 4)];
+    if bytes[1] & HAS_LABELS != 0 {
+        let at = HEADER + if bytes[1] & HAS_COSTS != 0 { COSTS } else { 0 };
+        fields.extend([(at, 2), (at + 2, 2), (at + 4, 4), (at + 8, 4), (at + 12, 1)]);
+    }
+    fields
+}
+
 /// Moves a byte from one part to another, so that the lengths still fit the bytes.
 fn shift_length(bytes: &mut [u8], random: &mut Random) {
-    let fields: [(usize, usize); 7] =
-        [(6, 2), (32, 4), (36, 4), (40, 4), (44, 4), (48, 2), (50, 2)];
-    let (from, to) = (fields[random.below(7)], fields[random.below(7)]);
+    let fields = length_fields(bytes);
+    let (from, to) = (fields[random.below(fields.len())], fields[random.below(fields.len())]);
     if bytes[from.0] > 0 && bytes[to.0] < 255 {
         bytes[from.0] -= 1;
         bytes[to.0] += 1;
@@ -229,7 +258,7 @@ fn valid_entries_round_trip() {
         assert_eq!(loaded.view().slot(), SlotId(77));
         assert_eq!(loaded.portable_bytes(), parts.entry().as_bytes());
         assert_eq!(loaded.portable_parts(), parts.entry().portable_parts());
-        for end in [0, 1, 71, 72, entry.as_bytes().len() - 1] {
+        for end in [0, 1, HEADER - 1, HEADER, entry.as_bytes().len() - 1] {
             assert!(decode(&entry.as_bytes()[..end.min(entry.as_bytes().len() - 1)]).is_none());
         }
     }
@@ -268,7 +297,7 @@ fn random_bytes_are_refused_or_harmless() {
         let mut bytes: Vec<u8> =
             (0..length).map(|_| random.next() as u8 & [0, 1, 3, 255][random.below(4)]).collect();
         if let Some(first) = bytes.first_mut() {
-            *first = 1;
+            *first = 3;
         }
         if let Some(entry) = decode(&bytes) {
             use_all(&entry);
@@ -304,11 +333,9 @@ fn bounds_are_enforced() {
         assert!(!ok(&|parts| set(parts, most + 1)), "length {number}");
     }
     assert!(ok(&|parts| parts.seq = limits::SEQ_MAX));
-    assert!(!ok(&|parts| parts.seq = limits::SEQ_MAX + 1));
     assert!(!ok(&|parts| parts.cost_nano_usd = limits::COST_MAX_NANO_USD + 1));
     assert!(!ok(&|parts| parts.latency_ms = limits::LATENCY_MAX_MS as u32 + 1));
     assert!(!ok(&|parts| parts.grace_s = limits::GRACE_MAX_S + 1));
-    assert!(!ok(&|parts| parts.created = (1 << 53) + 1));
     assert!(!ok(&|parts| parts.name = b"a\nb".to_vec()));
     assert!(!ok(&|parts| parts.tags = vec![Vec::new()]));
     for meta in ["[1]", "1", "{", "{}}", "{\"a\":1e999}", "{\"a\":\"\u{1}\"}", "nul"] {
@@ -360,8 +387,13 @@ fn hostile_meta_costs_a_bounded_amount() {
 /// Lengths that sum to more than any machine has must not wrap around to the right one.
 #[test]
 fn lengths_do_not_wrap() {
-    let bytes = Parts { prompt: b"prompt".to_vec(), ..Parts::default() }.entry();
-    for field in [32, 36, 40, 44] {
+    let parts =
+        Parts { prompt: b"prompt".to_vec(), scope: b"s".to_vec(), tokens: 1, ..Parts::default() };
+    let bytes = parts.entry();
+    for (field, width) in length_fields(bytes.as_bytes()) {
+        if width < 4 {
+            continue;
+        }
         for value in [u32::MAX, u32::MAX - 5, 1 << 31, 7, 5] {
             let mut bad = bytes.as_bytes().to_vec();
             bad[field..field + 4].copy_from_slice(&value.to_le_bytes());
@@ -369,5 +401,55 @@ fn lengths_do_not_wrap() {
             assert!(decoded.is_none());
             assert!(peak < 1_024);
         }
+    }
+}
+
+/// What an entry takes beside its parts: an allocation is rounded up to its class, and 40 bytes more took
+/// an answer of 600 bytes with its vector in half precision from one class to the next.
+#[test]
+fn what_an_entry_adds_to_its_parts() {
+    let unit = Query::new(&[1.0; 384]).expect("numbers");
+    for (quant, whole, taken) in [(Quant::F16, 1_504, 1_536), (Quant::Q8, 1_124, 1_280)] {
+        let mut vector = Vec::new();
+        quant.encode(unit.normalised(), &mut vector);
+        let parts = Parts {
+            seq: limits::SEQ_MAX,
+            created: 1 << 47,
+            quant: Some(quant),
+            dim: 384,
+            vector,
+            prompt: vec![b'p'; 100],
+            response: vec![b'r'; 600],
+            ..Parts::default()
+        };
+        let plain = parts.entry().as_bytes().len();
+        assert_eq!((plain, allocated_bytes(plain)), (whole, taken), "{quant:?}");
+        let with = |change: &dyn Fn(&mut Parts)| {
+            let mut parts = parts.clone();
+            change(&mut parts);
+            parts.entry().as_bytes().len() - plain
+        };
+        assert_eq!(with(&|parts| parts.grace_s = 1), COSTS);
+        assert_eq!(with(&|parts| parts.name = b"n".to_vec()), LABELS + 1);
+        assert_eq!(with(&|parts| parts.tags = vec![b"tag".to_vec()]), LABELS + 2 + 3);
+    }
+}
+
+/// An entry has one form: a group without a number in it is refused.
+#[test]
+fn empty_groups_are_refused() {
+    let plain = Parts { prompt: b"p".to_vec(), ..Parts::default() }.entry();
+    for (flag, length) in [(HAS_COSTS, COSTS), (HAS_LABELS, LABELS)] {
+        let mut bytes = plain.as_bytes().to_vec();
+        bytes[1] |= flag;
+        assert!(decode(&bytes).is_none());
+        bytes.splice(HEADER..HEADER, std::iter::repeat_n(0, length));
+        assert!(decode(&bytes).is_none());
+        // Something in it, and it is one: `COST`, `TOKENS`; a scope, of the prompt's one byte.
+        bytes[HEADER] = 1;
+        if flag == HAS_LABELS {
+            bytes[28] = 0;
+        }
+        assert!(decode(&bytes).is_some());
     }
 }

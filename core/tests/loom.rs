@@ -43,7 +43,7 @@ fn index(mode: IndexMode, numbers: std::ops::RangeInclusive<i8>) -> (Index, Vec<
     (index, slots)
 }
 
-fn task(index: &mut Index, filter: Option<&Filter>) -> Box<SearchTask> {
+fn task(index: &mut Index, min_seq: u64, filter: Option<&Filter>) -> Box<SearchTask> {
     let request = SearchRequest {
         code: &QUERY.0,
         scale: QUERY.1,
@@ -51,7 +51,7 @@ fn task(index: &mut Index, filter: Option<&Filter>) -> Box<SearchTask> {
         limit: 8,
         ef: Some(8),
         now: UnixMs(10),
-        min_seq: Seq(0),
+        min_seq: Seq(min_seq),
         filter,
         counts_refused: true,
     };
@@ -91,7 +91,7 @@ fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
 fn a_row_that_changes_hands_is_never_mistaken() {
     explore(4, || {
         let (mut index, slots) = index(IndexMode::Flat, 1..=3);
-        let task = task(&mut index, None);
+        let task = task(&mut index, 0, None);
         let mut reused = slots[1];
         let found = beside(task, || {
             index.remove(slots[1], Seq(2));
@@ -104,11 +104,40 @@ fn a_row_that_changes_hands_is_never_mistaken() {
 }
 
 #[test]
-fn an_entry_is_judged_by_its_own_record_and_deadline() {
+fn an_entry_is_judged_by_its_own_place_in_the_store_order() {
+    explore(4, || {
+        let (mut index, slots) = index(IndexMode::Flat, 1..=3);
+        // The first two are invalidated.
+        let task = task(&mut index, 3, None);
+        let found = beside(task, || {
+            index.remove(slots[1], Seq(2));
+            insert(&mut index, 50, UnixMs::NEVER);
+        });
+        assert_eq!(found, [(slots[2], 3)]);
+    });
+}
+
+#[test]
+fn an_entry_is_judged_by_its_own_deadline() {
+    explore(4, || {
+        let (mut index, slots) = index(IndexMode::Flat, 1..=2);
+        index.set_expiry(slots[1], Seq(2), UnixMs(5));
+        let task = task(&mut index, 0, None);
+        let found = beside(task, || {
+            index.remove(slots[1], Seq(2));
+            // In the same row, and not due.
+            insert(&mut index, 50, UnixMs::NEVER);
+        });
+        assert_eq!(found, [(slots[0], 1)]);
+    });
+}
+
+#[test]
+fn an_entry_is_judged_by_its_own_record() {
     explore(4, || {
         let (mut index, slots) = index(IndexMode::Flat, 1..=2);
         let filter = Filter::parse(b".n == 1 or .n == 50").expect("a filter");
-        let task = task(&mut index, Some(&filter));
+        let task = task(&mut index, 0, Some(&filter));
         let found = beside(task, || {
             index.remove(slots[1], Seq(2));
             // Would pass, in the same row, if the old entry were judged by what is known of the new.
@@ -122,7 +151,7 @@ fn an_entry_is_judged_by_its_own_record_and_deadline() {
 fn a_deadline_that_moves_is_seen_or_not_and_nothing_else() {
     explore(4, || {
         let (mut index, slots) = index(IndexMode::Flat, 1..=2);
-        let task = task(&mut index, None);
+        let task = task(&mut index, 0, None);
         let found = beside(task, || {
             index.set_expiry(slots[0], Seq(1), UnixMs(5));
             index.hide(slots[1], Seq(2));
@@ -136,7 +165,7 @@ fn a_deadline_that_moves_is_seen_or_not_and_nothing_else() {
 fn a_block_outlives_its_entries_under_a_search() {
     explore(4, || {
         let (mut index, slots) = index(IndexMode::Flat, 1..=2);
-        let task = task(&mut index, None);
+        let task = task(&mut index, 0, None);
         let found = beside(task, || {
             index.remove(slots[0], Seq(1));
             index.remove(slots[1], Seq(2));
@@ -153,7 +182,7 @@ fn a_block_outlives_its_entries_under_a_search() {
 fn a_walk_meets_links_that_go() {
     explore(1, || {
         let (mut index, slots) = index(IndexMode::Hnsw, 1..=9);
-        let task = task(&mut index, None);
+        let task = task(&mut index, 0, None);
         let found = beside(task, || {
             index.remove(slots[8], Seq(9));
             index.work(Work(1));
@@ -168,7 +197,7 @@ fn a_walk_meets_links_that_go() {
 fn a_walk_meets_links_that_come() {
     explore(1, || {
         let (mut index, slots) = index(IndexMode::Hnsw, 1..=9);
-        let task = task(&mut index, None);
+        let task = task(&mut index, 0, None);
         let found = beside(task, || {
             insert(&mut index, 50, UnixMs::NEVER);
             index.work(Work(1));

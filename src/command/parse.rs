@@ -167,7 +167,7 @@ fn bad_vector(why: &dyn std::fmt::Display) -> Error {
 
 /// The vector that `word` opened: `FP32 blob`, `FP16 blob` or `VALUES n x1 … xn`.
 pub fn vector(word: &OptionWord, args: &mut ArgReader<'_>) -> Result<Query> {
-    Query::new(&numbers(word, args)?).map_err(|error| bad_vector(&error))
+    Query::of(numbers(word, args)?).map_err(|error| bad_vector(&error))
 }
 
 /// The numbers of such a vector as they were given. Zeros alone are none.

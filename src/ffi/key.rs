@@ -6,9 +6,11 @@
 
 use super::api::api;
 use super::string::bytes_of;
-use super::value::ModuleValue;
+use super::value::{Kept, ModuleValue};
 use super::{Ctx, ServerString};
+use llmcache_core::distance::prefetch_at;
 use redis_module::raw;
+use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
@@ -65,42 +67,43 @@ impl<'a> Key<'a> {
     }
 
     /// The value, if it is of the type `T`.
-    pub fn value<T: ModuleValue>(&self) -> Option<&T> {
+    pub fn value<T: ModuleValue + ?Sized>(&self) -> Option<&T> {
         // SAFETY: a value of our type is a `T` that `set` or loading made; it lives as long as
         // nothing deletes the key (head of this file).
-        self.typed::<T>().map(|value| unsafe { value.as_ref() })
+        self.typed::<T>().map(|kept| unsafe { T::Kept::value(kept).as_ref() })
     }
 
     /// The value for change, if it is of the type `T`.
-    pub fn value_mut<T: ModuleValue>(&mut self) -> Option<&mut T> {
+    pub fn value_mut<T: ModuleValue + ?Sized>(&mut self) -> Option<&mut T> {
         // SAFETY: as above; the key is opened once at a time.
-        self.typed::<T>().map(|mut value| unsafe { value.as_mut() })
+        self.typed::<T>().map(|kept| unsafe { T::Kept::value(kept).as_mut() })
     }
 
-    fn typed<T: ModuleValue>(&self) -> Option<NonNull<T>> {
+    /// What the server keeps of the value, if that is of the type `T`.
+    fn typed<T: ModuleValue + ?Sized>(&self) -> Option<NonNull<c_void>> {
         // SAFETY: see `is_empty`. Both functions accept keys of any type.
         unsafe {
             let kind = api!(RedisModule_ModuleTypeGetType(self.raw.as_ptr()));
             if kind.is_null() || kind != T::handle().as_ptr() {
                 return None;
             }
-            NonNull::new(api!(RedisModule_ModuleTypeGetValue(self.raw.as_ptr())).cast())
+            NonNull::new(api!(RedisModule_ModuleTypeGetValue(self.raw.as_ptr())))
         }
     }
 
     /// Keeps hold of the key as one of the type `T`.
-    pub fn into_typed<T: ModuleValue>(self) -> Option<KeyOf<'a, T>> {
-        let value = self.typed::<T>()?;
-        Some(KeyOf { value, key: self })
+    pub fn into_typed<T: ModuleValue + ?Sized>(self) -> Option<KeyOf<'a, T>> {
+        let kept = self.typed::<T>()?;
+        Some(KeyOf { kept, key: self, value: Cell::new(None) })
     }
 
     /// Replaces the value, whatever it was, and removes the expiry. The key was opened for `Write`.
-    pub fn set<T: ModuleValue>(&mut self, value: Box<T>) {
-        let value = Box::into_raw(value);
-        // SAFETY: the server owns the box from here and ends it with the type's `free`.
+    pub fn set<T: ModuleValue + ?Sized>(&mut self, value: T::Kept) {
+        let value = value.into_raw();
+        // SAFETY: the server owns the value from here and ends it with the type's `free`.
         let status = unsafe {
             let (key, kind) = (self.raw.as_ptr(), T::handle().as_ptr());
-            api!(RedisModule_ModuleTypeSetValue(key, kind, value.cast::<c_void>()))
+            api!(RedisModule_ModuleTypeSetValue(key, kind, value.as_ptr()))
         };
         assert_eq!(status, raw::REDISMODULE_OK as c_int, "the key was opened for writing");
     }
@@ -161,24 +164,36 @@ impl Drop for Key<'_> {
 
 /// An open key whose value is a `T`.
 #[derive(Debug)]
-pub struct KeyOf<'a, T> {
-    value: NonNull<T>,
+pub struct KeyOf<'a, T: ?Sized> {
+    kept: NonNull<c_void>,
     key: Key<'a>,
+    /// Where the value is, once that was asked: it may be told by the value itself.
+    value: Cell<Option<NonNull<T>>>,
 }
 
-impl<T> KeyOf<'_, T> {
+impl<T: ModuleValue + ?Sized> KeyOf<'_, T> {
+    /// Asks for the first `bytes` of what the server keeps, ahead of their use.
+    pub fn prefetch(&self, bytes: usize) {
+        prefetch_at(self.kept.as_ptr().cast(), bytes);
+    }
+
     /// The deadline in Unix milliseconds; 0 for none.
     pub fn expire_at_ms(&self) -> u64 {
         self.key.expire_at_ms()
     }
 }
 
-impl<T> Deref for KeyOf<'_, T> {
+impl<T: ModuleValue + ?Sized> Deref for KeyOf<'_, T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         // SAFETY: the type was checked on opening; nothing deletes the key while this lives.
-        unsafe { self.value.as_ref() }
+        unsafe {
+            let value = self.value.get().unwrap_or_else(|| T::Kept::value(self.kept));
+            self.value.set(Some(value));
+            value.as_ref()
+        }
     }
 }
 

@@ -6,9 +6,11 @@
 
 use super::api::api;
 use super::{Ctx, Digest, RString, RdbReader, RdbWriter, bytes_of, guarded};
+use llmcache_core::cache::Entry;
 use redis_module::raw;
 use std::ffi::{CString, c_int, c_void};
-use std::ptr;
+use std::ptr::{self, NonNull};
+use std::slice;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// Where the server's handle of a data type is kept.
@@ -27,8 +29,74 @@ impl TypeHandle {
     }
 }
 
+/// How the server keeps a value: as one pointer.
+pub trait Kept<T: ?Sized>: Sized {
+    /// Hands the value over to the server.
+    fn into_raw(self) -> NonNull<c_void>;
+
+    /// Takes it back.
+    ///
+    /// # Safety
+    /// `raw` came from `into_raw` and is given up by this.
+    unsafe fn from_raw(raw: NonNull<c_void>) -> Self;
+
+    /// Where the value is.
+    ///
+    /// # Safety
+    /// `raw` came from `into_raw` and was not taken back.
+    unsafe fn value(raw: NonNull<c_void>) -> NonNull<T>;
+}
+
+impl<T> Kept<T> for Box<T> {
+    fn into_raw(self) -> NonNull<c_void> {
+        NonNull::from(Self::leak(self)).cast()
+    }
+
+    unsafe fn from_raw(raw: NonNull<c_void>) -> Self {
+        // SAFETY: by the contract the box that `into_raw` leaked.
+        unsafe { Self::from_raw(raw.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn value(raw: NonNull<c_void>) -> NonNull<T> {
+        raw.cast()
+    }
+}
+
+/// An entry tells its length by itself, so the pointer to its bytes is all there is to keep: no box
+/// with pointer and length in between, which would be 16 bytes an entry and a wait for memory.
+impl Kept<Entry> for Box<Entry> {
+    fn into_raw(self) -> NonNull<c_void> {
+        let bytes = self.as_bytes();
+        // What `value` relies on.
+        assert_eq!(Entry::whole_len(bytes), bytes.len(), "an entry tells its length");
+        NonNull::from(Self::leak(self)).cast()
+    }
+
+    unsafe fn from_raw(raw: NonNull<c_void>) -> Self {
+        // SAFETY: by the contract the box that `into_raw` leaked, with the length it had.
+        unsafe { Self::from_raw(<Self as Kept<Entry>>::value(raw).as_ptr()) }
+    }
+
+    #[inline]
+    unsafe fn value(raw: NonNull<c_void>) -> NonNull<Entry> {
+        let start = raw.as_ptr().cast::<u8>();
+        // SAFETY: an entry has a header, the header says how far the groups go, both together say how
+        // long the entry is, and nothing that is done to one changes that: `into_raw` saw that it holds.
+        let length = unsafe {
+            let header = slice::from_raw_parts(start, Entry::HEADER_BYTES);
+            Entry::whole_len(slice::from_raw_parts(start, Entry::head_len(header)))
+        };
+        let bytes = ptr::slice_from_raw_parts_mut(start, length);
+        // SAFETY: not null, as `raw` is not. An `Entry` is its bytes (`repr(transparent)`).
+        unsafe { NonNull::new_unchecked(bytes as *mut Entry) }
+    }
+}
+
 /// A value that a key of one of our types holds.
-pub trait ModuleValue: Sized + Send + 'static {
+pub trait ModuleValue: Send + 'static {
+    /// What the server keeps of it.
+    type Kept: Kept<Self>;
     /// What `TYPE` answers; nine characters.
     const TYPE_NAME: &'static str;
     /// Version of the RDB form.
@@ -39,7 +107,8 @@ pub trait ModuleValue: Sized + Send + 'static {
     /// Where the type's handle is kept.
     fn handle() -> &'static TypeHandle;
     /// Reads the value of the key `key` of the database `db`; `None` refuses the bytes.
-    fn rdb_load(from: &mut RdbReader, encoding: c_int, db: c_int, key: &[u8]) -> Option<Self>;
+    fn rdb_load(from: &mut RdbReader, encoding: c_int, db: c_int, key: &[u8])
+    -> Option<Self::Kept>;
     /// Writes it.
     fn rdb_save(&self, to: &mut RdbWriter);
     /// The command that makes it again: name and arguments, the key among them; `None` for a value
@@ -54,13 +123,13 @@ pub trait ModuleValue: Sized + Send + 'static {
     /// The key is going, or was renamed or moved: told before, and not told which.
     fn unlinked(&self, db: c_int, key: &[u8]);
     /// A value of its own for another key; `None` for a type without `COPIES`.
-    fn copied(&self) -> Option<Self> {
+    fn copied(&self) -> Option<Self::Kept> {
         None
     }
 }
 
 /// Registers a data type; answers whether the server accepted it.
-pub fn register_type<T: ModuleValue>(ctx: Ctx<'_>) -> bool {
+pub fn register_type<T: ModuleValue + ?Sized>(ctx: Ctx<'_>) -> bool {
     let mut methods = raw::RedisModuleTypeMethods {
         version: u64::from(raw::REDISMODULE_TYPE_METHOD_VERSION),
         rdb_load: Some(rdb_load::<T>),
@@ -93,12 +162,12 @@ pub fn register_type<T: ModuleValue>(ctx: Ctx<'_>) -> bool {
 
 /// # Safety
 /// `value` is a live value of the type `T`, as the server passes it to the callbacks of that type.
-unsafe fn borrow<'a, T: ModuleValue>(value: *const c_void) -> &'a T {
-    // SAFETY: by the contract.
-    unsafe { &*value.cast::<T>() }
+unsafe fn borrow<'a, T: ModuleValue + ?Sized>(value: *const c_void) -> &'a T {
+    // SAFETY: by the contract. The server keeps no null.
+    unsafe { T::Kept::value(NonNull::new_unchecked(value.cast_mut())).as_ref() }
 }
 
-unsafe extern "C" fn rdb_load<T: ModuleValue>(
+unsafe extern "C" fn rdb_load<T: ModuleValue + ?Sized>(
     io: *mut raw::RedisModuleIO,
     encoding: c_int,
 ) -> *mut c_void {
@@ -110,19 +179,22 @@ unsafe extern "C" fn rdb_load<T: ModuleValue>(
             (RdbReader::from_raw(io), api!(RedisModule_GetDbIdFromIO(io)), key)
         };
         let value = T::rdb_load(&mut reader, encoding, db, key)?;
-        (!reader.failed()).then(|| Box::into_raw(Box::new(value)))
+        (!reader.failed()).then(|| value.into_raw())
     });
-    loaded.flatten().map_or(ptr::null_mut(), <*mut T>::cast)
+    loaded.flatten().map_or(ptr::null_mut(), NonNull::as_ptr)
 }
 
-unsafe extern "C" fn rdb_save<T: ModuleValue>(io: *mut raw::RedisModuleIO, value: *mut c_void) {
+unsafe extern "C" fn rdb_save<T: ModuleValue + ?Sized>(
+    io: *mut raw::RedisModuleIO,
+    value: *mut c_void,
+) {
     // SAFETY: stream and value are the server's, valid for this call; so in all callbacks below.
     guarded("rdb_save", || unsafe {
         borrow::<T>(value).rdb_save(&mut RdbWriter::from_raw(io));
     });
 }
 
-unsafe extern "C" fn aof_rewrite<T: ModuleValue>(
+unsafe extern "C" fn aof_rewrite<T: ModuleValue + ?Sized>(
     io: *mut raw::RedisModuleIO,
     key: *mut raw::RedisModuleString,
     value: *mut c_void,
@@ -135,17 +207,20 @@ unsafe extern "C" fn aof_rewrite<T: ModuleValue>(
     });
 }
 
-unsafe extern "C" fn digest<T: ModuleValue>(md: *mut raw::RedisModuleDigest, value: *mut c_void) {
+unsafe extern "C" fn digest<T: ModuleValue + ?Sized>(
+    md: *mut raw::RedisModuleDigest,
+    value: *mut c_void,
+) {
     // SAFETY: see `rdb_save`.
     guarded("digest", || unsafe { borrow::<T>(value).digest(&mut Digest::from_raw(md)) });
 }
 
-unsafe extern "C" fn free<T: ModuleValue>(value: *mut c_void) {
-    // SAFETY: the server gives back the box that `set` or `rdb_load` gave it.
-    guarded("free", || unsafe { drop(Box::from_raw(value.cast::<T>())) });
+unsafe extern "C" fn free<T: ModuleValue + ?Sized>(value: *mut c_void) {
+    // SAFETY: the server gives back what `set` or `rdb_load` gave it.
+    guarded("free", || unsafe { drop(T::Kept::from_raw(NonNull::new_unchecked(value))) });
 }
 
-unsafe extern "C" fn mem_usage<T: ModuleValue>(
+unsafe extern "C" fn mem_usage<T: ModuleValue + ?Sized>(
     _: *mut raw::RedisModuleKeyOptCtx,
     value: *const c_void,
     _samples: usize,
@@ -154,7 +229,7 @@ unsafe extern "C" fn mem_usage<T: ModuleValue>(
     guarded("mem_usage", || unsafe { borrow::<T>(value).mem_usage() }).unwrap_or(0)
 }
 
-unsafe extern "C" fn free_effort<T: ModuleValue>(
+unsafe extern "C" fn free_effort<T: ModuleValue + ?Sized>(
     _: *mut raw::RedisModuleKeyOptCtx,
     value: *const c_void,
 ) -> usize {
@@ -162,7 +237,7 @@ unsafe extern "C" fn free_effort<T: ModuleValue>(
     guarded("free_effort", || unsafe { borrow::<T>(value).free_effort() }).unwrap_or(1)
 }
 
-unsafe extern "C" fn unlink<T: ModuleValue>(
+unsafe extern "C" fn unlink<T: ModuleValue + ?Sized>(
     ctx: *mut raw::RedisModuleKeyOptCtx,
     value: *const c_void,
 ) {
@@ -175,11 +250,11 @@ unsafe extern "C" fn unlink<T: ModuleValue>(
     });
 }
 
-unsafe extern "C" fn copy<T: ModuleValue>(
+unsafe extern "C" fn copy<T: ModuleValue + ?Sized>(
     _: *mut raw::RedisModuleKeyOptCtx,
     value: *const c_void,
 ) -> *mut c_void {
     // SAFETY: see `rdb_save`. The server owns the copy as it does what `rdb_load` answers.
     let copied = guarded("copy", || unsafe { borrow::<T>(value).copied() }).flatten();
-    copied.map_or(ptr::null_mut(), |value| Box::into_raw(Box::new(value)).cast())
+    copied.map_or(ptr::null_mut(), |value| value.into_raw().as_ptr())
 }

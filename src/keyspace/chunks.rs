@@ -142,7 +142,7 @@ pub fn put_chunk(ctx: Ctx<'_>, namespace: Option<&SharedNamespace>, new: NewChun
     let uid = whole.header.uid;
     let name_string = RString::new(&name);
     let mut key = open_for_write(ctx, &name_string);
-    key.set(Box::new(ChunkValue::Whole(Box::new(whole))));
+    key.set::<ChunkValue>(Box::new(ChunkValue::Whole(Box::new(whole))));
     let mut node = None;
     if let Some(whole) = key.value::<ChunkValue>().and_then(ChunkValue::whole)
         && let Some(namespace) = namespace

@@ -38,7 +38,7 @@ impl Deref for OpenedEntry<'_> {
     type Target = Entry;
 
     fn deref(&self) -> &Entry {
-        &self.key.0
+        &self.key
     }
 }
 
@@ -71,6 +71,10 @@ impl<'a> Keyspace for CommandKeyspace<'a, '_> {
         open_entry(self.ctx, key, if served { Access::Read } else { Access::Probe })
     }
 
+    fn prefetch(&self, opened: &OpenedEntry<'a>, bytes: usize) {
+        opened.key.prefetch(bytes);
+    }
+
     fn with_cache<R>(&self, work: impl FnOnce(&mut Cache) -> R) -> R {
         self.cache.with(work)
     }
@@ -86,7 +90,7 @@ pub struct NewEntry {
     /// Its key.
     pub key: EntryKey,
     /// The entry.
-    pub entry: Entry,
+    pub entry: Box<Entry>,
     /// Its deadline.
     pub expire_at: UnixMs,
     /// When its graph is brought up, where that is behind.
@@ -108,7 +112,7 @@ pub fn put_entry(ctx: Ctx<'_>, cache: Option<&SharedCache>, new: NewEntry) -> Sl
     let portable = entry.portable_bytes();
     let name_string = RString::new(&name);
     let mut key = open_for_write(ctx, &name_string);
-    key.set(Box::new(EntryValue(entry)));
+    key.set::<EntryValue>(entry);
     key.set_expire_at_ms(expire_at.0);
     let mut slot = SlotId::NONE;
     if let Some(value) = key.value_mut::<EntryValue>()

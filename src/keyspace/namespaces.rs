@@ -45,7 +45,7 @@ pub fn create_namespace(ctx: Ctx<'_>, name: &[u8], value: NamespaceValue) -> Sha
     let shared = value.0.clone();
     let name_string = RString::new(name);
     let mut key = open_for_write(ctx, &name_string);
-    key.set(Box::new(value.clone()));
+    key.set::<NamespaceValue>(Box::new(value.clone()));
     key.hint_lfu(u8::MAX);
     drop(key);
     NAMESPACES.place(&value.0, (ctx.db(), name.to_vec()));

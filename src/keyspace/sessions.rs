@@ -82,7 +82,7 @@ pub fn change_session(
 ) -> u64 {
     let mut key = open_for_write(ctx, name);
     if key.is_empty() {
-        key.set(Box::new(SessionValue::default()));
+        key.set::<SessionValue>(Box::default());
     }
     let mut answer = 0;
     if let Some(session) = key.value_mut::<SessionValue>() {
@@ -127,7 +127,7 @@ fn event_of(effects: &[Effect<'_>]) -> &'static CStr {
 /// Puts a whole session into a key. The caller tells AOF and replicas.
 pub fn put_session(ctx: Ctx<'_>, name: &impl ServerString, session: Session, deadline: Deadline) {
     let mut key = open_for_write(ctx, name);
-    key.set(Box::new(SessionValue(session)));
+    key.set::<SessionValue>(Box::new(SessionValue(session)));
     if let Deadline::At(at_ms) = deadline {
         key.set_expire_at_ms(at_ms);
     }

@@ -79,13 +79,19 @@ pub fn cache_in(key: &Key<'_>) -> Option<SharedCache> {
 /// Makes a container the value of a key opened for writing.
 pub fn set_cache(key: &mut Key<'_>, cache: SharedCache) {
     match cache.with(|cache| cache.settings.kind) {
-        Kind::Answers => key.set(Box::new(CacheValue::<Answers>(cache, PhantomData))),
-        Kind::Documents => key.set(Box::new(CacheValue::<Documents>(cache, PhantomData))),
-        Kind::Embeddings => key.set(Box::new(CacheValue::<Embeddings>(cache, PhantomData))),
+        Kind::Answers => key.set::<CacheValue<Answers>>(Box::new(CacheValue(cache, PhantomData))),
+        Kind::Documents => {
+            key.set::<CacheValue<Documents>>(Box::new(CacheValue(cache, PhantomData)))
+        }
+        Kind::Embeddings => {
+            key.set::<CacheValue<Embeddings>>(Box::new(CacheValue(cache, PhantomData)))
+        }
     }
 }
 
 impl<P: Published> ModuleValue for CacheValue<P> {
+    type Kept = Box<Self>;
+
     const TYPE_NAME: &'static str = P::TYPE_NAME;
     const ENCODING: c_int = 1;
 
@@ -93,7 +99,7 @@ impl<P: Published> ModuleValue for CacheValue<P> {
         P::handle()
     }
 
-    fn rdb_load(from: &mut RdbReader, encoding: c_int, db: c_int, key: &[u8]) -> Option<Self> {
+    fn rdb_load(from: &mut RdbReader, encoding: c_int, db: c_int, key: &[u8]) -> Option<Box<Self>> {
         if encoding != Self::ENCODING {
             return None;
         }
@@ -128,7 +134,7 @@ impl<P: Published> ModuleValue for CacheValue<P> {
         }
         let shared = Arc::new(MainCell::new(cache));
         registry::loaded(&shared, db, key);
-        Some(Self(shared, PhantomData))
+        Some(Box::new(Self(shared, PhantomData)))
     }
 
     fn rdb_save(&self, to: &mut RdbWriter) {

@@ -120,6 +120,8 @@ impl ChunkValue {
 }
 
 impl ModuleValue for ChunkValue {
+    type Kept = Box<Self>;
+
     const TYPE_NAME: &'static str = "llm-kvchk";
     const ENCODING: c_int = 1;
 
@@ -127,7 +129,7 @@ impl ModuleValue for ChunkValue {
         &HANDLE
     }
 
-    fn rdb_load(from: &mut RdbReader, encoding: c_int, db: c_int, key: &[u8]) -> Option<Self> {
+    fn rdb_load(from: &mut RdbReader, encoding: c_int, db: c_int, key: &[u8]) -> Option<Box<Self>> {
         if encoding != Self::ENCODING {
             return None;
         }
@@ -139,7 +141,7 @@ impl ModuleValue for ChunkValue {
         if registry::is_loading() {
             NAMESPACES.arrived((db, key.to_vec()));
         }
-        Some(value)
+        Some(Box::new(value))
     }
 
     fn rdb_save(&self, to: &mut RdbWriter) {

@@ -5,7 +5,6 @@ use crate::ffi::{Digest, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle}
 use llmcache_core::allocation::allocated_bytes;
 use llmcache_core::cache::Entry;
 use std::ffi::{CStr, c_int};
-use std::ops::{Deref, DerefMut};
 
 /// The internal command that stores an entry as it is: AOF and replicas.
 pub const ENTRY_COMMAND: &CStr = c"LLMCACHE._ENTRY";
@@ -19,32 +18,17 @@ const VALUE_OVERHEAD_BYTES: usize = 16 + 16;
 
 /// Memory of an entry as the value of a key.
 pub fn entry_value_bytes(entry: &Entry) -> usize {
-    VALUE_OVERHEAD_BYTES
-        + allocated_bytes(size_of::<EntryValue>())
-        + allocated_bytes(entry.as_bytes().len())
+    VALUE_OVERHEAD_BYTES + allocated_bytes(entry.as_bytes().len())
 }
 
 static HANDLE: TypeHandle = TypeHandle::unregistered();
 
 /// Value of an entry key.
-#[derive(Debug)]
-pub struct EntryValue(pub Entry);
-
-impl Deref for EntryValue {
-    type Target = Entry;
-
-    fn deref(&self) -> &Entry {
-        &self.0
-    }
-}
-
-impl DerefMut for EntryValue {
-    fn deref_mut(&mut self) -> &mut Entry {
-        &mut self.0
-    }
-}
+pub type EntryValue = Entry;
 
 impl ModuleValue for EntryValue {
+    type Kept = Box<Self>;
+
     const TYPE_NAME: &'static str = "llm-entry";
     const ENCODING: c_int = 1;
 
@@ -52,7 +36,12 @@ impl ModuleValue for EntryValue {
         &HANDLE
     }
 
-    fn rdb_load(from: &mut RdbReader, encoding: c_int, _db: c_int, _key: &[u8]) -> Option<Self> {
+    fn rdb_load(
+        from: &mut RdbReader,
+        encoding: c_int,
+        _db: c_int,
+        _key: &[u8],
+    ) -> Option<Box<Self>> {
         if encoding != Self::ENCODING {
             return None;
         }
@@ -61,29 +50,29 @@ impl ModuleValue for EntryValue {
         if checksum != u64::from(crc32fast::hash(&bytes)) {
             return None;
         }
-        Entry::from_bytes(bytes).ok().map(Self)
+        Self::from_bytes(bytes).ok()
     }
 
     fn rdb_save(&self, to: &mut RdbWriter) {
-        let bytes = self.0.as_bytes();
+        let bytes = self.as_bytes();
         to.number(u64::from(crc32fast::hash(bytes)));
         to.bytes(bytes);
     }
 
     fn aof_rewrite(&self, key: &[u8]) -> Option<(&'static CStr, Vec<RString>)> {
-        let entry = RString::new(&self.0.portable_bytes());
+        let entry = RString::new(&self.portable_bytes());
         Some((ENTRY_COMMAND, vec![RString::new(key), entry]))
     }
 
     fn digest(&self, digest: &mut Digest) {
-        for part in self.0.portable_parts() {
+        for part in self.portable_parts() {
             digest.add(part);
         }
         digest.end();
     }
 
     fn mem_usage(&self) -> usize {
-        entry_value_bytes(&self.0)
+        entry_value_bytes(self)
     }
 
     fn free_effort(&self) -> usize {
@@ -91,7 +80,7 @@ impl ModuleValue for EntryValue {
     }
 
     fn unlinked(&self, db: c_int, _key: &[u8]) {
-        let view = self.0.view();
+        let view = self.view();
         if let Some(cell) = CACHES.find_even_gone(view.uid(), db) {
             cell.with(|cache| {
                 cache.index.remove(view.slot(), view.seq());

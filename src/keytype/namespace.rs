@@ -24,6 +24,8 @@ impl NamespaceValue {
 }
 
 impl ModuleValue for NamespaceValue {
+    type Kept = Box<Self>;
+
     const TYPE_NAME: &'static str = "llm-kvnsp";
     const ENCODING: c_int = 1;
 
@@ -31,13 +33,13 @@ impl ModuleValue for NamespaceValue {
         &HANDLE
     }
 
-    fn rdb_load(from: &mut RdbReader, encoding: c_int, db: c_int, key: &[u8]) -> Option<Self> {
+    fn rdb_load(from: &mut RdbReader, encoding: c_int, db: c_int, key: &[u8]) -> Option<Box<Self>> {
         if encoding != Self::ENCODING {
             return None;
         }
         let value = Self::new(Namespace::load_head(&from.bytes()?).ok()?);
         namespaces::loaded(&value, db, key);
-        Some(value)
+        Some(Box::new(value))
     }
 
     fn rdb_save(&self, to: &mut RdbWriter) {

@@ -49,6 +49,8 @@ impl SessionValue {
 }
 
 impl ModuleValue for SessionValue {
+    type Kept = Box<Self>;
+
     const TYPE_NAME: &'static str = "llm-sessn";
     const ENCODING: c_int = 1;
     const COPIES: bool = true;
@@ -57,7 +59,12 @@ impl ModuleValue for SessionValue {
         &HANDLE
     }
 
-    fn rdb_load(from: &mut RdbReader, encoding: c_int, _db: c_int, _key: &[u8]) -> Option<Self> {
+    fn rdb_load(
+        from: &mut RdbReader,
+        encoding: c_int,
+        _db: c_int,
+        _key: &[u8],
+    ) -> Option<Box<Self>> {
         if encoding != Self::ENCODING {
             return None;
         }
@@ -65,7 +72,7 @@ impl ModuleValue for SessionValue {
         for _ in 0..from.number()? {
             session.decode_messages(&from.bytes()?).ok()?;
         }
-        Some(Self(session))
+        Some(Box::new(Self(session)))
     }
 
     fn rdb_save(&self, to: &mut RdbWriter) {
@@ -100,7 +107,7 @@ impl ModuleValue for SessionValue {
         followers::bereave(db, key);
     }
 
-    fn copied(&self) -> Option<Self> {
-        Some(Self(self.0.clone()))
+    fn copied(&self) -> Option<Box<Self>> {
+        Some(Box::new(Self(self.0.clone())))
     }
 }

@@ -219,12 +219,20 @@ impl Cache {
         }
     }
 
-    /// Whether an entry may be served, and if so whether it is stale.
-    pub fn staleness(&self, entry: &EntryView<'_>, expire_at: UnixMs, now: UnixMs) -> Option<bool> {
+    /// Whether an entry whose key is open may be served, and if so whether it is stale. The deadline and
+    /// the time are asked for only where they matter: of an open key the deadline is not past, so only
+    /// what is stale before it has to be held against the clock.
+    pub fn staleness(
+        &self,
+        entry: &EntryView<'_>,
+        expire_at: impl FnOnce() -> UnixMs,
+        now: impl FnOnce() -> UnixMs,
+    ) -> Option<bool> {
+        let is_old = || entry.grace_s() > 0 && entry.fresh_until(expire_at()).is_past(now());
         match self.epochs.standing(entry) {
             Some(Severity::Gone) => None,
             Some(Severity::Stale) => Some(true),
-            None => Some(entry.is_marked_stale() || entry.fresh_until(expire_at).is_past(now)),
+            None => Some(entry.is_marked_stale() || is_old()),
         }
     }
 

@@ -34,7 +34,7 @@ pub fn pack_embedding(
     quant: Quant,
     digest: &EmbeddingDigest,
     numbers: &[f32],
-) -> Result<Entry, VectorError> {
+) -> Result<Box<Entry>, VectorError> {
     let unit = normalise(numbers)?;
     let (mut vector, mut response) = (Vec::new(), Vec::new());
     if quant == Quant::None {

@@ -9,17 +9,30 @@ use crate::codec::DecodeError;
 use crate::ids::{ContainerUid, EntryId, Seq, SlotId, UnixMs};
 use crate::limits;
 use crate::vector::{Quant, StoredVector};
+use bytemuck::{TransparentWrapper, TransparentWrapperAlloc};
 
-const VERSION: u8 = 2;
-const HEADER: usize = 76;
-const FLAGS_AT: usize = 2;
-const SLOT_AT: usize = 60;
-const GRACE_AT: usize = 72;
+const VERSION: u8 = 3;
+/// What every entry has. Short, because an allocation is rounded up to its class: what most entries do
+/// not have stands in two groups of which an entry carries those that it needs.
+const HEADER: usize = 36;
+const FLAGS_AT: usize = 1;
+const SLOT_AT: usize = 4;
 
+/// The bits of the flags that say how the vector is kept.
+const QUANT: u8 = 3;
 /// Flag of an entry that was invalidated softly: stale whatever its age.
-const STALE: u8 = 1;
+const STALE: u8 = 4;
 /// Flag of an embedding: the prompt is a digest of 32 bytes, and its first half the id.
-const EMBEDDING: u8 = 2;
+const EMBEDDING: u8 = 8;
+/// Flag of an entry with the group of what its answer cost: `COST`, `TOKENS`, `LATENCY`, `GRACE`.
+const COSTS: u8 = 16;
+const COSTS_BYTES: usize = 20;
+/// Flag of an entry with the group of the lengths that most entries have none of.
+const LABELS: u8 = 32;
+const LABELS_BYTES: usize = 14;
+
+/// What fits the six bytes of a time: milliseconds until the year 10889.
+const TIME_MAX: u64 = (1 << 48) - 1;
 
 /// The parts of an entry to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -62,11 +75,16 @@ pub struct EntryFields<'a> {
     pub is_embedding: bool,
 }
 
-/// An entry that owns its bytes.
-#[derive(Debug)]
-pub struct Entry {
-    bytes: Box<[u8]>,
-}
+/// An entry, in its one allocation: `Box<Entry>` owns it.
+#[derive(Debug, TransparentWrapper)]
+#[transparent(Bytes)]
+#[repr(transparent)]
+pub struct Entry(Bytes);
+
+/// Keeps bytes that nobody checked from being taken for an entry outside of this file.
+#[derive(Debug, TransparentWrapper)]
+#[repr(transparent)]
+struct Bytes([u8]);
 
 /// An entry read in place.
 #[derive(Debug, Clone, Copy)]
@@ -75,34 +93,53 @@ pub struct EntryView<'a> {
 }
 
 impl Entry {
+    fn boxed(bytes: Box<[u8]>) -> Box<Self> {
+        Self::wrap_box(Bytes::wrap_box(bytes))
+    }
+
     /// Packs the parts. The caller checked them against `limits`.
-    pub fn new(fields: &EntryFields<'_>) -> Self {
+    pub fn new(fields: &EntryFields<'_>) -> Box<Self> {
+        debug_assert!(fields.seq.0 <= limits::SEQ_MAX && fields.created.0 <= TIME_MAX);
         let tags_len: usize = fields.tags.iter().map(|tag| 2 + tag.len()).sum();
+        let rest = fields.name.len() + tags_len + fields.meta.len();
+        let has_labels = fields.scope.len() + fields.context.len() + rest > 0;
+        let has_costs = (fields.cost_nano_usd, fields.tokens, fields.latency_ms, fields.grace_s)
+            != (0, 0, 0, 0);
         let parts = [fields.vector, fields.scope, fields.context, fields.prompt, fields.response];
         let total = HEADER
+            + if has_costs { COSTS_BYTES } else { 0 }
+            + if has_labels { LABELS_BYTES } else { 0 }
             + parts.iter().map(|part| part.len()).sum::<usize>()
-            + fields.name.len()
-            + tags_len
-            + fields.meta.len();
-        let flags = if fields.is_embedding { EMBEDDING } else { 0 };
+            + rest;
+        let flags = fields.quant.as_byte()
+            | if fields.is_embedding { EMBEDDING } else { 0 }
+            | if has_costs { COSTS } else { 0 }
+            | if has_labels { LABELS } else { 0 };
         let mut out = Vec::with_capacity(total);
-        out.extend_from_slice(&[VERSION, fields.quant.as_byte(), flags, fields.tags.len() as u8]);
+        out.extend_from_slice(&[VERSION, flags]);
         out.extend_from_slice(&fields.dim.to_le_bytes());
-        out.extend_from_slice(&(fields.scope.len() as u16).to_le_bytes());
-        for word in [fields.uid.0, fields.seq.0, fields.created.0] {
-            out.extend_from_slice(&word.to_le_bytes());
-        }
-        for part in [fields.context, fields.prompt, fields.response, fields.meta] {
+        out.extend_from_slice(&SlotId::NONE.0.to_le_bytes());
+        out.extend_from_slice(&fields.uid.0.to_le_bytes());
+        out.extend_from_slice(&fields.seq.0.to_le_bytes()[..6]);
+        out.extend_from_slice(&fields.created.0.to_le_bytes()[..6]);
+        for part in [fields.prompt, fields.response] {
             out.extend_from_slice(&(part.len() as u32).to_le_bytes());
         }
-        out.extend_from_slice(&(tags_len as u16).to_le_bytes());
-        out.extend_from_slice(&(fields.name.len() as u16).to_le_bytes());
-        out.extend_from_slice(&fields.latency_ms.to_le_bytes());
-        out.extend_from_slice(&fields.tokens.to_le_bytes());
-        out.extend_from_slice(&SlotId::NONE.0.to_le_bytes());
-        out.extend_from_slice(&fields.cost_nano_usd.to_le_bytes());
-        out.extend_from_slice(&fields.grace_s.to_le_bytes());
         debug_assert_eq!(out.len(), HEADER);
+        if has_costs {
+            out.extend_from_slice(&fields.cost_nano_usd.to_le_bytes());
+            for number in [fields.tokens, fields.latency_ms, fields.grace_s] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+        }
+        if has_labels {
+            out.extend_from_slice(&(fields.scope.len() as u16).to_le_bytes());
+            out.extend_from_slice(&(tags_len as u16).to_le_bytes());
+            for part in [fields.context, fields.meta] {
+                out.extend_from_slice(&(part.len() as u32).to_le_bytes());
+            }
+            out.extend_from_slice(&[fields.name.len() as u8, fields.tags.len() as u8]);
+        }
         for part in parts {
             out.extend_from_slice(part);
         }
@@ -113,45 +150,62 @@ impl Entry {
         }
         out.extend_from_slice(fields.meta);
         debug_assert_eq!(out.len(), total);
-        Self { bytes: out.into_boxed_slice() }
+        Self::boxed(out.into_boxed_slice())
     }
 
     /// Takes in bytes of unknown origin; everything a reader will rely on is checked here.
-    pub fn from_bytes(bytes: Box<[u8]>) -> Result<Self, DecodeError> {
+    pub fn from_bytes(bytes: Box<[u8]>) -> Result<Box<Self>, DecodeError> {
         EntryView { bytes: &bytes }.validate()?;
-        Ok(Self { bytes })
+        Ok(Self::boxed(bytes))
+    }
+
+    /// Bytes that every entry has. With them `head_len` answers how many are needed to tell the length.
+    pub const HEADER_BYTES: usize = HEADER;
+
+    /// Length of the header and the groups behind it, by the header.
+    #[inline]
+    pub fn head_len(header: &[u8]) -> usize {
+        EntryView { bytes: header }.parts_at()
+    }
+
+    /// Length of a whole entry, by its header and groups. Nothing that is done to an entry changes it.
+    #[inline]
+    pub fn whole_len(head: &[u8]) -> usize {
+        let view = EntryView { bytes: head };
+        let [vector, scope, context, prompt, response, name, tags, meta] = view.lengths();
+        view.parts_at() + (vector + prompt + response) + (scope + context + name + tags + meta)
     }
 
     /// Reads it.
     pub fn view(&self) -> EntryView<'_> {
-        EntryView { bytes: &self.bytes }
+        EntryView { bytes: self.as_bytes() }
     }
 
     /// The whole entry, slot included: what RDB keeps.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.0.0
     }
 
     /// Notes where the index keeps it.
     pub fn set_slot(&mut self, slot: SlotId) {
-        self.bytes[SLOT_AT..SLOT_AT + 4].copy_from_slice(&slot.0.to_le_bytes());
+        self.0.0[SLOT_AT..SLOT_AT + 4].copy_from_slice(&slot.0.to_le_bytes());
     }
 
     /// Marks it stale, whatever its age.
     pub fn set_stale(&mut self) {
-        self.bytes[FLAGS_AT] |= STALE;
+        self.0.0[FLAGS_AT] |= STALE;
     }
 
     /// The entry as another server may have it: what canonical commands carry.
     pub fn portable_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.bytes.to_vec();
+        let mut bytes = self.as_bytes().to_vec();
         bytes[SLOT_AT..SLOT_AT + 4].copy_from_slice(&SlotId::NONE.0.to_le_bytes());
         bytes
     }
 
     /// The entry without its slot, in two pieces around it: what digests cover.
     pub fn portable_parts(&self) -> [&[u8]; 2] {
-        [&self.bytes[..SLOT_AT], &self.bytes[SLOT_AT + 4..]]
+        [&self.as_bytes()[..SLOT_AT], &self.as_bytes()[SLOT_AT + 4..]]
     }
 }
 
@@ -172,37 +226,71 @@ impl<'a> EntryView<'a> {
         u64::from_le_bytes(word)
     }
 
+    /// A number of six bytes that is not the last of the header.
+    fn u48_at(&self, at: usize) -> u64 {
+        self.u64_at(at) & ((1 << 48) - 1)
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.bytes[FLAGS_AT] & flag != 0
+    }
+
+    /// Where the group of costs stands, if there is one.
+    fn costs(&self) -> Option<usize> {
+        self.has(COSTS).then_some(HEADER)
+    }
+
+    /// Where the group of further lengths stands, if there is one.
+    fn labels(&self) -> Option<usize> {
+        self.has(LABELS).then(|| HEADER + if self.has(COSTS) { COSTS_BYTES } else { 0 })
+    }
+
+    /// Where the variable parts begin.
+    fn parts_at(&self) -> usize {
+        HEADER
+            + if self.has(COSTS) { COSTS_BYTES } else { 0 }
+            + if self.has(LABELS) { LABELS_BYTES } else { 0 }
+    }
+
     /// Lengths of the variable parts, in their order.
+    #[inline]
     fn lengths(&self) -> [usize; 8] {
-        [
-            Quant::from_byte(self.bytes[1]).map_or(0, |quant| {
-                if self.dim() == 0 { 0 } else { quant.encoded_len(usize::from(self.dim())) }
-            }),
-            usize::from(self.u16_at(6)),
-            self.u32_at(32) as usize,
-            self.u32_at(36) as usize,
-            self.u32_at(40) as usize,
-            usize::from(self.u16_at(50)),
-            usize::from(self.u16_at(48)),
-            self.u32_at(44) as usize,
-        ]
+        let vector = match self.dim() {
+            0 => 0,
+            dim => self.quant().encoded_len(usize::from(dim)),
+        };
+        let (prompt, response) = (self.u32_at(28) as usize, self.u32_at(32) as usize);
+        let Some(at) = self.labels() else { return [vector, 0, 0, prompt, response, 0, 0, 0] };
+        let (scope, tags) = (usize::from(self.u16_at(at)), usize::from(self.u16_at(at + 2)));
+        let (context, meta) = (self.u32_at(at + 4) as usize, self.u32_at(at + 8) as usize);
+        [vector, scope, context, prompt, response, usize::from(self.bytes[at + 12]), tags, meta]
     }
 
     fn part(&self, number: usize) -> &'a [u8] {
         let lengths = self.lengths();
-        let start = HEADER + lengths[..number].iter().sum::<usize>();
+        let start = self.parts_at() + lengths[..number].iter().sum::<usize>();
         &self.bytes[start..start + lengths[number]]
     }
 
     fn validate(&self) -> Result<(), DecodeError> {
+        let known = QUANT | STALE | EMBEDDING | COSTS | LABELS;
         if self.bytes.len() < HEADER
             || self.bytes[0] != VERSION
-            || self.bytes[FLAGS_AT] & !(STALE | EMBEDDING) != 0
+            || self.bytes[FLAGS_AT] & !known != 0
+            || self.bytes.len() < self.parts_at()
         {
             return Err(DecodeError("entry header"));
         }
-        if Quant::from_byte(self.bytes[1]).is_none() || u32::from(self.dim()) > limits::DIM_MAX {
+        if Quant::from_byte(self.bytes[FLAGS_AT] & QUANT).is_none()
+            || u32::from(self.dim()) > limits::DIM_MAX
+        {
             return Err(DecodeError("entry's vector form"));
+        }
+        // An entry has one form: a group that says nothing is left out.
+        let costs = (self.cost_nano_usd(), self.tokens(), self.latency_ms(), self.grace_s());
+        let empty = |at: usize| self.bytes[at..at + LABELS_BYTES].iter().all(|&byte| byte == 0);
+        if (self.has(COSTS) && costs == (0, 0, 0, 0)) || self.labels().is_some_and(empty) {
+            return Err(DecodeError("entry's groups"));
         }
         let lengths = self.lengths();
         let bounds = [
@@ -218,7 +306,7 @@ impl<'a> EntryView<'a> {
         if lengths.iter().zip(bounds).any(|(&length, bound)| length > bound) {
             return Err(DecodeError("entry part is longer than its bound"));
         }
-        if HEADER + lengths.iter().sum::<usize>() != self.bytes.len() {
+        if Entry::whole_len(self.bytes) != self.bytes.len() {
             return Err(DecodeError("entry length does not fit its parts"));
         }
         if self.dim() > 0 && self.vector().is_none() {
@@ -233,10 +321,8 @@ impl<'a> EntryView<'a> {
         if self.meta().is_some() && self.meta_object().is_none() {
             return Err(DecodeError("entry's META"));
         }
-        let sane = self.created().0 <= 1 << 53
-            && u64::from(self.latency_ms()) <= limits::LATENCY_MAX_MS
+        let sane = u64::from(self.latency_ms()) <= limits::LATENCY_MAX_MS
             && self.cost_nano_usd() <= limits::COST_MAX_NANO_USD
-            && self.seq().0 <= limits::SEQ_MAX
             && self.grace_s() <= limits::GRACE_MAX_S;
         if self.is_embedding() && !self.is_sound_embedding() {
             return Err(DecodeError("embedding"));
@@ -262,12 +348,12 @@ impl<'a> EntryView<'a> {
             rest = tail.get(length..)?;
             count += 1;
         }
-        (count == usize::from(self.bytes[3]) && count <= limits::TAGS_MAX).then_some(())
+        (count == self.tag_count() && count <= limits::TAGS_MAX).then_some(())
     }
 
     /// Dimension of the vector; 0 without one.
     pub fn dim(&self) -> u16 {
-        self.u16_at(4)
+        self.u16_at(2)
     }
 
     /// Dimension of what it was stored with: an embedding may keep its numbers in the response's place.
@@ -280,7 +366,7 @@ impl<'a> EntryView<'a> {
 
     /// How the vector is kept.
     pub fn quant(&self) -> Quant {
-        Quant::from_byte(self.bytes[1]).unwrap_or(Quant::None)
+        Quant::from_byte(self.bytes[FLAGS_AT] & QUANT).unwrap_or(Quant::None)
     }
 
     /// The vector, if there is one.
@@ -303,12 +389,12 @@ impl<'a> EntryView<'a> {
 
     /// Its place in the container's store order.
     pub fn seq(&self) -> Seq {
-        Seq(self.u64_at(16))
+        Seq(self.u48_at(16))
     }
 
     /// When it was stored.
     pub fn created(&self) -> UnixMs {
-        UnixMs(self.u64_at(24))
+        UnixMs(self.u48_at(22))
     }
 
     /// Where this process's index keeps it; `SlotId::NONE` when nowhere.
@@ -354,7 +440,7 @@ impl<'a> EntryView<'a> {
 
     /// How many tags.
     pub fn tag_count(&self) -> usize {
-        usize::from(self.bytes[3])
+        self.labels().map_or(0, |at| usize::from(self.bytes[at + 13]))
     }
 
     /// META as given, if it was.
@@ -370,27 +456,27 @@ impl<'a> EntryView<'a> {
 
     /// Tokens the answer took.
     pub fn tokens(&self) -> u32 {
-        self.u32_at(56)
+        self.costs().map_or(0, |at| self.u32_at(at + 8))
     }
 
     /// What it cost, in nano-dollars.
     pub fn cost_nano_usd(&self) -> u64 {
-        self.u64_at(64)
+        self.costs().map_or(0, |at| self.u64_at(at))
     }
 
     /// How long it took to make.
     pub fn latency_ms(&self) -> u32 {
-        self.u32_at(52)
+        self.costs().map_or(0, |at| self.u32_at(at + 12))
     }
 
     /// How long before its deadline it is stale already.
     pub fn grace_s(&self) -> u32 {
-        self.u32_at(GRACE_AT)
+        self.costs().map_or(0, |at| self.u32_at(at + 16))
     }
 
     /// Whether it was marked stale.
     pub fn is_marked_stale(&self) -> bool {
-        self.bytes[FLAGS_AT] & STALE != 0
+        self.has(STALE)
     }
 
     /// When it becomes stale by age, given its deadline.
@@ -403,7 +489,7 @@ impl<'a> EntryView<'a> {
 
     /// Whether it is an embedding.
     pub fn is_embedding(&self) -> bool {
-        self.bytes[FLAGS_AT] & EMBEDDING != 0
+        self.has(EMBEDDING)
     }
 
     /// The digest of its scope, context and prompt; of an embedding the first half of its own.
@@ -426,17 +512,21 @@ impl<'a> EntryView<'a> {
         self.slot() == slot && self.seq() == seq
     }
 
+    /// Whether it belongs to this scope and context. Empty ones are not compared: glibc compares up to
+    /// 32 bytes by one masked load, which takes a hundred nanoseconds where the pointer leads nowhere,
+    /// as that of an empty slice may.
+    pub fn is_in(&self, scope: &[u8], context: &[u8]) -> bool {
+        if !self.has(LABELS) {
+            return scope.is_empty() && context.is_empty();
+        }
+        let is =
+            |own: &[u8], other: &[u8]| own.len() == other.len() && (own.is_empty() || own == other);
+        is(self.scope(), scope) && is(self.context(), context)
+    }
+
     /// Whether it answers exactly this question.
     pub fn answers(&self, scope: &[u8], context: &[u8], prompt: &[u8]) -> bool {
-        let [vector, lengths @ ..] = self.lengths();
-        if lengths[..3] != [scope.len(), context.len(), prompt.len()] {
-            return false;
-        }
-        // The three stand side by side.
-        let rest = &self.bytes[HEADER + vector..];
-        let (own_scope, rest) = rest.split_at(scope.len());
-        let (own_context, rest) = rest.split_at(context.len());
-        own_scope == scope && own_context == context && rest[..prompt.len()] == *prompt
+        self.prompt() == prompt && self.is_in(scope, context)
     }
 
     /// Length of the whole entry.

@@ -8,13 +8,14 @@
 use super::guard::{GuardLevel, Question, Refusal};
 use super::miss::{MissReason, Nearest, Refused, id_text, miss_reason};
 use super::{Cache, Entry, EntryView, Severity};
-use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
+use crate::ids::{ContainerUid, EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::index::filter::Filter;
 use crate::index::{Candidate, SearchMode, SearchRequest, SearchResult};
 use crate::limits::{GUARD_REFUSALS_MAX, RESCORE_EXTRA_MAX};
 use crate::vector::Query;
 use crate::vector::quantise::error_bound;
 use hashbrown::HashSet;
+use smallvec::SmallVec;
 use std::ops::Deref;
 
 /// How entries are opened and the cache is reached.
@@ -26,6 +27,9 @@ pub trait Keyspace {
     /// May delete a key that is due. Counts as a use of the key where it is `served` for certain; of
     /// the rest the caller of the lookup counts what it serves.
     fn open(&self, key: &[u8], served: bool) -> Option<Self::Opened>;
+
+    /// Asks for the first bytes of an opened entry, ahead of their use.
+    fn prefetch(&self, _opened: &Self::Opened, _bytes: usize) {}
 
     /// Works on the cache; must not be nested, and must not open keys.
     fn with_cache<R>(&self, work: impl FnOnce(&mut Cache) -> R) -> R;
@@ -262,17 +266,45 @@ struct Asked<'r, 'a> {
     threshold: f64,
     /// Entries to be scored.
     wanted: usize,
+    /// The hit of the exact tier: it is open already, and no key is opened twice.
+    exact_id: Option<EntryId>,
+    /// Of an entry, what scoring it reads: up to the end of its vector, and a little of what is behind.
+    entry_bytes: usize,
 }
 
 impl Asked<'_, '_> {
+    /// How far the similarity of a slot's code may lie from that of its entry.
+    fn bound(&self, cache: &Cache, slot: SlotId) -> f32 {
+        let scale = cache.index.code(slot).map_or(f32::MAX, |(_, scale)| scale);
+        error_bound(self.query.scale(), scale)
+    }
+
+    /// Whether guards may refuse what is near enough.
+    fn guards_judge(&self) -> bool {
+        self.guard == GuardLevel::Strict
+            || (self.guard == GuardLevel::On && self.request.prompt.is_some())
+    }
+
+    /// How many keys are opened at once: more than one only where each would be opened in any case.
+    fn ahead(&self) -> usize {
+        if self.guards_judge() { 1 } else { OPEN_AHEAD }
+    }
+
     /// Whether an entry that is near enough is certain to be served.
     fn nothing_refuses(&self) -> bool {
         let request = self.request;
-        let judged = self.guard == GuardLevel::Strict
-            || (self.guard == GuardLevel::On && request.prompt.is_some());
-        let refusable = judged || request.filter.is_some() || request.max_age_ms.is_some();
+        let refusable =
+            self.guards_judge() || request.filter.is_some() || request.max_age_ms.is_some();
         !refusable && !request.chooses
     }
+}
+
+/// Candidates that were looked at: in the searches before, and by this one, which names each once.
+struct Seen {
+    before: HashSet<SlotId>,
+    now: Vec<SlotId>,
+    /// Of how many the key was opened.
+    opened: usize,
 }
 
 fn search<K: Keyspace>(
@@ -285,8 +317,9 @@ fn search<K: Keyspace>(
 ) -> Option<()> {
     let partition = PartitionKey::of(request.scope, request.context);
     report.candidates = keyspace.with_cache(|cache| cache.index.partition_len(partition));
-    let (guard, min_seq) = keyspace.with_cache(|cache| {
-        (cache.settings.guard.max(request.guard), cache.epochs().min_seq(request.scope))
+    let (guard, quant, min_seq) = keyspace.with_cache(|cache| {
+        let (guard, quant) = (cache.settings.guard, cache.settings.quant);
+        (guard.max(request.guard), quant, cache.epochs().min_seq(request.scope))
     });
     let asked = Asked {
         request,
@@ -294,11 +327,13 @@ fn search<K: Keyspace>(
         question: Question::new(request.prompt.filter(|_| guard > GuardLevel::Off)),
         guard,
         threshold: report.threshold,
-        wanted: request.count + usize::from(exact_id.is_some()),
+        wanted: request.count,
+        exact_id,
+        entry_bytes: Entry::HEADER_BYTES + quant.encoded_len(query.dim()) + 64,
     };
     let mut limit = asked.wanted + RESCORE_EXTRA_MAX;
-    let mut seen = HashSet::new();
-    let mut scored: Vec<Scored<K::Opened>> = Vec::new();
+    let mut seen = Seen { before: HashSet::new(), now: Vec::with_capacity(limit), opened: 0 };
+    let mut scored: Vec<Scored<K::Opened>> = Vec::with_capacity(limit);
     loop {
         let found = keyspace.search(&SearchRequest {
             code: query.code(),
@@ -322,9 +357,10 @@ fn search<K: Keyspace>(
             break;
         }
         limit *= 4;
+        seen.before.extend(seen.now.drain(..));
     }
-    report.opened += seen.len();
-    finish_search(request, exact_id, scored, report);
+    report.opened += seen.opened;
+    finish_search(&asked, scored, report);
     Some(())
 }
 
@@ -336,32 +372,39 @@ fn open_candidates<K: Keyspace>(
     keyspace: &K,
     asked: &Asked<'_, '_>,
     found: &SearchResult,
-    seen: &mut HashSet<SlotId>,
+    seen: &mut Seen,
     scored: &mut Vec<Scored<K::Opened>>,
     refused: &mut Refused,
 ) -> bool {
     let mut spare = RESCORE_EXTRA_MAX;
-    for candidate in &found.candidates {
+    let new = |found: &&Candidate| !seen.before.contains(&found.slot);
+    let mut left = found.candidates.iter().filter(new).peekable();
+    let mut opened = SmallVec::<[Opened<K::Opened>; OPEN_AHEAD]>::new();
+    loop {
         if refused.guarded.count >= GUARD_REFUSALS_MAX {
             return true;
         }
-        if !seen.insert(candidate.slot) {
-            continue;
-        }
-        if scored.len() >= asked.wanted {
-            let last = scored[asked.wanted - 1].similarity;
-            let bound = keyspace.with_cache(|cache| {
-                let scale = cache.index.code(candidate.slot).map_or(0.0, |(_, scale)| scale);
-                error_bound(asked.query.scale(), scale)
-            });
-            if spare == 0 || f64::from(candidate.approx + bound) < last {
-                seen.remove(&candidate.slot);
-                return true;
+        let missing = asked.wanted.saturating_sub(scored.len());
+        for candidate in left.by_ref().take(missing.clamp(1, asked.ahead())) {
+            if missing == 0 {
+                let last = scored[asked.wanted - 1].similarity;
+                let bound = keyspace.with_cache(|cache| asked.bound(cache, candidate.slot));
+                if spare == 0 || f64::from(candidate.approx + bound) < last {
+                    return true;
+                }
+                spare -= 1;
             }
-            spare -= 1;
+            seen.now.push(candidate.slot);
+            if let Some(next) = open(keyspace, asked, candidate, missing > 0) {
+                seen.opened += 1;
+                opened.push(next);
+            }
         }
-        let wanted = scored.len() < asked.wanted;
-        if let Some(next) = open_scored(keyspace, asked, candidate, wanted, refused) {
+        if opened.is_empty() && left.peek().is_none() {
+            return scored.len() >= asked.wanted;
+        }
+        for opened in opened.drain(..) {
+            let Some(next) = score(keyspace, asked, opened, refused) else { continue };
             let place = scored.partition_point(|s| {
                 s.similarity > next.similarity
                     || (s.similarity == next.similarity && s.id_text() < next.id_text())
@@ -369,29 +412,54 @@ fn open_candidates<K: Keyspace>(
             scored.insert(place, next);
         }
     }
-    scored.len() >= asked.wanted
 }
 
-/// Opens one candidate, proves that it is what the index believes, and scores it exactly.
-fn open_scored<K: Keyspace>(
+/// Keys that are opened before the first of their entries is scored, which waits less for its memory
+/// then.
+const OPEN_AHEAD: usize = 16;
+
+/// A candidate whose key was opened, or could not be.
+struct Opened<O> {
+    candidate: Candidate,
+    uid: ContainerUid,
+    id: EntryId,
+    seq: Seq,
+    entry: Option<O>,
+}
+
+/// Opens the key of a candidate, if the index still has it.
+fn open<K: Keyspace>(
     keyspace: &K,
     asked: &Asked<'_, '_>,
     candidate: &Candidate,
     wanted: bool,
-    refused: &mut Refused,
-) -> Option<Scored<K::Opened>> {
+) -> Option<Opened<K::Opened>> {
     let slot = candidate.slot;
-    let (key, uid, id, seq, err) = keyspace.with_cache(|cache| {
-        let found = cache.index.slot(slot)?;
-        let scale = cache.index.code(slot).map_or(f32::MAX, |(_, scale)| scale);
-        let err = error_bound(asked.query.scale(), scale);
-        Some((cache.entry_key(&found.id), cache.uid(), found.id, found.seq(), err))
+    let (key, uid, id, seq, bound) = keyspace.with_cache(|cache| {
+        let found = cache.index.slot(slot).filter(|found| asked.exact_id != Some(found.id))?;
+        let (id, seq) = (found.id, found.seq());
+        Some((cache.entry_key(&id), cache.uid(), id, seq, asked.bound(cache, slot)))
     })?;
     let served =
-        wanted && asked.nothing_refuses() && f64::from(candidate.approx - err) >= asked.threshold;
-    let Some(entry) = keyspace.open(&key, served) else {
+        wanted && asked.nothing_refuses() && f64::from(candidate.approx - bound) >= asked.threshold;
+    let entry = keyspace.open(&key, served);
+    if let Some(entry) = &entry {
+        keyspace.prefetch(entry, asked.entry_bytes);
+    }
+    Some(Opened { candidate: *candidate, uid, id, seq, entry })
+}
+
+/// Proves that an opened candidate is what the index believes, and scores it exactly.
+fn score<K: Keyspace>(
+    keyspace: &K,
+    asked: &Asked<'_, '_>,
+    opened: Opened<K::Opened>,
+    refused: &mut Refused,
+) -> Option<Scored<K::Opened>> {
+    let Opened { candidate: Candidate { slot, approx }, uid, id, seq, entry } = opened;
+    let Some(entry) = entry else {
         keyspace.with_cache(|cache| cache.index.hide(slot, seq));
-        refused.invisible.add(f64::from(candidate.approx));
+        refused.invisible.add(f64::from(approx));
         return None;
     };
     let view = entry.view();
@@ -401,11 +469,11 @@ fn open_scored<K: Keyspace>(
         return None;
     }
     let request = asked.request;
-    if view.scope() != request.scope || view.context() != request.context {
+    if !view.is_in(request.scope, request.context) {
         return None;
     }
     if is_gone(keyspace, &view) {
-        refused.invisible.add(f64::from(candidate.approx));
+        refused.invisible.add(f64::from(approx));
         return None;
     }
     let similarity = view.vector()?.similarity(asked.query);
@@ -421,30 +489,36 @@ fn open_scored<K: Keyspace>(
     Some(Scored { similarity, id, entry })
 }
 
-fn is_claimed(view: &EntryView<'_>, uid: crate::ids::ContainerUid, slot: SlotId, seq: Seq) -> bool {
+fn is_claimed(view: &EntryView<'_>, uid: ContainerUid, slot: SlotId, seq: Seq) -> bool {
     view.uid() == uid && view.is_at(slot, seq)
 }
 
 fn finish_search<O: Deref<Target = Entry>>(
-    request: &LookupRequest<'_>,
-    exact_id: Option<EntryId>,
+    asked: &Asked<'_, '_>,
     scored: Vec<Scored<O>>,
     report: &mut LookupReport<O>,
 ) {
-    report.nearest_similarity = scored.first().map(|first| first.similarity);
+    let (request, query) = (asked.request, asked.query);
+    let of_exact = report.hits.first().zip(asked.exact_id).and_then(|(hit, id)| {
+        let view = hit.entry.view();
+        let vector = view.vector().filter(|vector| vector.dim() == query.dim())?;
+        Some((vector.similarity(query), view, id))
+    });
+    let of_scored = scored.first().map(|first| (first.similarity, first.entry.view(), first.id));
+    let nearest =
+        of_exact.into_iter().chain(of_scored).reduce(|a, b| if b.0 > a.0 { b } else { a });
+    report.nearest_similarity = nearest.as_ref().map(|nearest| nearest.0);
     if request.explain {
-        report.nearest = scored.first().map(|first| Nearest {
-            id: first.id_text(),
-            prompt: first.entry.view().prompt().to_vec(),
-            similarity: first.similarity,
+        report.nearest = nearest.map(|(similarity, view, id)| Nearest {
+            id: id_text(&view, id),
+            prompt: view.prompt().to_vec(),
+            similarity,
         });
     }
+    report.hits.reserve(scored.len().min(request.count));
     for next in scored {
         if report.hits.len() >= request.count || next.similarity < report.threshold {
             break;
-        }
-        if exact_id == Some(next.id) {
-            continue;
         }
         let (similarity, entry) = (next.similarity, next.entry);
         report.hits.push(Hit { tier: Tier::Semantic, similarity, entry });

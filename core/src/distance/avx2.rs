@@ -21,7 +21,7 @@ pub(super) fn detect() -> Option<Kernels> {
 /// features are there: calls through the table need neither a check nor a second jump.
 #[target_feature(enable = "avx2,fma,f16c,popcnt")]
 fn table() -> Kernels {
-    Kernels { name: "avx2", dot_i8, dot_f32, dot_f16_f32, hamming }
+    Kernels { name: "avx2", dot_i8, dot_f32, dot_f16_f32, square_f16, hamming }
 }
 
 /// Products of two pairs are added in i16 by `maddubs`, which wants one unsigned factor: |a| times
@@ -134,6 +134,29 @@ fn dot_f16_f32(a: &[f16], b: &[f32]) -> f32 {
         at += 8;
     }
     total_f32(sums) + scalar::dot_f16_f32(&a[at..], &b[at..])
+}
+
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
+fn square_f16(a: &[f16]) -> f32 {
+    let mut sums = [_mm256_setzero_ps(); 4];
+    let mut at = 0;
+    while at + 32 <= a.len() {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: elements at..at + 32 exist, eight f16 are the 16 bytes of one load, and the
+            // load needs no alignment.
+            let x = unsafe { _mm_loadu_si128(a.as_ptr().add(at + 8 * lane).cast()) };
+            let x = _mm256_cvtph_ps(x);
+            *sum = _mm256_fmadd_ps(x, x, *sum);
+        }
+        at += 32;
+    }
+    while at + 8 <= a.len() {
+        // SAFETY: elements at..at + 8 exist; as above.
+        let x = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(a.as_ptr().add(at).cast()) });
+        sums[0] = _mm256_fmadd_ps(x, x, sums[0]);
+        at += 8;
+    }
+    total_f32(sums) + scalar::square_f16(&a[at..])
 }
 
 #[inline]

@@ -8,6 +8,8 @@
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod avx2;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod avx512;
 #[cfg(not(miri))]
 mod portable;
 mod scalar;
@@ -30,6 +32,8 @@ pub struct Kernels {
     pub dot_f32: fn(&[f32], &[f32]) -> f32,
     /// Dot product of a stored f16 vector with an f32 query, summed in f32.
     pub dot_f16_f32: fn(&[f16], &[f32]) -> f32,
+    /// Sum of the squares of a stored f16 vector, summed in f32.
+    pub square_f16: fn(&[f16]) -> f32,
     /// Number of differing bits.
     pub hamming: fn(&[u64], &[u64]) -> u32,
 }
@@ -48,6 +52,10 @@ pub struct Kernels {
 ///
 /// The int8 kernel there widens to 16 bits and waits on a single sum. Its Hamming distance wins on
 /// long codes, by less than the cache miss beside it; not worth a second choice.
+///
+/// With AVX-512 VNNI our int8 kernel takes 62 instructions for 384 dimensions instead of 149. On a Zen 4
+/// that is 9.8 ns instead of 10.4 in cache, 79 instead of 117 where each row comes from memory, and 5 % of
+/// a walk over a graph of 10,000 rows.
 pub fn kernels() -> &'static Kernels {
     static CHOSEN: OnceLock<Kernels> = OnceLock::new();
     CHOSEN.get_or_init(|| {
@@ -66,6 +74,10 @@ pub fn available() -> Vec<Kernels> {
     if let Some(own) = avx2::detect() {
         found.push(own);
     }
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if let Some(own) = avx512::detect() {
+        found.push(own);
+    }
     found
 }
 
@@ -73,20 +85,32 @@ pub fn available() -> Vec<Kernels> {
 /// other than x86-64 it does nothing.
 #[inline(always)]
 pub fn prefetch_slice<T>(values: &[T]) {
+    prefetch_at(values.as_ptr().cast(), size_of_val(values));
+}
+
+/// The same for memory of which only the address is known, and of which nothing has to be there.
+#[inline(always)]
+pub fn prefetch_at(start: *const i8, bytes: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         const LINE: usize = 64;
-        let start: *const i8 = values.as_ptr().cast();
-        let lines = (start.addr() % LINE + size_of_val(values)).div_ceil(LINE);
-        for line in 0..lines {
+        let lines = (start.addr() % LINE + bytes).div_ceil(LINE);
+        let ask = |line: usize| {
             // SAFETY: a prefetch reads nothing the program can see and cannot fault, whatever the
-            // address; `wrapping_add` keeps the arithmetic itself defined past the slice's end.
+            // address; `wrapping_add` keeps the arithmetic itself defined past the memory's end.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * LINE)) };
+        };
+        // Six at a time: a code of 384 dimensions.
+        let mut line = 0;
+        while line + 6 <= lines {
+            (line..line + 6).for_each(ask);
+            line += 6;
         }
+        (line..lines).for_each(ask);
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = values;
+    let _ = (start, bytes);
 }
 
 /// Asks for the first cache line of a value, without waiting for it. A hint, as [`prefetch_slice`].

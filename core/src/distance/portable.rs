@@ -8,7 +8,7 @@ use half::slice::HalfFloatSliceExt;
 use simsimd::{BinarySimilarity, SpatialSimilarity};
 
 pub(super) const KERNELS: Kernels =
-    Kernels { name: "simsimd", dot_i8, dot_f32, dot_f16_f32, hamming };
+    Kernels { name: "simsimd", dot_i8, dot_f32, dot_f16_f32, square_f16, hamming };
 
 /// f16 values widened at a time: 1 KiB of stack, and long enough to hide the call.
 const WIDENED: usize = 256;
@@ -38,6 +38,17 @@ fn dot_f16_f32(a: &[f16], b: &[f32]) -> f32 {
         let target = &mut widened[..length];
         halves[..length].convert_to_f32_slice(target);
         sum += dot_f32(target, &singles[..length]);
+    }
+    sum
+}
+
+fn square_f16(a: &[f16]) -> f32 {
+    let mut widened = [0_f32; WIDENED];
+    let mut sum = 0.0;
+    for halves in a.chunks(WIDENED) {
+        let target = &mut widened[..halves.len()];
+        halves.convert_to_f32_slice(target);
+        sum += dot_f32(target, target);
     }
     sum
 }

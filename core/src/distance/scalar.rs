@@ -6,7 +6,7 @@ use super::Kernels;
 use half::f16;
 
 pub(super) const KERNELS: Kernels =
-    Kernels { name: "scalar", dot_i8, dot_f32, dot_f16_f32, hamming };
+    Kernels { name: "scalar", dot_i8, dot_f32, dot_f16_f32, square_f16, hamming };
 
 pub(super) fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
     a.iter().zip(b).fold(0_i32, |sum, (&x, &y)| sum.wrapping_add(i32::from(x) * i32::from(y)))
@@ -18,6 +18,10 @@ pub(super) fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
 
 pub(super) fn dot_f16_f32(a: &[f16], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(x, y)| x.to_f32() * y).sum()
+}
+
+pub(super) fn square_f16(a: &[f16]) -> f32 {
+    a.iter().map(|x| x.to_f32() * x.to_f32()).sum()
 }
 
 pub(super) fn hamming(a: &[u64], b: &[u64]) -> u32 {

@@ -10,10 +10,9 @@ use super::filter::FilterRecord;
 use crate::allocation::allocated_bytes;
 use crate::distance::prefetch_value;
 use crate::ids::{PartitionKey, Seq, UnixMs};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, fence};
 use crate::vector::arena::BLOCK_ROWS;
 use crate::vector::directory::Directory;
-use std::sync::atomic::fence;
 
 const SEQ_BITS: u32 = 48;
 

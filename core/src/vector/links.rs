@@ -51,6 +51,12 @@ impl<'a> Row<'a> {
         self.0.iter().map(|link| link.load(Ordering::Relaxed))
     }
 
+    /// Some at a time.
+    #[inline(always)]
+    pub fn chunks(self, links: usize) -> impl Iterator<Item = Self> {
+        self.0.chunks(links).map(Self)
+    }
+
     /// Whether a row is among them.
     pub fn contains(self, row: u32) -> bool {
         self.iter().any(|link| link == row)

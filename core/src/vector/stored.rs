@@ -11,7 +11,7 @@
 //! All little-endian, unaligned, of the vector at unit length.
 
 use super::VectorError;
-use super::normalise::normalise;
+use super::normalise::normalise_in_place;
 use super::quantise::{CODE_MAX, Code, approx_similarity, error_bound, quantise, quantise_into};
 use crate::distance::kernels;
 use half::f16;
@@ -107,7 +107,13 @@ pub struct Query {
 impl Query {
     /// Normalises and codes a client's vector.
     pub fn new(vector: &[f32]) -> Result<Self, VectorError> {
-        normalise(vector).map(Self::from_normalised)
+        Self::of(vector.to_vec())
+    }
+
+    /// The same of a vector that nobody else needs.
+    pub fn of(mut vector: Vec<f32>) -> Result<Self, VectorError> {
+        normalise_in_place(&mut vector)?;
+        Ok(Self::from_normalised(vector))
     }
 
     /// Codes a vector that `normalise` made.
@@ -341,12 +347,7 @@ impl Form<'_> {
             }
             Form::Halves(elements) => {
                 let mut narrow = [f16::ZERO; CHUNK];
-                let square = |e| {
-                    let part = halves(e, &mut narrow);
-                    let wide = &mut numbers[..part.len()];
-                    part.convert_to_f32_slice(wide);
-                    f64::from((kernels.dot_f16_f32)(part, wide))
-                };
+                let square = |e| f64::from((kernels.square_f16)(halves(e, &mut narrow)));
                 elements.chunks(CHUNK).map(square).sum::<f64>().sqrt()
             }
             Form::Codes { codes, scale } => {
@@ -356,7 +357,14 @@ impl Form<'_> {
     }
 }
 
-fn singles<'n>(elements: &[[u8; 4]], numbers: &'n mut [f32; CHUNK]) -> &'n [f32] {
+/// The elements as numbers: where they stand if they are aligned, as those of an entry are, else as a
+/// copy.
+fn singles<'n>(elements: &'n [[u8; 4]], numbers: &'n mut [f32; CHUNK]) -> &'n [f32] {
+    if cfg!(target_endian = "little")
+        && let Ok(aligned) = bytemuck::try_cast_slice(elements)
+    {
+        return aligned;
+    }
     let used = &mut numbers[..elements.len()];
     for (number, &element) in used.iter_mut().zip(elements) {
         *number = f32::from_le_bytes(element);
@@ -364,7 +372,13 @@ fn singles<'n>(elements: &[[u8; 4]], numbers: &'n mut [f32; CHUNK]) -> &'n [f32]
     used
 }
 
-fn halves<'n>(elements: &[[u8; 2]], numbers: &'n mut [f16; CHUNK]) -> &'n [f16] {
+/// As `singles`.
+fn halves<'n>(elements: &'n [[u8; 2]], numbers: &'n mut [f16; CHUNK]) -> &'n [f16] {
+    if cfg!(target_endian = "little")
+        && let Ok(aligned) = bytemuck::try_cast_slice(elements)
+    {
+        return aligned;
+    }
     let used = &mut numbers[..elements.len()];
     for (number, &element) in used.iter_mut().zip(elements) {
         *number = f16::from_le_bytes(element);

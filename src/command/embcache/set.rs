@@ -156,7 +156,7 @@ fn create(ctx: Ctx<'_>, name: &[u8], dim: usize, options: &Options<'_>) -> Resul
 
 impl Embedding<'_> {
     /// Packs it as the one in this place of those that are stored together.
-    fn pack(&self, cache: &SharedCache, place: u64, now: UnixMs) -> Result<(EntryKey, Entry)> {
+    fn pack(&self, cache: &SharedCache, place: u64, now: UnixMs) -> Result<(EntryKey, Box<Entry>)> {
         let (uid, seq, quant, digest) = cache.with(|cache| {
             let digest = self.subject.digest(&cache.settings.model);
             (cache.uid(), cache.seq_after(place), cache.settings.quant, digest)

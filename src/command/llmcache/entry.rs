@@ -34,7 +34,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let found = open_cache(ctx, &args.key())?.and_then(|cache| {
         let (key, entry) = open_by_id(ctx, &cache, id)?;
         let view = entry.view();
-        let (now, expire_at) = (UnixMs(ctx.now_ms()), UnixMs(entry.expire_at_ms()));
+        let (expire_at, now) = (|| UnixMs(entry.expire_at_ms()), || UnixMs(ctx.now_ms()));
         let served = cache.with(|cache| Served {
             hits: cache.index.slot_of(view.slot(), view.seq()).map_or(0, |slot| slot.hits),
             stale: cache.staleness(&view, expire_at, now).unwrap_or(true),

@@ -58,8 +58,6 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 /// Whether an answer may be served where it cannot be said that it is stale.
 fn is_fresh(ctx: Ctx<'_>, cache: &SharedCache, entry: &OpenedEntry<'_>) -> bool {
     let view = entry.view();
-    // The clock is asked only where it matters.
-    let now = if view.grace_s() > 0 { UnixMs(ctx.now_ms()) } else { UnixMs(0) };
-    let expire_at = UnixMs(if view.grace_s() > 0 { entry.expire_at_ms() } else { 0 });
+    let (expire_at, now) = (|| UnixMs(entry.expire_at_ms()), || UnixMs(ctx.now_ms()));
     cache.with(|cache| cache.staleness(&view, expire_at, now)) == Some(false)
 }

@@ -101,6 +101,13 @@ pub struct Note<'c, 'r> {
     pub now: UnixMs,
 }
 
+/// Whether a key may fall due before the command that holds it open has replied: to open it once more could
+/// delete it, since the server's clock goes on while a client that waited is answered.
+fn is_due_soon(entry: &OpenedEntry<'_>, now: UnixMs) -> bool {
+    const SOON_MS: u64 = 10_000;
+    (1..now.0 + SOON_MS).contains(&entry.expire_at_ms())
+}
+
 impl Note<'_, '_> {
     /// Counts it, and fills in the hits of what is served.
     pub fn lookup(&self, report: &LookupReport<OpenedEntry<'_>>, served: &mut [Served]) {
@@ -121,7 +128,7 @@ impl Note<'_, '_> {
             for (hit, served) in report.hits.iter().zip(served) {
                 let view = hit.entry.view();
                 served.hits = cache.note_hit(&view, now_min);
-                if !hit.entry.is_used() {
+                if !hit.entry.is_used() && !is_due_soon(&hit.entry, self.now) {
                     let slot = cache.index.slot_of(view.slot(), view.seq());
                     let id = slot.map_or_else(|| view.id(), |slot| slot.id);
                     keys.push(cache.entry_key(&id));

@@ -107,11 +107,13 @@ pub fn judge(
     report: &LookupReport<OpenedEntry<'_>>,
     now: UnixMs,
 ) -> Vec<Served> {
-    let stale = |hit: &Hit<OpenedEntry<'_>>| {
-        let (view, expire_at) = (hit.entry.view(), UnixMs(hit.entry.expire_at_ms()));
-        cache.with(|cache| cache.staleness(&view, expire_at, now)).unwrap_or(true)
-    };
-    report.hits.iter().map(|hit| Served { hits: 0, stale: stale(hit) }).collect()
+    cache.with(|cache| {
+        let stale = |hit: &Hit<OpenedEntry<'_>>| {
+            let expire_at = || UnixMs(hit.entry.expire_at_ms());
+            cache.staleness(&hit.entry.view(), expire_at, || now).unwrap_or(true)
+        };
+        report.hits.iter().map(|hit| Served { hits: 0, stale: stale(hit) }).collect()
+    })
 }
 
 /// Tokens of a document: as many as were said, else an estimate.

@@ -232,7 +232,7 @@ impl<'a> StoreRequest<'a> {
         self.context.unwrap_or_default()
     }
 
-    fn pack(&self, cache: &Cache, now: UnixMs) -> Entry {
+    fn pack(&self, cache: &Cache, now: UnixMs) -> Box<Entry> {
         let quant = cache.settings.quant;
         let mut vector = Vec::new();
         if let Some(query) = &self.query {

@@ -126,7 +126,7 @@ impl<'a> Document<'a> {
     }
 
     /// Packs it as the one in this place of those that are stored together.
-    fn pack(&self, cache: &SharedCache, place: u64, now: UnixMs) -> Entry {
+    fn pack(&self, cache: &SharedCache, place: u64, now: UnixMs) -> Box<Entry> {
         let (uid, seq, quant) =
             cache.with(|cache| (cache.uid(), cache.seq_after(place), cache.settings.quant));
         let mut vector = Vec::new();

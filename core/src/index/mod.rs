@@ -5,6 +5,7 @@
 //! only one that changes it. `insert`, `remove` and `search` never call out, so no borrow of an
 //! index is alive while the server might delete a key.
 
+mod due;
 pub mod filter;
 mod hnsw;
 mod partitions;
@@ -17,6 +18,7 @@ mod slots;
 mod tags;
 pub(crate) mod top;
 
+pub use due::DueStep;
 pub use hnsw::{
     EF_DEFAULT, EFC_DEFAULT, FLAT_MAX_ROWS, GraphInfo, GraphSection, GraphSettings, IndexMode,
     M_DEFAULT, Progress, TAIL_MAX_ROWS, TOMBSTONES_MAX, Work,
@@ -29,6 +31,7 @@ pub use top::Candidate;
 use crate::allocation::allocated_bytes;
 use crate::ids::{EntryId, PartitionKey, ScopeKey, Seq, SlotId, UnixMs};
 use crate::vector::arena::CodeArena;
+use due::DueWalk;
 use filter::FilterRecord;
 use hashbrown::HashMap;
 use hnsw::Graphs;
@@ -86,6 +89,7 @@ pub struct Index {
     tags: Tags,
     scopes: Scopes,
     remembered: Remembered,
+    due: DueWalk,
     totals: Totals,
 }
 
@@ -131,6 +135,7 @@ impl Index {
         }
         self.totals.entries += 1;
         self.totals.entry_bytes += u64::from(new.bytes);
+        self.due.note(new.expire_at);
         self.scopes.add(new.partition.scope());
         let has_code = new.code.is_some();
         self.remembered.came(id.0, has_code, new.record.as_ref());
@@ -262,6 +267,7 @@ impl Index {
     pub fn set_expiry(&mut self, slot: SlotId, seq: Seq, expire_at: UnixMs) {
         if let Some(found) = self.slots.get_mut(slot).filter(|found| found.seq() == seq) {
             found.expire_at = expire_at;
+            self.due.note(expire_at);
         }
     }
 

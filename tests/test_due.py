@@ -89,7 +89,7 @@ def test_a_setting_leaves_them_to_the_server(server, client, cache):
 
 
 def test_moved_deadlines_count(client, cache):
-    ids = cache.fill(60, px=400)
+    ids = cache.fill(60, px=2_000)
     for id_ in ids[:10]:
         assert client.persist(cache.key_of(id_))
     for id_ in ids[10:20]:
@@ -98,7 +98,7 @@ def test_moved_deadlines_count(client, cache):
         assert cache.expire(id_, "PERSIST") == 1
     for id_ in ids[30:40]:
         assert cache.expire(id_, "PX", 100_000) == 1
-    wait_until(lambda: cache.info()["entries"] == 40, "the rest is gone", SOON_S)
+    wait_until(lambda: cache.info()["entries"] == 40, "the rest is gone", SOON_S + 2)
     hold(lambda: client.dbsize() == 41, "the moved ones stay", 0.7)
     assert {hit.id for hit in cache.getsem_many(60, vector=unit(1), threshold=-1)} <= set(ids[:40])
     for id_ in ids[:40]:

@@ -18,9 +18,10 @@ use llmcache_core::index::DueStep;
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
-/// Pause between slices while something is due, and while nothing is.
+/// Pause between slices while something is due, while nothing is, and while nothing has a deadline.
 const BUSY_PAUSE_MS: u64 = 1;
 const PAUSE_MS: u64 = 10;
+const IDLE_PAUSE_MS: u64 = 100;
 /// A slice takes this share of the time since the last one, so that it keeps up where turns of the
 /// event loop are long.
 const SHARE: u32 = 5;
@@ -52,7 +53,7 @@ fn tick(ctx: Ctx<'_>) -> u64 {
     let since = ROUNDS.with(|rounds| rounds.last_slice.replace(start));
     let since = since.map_or(SLICE_MAX, |last| start - last);
     if !config::active_expire() || !may_write(ctx) {
-        return PAUSE_MS;
+        return IDLE_PAUSE_MS;
     }
     let now_ms = ctx.now_ms();
     let count = list(now_ms);
@@ -69,7 +70,7 @@ fn tick(ctx: Ctx<'_>) -> u64 {
         }
         pass_on();
     }
-    PAUSE_MS
+    if count > 0 { PAUSE_MS } else { IDLE_PAUSE_MS }
 }
 
 fn pass_on() {

@@ -51,12 +51,13 @@ class Outcome:
         return f"{head} {numbers}  {self.note}".rstrip()
 
 
-def run_cargo() -> Outcome:
-    outcome = Outcome("cargo")
+def run_cargo(name: str, arguments: list[str], **environment: str) -> Outcome:
+    outcome = Outcome(name)
     start = time.monotonic()
     process = subprocess.Popen(
-        ["cargo", "test", "--workspace"],
+        ["cargo", "test", *arguments],
         cwd=ROOT,
+        env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
@@ -72,6 +73,13 @@ def run_cargo() -> Outcome:
     outcome.seconds = time.monotonic() - start
     settle(outcome, process.wait())
     return outcome
+
+
+def run_loom() -> Outcome:
+    """What threads read, in every order that the memory model allows; built apart, with the types of the checker."""
+    flags = f"{os.environ.get('RUSTFLAGS', '')} --cfg loom".strip()
+    arguments = ["--package", "llmcache-core", "--test", "loom", "--release", "--target-dir", "target/loom"]
+    return run_cargo("loom", arguments, RUSTFLAGS=flags)
 
 
 def run_pytest(server: Server, files: list[str]) -> Outcome:
@@ -143,7 +151,7 @@ def main() -> int:
     REPORTS.mkdir(parents=True, exist_ok=True)
     (REPORTS / "total").unlink(missing_ok=True)
     servers = provide_all(chosen.server)
-    outcomes = [] if chosen.server or chosen.files else [run_cargo()]
+    outcomes = [] if chosen.server or chosen.files else [run_cargo("cargo", ["--workspace"]), run_loom()]
     ran = False
     for server in servers:
         if server.path is None:

@@ -81,6 +81,11 @@ static ACTIVE_EXPIRE: FlagConfig =
 static KV_SHARE_PCT: NumberConfig = number(c"kv-share", 75, 0, 100);
 static KV_IN_FLIGHT: NumberConfig = number(c"kv-in-flight", 1 << 30, 0, i64::MAX);
 
+static SEARCH_THREADS: NumberConfig =
+    number(c"search-threads", 2, 0, limits::SEARCH_THREADS_MAX as i64);
+static SEARCH_INLINE_US: NumberConfig =
+    number(c"search-inline-us", 400, 0, limits::SEARCH_INLINE_MAX_US as i64);
+
 fn accept_threshold(text: &[u8]) -> Result<(), &'static str> {
     let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok());
     match number {
@@ -128,6 +133,8 @@ pub fn register(ctx: Ctx<'_>) -> bool {
         && register_flag(ctx, &ACTIVE_EXPIRE)
         && register_number(ctx, &KV_SHARE_PCT)
         && register_number(ctx, &KV_IN_FLIGHT)
+        && register_number(ctx, &SEARCH_THREADS)
+        && register_number(ctx, &SEARCH_INLINE_US)
         && load_configs(ctx)
 }
 
@@ -210,6 +217,16 @@ pub fn kv_share_pct() -> u64 {
 /// Payload bytes that may wait for clients before a FETCH is refused; 0 for no bound.
 pub fn kv_in_flight() -> u64 {
     KV_IN_FLIGHT.value.load(Ordering::Relaxed) as u64
+}
+
+/// Threads that searches go on in; 0 for none.
+pub fn search_threads() -> usize {
+    SEARCH_THREADS.value.load(Ordering::Relaxed) as usize
+}
+
+/// How long a search may be estimated to take on the main thread.
+pub fn search_inline_us() -> u64 {
+    SEARCH_INLINE_US.value.load(Ordering::Relaxed) as u64
 }
 
 /// Pause between slices of background work.

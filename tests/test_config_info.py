@@ -14,6 +14,8 @@ DEFAULTS = {
     "llmcache.orphan-grace": "600",
     "llmcache.kv-share": "75",
     "llmcache.kv-in-flight": "1073741824",
+    "llmcache.search-threads": "2",
+    "llmcache.search-inline-us": "400",
 }
 
 
@@ -47,6 +49,8 @@ def test_config_get_lists_every_setting_with_its_default(client):
         ("orphan-grace", "5"),
         ("kv-share", "50"),
         ("kv-in-flight", "0"),
+        ("search-threads", "0"),
+        ("search-inline-us", "0"),
         ("sweep-interval-ms", "250"),
     ],
 )
@@ -67,6 +71,8 @@ def test_config_set_is_seen_by_config_get(client, name, value):
         ("orphan-grace", "-1"),
         ("kv-share", "101"),
         ("kv-in-flight", "-1"),
+        ("search-threads", "65"),
+        ("search-inline-us", "-1"),
         ("sweep-interval-ms", "0"),
     ],
 )

@@ -18,4 +18,5 @@ pub mod index;
 pub mod kvchunk;
 pub mod limits;
 pub mod session;
+mod sync;
 pub mod vector;

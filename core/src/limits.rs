@@ -149,6 +149,14 @@ pub const KV_LEASES_MAX: usize = 1 << 16;
 /// Longest chain of chunks: a prompt of sixteen million tokens in chunks of 256.
 pub const KV_CHAIN_MAX: usize = 1 << 16;
 
+/// Most threads that search.
+pub const SEARCH_THREADS_MAX: usize = 64;
+/// Most searches given to threads at once; what comes beyond is done by the main thread, which is what holds
+/// back who sends more than there is time for.
+pub const SEARCHES_OUT_MAX: usize = 1_024;
+/// Longest estimate of a search that stays on the main thread.
+pub const SEARCH_INLINE_MAX_US: u64 = 1_000_000_000;
+
 /// Most messages of one APPEND.
 pub const SESSION_APPEND_MAX: usize = 1_024;
 /// Most bytes of the messages of one APPEND, and of one line of LOAD.

@@ -2,7 +2,7 @@
 //! models, unaligned starts, extreme values.
 
 use half::f16;
-use llmcache_core::distance::{Kernels, available, kernels, prefetch_read};
+use llmcache_core::distance::{Kernels, available, kernels, prefetch_slice};
 
 /// Every length up to two blocks of the widest kernel and a tail, then the dimensions in use.
 fn lengths() -> impl Iterator<Item = usize> {
@@ -192,6 +192,6 @@ fn non_finite_elements_reach_the_result() {
 fn prefetch_takes_any_slice() {
     let bytes = vec![0_i8; 1000];
     for (start, end) in [(0, 0), (0, 1), (63, 65), (1, 1000), (1000, 1000)] {
-        prefetch_read(&bytes[start..end]);
+        prefetch_slice(&bytes[start..end]);
     }
 }

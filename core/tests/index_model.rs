@@ -403,7 +403,7 @@ impl Pair {
                 (known.expire_at, known.bytes, known.worth, known.hits, known.hidden)
             );
             assert_eq!(slot.frequency.read(3), known.hits.saturating_mul(256).min(65_535) as u16);
-            assert_eq!(slot.record, known.meta.as_ref().map(Meta::record));
+            assert_eq!(slot.record.cloned(), known.meta.as_ref().map(Meta::record));
             assert_eq!(index.name_of(&slot.id), known.name.as_deref());
             let (mut own, mut theirs): (Vec<_>, Vec<_>) =
                 (index.tags_of(id).collect(), known.tags.iter().map(|t| t.as_bytes()).collect());

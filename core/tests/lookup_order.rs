@@ -178,7 +178,7 @@ impl World {
     fn ask(&self, question: &LookupRequest<'_>) -> LookupReport<Rc<Entry>> {
         self.now.set(question.now);
         self.opened.borrow_mut().clear();
-        let report = look_up(self, question);
+        let report = look_up(self, question).expect("searched here");
         self.cache.borrow().index.check_invariants();
         assert!(report.hits.len() <= question.count);
         assert_eq!(report.reason.is_none(), !report.hits.is_empty());
@@ -537,9 +537,8 @@ fn a_missing_key_hides_its_slot_and_the_next_is_served() {
     let east = query(&EAST);
     let report = world.ask(&question(Some(&east)));
     assert_eq!(prompts(&report), ["next"]);
-    let hidden = |world: &World| {
-        world.cache.borrow().index.slot_of(slot, seq).map(llmcache_core::index::Slot::is_hidden)
-    };
+    let hidden =
+        |world: &World| world.cache.borrow().index.slot_of(slot, seq).map(|slot| slot.is_hidden());
     assert_eq!(hidden(&world), Some(true), "hidden until settled, not removed");
     world.ask(&question(Some(&east)));
     assert_eq!(world.opened.borrow().len(), 1, "a hidden slot's key is not opened again");
@@ -867,7 +866,7 @@ fn memory_of_a_lookup_follows_count() {
     let asks = query(&vector);
     for (count, most) in [(1, 8_000), (10, 16_000), (1_000, 600_000)] {
         let ask = LookupRequest { count, threshold: Some(-1.0), ..question(Some(&asks)) };
-        let (report, _, peak, _) = measure(|| look_up(&world, &ask));
+        let (report, _, peak, _) = measure(|| look_up(&world, &ask).expect("searched here"));
         assert_eq!((report.hits.len(), report.scanned), (count, 6_000));
         assert!(report.opened <= count + 8, "{} opened for {count}", report.opened);
         world.opened.borrow_mut().clear();

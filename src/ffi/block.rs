@@ -6,7 +6,7 @@
 //! reply of a client whose deadline passes between being woken and being answered.
 
 use super::api::api;
-use super::{Ctx, MainCell, RedisModuleCtx, guarded};
+use super::{CommandArgs, Ctx, MainCell, RedisModuleCtx, guarded};
 use hashbrown::HashMap;
 use redis_module::raw;
 use std::ffi::{c_int, c_void};
@@ -21,10 +21,11 @@ pub enum Wake {
     TimedOut,
 }
 
-/// A client that waits: what it asked, owned, since its arguments are gone.
+/// A client that waits.
 pub trait Waiter: Send {
-    /// Answers the client, with exactly one reply.
-    fn reply(&mut self, ctx: Ctx<'_>, wake: Wake);
+    /// Answers the client, with exactly one reply. The arguments are those of the command that it waits in.
+    /// The server's clock goes on meanwhile: no key must be opened that is held open.
+    fn reply(&mut self, ctx: Ctx<'_>, args: &CommandArgs<'_>, wake: Wake);
 
     /// The client went away unanswered, perhaps after it was woken.
     fn gone(&mut self, ctx: Ctx<'_>);
@@ -37,6 +38,7 @@ pub struct BlockedId(pub u64);
 struct Blocked {
     handle: Handle,
     timer: Option<raw::RedisModuleTimerID>,
+    is_timed: bool,
     waiter: Box<dyn Waiter>,
 }
 
@@ -91,7 +93,7 @@ pub fn block_client(
     let timer = (timeout_ms > 0).then(|| start_deadline(ctx, timeout_ms, id));
     TABLE.with(|table| {
         table.by_handle.insert(handle, id);
-        table.waiting.insert(id, Blocked { handle, timer, waiter });
+        table.waiting.insert(id, Blocked { handle, timer, is_timed: false, waiter });
     });
     BlockedId(id)
 }
@@ -128,7 +130,22 @@ fn take_handle(handle: Handle) -> Option<Blocked> {
     take(id)
 }
 
+/// Counts the time from now until a client is woken as its command's, in the server's statistics and slow log.
+pub fn count_time_from_now(id: BlockedId) {
+    TABLE.with(|table| {
+        if let Some(blocked) = table.waiting.get_mut(&id.0) {
+            // SAFETY: the client waits, so the handle is the server's still.
+            unsafe { api!(RedisModule_BlockedClientMeasureTimeStart(blocked.handle.0)) };
+            blocked.is_timed = true;
+        }
+    });
+}
+
 fn unblock(blocked: Blocked, wake: Wake) {
+    if blocked.is_timed {
+        // SAFETY: the handle left the table and was not unblocked yet.
+        unsafe { api!(RedisModule_BlockedClientMeasureTimeEnd(blocked.handle.0)) };
+    }
     let woken = Box::new(Woken { waiter: blocked.waiter, wake, answered: false });
     // SAFETY: the handle left the table, so it is unblocked this once; `on_free` takes the box back.
     unsafe { api!(RedisModule_UnblockClient(blocked.handle.0, Box::into_raw(woken).cast())) };
@@ -164,16 +181,17 @@ unsafe extern "C" fn on_deadline(_: *mut RedisModuleCtx, data: *mut c_void) {
 
 unsafe extern "C" fn on_reply(
     ctx: *mut RedisModuleCtx,
-    _: *mut *mut super::RedisModuleString,
-    _: c_int,
+    argv: *mut *mut super::RedisModuleString,
+    argc: c_int,
 ) -> c_int {
-    // SAFETY: the private data is the box of `unblock`, which nothing else uses during the callback.
-    let (ctx, woken) = unsafe {
+    // SAFETY: the private data is the box of `unblock`, which nothing else uses during the callback; the
+    // arguments are those of the client's command, which it keeps while it waits.
+    let (ctx, woken, args) = unsafe {
         let data = api!(RedisModule_GetBlockedClientPrivateData(ctx));
-        (Ctx::from_raw(ctx), &mut *data.cast::<Woken>())
+        (Ctx::from_raw(ctx), &mut *data.cast::<Woken>(), CommandArgs::from_raw(argv, argc))
     };
     woken.answered = true;
-    if guarded("a reply", || woken.waiter.reply(ctx, woken.wake)).is_none() {
+    if guarded("a reply", || woken.waiter.reply(ctx, &args, woken.wake)).is_none() {
         super::Reply::new(ctx).error("ERR internal error, see the server's log");
     }
     raw::REDISMODULE_OK as c_int
@@ -182,18 +200,20 @@ unsafe extern "C" fn on_reply(
 /// Only `CLIENT UNBLOCK` comes here: no deadline is given to the server.
 unsafe extern "C" fn on_timeout(
     ctx: *mut RedisModuleCtx,
-    _: *mut *mut super::RedisModuleString,
-    _: c_int,
+    argv: *mut *mut super::RedisModuleString,
+    argc: c_int,
 ) -> c_int {
-    // SAFETY: the context is that of a blocked client.
-    let (ctx, handle) =
-        unsafe { (Ctx::from_raw(ctx), Handle(api!(RedisModule_GetBlockedClientHandle(ctx)))) };
+    // SAFETY: the context and the arguments are those of a blocked client.
+    let (ctx, handle, args) = unsafe {
+        let handle = Handle(api!(RedisModule_GetBlockedClientHandle(ctx)));
+        (Ctx::from_raw(ctx), handle, CommandArgs::from_raw(argv, argc))
+    };
     guarded("an unblocked client", || {
         let Some(mut blocked) = take_handle(handle) else { return };
         if let Some(timer) = blocked.timer {
             stop_deadline(ctx, timer);
         }
-        blocked.waiter.reply(ctx, Wake::TimedOut);
+        blocked.waiter.reply(ctx, &args, Wake::TimedOut);
         release(handle);
     });
     raw::REDISMODULE_OK as c_int

@@ -23,6 +23,17 @@ pub struct CommandArgs<'a> {
 const INLINE_ARGS: usize = 16;
 
 impl<'a> CommandArgs<'a> {
+    /// # Safety
+    /// The arguments of a command, its name first, which live for `'a`. Every command has an arity of at
+    /// least two, which the server checks.
+    pub(super) unsafe fn from_raw(argv: *mut *mut RedisModuleString, argc: c_int) -> Self {
+        // SAFETY: the caller's word.
+        let pointers = unsafe { std::slice::from_raw_parts(argv, argc as usize) };
+        // SAFETY: as above.
+        let slices = pointers.iter().skip(1).map(|&arg| unsafe { bytes_of(arg) }).collect();
+        Self { pointers, slices }
+    }
+
     /// The key, which is the first argument of every command.
     pub fn key(&self) -> ArgString<'a> {
         self.string(0)
@@ -63,12 +74,7 @@ pub unsafe fn run_command(
     argc: c_int,
 ) -> c_int {
     // SAFETY: the server's context and arguments are valid until the callback returns.
-    let (ctx, args) = unsafe {
-        let pointers = std::slice::from_raw_parts(argv, argc as usize);
-        let slices = pointers.iter().skip(1).map(|&arg| bytes_of(arg)).collect();
-        // Every command has an arity of at least two, which the server checks.
-        (Ctx::from_raw(ctx), CommandArgs { pointers, slices })
-    };
+    let (ctx, args) = unsafe { (Ctx::from_raw(ctx), CommandArgs::from_raw(argv, argc)) };
     COMMANDS.fetch_add(1, Ordering::Relaxed);
     match guarded("a command", || handler(ctx, &args)) {
         Some(Ok(())) => {}

@@ -23,12 +23,15 @@ mod load;
 mod main_cell;
 mod reply;
 mod string;
+mod threads;
 mod timer;
 mod turn;
 mod value;
 mod zset;
 
-pub use block::{BlockedId, Waiter, Wake, block_client, blocked_count, wake_blocked};
+pub use block::{
+    BlockedId, Waiter, Wake, block_client, blocked_count, count_time_from_now, wake_blocked,
+};
 pub use call::{CommandArgs, Handler, take_command_count};
 use guard::guarded;
 use string::bytes_of;
@@ -44,6 +47,7 @@ pub use load::load;
 pub use main_cell::MainCell;
 pub use reply::Reply;
 pub use string::{ArgString, HeldString, RString, ServerString};
+pub use threads::{Threads, Work};
 pub use timer::{run_later, run_once, start_timer};
 pub use turn::run_each_turn;
 pub use value::{ModuleValue, TypeHandle, register_type};

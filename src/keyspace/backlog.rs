@@ -6,7 +6,8 @@
 //! that would be run, so a pipeline of stores ends its turn there. Main thread only.
 
 use crate::ffi::{
-    BlockedId, Ctx, MainCell, Reply, Waiter, Wake, block_client, run_each_turn, wake_blocked,
+    BlockedId, CommandArgs, Ctx, MainCell, Reply, Waiter, Wake, block_client, run_each_turn,
+    wake_blocked,
 };
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::Cache;
@@ -111,7 +112,7 @@ struct Stored {
 }
 
 impl Waiter for Stored {
-    fn reply(&mut self, ctx: Ctx<'_>, _: Wake) {
+    fn reply(&mut self, ctx: Ctx<'_>, _: &CommandArgs<'_>, _: Wake) {
         self.reply.write(Reply::new(ctx));
     }
 

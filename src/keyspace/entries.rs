@@ -2,12 +2,14 @@
 
 use super::attach::{Linking, index_entry, key_bytes};
 use super::caches::{open_for_write, unlink_key};
+use super::searches::Searches;
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString};
 use crate::keytype::registry::SharedCache;
 use crate::keytype::{ENTRY_COMMAND, EntryValue, STALE_COMMAND};
 use llmcache_core::cache::{Cache, Entry, EntryKey, Keyspace};
 use llmcache_core::evict::initial_lfu;
 use llmcache_core::ids::{ContainerUid, SlotId, UnixMs};
+use llmcache_core::index::{SearchRequest, SearchResult};
 use std::ops::Deref;
 
 /// Most entries removed in one go to get back under a limit; the rest goes in the background.
@@ -58,6 +60,8 @@ pub struct CommandKeyspace<'a, 'c> {
     pub ctx: Ctx<'a>,
     /// The cache asked.
     pub cache: &'c SharedCache,
+    /// How it searches.
+    pub searches: &'c Searches,
 }
 
 impl<'a> Keyspace for CommandKeyspace<'a, '_> {
@@ -69,6 +73,10 @@ impl<'a> Keyspace for CommandKeyspace<'a, '_> {
 
     fn with_cache<R>(&self, work: impl FnOnce(&mut Cache) -> R) -> R {
         self.cache.with(work)
+    }
+
+    fn search(&self, request: &SearchRequest<'_>) -> Option<SearchResult> {
+        self.searches.search(self.ctx, self.cache, request)
     }
 }
 

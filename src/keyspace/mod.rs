@@ -12,6 +12,7 @@ mod flights;
 pub mod followers;
 mod namespaces;
 mod picks;
+mod searches;
 mod sessions;
 
 pub use attach::{Attached, Linking, attach_arrival, attach_open};
@@ -33,6 +34,7 @@ pub use flights::{
 };
 pub use namespaces::{create_namespace, open_namespace, put_back_namespaces};
 pub use picks::{Criterion, Pick, start_pick, tell_ids};
+pub use searches::{Searches, answer_searching, search_counts};
 pub use sessions::{
     Deadline, OpenSession, change_session, check_second_key, open_session, put_session, same_slot,
 };

@@ -111,7 +111,7 @@ impl Pick {
                         let code = cache.index.code(id);
                         code.is_some_and(|(code, scale)| query.may_reach(code, scale, *least))
                     }
-                    Criterion::Filter(filter) => passes_record(filter, slot),
+                    Criterion::Filter(filter) => passes_record(filter, &slot),
                     Criterion::Before(_) => true,
                 };
             let step = if possible {
@@ -170,8 +170,8 @@ enum Step {
     Candidate(SlotId, Seq, EntryKey),
 }
 
-fn passes_record(filter: &Filter, slot: &Slot) -> bool {
-    filter.matches_record(slot.record.as_ref()) != Verdict::No
+fn passes_record(filter: &Filter, slot: &Slot<'_>) -> bool {
+    filter.matches_record(slot.record) != Verdict::No
 }
 
 impl Criterion {

@@ -309,7 +309,7 @@ impl Cache {
     }
 
     /// The first entry at or after a slot that is not `spare`; behind the last comes the first.
-    fn next_other(&self, from: u32, spare: SlotId) -> Option<(SlotId, &Slot)> {
+    fn next_other(&self, from: u32, spare: SlotId) -> Option<(SlotId, Slot<'_>)> {
         let other = |from| match self.index.next_occupied(from) {
             Some((id, _)) if id == spare => self.index.next_occupied(id.0 + 1),
             next => next,

@@ -29,6 +29,12 @@ pub trait Keyspace {
 
     /// Works on the cache; must not be nested, and must not open keys.
     fn with_cache<R>(&self, work: impl FnOnce(&mut Cache) -> R) -> R;
+
+    /// Searches the cache's index; `None` where that goes on elsewhere, and the question is to be asked
+    /// again.
+    fn search(&self, request: &SearchRequest<'_>) -> Option<SearchResult> {
+        Some(self.with_cache(|cache| cache.index.search(request)))
+    }
 }
 
 /// A question.
@@ -150,8 +156,11 @@ struct Scored<O> {
     entry: O,
 }
 
-/// Answers a question.
-pub fn look_up<K: Keyspace>(keyspace: &K, request: &LookupRequest<'_>) -> LookupReport<K::Opened> {
+/// Answers a question; `None` where a search goes on elsewhere, and it is to be asked again.
+pub fn look_up<K: Keyspace>(
+    keyspace: &K,
+    request: &LookupRequest<'_>,
+) -> Option<LookupReport<K::Opened>> {
     let threshold = keyspace.with_cache(|c| request.threshold.unwrap_or(c.settings.threshold));
     let mut report = LookupReport::nothing(threshold);
     let (mut refused, mut refused_exact) = (Refused::default(), Refused::default());
@@ -165,7 +174,7 @@ pub fn look_up<K: Keyspace>(keyspace: &K, request: &LookupRequest<'_>) -> Lookup
     if let Some(query) = request.query
         && (report.hits.len() < request.count || request.explain)
     {
-        search(keyspace, request, query, exact_id, &mut report, &mut refused);
+        search(keyspace, request, query, exact_id, &mut report, &mut refused)?;
     }
     refused.merge_exact(&refused_exact);
     report.filtered += refused.filter.count;
@@ -173,7 +182,7 @@ pub fn look_up<K: Keyspace>(keyspace: &K, request: &LookupRequest<'_>) -> Lookup
     if report.hits.is_empty() {
         report.reason = Some(miss_reason(&refused, threshold, report.nearest_similarity));
     }
-    report
+    Some(report)
 }
 
 /// Makes an entry that a guard refused the nearest, where it is.
@@ -273,10 +282,12 @@ fn search<K: Keyspace>(
     exact_id: Option<EntryId>,
     report: &mut LookupReport<K::Opened>,
     refused: &mut Refused,
-) {
+) -> Option<()> {
     let partition = PartitionKey::of(request.scope, request.context);
     report.candidates = keyspace.with_cache(|cache| cache.index.partition_len(partition));
-    let guard = keyspace.with_cache(|cache| cache.settings.guard).max(request.guard);
+    let (guard, min_seq) = keyspace.with_cache(|cache| {
+        (cache.settings.guard.max(request.guard), cache.epochs().min_seq(request.scope))
+    });
     let asked = Asked {
         request,
         query,
@@ -289,19 +300,17 @@ fn search<K: Keyspace>(
     let mut seen = HashSet::new();
     let mut scored: Vec<Scored<K::Opened>> = Vec::new();
     loop {
-        let found = keyspace.with_cache(|cache| {
-            cache.index.search(&SearchRequest {
-                code: query.code(),
-                scale: query.scale(),
-                partition,
-                limit,
-                ef: request.ef,
-                now: request.now,
-                min_seq: cache.epochs().min_seq(request.scope),
-                filter: request.filter,
-                counts_refused: request.counts_refused,
-            })
-        });
+        let found = keyspace.search(&SearchRequest {
+            code: query.code(),
+            scale: query.scale(),
+            partition,
+            limit,
+            ef: request.ef,
+            now: request.now,
+            min_seq,
+            filter: request.filter,
+            counts_refused: request.counts_refused,
+        })?;
         report.scanned += found.scanned;
         report.mode = Some(found.mode);
         let decided = open_candidates(keyspace, &asked, &found, &mut seen, &mut scored, refused);
@@ -316,6 +325,7 @@ fn search<K: Keyspace>(
     }
     report.opened += seen.len();
     finish_search(request, exact_id, scored, report);
+    Some(())
 }
 
 /// Opens the candidates in their order until no unopened one could displace a result: until enough

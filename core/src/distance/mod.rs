@@ -69,16 +69,16 @@ pub fn available() -> Vec<Kernels> {
     found
 }
 
-/// Asks for every cache line of `bytes`, without waiting for them. A hint: on instruction sets
+/// Asks for every cache line of `values`, without waiting for them. A hint: on instruction sets
 /// other than x86-64 it does nothing.
 #[inline(always)]
-pub fn prefetch_read(bytes: &[i8]) {
+pub fn prefetch_slice<T>(values: &[T]) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         const LINE: usize = 64;
-        let start = bytes.as_ptr();
-        let lines = (start.addr() % LINE + bytes.len()).div_ceil(LINE);
+        let start: *const i8 = values.as_ptr().cast();
+        let lines = (start.addr() % LINE + size_of_val(values)).div_ceil(LINE);
         for line in 0..lines {
             // SAFETY: a prefetch reads nothing the program can see and cannot fault, whatever the
             // address; `wrapping_add` keeps the arithmetic itself defined past the slice's end.
@@ -86,10 +86,10 @@ pub fn prefetch_read(bytes: &[i8]) {
         }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = bytes;
+    let _ = values;
 }
 
-/// Asks for the first cache line of a value, without waiting for it. A hint, as [`prefetch_read`].
+/// Asks for the first cache line of a value, without waiting for it. A hint, as [`prefetch_slice`].
 #[inline(always)]
 pub fn prefetch_value<T>(value: &T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

@@ -2,10 +2,11 @@
 //! nearest. A hint, never the truth: the keyspace decides whether an entry still is.
 //!
 //! Owns: slots, partitions, codes, explicit names. Called by the main thread only, which is also the
-//! only one that changes it. `insert`, `remove` and `search` never call out, so no borrow of an
-//! index is alive while the server might delete a key.
+//! only one that changes it; a search may take along what it reads and run elsewhere (`task`). `insert`,
+//! `remove` and `search` never call out, so no borrow of an index is alive while the server might delete a key.
 
 mod due;
+mod facts;
 pub mod filter;
 mod hnsw;
 mod partitions;
@@ -16,6 +17,7 @@ mod search;
 mod sharded;
 mod slots;
 mod tags;
+mod task;
 pub(crate) mod top;
 
 pub use due::DueStep;
@@ -26,6 +28,7 @@ pub use hnsw::{
 pub use persist::{SlotBlock, TAG_GRAPH_BLOCK, TAG_GRAPH_ENTRIES, TAG_SLOT_BLOCK};
 pub use search::{Refusals, SearchMode, SearchRequest, SearchResult};
 pub use slots::{BLOCK_SLOTS, Slot};
+pub use task::{SearchTask, Searched, TaskScratch};
 pub use top::Candidate;
 
 use crate::allocation::allocated_bytes;
@@ -91,6 +94,10 @@ pub struct Index {
     remembered: Remembered,
     due: DueWalk,
     totals: Totals,
+    /// The latest place in the store order that came in.
+    last_seq: Seq,
+    /// Whether blocks without entries wait for a search on another thread to end before they can be freed.
+    has_held_blocks: bool,
 }
 
 impl Index {
@@ -136,6 +143,7 @@ impl Index {
         self.totals.entries += 1;
         self.totals.entry_bytes += u64::from(new.bytes);
         self.due.note(new.expire_at);
+        self.last_seq = self.last_seq.max(new.seq);
         self.scopes.add(new.partition.scope());
         let has_code = new.code.is_some();
         self.remembered.came(id.0, has_code, new.record.as_ref());
@@ -143,28 +151,42 @@ impl Index {
         if has_code { self.partitions.add(&mut self.slots, id) } else { None }
     }
 
-    /// Frees a slot, and with the last of its block the block's codes.
+    /// Frees a slot, and with the last of its block the block and its codes, unless a search on another
+    /// thread holds them.
     fn release(&mut self, slot: SlotId) {
-        if let Some(block) = self.slots.release(slot)
-            && let Some(arena) = &mut self.arena
-        {
-            arena.free_block(block);
+        if let Some(block) = self.slots.release(slot) {
+            self.free_block(block);
+        }
+    }
+
+    fn free_block(&mut self, block: usize) {
+        let codes = self.arena.as_mut().is_none_or(|arena| arena.free_block(block));
+        if !codes || !self.slots.free_block(block) {
+            self.has_held_blocks = true;
+        }
+    }
+
+    /// Frees what a search on another thread held. To be called when one has ended.
+    pub fn tidy(&mut self) {
+        self.graphs.tidy();
+        if std::mem::take(&mut self.has_held_blocks) {
+            for block in self.slots.empty_blocks() {
+                self.free_block(block);
+            }
         }
     }
 
     /// Removes the entry in `slot` if it still is the one stored as `seq`. Constant time, allocates
     /// nothing: this runs where the server deletes a key. Answers whether something was removed.
     pub fn remove(&mut self, slot: SlotId, seq: Seq) -> bool {
-        let Some(found) = self.slots.get(slot).filter(|found| found.seq() == seq) else {
-            return false;
-        };
+        let Some(found) = self.slot_of(slot, seq) else { return false };
         let (id, bytes, scope) = (found.id, found.bytes, found.partition.scope());
+        let (has_code, named, hidden) = (found.has_code(), found.is_named(), found.is_hidden());
         if found.is_tagged() {
             self.tags.clear(slot.0);
         }
         self.scopes.take(scope);
         self.remembered.went(slot.0);
-        let (has_code, named, hidden) = (found.has_code(), found.is_named(), found.is_hidden());
         let mut node = false;
         if has_code {
             let taken = self.partitions.remove(&mut self.slots, slot);
@@ -193,10 +215,8 @@ impl Index {
     /// Notes the tags of an entry just inserted.
     pub fn set_tags<'a>(&mut self, slot: SlotId, tags: impl Iterator<Item = &'a [u8]>) {
         let mut tags = tags.peekable();
-        if tags.peek().is_some()
-            && let Some(found) = self.slots.get_mut(slot)
-        {
-            found.set_tagged();
+        if tags.peek().is_some() && self.slots.get(slot).is_some() {
+            self.slots.set_tagged(slot.0);
             self.tags.set(slot.0, tags);
         }
     }
@@ -222,22 +242,22 @@ impl Index {
     }
 
     /// Whether the entry in a slot is invalidated by one of its tags.
-    pub fn is_gone_by_tag(&self, id: SlotId, slot: &Slot) -> bool {
+    pub fn is_gone_by_tag(&self, id: SlotId, slot: &Slot<'_>) -> bool {
         slot.is_tagged() && self.tags.is_gone(id.0, slot.seq())
     }
 
     /// The slot, if an entry is in it.
-    pub fn slot(&self, slot: SlotId) -> Option<&Slot> {
+    pub fn slot(&self, slot: SlotId) -> Option<Slot<'_>> {
         self.slots.get(slot)
     }
 
     /// The slot, if the entry stored as `seq` is in it.
-    pub fn slot_of(&self, slot: SlotId, seq: Seq) -> Option<&Slot> {
+    pub fn slot_of(&self, slot: SlotId, seq: Seq) -> Option<Slot<'_>> {
         self.slots.get(slot).filter(|found| found.seq() == seq)
     }
 
     /// The first occupied slot at or after `from`: how pages of SCAN and slow sweeps walk.
-    pub fn next_occupied(&self, from: u32) -> Option<(SlotId, &Slot)> {
+    pub fn next_occupied(&self, from: u32) -> Option<(SlotId, Slot<'_>)> {
         self.slots.next_occupied(from)
     }
 
@@ -255,7 +275,7 @@ impl Index {
     pub fn code(&self, slot: SlotId) -> Option<(&[i8], f32)> {
         let arena = self.arena.as_ref()?;
         self.slots.get(slot).filter(|found| found.has_code())?;
-        Some((arena.code(slot.0)?, arena.scale(slot.0)?))
+        Some(arena.row(slot.0))
     }
 
     /// Dimension of the codes, once there is one.
@@ -265,8 +285,8 @@ impl Index {
 
     /// Moves an entry's deadline.
     pub fn set_expiry(&mut self, slot: SlotId, seq: Seq, expire_at: UnixMs) {
-        if let Some(found) = self.slots.get_mut(slot).filter(|found| found.seq() == seq) {
-            found.expire_at = expire_at;
+        if self.slot_of(slot, seq).is_some() {
+            self.slots.set_expire_at(slot.0, expire_at);
             self.due.note(expire_at);
         }
     }
@@ -274,29 +294,23 @@ impl Index {
     /// Counts a hit on an entry, at the minute `now_min` of its clock.
     /// Answers how many it has had.
     pub fn note_hit(&mut self, slot: SlotId, seq: Seq, now_min: u16) -> Option<u32> {
-        let found = self.slots.get_mut(slot).filter(|found| found.seq() == seq)?;
-        found.hits = found.hits.saturating_add(1);
-        found.frequency.touch(now_min);
-        Some(found.hits)
+        self.slot_of(slot, seq)?;
+        Some(self.slots.note_hit(slot.0, now_min))
     }
 
     /// Hides a slot whose key could not be opened, until it is settled whether the entry is gone or
     /// only elsewhere for a while (its hash slot is migrating).
     pub fn hide(&mut self, slot: SlotId, seq: Seq) {
-        if let Some(found) = self.slots.get_mut(slot).filter(|found| found.seq() == seq)
-            && !found.is_hidden()
-        {
-            found.set_hidden(true);
+        if self.slot_of(slot, seq).is_some_and(|found| !found.is_hidden()) {
+            self.slots.set_hidden(slot.0, true);
             self.totals.hidden += 1;
         }
     }
 
     /// Shows a hidden slot again: its entry was seen.
     pub fn unhide(&mut self, slot: SlotId, seq: Seq) {
-        if let Some(found) = self.slots.get_mut(slot).filter(|found| found.seq() == seq)
-            && found.is_hidden()
-        {
-            found.set_hidden(false);
+        if self.slot_of(slot, seq).is_some_and(|found| found.is_hidden()) {
+            self.slots.set_hidden(slot.0, false);
             self.totals.hidden -= 1;
         }
     }
@@ -339,7 +353,8 @@ impl Index {
 
     /// Forgets every entry and gives the memory back; settings stay.
     pub fn clear(&mut self) {
-        *self = Self { graphs: Graphs::new(self.graph_settings()), ..Self::default() };
+        let (graphs, last_seq) = (Graphs::new(self.graph_settings()), self.last_seq);
+        *self = Self { graphs, last_seq, ..Self::default() };
     }
 
     /// Panics unless every structure agrees with every other; for tests, in O(n).

@@ -145,13 +145,13 @@ impl Partitions {
     /// Moves a row of the tail over to the linked ones.
     pub(super) fn mark_linked(&mut self, slots: &mut Slots, number: u32, row: u32) {
         let list = &mut self.lists[number as usize];
-        let place = slots.get(SlotId(row)).expect("rows are occupied").position;
+        let place = slots.position_of(row);
         debug_assert!(place >= list.linked && list.rows[place as usize] == row);
         let boundary = list.linked;
         list.rows.swap(place as usize, boundary as usize);
         let other = list.rows[place as usize];
-        slots.get_mut(SlotId(other)).expect("rows are occupied").position = place;
-        slots.get_mut(SlotId(row)).expect("rows are occupied").position = boundary;
+        slots.set_position(other, place);
+        slots.set_position(row, boundary);
         list.linked += 1;
     }
 
@@ -170,7 +170,7 @@ impl Partitions {
     pub(super) fn compact(&mut self, slots: &Slots, number: u32) {
         let list = &mut self.lists[number as usize];
         let (&[row], NONE) = (list.rows.as_slice(), list.graph) else { return };
-        let key = slots.get(SlotId(row)).expect("rows are occupied").partition;
+        let key = partition_of(slots, row);
         let hash = spread(key);
         let shard = self.shard_of(hash);
         if let Some(entry) = self.shards[shard].find_mut(hash, |&entry| entry == LIST | number) {
@@ -183,7 +183,7 @@ impl Partitions {
 
     /// Adds an occupied slot to the tail of its partition; answers the partition's list, if it has one.
     pub(super) fn add(&mut self, slots: &mut Slots, id: SlotId) -> Option<u32> {
-        let key = slots.get(id).expect("the slot was just filled").partition;
+        let key = partition_of(slots, id.0);
         let hash = spread(key);
         self.make_room(slots);
         let shard = self.shard_of(hash);
@@ -233,7 +233,7 @@ impl Partitions {
                 1
             }
         };
-        slots.get_mut(id).expect("the slot was just filled").position = position as u32;
+        slots.set_position(id.0, position as u32);
         list
     }
 
@@ -257,8 +257,7 @@ impl Partitions {
     /// Takes an occupied slot out of its partition. Constant time, allocates nothing.
     pub(super) fn remove(&mut self, slots: &mut Slots, id: SlotId) -> Taken {
         let mut taken = Taken { graph: None, linked: false, abandoned: false, len: 0 };
-        let slot = slots.get(id).expect("removal starts from an occupied slot");
-        let (key, position) = (slot.partition, slot.position as usize);
+        let (key, position) = (partition_of(slots, id.0), slots.position_of(id.0) as usize);
         let hash = spread(key);
         let shard = self.shard_of(hash);
         let lists = &self.lists;
@@ -345,7 +344,7 @@ impl Partitions {
 /// to the boundary.
 fn take_row(list: &mut List, slots: &mut Slots, position: usize, taken: &mut Taken) {
     let mut settle = |rows: &[u32], place: usize| {
-        slots.get_mut(SlotId(rows[place])).expect("rows are occupied").position = place as u32;
+        slots.set_position(rows[place], place as u32);
     };
     let mut hole = position;
     taken.graph = list.graph();
@@ -371,5 +370,9 @@ fn take_row(list: &mut List, slots: &mut Slots, position: usize, taken: &mut Tak
 
 fn key_of(lists: &[List], slots: &Slots, entry: u32) -> PartitionKey {
     let row = if entry & LIST != 0 { lists[(entry & !LIST) as usize].rows[0] } else { entry };
-    slots.get(SlotId(row)).expect("a partition's rows are occupied").partition
+    partition_of(slots, row)
+}
+
+fn partition_of(slots: &Slots, row: u32) -> PartitionKey {
+    slots.partition_of(row).expect("a partition's rows are occupied")
 }

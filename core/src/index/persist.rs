@@ -54,7 +54,7 @@ impl Index {
             from = id.0 + 1;
             let name = self.name_of(&slot.id).filter(|_| slot.is_named());
             let code = self.code(id);
-            let record = slot.record.as_ref();
+            let record = slot.record;
             out.u8((id.0 - first) as u8);
             out.u8(if code.is_some() { WITH_CODE } else { 0 }
                 | if name.is_some() { WITH_NAME } else { 0 }

@@ -14,6 +14,10 @@ const KNOWN_MAX: usize = 16;
 /// Filters that were asked for once: an application that asks for another each time is to pay nothing.
 const SEEN_MAX: usize = 32;
 
+/// Rows judged each time a filter is asked for until all are known: half a millisecond, where a million at
+/// once would hold up every client for fifty.
+const JUDGED_AT_ONCE: u32 = 8_192;
+
 /// The rows of filters that were asked for again.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
@@ -26,6 +30,31 @@ pub(super) struct Remembered {
 struct Known {
     filter: Filter,
     rows: Rows,
+    /// Rows before this one were judged; all are once it has reached the end.
+    judged: u32,
+    is_complete: bool,
+}
+
+impl Known {
+    fn new(filter: Filter) -> Self {
+        Self { filter, rows: Rows::default(), judged: 0, is_complete: false }
+    }
+
+    /// Judges some more rows of those that were there before the filter was remembered.
+    fn judge_some(&mut self, slots: &Slots) {
+        let end = slots.end();
+        while !self.is_complete && self.judged < end {
+            let slot = slots.get(SlotId(self.judged)).filter(|slot| slot.has_code());
+            if slot.is_some_and(|slot| may_pass(&self.filter, slot.record)) {
+                self.rows.set(self.judged, true);
+            }
+            self.judged += 1;
+            if self.judged.is_multiple_of(JUDGED_AT_ONCE) {
+                break;
+            }
+        }
+        self.is_complete |= self.judged >= end;
+    }
 }
 
 /// A set of rows.
@@ -76,10 +105,11 @@ fn may_pass(filter: &Filter, record: Option<&FilterRecord>) -> bool {
 }
 
 impl Remembered {
-    /// The rows that a filter lets through, if it was asked for before; from now on it was.
+    /// The rows that a filter lets through, if it was asked for before, often enough to have judged them
+    /// all; from now on it was.
     pub(super) fn rows_of(&mut self, filter: &Filter, slots: &Slots) -> Option<&Rows> {
         let at = self.known.iter().position(|known| known.filter == *filter);
-        let known = match at.and_then(|at| self.known.remove(at)) {
+        let mut known = match at.and_then(|at| self.known.remove(at)) {
             Some(known) => known,
             None => {
                 let Some(at) = self.seen.iter().position(|seen| seen == filter) else {
@@ -90,13 +120,12 @@ impl Remembered {
                 if self.known.len() == KNOWN_MAX {
                     self.known.pop_front();
                 }
-                let filter = self.seen.remove(at)?;
-                let rows = all_rows(&filter, slots);
-                Known { filter, rows }
+                Known::new(self.seen.remove(at)?)
             }
         };
+        known.judge_some(slots);
         self.known.push_back(known);
-        self.known.back().map(|known| &known.rows)
+        self.known.back().filter(|known| known.is_complete).map(|known| &known.rows)
     }
 
     /// An entry came to a row.
@@ -117,15 +146,4 @@ impl Remembered {
     pub(super) fn bytes(&self) -> usize {
         self.known.iter().map(|known| known.rows.words.capacity() * size_of::<u64>()).sum()
     }
-}
-
-fn all_rows(filter: &Filter, slots: &Slots) -> Rows {
-    let mut rows = Rows::default();
-    for row in 0..slots.end() {
-        let slot = slots.get(SlotId(row)).filter(|slot| slot.has_code());
-        if slot.is_some_and(|slot| may_pass(filter, slot.record.as_ref())) {
-            rows.set(row, true);
-        }
-    }
-    rows
 }

@@ -9,14 +9,15 @@
 //! and a quarter of what the scan does, and the scan judges a row before it computes its distance.
 
 use super::Index;
+use super::facts::{Fact, Facts, Head};
 use super::filter::{Filter, Verdict};
 use super::hnsw::{Codes, IndexMode, Judge, Scratch, Target, Walk};
 use super::partitions::List;
 use super::remembered::Rows;
-use super::slots::Slots;
 use super::tags::Tags;
 use super::top::{Candidate, Top, row_of, score_of};
-use crate::ids::{PartitionKey, Seq, SlotId, UnixMs};
+use crate::ids::{PartitionKey, Seq, UnixMs};
+use crate::vector::links::SharedLinks;
 use crate::vector::quantise::error_bound;
 
 /// How many rows ahead of the current one are fetched: about the memory latency over the time of
@@ -33,6 +34,16 @@ const SEQUENTIAL_PER_RANDOM: usize = 3;
 /// at EF 128 over 4,000 rows, 585 and 1,670 over 50,000.
 const DISTANCES_PER_EF: usize = 9;
 const DISTANCES_OF_DESCENT: usize = 200;
+
+/// Nanoseconds that a row takes which is compared in a scan: so many, and one for each so many dimensions.
+/// With 384 that makes the 14 ns that were measured.
+const ROW_NS: u64 = 5;
+const DIMS_PER_NS: u64 = 40;
+/// The same for a row that is judged by a filter first.
+const JUDGED_ROW_NS: u64 = 40;
+
+/// Rows of a partition that are listed at once.
+const LISTED_ROWS: usize = 1_024;
 
 /// A search for the nearest entries of one partition.
 #[derive(Debug, Clone, Copy)]
@@ -124,17 +135,48 @@ impl Refusals {
     }
 }
 
+/// What a search reads; of an index, or of the picture that a search on another thread took along.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) facts: &'a Facts,
+    pub(super) codes: Codes<'a>,
+    pub(super) links: &'a SharedLinks,
+    /// One past the highest row.
+    pub(super) end: u32,
+    /// What came in at or after this place of the store order is not part of the view.
+    pub(super) seq_end: Seq,
+    /// Where some tag is invalidated. The main thread's alone: elsewhere who opens the entry finds out.
+    pub(super) tags: Option<&'a Tags>,
+}
+
+/// How a search goes about it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Plan<'a> {
+    /// Walk a graph on level 0 from `Scratch::points`, and compare the rows that are in none.
+    Walk { ef: usize, most: usize, tail: &'a [u32] },
+    /// Compare rows, and judge those that are near enough.
+    Compare(Span<'a>),
+    /// Judge rows, and compare those that pass.
+    Judge(Span<'a>),
+}
+
+/// Which rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Span<'a> {
+    /// These.
+    Listed(&'a [u32]),
+    /// All of the partition, for who has no list of them.
+    Partition,
+}
+
 /// Judges rows by the request, and counts what it refuses.
 struct Visible<'a> {
-    slots: &'a Slots,
-    codes: Codes<'a>,
-    tags: Option<&'a Tags>,
+    view: View<'a>,
     scale: f32,
     now: UnixMs,
     min_seq: Seq,
     filter: Option<&'a Filter>,
-    /// Where rows of others may come up.
-    partition: Option<PartitionKey>,
+    partition: PartitionKey,
     filtered: Refusals,
     undecided: usize,
     invisible: Refusals,
@@ -151,59 +193,53 @@ enum Standing {
 }
 
 impl<'a> Visible<'a> {
-    fn new(index: &'a Index, codes: Codes<'a>, request: &SearchRequest<'a>) -> Self {
-        let tags = index.tags.any_bound().then_some(&index.tags);
-        let SearchRequest { now, min_seq, filter, scale, .. } = *request;
+    fn new(view: View<'a>, request: &SearchRequest<'a>) -> Self {
+        let SearchRequest { now, min_seq, filter, scale, partition, .. } = *request;
         let (filtered, undecided, invisible) = Default::default();
-        let slots = &index.slots;
-        let partition = None;
-        Self {
-            slots,
-            codes,
-            tags,
-            scale,
-            now,
-            min_seq,
-            filter,
-            partition,
-            filtered,
-            undecided,
-            invisible,
-        }
+        Self { view, scale, now, min_seq, filter, partition, filtered, undecided, invisible }
     }
 
     #[inline(always)]
     fn standing(&self, row: u32) -> Standing {
-        let Some(slot) = self.slots.get(SlotId(row)) else { return Standing::Gone };
-        if self.partition.is_some_and(|partition| slot.partition != partition) {
+        let Some(fact) = self.view.facts.get(row) else { return Standing::Gone };
+        let head = fact.head();
+        let is_of_view = head.has(Head::OCCUPIED) && head.seq() < self.view.seq_end;
+        if !is_of_view || fact.partition() != self.partition {
             return Standing::Gone;
         }
-        if !slot.is_visible(self.now) || slot.seq() < self.min_seq {
-            return Standing::Invisible;
+        let is_visible = !head.has(Head::HIDDEN)
+            && !fact.expire_at().is_past(self.now)
+            && head.seq() >= self.min_seq
+            && !self.is_gone_by_tag(row, head);
+        let verdict = match self.filter {
+            Some(filter) if is_visible => filter.matches_record(self.view.facts.record(row)),
+            _ => Verdict::Yes,
+        };
+        match verdict {
+            _ if !fact.is_still(head) => Standing::Gone,
+            _ if !is_visible => Standing::Invisible,
+            Verdict::No => Standing::Filtered,
+            Verdict::NeedsEntry => Standing::Undecided,
+            Verdict::Yes => Standing::Accepted,
         }
-        if let Some(tags) = self.tags
-            && slot.is_tagged()
-            && tags.is_gone(row, slot.seq())
-        {
-            return Standing::Invisible;
-        }
-        match self.filter.map(|filter| filter.matches_record(slot.record.as_ref())) {
-            Some(Verdict::No) => Standing::Filtered,
-            Some(Verdict::NeedsEntry) => Standing::Undecided,
-            Some(Verdict::Yes) | None => Standing::Accepted,
-        }
+    }
+
+    #[inline(always)]
+    fn is_gone_by_tag(&self, row: u32, head: Head) -> bool {
+        let tags = self.view.tags.filter(|_| head.has(Head::TAGGED));
+        tags.is_some_and(|tags| tags.is_gone(row, head.seq()))
     }
 
     /// The most that the exact similarity of a row may be.
     fn most_similar(&self, row: u32, score: f32) -> f64 {
-        f64::from(score + error_bound(self.scale, self.codes.target(row).scale))
+        f64::from(score + error_bound(self.scale, self.view.codes.target(row).scale))
     }
 }
 
 impl Judge for Visible<'_> {
     #[inline(always)]
     fn prefetch(&self, row: u32) {
-        self.slots.prefetch(row);
+        self.view.facts.prefetch(row);
     }
 
     #[inline(always)]
@@ -227,18 +263,73 @@ fn walk_estimate(ef: usize) -> usize {
     DISTANCES_OF_DESCENT + DISTANCES_PER_EF * ef
 }
 
+impl Plan<'_> {
+    /// What it costs, estimated, in a partition of so many rows.
+    fn estimate_ns(&self, rows: usize, dim: usize) -> u64 {
+        let compared = match self {
+            Plan::Walk { ef, tail, .. } => {
+                walk_estimate(*ef).min(rows) * SEQUENTIAL_PER_RANDOM + tail.len()
+            }
+            Plan::Compare(Span::Listed(listed)) => listed.len(),
+            Plan::Compare(Span::Partition) => rows,
+            Plan::Judge(_) => return rows as u64 * JUDGED_ROW_NS,
+        };
+        compared as u64 * (ROW_NS + dim as u64 / DIMS_PER_NS)
+    }
+}
+
+/// A search as far as it may be done on the main thread.
+pub(super) enum Stage {
+    /// To its end.
+    Done(SearchResult),
+    /// Up to what costs more: what it found out so far, and what is left.
+    Left(SearchResult, Rest),
+}
+
+/// What is left of a search.
+#[derive(Debug)]
+pub(super) enum Rest {
+    /// A walk from `points`.
+    Walk { ef: usize, most: usize, points: Vec<u64>, tail: Vec<u32> },
+    /// To compare these rows.
+    Rows(Vec<u32>),
+    /// To compare all of the partition.
+    Partition,
+    /// To judge all of the partition, since too few passed a walk.
+    Judged,
+}
+
 impl Index {
     /// The entries whose codes are nearest to the query's, at most `limit`.
     pub fn search(&mut self, request: &SearchRequest<'_>) -> SearchResult {
+        match self.search_within(request, u64::MAX) {
+            Stage::Done(result) | Stage::Left(result, _) => result,
+        }
+    }
+
+    /// The same, as long as it is estimated to take no longer than `most_ns`.
+    pub(super) fn search_within(&mut self, request: &SearchRequest<'_>, most_ns: u64) -> Stage {
         // Taken out so that it can change while the index is read; allocates nothing.
         let mut scratch = std::mem::take(&mut self.graphs.scratch);
         let mut remembered = std::mem::take(&mut self.remembered);
         let asked = request.filter.filter(|_| !request.counts_refused);
         let rows = asked.and_then(|filter| remembered.rows_of(filter, &self.slots));
-        let result = self.search_with(&mut scratch, request, rows);
+        let stage = self.search_with(&mut scratch, request, rows, most_ns);
         self.graphs.scratch = scratch;
         self.remembered = remembered;
-        result
+        stage
+    }
+
+    /// What searches of this index read.
+    pub(super) fn view(&self) -> Option<View<'_>> {
+        Some(View {
+            facts: self.slots.facts(),
+            codes: Codes::new(self.arena.as_ref()?),
+            links: self.graphs.shared_links(),
+            end: self.slots.end(),
+            seq_end: Seq(self.last_seq.0 + 1),
+            tags: self.tags.any_bound().then_some(&self.tags),
+        })
     }
 
     fn search_with(
@@ -246,51 +337,57 @@ impl Index {
         scratch: &mut Scratch,
         request: &SearchRequest<'_>,
         passing: Option<&Rows>,
-    ) -> SearchResult {
+        most_ns: u64,
+    ) -> Stage {
         let mut result = SearchResult::default();
-        let arena = self.arena.as_ref().filter(|arena| arena.dim() == request.code.len());
-        let Some(arena) = arena else { return result };
-        let codes = Codes::new(arena);
-        let target = Target { code: request.code, scale: request.scale };
+        let view = self.view().filter(|view| view.codes.dim() == request.code.len());
+        let Some(view) = view else { return Stage::Done(result) };
         let rows = self.partitions.rows(&self.slots, request.partition);
-        let mut judge = Visible::new(self, codes, request);
-        let mut top = Top::new(request.limit);
-        let planned = self.planned_walk(request, codes, target);
+        let too_long = |plan: Plan<'_>| plan.estimate_ns(rows.len(), request.code.len()) > most_ns;
+        let planned = self.planned_walk(request);
+        scratch.distances = 0;
         if let Some(passing) = passing.filter(|passing| pays(passing, rows, planned.as_ref())) {
-            judge.partition = Some(request.partition);
-            passing.list(&mut scratch.rows);
-            result.scanned = scan(&codes, &target, &scratch.rows, &mut judge, &mut top);
-        } else if let Some((list, walk, entry)) = planned {
-            scratch.distances = 0;
-            if walk.run(scratch, entry, &mut judge) {
-                result.mode = SearchMode::Graph;
-                for &point in scratch.points.iter().take(request.limit) {
-                    top.push(score_of(point), row_of(point));
-                }
-                result.scanned = scan(&codes, &target, list.tail(), &mut judge, &mut top);
-            } else {
-                result.mode = SearchMode::GraphThenFlat;
-                // What was near enough and refused, the walk has met and counted.
-                judge.undecided = 0;
-                result.scanned = scan_judged(&codes, &target, rows, &mut judge, &mut top);
+            let mut listed = std::mem::take(&mut scratch.rows);
+            passing.list(&mut listed);
+            let plan = Plan::Compare(Span::Listed(&listed));
+            if too_long(plan) {
+                return Stage::Left(result, Rest::Rows(listed));
             }
-            result.scanned += scratch.distances;
-        } else {
-            result.scanned = scan(&codes, &target, rows, &mut judge, &mut top);
+            view.search(request, plan, scratch, &mut result);
+            scratch.rows = listed;
+            return Stage::Done(result);
         }
-        result.candidates = top.into_sorted();
-        (result.filtered, result.undecided) = (judge.filtered, judge.undecided);
-        result.invisible = judge.invisible;
-        result
+        let Some(planned) = planned else {
+            let plan = Plan::Compare(Span::Listed(rows));
+            if too_long(plan) {
+                return Stage::Left(result, Rest::Partition);
+            }
+            view.search(request, plan, scratch, &mut result);
+            return Stage::Done(result);
+        };
+        let Planned { list, ef, most, entry, level } = planned;
+        let (links, codes, target) = (self.graphs.links(), view.codes, request.target());
+        let walk = Walk { links, codes, target, level, ef, rows: view.end as usize, most };
+        walk.descend(scratch, entry);
+        let plan = Plan::Walk { ef, most, tail: list.tail() };
+        if too_long(plan) {
+            let (points, tail) = (scratch.points.clone(), list.tail().to_vec());
+            result.scanned = scratch.distances;
+            return Stage::Left(result, Rest::Walk { ef, most, points, tail });
+        }
+        if view.search(request, plan, scratch, &mut result) {
+            return Stage::Done(result);
+        }
+        let plan = Plan::Judge(Span::Listed(rows));
+        if too_long(plan) {
+            return Stage::Left(result, Rest::Judged);
+        }
+        view.search(request, plan, scratch, &mut result);
+        Stage::Done(result)
     }
 
     /// The walk over the partition's graph and where it starts, if there is one and it pays.
-    fn planned_walk<'a>(
-        &'a self,
-        request: &SearchRequest<'a>,
-        codes: Codes<'a>,
-        target: Target<'a>,
-    ) -> Option<(&'a List, Walk<'a>, u32)> {
+    fn planned_walk(&self, request: &SearchRequest<'_>) -> Option<Planned<'_>> {
         let list = self.partitions.list_of(&self.slots, request.partition)?;
         let (entry, level) = self.graphs.entry(list.graph()?)?;
         let ef = request.ef.unwrap_or(self.graphs.settings.ef as usize).max(request.limit);
@@ -298,8 +395,7 @@ impl Index {
             return None;
         }
         let most = (2 * walk_estimate(ef)).max(list.rows().len() / SEQUENTIAL_PER_RANDOM / 4);
-        let (links, rows) = (self.graphs.links(), self.slots.end() as usize);
-        Some((list, Walk { links, codes, target, level, ef, rows, most }, entry))
+        Some(Planned { list, ef, most, entry, level })
     }
 
     /// Whether a walk and a scan of the tail cost less than a scan of all; where a graph was asked for,
@@ -314,15 +410,104 @@ impl Index {
     }
 }
 
+/// A walk over the graph of a partition.
+struct Planned<'a> {
+    list: &'a List,
+    ef: usize,
+    most: usize,
+    /// Where it starts, and on which level.
+    entry: u32,
+    level: usize,
+}
+
 /// Whether comparing the rows that pass costs less than comparing all, or than the walk that was planned:
 /// that meets as many rows for each that passes as there are.
-fn pays(passing: &Rows, rows: &[u32], planned: Option<&(&List, Walk<'_>, u32)>) -> bool {
+fn pays(passing: &Rows, rows: &[u32], planned: Option<&Planned<'_>>) -> bool {
     match planned {
         None => passing.len() < rows.len(),
-        Some((_, walk, _)) => {
-            let walked = walk_estimate(walk.ef) * SEQUENTIAL_PER_RANDOM;
+        Some(planned) => {
+            let walked = walk_estimate(planned.ef) * SEQUENTIAL_PER_RANDOM;
             passing.len() * passing.len() < walked * rows.len()
         }
+    }
+}
+
+impl<'a> SearchRequest<'a> {
+    fn target(&self) -> Target<'a> {
+        Target { code: self.code, scale: self.scale }
+    }
+}
+
+impl<'a> View<'a> {
+    /// Carries out a plan and adds what it finds to `result`. Answers whether it came to its end: a walk
+    /// among too few rows that pass gives up.
+    pub(super) fn search(
+        self,
+        request: &SearchRequest<'a>,
+        plan: Plan<'_>,
+        scratch: &mut Scratch,
+        result: &mut SearchResult,
+    ) -> bool {
+        let (codes, target) = (self.codes, request.target());
+        let mut judge = Visible::new(self, request);
+        let mut top = Top::new(request.limit);
+        let mut ended = true;
+        match plan {
+            Plan::Walk { ef, most, tail } => {
+                let rows = self.end as usize;
+                let walk = Walk { links: self.links, codes, target, level: 0, ef, rows, most };
+                ended = scratch.walk(&walk, &mut judge);
+                result.mode = if ended { SearchMode::Graph } else { SearchMode::GraphThenFlat };
+                result.scanned += std::mem::take(&mut scratch.distances);
+                if ended {
+                    for &point in scratch.points.iter().take(request.limit) {
+                        top.push(score_of(point), row_of(point));
+                    }
+                    result.scanned += scan(&codes, &target, tail, &mut judge, &mut top);
+                } else {
+                    // Of those it named, the judge of all rows will name the near ones again.
+                    judge.undecided = 0;
+                }
+            }
+            Plan::Compare(span) | Plan::Judge(span) => {
+                let judges_first = matches!(plan, Plan::Judge(_));
+                let mut compare = |rows: &[u32]| {
+                    result.scanned += if judges_first {
+                        scan_judged(&codes, &target, rows, &mut judge, &mut top)
+                    } else {
+                        scan(&codes, &target, rows, &mut judge, &mut top)
+                    };
+                };
+                match span {
+                    Span::Listed(rows) => compare(rows),
+                    Span::Partition => {
+                        let mut from = 0;
+                        while self.list_rows(request.partition, &mut from, &mut scratch.rows) {
+                            compare(&scratch.rows);
+                        }
+                    }
+                }
+            }
+        }
+        result.candidates = top.into_sorted();
+        result.undecided += judge.undecided;
+        result.filtered.join(judge.filtered);
+        result.invisible.join(judge.invisible);
+        ended
+    }
+
+    /// Lists the next rows of a partition from `from` on, in their order; false when there is none left.
+    fn list_rows(self, partition: PartitionKey, from: &mut u32, rows: &mut Vec<u32>) -> bool {
+        rows.clear();
+        while *from < self.end && rows.len() < LISTED_ROWS {
+            let is_of_partition =
+                |fact: &Fact| fact.head().has(Head::HAS_CODE) && fact.partition() == partition;
+            if self.facts.get(*from).is_some_and(is_of_partition) {
+                rows.push(*from);
+            }
+            *from += 1;
+        }
+        !rows.is_empty()
     }
 }
 

@@ -1,33 +1,31 @@
 //! The slot table: one fixed-size record an entry, in blocks that come and go with their entries.
 //!
 //! Owns: allocation of slot ids (the lowest block with room first, so that high blocks drain and
-//! can be freed), free lists inside the blocks. Main thread only. The first block grows by doubling
-//! so that a container of five entries is small; every other block is allocated whole.
+//! can be freed), free lists inside the blocks. Main thread only; what searches on other threads read of a slot
+//! is in `facts`. The first block grows by doubling so that a container of five entries is small; every other
+//! block is allocated whole.
 
 use super::NewSlot;
+use super::facts::{Facts, Head};
 use super::filter::FilterRecord;
 use crate::allocation::allocated_bytes;
-use crate::distance::prefetch_value;
 use crate::evict::AgedFrequency;
 use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::limits;
+use crate::vector::arena::BLOCK_ROWS;
 
-/// Slots of one block; the vector arena has blocks of the same size.
-pub const BLOCK_SLOTS: u32 = 256;
-const BLOCK: usize = BLOCK_SLOTS as usize;
+/// Slots of one block; the arenas have blocks of the same size.
+pub const BLOCK_SLOTS: u32 = BLOCK_ROWS as u32;
+const BLOCK: usize = BLOCK_ROWS;
 
-const OCCUPIED: u64 = 1 << 63;
-const HAS_CODE: u64 = 1 << 62;
-const NAMED: u64 = 1 << 61;
-const HIDDEN: u64 = 1 << 60;
-const TOMBSTONE: u64 = 1 << 59;
-const TAGGED: u64 = 1 << 58;
+/// Slots the first block starts with.
+const FIRST_SLOTS: usize = if cfg!(loom) { 4 } else { 8 };
 
 const END_OF_LIST: u32 = u32::MAX;
 
 /// What the index knows of one entry without opening its key.
-#[derive(Debug, Default)]
-pub struct Slot {
+#[derive(Debug, Clone, Copy)]
+pub struct Slot<'a> {
     /// Digest of scope, context and prompt.
     pub id: EntryId,
     /// Deadline.
@@ -35,8 +33,8 @@ pub struct Slot {
     /// Where it is searched.
     pub partition: PartitionKey,
     /// Compact META for filters.
-    pub record: Option<FilterRecord>,
-    /// Place in the partition's list of rows; in a free slot the next free one.
+    pub record: Option<&'a FilterRecord>,
+    /// Place in the partition's list of rows.
     pub(super) position: u32,
     /// Memory of the entry key.
     pub bytes: u32,
@@ -44,67 +42,64 @@ pub struct Slot {
     pub hits: u32,
     /// How often it was hit lately.
     pub frequency: AgedFrequency,
-    /// Place in the store order (48 bits), worth (8) and flags (8), so that a slot is one cache line.
-    packed: u64,
+    head: Head,
 }
 
-const _: () = assert!(size_of::<Slot>() == 64, "a slot is paid for by every entry");
-
-const SEQ_BITS: u32 = 48;
-
-impl Slot {
+impl Slot<'_> {
     /// Place in the container's store order; tells this entry from a former one in the same slot.
     pub fn seq(&self) -> Seq {
-        Seq(self.packed & ((1 << SEQ_BITS) - 1))
+        self.head.seq()
     }
 
     /// What it cost to make, on the scale of `evict::worth`.
     pub fn worth(&self) -> u8 {
-        (self.packed >> SEQ_BITS) as u8
+        self.head.worth()
     }
 
     /// Whether the entry has a vector.
     pub fn has_code(&self) -> bool {
-        self.packed & HAS_CODE != 0
+        self.head.has(Head::HAS_CODE)
     }
 
     /// Whether the caller chose the entry's id.
     pub fn is_named(&self) -> bool {
-        self.packed & NAMED != 0
+        self.head.has(Head::NAMED)
     }
 
     /// Whether the last attempt to open the entry's key failed.
     pub fn is_hidden(&self) -> bool {
-        self.packed & HIDDEN != 0
+        self.head.has(Head::HIDDEN)
+    }
+
+    /// Whether the entry has tags.
+    pub fn is_tagged(&self) -> bool {
+        self.head.has(Head::TAGGED)
     }
 
     /// Whether a search may name this entry at `now`.
     pub fn is_visible(&self, now: UnixMs) -> bool {
         !self.is_hidden() && !self.expire_at.is_past(now)
     }
-
-    pub(super) fn set_hidden(&mut self, hidden: bool) {
-        self.packed = if hidden { self.packed | HIDDEN } else { self.packed & !HIDDEN };
-    }
-
-    /// Whether the entry has tags.
-    pub fn is_tagged(&self) -> bool {
-        self.packed & TAGGED != 0
-    }
-
-    pub(super) fn set_tagged(&mut self) {
-        self.packed |= TAGGED;
-    }
-
-    fn is_occupied(&self) -> bool {
-        self.packed & OCCUPIED != 0
-    }
 }
+
+/// What only the main thread needs of a slot.
+#[derive(Debug, Default)]
+struct Record {
+    id: EntryId,
+    /// Place in the partition's list of rows; in a free slot the next free one, in a tombstone the next
+    /// tombstone.
+    position: u32,
+    bytes: u32,
+    hits: u32,
+    frequency: AgedFrequency,
+}
+
+const _: () = assert!(size_of::<Record>() == 32, "a slot is paid for by every entry");
 
 #[derive(Debug)]
 struct Block {
     /// Empty when the block is not allocated.
-    slots: Vec<Slot>,
+    slots: Vec<Record>,
     free_head: u32,
     /// Slots that hold an entry or a tombstone.
     taken: u32,
@@ -116,14 +111,11 @@ impl Block {
     const EMPTY: Self = Self { slots: Vec::new(), free_head: END_OF_LIST, taken: 0, living: 0 };
 }
 
-fn record_bytes(record: &FilterRecord) -> usize {
-    allocated_bytes(record.bytes())
-}
-
 /// The slot table.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     blocks: Vec<Block>,
+    facts: Facts,
     /// No block below this one has room.
     first_with_room: usize,
     /// Memory of the filter records, counted as they come and go: limits ask for it at every store.
@@ -131,31 +123,88 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn get(&self, id: SlotId) -> Option<&Slot> {
-        let slot = self.blocks.get(id.0 as usize / BLOCK)?.slots.get(id.0 as usize % BLOCK)?;
-        slot.is_occupied().then_some(slot)
+    fn record_of(&self, row: u32) -> Option<&Record> {
+        self.blocks.get(row as usize / BLOCK)?.slots.get(row as usize % BLOCK)
     }
 
-    pub(super) fn get_mut(&mut self, id: SlotId) -> Option<&mut Slot> {
-        let block = self.blocks.get_mut(id.0 as usize / BLOCK)?;
-        block.slots.get_mut(id.0 as usize % BLOCK).filter(|slot| slot.is_occupied())
+    fn record_mut(&mut self, row: u32) -> &mut Record {
+        &mut self.blocks[row as usize / BLOCK].slots[row as usize % BLOCK]
+    }
+
+    /// What searches read of the slots.
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    pub(super) fn get(&self, id: SlotId) -> Option<Slot<'_>> {
+        let fact = self.facts.get(id.0)?;
+        let head = fact.head();
+        if !head.has(Head::OCCUPIED) {
+            return None;
+        }
+        let Record { id: entry, position, bytes, hits, frequency } = *self.record_of(id.0)?;
+        let (expire_at, partition) = (fact.expire_at(), fact.partition());
+        let record = self.facts.record(id.0);
+        Some(Slot {
+            id: entry,
+            expire_at,
+            partition,
+            record,
+            position,
+            bytes,
+            hits,
+            frequency,
+            head,
+        })
+    }
+
+    /// The partition of the entry in a slot.
+    pub(super) fn partition_of(&self, row: u32) -> Option<PartitionKey> {
+        let fact = self.facts.get(row)?;
+        fact.head().has(Head::OCCUPIED).then(|| fact.partition())
+    }
+
+    /// The place of an entry in its partition's list.
+    pub(super) fn position_of(&self, row: u32) -> u32 {
+        debug_assert!(self.facts.head(row).has(Head::OCCUPIED), "rows are occupied");
+        self.record_of(row).map_or(0, |record| record.position)
+    }
+
+    /// Notes the place of an entry in its partition's list.
+    pub(super) fn set_position(&mut self, row: u32, position: u32) {
+        debug_assert!(self.facts.head(row).has(Head::OCCUPIED), "rows are occupied");
+        self.record_mut(row).position = position;
+    }
+
+    pub(super) fn set_hidden(&mut self, row: u32, hidden: bool) {
+        self.facts.set_head(row, self.facts.head(row).with(Head::HIDDEN, hidden));
+    }
+
+    pub(super) fn set_tagged(&mut self, row: u32) {
+        self.facts.set_head(row, self.facts.head(row).with(Head::TAGGED, true));
+    }
+
+    pub(super) fn set_expire_at(&mut self, row: u32, expire_at: UnixMs) {
+        self.facts.set_expire_at(row, expire_at);
+    }
+
+    /// Counts a hit on an entry; answers how many it has had.
+    pub(super) fn note_hit(&mut self, row: u32, now_min: u16) -> u32 {
+        let record = self.record_mut(row);
+        record.hits = record.hits.saturating_add(1);
+        record.frequency.touch(now_min);
+        record.hits
     }
 
     /// Whether the entry of a slot went while others are still linked with it.
     pub(super) fn is_tombstone(&self, row: u32) -> bool {
-        let block = self.blocks.get(row as usize / BLOCK);
-        block
-            .and_then(|block| block.slots.get(row as usize % BLOCK))
-            .is_some_and(|slot| slot.packed & TOMBSTONE != 0)
+        self.facts.head(row).has(Head::TOMBSTONE)
     }
 
     /// Asks for the memory of a slot ahead of its use.
     #[inline]
     pub(super) fn prefetch(&self, row: u32) {
-        let block = self.blocks.get(row as usize / BLOCK);
-        if let Some(slot) = block.and_then(|block| block.slots.get(row as usize % BLOCK)) {
-            prefetch_value(slot);
-        }
+        self.facts.prefetch(row);
     }
 
     /// One past the highest slot in use.
@@ -165,15 +214,19 @@ impl Slots {
         })
     }
 
-    pub(super) fn next_occupied(&self, from: u32) -> Option<(SlotId, &Slot)> {
+    pub(super) fn next_occupied(&self, from: u32) -> Option<(SlotId, Slot<'_>)> {
         let mut block = from as usize / BLOCK;
         let mut within = from as usize % BLOCK;
         while let Some(candidate) = self.blocks.get(block) {
-            if candidate.living > 0
-                && let Some(step) = candidate.slots.iter().skip(within).position(Slot::is_occupied)
-            {
-                let row = within + step;
-                return Some((SlotId((block * BLOCK + row) as u32), &candidate.slots[row]));
+            if candidate.living > 0 {
+                let mut rows = (block * BLOCK + within)..(block * BLOCK + candidate.slots.len());
+                let found = rows.find_map(|row| {
+                    let id = SlotId(row as u32);
+                    Some((id, self.get(id)?))
+                });
+                if found.is_some() {
+                    return found;
+                }
             }
             block += 1;
             within = 0;
@@ -193,13 +246,11 @@ impl Slots {
         let block = &mut self.blocks[number];
         block.taken += 1;
         let row = if block.free_head == END_OF_LIST {
-            if block.slots.capacity() == 0 && number > 0 {
-                block.slots.reserve_exact(BLOCK);
-            } else if block.slots.len() == block.slots.capacity() {
-                block.slots.reserve_exact(block.slots.len().max(8).min(BLOCK - block.slots.len()));
-            }
-            block.slots.push(Slot::default());
-            block.slots.len() as u32 - 1
+            let rows = match (number, block.slots.len()) {
+                (0, rows) => rows.saturating_mul(2).clamp(FIRST_SLOTS, BLOCK),
+                _ => BLOCK,
+            };
+            self.push_slot(number, rows)
         } else {
             let row = block.free_head;
             block.free_head = block.slots[row as usize].position;
@@ -208,31 +259,44 @@ impl Slots {
         SlotId(number as u32 * BLOCK_SLOTS + row)
     }
 
+    /// Adds a slot to a block, which gets memory for so many if it has none left.
+    fn push_slot(&mut self, number: usize, rows: usize) -> u32 {
+        let slots = &mut self.blocks[number].slots;
+        if slots.len() == slots.capacity() {
+            slots.reserve_exact(rows - slots.len());
+        }
+        slots.push(Record::default());
+        let last = slots.len() - 1;
+        if last >= self.facts.room(number) {
+            self.facts.make_room(number, rows);
+        }
+        last as u32
+    }
+
     /// Takes a particular free slot, for loading; `None` when an entry is in it.
     pub(super) fn allocate_at(&mut self, block: usize, row: usize) -> Option<SlotId> {
         while self.blocks.len() <= block {
             self.blocks.push(Block::EMPTY);
         }
-        let target = &mut self.blocks[block];
-        if row >= BLOCK || target.slots.get(row).is_some_and(Slot::is_occupied) {
+        let id = SlotId((block * BLOCK + row) as u32);
+        if row >= BLOCK || self.facts.head(id.0).has(Head::OCCUPIED) {
             return None;
         }
-        if target.slots.capacity() == 0 {
-            target.slots.reserve_exact(if block > 0 { BLOCK } else { row + 1 });
+        let rows =
+            if block > 0 { BLOCK } else { (row + 1).next_power_of_two().clamp(FIRST_SLOTS, BLOCK) };
+        while self.blocks[block].slots.len() <= row {
+            self.push_slot(block, rows);
         }
-        while target.slots.len() <= row {
-            target.slots.push(Slot::default());
-        }
-        target.taken += 1;
-        Some(SlotId((block * BLOCK + row) as u32))
+        self.blocks[block].taken += 1;
+        Some(id)
     }
 
     /// Chains the free slots of every block anew, after loading placed entries with `allocate_at`.
     pub(super) fn rebuild_free_lists(&mut self) {
-        for block in &mut self.blocks {
+        for (number, block) in self.blocks.iter_mut().enumerate() {
             block.free_head = END_OF_LIST;
             for row in (0..block.slots.len()).rev() {
-                if !block.slots[row].is_occupied() {
+                if !self.facts.head((number * BLOCK + row) as u32).has(Head::OCCUPIED) {
                     block.slots[row].position = block.free_head;
                     block.free_head = row as u32;
                 }
@@ -243,65 +307,69 @@ impl Slots {
     }
 
     pub(super) fn occupy(&mut self, id: SlotId, new: NewSlot<'_>) {
-        self.record_bytes += new.record.as_ref().map_or(0, record_bytes);
         debug_assert!(new.seq.0 <= limits::SEQ_MAX);
-        let mut packed = OCCUPIED | new.seq.0 | u64::from(new.worth) << SEQ_BITS;
-        packed |= if new.code.is_some() { HAS_CODE } else { 0 };
-        packed |= if new.name.is_some() { NAMED } else { 0 };
-        let block = &mut self.blocks[id.0 as usize / BLOCK];
-        block.living += 1;
-        block.slots[id.0 as usize % BLOCK] = Slot {
-            id: new.id,
-            expire_at: new.expire_at,
-            partition: new.partition,
-            record: new.record,
-            position: 0,
-            bytes: new.bytes,
-            hits: 0,
-            frequency: AgedFrequency::default(),
-            packed,
-        };
+        let head = Head::new(new.seq, new.worth)
+            .with(Head::HAS_CODE, new.code.is_some())
+            .with(Head::NAMED, new.name.is_some());
+        let frequency = AgedFrequency::default();
+        let record = Record { id: new.id, position: 0, bytes: new.bytes, hits: 0, frequency };
+        *self.record_mut(id.0) = record;
+        self.blocks[id.0 as usize / BLOCK].living += 1;
+        let grown = self.facts.occupy(id.0, head, new.expire_at, new.partition, new.record);
+        self.record_bytes = self.record_bytes.saturating_add_signed(grown);
     }
 
     /// Lets go of the entry in a slot that others are linked with: the slot stays taken, holds nothing
-    /// but the number of the next such one, and is freed by `release_tombstone`.
+    /// but the number of the next such one, and is freed by `release`.
     pub(super) fn bury(&mut self, id: SlotId, next: u32) {
-        let block = &mut self.blocks[id.0 as usize / BLOCK];
-        block.living -= 1;
-        let slot = &mut block.slots[id.0 as usize % BLOCK];
-        self.record_bytes -= slot.record.as_ref().map_or(0, record_bytes);
-        *slot = Slot { position: next, packed: TOMBSTONE, ..Slot::default() };
+        self.blocks[id.0 as usize / BLOCK].living -= 1;
+        self.facts.set_head(id.0, Head::BURIED);
+        self.record_bytes -= self.facts.drop_record(id.0);
+        *self.record_mut(id.0) = Record { position: next, ..Record::default() };
     }
 
     /// The slot that a tombstone names.
     pub(super) fn after_tombstone(&self, row: u32) -> u32 {
         debug_assert!(self.is_tombstone(row));
-        self.blocks[row as usize / BLOCK].slots[row as usize % BLOCK].position
+        self.record_of(row).map_or(END_OF_LIST, |record| record.position)
     }
 
     /// Frees a slot. Answers the number of its block when the block holds no entry any more: the
-    /// caller frees what it keeps beside it.
+    /// caller frees what it keeps beside it, and the block itself by `free_block`.
     pub(super) fn release(&mut self, id: SlotId) -> Option<usize> {
         let number = id.0 as usize / BLOCK;
+        let occupied = self.facts.head(id.0).has(Head::OCCUPIED);
+        self.facts.set_head(id.0, Head::FREE);
+        self.record_bytes -= self.facts.drop_record(id.0);
         let block = &mut self.blocks[number];
         block.taken -= 1;
-        block.living -= u32::from(block.slots[id.0 as usize % BLOCK].is_occupied());
-        let record = block.slots[id.0 as usize % BLOCK].record.take();
-        self.record_bytes -= record.as_ref().map_or(0, record_bytes);
-        self.first_with_room = self.first_with_room.min(number);
-        if block.taken == 0 {
-            *block = Block::EMPTY;
-            self.drop_empty_tail();
-            return Some(number);
-        }
+        block.living -= u32::from(occupied);
         let row = id.0 as usize % BLOCK;
-        block.slots[row] = Slot { position: block.free_head, ..Slot::default() };
+        block.slots[row] = Record { position: block.free_head, ..Record::default() };
         block.free_head = row as u32;
-        None
+        self.first_with_room = self.first_with_room.min(number);
+        (block.taken == 0).then_some(number)
+    }
+
+    /// Gives back the memory of a block without entries; false, and nothing done, while a search holds it.
+    pub(super) fn free_block(&mut self, number: usize) -> bool {
+        let Some(given_back) = self.facts.free_block(number) else { return false };
+        self.record_bytes -= given_back;
+        self.blocks[number] = Block::EMPTY;
+        self.drop_empty_tail();
+        true
+    }
+
+    /// Blocks that hold no entry but have memory, the last first.
+    pub(super) fn empty_blocks(&self) -> Vec<usize> {
+        let is_empty = |&number: &usize| {
+            self.blocks[number].taken == 0 && !self.blocks[number].slots.is_empty()
+        };
+        (0..self.blocks.len()).rev().filter(is_empty).collect()
     }
 
     fn drop_empty_tail(&mut self) {
-        while self.blocks.last().is_some_and(|last| last.taken == 0) {
+        while self.blocks.last().is_some_and(|last| last.slots.is_empty()) {
             self.blocks.pop();
         }
         if self.blocks.capacity() > 64 && self.blocks.len() < self.blocks.capacity() / 4 {
@@ -311,22 +379,24 @@ impl Slots {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let taken = |slots: &Vec<Slot>| allocated_bytes(slots.capacity() * size_of::<Slot>());
+        let taken = |slots: &Vec<Record>| allocated_bytes(slots.capacity() * size_of::<Record>());
         let slots: usize = self.blocks.iter().map(|block| taken(&block.slots)).sum();
-        allocated_bytes(self.blocks.capacity() * size_of::<Block>()) + slots + self.record_bytes
+        let directory = allocated_bytes(self.blocks.capacity() * size_of::<Block>());
+        directory + slots + self.facts.bytes() + self.record_bytes
     }
 
     pub(super) fn check_invariants(&self) {
         for (number, block) in self.blocks.iter().enumerate() {
-            let occupied = block.slots.iter().filter(|slot| slot.is_occupied()).count();
-            let tombstones = block.slots.iter().filter(|slot| slot.packed & TOMBSTONE != 0).count();
+            let head = |row: usize| self.facts.head((number * BLOCK + row) as u32);
+            let heads = (0..block.slots.len()).map(head);
+            let occupied = heads.clone().filter(|head| head.has(Head::OCCUPIED)).count();
+            let tombstones = heads.filter(|head| head.has(Head::TOMBSTONE)).count();
             assert_eq!(occupied as u32, block.living, "block {number}: entries");
             let occupied = occupied + tombstones;
             assert_eq!(occupied as u32, block.taken, "block {number}: count");
             let (mut free, mut row) = (0, block.free_head);
             while row != END_OF_LIST {
-                let packed = block.slots[row as usize].packed;
-                assert_eq!(packed & (OCCUPIED | TOMBSTONE), 0, "block {number}: free list");
+                assert_eq!(head(row as usize), Head::FREE, "block {number}: free list");
                 row = block.slots[row as usize].position;
                 free += 1;
                 assert!(free <= BLOCK, "block {number}: free list is a ring");
@@ -334,6 +404,7 @@ impl Slots {
             assert_eq!(free + occupied, block.slots.len(), "block {number}: lost slots");
             assert!(number >= self.first_with_room || block.taken == BLOCK_SLOTS);
         }
-        assert!(self.blocks.last().is_none_or(|last| last.taken > 0), "tail not dropped");
+        assert!(self.blocks.last().is_none_or(|last| !last.slots.is_empty()), "tail not dropped");
+        assert_eq!(self.facts.count_record_bytes(), self.record_bytes, "bytes of records");
     }
 }

@@ -1,45 +1,47 @@
 //! The codes of one container, contiguous in blocks.
 //!
 //! Owns: their memory. Must not know: which rows are in use; the caller says when a block is empty.
-//! Written by the main thread; read by whoever borrows it.
+//! Written by the main thread; read by whoever borrows it, or, on any thread, holds a clone: that costs
+//! nothing and never changes, since a block that a clone holds is copied before it is written to.
 //!
 //! Blocks of fixed size instead of one growing array: no insert copies the whole, and a block whose
 //! rows are gone goes back to the server. Nothing relies on more alignment than the allocator gives
 //! by itself; jemalloc puts blocks of 16 KiB and more on a page.
 
+use super::directory::Directory;
 use crate::allocation::allocated_bytes;
-use crate::distance::prefetch_read;
+use crate::distance::prefetch_slice;
 
 /// Rows of a block.
-pub const BLOCK_ROWS: usize = 256;
+pub const BLOCK_ROWS: usize = if cfg!(loom) { 4 } else { 256 };
 const BLOCK_SHIFT: u32 = BLOCK_ROWS.ilog2();
 const ROW_MASK: usize = BLOCK_ROWS - 1;
 
 /// Rows the first block starts with: a container of five entries stays small.
-const FIRST_ROWS: usize = 8;
+const FIRST_ROWS: usize = if cfg!(loom) { 4 } else { 8 };
 
 /// int8 codes of one dimension, with a scale per row. Row `i` is in block `i / 256`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CodeArena {
     dim: usize,
-    blocks: Vec<Block>,
+    blocks: Directory<Block>,
 }
 
-/// Codes and scales of up to `BLOCK_ROWS` rows; both empty while no row was written.
-#[derive(Debug, Default)]
+/// Codes and scales of up to `BLOCK_ROWS` rows.
+#[derive(Debug, Clone, Default)]
 struct Block {
     codes: Box<[i8]>,
     scales: Box<[f32]>,
 }
 
 impl Block {
-    /// Gives the block room for at least `rows` rows; the new ones are zero.
-    fn grow(&mut self, rows: usize, dim: usize) {
+    /// A block with room for at least `rows` rows and the contents of this; the new rows are zero.
+    fn grown(&self, rows: usize, dim: usize) -> Self {
         let mut codes = vec![0; rows * dim].into_boxed_slice();
         codes[..self.codes.len()].copy_from_slice(&self.codes);
         let mut scales = vec![0.0; rows].into_boxed_slice();
         scales[..self.scales.len()].copy_from_slice(&self.scales);
-        *self = Self { codes, scales };
+        Self { codes, scales }
     }
 }
 
@@ -52,9 +54,9 @@ fn place_of(row: u32) -> usize {
 }
 
 impl CodeArena {
-    /// An arena for codes of `dim` values; allocates nothing.
+    /// An arena for codes of `dim` values.
     pub fn new(dim: usize) -> Self {
-        Self { dim, blocks: Vec::new() }
+        Self { dim, blocks: Directory::default() }
     }
 
     /// Values per code.
@@ -62,7 +64,7 @@ impl CodeArena {
         self.dim
     }
 
-    /// Writes a row, new or not. Rows are meant to be dense: the directory of blocks takes 32 bytes
+    /// Writes a row, new or not. Rows are meant to be dense: the directory takes some bytes
     /// for every 256 rows up to the highest one.
     ///
     /// # Panics
@@ -70,19 +72,19 @@ impl CodeArena {
     pub fn set(&mut self, row: u32, code: &[i8], scale: f32) {
         assert_eq!(code.len(), self.dim, "a code has the arena's dimension");
         let (number, place) = (block_of(row), place_of(row));
-        if number >= self.blocks.len() {
-            self.blocks.resize_with(number + 1, Block::default);
-        }
-        let block = &mut self.blocks[number];
-        if place >= block.scales.len() {
+        let has_room = |block: &Block| place < block.scales.len();
+        if !self.blocks.get(number).is_some_and(has_room) {
             let rows = match number {
                 0 => (place + 1).next_power_of_two().max(FIRST_ROWS),
                 _ => BLOCK_ROWS,
             };
-            block.grow(rows, self.dim);
+            let former = self.blocks.get(number).unwrap_or(&Block::default()).grown(rows, self.dim);
+            self.blocks.put(number, former);
         }
-        block.codes[place * self.dim..][..self.dim].copy_from_slice(code);
-        block.scales[place] = scale;
+        if let Some(block) = self.blocks.own(number) {
+            block.codes[place * self.dim..][..self.dim].copy_from_slice(code);
+            block.scales[place] = scale;
+        }
     }
 
     /// The code of a row; `None` where no memory was given to it. A row of a block in use that was
@@ -99,59 +101,39 @@ impl CodeArena {
         self.blocks.get(block_of(row))?.scales.get(place_of(row)).copied()
     }
 
-    /// The code of a row, without a check.
-    ///
-    /// # Safety
-    /// `row` was written by [`set`](Self::set), and its block was not freed since.
+    /// The code of a row and its scale; the empty code where no memory was given to the row.
     #[inline(always)]
-    pub unsafe fn code_unchecked(&self, row: u32) -> &[i8] {
-        debug_assert!(self.code(row).is_some(), "row {row} has no memory");
-        let start = place_of(row) * self.dim;
-        // SAFETY: by the caller's word `set` made the block exist and reach over this row, and only
-        // `free_block` shrinks it.
-        unsafe {
-            self.blocks.get_unchecked(block_of(row)).codes.get_unchecked(start..start + self.dim)
-        }
-    }
-
-    /// The scale of a row, without a check.
-    ///
-    /// # Safety
-    /// As for [`code_unchecked`](Self::code_unchecked).
-    #[inline(always)]
-    pub unsafe fn scale_unchecked(&self, row: u32) -> f32 {
-        debug_assert!(self.scale(row).is_some(), "row {row} has no memory");
-        // SAFETY: as in `code_unchecked`; scales grow and go with the codes.
-        unsafe { *self.blocks.get_unchecked(block_of(row)).scales.get_unchecked(place_of(row)) }
+    pub fn row(&self, row: u32) -> (&[i8], f32) {
+        let place = place_of(row);
+        let Some(block) = self.blocks.get(block_of(row)) else { return (&[], 0.0) };
+        let code = block.codes.get(place * self.dim..(place + 1) * self.dim);
+        (code.unwrap_or_default(), block.scales.get(place).copied().unwrap_or_default())
     }
 
     /// Asks for the cache lines of a row's code ahead of its use. Does nothing for an absent row.
     #[inline]
     pub fn prefetch(&self, row: u32) {
         if let Some(code) = self.code(row) {
-            prefetch_read(code);
+            prefetch_slice(code);
         }
     }
 
     /// Whether the block of a row has memory.
     pub fn has_block(&self, row: u32) -> bool {
-        self.blocks.get(block_of(row)).is_some_and(|block| !block.scales.is_empty())
+        self.blocks.get(block_of(row)).is_some()
     }
 
-    /// Gives back the memory of a block that holds no row any more. An absent block is left alone.
-    pub fn free_block(&mut self, block: usize) {
-        if let Some(block) = self.blocks.get_mut(block) {
-            *block = Block::default();
-        }
+    /// Gives back the memory of a block that holds no row any more; an absent block is left alone. False,
+    /// and nothing done, while a clone lives.
+    pub fn free_block(&mut self, block: usize) -> bool {
+        self.blocks.free(block)
     }
 
     /// Bytes allocated: codes, scales and the directory of blocks.
     pub fn bytes(&self) -> usize {
-        let blocks = self.blocks.iter();
         let taken = |block: &Block| {
             allocated_bytes(block.codes.len()) + allocated_bytes(size_of_val(&*block.scales))
         };
-        blocks.map(taken).sum::<usize>()
-            + allocated_bytes(self.blocks.capacity() * size_of::<Block>())
+        self.blocks.iter().map(taken).sum::<usize>() + self.blocks.bytes()
     }
 }

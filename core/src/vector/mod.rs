@@ -5,6 +5,7 @@
 //! replica set hold equal bytes; only similarities go through `distance`. Any thread.
 
 pub mod arena;
+pub(crate) mod directory;
 pub mod links;
 pub mod normalise;
 pub mod quantise;

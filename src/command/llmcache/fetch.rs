@@ -11,7 +11,7 @@ use crate::command::store::check_dim;
 use crate::config;
 use crate::ffi::{BlockedId, CommandArgs, Ctx, RString, Reply, Waiter, Wake, block_client};
 use crate::keyspace::{
-    OpenedEntry, open_cache, wake, watch_lease, with_flights, with_known_flights,
+    OpenedEntry, Searches, open_cache, wake, watch_lease, with_flights, with_known_flights,
 };
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
@@ -87,7 +87,9 @@ impl Wanted for Question<'_> {
         cache: &SharedCache,
         now: UnixMs,
     ) -> LookupReport<OpenedEntry<'c>> {
-        self.look_up(ctx, cache, now)
+        // Who leads is decided by what is there at the moment of asking, so the search is done in it.
+        let found = self.look_up(ctx, cache, &Searches::inline(), now);
+        found.expect("a search that may not wait is done when it returns")
     }
 
     fn write_hit(&self, reply: Reply<'_>, hit: &Hit<OpenedEntry<'_>>, served: Served, now: UnixMs) {
@@ -206,7 +208,7 @@ impl FetchWaiter {
 }
 
 impl Waiter for FetchWaiter {
-    fn reply(&mut self, ctx: Ctx<'_>, wake: Wake) {
+    fn reply(&mut self, ctx: Ctx<'_>, _: &CommandArgs<'_>, wake: Wake) {
         // One whose time is over looks again too: it must not miss an answer stored that very moment.
         if wake == Wake::TimedOut {
             self.leave(ctx);

@@ -8,7 +8,9 @@ use crate::command::parse::{
 use crate::command::store::check_dim;
 use crate::config;
 use crate::ffi::{CommandArgs, Ctx, Reply};
-use crate::keyspace::{CommandKeyspace, OpenedEntry, open_cache, touch};
+use crate::keyspace::{
+    CommandKeyspace, OpenedEntry, Searches, answer_searching, open_cache, touch,
+};
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{Kind, LookupReport, LookupRequest, MissReason, look_up};
@@ -39,6 +41,10 @@ pub(super) struct Question<'a> {
 
 /// Runs the command.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    answer_searching(ctx, args, answer)
+}
+
+fn answer(ctx: Ctx<'_>, args: &CommandArgs<'_>, searches: &Searches) -> Result<()> {
     let question = Question::parse(ArgReader::new(args.options()))?;
     if question.prompt.is_none() && question.query.is_none() {
         return Err(Error::err("syntax error: PROMPT or a vector is needed"));
@@ -47,8 +53,44 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     if let (Some(cache), Some(query)) = (&cache, &question.query) {
         check_dim(cache, query.dim(), args.name())?;
     }
-    question.answer(ctx, cache.as_ref());
+    let asking = Asking { ctx, cache: cache.as_ref(), searches };
+    if let Some(found) = asking.look_up(&question) {
+        asking.reply(&question, found);
+    }
     Ok(())
+}
+
+/// Where questions are asked.
+pub(super) struct Asking<'c, 'r> {
+    pub(super) ctx: Ctx<'c>,
+    /// Absent where there is no such cache.
+    pub(super) cache: Option<&'r SharedCache>,
+    pub(super) searches: &'r Searches,
+}
+
+/// What a question found, and when; nothing where there is no cache.
+pub(super) type Looked<'c> = Option<(LookupReport<OpenedEntry<'c>>, UnixMs)>;
+
+impl<'c> Asking<'c, '_> {
+    /// Looks up; `None` where a search goes on in a thread. The dimension was checked.
+    pub(super) fn look_up(&self, question: &Question<'_>) -> Option<Looked<'c>> {
+        let Some(cache) = self.cache else { return Some(None) };
+        let now = UnixMs(self.ctx.now_ms());
+        let report = question.look_up(self.ctx, cache, self.searches, now)?;
+        Some(Some((report, now)))
+    }
+
+    /// Counts what was found and replies; without a cache as for a miss.
+    pub(super) fn reply(&self, question: &Question<'_>, found: Looked<'c>) {
+        let (ctx, reply) = (self.ctx, Reply::new(self.ctx));
+        let (Some(cache), Some((report, now))) = (self.cache, found) else {
+            return question.reply_no_cache(reply);
+        };
+        let mut served = hit_reply::judge(cache, &report, now);
+        let scope = question.identity().0;
+        Note { ctx, cache, scope, now }.lookup(&report, &mut served);
+        question.reply(reply, &report, &served, now);
+    }
 }
 
 /// Where the outcome of a lookup is counted.
@@ -95,25 +137,14 @@ impl Note<'_, '_> {
 }
 
 impl<'a> Question<'a> {
-    /// Looks up and replies; without a cache as for a miss. The dimension was checked.
-    pub(super) fn answer(&self, ctx: Ctx<'_>, cache: Option<&SharedCache>) {
-        let reply = Reply::new(ctx);
-        let Some(cache) = cache else { return self.reply_no_cache(reply) };
-        let now = UnixMs(ctx.now_ms());
-        let report = self.look_up(ctx, cache, now);
-        let mut served = hit_reply::judge(cache, &report, now);
-        let scope = self.identity().0;
-        Note { ctx, cache, scope, now }.lookup(&report, &mut served);
-        self.reply(reply, &report, &served, now);
-    }
-
-    /// Looks up. The dimension was checked.
+    /// Looks up; `None` where a search goes on in a thread. The dimension was checked.
     pub(super) fn look_up<'c>(
         &self,
         ctx: Ctx<'c>,
         cache: &SharedCache,
+        searches: &Searches,
         now: UnixMs,
-    ) -> LookupReport<OpenedEntry<'c>> {
+    ) -> Option<LookupReport<OpenedEntry<'c>>> {
         let (scope, context, _) = self.identity();
         let request = LookupRequest {
             scope,
@@ -131,7 +162,7 @@ impl<'a> Question<'a> {
             chooses: false,
             now,
         };
-        look_up(&CommandKeyspace { ctx, cache }, &request)
+        look_up(&CommandKeyspace { ctx, cache, searches }, &request)
     }
 
     /// Scope, context and prompt, empty where they were not given.

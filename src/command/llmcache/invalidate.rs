@@ -191,7 +191,7 @@ struct PickWaiter {
 }
 
 impl Waiter for PickWaiter {
-    fn reply(&mut self, ctx: Ctx<'_>, wake: Wake) {
+    fn reply(&mut self, ctx: Ctx<'_>, _: &CommandArgs<'_>, wake: Wake) {
         match wake {
             Wake::Ready => {
                 Reply::new(ctx).count(self.count.load(Ordering::Relaxed));

@@ -1,16 +1,20 @@
 //! `LLMCACHE.MGETSEM`: many questions in one trip, each answered as `GETSEM` answers it.
 
-use super::getsem::Question;
+use super::getsem::{Asking, Question};
 use crate::command::parse::{ArgReader, is_vector_word, vector};
 use crate::command::store::check_dim;
 use crate::ffi::{CommandArgs, Ctx, Reply};
-use crate::keyspace::open_cache;
+use crate::keyspace::{Searches, answer_searching, open_cache};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
 
 /// Runs the command. All is read and checked before the first question is answered.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    answer_searching(ctx, args, answer)
+}
+
+fn answer(ctx: Ctx<'_>, args: &CommandArgs<'_>, searches: &Searches) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let count = reader.integer("the count of questions", 1, limits::MGETSEM_MAX.into())?;
     let mut asked = Vec::new();
@@ -30,10 +34,24 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     if let Some(cache) = &cache {
         asked.iter().try_for_each(|(query, _)| check_dim(cache, query.dim(), args.name()))?;
     }
-    Reply::new(ctx).array(asked.len());
+    let reply = Reply::new(ctx);
+    let asking = Asking { ctx, cache: cache.as_ref(), searches };
+    let (questions, mut found) = (asked.len(), Vec::new());
+    if !searches.may_wait() {
+        reply.array(questions);
+    }
     for (query, prompt) in asked {
         (question.query, question.prompt) = (Some(query), prompt);
-        question.answer(ctx, cache.as_ref());
+        match asking.look_up(&question) {
+            // Nothing shows before all are looked up.
+            Some(looked) if searches.may_wait() => found.push(looked),
+            Some(looked) => asking.reply(&question, looked),
+            None => {}
+        }
+    }
+    if searches.may_wait() && found.len() == questions {
+        reply.array(questions);
+        found.into_iter().for_each(|looked| asking.reply(&question, looked));
     }
     Ok(())
 }

@@ -50,9 +50,9 @@ fn page(
             let tells = !slot.is_named() && cache.settings.kind == Kind::Documents;
             let name = cache.id_text(&slot.id);
             let gone = slot.seq() < cache.epochs().min_seq_of(slot.partition.scope())
-                || cache.index.is_gone_by_tag(id, slot);
+                || cache.index.is_gone_by_tag(id, &slot);
             let verdict = if slot.is_visible(now) && !gone {
-                filter.map_or(Verdict::Yes, |filter| filter.matches_record(slot.record.as_ref()))
+                filter.map_or(Verdict::Yes, |filter| filter.matches_record(slot.record))
             } else {
                 Verdict::No
             };

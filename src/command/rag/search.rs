@@ -6,8 +6,7 @@ use crate::command::llmcache::hit_reply::{self, Field, tokens_of};
 use crate::command::parse::{ArgReader, is_vector_word, parse_filter, set_once, vector};
 use crate::command::store::check_dim;
 use crate::ffi::{CommandArgs, Ctx, Reply};
-use crate::keyspace::{CommandKeyspace, OpenedEntry, open_container};
-use crate::keytype::registry::SharedCache;
+use crate::keyspace::{CommandKeyspace, OpenedEntry, Searches, answer_searching, open_container};
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{
     Hit, Kind, LookupReport, LookupRequest, look_up, pick_diverse, within_budget,
@@ -56,6 +55,10 @@ struct Search {
 
 /// Runs the command.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    answer_searching(ctx, args, answer)
+}
+
+fn answer(ctx: Ctx<'_>, args: &CommandArgs<'_>, searches: &Searches) -> Result<()> {
     let search = Search::parse(ArgReader::new(args.options()))?;
     let query = search.query.as_ref();
     let query = query.ok_or_else(|| Error::err("syntax error: a vector is needed"))?;
@@ -66,7 +69,8 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     };
     check_dim(&cache, query.dim(), args.name())?;
     let now = UnixMs(ctx.now_ms());
-    let mut report = search.look_up(ctx, &cache, query, now);
+    let keyspace = CommandKeyspace { ctx, cache: &cache, searches };
+    let Some(mut report) = search.look_up(&keyspace, query, now) else { return Ok(()) };
     search.choose(&mut report);
     let mut served = hit_reply::judge(&cache, &report, now);
     Note { ctx, cache: &cache, scope: b"", now }.lookup(&report, &mut served);
@@ -95,11 +99,10 @@ impl Search {
 
     fn look_up<'c>(
         &self,
-        ctx: Ctx<'c>,
-        cache: &SharedCache,
+        keyspace: &CommandKeyspace<'c, '_>,
         query: &Query,
         now: UnixMs,
-    ) -> LookupReport<OpenedEntry<'c>> {
+    ) -> Option<LookupReport<OpenedEntry<'c>>> {
         let request = LookupRequest {
             scope: b"",
             context: b"",
@@ -116,7 +119,7 @@ impl Search {
             chooses: self.lambda.is_some() || self.budget_tokens.is_some(),
             now,
         };
-        look_up(&CommandKeyspace { ctx, cache }, &request)
+        look_up(keyspace, &request)
     }
 
     /// Leaves of what was found what is to be answered, in its order.

@@ -116,7 +116,7 @@ impl FollowWaiter {
 }
 
 impl Waiter for FollowWaiter {
-    fn reply(&mut self, ctx: Ctx<'_>, _: Wake) {
+    fn reply(&mut self, ctx: Ctx<'_>, _: &CommandArgs<'_>, _: Wake) {
         followers::remove(&self.place, self.client);
         if let Err(error) = self.answer(ctx) {
             Reply::new(ctx).error(&error.to_string());

@@ -9,7 +9,7 @@
 //! and need no room to be so.
 
 use serde_json::{Map, Value};
-use thin_vec::ThinVec;
+use std::sync::Arc;
 
 use super::eval::{Member, Members, Operand, is_selectable};
 use super::lexer::is_name_byte;
@@ -38,15 +38,15 @@ const TEXT: u8 = 6;
 const MEMBER_HEAD_BYTES: usize = 2;
 /// Values up to this size get room before longer text does: numbers are filtered on most.
 const SHORT_VALUE_BYTES: usize = 16;
-/// What the thin vector keeps before its bytes: length and capacity.
+/// What an `Arc` keeps before its bytes: two counts.
 const ALLOCATION_HEAD_BYTES: usize = 16;
 
 /// The scalar members of an entry's META, as far as they fit
 /// [`FILTER_RECORD_MAX_BYTES`](limits::FILTER_RECORD_MAX_BYTES).
 ///
-/// An `Option` of it takes 8 bytes; entries without META have none.
+/// Shared, so that a search on another thread keeps what it reads; entries without META have none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilterRecord(ThinVec<u8>);
+pub struct FilterRecord(Arc<[u8]>);
 
 impl FilterRecord {
     /// The record of a META object; None for an object without members, which is the same as no META.
@@ -75,19 +75,18 @@ impl FilterRecord {
                 }
             }
         }
-        // The exact size, because a vector that grew would keep room it does not use.
-        let mut bytes = ThinVec::with_capacity(limits::FILTER_RECORD_MAX_BYTES - room);
+        let mut bytes = Vec::with_capacity(limits::FILTER_RECORD_MAX_BYTES - room);
         bytes.push(completeness);
         for (name, value, fits) in listed {
             let value = if fits { value } else { Encoded::Elsewhere };
             value.write(name, &mut bytes);
         }
-        Some(Self(bytes))
+        Some(Self(bytes.into()))
     }
 
-    /// Memory it takes, besides the 8 bytes where it is kept.
+    /// Memory it takes, besides the handle.
     pub fn bytes(&self) -> usize {
-        ALLOCATION_HEAD_BYTES + self.0.capacity()
+        (ALLOCATION_HEAD_BYTES + self.0.len()).next_multiple_of(align_of::<usize>())
     }
 
     /// The record as it is persisted.
@@ -117,9 +116,7 @@ impl FilterRecord {
             }
             rest = after;
         }
-        let mut kept = ThinVec::with_capacity(bytes.len());
-        kept.extend_from_slice(bytes);
-        Some(Self(kept))
+        Some(Self(bytes.into()))
     }
 }
 
@@ -240,7 +237,7 @@ impl<'a> Encoded<'a> {
         }
     }
 
-    fn write(&self, name: &str, bytes: &mut ThinVec<u8>) {
+    fn write(&self, name: &str, bytes: &mut Vec<u8>) {
         // Names longer than a byte can count are not listed.
         let name_length = u8::try_from(name.len()).unwrap_or(u8::MAX);
         bytes.extend_from_slice(&[self.kind(), name_length]);

@@ -102,7 +102,7 @@ impl Builder<'_> {
         for level in (low..=start.1).rev() {
             let ef = if level > high { 1 } else { self.efc };
             let (codes, most) = (self.codes, FOUND_MAX_DISTANCES * ef);
-            let walk = Walk { links: self.links, codes, target, level, ef, rows, most };
+            let walk = Walk { links: &*self.links, codes, target, level, ef, rows, most };
             if level == start.1 {
                 self.scratch.start_at(&walk, start.0);
             }
@@ -128,7 +128,7 @@ impl Builder<'_> {
         candidates.clear();
         candidates.extend_from_slice(&self.scratch.points);
         let linked = self.links.of(row, level);
-        candidates.retain(|&point| !linked.contains(&row_of(point)));
+        candidates.retain(|&point| !linked.contains(row_of(point)));
         self.choose(&candidates, self.links.m());
         let mut chosen = std::mem::take(&mut self.lists.chosen);
         for &point in &chosen {
@@ -140,8 +140,7 @@ impl Builder<'_> {
                     break;
                 }
                 let other = row_of(point);
-                if self.links.has_room(other, level) && !self.links.of(row, level).contains(&other)
-                {
+                if self.links.has_room(other, level) && !self.links.of(row, level).contains(other) {
                     self.links.join(row, other, level);
                 }
             }
@@ -159,8 +158,8 @@ impl Builder<'_> {
     /// Puts a row that found no other way in, as among many equal codes, between a full row and one of
     /// its neighbours: both keep as many links as they had, and what held together still does.
     fn force(&mut self, row: u32, full: u32, level: usize) {
-        let degree = |&&other: &&u32| self.links.of(other, level).len();
-        let Some(&other) = self.links.of(full, level).iter().max_by_key(degree) else { return };
+        let degree = |&other: &u32| self.links.of(other, level).len();
+        let Some(other) = self.links.of(full, level).iter().max_by_key(degree) else { return };
         self.links.part(full, other, level);
         self.links.join(row, full, level);
         self.links.join(row, other, level);
@@ -198,7 +197,7 @@ impl Builder<'_> {
         let target = self.codes.target(full);
         let others = self.links.of(full, level);
         rated.clear();
-        rated.extend(others.iter().map(|&row| pack(self.codes.similarity(&target, row), row)));
+        rated.extend(others.iter().map(|row| pack(self.codes.similarity(&target, row), row)));
         self.scratch.distances += rated.len();
         rated.push(newcomer);
         rated.sort_unstable_by(|a, b| b.cmp(a));

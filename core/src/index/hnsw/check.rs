@@ -70,12 +70,12 @@ impl Index {
         let partition = self.partitions.list(head.list).rows()[0];
         let partition = self.slots.get(SlotId(partition)).map(|slot| slot.partition);
         for level in 0..=links.level(row) {
-            let own = links.of(row, level);
+            let own: Vec<u32> = links.of(row, level).iter().collect();
             assert!(own.len() <= links.capacity(level));
             for (place, &other) in own.iter().enumerate() {
                 assert_ne!(other, row, "linked with itself");
                 assert!(!own[..place].contains(&other), "{row} to {other} twice");
-                assert!(links.of(other, level).contains(&row), "{row} to {other}: one way");
+                assert!(links.of(other, level).contains(row), "{row} to {other}: one way");
                 match self.slots.get(SlotId(other)) {
                     Some(slot) => assert_eq!(Some(slot.partition), partition),
                     None => assert!(dead.contains(&other), "{row} to {other}: elsewhere"),

@@ -6,7 +6,7 @@
 
 use super::upper::{NONE, UpperLinks};
 use crate::ids::EntryId;
-use crate::vector::links::LinkArena;
+use crate::vector::links::{LinkArena, Row};
 
 /// Highest level; with M = 4 one row in 16 million would pass it.
 pub(super) const LEVEL_MAX: usize = 12;
@@ -74,11 +74,11 @@ impl Links {
 
     /// The neighbours of a row on a level; none where it does not reach that level.
     #[inline]
-    pub(super) fn of(&self, row: u32, level: usize) -> &[u32] {
+    pub(super) fn of(&self, row: u32, level: usize) -> Row<'_> {
         if level == 0 {
             return self.base.links(row);
         }
-        self.record(row, level).map_or(&[], |at| self.upper.links(at))
+        self.record(row, level).map_or(Row::NONE, |at| self.upper.links(at))
     }
 
     /// Whether a row can take another link on a level.
@@ -89,7 +89,7 @@ impl Links {
     /// Links two rows, which both have room and are not linked yet.
     pub(super) fn join(&mut self, a: u32, b: u32, level: usize) {
         let room = self.has_room(a, level) && self.has_room(b, level);
-        debug_assert!(room && a != b && !self.of(a, level).contains(&b));
+        debug_assert!(room && a != b && !self.of(a, level).contains(b));
         if !room {
             return;
         }
@@ -122,7 +122,7 @@ impl Links {
     /// Takes all links of a row on a level, from both sides, and hands them out.
     pub(super) fn part_all(&mut self, row: u32, level: usize, former: &mut Vec<u32>) {
         former.clear();
-        former.extend_from_slice(self.of(row, level));
+        former.extend(self.of(row, level).iter());
         for &other in &*former {
             self.part(row, other, level);
         }

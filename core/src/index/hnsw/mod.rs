@@ -22,6 +22,7 @@ pub(super) use walk::{Codes, Judge, Scratch, Target, Walk};
 pub use work::{Progress, Work};
 
 use crate::limits;
+use crate::vector::links::SharedLinks;
 use build::Lists;
 use graph::{LEVEL_MAX, Links};
 
@@ -234,6 +235,11 @@ impl Graphs {
         }
     }
 
+    /// Frees the links that a search on another thread held.
+    pub(super) fn tidy(&mut self) {
+        self.links.base.tidy();
+    }
+
     /// Whether nodes wait whose entries went.
     pub(super) fn has_tombstones(&self) -> bool {
         self.tombstones > 0
@@ -294,6 +300,11 @@ impl Graphs {
 
     pub(super) fn links(&self) -> &Links {
         &self.links
+    }
+
+    /// What searches on other threads see of them.
+    pub(super) fn shared_links(&self) -> &SharedLinks {
+        self.links.base.shared()
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -120,10 +120,10 @@ impl Index {
             }
             out.u8((row - first) as u8);
             for level in 0..=links.level(row) {
-                let living = |&&other: &&u32| !self.slots.is_tombstone(other);
-                let others = links.of(row, level).iter().filter(living);
-                out.u8(others.clone().count() as u8);
-                for &other in others {
+                let living = |&other: &u32| !self.slots.is_tombstone(other);
+                let others = || links.of(row, level).iter().filter(living);
+                out.u8(others().count() as u8);
+                for other in others() {
                     out.u32(other);
                 }
             }
@@ -211,7 +211,7 @@ impl Index {
             }
             for _ in 0..count {
                 let other = from.u32()?;
-                if other == row || other >= self.slots.end() || links.of(row, at).contains(&other) {
+                if other == row || other >= self.slots.end() || links.of(row, at).contains(other) {
                     return Err(DecodeError("link of a node"));
                 }
                 links.push(row, other, at);
@@ -256,18 +256,18 @@ impl Index {
         while let Some(row) = next {
             next = links.base.next_linked(row + 1);
             if let Some(ahead) = next {
-                for &other in links.base.links(ahead).iter().filter(|&&other| other > ahead) {
+                for other in links.base.links(ahead).iter().filter(|&other| other > ahead) {
                     links.base.prefetch(other);
                 }
             }
             for level in 0..=links.level(row) {
-                for &other in links.of(row, level) {
+                for other in links.of(row, level).iter() {
                     if other < row {
                         downwards[level] += 1;
                         continue;
                     }
                     upwards[level] += 1;
-                    if !links.of(other, level).contains(&row) || !self.share_graph(row, other) {
+                    if !links.of(other, level).contains(row) || !self.share_graph(row, other) {
                         return false;
                     }
                 }

@@ -65,7 +65,7 @@ impl Builder<'_> {
         let living = |row: &u32| !self.slots.is_tombstone(*row);
         let mut pool: Vec<u32> = rows.iter().copied().filter(living).collect();
         for &dead in rows.iter().filter(|row| !living(row)) {
-            for &beyond in self.links.of(dead, level).iter().filter(|row| living(row)) {
+            for beyond in self.links.of(dead, level).iter().filter(living) {
                 if pool.len() < POOL_MAX && !pool.contains(&beyond) {
                     pool.push(beyond);
                 }
@@ -81,12 +81,12 @@ impl Builder<'_> {
         let mut candidates = std::mem::take(&mut self.lists.candidates);
         candidates.clear();
         for &other in pool {
-            if other != row && !self.links.of(row, level).contains(&other) {
+            if other != row && !self.links.of(row, level).contains(other) {
                 candidates.push(pack(self.codes.similarity(&target, other), other));
             }
         }
         let mut neighbours = Vec::with_capacity(self.links.capacity(level));
-        for &other in self.links.of(row, level) {
+        for other in self.links.of(row, level).iter() {
             neighbours.push(pack(self.codes.similarity(&target, other), other));
         }
         self.scratch.distances += candidates.len() + neighbours.len();
@@ -119,8 +119,9 @@ impl Builder<'_> {
         let mut start = head.entry;
         if start == row {
             // The entry point itself: whoever it is still linked with elsewhere leads back.
-            let mut linked = (0..=self.links.level(row)).flat_map(|at| self.links.of(row, at));
-            let linked = linked.find(|&&other| other != gone).copied();
+            let mut linked =
+                (0..=self.links.level(row)).flat_map(|at| self.links.of(row, at).iter());
+            let linked = linked.find(|&other| other != gone);
             let other = others.into_iter().find(|&other| other != row);
             let Some(other) = linked.or(other) else { return };
             start = other;

@@ -6,6 +6,8 @@
 //! found without a search. Main thread only.
 
 use crate::allocation::allocated_bytes;
+use crate::sync::{AtomicU32, Ordering};
+use crate::vector::links::Row;
 
 /// No record, no row.
 pub(in crate::index) const NONE: u32 = u32::MAX;
@@ -24,9 +26,23 @@ const CHUNK_BYTES: usize = 16 << 10;
 #[derive(Debug, Default)]
 struct Chunk {
     /// Empty when no record of the chunk is in use.
-    words: Box<[u32]>,
+    words: Box<[AtomicU32]>,
     free_head: u32,
     used: u32,
+}
+
+impl Chunk {
+    /// Free records, each naming the next.
+    fn new(records: usize, width: usize) -> Self {
+        let word = |at: usize| match (at / width, at % width) {
+            (_, ROW) => NONE,
+            (place, UP) if place + 1 < records => place as u32 + 1,
+            (_, UP) => NONE,
+            _ => 0,
+        };
+        let words = (0..records * width).map(|at| AtomicU32::new(word(at))).collect();
+        Self { words, free_head: 0, used: 0 }
+    }
 }
 
 /// Records of the higher levels.
@@ -52,15 +68,17 @@ impl UpperLinks {
         CHUNK_BYTES / (self.width() * size_of::<u32>())
     }
 
-    fn record(&self, at: u32) -> &[u32] {
+    fn record(&self, at: u32) -> &[AtomicU32] {
         let (chunk, place) = (at as usize / self.per_chunk(), at as usize % self.per_chunk());
         &self.chunks[chunk].words[place * self.width()..][..self.width()]
     }
 
-    fn record_mut(&mut self, at: u32) -> &mut [u32] {
-        let (width, per_chunk) = (self.width(), self.per_chunk());
-        let (chunk, place) = (at as usize / per_chunk, at as usize % per_chunk);
-        &mut self.chunks[chunk].words[place * width..][..width]
+    fn get(&self, at: u32, word: usize) -> u32 {
+        self.record(at)[word].load(Ordering::Relaxed)
+    }
+
+    fn set(&mut self, at: u32, word: usize, value: u32) {
+        self.record(at)[word].store(value, Ordering::Relaxed);
     }
 
     /// A record for a row, alone in its ring, without links.
@@ -75,31 +93,24 @@ impl UpperLinks {
         }
         let chunk = &mut self.chunks[number];
         if chunk.words.is_empty() {
-            chunk.words = vec![0; per_chunk * width].into_boxed_slice();
-            for place in 0..per_chunk {
-                let next = if place + 1 < per_chunk { place as u32 + 1 } else { NONE };
-                chunk.words[place * width + ROW] = NONE;
-                chunk.words[place * width + UP] = next;
-            }
-            chunk.free_head = 0;
+            *chunk = Chunk::new(per_chunk, width);
             self.allocated += 1;
         }
-        let place = chunk.free_head as usize;
-        let record = &mut chunk.words[place * width..][..width];
-        chunk.free_head = record[UP];
+        let at = number as u32 * per_chunk as u32 + chunk.free_head;
         chunk.used += 1;
-        let at = (number * per_chunk + place) as u32;
-        record[..LINKS].copy_from_slice(&[row, NONE, at, at, 0]);
+        self.chunks[number].free_head = self.get(at, UP);
+        for (word, value) in [row, NONE, at, at, 0].into_iter().enumerate() {
+            self.set(at, word, value);
+        }
         at
     }
 
     /// Frees a record that left its ring.
     pub(super) fn release(&mut self, at: u32) {
-        let (per_chunk, width) = (self.per_chunk(), self.width());
-        let (number, place) = (at as usize / per_chunk, at as usize % per_chunk);
+        let (number, place) = (at as usize / self.per_chunk(), at as usize % self.per_chunk());
+        self.set(at, ROW, NONE);
+        self.set(at, UP, self.chunks[number].free_head);
         let chunk = &mut self.chunks[number];
-        chunk.words[place * width + ROW] = NONE;
-        chunk.words[place * width + UP] = chunk.free_head;
         chunk.free_head = place as u32;
         chunk.used -= 1;
         self.first_with_room = self.first_with_room.min(number);
@@ -114,61 +125,57 @@ impl UpperLinks {
     }
 
     pub(super) fn row(&self, at: u32) -> u32 {
-        self.record(at)[ROW]
+        self.get(at, ROW)
     }
 
     /// The row's record one level up, or `NONE`.
     pub(super) fn up(&self, at: u32) -> u32 {
-        self.record(at)[UP]
+        self.get(at, UP)
     }
 
     pub(super) fn set_up(&mut self, at: u32, up: u32) {
-        self.record_mut(at)[UP] = up;
+        self.set(at, UP, up);
     }
 
     pub(super) fn next(&self, at: u32) -> u32 {
-        self.record(at)[NEXT]
+        self.get(at, NEXT)
     }
 
     /// Puts a record that is alone into the ring of another.
     pub(super) fn join_ring(&mut self, at: u32, other: u32) {
-        let next = self.record(other)[NEXT];
-        self.record_mut(at)[PREVIOUS] = other;
-        self.record_mut(at)[NEXT] = next;
-        self.record_mut(other)[NEXT] = at;
-        self.record_mut(next)[PREVIOUS] = at;
+        let next = self.get(other, NEXT);
+        self.set(at, PREVIOUS, other);
+        self.set(at, NEXT, next);
+        self.set(other, NEXT, at);
+        self.set(next, PREVIOUS, at);
     }
 
     /// Takes a record out of its ring; answers another one of it, if there is.
     pub(super) fn leave_ring(&mut self, at: u32) -> Option<u32> {
-        let (previous, next) = (self.record(at)[PREVIOUS], self.record(at)[NEXT]);
-        self.record_mut(previous)[NEXT] = next;
-        self.record_mut(next)[PREVIOUS] = previous;
+        let (previous, next) = (self.get(at, PREVIOUS), self.get(at, NEXT));
+        self.set(previous, NEXT, next);
+        self.set(next, PREVIOUS, previous);
         (next != at).then_some(next)
     }
 
     #[inline]
-    pub(super) fn links(&self, at: u32) -> &[u32] {
-        let record = self.record(at);
-        &record[LINKS..LINKS + record[COUNT] as usize]
+    pub(super) fn links(&self, at: u32) -> Row<'_> {
+        Row::new(&self.record(at)[LINKS..][..self.get(at, COUNT) as usize])
     }
 
     pub(super) fn push(&mut self, at: u32, to: u32) {
-        let m = self.m;
-        let record = self.record_mut(at);
-        let count = record[COUNT] as usize;
-        assert!(count < m, "a record without room");
-        record[LINKS + count] = to;
-        record[COUNT] += 1;
+        let count = self.get(at, COUNT);
+        assert!((count as usize) < self.m, "a record without room");
+        self.set(at, LINKS + count as usize, to);
+        self.set(at, COUNT, count + 1);
     }
 
     pub(super) fn take(&mut self, at: u32, to: u32) -> bool {
-        let record = self.record_mut(at);
-        let count = record[COUNT] as usize;
-        let links = &mut record[LINKS..LINKS + count];
-        let Some(found) = links.iter().position(|&link| link == to) else { return false };
-        links[found] = links[count - 1];
-        record[COUNT] -= 1;
+        let links = self.links(at);
+        let Some(found) = links.iter().position(|link| link == to) else { return false };
+        let last = links.len() - 1;
+        self.set(at, LINKS + found, self.get(at, LINKS + last));
+        self.set(at, COUNT, last as u32);
         true
     }
 
@@ -183,8 +190,9 @@ impl UpperLinks {
         for (number, chunk) in self.chunks.iter().enumerate() {
             let (mut free, mut place) = (0, chunk.free_head);
             while !chunk.words.is_empty() && place != NONE {
-                assert_eq!(chunk.words[place as usize * self.width() + ROW], NONE, "free list");
-                place = chunk.words[place as usize * self.width() + UP];
+                let record = &chunk.words[place as usize * self.width()..];
+                assert_eq!(record[ROW].load(Ordering::Relaxed), NONE, "free list");
+                place = record[UP].load(Ordering::Relaxed);
                 free += 1;
                 assert!(free <= self.per_chunk(), "chunk {number}: free list is a ring");
             }

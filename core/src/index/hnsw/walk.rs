@@ -2,7 +2,7 @@
 //!
 //! Owns: the beam and what it needs between two searches (visited stamps, heaps), so that a search
 //! allocates nothing once these have grown. Must not know: partitions, entries; the caller's `Judge`
-//! says which rows may be found. Main thread only.
+//! says which rows may be found. Any thread, each with a `Scratch` of its own.
 //!
 //! After Malkov & Yashunin, "Efficient and robust approximate nearest neighbor search using
 //! Hierarchical Navigable Small World graphs" (2016), Algorithm 2.
@@ -12,6 +12,7 @@ use super::graph::Links;
 use crate::allocation::allocated_bytes;
 use crate::distance::kernels;
 use crate::vector::arena::CodeArena;
+use crate::vector::links::{Row, SharedLinks};
 use crate::vector::quantise::approx_similarity;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -47,8 +48,12 @@ impl<'a> Codes<'a> {
 
     #[inline(always)]
     pub(in crate::index) fn target(&self, row: u32) -> Target<'a> {
-        let (code, scale) = (self.arena.code(row), self.arena.scale(row));
-        Target { code: code.unwrap_or_default(), scale: scale.unwrap_or_default() }
+        let (code, scale) = self.arena.row(row);
+        Target { code, scale }
+    }
+
+    pub(in crate::index) fn dim(&self) -> usize {
+        self.arena.dim()
     }
 
     #[inline(always)]
@@ -138,10 +143,44 @@ impl Judge for Everyone {
     }
 }
 
+/// What a walk goes along.
+pub(in crate::index) trait Neighbours {
+    /// The neighbours of a row on a level.
+    fn of(&self, row: u32, level: usize) -> Row<'_>;
+    /// Asks for the memory of those on level 0.
+    fn prefetch(&self, row: u32);
+}
+
+impl Neighbours for Links {
+    #[inline(always)]
+    fn of(&self, row: u32, level: usize) -> Row<'_> {
+        Self::of(self, row, level)
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, row: u32) {
+        self.base.prefetch(row);
+    }
+}
+
+/// Level 0 alone, as any thread sees it.
+impl Neighbours for SharedLinks {
+    #[inline(always)]
+    fn of(&self, row: u32, level: usize) -> Row<'_> {
+        debug_assert_eq!(level, 0, "higher levels belong to the main thread");
+        self.links(row)
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, row: u32) {
+        Self::prefetch(self, row);
+    }
+}
+
 /// One walk.
 #[derive(Debug)]
-pub(in crate::index) struct Walk<'a> {
-    pub(in crate::index) links: &'a Links,
+pub(in crate::index) struct Walk<'a, L> {
+    pub(in crate::index) links: &'a L,
     pub(in crate::index) codes: Codes<'a>,
     pub(in crate::index) target: Target<'a>,
     pub(in crate::index) level: usize,
@@ -153,37 +192,41 @@ pub(in crate::index) struct Walk<'a> {
     pub(in crate::index) most: usize,
 }
 
-impl Walk<'_> {
-    /// Walks from the entry point of a graph, on whose level this starts, down to level 0 and there to
-    /// `ef` rows. Answers whether it came to its end.
-    pub(in crate::index) fn run(
-        mut self,
-        scratch: &mut Scratch,
-        entry: u32,
-        judge: &mut impl Judge,
-    ) -> bool {
-        let ef = std::mem::replace(&mut self.ef, 1);
+impl Walk<'_, Links> {
+    /// Walks from the entry point of a graph, on whose level this starts, down to where a walk on level 0
+    /// is to start: `points`.
+    pub(in crate::index) fn descend(mut self, scratch: &mut Scratch, entry: u32) {
+        self.ef = 1;
         scratch.start_at(&self, entry);
         while self.level > 0 {
             scratch.walk(&self, &mut Everyone);
             self.level -= 1;
         }
-        self.ef = ef;
-        scratch.walk(&self, judge)
     }
 }
 
 impl Scratch {
     /// Makes one row the starting point.
-    pub(in crate::index) fn start_at(&mut self, walk: &Walk<'_>, row: u32) {
+    pub(in crate::index) fn start_at<L>(&mut self, walk: &Walk<'_, L>, row: u32) {
         self.distances += 1;
         self.points.clear();
         self.points.push(pack(walk.codes.similarity(&walk.target, row), row));
     }
 
+    /// Makes some points the start, as another walk found them.
+    pub(in crate::index) fn start_from(&mut self, points: &[u64]) {
+        self.distances = 0;
+        self.points.clear();
+        self.points.extend_from_slice(points);
+    }
+
     /// Walks from `points`; afterwards they are what was found. Answers whether the walk came to its
     /// end, and did not give up.
-    pub(in crate::index) fn walk(&mut self, walk: &Walk<'_>, judge: &mut impl Judge) -> bool {
+    pub(in crate::index) fn walk(
+        &mut self,
+        walk: &Walk<'_, impl Neighbours>,
+        judge: &mut impl Judge,
+    ) -> bool {
         self.visited.begin(walk.rows);
         self.open.clear();
         self.found.clear();
@@ -206,7 +249,7 @@ impl Scratch {
         ended
     }
 
-    fn expand(&mut self, walk: &Walk<'_>, judge: &mut impl Judge) -> bool {
+    fn expand(&mut self, walk: &Walk<'_, impl Neighbours>, judge: &mut impl Judge) -> bool {
         let mut spent = 0;
         while let Some(nearest) = self.open.pop() {
             let full = self.found.len() >= walk.ef;
@@ -214,7 +257,7 @@ impl Scratch {
                 break;
             }
             self.fresh.clear();
-            for &row in walk.links.of(row_of(nearest), walk.level) {
+            for row in walk.links.of(row_of(nearest), walk.level).iter() {
                 if self.visited.insert(row) {
                     self.fresh.push(row);
                 }
@@ -222,7 +265,7 @@ impl Scratch {
             if walk.level == 0
                 && let Some(&next) = self.open.peek()
             {
-                walk.links.base.prefetch(row_of(next));
+                walk.links.prefetch(row_of(next));
             }
             spent += self.fresh.len();
             self.score_fresh(walk, judge);
@@ -236,7 +279,7 @@ impl Scratch {
     }
 
     #[inline(always)]
-    fn score_fresh(&mut self, walk: &Walk<'_>, judge: &mut impl Judge) {
+    fn score_fresh<L>(&mut self, walk: &Walk<'_, L>, judge: &mut impl Judge) {
         let mut worst = self.worst(walk.ef);
         self.near.clear();
         for &row in self.fresh.iter().take(PREFETCH_ROWS) {

@@ -1,0 +1,260 @@
+//! What a search reads of the rows it meets: whether an entry is there, since when, until when, in which
+//! partition, and its filter record.
+//!
+//! Owns: this memory and the order in which it is written and read. Written by the main thread alone, in place; a
+//! clone costs nothing and is what a search on another thread reads, while rows come and go. A row's head says
+//! whose the row is: it is written last when an entry comes and read first and last by whoever judges the row,
+//! so that no entry is judged by what is known of another. Records never change; whoever reads one holds it.
+
+use super::filter::FilterRecord;
+use crate::allocation::allocated_bytes;
+use crate::distance::prefetch_value;
+use crate::ids::{PartitionKey, Seq, UnixMs};
+use crate::sync::{AtomicU64, Ordering};
+use crate::vector::arena::BLOCK_ROWS;
+use crate::vector::directory::Directory;
+use std::sync::atomic::fence;
+
+const SEQ_BITS: u32 = 48;
+
+/// Place in the store order (48 bits), worth (8) and flags (8) of a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Head(u64);
+
+impl Head {
+    pub(super) const OCCUPIED: u64 = 1 << 63;
+    pub(super) const HAS_CODE: u64 = 1 << 62;
+    pub(super) const NAMED: u64 = 1 << 61;
+    pub(super) const HIDDEN: u64 = 1 << 60;
+    pub(super) const TOMBSTONE: u64 = 1 << 59;
+    pub(super) const TAGGED: u64 = 1 << 58;
+
+    pub(super) const FREE: Self = Self(0);
+    pub(super) const BURIED: Self = Self(Self::TOMBSTONE);
+
+    pub(super) fn new(seq: Seq, worth: u8) -> Self {
+        Self(Self::OCCUPIED | seq.0 | u64::from(worth) << SEQ_BITS)
+    }
+
+    pub(super) fn has(self, flag: u64) -> bool {
+        self.0 & flag != 0
+    }
+
+    pub(super) fn with(self, flag: u64, set: bool) -> Self {
+        Self(if set { self.0 | flag } else { self.0 & !flag })
+    }
+
+    pub(super) fn seq(self) -> Seq {
+        Seq(self.0 & ((1 << SEQ_BITS) - 1))
+    }
+
+    pub(super) fn worth(self) -> u8 {
+        (self.0 >> SEQ_BITS) as u8
+    }
+}
+
+/// What is known of one row.
+#[derive(Debug, Default)]
+pub(super) struct Fact {
+    head: AtomicU64,
+    expire_at: AtomicU64,
+    partition: AtomicU64,
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Fact>() == 24, "a slot is paid for by every entry");
+
+impl Fact {
+    /// To be read first: what follows belongs to the entry it names, or to a later one.
+    #[inline(always)]
+    pub(super) fn head(&self) -> Head {
+        Head(self.head.load(Ordering::Acquire))
+    }
+
+    /// Whether the row still is what its head said, after all else was read.
+    #[inline(always)]
+    pub(super) fn is_still(&self, head: Head) -> bool {
+        fence(Ordering::Acquire);
+        self.head.load(Ordering::Relaxed) == head.0
+    }
+
+    #[inline(always)]
+    pub(super) fn expire_at(&self) -> UnixMs {
+        UnixMs(self.expire_at.load(Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    pub(super) fn partition(&self) -> PartitionKey {
+        PartitionKey(self.partition.load(Ordering::Relaxed))
+    }
+}
+
+#[derive(Debug, Default)]
+struct FactBlock {
+    rows: Box<[Fact]>,
+}
+
+/// Records of the rows of a block that has some.
+#[derive(Debug, Default, Clone)]
+struct RecordBlock {
+    rows: Vec<Option<FilterRecord>>,
+}
+
+/// Facts and records by row. Row `i` is in block `i / 256`.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Facts {
+    facts: Directory<FactBlock>,
+    records: Directory<RecordBlock>,
+}
+
+fn split(row: u32) -> (usize, usize) {
+    (row as usize / BLOCK_ROWS, row as usize % BLOCK_ROWS)
+}
+
+fn record_bytes(record: &FilterRecord) -> usize {
+    allocated_bytes(record.bytes())
+}
+
+impl Facts {
+    /// What is known of a row; `None` where there is no memory for it.
+    #[inline(always)]
+    pub(super) fn get(&self, row: u32) -> Option<&Fact> {
+        let (block, place) = split(row);
+        self.facts.get(block)?.rows.get(place)
+    }
+
+    /// The head of a row.
+    #[inline(always)]
+    pub(super) fn head(&self, row: u32) -> Head {
+        self.get(row).map_or(Head::FREE, Fact::head)
+    }
+
+    /// The filter record of a row's entry, or of one that went.
+    #[inline(always)]
+    pub(super) fn record(&self, row: u32) -> Option<&FilterRecord> {
+        let (block, place) = split(row);
+        self.records.get(block)?.rows.get(place)?.as_ref()
+    }
+
+    /// Asks for the memory of a row ahead of its use.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, row: u32) {
+        if let Some(fact) = self.get(row) {
+            prefetch_value(fact);
+        }
+    }
+
+    /// Rows that a block has memory for.
+    pub(super) fn room(&self, block: usize) -> usize {
+        self.facts.get(block).map_or(0, |block| block.rows.len())
+    }
+
+    /// Gives a block memory for at least so many rows.
+    pub(super) fn make_room(&mut self, block: usize, rows: usize) {
+        let former = self.facts.get(block);
+        let copy = |place: usize| {
+            let fact = former.and_then(|block| block.rows.get(place));
+            fact.map_or_else(Fact::default, |fact| Fact {
+                head: AtomicU64::new(fact.head().0),
+                expire_at: AtomicU64::new(fact.expire_at().0),
+                partition: AtomicU64::new(fact.partition().0),
+            })
+        };
+        let grown = FactBlock { rows: (0..rows).map(copy).collect() };
+        self.facts.put(block, grown);
+    }
+
+    /// Fills a free row that has memory. Answers the memory that its record takes, less that of a former
+    /// one that was still there.
+    pub(super) fn occupy(
+        &mut self,
+        row: u32,
+        head: Head,
+        expire_at: UnixMs,
+        partition: PartitionKey,
+        record: Option<FilterRecord>,
+    ) -> isize {
+        let grown = self.set_record(row, record);
+        if let Some(fact) = self.get(row) {
+            // Release, each: whoever reads one of a new entry sees that the head of the former is gone.
+            fact.expire_at.store(expire_at.0, Ordering::Release);
+            fact.partition.store(partition.0, Ordering::Release);
+            fact.head.store(head.0, Ordering::Release);
+        }
+        grown
+    }
+
+    fn set_record(&mut self, row: u32, record: Option<FilterRecord>) -> isize {
+        let (block, place) = split(row);
+        if record.is_none() && self.record(row).is_none() {
+            return 0;
+        }
+        if self.records.get(block).is_none() {
+            self.records.put(block, RecordBlock::default());
+        }
+        let room = self.room(block);
+        let Some(records) = self.records.own(block) else { return 0 };
+        if place >= records.rows.len() {
+            records.rows.reserve_exact(room - records.rows.len());
+            records.rows.resize(room, None);
+        }
+        let taken = record.as_ref().map_or(0, record_bytes) as isize;
+        let former = std::mem::replace(&mut records.rows[place], record);
+        taken - former.as_ref().map_or(0, record_bytes) as isize
+    }
+
+    /// Writes the head of a row that has memory.
+    pub(super) fn set_head(&self, row: u32, head: Head) {
+        if let Some(fact) = self.get(row) {
+            fact.head.store(head.0, Ordering::Release);
+        }
+    }
+
+    /// Writes the deadline of a row that has memory.
+    pub(super) fn set_expire_at(&self, row: u32, expire_at: UnixMs) {
+        if let Some(fact) = self.get(row) {
+            fact.expire_at.store(expire_at.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets go of the record of an entry that went, unless a search holds it: then it goes with the next
+    /// entry of the row, or with the block. Answers the memory given back; allocates nothing.
+    pub(super) fn drop_record(&mut self, row: u32) -> usize {
+        let (block, place) = split(row);
+        let Some(records) = self.records.own_if_free(block) else { return 0 };
+        let record = records.rows.get_mut(place).and_then(Option::take);
+        record.as_ref().map_or(0, record_bytes)
+    }
+
+    /// Lets go of a block without entries; `None` while a search holds it. Answers the memory that records
+    /// in it gave back.
+    pub(super) fn free_block(&mut self, block: usize) -> Option<usize> {
+        if self.is_held() {
+            return None;
+        }
+        let rows = self.records.get(block).map_or(&[][..], |block| &block.rows);
+        let given_back = rows.iter().flatten().map(record_bytes).sum();
+        (self.facts.free(block) & self.records.free(block)).then_some(given_back)
+    }
+
+    /// Whether a search on another thread reads a clone.
+    pub(super) fn is_held(&mut self) -> bool {
+        self.facts.is_held() || self.records.is_held()
+    }
+
+    /// Memory held, that of the records themselves aside.
+    pub(super) fn bytes(&self) -> usize {
+        let facts = self.facts.iter().map(|block| allocated_bytes(size_of_val(&*block.rows)));
+        let handles = |block: &RecordBlock| {
+            allocated_bytes(block.rows.capacity() * size_of::<Option<FilterRecord>>())
+        };
+        let handles = self.records.iter().map(handles);
+        facts.sum::<usize>() + handles.sum::<usize>() + self.facts.bytes() + self.records.bytes()
+    }
+
+    /// Memory of all records; for tests.
+    pub(super) fn count_record_bytes(&self) -> usize {
+        let records = self.records.iter().flat_map(|block| block.rows.iter().flatten());
+        records.map(record_bytes).sum()
+    }
+}

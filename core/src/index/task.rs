@@ -1,0 +1,121 @@
+//! A search that goes on elsewhere: what it reads, taken along, so that it runs on any thread while rows come
+//! and go.
+//!
+//! Owns: that picture. Made by the main thread in constant time beside the rows it lists; it stays as
+//! it was in codes and records, and sees rows go, but none that came after it was made. What it finds are hints, as
+//! those of any search: whoever opens the entries proves them.
+//!
+//! Nothing is locked and nothing retired by hand. Codes and records that a picture holds are copied before they are
+//! written to; heads, deadlines and links are atomics, written in place; a block lives as long as its last holder.
+//! `tests/loom.rs` runs this against insertion, removal and linking in every order that the memory model allows.
+
+use super::Index;
+use super::facts::Facts;
+use super::filter::Filter;
+use super::hnsw::{Codes, Scratch};
+use super::search::{Plan, Rest, SearchRequest, SearchResult, Span, Stage, View};
+use crate::ids::{PartitionKey, Seq, UnixMs};
+use crate::vector::arena::CodeArena;
+use crate::vector::links::SharedLinks;
+
+/// A search, done or to be done elsewhere.
+#[derive(Debug)]
+pub enum Searched {
+    /// What was found.
+    Done(SearchResult),
+    /// What is left to do.
+    Task(Box<SearchTask>),
+}
+
+/// What a thread that searches keeps between two searches.
+#[derive(Debug, Default)]
+pub struct TaskScratch(Scratch);
+
+/// A search that is to go on elsewhere.
+#[derive(Debug)]
+pub struct SearchTask {
+    facts: Facts,
+    arena: CodeArena,
+    links: SharedLinks,
+    end: u32,
+    seq_end: Seq,
+    code: Box<[i8]>,
+    scale: f32,
+    partition: PartitionKey,
+    limit: usize,
+    now: UnixMs,
+    min_seq: Seq,
+    filter: Option<Filter>,
+    found: SearchResult,
+    rest: Rest,
+}
+
+impl Index {
+    /// Searches as long as that is estimated to take no longer than `most_ns`; what would take longer is
+    /// left to a task.
+    pub fn search_or_task(&mut self, request: &SearchRequest<'_>, most_ns: u64) -> Searched {
+        let (found, rest) = match self.search_within(request, most_ns) {
+            Stage::Done(result) => return Searched::Done(result),
+            Stage::Left(found, rest) => (found, rest),
+        };
+        let (Some(arena), Some(view)) = (&self.arena, self.view()) else {
+            return Searched::Done(found);
+        };
+        Searched::Task(Box::new(SearchTask {
+            facts: view.facts.clone(),
+            arena: arena.clone(),
+            links: view.links.clone(),
+            end: view.end,
+            seq_end: view.seq_end,
+            code: request.code.into(),
+            scale: request.scale,
+            partition: request.partition,
+            limit: request.limit,
+            now: request.now,
+            min_seq: request.min_seq,
+            filter: request.filter.cloned(),
+            found,
+            rest,
+        }))
+    }
+}
+
+impl SearchTask {
+    /// Does what is left of the search.
+    pub fn run(self, scratch: &mut TaskScratch) -> SearchResult {
+        let scratch = &mut scratch.0;
+        let view = View {
+            facts: &self.facts,
+            codes: Codes::new(&self.arena),
+            links: &self.links,
+            end: self.end,
+            seq_end: self.seq_end,
+            tags: None,
+        };
+        let request = SearchRequest {
+            code: &self.code,
+            scale: self.scale,
+            partition: self.partition,
+            limit: self.limit,
+            ef: None,
+            now: self.now,
+            min_seq: self.min_seq,
+            filter: self.filter.as_ref(),
+            counts_refused: false,
+        };
+        let mut found = self.found;
+        let plan = match &self.rest {
+            Rest::Walk { ef, most, points, tail } => {
+                scratch.start_from(points);
+                Plan::Walk { ef: *ef, most: *most, tail }
+            }
+            Rest::Rows(rows) => Plan::Compare(Span::Listed(rows)),
+            Rest::Partition => Plan::Compare(Span::Partition),
+            Rest::Judged => Plan::Judge(Span::Partition),
+        };
+        if !view.search(&request, plan, scratch, &mut found) {
+            view.search(&request, Plan::Judge(Span::Partition), scratch, &mut found);
+        }
+        found
+    }
+}

@@ -1,0 +1,180 @@
+//! Searches on other threads, run against what the main thread does to the index meanwhile, in every order that the
+//! memory model allows. Built and run apart: `RUSTFLAGS="--cfg loom" cargo test -p llmcache-core --test loom
+//! --release`; blocks have 4 rows there, so that models stay small.
+//!
+//! What must hold in each of them: a search names no entry that came after it began, scores each entry by its
+//! own code, judges it by its own filter record and deadline, and does not miss an entry that nobody touched.
+
+#![cfg(loom)]
+
+use llmcache_core::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
+use llmcache_core::index::filter::{Filter, FilterRecord};
+use llmcache_core::index::{
+    GraphSettings, Index, IndexMode, NewSlot, SearchRequest, SearchResult, SearchTask, Searched,
+    TaskScratch, Work,
+};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const QUERY: ([i8; 2], f32) = ([100, 0], 0.01);
+
+/// An entry whose code says which it is: the similarity to the query is its number in hundredths.
+fn insert(index: &mut Index, number: i8, expire_at: UnixMs) -> SlotId {
+    let meta = json!({ "n": number });
+    index.insert(NewSlot {
+        id: EntryId::of(b"", b"", &[number as u8]),
+        seq: Seq(number as u64),
+        partition: PartitionKey(0),
+        expire_at,
+        bytes: 1,
+        worth: 0,
+        record: FilterRecord::from_meta(meta.as_object().expect("an object")),
+        name: None,
+        code: Some((&[number, 0], 0.01)),
+    })
+}
+
+fn index(mode: IndexMode, numbers: std::ops::RangeInclusive<i8>) -> (Index, Vec<SlotId>) {
+    let mut index = Index::new();
+    index.set_graph_settings(GraphSettings { mode, m: 4, efc: 8, ef: 8 });
+    let slots = numbers.map(|number| insert(&mut index, number, UnixMs::NEVER)).collect();
+    while index.work(Work(1_000)).more {}
+    (index, slots)
+}
+
+fn task(index: &mut Index, filter: Option<&Filter>) -> Box<SearchTask> {
+    let request = SearchRequest {
+        code: &QUERY.0,
+        scale: QUERY.1,
+        partition: PartitionKey(0),
+        limit: 8,
+        ef: Some(8),
+        now: UnixMs(10),
+        min_seq: Seq(0),
+        filter,
+        counts_refused: true,
+    };
+    match index.search_or_task(&request, 0) {
+        Searched::Task(task) => task,
+        Searched::Done(found) => panic!("done at once: {found:?}"),
+    }
+}
+
+/// Runs a task beside `meanwhile`; answers the numbers of the entries it found, by their scores.
+fn beside(task: Box<SearchTask>, meanwhile: impl FnOnce()) -> Vec<(SlotId, i8)> {
+    let searching = loom::thread::spawn(move || task.run(&mut TaskScratch::default()));
+    meanwhile();
+    let found: SearchResult = searching.join().expect("a result");
+    let number = |score: f32| (score * 100.0).round() as i8;
+    found.candidates.iter().map(|found| (found.slot, number(found.approx))).collect()
+}
+
+/// Runs a model in every order with at most so many preemptions, and sees to it that there were some orders.
+fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+    let orders = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&orders);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    // Building a graph reads its own links often before the search begins.
+    builder.max_branches = 1_000_000;
+    builder.check(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    let orders = orders.load(Ordering::Relaxed);
+    println!("{orders} orders");
+    assert!(orders > 20, "{orders} orders are none to speak of");
+}
+
+#[test]
+fn a_row_that_changes_hands_is_never_mistaken() {
+    explore(4, || {
+        let (mut index, slots) = index(IndexMode::Flat, 1..=3);
+        let task = task(&mut index, None);
+        let mut reused = slots[1];
+        let found = beside(task, || {
+            index.remove(slots[1], Seq(2));
+            reused = insert(&mut index, 50, UnixMs::NEVER);
+        });
+        assert_eq!(reused, slots[1], "the model is about a row that is used again");
+        assert!(found.contains(&(slots[0], 1)) && found.contains(&(slots[2], 3)), "{found:?}");
+        assert!(found.iter().all(|&(slot, number)| slot != reused || number == 2), "{found:?}");
+    });
+}
+
+#[test]
+fn an_entry_is_judged_by_its_own_record_and_deadline() {
+    explore(4, || {
+        let (mut index, slots) = index(IndexMode::Flat, 1..=2);
+        let filter = Filter::parse(b".n == 1 or .n == 50").expect("a filter");
+        let task = task(&mut index, Some(&filter));
+        let found = beside(task, || {
+            index.remove(slots[1], Seq(2));
+            // Would pass, in the same row, if the old entry were judged by what is known of the new.
+            insert(&mut index, 50, UnixMs::NEVER);
+        });
+        assert_eq!(found, [(slots[0], 1)]);
+    });
+}
+
+#[test]
+fn a_deadline_that_moves_is_seen_or_not_and_nothing_else() {
+    explore(4, || {
+        let (mut index, slots) = index(IndexMode::Flat, 1..=2);
+        let task = task(&mut index, None);
+        let found = beside(task, || {
+            index.set_expiry(slots[0], Seq(1), UnixMs(5));
+            index.hide(slots[1], Seq(2));
+            index.unhide(slots[1], Seq(2));
+        });
+        assert!(found.iter().all(|&(slot, number)| slots[number as usize - 1] == slot));
+    });
+}
+
+#[test]
+fn a_block_outlives_its_entries_under_a_search() {
+    explore(4, || {
+        let (mut index, slots) = index(IndexMode::Flat, 1..=2);
+        let task = task(&mut index, None);
+        let found = beside(task, || {
+            index.remove(slots[0], Seq(1));
+            index.remove(slots[1], Seq(2));
+            index.tidy();
+            insert(&mut index, 50, UnixMs::NEVER);
+        });
+        assert!(found.iter().all(|&(slot, number)| slots[number as usize - 1] == slot));
+        index.tidy();
+        index.check_invariants();
+    });
+}
+
+#[test]
+fn a_walk_meets_links_that_go() {
+    explore(1, || {
+        let (mut index, slots) = index(IndexMode::Hnsw, 1..=9);
+        let task = task(&mut index, None);
+        let found = beside(task, || {
+            index.remove(slots[8], Seq(9));
+            index.work(Work(1));
+        });
+        assert!(found.len() >= 4, "{found:?}");
+        assert!(found.iter().all(|&(slot, number)| slots[number as usize - 1] == slot));
+        index.check_invariants();
+    });
+}
+
+#[test]
+fn a_walk_meets_links_that_come() {
+    explore(1, || {
+        let (mut index, slots) = index(IndexMode::Hnsw, 1..=9);
+        let task = task(&mut index, None);
+        let found = beside(task, || {
+            insert(&mut index, 50, UnixMs::NEVER);
+            index.work(Work(1));
+        });
+        assert_eq!(found.len(), 8, "{found:?}");
+        assert!(found.iter().all(|&(slot, number)| slots[number as usize - 1] == slot));
+        index.check_invariants();
+    });
+}

@@ -1,0 +1,158 @@
+//! Threads beside the server's: a fixed few, started when they are first needed, for work that wants nothing
+//! of the server but memory.
+//!
+//! Owns: the threads, the queues to and from them, and the pipes by which each side learns that there is
+//! something in its queue. No lock: the main thread puts work into a queue and a byte into a pipe, and is woken by
+//! its event loop for what comes back. A thread calls nothing of the server's API but the allocator; that is for
+//! whoever writes the `Work` to keep. The child that saves the data set has none of these threads and needs none.
+
+use super::api::api;
+use super::{Ctx, RedisModuleCtx, guarded};
+use crossbeam_queue::SegQueue;
+use redis_module::raw;
+use std::ffi::{c_int, c_void};
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+/// Work that a thread can do.
+pub trait Work: Send + 'static {
+    /// What a thread keeps between two works.
+    type Scratch: Default;
+    /// Names the work when it is done.
+    type Ticket: Send;
+    /// What comes of it.
+    type Outcome: Send;
+
+    /// Does it.
+    fn run(self, scratch: &mut Self::Scratch) -> Self::Outcome;
+    /// Its name.
+    fn ticket(&self) -> Self::Ticket;
+}
+
+/// What came back: the outcome is absent where the work panicked.
+pub type Done<W> = (<W as Work>::Ticket, Option<<W as Work>::Outcome>);
+
+struct Queues<W: Work> {
+    work: SegQueue<W>,
+    done: SegQueue<Done<W>>,
+    /// A byte in it for each work, of which a thread reads one and takes one.
+    called: PipeReader,
+    call: PipeWriter,
+    /// A byte in it for each work done.
+    answer: PipeWriter,
+}
+
+/// A set of threads.
+pub struct Threads<W: Work> {
+    queues: Arc<Queues<W>>,
+    started: usize,
+}
+
+/// What the main thread is called with when something was done; it takes it by `Threads::take_done`.
+pub type OnDone = fn(Ctx<'_>);
+
+/// The main thread's end of the answers.
+struct Bell {
+    answered: PipeReader,
+    /// A context of no client and no call, which lives as long as the module.
+    ctx: *mut RedisModuleCtx,
+    on_done: OnDone,
+}
+
+impl<W: Work> Threads<W> {
+    /// Queues without threads yet; `on_done` is called from then on. `None` where the system has no pipes
+    /// to spare.
+    pub fn new(ctx: Ctx<'_>, on_done: OnDone) -> Option<Self> {
+        let (called, call) = std::io::pipe().ok()?;
+        let (answered, answer) = std::io::pipe().ok()?;
+        // SAFETY: the context is valid; the detached one is never freed, as the module is never unloaded.
+        let detached = unsafe { api!(RedisModule_GetDetachedThreadSafeContext(ctx.as_ptr())) };
+        let fd = answered.as_raw_fd();
+        let bell = Box::into_raw(Box::new(Bell { answered, ctx: detached, on_done }));
+        let mask = raw::REDISMODULE_EVENTLOOP_READABLE as c_int;
+        // SAFETY: the bell and with it the descriptor are never freed; `on_answer` turns it back.
+        let status =
+            unsafe { api!(RedisModule_EventLoopAdd(fd, mask, Some(on_answer), bell.cast())) };
+        if status != raw::REDISMODULE_OK as c_int {
+            // SAFETY: the server did not take it.
+            drop(unsafe { Box::from_raw(bell) });
+            return None;
+        }
+        let (work, done) = (SegQueue::new(), SegQueue::new());
+        Some(Self { queues: Arc::new(Queues { work, done, called, call, answer }), started: 0 })
+    }
+
+    /// Has at least so many threads; answers how many there are, fewer where the system gives no more.
+    pub fn have(&mut self, threads: usize) -> usize {
+        while self.started < threads {
+            let queues = Arc::clone(&self.queues);
+            let builder = std::thread::Builder::new().name("llmcache-search".to_owned());
+            if without_signals(|| builder.spawn(move || serve(&queues))).is_err() {
+                break;
+            }
+            self.started += 1;
+        }
+        self.started
+    }
+
+    /// Gives work to the threads, of which there is one at least.
+    pub fn submit(&self, work: W) {
+        self.queues.work.push(work);
+        ring(&self.queues.call);
+    }
+
+    /// The next work that is done.
+    pub fn take_done(&self) -> Option<Done<W>> {
+        self.queues.done.pop()
+    }
+}
+
+/// Wakes who reads the other end. A full pipe needs no more waking; another failure cannot happen while both
+/// ends are open, which they are for ever.
+fn ring(mut pipe: &PipeWriter) {
+    while let Err(error) = pipe.write_all(&[1]) {
+        if error.kind() != std::io::ErrorKind::Interrupted {
+            break;
+        }
+    }
+}
+
+fn serve<W: Work>(queues: &Queues<W>) {
+    let mut scratch = W::Scratch::default();
+    while let Ok(1) | Err(_) = (&queues.called).read(&mut [0]) {
+        while let Some(work) = queues.work.pop() {
+            let ticket = work.ticket();
+            let outcome = guarded("work of a thread", || work.run(&mut scratch));
+            if outcome.is_none() {
+                scratch = W::Scratch::default();
+            }
+            queues.done.push((ticket, outcome));
+            ring(&queues.answer);
+        }
+    }
+}
+
+/// Starts a thread that leaves signals to the server's own: it inherits what is blocked meanwhile.
+fn without_signals<R>(start: impl FnOnce() -> R) -> R {
+    // SAFETY: both sets are written before they are read; the mask is this thread's own, and put back.
+    unsafe {
+        let (mut all, mut former) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut former);
+        let started = start();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const former, std::ptr::null_mut());
+        started
+    }
+}
+
+unsafe extern "C" fn on_answer(_: c_int, data: *mut c_void, _: c_int) {
+    // SAFETY: `data` is the bell of `new`, which is never freed and read here alone.
+    let bell = unsafe { &*data.cast::<Bell>() };
+    guarded("an answer of a thread", || {
+        // One read takes all that is there or a part: what is left calls again.
+        let _ = (&bell.answered).read(&mut [0; 256]);
+        // SAFETY: the context was made by `new`.
+        (bell.on_done)(unsafe { Ctx::from_raw(bell.ctx) });
+    });
+}

@@ -2,7 +2,7 @@
 """Measures the module beside its peers on this machine and writes docs/benchmarks/.
 
     python bench/run.py                       quick: the vectors of bench/data, a few minutes
-    python bench/run.py --vectors FOLDER      full: graphs of up to 100,000 entries, a million scopes
+    python bench/run.py --vectors FOLDER      full: graphs of up to a million entries, a million scopes
     python bench/run.py --trace FILE          full replay of prompts: 20 minutes at the default pace
     python bench/run.py --only graph stalls   some of them, printed; where --out names a page, its sections are replaced
 
@@ -31,6 +31,7 @@ import graph  # noqa: E402
 import invalidate  # noqa: E402
 import kvfetch  # noqa: E402
 import kvtrace  # noqa: E402
+import million  # noqa: E402
 import packages  # noqa: E402
 import page  # noqa: E402
 import rag  # noqa: E402
@@ -48,7 +49,7 @@ from servers import provide_all, provide_redisearch  # noqa: E402
 OUT = ROOT / "docs" / "benchmarks"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
 NAMES = (
-    "trips", "exact", "semantic", "packages", "graph", "reference", "restart", "stalls", "invalidate", "scopes", "embeddings", "rag",
+    "trips", "exact", "semantic", "packages", "graph", "million", "reference", "restart", "stalls", "invalidate", "scopes", "embeddings", "rag",
     "kvfetch", "kvtrace", "session",
 )  # fmt: skip
 
@@ -61,7 +62,7 @@ def main() -> int:
     options.add_argument("--trace", type=Path, help="a Mooncake trace, for the full replay of prompts")
     options.add_argument("--pace", type=float, default=0.2, help="seconds in which a second of the trace is replayed")
     options.add_argument("--only", nargs="+", choices=NAMES, help="some benchmarks, printed; replaced in the page where --out says")
-    options.add_argument("--at-most", type=int, default=100_000, help="leave out graphs of more entries")
+    options.add_argument("--at-most", type=int, default=million.ENTRIES, help="leave out graphs of more entries")
     options.add_argument("--out", type=Path, help="where the page and the figures go")
     chosen = options.parse_args()
     full = chosen.vectors is not None
@@ -136,6 +137,12 @@ def measure(name, here, servers, module, folder, source, base, queries, full, ch
             plan = graph.Plan(sizes, rounds=3, seconds=0.4, latency_count=300, removed=1_000)
             redisearch = provided_redisearch(peer)
             return graph.run(peer, redisearch, module, folder, base, queries[:512], plan)
+        case "million":
+            if not full or at_most < million.ENTRIES:
+                print("bench: million is left out: it takes --vectors", flush=True)
+                return None
+            plan = million.Plan(million.ENTRIES, rounds=3, seconds=4, latency_count=1_000, removed=10_000)
+            return million.run(first, module, folder, base, queries, plan)
         case "reference":
             plan = reference.Plan(10_000 if full else len(base), queries=200)
             return reference.run(first, module, folder, source, plan)

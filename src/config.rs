@@ -75,6 +75,9 @@ static GUARD: ChoiceConfig = ChoiceConfig {
 static AUTO_CREATE: FlagConfig =
     FlagConfig { name: c"auto-create", default: true, value: AtomicBool::new(true) };
 
+static ACTIVE_EXPIRE: FlagConfig =
+    FlagConfig { name: c"active-expire", default: true, value: AtomicBool::new(true) };
+
 static KV_SHARE_PCT: NumberConfig = number(c"kv-share", 75, 0, 100);
 static KV_IN_FLIGHT: NumberConfig = number(c"kv-in-flight", 1 << 30, 0, i64::MAX);
 
@@ -127,6 +130,7 @@ pub fn register(ctx: Ctx<'_>) -> bool {
         && register_flag(ctx, &AUTO_CREATE)
         && register_number(ctx, &ORPHAN_GRACE_S)
         && register_number(ctx, &SWEEP_INTERVAL_MS)
+        && register_flag(ctx, &ACTIVE_EXPIRE)
         && register_number(ctx, &KV_SHARE_PCT)
         && register_number(ctx, &KV_IN_FLIGHT)
         && register_number(ctx, &SEARCH_THREADS)
@@ -228,4 +232,9 @@ pub fn search_inline_us() -> u64 {
 /// Pause between slices of background work.
 pub fn sweep_interval_ms() -> u64 {
     SWEEP_INTERVAL_MS.value.load(Ordering::Relaxed) as u64
+}
+
+/// Whether entries that are due are expired before the server's own cycle comes to them.
+pub fn active_expire() -> bool {
+    ACTIVE_EXPIRE.value.load(Ordering::Relaxed)
 }

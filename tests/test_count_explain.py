@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from harness.expiry import set_active_expire
 from harness.vectors import near, unit
 
 EXPLAINED = [
@@ -101,7 +102,7 @@ def test_explain_of_a_filtered_miss(cache_by):
 
 
 def test_explain_of_an_expired_entry(server, cache_by):
-    cache_by.client.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", 0)
+    set_active_expire(cache_by.client, False)
     cache_by.setsem("a", "A", unit(1), px=20)
     time.sleep(0.06)
     told = cache_by.explain(vector=unit(1))

@@ -9,6 +9,7 @@ import time
 import pytest
 from harness.cluster import Cluster
 from harness.dump import Payload, damaged, resealed, sections
+from harness.expiry import set_active_expire
 from harness.families import FAMILIES, Answers, Documents, Embeddings
 from harness.names import key_slot
 from harness.replication import pair
@@ -174,14 +175,14 @@ def test_a_full_synchronisation(fleet, family):
 @EVERY_FAMILY
 def test_expired_entries_are_gone(client, family):
     box = filled(family, client)
-    client.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", 0)
+    set_active_expire(client, False)
     for i in range(10):
         client.pexpire(box.key_number(i), 40)
     client.pexpire(box.key_number(10), 40)
     client.persist(box.key_number(10))
     time.sleep(0.08)
     assert box.held(range(COUNT)) == set(range(10, COUNT))
-    client.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", 1)
+    set_active_expire(client, True)
     wait_until(lambda: box.number_of_entries() == COUNT - 10, "the server removes them", 20)
 
 

@@ -1,5 +1,6 @@
 """MAXENTRIES: the cache keeps itself within the number it was given."""
 
+from harness.expiry import set_active_expire
 from harness.vectors import unit
 from harness.waiting import wait_until
 
@@ -81,7 +82,7 @@ def test_zero_means_no_limit(cache):
 
 def test_expired_entries_do_not_count_against_the_living(cache):
     cache.create(maxentries=20)
-    cache.client.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", 0)
+    set_active_expire(cache.client, False)
     cache.fill(10, px=1)
     cache.client.execute_command("DEBUG", "SLEEP", 0.05)
     cache.fill(20, start=10)

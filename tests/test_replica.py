@@ -4,6 +4,7 @@ import time
 
 import pytest
 from harness.cache import Cache
+from harness.expiry import set_active_expire
 from harness.replication import Pair, pair
 from harness.vectors import near, unit
 from harness.waiting import wait_until
@@ -99,7 +100,7 @@ def test_a_replica_refuses_writes(both):
 
 def test_an_expired_entry_is_a_miss_on_the_replica_before_it_is_told(both):
     faq = Cache(both.primary.client())
-    faq.client.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", 0)
+    set_active_expire(faq.client, False)
     faq.setsem("a", "A", unit(1), px=2_000)
     both.catch_up()
     here = Cache(both.replica.client())
@@ -107,7 +108,7 @@ def test_an_expired_entry_is_a_miss_on_the_replica_before_it_is_told(both):
     time.sleep(2.1)
     assert here.getsem(vector=unit(1)) is None
     assert here.get("a") is None
-    faq.client.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", 1)
+    set_active_expire(faq.client, True)
     wait_until(lambda: faq.client.dbsize() == 1, "the primary removes it", 20)
     both.assert_equal()
 

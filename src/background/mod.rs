@@ -1,10 +1,12 @@
 //! Work between commands: entries of deleted caches, invalidated entries, entries without a cache, slots whose key could
-//! not be opened, protection of containers, upkeep of graphs and of KV-cache chunks. On the main thread, in slices below a millisecond.
+//! not be opened, protection of containers, upkeep of graphs and of KV-cache chunks; entries that are due. On the main thread,
+//! in slices below a millisecond.
 //!
 //! Whatever writes runs on a primary only, never while loading, and not while replicas must be
 //! spared; it runs above maxmemory too, since it frees.
 
 pub mod chunks;
+mod due;
 mod graphs;
 mod invalidated;
 mod ownership;
@@ -46,6 +48,7 @@ pub fn now_min() -> u16 {
 pub fn start(ctx: Ctx<'_>) {
     NOW_MIN.store(minute(UnixMs(ctx.now_ms())), Ordering::Relaxed);
     start_timer(ctx, config::sweep_interval_ms(), tick);
+    due::start(ctx);
 }
 
 /// Has caches that the server evicted put back before the next command but a few.

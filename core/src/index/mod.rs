@@ -5,6 +5,7 @@
 //! only one that changes it; a search may take along what it reads and run elsewhere (`task`). `insert`,
 //! `remove` and `search` never call out, so no borrow of an index is alive while the server might delete a key.
 
+mod due;
 mod facts;
 pub mod filter;
 mod hnsw;
@@ -19,6 +20,7 @@ mod tags;
 mod task;
 pub(crate) mod top;
 
+pub use due::DueStep;
 pub use hnsw::{
     EF_DEFAULT, EFC_DEFAULT, FLAT_MAX_ROWS, GraphInfo, GraphSection, GraphSettings, IndexMode,
     M_DEFAULT, Progress, TAIL_MAX_ROWS, TOMBSTONES_MAX, Work,
@@ -32,6 +34,7 @@ pub use top::Candidate;
 use crate::allocation::allocated_bytes;
 use crate::ids::{EntryId, PartitionKey, ScopeKey, Seq, SlotId, UnixMs};
 use crate::vector::arena::CodeArena;
+use due::DueWalk;
 use filter::FilterRecord;
 use hashbrown::HashMap;
 use hnsw::Graphs;
@@ -89,6 +92,7 @@ pub struct Index {
     tags: Tags,
     scopes: Scopes,
     remembered: Remembered,
+    due: DueWalk,
     totals: Totals,
     /// The latest place in the store order that came in.
     last_seq: Seq,
@@ -138,6 +142,7 @@ impl Index {
         }
         self.totals.entries += 1;
         self.totals.entry_bytes += u64::from(new.bytes);
+        self.due.note(new.expire_at);
         self.last_seq = self.last_seq.max(new.seq);
         self.scopes.add(new.partition.scope());
         let has_code = new.code.is_some();
@@ -282,6 +287,7 @@ impl Index {
     pub fn set_expiry(&mut self, slot: SlotId, seq: Seq, expire_at: UnixMs) {
         if self.slot_of(slot, seq).is_some() {
             self.slots.set_expire_at(slot.0, expire_at);
+            self.due.note(expire_at);
         }
     }
 

@@ -1,0 +1,125 @@
+//! Entries that are due, expired in slices before the server's own cycle finds many of them: where more
+//! than a tenth of what it samples is due, it goes on for up to a quarter of its period in one go, and an
+//! entry costs it several times what a plain key does.
+//!
+//! The index names what is due; opening such a key has the server delete it as it would itself: event,
+//! statistics, AOF and replicas. Nothing is concluded from a key that is not there. A timer of its own,
+//! because it comes each millisecond while there is something to do. Main thread, on a primary only.
+
+use super::may_write;
+use super::ownership::{self, Ownership};
+use crate::config;
+use crate::ffi::{Access, Ctx, MainCell, start_timer};
+use crate::keyspace::open_entry;
+use crate::keytype::registry::{CACHES, SharedCache};
+use llmcache_core::cache::Cache;
+use llmcache_core::ids::{Seq, SlotId, UnixMs};
+use llmcache_core::index::DueStep;
+use std::sync::{Arc, LazyLock, Weak};
+use std::time::{Duration, Instant};
+
+/// Pause between slices while something is due, while nothing is, and while nothing has a deadline.
+const BUSY_PAUSE_MS: u64 = 1;
+const PAUSE_MS: u64 = 10;
+const IDLE_PAUSE_MS: u64 = 100;
+/// A slice takes this share of the time since the last one, so that it keeps up where turns of the
+/// event loop are long.
+const SHARE: u32 = 5;
+const SLICE_MIN: Duration = Duration::from_micros(100);
+const SLICE_MAX: Duration = Duration::from_micros(400);
+/// Rows looked at between two looks at the clock.
+const ROWS_PER_STEP: u32 = 512;
+/// Pause between two listings of the caches that have deadlines.
+const LISTED_EVERY_MS: u64 = 1_000;
+
+#[derive(Default)]
+struct Rounds {
+    /// Held weakly: a cache that is flushed meanwhile gives its memory back at once.
+    caches: Vec<Weak<MainCell<Cache>>>,
+    next: usize,
+    listed_at_ms: u64,
+    last_slice: Option<Instant>,
+}
+
+static ROUNDS: LazyLock<MainCell<Rounds>> = LazyLock::new(|| MainCell::new(Rounds::default()));
+
+/// Starts the timer; called once, on load.
+pub fn start(ctx: Ctx<'_>) {
+    start_timer(ctx, PAUSE_MS, tick);
+}
+
+fn tick(ctx: Ctx<'_>) -> u64 {
+    let start = Instant::now();
+    let since = ROUNDS.with(|rounds| rounds.last_slice.replace(start));
+    let since = since.map_or(SLICE_MAX, |last| start - last);
+    if !config::active_expire() || !may_write(ctx) {
+        return IDLE_PAUSE_MS;
+    }
+    let now_ms = ctx.now_ms();
+    let count = list(now_ms);
+    let end = start + (since / SHARE).clamp(SLICE_MIN, SLICE_MAX);
+    let in_time = || Instant::now() < end;
+    for _ in 0..count {
+        let Some(cache) = ROUNDS.with(|rounds| rounds.caches.get(rounds.next)?.upgrade()) else {
+            pass_on();
+            continue;
+        };
+        // The server lets a key go once its deadline is past, not when it has come.
+        if !expire_due(ctx, &cache, UnixMs(now_ms - 1), in_time) {
+            return BUSY_PAUSE_MS;
+        }
+        pass_on();
+    }
+    if count > 0 { PAUSE_MS } else { IDLE_PAUSE_MS }
+}
+
+fn pass_on() {
+    ROUNDS.with(|rounds| rounds.next = (rounds.next + 1) % rounds.caches.len().max(1));
+}
+
+/// Lists the caches with deadlines when it is time; answers how many there are.
+fn list(now_ms: u64) -> usize {
+    let wanted = ROUNDS.with(|rounds| now_ms.abs_diff(rounds.listed_at_ms) >= LISTED_EVERY_MS);
+    if wanted {
+        let all = CACHES.all().into_iter();
+        let with_deadlines = all.filter(|(cache, _)| cache.with(|c| c.index.has_deadlines()));
+        let caches: Vec<_> = with_deadlines.map(|(cache, _)| Arc::downgrade(&cache)).collect();
+        ROUNDS.with(|rounds| {
+            rounds.next = rounds.next.min(caches.len().saturating_sub(1));
+            rounds.caches = caches;
+            rounds.listed_at_ms = now_ms;
+        });
+    }
+    ROUNDS.with(|rounds| rounds.caches.len())
+}
+
+/// Has the server expire what is due of one cache; false when the time was up before.
+fn expire_due(ctx: Ctx<'_>, cache: &SharedCache, now: UnixMs, in_time: impl Fn() -> bool) -> bool {
+    if !cache.with(|cache| cache.index.may_be_due(now)) {
+        return true;
+    }
+    let Some((db, name)) = CACHES.place_of(cache.with(|cache| cache.uid())) else { return true };
+    if !ctx.select_db(db) || ownership::of_key(ctx, &name) != Ownership::Settled {
+        return true;
+    }
+    while in_time() {
+        match cache.with(|cache| cache.index.next_due(now, ROWS_PER_STEP)) {
+            DueStep::Entry(slot, seq) => expire(ctx, cache, slot, seq),
+            DueStep::Passed => {}
+            DueStep::Over => return true,
+        }
+    }
+    false
+}
+
+fn expire(ctx: Ctx<'_>, cache: &SharedCache, slot: SlotId, seq: Seq) {
+    let key = cache.with(|c| c.index.slot_of(slot, seq).map(|found| c.entry_key(&found.id)));
+    let Some(key) = key else { return };
+    // What is due is deleted by opening it, and the removal hook frees the slot. What opens has another
+    // deadline than the index heard of; what is neither is settled elsewhere.
+    let still = open_entry(ctx, &key, Access::Probe);
+    let at = still.filter(|entry| entry.view().is_at(slot, seq)).map(|e| e.expire_at_ms());
+    if let Some(at) = at {
+        cache.with(|cache| cache.index.set_expiry(slot, seq, UnixMs(at)));
+    }
+}

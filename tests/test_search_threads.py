@@ -194,7 +194,10 @@ def test_what_was_found_in_a_cache_says_nothing_of_the_next_of_its_name(server, 
         under_way(server, client, vectors)
         other("DEL", "faq")
         other("LLMCACHE.SETSEM", "faq", "PROMPT", "p", "RESPONSE", "another", *fp32(vectors[0]))
-        assert set(responses(client.read())) <= {b"another"} | {b"r%d" % i for i in range(QUESTIONS)}
+        # All of one moment: before the first cache went, between the two, or after.
+        assert responses(client.read()) in (
+            [b"r%d" % i for i in range(QUESTIONS)], [None] * QUESTIONS, [b"another"] * QUESTIONS
+        )
         again = other(*many(vectors, count=3))
         assert responses(again) == [b"another"] * 3
 

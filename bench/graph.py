@@ -118,7 +118,7 @@ def run(server, redisearch, module: Path, folder: Path, base: np.ndarray, querie
         report.text += "\n\n" + NOISE_TEXT.format(size=plan.sizes[-1], made=plan.sizes[-1] - len(base))
     if redisearch.path is None:
         report.text += f"\n\nRediSearch could not be had and is left out: {redisearch.problem}."
-    base = vectors.grown(base, plan.sizes[-1])
+    base = vectors.varied(base, plan.sizes[-1])
     find, keep = report.table(*FIND_HEAD), report.table(*KEEP_HEAD)
     with contextlib.ExitStack() as stack:
 

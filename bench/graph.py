@@ -65,8 +65,8 @@ Stored/s and removed/s: one client, pipelines of {PIPELINE}, in turns. Ours coun
 repair go on between commands, in a quarter of the main thread's time while clients call the module and in all
 of it while they do not. CPU is the server's for one entry, that work included."""
 
-NOISE_TEXT = """Of {size:,} vectors the last {made:,} are copies of real ones with noise of half their length
-(a cosine of about 0.9 with the original)."""
+NOISE_TEXT = """Of {size:,} vectors the last {made:,} are copies of real ones with noise of the real ones'
+covariance, 0.3 to 1.5 long: such vectors are about as hard to search as real ones, or somewhat harder."""
 
 
 @dataclass(frozen=True)

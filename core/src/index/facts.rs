@@ -11,7 +11,7 @@ use crate::allocation::allocated_bytes;
 use crate::distance::prefetch_value;
 use crate::ids::{PartitionKey, Seq, UnixMs};
 use crate::sync::{AtomicU64, Ordering, fence};
-use crate::vector::arena::BLOCK_ROWS;
+use crate::vector::arena::{BLOCK_ROWS, rows_with};
 use crate::vector::directory::Directory;
 
 const SEQ_BITS: u32 = 48;
@@ -148,8 +148,10 @@ impl Facts {
         self.facts.get(block).map_or(0, |block| block.rows.len())
     }
 
-    /// Gives a block memory for at least so many rows.
-    pub(super) fn make_room(&mut self, block: usize, rows: usize) {
+    /// Gives a block memory for the row at `place`. Only the first block grows in steps: a search that holds
+    /// a block which is replaced by a grown one no longer sees its rows go.
+    pub(super) fn make_room(&mut self, block: usize, place: usize) {
+        let rows = if block == 0 { rows_with(place) } else { BLOCK_ROWS };
         let former = self.facts.get(block);
         let copy = |place: usize| {
             let fact = former.and_then(|block| block.rows.get(place));
@@ -191,11 +193,11 @@ impl Facts {
         if self.records.get(block).is_none() {
             self.records.put(block, RecordBlock::default());
         }
-        let room = self.room(block);
         let Some(records) = self.records.own(block) else { return 0 };
         if place >= records.rows.len() {
-            records.rows.reserve_exact(room - records.rows.len());
-            records.rows.resize(room, None);
+            let rows = rows_with(place);
+            records.rows.reserve_exact(rows - records.rows.len());
+            records.rows.resize(rows, None);
         }
         let taken = record.as_ref().map_or(0, record_bytes) as isize;
         let former = std::mem::replace(&mut records.rows[place], record);

@@ -2,7 +2,7 @@
 //!
 //! Owns: allocation of slot ids (the lowest block with room first, so that high blocks drain and
 //! can be freed), free lists inside the blocks. Main thread only; what searches on other threads read of a slot
-//! is in `facts`. Blocks grow in the steps of `rows_with`, as all that is kept by row.
+//! is in `facts`. Blocks grow in the steps of `rows_with`, as codes and links do.
 
 use super::NewSlot;
 use super::facts::{Facts, Head};
@@ -260,7 +260,7 @@ impl Slots {
         }
         slots.push(Record::default());
         if last >= self.facts.room(number) {
-            self.facts.make_room(number, rows_with(last));
+            self.facts.make_room(number, last);
         }
         last as u32
     }

@@ -212,7 +212,8 @@ impl Facts {
     /// Writes the deadline of a row that has memory.
     pub(super) fn set_expire_at(&self, row: u32, expire_at: UnixMs) {
         if let Some(fact) = self.get(row) {
-            fact.expire_at.store(expire_at.0, Ordering::Relaxed);
+            // Release, as in `occupy`: the entry may be a new one of its row.
+            fact.expire_at.store(expire_at.0, Ordering::Release);
         }
     }
 

@@ -65,8 +65,8 @@ Stored/s and removed/s: one client, pipelines of {PIPELINE}, in turns. Ours coun
 repair go on between commands, in a quarter of the main thread's time while clients call the module and in all
 of it while they do not. CPU is the server's for one entry, that work included."""
 
-NOISE_TEXT = """Of {size:,} vectors the last {made:,} are copies of real ones with noise of half their length
-(a cosine of about 0.9 with the original)."""
+NOISE_TEXT = """Of {size:,} vectors the last {made:,} are copies of real ones with noise of the real ones'
+covariance, 0.3 to 1.5 long: such vectors are about as hard to search as real ones, or somewhat harder."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def run(server, redisearch, module: Path, folder: Path, base: np.ndarray, querie
         report.text += "\n\n" + NOISE_TEXT.format(size=plan.sizes[-1], made=plan.sizes[-1] - len(base))
     if redisearch.path is None:
         report.text += f"\n\nRediSearch could not be had and is left out: {redisearch.problem}."
-    base = vectors.grown(base, plan.sizes[-1])
+    base = vectors.varied(base, plan.sizes[-1])
     find, keep = report.table(*FIND_HEAD), report.table(*KEEP_HEAD)
     with contextlib.ExitStack() as stack:
 

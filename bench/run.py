@@ -41,6 +41,7 @@ import scopes  # noqa: E402
 import semantic  # noqa: E402
 import session  # noqa: E402
 import stalls  # noqa: E402
+import threads  # noqa: E402
 import trips  # noqa: E402
 import vectors  # noqa: E402
 from report import Report  # noqa: E402
@@ -49,7 +50,7 @@ from servers import provide_all, provide_redisearch  # noqa: E402
 OUT = ROOT / "docs" / "benchmarks"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
 NAMES = (
-    "trips", "exact", "semantic", "packages", "graph", "million", "reference", "restart", "stalls", "invalidate", "scopes", "embeddings", "rag",
+    "trips", "exact", "semantic", "packages", "graph", "million", "reference", "restart", "stalls", "threads", "invalidate", "scopes", "embeddings", "rag",
     "kvfetch", "kvtrace", "session",
 )  # fmt: skip
 
@@ -152,6 +153,9 @@ def measure(name, here, servers, module, folder, source, base, queries, full, ch
         case "stalls":
             plan = stalls.Plan(100_000, ttl_ms=3_000) if full else stalls.Plan(8_000, ttl_ms=1_000)
             return stalls.run(first, module, folder, base, queries, plan)
+        case "threads":
+            plan = threads.Plan(min(50_000, at_most), seconds=8) if full else threads.Plan(20_000, seconds=3)
+            return threads.run(first, module, folder, base, queries, plan)
         case "embeddings":
             plan = embeddings.Plan(10_000 if full else 2_000, rounds=3, seconds=0.4, latency_count=300)
             return embeddings.run(first, peer, module, folder, base, plan)

@@ -33,15 +33,18 @@ def test_memory_usage_of_the_keys_is_what_the_server_uses(server, cache, count, 
     assert told + table == pytest.approx(used, rel=0.10)
 
 
-@pytest.mark.parametrize(("quant", "most"), [("F16", 1_640), ("Q8", 1_340)])
-def test_what_an_entry_takes_beyond_its_prompt_and_response(server, cache, quant, most):
-    """All that is in used_memory: key, entry, index, graph. The rows fill whole blocks of the index."""
+@pytest.mark.parametrize(
+    ("quant", "count", "most"), [("F16", 2_560, 1_640), ("Q8", 2_560, 1_340), ("Q8", 10_000, 1_340)]
+)
+def test_what_an_entry_takes_beyond_its_prompt_and_response(server, cache, quant, count, most):
+    """All that is in used_memory: key, entry, index, graph. 2,560 rows fill whole blocks of the index, 10,000 leave
+    most of the last one empty."""
     cache.fill(10, dim=384)
     cache.info()
     cache.client.flushall()
     cache.create(dim=384, quant=quant, index="HNSW")
     before = settle_memory(server)
-    count, size = 2_560, 690
+    size = 690
     cache.fill(count, dim=384, size=size)
     wait_until(lambda: cache.info()["tail"] == 0, "the graph is built", 30)
     used = settle_memory(server) - before

@@ -195,6 +195,25 @@ fn a_block_outlives_its_entries_under_a_search() {
 }
 
 #[test]
+fn a_block_grows_under_a_search() {
+    explore(4, || {
+        let (mut index, slots) = index(IndexMode::Flat, 1..=2);
+        let task = task(&mut index, 0, None);
+        let mut reused = slots[0];
+        let found = beside(task, || {
+            // The block of the first two has room for them alone: this copies it.
+            insert(&mut index, 40, UnixMs::NEVER);
+            index.remove(slots[0], Seq(1));
+            reused = insert(&mut index, 50, UnixMs::NEVER);
+        });
+        assert_eq!(reused, slots[0], "the model is about a row that is used again");
+        assert!(found.contains(&(slots[1], 2)), "{found:?}");
+        assert!(found.iter().all(|&(slot, number)| slots[number as usize - 1] == slot));
+        index.check_invariants();
+    });
+}
+
+#[test]
 fn a_walk_meets_links_that_go() {
     explore(1, || {
         let (mut index, slots) = index(IndexMode::Hnsw, 1..=9);
@@ -209,10 +228,21 @@ fn a_walk_meets_links_that_go() {
     });
 }
 
+/// Before the tenth row the last block has room for one more, before the eleventh it has to grow.
 #[test]
 fn a_walk_meets_links_that_come() {
-    explore(1, || {
-        let (mut index, slots) = index(IndexMode::Hnsw, 1..=9);
+    walk_while_one_is_linked(9, 1);
+}
+
+#[test]
+fn a_walk_meets_links_that_come_and_move_to_a_grown_block() {
+    // What goes into a grown block nobody else sees: one preemption makes hardly any order.
+    walk_while_one_is_linked(10, 2);
+}
+
+fn walk_while_one_is_linked(rows: i8, preemptions: usize) {
+    explore(preemptions, move || {
+        let (mut index, slots) = index(IndexMode::Hnsw, 1..=rows);
         let task = task(&mut index, 0, None);
         let found = beside(task, || {
             insert(&mut index, 50, UnixMs::NEVER);

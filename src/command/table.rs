@@ -303,7 +303,8 @@ const LLMCACHE: &[CommandSpec] = &[
             less; `guard` says which guard refused: `number`, `polarity`, `order`, `name`, \
             `unjudged`. `EF` widens the walk over \
             a graph. `index` says how was searched: `flat`, `graph`, `graph-then-flat` (too few \
-            passed FILTER), `none`.",
+            passed FILTER), `none`. A search estimated to take longer than `llmcache.search-inline-us` goes on \
+            in a thread while the client waits; in MULTI and scripts it does not.",
         ..read("LLMCACHE.GETSEM", command_entry!(getsem::run))
     },
     CommandSpec {
@@ -337,7 +338,7 @@ const LLMCACHE: &[CommandSpec] = &[
         reply: "An array of what `LLMCACHE.GETSEM` answers to each question, in their order.",
         notes: "Each question is a vector, and its prompt if the exact tier and the guards are to \
             judge it; the options after the last question hold for all of them. A question that is \
-            not well formed refuses the whole command.",
+            not well formed refuses the whole command. Long searches go on in threads, several at once.",
         ..read("LLMCACHE.MGETSEM", command_entry!(mgetsem::run))
     },
     CommandSpec {

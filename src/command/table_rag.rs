@@ -97,7 +97,8 @@ pub(super) const RAG: &[CommandSpec] = &[
             nearest (at least 20, at most 200 or COUNT) by maximal marginal relevance: `lambda` x \
             similarity - (1 - `lambda`) x the largest similarity to one chosen before; 1 is the plain \
             order, the first is always the nearest. `TOKENS` ends the results, in their order, before the \
-            first that would exceed the budget. Only what is answered counts as used.",
+            first that would exceed the budget. Only what is answered counts as used. A long search goes on \
+            in a thread, as that of `LLMCACHE.GETSEM`.",
         ..read("RAG.SEARCH", command_entry!(search::run))
     },
     CommandSpec {

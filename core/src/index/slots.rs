@@ -2,8 +2,7 @@
 //!
 //! Owns: allocation of slot ids (the lowest block with room first, so that high blocks drain and
 //! can be freed), free lists inside the blocks. Main thread only; what searches on other threads read of a slot
-//! is in `facts`. The first block grows by doubling so that a container of five entries is small; every other
-//! block is allocated whole.
+//! is in `facts`. Blocks grow in the steps of `rows_with`, as all that is kept by row.
 
 use super::NewSlot;
 use super::facts::{Facts, Head};
@@ -12,14 +11,11 @@ use crate::allocation::allocated_bytes;
 use crate::evict::AgedFrequency;
 use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::limits;
-use crate::vector::arena::BLOCK_ROWS;
+use crate::vector::arena::{BLOCK_ROWS, rows_with};
 
 /// Slots of one block; the arenas have blocks of the same size.
 pub const BLOCK_SLOTS: u32 = BLOCK_ROWS as u32;
 const BLOCK: usize = BLOCK_ROWS;
-
-/// Slots the first block starts with.
-const FIRST_SLOTS: usize = if cfg!(loom) { 4 } else { 8 };
 
 const END_OF_LIST: u32 = u32::MAX;
 
@@ -246,11 +242,7 @@ impl Slots {
         let block = &mut self.blocks[number];
         block.taken += 1;
         let row = if block.free_head == END_OF_LIST {
-            let rows = match (number, block.slots.len()) {
-                (0, rows) => rows.saturating_mul(2).clamp(FIRST_SLOTS, BLOCK),
-                _ => BLOCK,
-            };
-            self.push_slot(number, rows)
+            self.push_slot(number)
         } else {
             let row = block.free_head;
             block.free_head = block.slots[row as usize].position;
@@ -259,16 +251,16 @@ impl Slots {
         SlotId(number as u32 * BLOCK_SLOTS + row)
     }
 
-    /// Adds a slot to a block, which gets memory for so many if it has none left.
-    fn push_slot(&mut self, number: usize, rows: usize) -> u32 {
+    /// Adds a slot to a block, which gets more memory if it has none left.
+    fn push_slot(&mut self, number: usize) -> u32 {
         let slots = &mut self.blocks[number].slots;
-        if slots.len() == slots.capacity() {
-            slots.reserve_exact(rows - slots.len());
+        let last = slots.len();
+        if last == slots.capacity() {
+            slots.reserve_exact(rows_with(last) - last);
         }
         slots.push(Record::default());
-        let last = slots.len() - 1;
         if last >= self.facts.room(number) {
-            self.facts.make_room(number, rows);
+            self.facts.make_room(number, rows_with(last));
         }
         last as u32
     }
@@ -282,10 +274,8 @@ impl Slots {
         if row >= BLOCK || self.facts.head(id.0).has(Head::OCCUPIED) {
             return None;
         }
-        let rows =
-            if block > 0 { BLOCK } else { (row + 1).next_power_of_two().clamp(FIRST_SLOTS, BLOCK) };
         while self.blocks[block].slots.len() <= row {
-            self.push_slot(block, rows);
+            self.push_slot(block);
         }
         self.blocks[block].taken += 1;
         Some(id)

@@ -11,7 +11,7 @@
 //! higher levels is elsewhere; the block holds a bit for each row that has some, and their places in
 //! the order of rows.
 
-use super::arena::BLOCK_ROWS;
+use super::arena::{BLOCK_ROWS, rows_with};
 use super::directory::Directory;
 use crate::allocation::allocated_bytes;
 use crate::distance::prefetch_slice;
@@ -71,21 +71,33 @@ struct Block {
 }
 
 impl Block {
-    fn new(capacity: usize) -> Self {
+    /// A block with room for `rows` rows and the contents of a former one. Only the main thread writes, so
+    /// nothing changes while it copies; whoever holds the former reads on in that.
+    fn grown(former: Option<&Self>, rows: usize, capacity: usize) -> Self {
+        let (links, counts) = former.map_or((&[][..], &[][..]), |f| (&f.links, &f.counts));
+        let link = |at| links.get(at).map_or(0, |link: &AtomicU32| link.load(Ordering::Relaxed));
+        let count = |at| {
+            counts.get(at).map_or(NOT_LINKED, |count: &AtomicU8| count.load(Ordering::Relaxed))
+        };
         Self {
-            links: (0..BLOCK_ROWS * capacity).map(|_| AtomicU32::new(0)).collect(),
-            counts: (0..BLOCK_ROWS).map(|_| AtomicU8::new(NOT_LINKED)).collect(),
+            links: (0..rows * capacity).map(|at| AtomicU32::new(link(at))).collect(),
+            counts: (0..rows).map(|at| AtomicU8::new(count(at))).collect(),
         }
     }
 
+    /// The links of a row; `None` where it is not linked, or has no memory yet.
     fn count(&self, place: usize) -> Option<usize> {
         // Acquire: whoever sees the count sees the links it counts.
-        let count = self.counts[place].load(Ordering::Acquire);
+        let count = self.counts.get(place)?.load(Ordering::Acquire);
         (count != NOT_LINKED).then_some(usize::from(count))
     }
 
     fn set_count(&self, place: usize, count: u8) {
         self.counts[place].store(count, Ordering::Release);
+    }
+
+    fn bytes(&self) -> usize {
+        allocated_bytes(size_of_val(&*self.links)) + allocated_bytes(size_of_val(&*self.counts))
     }
 }
 
@@ -196,15 +208,18 @@ impl LinkArena {
         self.count(row).is_some()
     }
 
-    /// Makes a row part of the graph, without links, and gives its block memory if it is the first.
+    /// Makes a row part of the graph, without links, and gives its block memory for it.
     pub fn occupy(&mut self, row: u32) {
         let number = block_of(row);
         if number >= self.upper.len() {
             self.upper.resize_with(number + 1, Upper::default);
         }
-        if self.shared.blocks.get(number).is_none() {
-            self.shared.blocks.put(number, Block::new(self.shared.capacity));
-            self.bytes += Self::block_bytes(self.shared.capacity);
+        let former = self.shared.blocks.get(number);
+        if former.is_none_or(|block| place_of(row) >= block.counts.len()) {
+            let grown = Block::grown(former, rows_with(place_of(row)), self.shared.capacity);
+            self.bytes -= former.map_or(0, Block::bytes);
+            self.bytes += grown.bytes();
+            self.shared.blocks.put(number, grown);
         }
         debug_assert!(!self.is_linked(row), "row {row} is linked already");
         if let Some(block) = self.block(row) {
@@ -231,12 +246,12 @@ impl LinkArena {
     }
 
     fn free_block(&mut self, number: usize) {
-        if self.shared.blocks.get(number).is_none() || !self.shared.blocks.free(number) {
+        let Some(bytes) = self.shared.blocks.get(number).map(Block::bytes) else { return };
+        if !self.shared.blocks.free(number) {
             return;
         }
         let places = &self.upper[number].places;
-        self.bytes -= Self::block_bytes(self.shared.capacity)
-            + allocated_bytes(places.capacity() * size_of::<u32>());
+        self.bytes -= bytes + allocated_bytes(places.capacity() * size_of::<u32>());
         self.upper[number] = Upper::default();
         self.upper.truncate(self.shared.blocks.as_slice().len());
         if self.upper.capacity() > 64 && self.upper.len() < self.upper.capacity() / 4 {
@@ -251,10 +266,6 @@ impl LinkArena {
                 self.free_block(number);
             }
         }
-    }
-
-    fn block_bytes(capacity: usize) -> usize {
-        allocated_bytes(BLOCK_ROWS * capacity * size_of::<u32>()) + allocated_bytes(BLOCK_ROWS)
     }
 
     /// Adds a link to a linked row that has room.
@@ -321,7 +332,7 @@ impl LinkArena {
             if self.upper[number].linked > 0
                 && let Some(block) = self.shared.blocks.get(number)
                 && let Some(place) =
-                    (within..BLOCK_ROWS).find(|&place| block.count(place).is_some())
+                    (within..block.counts.len()).find(|&place| block.count(place).is_some())
             {
                 return Some((number * BLOCK_ROWS + place) as u32);
             }
@@ -343,12 +354,12 @@ impl LinkArena {
         for (number, upper) in self.upper.iter().enumerate() {
             let block = self.shared.blocks.get(number);
             let linked = block.map_or(0, |block| {
-                (0..BLOCK_ROWS).filter(|&place| block.count(place).is_some()).count()
+                (0..block.counts.len()).filter(|&place| block.count(place).is_some()).count()
             });
             assert_eq!(linked, usize::from(upper.linked), "block {number}: linked rows");
             let rows: u32 = upper.rows.iter().map(|word| word.count_ones()).sum();
             assert_eq!(rows as usize, upper.places.len(), "block {number}: higher levels");
-            bytes += block.map_or(0, |_| Self::block_bytes(self.shared.capacity))
+            bytes += block.map_or(0, Block::bytes)
                 + allocated_bytes(upper.places.capacity() * size_of::<u32>());
         }
         assert_eq!(bytes, self.bytes, "bytes of links");

@@ -148,7 +148,8 @@ impl Facts {
         self.facts.get(block).map_or(0, |block| block.rows.len())
     }
 
-    /// Gives a block memory for at least so many rows.
+    /// Gives a block memory for at least so many rows. A search that holds the former block reads on in that and
+    /// does not see its rows go; who opens what it names finds out.
     pub(super) fn make_room(&mut self, block: usize, rows: usize) {
         let former = self.facts.get(block);
         let copy = |place: usize| {

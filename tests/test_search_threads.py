@@ -1,8 +1,14 @@
 """Searches that go on in threads: the answers are the same, others are served meanwhile, and whatever happens
 to the client, the cache or the server under a search does no harm."""
 
+import contextlib
+import fcntl
 import json
+import os
+import sys
+import termios
 import threading
+import time
 
 import pytest
 from harness.cache import Cache
@@ -10,6 +16,7 @@ from harness.replication import pair
 from harness.server import settle_memory
 from harness.vectors import fp32, near, unit, units
 from harness.waiting import wait_until
+from harness.wire import encode
 
 DIM = 256
 ROWS = 4_000
@@ -62,11 +69,11 @@ def responses(reply):
     return [found and found[1] for found in reply]
 
 
-def under_way(server, client, vectors, name="faq"):
+def under_way(server, client, vectors, name="faq", count=QUESTIONS):
     """Has a client search, and comes back while it does."""
     before = given(server)
-    client.send(*many(vectors, name))
-    wait_until(lambda: given(server) >= before + QUESTIONS, "searches go on in threads")
+    client.send(*many(vectors, name, count))
+    wait_until(lambda: given(server) >= before + count, "searches go on in threads")
 
 
 def quiet(server):
@@ -228,6 +235,113 @@ def test_multi_and_scripts_search_at_once(server, cache, vectors):
         script = "return redis.call('LLMCACHE.GETSEM', KEYS[1], 'FP32', ARGV[1], 'RETURN', 1, 'response')"
         assert client("EVAL", script, 1, "faq", fp32(vectors[6])[1])[1] == b"r6"
     assert given(server) == before
+
+
+def counted(server, client, *command):
+    """What a command adds to the server's statistics and to its own cache's."""
+    def counts():
+        stats = server.info("stats")
+        return [int(stats[f"keyspace_{what}"]) for what in ("hits", "misses")] + [
+            Cache(client).stats()[what] for what in ("hits", "misses")
+        ]
+
+    before = counts()
+    client.execute_command(*command)
+    return [after - before for before, after in zip(before, counts(), strict=True)]
+
+
+def test_a_search_in_a_thread_counts_what_one_on_the_main_thread_counts(server, cache, vectors):
+    client = server.client()
+    version = server.info("server")["redis_version"].split(".")
+    asked = [part for i in (3, 4) for part in (*fp32(vectors[i]), "PROMPT", f"p{i}" if i == 3 else "none")]
+    told = server.client().pubsub()
+    client.config_set("notify-keyspace-events", "Em")
+    told.psubscribe("__keyevent@0__:keymiss")
+    wait_until(lambda: told.get_message(), "subscribed")
+    for command in (
+        ("LLMCACHE.GETSEM", "faq", *fp32(vectors[3])),
+        ("LLMCACHE.GETSEM", "faq", *fp32(vectors[3]), "PROMPT", "none"),
+        ("LLMCACHE.GETSEM", "faq", *fp32(vectors[3]), "PROMPT", "none", "FILTER", ".n == 1"),
+        ("LLMCACHE.GETSEM", "faq", *fp32(vectors[3]), "PROMPT", "p3", "COUNT", 3),
+        ("LLMCACHE.GETSEM", "faq", *fp32(vectors[3]), "PROMPT", "p3", "COUNT", 3, "FILTER", ".n == 3"),
+        ("LLMCACHE.MGETSEM", "faq", 2, *asked),
+    ):
+        found = []
+        for inline_us in (0, 1_000_000):
+            client.config_set("llmcache.search-inline-us", inline_us)
+            counts = counted(server, client, *command)
+            misses = 0
+            while told.get_message(timeout=0.05):
+                misses += 1
+            found.append((counts, misses))
+        if (int(version[0]), int(version[1])) >= (7, 2):
+            assert found[0] == found[1], command
+        assert found[0][0][2:] == found[1][0][2:], command
+
+
+def test_uses_of_keys_count_once_when_a_search_went_on_in_a_thread(fleet, vectors):
+    server = fleet.launch(
+        **{"llmcache.search-inline-us": 0, "maxmemory-policy": "allkeys-lfu", "lfu-log-factor": 0}
+    )
+    cache = fill(Cache(server.client()), vectors[:500], index="FLAT")
+    client = server.client()
+    key = cache.key_of(cache.getsem(vector=vectors[3]).id)
+    before = int(client.object("freq", key))
+    for _ in range(20):
+        client.execute_command("LLMCACHE.GETSEM", "faq", *fp32(vectors[3]), "PROMPT", "p3", "COUNT", 2)
+    assert int(client.object("freq", key)) == before + 20
+    assert given(server) == 21
+
+
+def bytes_in_pipes(server):
+    """Most bytes that wait in any pipe of the server."""
+    waiting, folder = [0], f"/proc/{server.pid}/fd"
+    for name in os.listdir(folder):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"{folder}/{name}").startswith("pipe:"):
+                pipe = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_NONBLOCK)
+                count = bytearray(4)
+                fcntl.ioctl(pipe, termios.FIONREAD, count)
+                os.close(pipe)
+                waiting.append(int.from_bytes(count, sys.byteorder))
+    return max(waiting)
+
+
+def test_the_main_thread_never_waits_for_room_in_a_pipe(server, cache, vectors):
+    """While there is always work, what calls for it must not add up: a pipe takes 65,536 bytes, and a full
+    one would hold up the main thread until all is done."""
+    end, most = time.monotonic() + 4, 0
+    command = encode(many(vectors, count=50))
+
+    def search():
+        with server.wire() as client:
+            while time.monotonic() < end:
+                client.flush([command])
+
+    threads = [threading.Thread(target=search) for _ in range(6)]
+    [thread.start() for thread in threads]
+    while time.monotonic() < end:
+        most = max(most, bytes_in_pipes(server))
+        time.sleep(0.05)
+    [thread.join() for thread in threads]
+    assert 0 < most <= 6 * 50, f"{most} bytes"
+
+
+def test_an_event_loop_within_another_may_have_taken_the_answers(server, cache, vectors):
+    """A script that is slow has the server look after other events meanwhile; what it took must not be waited for
+    by the loop outside, which saw it before."""
+    server.client().config_set("busy-reply-threshold", 1)
+    slow = "local sum = 0 for i = 1, 2e7 do sum = sum + i end return 1"
+    for _ in range(8):
+        with server.wire(timeout=10) as client, server.wire() as sleeper, server.wire(timeout=10) as other:
+            under_way(server, client, vectors, count=1_000)
+            # The script comes before the answers do, and both are seen at once.
+            sleeper.send("DEBUG", "SLEEP", 0.1)
+            other.send("EVAL", slow, 0)
+            assert other.read() == 1
+            assert responses(client.read()) == [b"r%d" % i for i in range(1_000)]
+            assert sleeper.read() == "OK"
+    quiet(server)
 
 
 def test_client_unblock_has_it_answered_at_once(server, cache, vectors):

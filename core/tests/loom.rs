@@ -133,6 +133,22 @@ fn an_entry_is_judged_by_its_own_deadline() {
 }
 
 #[test]
+fn an_entry_is_judged_by_no_deadline_that_another_was_given_later() {
+    explore(4, || {
+        let (mut index, slots) = index(IndexMode::Flat, 1..=2);
+        index.set_expiry(slots[1], Seq(2), UnixMs(5));
+        let task = task(&mut index, 0, None);
+        let found = beside(task, || {
+            index.remove(slots[1], Seq(2));
+            // In the same row, as due as the former, until it is given more time.
+            insert(&mut index, 50, UnixMs(5));
+            index.set_expiry(slots[1], Seq(50), UnixMs::NEVER);
+        });
+        assert_eq!(found, [(slots[0], 1)]);
+    });
+}
+
+#[test]
 fn an_entry_is_judged_by_its_own_record() {
     explore(4, || {
         let (mut index, slots) = index(IndexMode::Flat, 1..=2);

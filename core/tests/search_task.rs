@@ -15,7 +15,7 @@ use llmcache_core::index::{
 };
 use llmcache_core::vector::quantise::{Code, approx_similarity};
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::mpsc;
 use vectors::{codes, read};
 
@@ -46,10 +46,23 @@ impl World {
     }
 
     fn insert(&mut self, vector: usize, partition: PartitionKey) {
+        self.insert_by(Index::insert, vector, partition);
+    }
+
+    fn insert_unlinked(&mut self, vector: usize, partition: PartitionKey) {
+        self.insert_by(Index::insert_unlinked, vector, partition);
+    }
+
+    fn insert_by(
+        &mut self,
+        insert: impl FnOnce(&mut Index, NewSlot<'_>) -> SlotId,
+        vector: usize,
+        partition: PartitionKey,
+    ) {
         self.seq += 1;
         let code = &self.codes[vector];
         let meta = json!({ "n": vector, "tenth": vector % 10 });
-        let slot = self.index.insert(NewSlot {
+        let new = NewSlot {
             id: EntryId::of(b"", b"", &self.seq.to_le_bytes()),
             seq: Seq(self.seq),
             partition,
@@ -59,7 +72,8 @@ impl World {
             record: FilterRecord::from_meta(meta.as_object().expect("an object")),
             name: None,
             code: Some((&code.codes, code.scale)),
-        });
+        };
+        let slot = insert(&mut self.index, new);
         self.entries.insert(slot, (Seq(self.seq), vector));
     }
 
@@ -181,6 +195,21 @@ fn check_score(world: &World, query: usize, vector: usize, candidate: &Candidate
     let products = asked.codes.iter().zip(&code.codes);
     let dot = products.map(|(&a, &b)| i32::from(a) * i32::from(b)).sum();
     assert_eq!(candidate.approx, approx_similarity(dot, asked.scale, code.scale));
+}
+
+#[test]
+fn a_row_that_is_linked_meanwhile_is_found_once() {
+    let mut world = World::filled(IndexMode::Hnsw, 1_500);
+    (1_500..2_500).for_each(|vector| world.insert_unlinked(vector, PartitionKey(0)));
+    let mut scratch = TaskScratch::default();
+    let tasks: Vec<_> = (0..20).map(|query| world.task(query, 100, None)).collect();
+    while world.index.work(Work(100_000)).more {}
+    for task in tasks {
+        let found = task.run(&mut scratch);
+        assert_eq!((found.mode, found.candidates.len()), (SearchMode::Graph, 10));
+        let slots: HashSet<_> = found.candidates.iter().map(|found| found.slot).collect();
+        assert_eq!(slots.len(), 10, "some twice: {found:?}");
+    }
 }
 
 #[test]

@@ -98,6 +98,9 @@ pub fn block_client(
     BlockedId(id)
 }
 
+/// Answered where a reply panicked.
+const INTERNAL: &str = "ERR internal error, see the server's log";
+
 type CommandFn =
     unsafe extern "C" fn(*mut RedisModuleCtx, *mut *mut super::RedisModuleString, c_int) -> c_int;
 
@@ -192,7 +195,7 @@ unsafe extern "C" fn on_reply(
     };
     woken.answered = true;
     if guarded("a reply", || woken.waiter.reply(ctx, &args, woken.wake)).is_none() {
-        super::Reply::new(ctx).error("ERR internal error, see the server's log");
+        super::Reply::new(ctx).error(INTERNAL);
     }
     raw::REDISMODULE_OK as c_int
 }
@@ -213,7 +216,10 @@ unsafe extern "C" fn on_timeout(
         if let Some(timer) = blocked.timer {
             stop_deadline(ctx, timer);
         }
-        blocked.waiter.reply(ctx, &args, Wake::TimedOut);
+        let Blocked { waiter, .. } = &mut blocked;
+        if guarded("a reply", || waiter.reply(ctx, &args, Wake::TimedOut)).is_none() {
+            super::Reply::new(ctx).error(INTERNAL);
+        }
         release(handle);
     });
     raw::REDISMODULE_OK as c_int

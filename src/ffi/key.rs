@@ -23,6 +23,9 @@ pub enum Access {
     Read,
     /// To look, without counting as a use.
     Probe,
+    /// To open once more what the same command opened before: nothing counts or tells of it, as far as the
+    /// server can leave that out (from 7.2 on).
+    Again,
     /// To change.
     Write,
 }
@@ -41,6 +44,12 @@ impl<'a> Key<'a> {
         let mode = match access {
             Access::Read => raw::REDISMODULE_READ,
             Access::Probe => raw::REDISMODULE_READ | raw::REDISMODULE_OPEN_KEY_NOTOUCH,
+            Access::Again => {
+                raw::REDISMODULE_READ
+                    | raw::REDISMODULE_OPEN_KEY_NOTOUCH
+                    | raw::REDISMODULE_OPEN_KEY_NONOTIFY
+                    | raw::REDISMODULE_OPEN_KEY_NOSTATS
+            }
             Access::Write => raw::REDISMODULE_READ | raw::REDISMODULE_WRITE,
         };
         // SAFETY: context and name are valid; the key is closed on drop.

@@ -66,6 +66,7 @@ impl<W: Work> Threads<W> {
     pub fn new(ctx: Ctx<'_>, on_done: OnDone) -> Option<Self> {
         let (called, call) = std::io::pipe().ok()?;
         let (answered, answer) = std::io::pipe().ok()?;
+        never_wait(&answered)?;
         // SAFETY: the context is valid; the detached one is never freed, as the module is never unloaded.
         let detached = unsafe { api!(RedisModule_GetDetachedThreadSafeContext(ctx.as_ptr())) };
         let fd = answered.as_raw_fd();
@@ -108,8 +109,12 @@ impl<W: Work> Threads<W> {
     }
 }
 
-/// Wakes who reads the other end. A full pipe needs no more waking; another failure cannot happen while both
-/// ends are open, which they are for ever.
+/// Bytes of answers that are read at once: as many as there can be works, if it is to keep up with them.
+const BYTES_AT_ONCE: usize = 4_096;
+
+/// Wakes who reads the other end. Nobody waits in this: a byte is read for each work, and there are fewer works
+/// at once than the smallest pipe has room for. No failure but an interruption can happen while both ends are
+/// open, which they are for ever.
 fn ring(mut pipe: &PipeWriter) {
     while let Err(error) = pipe.write_all(&[1]) {
         if error.kind() != std::io::ErrorKind::Interrupted {
@@ -136,7 +141,9 @@ fn serve<W: Work>(queues: &Queues<W>) {
     yield_to_server();
     let mut scratch = W::Scratch::default();
     while let Ok(1) | Err(_) = (&queues.called).read(&mut [0]) {
-        while let Some(work) = queues.work.pop() {
+        // One for one: were more taken, the pipe would fill up while there is always work, and the main
+        // thread would wait for room in it.
+        if let Some(work) = queues.work.pop() {
             let ticket = work.ticket();
             let outcome = guarded("work of a thread", || work.run(&mut scratch));
             if outcome.is_none() {
@@ -146,6 +153,13 @@ fn serve<W: Work>(queues: &Queues<W>) {
             ring(&queues.answer);
         }
     }
+}
+
+/// Has reads from a pipe that is empty fail at once.
+fn never_wait(pipe: &PipeReader) -> Option<()> {
+    // SAFETY: the descriptor is open; its flags are those of this end of the pipe alone, and there is no other.
+    let status = unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+    (status == 0).then_some(())
 }
 
 /// Starts a thread that leaves signals to the server's own: it inherits what is blocked meanwhile.
@@ -165,8 +179,9 @@ unsafe extern "C" fn on_answer(_: c_int, data: *mut c_void, _: c_int) {
     // SAFETY: `data` is the bell of `new`, which is never freed and read here alone.
     let bell = unsafe { &*data.cast::<Bell>() };
     guarded("an answer of a thread", || {
-        // One read takes all that is there or a part: what is left calls again.
-        let _ = (&bell.answered).read(&mut [0; 256]);
+        // One read takes all that is there or a part: what is left calls again. There may be nothing: a loop of
+        // events within another's command (a slow script, loading) took it, and the outer one saw it before.
+        let _ = (&bell.answered).read(&mut [0; BYTES_AT_ONCE]);
         // SAFETY: the context was made by `new`.
         (bell.on_done)(unsafe { Ctx::from_raw(bell.ctx) });
     });

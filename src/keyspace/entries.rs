@@ -19,7 +19,7 @@ const EVICT_AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub struct OpenedEntry<'a> {
     key: KeyOf<'a, EntryValue>,
-    access: Access,
+    is_used: bool,
 }
 
 impl OpenedEntry<'_> {
@@ -30,7 +30,7 @@ impl OpenedEntry<'_> {
 
     /// Whether opening it counted as a use of the key.
     pub fn is_used(&self) -> bool {
-        self.access == Access::Read
+        self.is_used
     }
 }
 
@@ -45,7 +45,7 @@ impl Deref for OpenedEntry<'_> {
 /// Opens the entry in a key.
 pub fn open_entry<'a>(ctx: Ctx<'a>, key: &[u8], access: Access) -> Option<OpenedEntry<'a>> {
     let key = Key::open(ctx, &RString::new(key), access)?.into_typed()?;
-    Some(OpenedEntry { key, access })
+    Some(OpenedEntry { key, is_used: access == Access::Read })
 }
 
 /// Counts a use of a key in the server's LRU and LFU, as reading it would.
@@ -68,6 +68,11 @@ impl<'a> Keyspace for CommandKeyspace<'a, '_> {
     type Opened = OpenedEntry<'a>;
 
     fn open(&self, key: &[u8], served: bool) -> Option<OpenedEntry<'a>> {
+        if let Some(is_used) = self.searches.opened_before(key) {
+            let opened = open_entry(self.ctx, key, Access::Again)?;
+            return Some(OpenedEntry { is_used, ..opened });
+        }
+        self.searches.note_opened(key, served);
         open_entry(self.ctx, key, if served { Access::Read } else { Access::Probe })
     }
 

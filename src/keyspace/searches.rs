@@ -17,6 +17,7 @@ use llmcache_core::error::Result;
 use llmcache_core::ids::{ContainerUid, PartitionKey};
 use llmcache_core::index::{SearchRequest, SearchResult, SearchTask, Searched, TaskScratch};
 use llmcache_core::limits;
+use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -41,6 +42,19 @@ impl Asked {
     }
 }
 
+/// What tells the entry keys of a cache apart: their ends.
+type KeyEnd = [u8; 16];
+
+/// Keys that a command opened, and whether that counted as a use.
+type OpenedKeys = SmallVec<[(KeyEnd, bool); 4]>;
+
+/// What is there already when a command is run.
+#[derive(Debug, Default)]
+struct Before {
+    found: Vec<(Asked, SearchResult)>,
+    opened: OpenedKeys,
+}
+
 /// The searches of a running command.
 #[derive(Debug)]
 pub struct Searches {
@@ -48,11 +62,35 @@ pub struct Searches {
     may_wait: bool,
     found: RefCell<Vec<(Asked, SearchResult)>>,
     tasks: RefCell<Vec<(Asked, Box<SearchTask>)>>,
+    /// What was opened by the run that left the searches to threads, in order; in that run, what it opens.
+    opened: RefCell<OpenedKeys>,
 }
 
 impl Searches {
-    fn new(may_wait: bool, found: Vec<(Asked, SearchResult)>) -> Self {
-        Self { may_wait, found: RefCell::new(found), tasks: RefCell::default() }
+    fn new(may_wait: bool, before: Before) -> Self {
+        let Before { found, opened } = before;
+        let (found, opened) = (RefCell::new(found), RefCell::new(opened));
+        Self { may_wait, found, tasks: RefCell::default(), opened }
+    }
+
+    /// Whether a former run of the command opened a key, so that it must not count twice; and whether it
+    /// counted as a use.
+    pub fn opened_before(&self, key: &[u8]) -> Option<bool> {
+        if self.may_wait {
+            return None;
+        }
+        let (opened, end) = (self.opened.borrow(), key.last_chunk()?);
+        let place = opened.binary_search_by_key(end, |&(end, _)| end).ok()?;
+        Some(opened[place].1)
+    }
+
+    /// Notes that a key is opened, for a run to come.
+    pub fn note_opened(&self, key: &[u8], is_used: bool) {
+        if self.may_wait
+            && let Some(&end) = key.last_chunk()
+        {
+            self.opened.borrow_mut().push((end, is_used));
+        }
     }
 
     /// Whether some may go on in threads, so that the command must not reply before it has done all.
@@ -62,7 +100,7 @@ impl Searches {
 
     /// All done here and now.
     pub fn inline() -> Self {
-        Self::new(false, Vec::new())
+        Self::new(false, Before::default())
     }
 
     /// Searches; `None` where that goes on in a thread, and the command is to end without a reply.
@@ -126,7 +164,7 @@ impl Work for Job {
 
 /// What a client waits for.
 struct Awaited {
-    found: Vec<(Asked, SearchResult)>,
+    before: Before,
     missing: usize,
     is_wanted: Arc<AtomicBool>,
 }
@@ -160,11 +198,11 @@ pub fn search_counts() -> SearchCounts {
 /// Runs a command that searches. Where its client may wait, a search that is estimated to take longer than
 /// `llmcache.search-inline-us` goes on in a thread.
 pub fn answer_searching(ctx: Ctx<'_>, args: &CommandArgs<'_>, answer: Answer) -> Result<()> {
-    let searches = Searches::new(true, Vec::new());
+    let searches = Searches::new(true, Before::default());
     let answered = answer(ctx, args, &searches);
     let tasks = searches.tasks.into_inner();
     if !tasks.is_empty() && answered.is_ok() {
-        wait_for(ctx, tasks, answer);
+        wait_for(ctx, tasks, searches.opened.into_inner(), answer);
     }
     answered
 }
@@ -186,13 +224,23 @@ fn has_threads(ctx: Ctx<'_>) -> bool {
     })
 }
 
-fn wait_for(ctx: Ctx<'_>, tasks: Vec<(Asked, Box<SearchTask>)>, answer: Answer) {
+fn wait_for(
+    ctx: Ctx<'_>,
+    tasks: Vec<(Asked, Box<SearchTask>)>,
+    mut opened: OpenedKeys,
+    answer: Answer,
+) {
+    // Of one that was opened twice, what counted.
+    opened.sort_unstable_by(|one, other| other.cmp(one));
+    opened.dedup_by_key(|&mut (end, _)| end);
+    opened.reverse();
     let client = block_client(ctx, 0, |client| Box::new(Searching { client, answer }));
     count_time_from_now(client);
     let is_wanted = Arc::new(AtomicBool::new(true));
     POOL.with(|pool| {
         let missing = tasks.len();
-        let awaited = Awaited { found: Vec::new(), missing, is_wanted: Arc::clone(&is_wanted) };
+        let before = Before { found: Vec::new(), opened };
+        let awaited = Awaited { before, missing, is_wanted: Arc::clone(&is_wanted) };
         pool.awaited.insert(client, awaited);
         pool.out += missing;
         pool.given += missing as u64;
@@ -213,15 +261,15 @@ fn on_done(ctx: Ctx<'_>) {
             pool.out -= 1;
             let Some(awaited) = pool.awaited.get_mut(&client) else { return false };
             // One that panicked is searched again, here.
-            awaited.found.extend(found.map(|found| (asked, found)));
+            awaited.before.found.extend(found.map(|found| (asked, found)));
             awaited.missing -= 1;
             awaited.missing == 0
         });
-        if let Some(cache) = CACHES.any(uid) {
-            cache.with(|cache| cache.index.tidy());
-        }
         if is_complete {
             wake_blocked(ctx, client);
+        }
+        if let Some(cache) = CACHES.any(uid) {
+            cache.with(|cache| cache.index.tidy());
         }
     }
 }
@@ -234,11 +282,11 @@ struct Searching {
 
 impl Searching {
     /// Ends the wait; answers what was found, nothing unless all was.
-    fn end(&self) -> Vec<(Asked, SearchResult)> {
+    fn end(&self) -> Before {
         let awaited = POOL.with(|pool| pool.awaited.remove(&self.client));
-        let Some(awaited) = awaited else { return Vec::new() };
+        let Some(awaited) = awaited else { return Before::default() };
         awaited.is_wanted.store(false, Ordering::Relaxed);
-        awaited.found
+        awaited.before
     }
 }
 

@@ -148,8 +148,8 @@ impl Facts {
         self.facts.get(block).map_or(0, |block| block.rows.len())
     }
 
-    /// Gives a block memory for the row at `place`. Only the first block grows in steps: a search that holds
-    /// a block which is replaced by a grown one no longer sees its rows go.
+    /// Gives a block memory for the row at `place`. Only the first block grows in steps: a search that holds a block
+    /// which is replaced by a grown one does not see its rows go, and only who opens what it names finds out.
     pub(super) fn make_room(&mut self, block: usize, place: usize) {
         let rows = if block == 0 { rows_with(place) } else { BLOCK_ROWS };
         let former = self.facts.get(block);
@@ -214,7 +214,8 @@ impl Facts {
     /// Writes the deadline of a row that has memory.
     pub(super) fn set_expire_at(&self, row: u32, expire_at: UnixMs) {
         if let Some(fact) = self.get(row) {
-            fact.expire_at.store(expire_at.0, Ordering::Relaxed);
+            // Release, as in `occupy`: the entry may be a new one of its row.
+            fact.expire_at.store(expire_at.0, Ordering::Release);
         }
     }
 

@@ -463,7 +463,14 @@ impl<'a> View<'a> {
                     for &point in scratch.points.iter().take(request.limit) {
                         top.push(score_of(point), row_of(point));
                     }
-                    result.scanned += scan(&codes, &target, tail, &mut judge, &mut top);
+                    // What was linked since the tail was listed, the walk may have met.
+                    let mut unseen = std::mem::take(&mut scratch.rows);
+                    for part in tail.chunks(LISTED_ROWS) {
+                        unseen.clear();
+                        unseen.extend(part.iter().filter(|&&row| !scratch.has_seen(row)));
+                        result.scanned += scan(&codes, &target, &unseen, &mut judge, &mut top);
+                    }
+                    scratch.rows = unseen;
                 } else {
                     // Of those it named, the judge of all rows will name the near ones again.
                     judge.undecided = 0;

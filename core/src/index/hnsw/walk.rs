@@ -106,6 +106,12 @@ impl Visited {
             .get_mut(row as usize)
             .is_some_and(|stamp| std::mem::replace(stamp, walk) != walk)
     }
+
+    /// Whether a row was noted.
+    #[inline(always)]
+    fn contains(&self, row: u32) -> bool {
+        self.stamps.get(row as usize) == Some(&self.walk)
+    }
 }
 
 /// What searches keep between each other.
@@ -223,6 +229,12 @@ impl Scratch {
         self.distances = 0;
         self.points.clear();
         self.points.extend_from_slice(points);
+    }
+
+    /// Whether the last walk met a row.
+    #[inline(always)]
+    pub(in crate::index) fn has_seen(&self, row: u32) -> bool {
+        self.visited.contains(row)
     }
 
     /// Walks from `points`; afterwards they are what was found. Answers whether the walk came to its

@@ -45,8 +45,9 @@ impl Asked {
 /// What tells the entry keys of a cache apart: their ends.
 type KeyEnd = [u8; 16];
 
-/// Keys that a command opened, and whether that counted as a use.
-type OpenedKeys = SmallVec<[(KeyEnd, bool); 4]>;
+/// Keys that a command opened, and whether that counted as a use; without an allocation for as many as a lookup of
+/// ten opens.
+type OpenedKeys = SmallVec<[(KeyEnd, bool); 24]>;
 
 /// What is there already when a command is run.
 #[derive(Debug, Default)]

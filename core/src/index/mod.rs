@@ -19,6 +19,7 @@ mod slots;
 mod tags;
 mod task;
 pub(crate) mod top;
+mod view;
 
 pub use due::DueStep;
 pub use hnsw::{

@@ -1,28 +1,21 @@
 //! The nearest entries of a partition: by a walk over its graph and a scan of its unlinked tail, or by
 //! a scan of all, whichever is estimated to cost less.
 //!
-//! Owns: that choice, and the scan. A scan is exact up to quantisation and the oracle of the graph.
-//! Main thread only: what a search needs beside the index is kept in it.
+//! Owns: that choice, and how far a search goes on the main thread; `view` carries it out. A scan is exact up to
+//! quantisation and the oracle of the graph. Main thread only: what a search needs beside the index is kept in it.
 //!
 //! Rows that are due, hidden or refused by a filter are walked through and not found. Where too few
 //! pass, the walk would go on and on: it is given up when it has cost twice what a walk usually costs
 //! and a quarter of what the scan does, and the scan judges a row before it computes its distance.
 
 use super::Index;
-use super::facts::{Fact, Facts, Head};
-use super::filter::{Filter, Verdict};
-use super::hnsw::{Codes, IndexMode, Judge, Scratch, Target, Walk};
+use super::filter::Filter;
+use super::hnsw::{Codes, IndexMode, Scratch, Target, Walk};
 use super::partitions::List;
 use super::remembered::Rows;
-use super::tags::Tags;
-use super::top::{Candidate, Top, row_of, score_of};
+use super::top::Candidate;
+use super::view::{Plan, Span, View};
 use crate::ids::{PartitionKey, Seq, UnixMs};
-use crate::vector::links::SharedLinks;
-use crate::vector::quantise::error_bound;
-
-/// How many rows ahead of the current one are fetched: about the memory latency over the time of
-/// one distance.
-const PREFETCH_ROWS: usize = 6;
 
 /// Rows a scan gets through in the time that a walk takes for one distance, since the walk waits for
 /// memory that the scan has asked for long before. Of real vectors (384 dimensions, EF 64) a scan takes
@@ -41,9 +34,6 @@ const ROW_NS: u64 = 5;
 const DIMS_PER_NS: u64 = 40;
 /// The same for a row that is judged by a filter first.
 const JUDGED_ROW_NS: u64 = 40;
-
-/// Rows of a partition that are listed at once.
-const LISTED_ROWS: usize = 1_024;
 
 /// A search for the nearest entries of one partition.
 #[derive(Debug, Clone, Copy)]
@@ -132,129 +122,6 @@ impl Refusals {
     pub fn join(&mut self, other: Self) {
         self.count += other.count;
         self.nearest = self.nearest.into_iter().chain(other.nearest).reduce(f64::max);
-    }
-}
-
-/// What a search reads; of an index, or of the picture that a search on another thread took along.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct View<'a> {
-    pub(super) facts: &'a Facts,
-    pub(super) codes: Codes<'a>,
-    pub(super) links: &'a SharedLinks,
-    /// One past the highest row.
-    pub(super) end: u32,
-    /// What came in at or after this place of the store order is not part of the view.
-    pub(super) seq_end: Seq,
-    /// Where some tag is invalidated. The main thread's alone: elsewhere who opens the entry finds out.
-    pub(super) tags: Option<&'a Tags>,
-}
-
-/// How a search goes about it.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Plan<'a> {
-    /// Walk a graph on level 0 from `Scratch::points`, and compare the rows that are in none.
-    Walk { ef: usize, most: usize, tail: &'a [u32] },
-    /// Compare rows, and judge those that are near enough.
-    Compare(Span<'a>),
-    /// Judge rows, and compare those that pass.
-    Judge(Span<'a>),
-}
-
-/// Which rows.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Span<'a> {
-    /// These.
-    Listed(&'a [u32]),
-    /// All of the partition, for who has no list of them.
-    Partition,
-}
-
-/// Judges rows by the request, and counts what it refuses.
-struct Visible<'a> {
-    view: View<'a>,
-    scale: f32,
-    now: UnixMs,
-    min_seq: Seq,
-    filter: Option<&'a Filter>,
-    partition: PartitionKey,
-    filtered: Refusals,
-    undecided: usize,
-    invisible: Refusals,
-}
-
-/// What a row is to a request.
-enum Standing {
-    /// No entry: nobody asks why it was not found.
-    Gone,
-    Invisible,
-    Filtered,
-    Undecided,
-    Accepted,
-}
-
-impl<'a> Visible<'a> {
-    fn new(view: View<'a>, request: &SearchRequest<'a>) -> Self {
-        let SearchRequest { now, min_seq, filter, scale, partition, .. } = *request;
-        let (filtered, undecided, invisible) = Default::default();
-        Self { view, scale, now, min_seq, filter, partition, filtered, undecided, invisible }
-    }
-
-    #[inline(always)]
-    fn standing(&self, row: u32) -> Standing {
-        let Some(fact) = self.view.facts.get(row) else { return Standing::Gone };
-        let head = fact.head();
-        let is_of_view = head.has(Head::OCCUPIED) && head.seq() < self.view.seq_end;
-        if !is_of_view || fact.partition() != self.partition {
-            return Standing::Gone;
-        }
-        let is_visible = !head.has(Head::HIDDEN)
-            && !fact.expire_at().is_past(self.now)
-            && head.seq() >= self.min_seq
-            && !self.is_gone_by_tag(row, head);
-        let verdict = match self.filter {
-            Some(filter) if is_visible => filter.matches_record(self.view.facts.record(row)),
-            _ => Verdict::Yes,
-        };
-        match verdict {
-            _ if !fact.is_still(head) => Standing::Gone,
-            _ if !is_visible => Standing::Invisible,
-            Verdict::No => Standing::Filtered,
-            Verdict::NeedsEntry => Standing::Undecided,
-            Verdict::Yes => Standing::Accepted,
-        }
-    }
-
-    #[inline(always)]
-    fn is_gone_by_tag(&self, row: u32, head: Head) -> bool {
-        let tags = self.view.tags.filter(|_| head.has(Head::TAGGED));
-        tags.is_some_and(|tags| tags.is_gone(row, head.seq()))
-    }
-
-    /// The most that the exact similarity of a row may be.
-    fn most_similar(&self, row: u32, score: f32) -> f64 {
-        f64::from(score + error_bound(self.scale, self.view.codes.target(row).scale))
-    }
-}
-
-impl Judge for Visible<'_> {
-    #[inline(always)]
-    fn prefetch(&self, row: u32) {
-        self.view.facts.prefetch(row);
-    }
-
-    #[inline(always)]
-    fn accepts(&mut self, row: u32, score: f32) -> bool {
-        match self.standing(row) {
-            Standing::Gone => return false,
-            Standing::Invisible => self.invisible.add(self.most_similar(row, score)),
-            Standing::Filtered => self.filtered.add(self.most_similar(row, score)),
-            Standing::Undecided => {
-                self.undecided += 1;
-                return true;
-            }
-            Standing::Accepted => return true,
-        }
-        false
     }
 }
 
@@ -433,130 +300,7 @@ fn pays(passing: &Rows, rows: &[u32], planned: Option<&Planned<'_>>) -> bool {
 }
 
 impl<'a> SearchRequest<'a> {
-    fn target(&self) -> Target<'a> {
+    pub(super) fn target(&self) -> Target<'a> {
         Target { code: self.code, scale: self.scale }
     }
-}
-
-impl<'a> View<'a> {
-    /// Carries out a plan and adds what it finds to `result`. Answers whether it came to its end: a walk
-    /// among too few rows that pass gives up.
-    pub(super) fn search(
-        self,
-        request: &SearchRequest<'a>,
-        plan: Plan<'_>,
-        scratch: &mut Scratch,
-        result: &mut SearchResult,
-    ) -> bool {
-        let (codes, target) = (self.codes, request.target());
-        let mut judge = Visible::new(self, request);
-        let mut top = Top::new(request.limit);
-        let mut ended = true;
-        match plan {
-            Plan::Walk { ef, most, tail } => {
-                let rows = self.end as usize;
-                let walk = Walk { links: self.links, codes, target, level: 0, ef, rows, most };
-                ended = scratch.walk(&walk, &mut judge);
-                result.mode = if ended { SearchMode::Graph } else { SearchMode::GraphThenFlat };
-                result.scanned += std::mem::take(&mut scratch.distances);
-                if ended {
-                    for &point in scratch.points.iter().take(request.limit) {
-                        top.push(score_of(point), row_of(point));
-                    }
-                    // What was linked since the tail was listed, the walk may have met.
-                    let mut unseen = std::mem::take(&mut scratch.rows);
-                    for part in tail.chunks(LISTED_ROWS) {
-                        unseen.clear();
-                        unseen.extend(part.iter().filter(|&&row| !scratch.has_seen(row)));
-                        result.scanned += scan(&codes, &target, &unseen, &mut judge, &mut top);
-                    }
-                    scratch.rows = unseen;
-                } else {
-                    // Of those it named, the judge of all rows will name the near ones again.
-                    judge.undecided = 0;
-                }
-            }
-            Plan::Compare(span) | Plan::Judge(span) => {
-                let judges_first = matches!(plan, Plan::Judge(_));
-                let mut compare = |rows: &[u32]| {
-                    result.scanned += if judges_first {
-                        scan_judged(&codes, &target, rows, &mut judge, &mut top)
-                    } else {
-                        scan(&codes, &target, rows, &mut judge, &mut top)
-                    };
-                };
-                match span {
-                    Span::Listed(rows) => compare(rows),
-                    Span::Partition => {
-                        let mut from = 0;
-                        while self.list_rows(request.partition, &mut from, &mut scratch.rows) {
-                            compare(&scratch.rows);
-                        }
-                    }
-                }
-            }
-        }
-        result.candidates = top.into_sorted();
-        result.undecided += judge.undecided;
-        result.filtered.join(judge.filtered);
-        result.invisible.join(judge.invisible);
-        ended
-    }
-
-    /// Lists the next rows of a partition from `from` on, in their order; false when there is none left.
-    fn list_rows(self, partition: PartitionKey, from: &mut u32, rows: &mut Vec<u32>) -> bool {
-        rows.clear();
-        while *from < self.end && rows.len() < LISTED_ROWS {
-            let is_of_partition =
-                |fact: &Fact| fact.head().has(Head::HAS_CODE) && fact.partition() == partition;
-            if self.facts.get(*from).is_some_and(is_of_partition) {
-                rows.push(*from);
-            }
-            *from += 1;
-        }
-        !rows.is_empty()
-    }
-}
-
-/// Compares rows, and judges those near enough. Answers how many were compared.
-fn scan(
-    codes: &Codes<'_>,
-    target: &Target<'_>,
-    rows: &[u32],
-    judge: &mut impl Judge,
-    top: &mut Top,
-) -> usize {
-    for (place, &row) in rows.iter().enumerate() {
-        if let Some(&ahead) = rows.get(place + PREFETCH_ROWS) {
-            codes.prefetch(ahead);
-        }
-        let score = codes.similarity(target, row);
-        if top.admits(score) && judge.accepts(row, score) {
-            top.push(score, row);
-        }
-    }
-    rows.len()
-}
-
-/// Judges rows, and compares those that pass. Answers how many were compared.
-fn scan_judged(
-    codes: &Codes<'_>,
-    target: &Target<'_>,
-    rows: &[u32],
-    judge: &mut Visible<'_>,
-    top: &mut Top,
-) -> usize {
-    let mut compared = 0;
-    for (place, &row) in rows.iter().enumerate() {
-        if let Some(&ahead) = rows.get(place + PREFETCH_ROWS) {
-            judge.prefetch(ahead);
-        }
-        let standing = judge.standing(row);
-        if matches!(standing, Standing::Accepted | Standing::Undecided) {
-            judge.undecided += usize::from(matches!(standing, Standing::Undecided));
-            compared += 1;
-            top.push(codes.similarity(target, row), row);
-        }
-    }
-    compared
 }

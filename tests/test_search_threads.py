@@ -122,17 +122,20 @@ def test_rag_searches_in_threads_too(server, vectors):
 
 
 def test_others_are_served_while_a_client_searches(server, cache, vectors):
-    seen = []
+    seen, calls = [], 0
     with server.wire() as client, server.wire() as other:
-        under_way(server, client, vectors)
-        while blocked(server):
-            assert other("PING") == "PONG"
-            assert other("LLMCACHE.SET", "faq", "PROMPT", f"new {len(seen)}", "RESPONSE", "r")
-            seen.append(out(server))
-        assert responses(client.read()) == [b"r%d" % i for i in range(QUESTIONS)]
+        # How long each takes is for the machine to say.
+        while sum(waiting > 0 for waiting in seen) <= 3 and calls < 100:
+            under_way(server, client, vectors)
+            calls += 1
+            while blocked(server):
+                assert other("PING") == "PONG"
+                assert other("LLMCACHE.SET", "faq", "PROMPT", f"new {len(seen)}", "RESPONSE", "r")
+                seen.append(out(server))
+            assert responses(client.read()) == [b"r%d" % i for i in range(QUESTIONS)]
     assert sum(waiting > 0 for waiting in seen) > 3, seen
     stats = server.client().info("commandstats")["cmdstat_LLMCACHE.MGETSEM"]
-    assert stats["calls"] == 1 and stats["usec"] > 1_000, "the time in threads is the command's"
+    assert stats["calls"] == calls and stats["usec"] > 1_000 * calls, "the time in threads is the command's"
 
 
 def test_many_clients_search_while_others_store_and_remove(server, cache, vectors):
@@ -171,7 +174,7 @@ def test_a_client_that_goes_while_it_searches_leaves_nothing(server, cache, vect
         client = server.wire()
         under_way(server, client, vectors)
         client.close()
-    quiet(server)
+        quiet(server)
     with server.wire() as client, server.wire() as other:
         under_way(server, client, vectors)
         for line in other("CLIENT", "LIST").decode().splitlines():

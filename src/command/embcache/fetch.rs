@@ -5,7 +5,7 @@ use crate::command::llmcache::fetch::{FetchRequest, Terms, Wanted, fetch};
 use crate::command::llmcache::hit_reply::Served;
 use crate::command::llmcache::{lease, no_container};
 use crate::command::parse::{ArgReader, set_once};
-use crate::ffi::{Access, CommandArgs, Ctx, RString, Reply};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{OpenedEntry, open_container};
 use crate::keytype::registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
@@ -63,8 +63,8 @@ impl Wanted for WantedEmbedding<'_> {
         open(ctx, args, self.model)?.ok_or_else(|| no_container(args.name(), Kind::Embeddings))
     }
 
-    fn reopen(&self, ctx: Ctx<'_>, name: &RString) -> Result<Option<SharedCache>> {
-        open_container(ctx, name, Kind::Embeddings)
+    fn reopen(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<Option<SharedCache>> {
+        open_container(ctx, &args.key(), Kind::Embeddings)
     }
 
     fn id(&self, cache: &SharedCache) -> EntryId {

@@ -1,6 +1,6 @@
 //! `LLMCACHE.FETCH`, `EMBCACHE.FETCH`: an answer, or the lease to make it, or the word that somebody does.
 //!
-//! A client that waits keeps its arguments; when it is woken the question is asked again as if it had
+//! When a client that waited is woken, the question is asked again from its arguments, as if it had
 //! just come, so that what is answered is what is stored then.
 
 use super::create::auto_create;
@@ -9,7 +9,7 @@ use super::hit_reply::{self, Served};
 use crate::command::parse::{ArgReader, OptionWord, flag_once, is_vector_word, set_once, vector};
 use crate::command::store::check_dim;
 use crate::config;
-use crate::ffi::{BlockedId, CommandArgs, Ctx, RString, Reply, Waiter, Wake, block_client};
+use crate::ffi::{BlockedId, CommandArgs, Ctx, Reply, Waiter, Wake, block_client};
 use crate::keyspace::{
     OpenedEntry, Searches, open_cache, wake, watch_lease, with_flights, with_known_flights,
 };
@@ -28,7 +28,7 @@ pub trait Wanted {
     /// The container, which is made where it may be; refuses what does not fit it.
     fn container(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<SharedCache>;
     /// The container a client waited at, if it is still there.
-    fn reopen(&self, ctx: Ctx<'_>, name: &RString) -> Result<Option<SharedCache>>;
+    fn reopen(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<Option<SharedCache>>;
     /// The id of the entry that would answer it.
     fn id(&self, cache: &SharedCache) -> EntryId;
     /// Scope, context and prompt, empty where there are none.
@@ -60,8 +60,8 @@ impl Wanted for Question<'_> {
         Ok(cache)
     }
 
-    fn reopen(&self, ctx: Ctx<'_>, name: &RString) -> Result<Option<SharedCache>> {
-        open_cache(ctx, name)
+    fn reopen(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<Option<SharedCache>> {
+        open_cache(ctx, &args.key())
     }
 
     fn id(&self, _cache: &SharedCache) -> EntryId {
@@ -161,10 +161,8 @@ pub fn fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>, parse: ParseFetch) -> Result<
     let name = args.name();
     let told = Asking { ctx, name, cache: &cache, request: &request, waiter: None }.ask();
     let Told::Wait(flight) = told else { return Ok(()) };
-    let options = args.options().iter().map(|option| option.to_vec()).collect();
     let uid = cache.with(|cache| cache.uid());
-    let (name, id) = (args.name().to_vec(), WaiterId(0));
-    block(ctx, request.wait_ms, FetchWaiter { name, options, parse, uid, flight, id });
+    block(ctx, request.wait_ms, FetchWaiter { parse, uid, flight, id: WaiterId(0) });
     Ok(())
 }
 
@@ -179,8 +177,6 @@ fn block(ctx: Ctx<'_>, wait_ms: u64, waiter: FetchWaiter) {
 
 /// A client that waits for an answer.
 struct FetchWaiter {
-    name: Vec<u8>,
-    options: Vec<Vec<u8>>,
     parse: ParseFetch,
     uid: ContainerUid,
     flight: EntryId,
@@ -188,15 +184,14 @@ struct FetchWaiter {
 }
 
 impl FetchWaiter {
-    fn answer(&self, ctx: Ctx<'_>) -> Result<()> {
-        let options: Vec<&[u8]> = self.options.iter().map(Vec::as_slice).collect();
-        let request = (self.parse)(ArgReader::new(&options))?;
-        let cache = request.wanted.reopen(ctx, &RString::new(&self.name))?;
+    fn answer(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+        let request = (self.parse)(ArgReader::new(args.options()))?;
+        let cache = request.wanted.reopen(ctx, args)?;
         let cache = cache.filter(|cache| cache.with(|cache| cache.uid()) == self.uid);
         let cache = cache.ok_or_else(|| {
             Error::new(ErrorWord::NoCache, "the cache was removed while the client waited")
         })?;
-        let (name, waiter) = (&*self.name, Some(self.id));
+        let (name, waiter) = (args.name(), Some(self.id));
         Asking { ctx, name, cache: &cache, request: &request, waiter }.ask();
         Ok(())
     }
@@ -208,12 +203,12 @@ impl FetchWaiter {
 }
 
 impl Waiter for FetchWaiter {
-    fn reply(&mut self, ctx: Ctx<'_>, _: &CommandArgs<'_>, wake: Wake) {
+    fn reply(&mut self, ctx: Ctx<'_>, args: &CommandArgs<'_>, wake: Wake) {
         // One whose time is over looks again too: it must not miss an answer stored that very moment.
         if wake == Wake::TimedOut {
             self.leave(ctx);
         }
-        if let Err(error) = self.answer(ctx) {
+        if let Err(error) = self.answer(ctx, args) {
             Reply::new(ctx).error(&error.to_string());
         }
         self.leave(ctx);

@@ -124,6 +124,8 @@ pub struct LinkArena {
     shared: SharedLinks,
     upper: Vec<Upper>,
     bytes: usize,
+    /// Whether blocks without rows wait until no clone lives.
+    has_held_blocks: bool,
 }
 
 fn block_of(row: u32) -> usize {
@@ -248,6 +250,7 @@ impl LinkArena {
     fn free_block(&mut self, number: usize) {
         let Some(bytes) = self.shared.blocks.get(number).map(Block::bytes) else { return };
         if !self.shared.blocks.free(number) {
+            self.has_held_blocks = true;
             return;
         }
         let places = &self.upper[number].places;
@@ -261,6 +264,9 @@ impl LinkArena {
 
     /// Frees the blocks without rows that clones have held.
     pub fn tidy(&mut self) {
+        if !std::mem::take(&mut self.has_held_blocks) {
+            return;
+        }
         for number in (0..self.upper.len()).rev() {
             if self.upper.get(number).is_some_and(|upper| upper.linked == 0) {
                 self.free_block(number);

@@ -146,7 +146,11 @@ fn a_task_finds_what_a_search_here_finds() {
                 assert!(!here.candidates.is_empty());
                 modes.push(here.mode);
             }
-            match world.index.search_or_task(&request(&asked, 40, filter.as_ref()), u64::MAX) {
+            let request = request(&asked, 40, filter.as_ref());
+            let (here, there) =
+                (world.index.search(&request), world.task(query, 40, filter.as_ref()));
+            assert_eq!(world.index.finish(*there), here, "{mode:?}, query {query}: finished here");
+            match world.index.search_or_task(&request, u64::MAX) {
                 Searched::Done(found) => assert!(!found.candidates.is_empty()),
                 Searched::Task(task) => panic!("cheap enough to be done here: {task:?}"),
             }

@@ -125,8 +125,8 @@ impl Searches {
         match cache.with(|cache| cache.index.search_or_task(request, most_ns)) {
             Searched::Done(result) => Some(result),
             // Asking the server what it does takes longer than a cheap search does.
-            Searched::Task(_) if !has_threads(ctx) => {
-                Some(cache.with(|cache| cache.index.search(request)))
+            Searched::Task(task) if !has_threads(ctx) => {
+                Some(cache.with(|cache| cache.index.finish(*task)))
             }
             Searched::Task(task) => {
                 let uid = cache.with(|cache| cache.uid());

@@ -14,6 +14,7 @@ use super::facts::Facts;
 use super::filter::Filter;
 use super::hnsw::{Codes, Scratch};
 use super::search::{Rest, SearchRequest, SearchResult, Stage};
+use super::tags::Tags;
 use super::view::{Plan, Span, View};
 use crate::ids::{PartitionKey, Seq, UnixMs};
 use crate::vector::arena::CodeArena;
@@ -81,17 +82,30 @@ impl Index {
     }
 }
 
+impl Index {
+    /// Does what a task was made for after all, here and now.
+    pub fn finish(&mut self, task: SearchTask) -> SearchResult {
+        let mut scratch = std::mem::take(&mut self.graphs.scratch);
+        let found = task.go_on(&mut scratch, self.tags.any_bound().then_some(&self.tags));
+        self.graphs.scratch = scratch;
+        found
+    }
+}
+
 impl SearchTask {
     /// Does what is left of the search.
     pub fn run(self, scratch: &mut TaskScratch) -> SearchResult {
-        let scratch = &mut scratch.0;
+        self.go_on(&mut scratch.0, None)
+    }
+
+    fn go_on(self, scratch: &mut Scratch, tags: Option<&Tags>) -> SearchResult {
         let view = View {
             facts: &self.facts,
             codes: Codes::new(&self.arena),
             links: &self.links,
             end: self.end,
             seq_end: self.seq_end,
-            tags: None,
+            tags,
         };
         let request = SearchRequest {
             code: &self.code,

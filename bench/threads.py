@@ -14,8 +14,9 @@ import vectors
 from graph_peers import K, Ours
 from host import Host
 from report import Report, check, number
+from semantic import store
 from stalls import NICE, probe
-from wire import Batch, Failure, Load, Wire, encode, percentile
+from wire import Failure, Wire, encode, percentile
 
 CONNECTIONS = 4
 THREADS = (0, 1, 2)
@@ -38,7 +39,9 @@ def run(server, module: Path, folder: Path, base: np.ndarray, queries: np.ndarra
     rows = vectors.varied(base, plan.entries)
     with Host("llmcache", server.path, folder / "threads", module) as host:
         host("LLMCACHE.CREATE", "faq", "DIM", rows.shape[1], "INDEX", "FLAT")
-        fill(host, rows)
+        cache = Ours("llmcache", host)
+        store(host, (cache.insert(n, vectors.blob(row)) for n, row in enumerate(rows)))
+        check(cache.count() == len(rows), "all were stored")
         asked = [find(vectors.blob(query)) for query in queries[:200]]
         seen = {threads: watch(host, asked, threads, plan.seconds, report, table) for threads in THREADS}
     before, after = seen[0], seen[THREADS[-1]]
@@ -47,17 +50,6 @@ def run(server, module: Path, folder: Path, base: np.ndarray, queries: np.ndarra
         f"{after / 1e3:.2f} ms against {before / 1e3:.2f} ms", after < before,
     )
     return report
-
-
-def fill(host: Host, rows: np.ndarray) -> None:
-    cache = Ours("llmcache", host)
-    load = Load(host.port, 1)
-    for first in range(0, len(rows), 500):
-        part = b"".join(encode(cache.insert(n, vectors.blob(rows[n]))) for n in range(first, min(first + 500, len(rows))))
-        count = min(500, len(rows) - first)
-        # The reply is an id: 32 hex digits as a bulk string.
-        load.round([Batch(part, count * 39, count)])
-    check(cache.count() == len(rows), "all were stored")
 
 
 def find(blob: bytes) -> bytes:

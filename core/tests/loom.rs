@@ -103,64 +103,66 @@ fn a_row_that_changes_hands_is_never_mistaken() {
     });
 }
 
+/// A search that the second entry must not be found by, while it gives its row to one that would be, were the old
+/// one judged by what is known of the new.
+struct Refusing {
+    /// Entries that are there, and the one of them that is found.
+    entries: i8,
+    finds: i8,
+    /// The second one's deadline, and the new one's, before it is given more time.
+    old_until: UnixMs,
+    new_until: UnixMs,
+    min_seq: u64,
+    filter: Option<&'static str>,
+}
+
+const REFUSING: Refusing = Refusing {
+    entries: 2,
+    finds: 1,
+    old_until: UnixMs::NEVER,
+    new_until: UnixMs::NEVER,
+    min_seq: 0,
+    filter: None,
+};
+
+impl Refusing {
+    fn check(self) {
+        explore(4, move || {
+            let (mut index, slots) = index(IndexMode::Flat, 1..=self.entries);
+            index.set_expiry(slots[1], Seq(2), self.old_until);
+            let filter = self.filter.map(|text| Filter::parse(text.as_bytes()).expect("a filter"));
+            let task = task(&mut index, self.min_seq, filter.as_ref());
+            let found = beside(task, || {
+                index.remove(slots[1], Seq(2));
+                insert(&mut index, 50, self.new_until);
+                if self.new_until != UnixMs::NEVER {
+                    index.set_expiry(slots[1], Seq(50), UnixMs::NEVER);
+                }
+            });
+            assert_eq!(found, [(slots[self.finds as usize - 1], self.finds)]);
+        });
+    }
+}
+
 #[test]
 fn an_entry_is_judged_by_its_own_place_in_the_store_order() {
-    explore(4, || {
-        let (mut index, slots) = index(IndexMode::Flat, 1..=3);
-        // The first two are invalidated.
-        let task = task(&mut index, 3, None);
-        let found = beside(task, || {
-            index.remove(slots[1], Seq(2));
-            insert(&mut index, 50, UnixMs::NEVER);
-        });
-        assert_eq!(found, [(slots[2], 3)]);
-    });
+    // The first two are invalidated.
+    Refusing { entries: 3, finds: 3, min_seq: 3, ..REFUSING }.check();
 }
 
 #[test]
 fn an_entry_is_judged_by_its_own_deadline() {
-    explore(4, || {
-        let (mut index, slots) = index(IndexMode::Flat, 1..=2);
-        index.set_expiry(slots[1], Seq(2), UnixMs(5));
-        let task = task(&mut index, 0, None);
-        let found = beside(task, || {
-            index.remove(slots[1], Seq(2));
-            // In the same row, and not due.
-            insert(&mut index, 50, UnixMs::NEVER);
-        });
-        assert_eq!(found, [(slots[0], 1)]);
-    });
+    Refusing { old_until: UnixMs(5), ..REFUSING }.check();
 }
 
 #[test]
 fn an_entry_is_judged_by_no_deadline_that_another_was_given_later() {
-    explore(4, || {
-        let (mut index, slots) = index(IndexMode::Flat, 1..=2);
-        index.set_expiry(slots[1], Seq(2), UnixMs(5));
-        let task = task(&mut index, 0, None);
-        let found = beside(task, || {
-            index.remove(slots[1], Seq(2));
-            // In the same row, as due as the former, until it is given more time.
-            insert(&mut index, 50, UnixMs(5));
-            index.set_expiry(slots[1], Seq(50), UnixMs::NEVER);
-        });
-        assert_eq!(found, [(slots[0], 1)]);
-    });
+    Refusing { old_until: UnixMs(5), new_until: UnixMs(5), ..REFUSING }.check();
 }
 
 #[test]
 fn an_entry_is_judged_by_its_own_record() {
-    explore(4, || {
-        let (mut index, slots) = index(IndexMode::Flat, 1..=2);
-        let filter = Filter::parse(b".n == 1 or .n == 50").expect("a filter");
-        let task = task(&mut index, 0, Some(&filter));
-        let found = beside(task, || {
-            index.remove(slots[1], Seq(2));
-            // Would pass, in the same row, if the old entry were judged by what is known of the new.
-            insert(&mut index, 50, UnixMs::NEVER);
-        });
-        assert_eq!(found, [(slots[0], 1)]);
-    });
+    Refusing { filter: Some(".n == 1 or .n == 50"), ..REFUSING }.check();
 }
 
 #[test]

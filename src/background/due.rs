@@ -113,7 +113,7 @@ fn expire_due(ctx: Ctx<'_>, cache: &SharedCache, now: UnixMs, in_time: impl Fn()
 }
 
 fn expire(ctx: Ctx<'_>, cache: &SharedCache, slot: SlotId, seq: Seq) {
-    let key = cache.with(|c| c.index.slot_of(slot, seq).map(|found| c.entry_key(&found.id)));
+    let key = cache.with(|cache| cache.key_at(slot, seq));
     let Some(key) = key else { return };
     // What is due is deleted by opening it, and the removal hook frees the slot. What opens has another
     // deadline than the index heard of; what is neither is settled elsewhere.

@@ -35,7 +35,7 @@ fn carry_out(ctx: Ctx<'_>, cache: &SharedCache, place: &Place, in_time: impl Fn(
 }
 
 fn carry_out_one(ctx: Ctx<'_>, cache: &SharedCache, slot: SlotId, seq: Seq) {
-    let key = cache.with(|c| c.index.slot_of(slot, seq).map(|found| c.entry_key(&found.id)));
+    let key = cache.with(|cache| cache.key_at(slot, seq));
     let Some(key) = key else { return };
     let standing = open_entry(ctx, &key, Access::Probe).and_then(|entry| {
         let view = entry.view();

@@ -88,7 +88,7 @@ fn next_unsure(
 }
 
 fn settle(ctx: Ctx<'_>, cache: &SharedCache, (db, _): &Place, slot: SlotId, seq: Seq) {
-    let key = cache.with(|c| c.index.slot_of(slot, seq).map(|found| c.entry_key(&found.id)));
+    let key = cache.with(|cache| cache.key_at(slot, seq));
     let Some(key) = key else { return };
     if !ctx.select_db(*db) {
         return;

@@ -98,9 +98,6 @@ pub fn block_client(
     BlockedId(id)
 }
 
-/// Answered where a reply panicked.
-const INTERNAL: &str = "ERR internal error, see the server's log";
-
 type CommandFn =
     unsafe extern "C" fn(*mut RedisModuleCtx, *mut *mut super::RedisModuleString, c_int) -> c_int;
 
@@ -195,7 +192,7 @@ unsafe extern "C" fn on_reply(
     };
     woken.answered = true;
     if guarded("a reply", || woken.waiter.reply(ctx, &args, woken.wake)).is_none() {
-        super::Reply::new(ctx).error(INTERNAL);
+        super::Reply::new(ctx).internal_error();
     }
     raw::REDISMODULE_OK as c_int
 }
@@ -218,7 +215,7 @@ unsafe extern "C" fn on_timeout(
         }
         let Blocked { waiter, .. } = &mut blocked;
         if guarded("a reply", || waiter.reply(ctx, &args, Wake::TimedOut)).is_none() {
-            super::Reply::new(ctx).error(INTERNAL);
+            super::Reply::new(ctx).internal_error();
         }
         release(handle);
     });

@@ -79,7 +79,7 @@ pub unsafe fn run_command(
     match guarded("a command", || handler(ctx, &args)) {
         Some(Ok(())) => {}
         Some(Err(error)) => Reply::new(ctx).error(&error.to_string()),
-        None => Reply::new(ctx).error("ERR internal error, see the server's log"),
+        None => Reply::new(ctx).internal_error(),
     }
     raw::REDISMODULE_OK as c_int
 }

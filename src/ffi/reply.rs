@@ -96,6 +96,11 @@ impl<'a> Reply<'a> {
         unsafe { api!(RedisModule_ReplyWithSimpleString(self.0.as_ptr(), c"OK".as_ptr())) };
     }
 
+    /// The error of a call that panicked.
+    pub(super) fn internal_error(self) {
+        self.error("ERR internal error, see the server's log");
+    }
+
     /// An error; its text begins with the error word.
     pub fn error(self, message: &str) {
         // The protocol's errors are one line; what a client sent may hold anything.

@@ -132,6 +132,11 @@ impl Cache {
         }
     }
 
+    /// The key of the entry in a slot, if the one stored as `seq` is in it.
+    pub fn key_at(&self, slot: SlotId, seq: Seq) -> Option<EntryKey> {
+        self.index.slot_of(slot, seq).map(|found| self.entry_key(&found.id))
+    }
+
     /// The key of the entry with this id as a caller writes it.
     pub fn named_key(&self, id: &[u8]) -> EntryKey {
         let mut key = EntryKey::with_capacity(self.prefix.len() + id.len());

@@ -154,7 +154,7 @@ def measure(name, here, servers, module, folder, source, base, queries, full, ch
             plan = stalls.Plan(100_000, ttl_ms=3_000) if full else stalls.Plan(8_000, ttl_ms=1_000)
             return stalls.run(first, module, folder, base, queries, plan)
         case "threads":
-            plan = threads.Plan(min(50_000, at_most), seconds=8) if full else threads.Plan(20_000, seconds=3)
+            plan = threads.Plan(min(50_000, at_most), seconds=8) if full else threads.Plan(40_000, seconds=3)
             return threads.run(first, module, folder, base, queries, plan)
         case "embeddings":
             plan = embeddings.Plan(10_000 if full else 2_000, rounds=3, seconds=0.4, latency_count=300)

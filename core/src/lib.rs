@@ -4,7 +4,7 @@
 //! entry, settings, lookup order, statistics, eviction arithmetic. Must not know: Redis, a clock, a
 //! source of randomness, threads; callers pass the time and random words in. Arrows inside run one
 //! way: `distance <- vector <- index <- cache`, and `kvchunk` and `session` beside them; `allocation`, `cluster`, `codec`,
-//! `ids`, `error` and `limits` serve all.
+//! `ids`, `error`, `limits` and `work` serve all.
 
 pub mod allocation;
 pub mod cache;
@@ -20,3 +20,4 @@ pub mod limits;
 pub mod session;
 mod sync;
 pub mod vector;
+pub mod work;

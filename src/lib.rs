@@ -15,8 +15,13 @@ const VERSION: i32 = 1;
 
 module_entry!(c"llmcache", VERSION, start);
 
-/// Puts the module together. Whatever can fail comes first, subscriptions last.
+/// Puts the module together. Settings come first: what is wrong with them refuses the rest. Nothing that would run
+/// by itself is begun here, since the server may still find fault after it.
 fn start(ctx: Ctx<'_>) -> Result<(), String> {
+    config::register(ctx).then_some(()).ok_or("a config was refused")?;
+    if ffi::has_settings_left(ctx) {
+        return Err("a setting given by CONFIG has a name that is none of its own".into());
+    }
     keytype::register_cache_types(ctx)?;
     ffi::register_type::<keytype::EntryValue>(ctx)
         .then_some(())
@@ -33,9 +38,9 @@ fn start(ctx: Ctx<'_>) -> Result<(), String> {
     for spec in command::table::COMMANDS {
         ffi::command::register(ctx, spec)?;
     }
-    config::register(ctx).then_some(()).ok_or("a config was refused")?;
     ffi::register_info(ctx, info::write).then_some(()).ok_or("INFO was refused")?;
-    events::subscribe(ctx).then_some(()).ok_or("a subscription was refused")?;
-    background::start(ctx);
+    background::set_clock(ctx);
+    let subscribed = events::subscribe(ctx) && ffi::once_loaded(ctx, background::start);
+    subscribed.then_some(()).ok_or("a subscription was refused")?;
     Ok(())
 }

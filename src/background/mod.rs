@@ -44,9 +44,8 @@ pub fn now_min() -> u16 {
     NOW_MIN.load(Ordering::Relaxed)
 }
 
-/// Starts the timer; called once, on load.
+/// Starts the timers; called once, when the module is loaded.
 pub fn start(ctx: Ctx<'_>) {
-    NOW_MIN.store(minute(UnixMs(ctx.now_ms())), Ordering::Relaxed);
     start_timer(ctx, config::sweep_interval_ms(), tick);
     due::start(ctx);
 }
@@ -86,8 +85,13 @@ fn may_write(ctx: Ctx<'_>) -> bool {
     !state.is_loading() && !state.is_replica() && !ctx.avoid_replica_traffic()
 }
 
-fn tick(ctx: Ctx<'_>) -> u64 {
+/// Tells the minute it is.
+pub fn set_clock(ctx: Ctx<'_>) {
     NOW_MIN.store(minute(UnixMs(ctx.now_ms())), Ordering::Relaxed);
+}
+
+fn tick(ctx: Ctx<'_>) -> u64 {
+    set_clock(ctx);
     if ctx.state().is_loading() {
         return config::sweep_interval_ms();
     }

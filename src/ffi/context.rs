@@ -5,6 +5,9 @@ use redis_module::raw;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::marker::PhantomData;
 
+/// The option of a module whose keys may be sent with their slot by `CLUSTER MIGRATESLOTS` (Valkey 9).
+const ATOMIC_SLOT_MIGRATION: c_int = 1 << 5;
+
 /// A context, valid for the call `'a` that the server passed it to.
 #[derive(Debug, Clone, Copy)]
 pub struct Ctx<'a> {
@@ -105,31 +108,44 @@ impl<'a> Ctx<'a> {
         unsafe { api!(RedisModule_SelectDb(self.raw, db)) == raw::REDISMODULE_OK as c_int }
     }
 
-    /// Asks the server to hand failed reads of RDB to the module instead of exiting.
-    pub(super) fn handle_io_errors(self) {
-        let options = raw::REDISMODULE_OPTIONS_HANDLE_IO_ERRORS as c_int;
+    /// Tells the server what the module can do: failed reads of RDB are handed to it instead of ending the process;
+    /// slots with its keys may migrate atomically, where the server does that.
+    pub(super) fn set_options(self) {
+        let mut options = raw::REDISMODULE_OPTIONS_HANDLE_IO_ERRORS as c_int;
+        // SAFETY: reads the binding by value; the function takes nothing.
+        let known = unsafe { raw::RedisModule_GetModuleOptionsAll.map_or(0, |all| all()) };
+        // The same bit may mean something else on another server.
+        if known & ATOMIC_SLOT_MIGRATION != 0 && self.is_valkey() {
+            options |= ATOMIC_SLOT_MIGRATION;
+        }
         // SAFETY: the context is valid.
         unsafe { api!(RedisModule_SetModuleOptions(self.raw, options)) };
     }
 
+    fn is_valkey(self) -> bool {
+        self.info_text(c"server", c"valkey_version").is_some()
+    }
+
+    /// A text of `INFO <section>`; `None` where the server has none of that name.
+    fn info_text(self, section: &CStr, field: &CStr) -> Option<Vec<u8>> {
+        // SAFETY: the info data is freed on the one path there is; the field is copied.
+        unsafe {
+            let (get, text, free) = (
+                raw::RedisModule_GetServerInfo?,
+                raw::RedisModule_ServerInfoGetFieldC?,
+                raw::RedisModule_FreeServerInfo?,
+            );
+            let data = get(self.raw, section.as_ptr());
+            let start = text(data, field.as_ptr());
+            let copy = (!start.is_null()).then(|| CStr::from_ptr(start).to_bytes().to_vec());
+            free(self.raw, data);
+            copy
+        }
+    }
+
     /// Whether `maxmemory-policy` evicts keys at random, so that no hint protects one.
     pub fn evicts_at_random(self) -> bool {
-        // SAFETY: the info data is freed on the one path there is; the field is copied.
-        let policy = unsafe {
-            let (Some(get), Some(field), Some(free)) = (
-                raw::RedisModule_GetServerInfo,
-                raw::RedisModule_ServerInfoGetFieldC,
-                raw::RedisModule_FreeServerInfo,
-            ) else {
-                return false;
-            };
-            let data = get(self.raw, c"memory".as_ptr());
-            let text = field(data, c"maxmemory_policy".as_ptr());
-            let policy = (!text.is_null()).then(|| CStr::from_ptr(text).to_bytes().to_vec());
-            free(self.raw, data);
-            policy
-        };
-        policy.is_some_and(|policy| policy == b"allkeys-random")
+        self.info_text(c"memory", c"maxmemory_policy").is_some_and(|p| p == b"allkeys-random")
     }
 
     /// A number of `INFO <section>`; `None` where the server has none of that name.

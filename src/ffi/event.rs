@@ -4,7 +4,7 @@
 //! nothing to the keyspace.
 
 use super::api::api;
-use super::{Ctx, bytes_of, guarded};
+use super::{Ctx, MainCell, bytes_of, guarded, run_once};
 use redis_module::raw;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
@@ -27,6 +27,43 @@ pub struct ServerEvents {
     pub role_changed: fn(Ctx<'_>),
 }
 
+/// What runs once the module is loaded.
+type Begin = fn(Ctx<'_>);
+
+static BEGIN: MainCell<Option<Begin>> = MainCell::new(None);
+
+/// Has `begin` run as soon as the server is about its own rounds, which it is only when OnLoad is over and no fault
+/// was found after it: a server may unload the code then, so nothing must run by itself before.
+pub fn once_loaded(ctx: Ctx<'_>, begin: Begin) -> bool {
+    BEGIN.with(|slot| *slot = Some(begin));
+    listen_to_rounds(ctx, Some(on_round))
+}
+
+fn listen_to_rounds(ctx: Ctx<'_>, callback: raw::RedisModuleEventCallback) -> bool {
+    let event = raw::RedisModuleEvent { id: raw::REDISMODULE_EVENT_CRON_LOOP, dataver: 1 };
+    // SAFETY: the callback keeps the server's contract; the context is valid.
+    let status = unsafe { api!(RedisModule_SubscribeToServerEvent(ctx.as_ptr(), event, callback)) };
+    status == raw::REDISMODULE_OK as c_int
+}
+
+unsafe extern "C" fn on_round(
+    ctx: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    _: u64,
+    _: *mut c_void,
+) {
+    guarded("a round", || {
+        let Some(begin) = BEGIN.with(Option::take) else { return };
+        // SAFETY: see `on_keyspace`.
+        let ctx = unsafe { Ctx::from_raw(ctx) };
+        begin(ctx);
+        // Not here: the server goes through its listeners at this moment.
+        run_once(ctx, |ctx| {
+            listen_to_rounds(ctx, None);
+        });
+    });
+}
+
 static EVENTS: OnceLock<ServerEvents> = OnceLock::new();
 
 /// Subscribes. The last step of loading: the server crashes when a module with subscriptions fails
@@ -35,7 +72,7 @@ pub fn subscribe(ctx: Ctx<'_>, events: ServerEvents) -> bool {
     EVENTS.get_or_init(|| events);
     let ok = raw::REDISMODULE_OK as c_int;
     let event = |id| raw::RedisModuleEvent { id, dataver: 1 };
-    // SAFETY: the callbacks keep the server's contracts; the context is OnLoad's.
+    // SAFETY: the callbacks keep the server's contracts; the context is valid.
     unsafe {
         let classes = raw::REDISMODULE_NOTIFY_GENERIC
             | raw::REDISMODULE_NOTIFY_EVICTED

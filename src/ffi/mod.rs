@@ -37,13 +37,13 @@ use guard::guarded;
 use string::bytes_of;
 
 pub use context::{Ctx, ServerState};
-pub use event::{ServerEvents, subscribe};
+pub use event::{ServerEvents, once_loaded, subscribe};
 use guard::install_panic_hook;
 pub use info::{InfoWriter, register_info};
 use io::emit_aof;
 pub use io::{Digest, RdbReader, RdbWriter};
 pub use key::{Access, Key, KeyOf, KeyScan};
-pub use load::load;
+pub use load::{has_settings_left, load};
 pub use main_cell::MainCell;
 pub use reply::Reply;
 pub use string::{ArgString, HeldString, RString, ServerString};

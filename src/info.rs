@@ -3,7 +3,7 @@
 
 use crate::background;
 use crate::ffi::{InfoWriter, blocked_count};
-use crate::keyspace::{flight_counts, search_counts};
+use crate::keyspace::{flight_counts, search_counts, sliced_count};
 use crate::keytype::followers;
 use crate::keytype::namespaces::NAMESPACES;
 use crate::keytype::registry::CACHES;
@@ -141,6 +141,7 @@ fn write_caches(info: &mut InfoWriter) {
     let searches = search_counts();
     info.number(c"searches_in_threads", searches.given);
     info.number(c"searches_out", searches.out as u64);
+    info.number(c"commands_in_slices", sliced_count() as u64);
     info.number(c"tokens_saved", stats.tokens_saved);
     info.number(c"ms_saved", stats.ms_saved);
     let micro_usd = stats.nano_usd_saved / 1_000;

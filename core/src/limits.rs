@@ -146,6 +146,10 @@ pub const PRIO_MAX: u8 = 15;
 pub const KV_LEASE_MAX_MS: u64 = 86_400_000;
 /// Most leases of a namespace at once.
 pub const KV_LEASES_MAX: usize = 1 << 16;
+/// Chunks without their prefix that `KVCHUNK.INFO` counts; where there are more it says so many.
+pub const KV_ORPHANS_COUNTED: usize = 1_000;
+/// Chunks of leases past their time that are let go at once; the next round goes on.
+pub const KV_LAPSED_AT_ONCE: usize = 1_024;
 /// Longest chain of chunks: a prompt of sixteen million tokens in chunks of 256.
 pub const KV_CHAIN_MAX: usize = 1 << 16;
 

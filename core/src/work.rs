@@ -6,6 +6,9 @@
 //! them by `+=`. So tests and debug builds compare what a command did with what its row of the command table
 //! states, and a budget ([`Steps::weight`]) decides when a command yields, goes on in a thread or is refused.
 //!
+//! What no result carries back is counted for the running thread, by [`count`]: keys opened, replies written, walks
+//! over trees and sessions. [`take_counted`] around a command tells what it did.
+//!
 //! Counting is an addition to a word that is at hand; nothing here allocates, looks at a clock or knows a limit.
 //! Any thread, except `Counter`, which stays on its own.
 
@@ -102,6 +105,33 @@ impl Counter {
     }
 }
 
+thread_local! {
+    static COUNTED: Counter = const { Counter(Cell::new(Steps::NONE)) };
+}
+
+/// Counts steps of the running thread. Loops count once behind them, not in each round.
+#[inline]
+pub fn count(steps: Steps) {
+    COUNTED.with(|counted| counted.add(steps));
+}
+
+/// Counts steps along a path; see [`count`].
+#[inline]
+pub fn count_path(path: usize) {
+    count(Steps { path: path as u64, ..Steps::NONE });
+}
+
+/// Counts bytes that were hashed, parsed or copied; see [`count`].
+#[inline]
+pub fn count_bytes(bytes: usize) {
+    count(Steps { bytes: bytes as u64, ..Steps::NONE });
+}
+
+/// Takes what this thread counted since this was asked last.
+pub fn take_counted() -> Steps {
+    COUNTED.with(Counter::take)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +149,18 @@ mod tests {
         counter.add(Steps { rows: u64::MAX, keys: u64::MAX, ..Steps::NONE });
         assert_eq!((counter.get().rows, counter.take().weight()), (u64::MAX, u64::MAX));
         assert_eq!(counter.get(), Steps::NONE);
+    }
+
+    #[test]
+    fn threads_count_apart() {
+        take_counted();
+        count_path(3);
+        std::thread::scope(|scope| {
+            scope.spawn(|| count_path(100));
+        });
+        count_bytes(7);
+        let seen = take_counted();
+        assert_eq!(seen, Steps { path: 3, bytes: 7, ..Steps::NONE });
+        assert_eq!(take_counted(), Steps::NONE);
     }
 }

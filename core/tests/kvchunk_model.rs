@@ -2,9 +2,10 @@
 
 use llmcache_core::ids::UnixMs;
 use llmcache_core::kvchunk::{
-    ChunkDigest, Leases, NewNode, NodeId, PrefixTree, Refused, TOKEN_BYTES, content_of,
+    ChunkDigest, Leases, NewNode, NodeId, PrefixTree, Reach, Refused, TOKEN_BYTES, content_of,
     find_contents,
 };
+use llmcache_core::work::take_counted;
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
 
@@ -199,14 +200,26 @@ fn run(steps: Vec<Step>) {
             let found = tree.find(&name(at));
             assert_eq!(found.is_some(), model.here.contains_key(&at));
             for now in [1, 3] {
+                let mut reach = Reach::new(UnixMs(now));
+                let all = (0..NAMES).filter_map(|other| Some((other, tree.find(&name(other))?)));
+                for (other, id) in all.filter(|_| at == 0) {
+                    assert_eq!(
+                        reach.is_reachable(&tree, id),
+                        model.reachable(other, now),
+                        "all at once"
+                    );
+                }
                 let reachable = found.is_some_and(|id| tree.is_reachable(id, UnixMs(now)));
                 assert_eq!(reachable, model.reachable(at, now), "{at} at {now}");
             }
         }
     }
     // What no prefix reaches is listed once, children first.
-    let orphans: Vec<u8> =
-        tree.orphans(|_| true).iter().map(|&id| tree.node(id).digest.as_bytes()[1]).collect();
+    let orphans: Vec<u8> = tree
+        .orphans(usize::MAX, |_| true)
+        .iter()
+        .map(|&id| tree.node(id).digest.as_bytes()[1])
+        .collect();
     let wanted: HashSet<u8> =
         model.here.keys().copied().filter(|&at| cut_off(&model, at)).collect();
     assert_eq!(orphans.iter().copied().collect::<HashSet<_>>(), wanted);
@@ -359,9 +372,92 @@ fn chains_end_at_their_limit_and_never_close() {
     for at in (1..66_000).rev() {
         tree.insert(&node(&names[at], Some(&names[at - 1]))).unwrap();
     }
-    let beyond = ChunkDigest::from_bytes(b"beyond").unwrap();
-    assert_eq!(tree.insert(&node(&beyond, Some(&names[65_999]))), Err(Refused::TooLong));
+    let id = tree.find(&names[65_999]).unwrap();
+    assert!(!tree.is_reachable(id, UnixMs(1)), "its first chunk is not there");
     assert_eq!(tree.insert(&node(&names[0], Some(&names[60_000]))), Err(Refused::Circle));
     tree.insert(&node(&names[0], None)).unwrap();
+    assert!(!tree.is_reachable(id, UnixMs(1)), "too far from its first chunk");
+    let near = tree.find(&names[65_535]).unwrap();
+    assert!(tree.is_reachable(near, UnixMs(1)));
+    // From the head: the one beyond the limit is refused, with nothing walked over.
+    let other =
+        |at: u32| ChunkDigest::from_bytes(&[&b"o"[..], &at.to_le_bytes()].concat()).unwrap();
+    tree.insert(&node(&other(0), None)).unwrap();
+    for at in 1..65_536 {
+        tree.insert(&node(&other(at), Some(&other(at - 1)))).unwrap();
+    }
+    take_counted();
+    assert_eq!(tree.insert(&node(&other(65_536), Some(&other(65_535)))), Err(Refused::TooLong));
+    assert!(take_counted().path < 10);
+    tree.check_invariants();
+}
+
+/// Walks of a command over many chunks of one chain against the walks one by one, and their steps, which grow as
+/// the number of chunks.
+#[test]
+fn many_chunks_of_a_chain_cost_one_walk() {
+    const CHUNKS: u32 = 4_000;
+    let mut tree = PrefixTree::default();
+    let names: Vec<ChunkDigest> =
+        (0..CHUNKS).map(|at| ChunkDigest::from_bytes(&at.to_le_bytes()).unwrap()).collect();
+    let mut lineage = tree.lineage(None);
+    for (at, digest) in names.iter().enumerate() {
+        let parent = at.checked_sub(1).map(|before| &names[before]);
+        lineage.check(digest).unwrap();
+        tree.insert(&node(digest, parent)).unwrap();
+        lineage.push(&tree, digest);
+    }
+    assert_eq!(lineage.check(&names[17]), Err(Refused::Circle));
+    assert!(take_counted().path < 4 * u64::from(CHUNKS), "storing a chain");
+    let ids: Vec<NodeId> = names.iter().map(|digest| tree.find(digest).unwrap()).collect();
+    let mut walked = vec![ids[0]];
+    while let Some(next) = tree.next_below(ids[0], walked[walked.len() - 1], true) {
+        walked.push(next);
+    }
+    assert_eq!(walked, ids);
+    assert_eq!(tree.next_below(ids[0], ids[0], false), None);
+    assert_eq!(tree.first_leaf(ids[0]), ids[ids.len() - 1]);
+    let mut reach = Reach::new(UnixMs(1));
+    assert!(ids.iter().all(|&id| reach.is_reachable(&tree, id)));
+    assert!(take_counted().path < 12 * u64::from(CHUNKS), "walking over it");
+    tree.remove(&names[0]);
+    let mut reach = Reach::new(UnixMs(1));
+    assert!(!ids[1..].iter().any(|&id| reach.is_reachable(&tree, id)));
+    assert_eq!(
+        tree.orphans(10, |_| true),
+        ids[1..].iter().rev().take(10).copied().collect::<Vec<_>>()
+    );
+    assert!(take_counted().path < 4 * u64::from(CHUNKS), "after its first chunk went");
+}
+
+/// A prompt of one token, and every chunk of it stored: what is found and what that costs, with the first chunk
+/// there and without it.
+#[test]
+fn equal_tokens_are_searched_in_steps_of_their_number() {
+    const WINDOW: u32 = 8;
+    const CHUNKS: u32 = 1_000;
+    let tokens: Vec<u8> = (0..CHUNKS * WINDOW).flat_map(|_| 7u32.to_le_bytes()).collect();
+    let content = content_of(&tokens[..WINDOW as usize * TOKEN_BYTES]);
+    let names: Vec<ChunkDigest> =
+        (0..CHUNKS).map(|at| ChunkDigest::from_bytes(&at.to_le_bytes()).unwrap()).collect();
+    let mut tree = PrefixTree::default();
+    for (at, digest) in names.iter().enumerate() {
+        let parent = at.checked_sub(1).map(|before| &names[before]);
+        tree.insert(&NewNode { content: Some(content), ..node(digest, parent) }).unwrap();
+    }
+    take_counted();
+    let found = find_contents(&tree, &tokens, WINDOW, 1, 1, UnixMs(1));
+    assert!(found.iter().map(|f| f.offset).eq((0..CHUNKS).map(|at| at * WINDOW)));
+    let there = take_counted();
+    assert!(there.path < u64::from(4 * CHUNKS * WINDOW), "{there:?}");
+    assert!(there.bytes <= tokens.len() as u64, "{there:?}");
+    tree.remove(&names[0]);
+    assert_eq!(find_contents(&tree, &tokens, WINDOW, 1, 1, UnixMs(1)), []);
+    let gone = take_counted();
+    assert!(gone.path < u64::from(4 * CHUNKS * WINDOW) && gone.bytes == 0, "{gone:?}");
+    for digest in &names[1..] {
+        tree.remove(digest);
+    }
+    assert!(take_counted().path < u64::from(4 * CHUNKS), "removing chunks of one print");
     tree.check_invariants();
 }

@@ -13,6 +13,7 @@ use crate::keytype::NamespaceValue;
 use crate::keytype::namespaces::{self, KeylessNamespace, NAMESPACES, SharedNamespace};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::kvchunk::NodeId;
+use llmcache_core::limits;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -22,6 +23,8 @@ const ROUND_MS: u64 = 1_000;
 const WALK_PER_ROUND: usize = 2_048;
 /// Chunks evicted from one namespace in a round, at most.
 const EVICT_PER_ROUND: usize = 1_024;
+/// Chunks that no prefix reaches, removed from one namespace in a round, at most.
+const ORPHANS_PER_ROUND: usize = 1_024;
 /// How long past its deadline a chunk is left to the server's own expiry.
 const OVERDUE_MS: u64 = 2_000;
 /// How long a replica keeps the tree of a deleted namespace.
@@ -121,7 +124,7 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
         MAXMEMORY.store(ctx.info_number(c"memory", c"maxmemory").unwrap_or(0), Ordering::Relaxed);
     }
     for (namespace, (db, name)) in all {
-        namespace.with(|n| n.leases.lapse(&mut n.tree, UnixMs(now)));
+        namespace.with(|n| n.leases.lapse(&mut n.tree, UnixMs(now), limits::KV_LAPSED_AT_ONCE));
         if !ctx.select_db(db) {
             continue;
         }
@@ -154,7 +157,7 @@ fn shield(ctx: Ctx<'_>, name: &[u8]) {
 fn clean(ctx: Ctx<'_>, namespace: &SharedNamespace, now: u64) {
     let grace = config::orphan_grace_ms();
     let orphans = namespace.with(|n| {
-        n.tree.orphans(|since| {
+        n.tree.orphans(ORPHANS_PER_ROUND, |since| {
             if *since == 0 {
                 *since = now;
             }

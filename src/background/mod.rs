@@ -80,7 +80,7 @@ fn count_reaped(entries: u64) {
 }
 
 /// Whether background work may change the keyspace now.
-fn may_write(ctx: Ctx<'_>) -> bool {
+pub(crate) fn may_write(ctx: Ctx<'_>) -> bool {
     let state = ctx.state();
     !state.is_loading() && !state.is_replica() && !ctx.avoid_replica_traffic()
 }

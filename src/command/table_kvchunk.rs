@@ -322,7 +322,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
         reply: "A map: `name uid prefix fingerprint model dtype format shape chunk salted ttl budget \
             room checksum durable chunks bytes payload_bytes tree_bytes evictable orphans pinned \
             leases half_life keeps_one_in`. `room` is what BUDGET and the share of all namespaces leave it, 0 for \
-            no bound; `orphans` follow a chunk that is not there; `half_life` is in references; of so many \
+            no bound; `orphans` follow a chunk that is not there (counted up to 1,000); `half_life` is in references; of so many \
             new chains one is kept until it had time to be used, the others go first.",
         ..read("KVCHUNK.INFO", command_entry!(info::run))
     },

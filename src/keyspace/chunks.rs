@@ -13,8 +13,9 @@ use crate::keytype::{CHUNK_COMMAND, ChunkValue, Whole, put_args};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{ContainerUid, UnixMs};
 use llmcache_core::kvchunk::{
-    ChunkDigest, ChunkHeader, ChunkKey, Durable, Namespace, NewNode, NodeId, Refused,
+    ChunkDigest, ChunkHeader, ChunkKey, Durable, Namespace, NewNode, NodeId, Reach, Refused,
 };
+use std::collections::HashMap;
 use std::ffi::c_int;
 use std::ops::Deref;
 
@@ -59,30 +60,70 @@ pub fn open_chunk<'a>(
     good.then_some(opened)
 }
 
-/// Opens the longest run of chunks from the first of `digests` on that are there with all before them
-/// and pass `accept`.
+/// The longest run of chunks that are there with all before them, found one by one.
+#[derive(Debug)]
+pub struct LeadingRun {
+    length: usize,
+    /// What is known of prefixes; forgotten between slices.
+    reach: Option<Reach>,
+}
+
+impl LeadingRun {
+    /// Before the first chunk.
+    pub fn new() -> Self {
+        Self { length: 0, reach: None }
+    }
+
+    /// Chunks of the run so far.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// The tree may change before the next chunk is opened.
+    pub fn pause(&mut self) {
+        self.reach = None;
+    }
+
+    /// Opens the next of `digests`; `None` where the run ends before it, also because `accept` says so.
+    pub fn next<'a>(
+        &mut self,
+        ctx: Ctx<'a>,
+        namespace: &SharedNamespace,
+        digests: &[ChunkDigest],
+        access: Access,
+        accept: impl Fn(&ChunkHeader) -> bool,
+    ) -> Option<OpenedChunk<'a>> {
+        let digest = digests.get(self.length)?;
+        let opened = open_chunk(ctx, namespace, digest, access)?;
+        let behind = self.length.checked_sub(1).map(|before| &digests[before]);
+        let reached = match &opened.header.parent {
+            None => true,
+            parent if parent.as_ref() == behind => true,
+            Some(_) => {
+                let reach = self.reach.get_or_insert_with(|| Reach::new(UnixMs(ctx.now_ms())));
+                namespace.with(|namespace| {
+                    let tree = &namespace.tree;
+                    tree.find(digest).is_some_and(|id| reach.is_reachable(tree, id))
+                })
+            }
+        };
+        if !reached || !accept(&opened.header) {
+            return None;
+        }
+        self.length += 1;
+        Some(opened)
+    }
+}
+
+/// Opens the longest run of chunks from the first of `digests` on that are there with all before them.
 pub fn open_leading_run<'a>(
     ctx: Ctx<'a>,
     namespace: &SharedNamespace,
     digests: &[ChunkDigest],
     access: Access,
-    accept: impl Fn(&ChunkHeader) -> bool,
 ) -> Vec<OpenedChunk<'a>> {
-    let mut run: Vec<OpenedChunk<'a>> = Vec::new();
-    for (at, digest) in digests.iter().enumerate() {
-        let Some(opened) = open_chunk(ctx, namespace, digest, access) else { break };
-        let behind = at.checked_sub(1).map(|before| &digests[before]);
-        let reached = match &opened.header.parent {
-            None => true,
-            parent if parent.as_ref() == behind => true,
-            Some(_) => is_reachable(ctx, namespace, digest),
-        };
-        if !reached || !accept(&opened.header) {
-            break;
-        }
-        run.push(opened);
-    }
-    run
+    let mut run = LeadingRun::new();
+    std::iter::from_fn(|| run.next(ctx, namespace, digests, access, |_| true)).collect()
 }
 
 /// Whether the tree knows a chunk and everything before it.
@@ -102,6 +143,8 @@ pub struct NewChunk {
     pub whole: Whole,
     /// Where the primary said so: the deadline of the key itself.
     pub key_expire_at: Option<UnixMs>,
+    /// Whether it is known that the chunk may follow the one before it.
+    pub fits: bool,
 }
 
 /// Memory a chunk's key takes.
@@ -109,15 +152,16 @@ pub fn chunk_bytes(key: &[u8], whole: &Whole) -> u64 {
     (key_frame_bytes(key) + whole.memory_bytes()) as u64
 }
 
-/// Takes a chunk into the tree. One of another fingerprint than the namespace's is known as damaged: a
+/// Takes a chunk into the tree, which was asked already where it `fits`. One of another fingerprint than the namespace's is known as damaged: a
 /// miss, removed in the next round.
 fn insert_node(
     namespace: &mut Namespace,
     key: &[u8],
     whole: &Whole,
+    fits: bool,
 ) -> std::result::Result<NodeId, Refused> {
     let header = &whole.header;
-    let id = namespace.tree.insert(&NewNode {
+    let new = NewNode {
         digest: &header.digest,
         parent: header.parent.as_ref(),
         content: header.content,
@@ -127,7 +171,9 @@ fn insert_node(
         expire_at: header.deadline,
         prio: header.prio,
         pinned: header.pinned,
-    })?;
+    };
+    let tree = &mut namespace.tree;
+    let id = if fits { tree.insert_checked(&new) } else { tree.insert(&new)? };
     if header.fingerprint != *namespace.fingerprint() {
         namespace.tree.set_damaged(id);
     }
@@ -137,7 +183,7 @@ fn insert_node(
 /// Stores a chunk: key, tree, deadlines of those before it, AOF and replicas, keyspace event. Eviction
 /// hints are the command's, by `use_stored`, once for all it stores. What the key held before left the tree by the removal hook.
 pub fn put_chunk(ctx: Ctx<'_>, namespace: Option<&SharedNamespace>, new: NewChunk) {
-    let NewChunk { key: name, whole, key_expire_at } = new;
+    let NewChunk { key: name, whole, key_expire_at, fits } = new;
     let (durable, own) = (whole.durable, whole.header.deadline);
     let uid = whole.header.uid;
     let name_string = RString::new(&name);
@@ -147,7 +193,7 @@ pub fn put_chunk(ctx: Ctx<'_>, namespace: Option<&SharedNamespace>, new: NewChun
     if let Some(whole) = key.value::<ChunkValue>().and_then(ChunkValue::whole)
         && let Some(namespace) = namespace
     {
-        node = namespace.with(|namespace| insert_node(namespace, &name, whole).ok());
+        node = namespace.with(|namespace| insert_node(namespace, &name, whole, fits).ok());
     }
     let is_leaf = |namespace: &SharedNamespace, id: NodeId| {
         namespace.with(|namespace| namespace.tree.node(id).is_leaf())
@@ -226,6 +272,64 @@ pub fn use_chunk(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &ChunkDigest
     use_path(ctx, namespace, &path_to(namespace, digest));
 }
 
+/// Counts uses of many chunks and all before them, a key at a time: what several have before them is counted once,
+/// and raised where one that follows has more.
+#[derive(Debug, Default)]
+pub struct UseWalk {
+    /// What is to be counted next, and what it must have at least.
+    ahead: Option<(ChunkDigest, u8)>,
+    /// The counters of those that were counted.
+    counted: HashMap<ChunkDigest, u8>,
+}
+
+impl UseWalk {
+    /// Begins with a chunk, where the last walk is over.
+    pub fn begin(&mut self, digest: ChunkDigest) {
+        if !self.counted.contains_key(&digest) {
+            self.ahead = Some((digest, 0));
+        }
+    }
+
+    /// Goes on by a key; false where there is nothing to go on with.
+    pub fn step(&mut self, ctx: Ctx<'_>, namespace: &SharedNamespace) -> bool {
+        let Some((digest, least)) = self.ahead.take() else { return false };
+        let counted = self.counted.get(&digest).copied();
+        if counted.is_some_and(|counter| counter >= least) {
+            return true;
+        }
+        let access = if counted.is_some() { Access::Probe } else { Access::Read };
+        let (name, parent) = namespace.with(|namespace| {
+            let tree = &namespace.tree;
+            let parent = tree.find(&digest).and_then(|id| tree.parent(id));
+            let parent = parent.map(|id| tree.node(id).digest.clone());
+            (namespace.chunk_key(&digest), parent)
+        });
+        let least = use_key(ctx, &name, access, least);
+        self.counted.insert(digest, least);
+        self.ahead = parent.map(|parent| (parent, least));
+        true
+    }
+}
+
+/// Opens the key of a chunk, and gives it at least this LFU counter; answers the one it has then.
+fn use_key(ctx: Ctx<'_>, name: &ChunkKey, access: Access, least: u8) -> u8 {
+    let Some(mut key) = Key::open(ctx, &RString::new(name), access) else { return least };
+    if key.value::<ChunkValue>().is_none() {
+        return least;
+    }
+    match key.lfu() {
+        Some(counter) if counter < least => {
+            key.hint_lfu(least);
+            least
+        }
+        Some(counter) => counter,
+        None => {
+            key.hint_used_now();
+            least
+        }
+    }
+}
+
 /// A chunk and all before it, last to first.
 fn path_to(namespace: &SharedNamespace, digest: &ChunkDigest) -> Vec<ChunkDigest> {
     namespace.with(|namespace| {
@@ -256,15 +360,7 @@ fn use_path_from(
 ) {
     for digest in last_to_first {
         let name = namespace.with(|namespace| namespace.chunk_key(digest));
-        let Some(mut key) = Key::open(ctx, &RString::new(&name), Access::Read) else { continue };
-        if key.value::<ChunkValue>().is_none() {
-            continue;
-        }
-        match key.lfu() {
-            Some(counter) if counter < least => key.hint_lfu(least),
-            Some(counter) => least = counter,
-            None => key.hint_used_now(),
-        }
+        least = use_key(ctx, &name, Access::Read, least);
     }
 }
 
@@ -357,7 +453,8 @@ pub fn remove_what_is_due(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &Ch
             .find(digest)
             .into_iter()
             .flat_map(|id| std::iter::once(id).chain(tree.ancestors(id)));
-        path.filter(|&id| tree.node(id).expire_at.is_past(now)).collect()
+        // None ends before one that follows it.
+        path.take_while(|&id| tree.node(id).expire_at.is_past(now)).collect()
     });
     for id in due {
         remove_node(ctx, namespace, id);
@@ -437,7 +534,7 @@ pub fn attach_chunk(db: c_int, name: &[u8], value: &ChunkValue) -> ChunkSeen {
         if namespace.tree.find(&header.digest).is_some() {
             return ChunkSeen::Known;
         }
-        insert_node(namespace, name, whole).map_or(ChunkSeen::Foreign, |_| ChunkSeen::Known)
+        insert_node(namespace, name, whole, false).map_or(ChunkSeen::Foreign, |_| ChunkSeen::Known)
     })
 }
 

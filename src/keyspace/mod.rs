@@ -14,15 +14,16 @@ mod namespaces;
 mod picks;
 mod searches;
 mod sessions;
+mod slices;
 
 pub use attach::{Attached, Linking, attach_arrival, attach_open};
 pub use backlog::{StoreReply, reply_when_linked, stores_wait};
 pub use caches::{create_cache, open_cache, open_container, put_back_evicted, unlink_key};
 pub use chunks::{
-    ChunkSeen, NewChunk, OpenedChunk, arm_new_leaves, attach_chunk, check_parent, chunk_arrived,
-    chunk_bytes, hint_strongly, is_reachable, make_room, open_chunk, open_leading_run, pin_chunk,
-    put_chunk, remove_chunk, remove_node, remove_stub, remove_what_is_due, shrink_to, use_chunk,
-    use_path, use_stored,
+    ChunkSeen, LeadingRun, NewChunk, OpenedChunk, UseWalk, arm_new_leaves, attach_chunk,
+    check_parent, chunk_arrived, chunk_bytes, hint_strongly, is_reachable, make_room, open_chunk,
+    open_leading_run, pin_chunk, put_chunk, remove_chunk, remove_node, remove_stub,
+    remove_what_is_due, shrink_to, use_chunk, use_path, use_stored,
 };
 pub use entries::{
     CommandKeyspace, NewEntry, OpenedEntry, enforce_limits, mark_stale, open_entry, put_entry,
@@ -38,3 +39,4 @@ pub use searches::{Searches, answer_searching, search_counts};
 pub use sessions::{
     Deadline, OpenSession, change_session, check_second_key, open_session, put_session, same_slot,
 };
+pub use slices::{Pieces, run_pieces, sliced_count};

@@ -38,6 +38,29 @@ impl Leases {
         self.due.insert((until, id));
     }
 
+    /// Has a lease hold one more node; false where it has ended.
+    pub fn add(&mut self, tree: &mut PrefixTree, id: LeaseId, node: NodeId) -> bool {
+        let Some((_, held)) = self.held.get_mut(&id) else { return false };
+        held.push((node, tree.lease(node)));
+        true
+    }
+
+    /// Ends a lease for at most `most` of its chunks; answers how many it still held, and whether some are left.
+    pub fn release_some(
+        &mut self,
+        tree: &mut PrefixTree,
+        id: LeaseId,
+        most: usize,
+    ) -> (usize, bool) {
+        let Some((_, held)) = self.held.get_mut(&id) else { return (0, false) };
+        let rest = held.len().saturating_sub(most);
+        let ended = held.drain(rest..).filter(|&(node, life)| tree.unlease(node, life)).count();
+        if rest == 0 {
+            self.release(tree, id);
+        }
+        (ended, rest > 0)
+    }
+
     /// Ends a lease; answers how many chunks it still held.
     pub fn release(&mut self, tree: &mut PrefixTree, id: LeaseId) -> usize {
         let Some((until, held)) = self.held.remove(&id) else { return 0 };
@@ -45,13 +68,20 @@ impl Leases {
         held.into_iter().filter(|&(node, life)| tree.unlease(node, life)).count()
     }
 
-    /// Ends those whose time is over.
-    pub fn lapse(&mut self, tree: &mut PrefixTree, now: UnixMs) {
+    /// Ends those whose time is over, of at most `most` chunks; answers whether some are left.
+    pub fn lapse(&mut self, tree: &mut PrefixTree, now: UnixMs, most: usize) -> bool {
+        let mut left = most;
         while let Some(&(until, id)) = self.due.first()
             && until.is_past(now)
         {
-            self.release(tree, id);
+            if left == 0 {
+                return true;
+            }
+            let held = self.held.get(&id).map_or(0, |(_, held)| held.len());
+            self.release_some(tree, id, left);
+            left = left.saturating_sub(held.max(1));
         }
+        false
     }
 
     /// Forgets all: the tree was emptied.

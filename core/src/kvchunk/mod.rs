@@ -21,4 +21,4 @@ pub use lease::{LeaseId, Leases};
 pub use namespace::{ChunkKey, KvStats, Namespace, TAG_NAMESPACE};
 pub use segments::{SEGMENT_MAX_BYTES, fits_its_class, segment_plan};
 pub use settings::{Checksum, Dtype, Durable, NamespaceSettings};
-pub use tree::{NewNode, Node, NodeId, PrefixTree, Refused};
+pub use tree::{Lineage, NewNode, Node, NodeId, PrefixTree, Reach, Refused};

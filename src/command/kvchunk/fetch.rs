@@ -2,21 +2,22 @@
 //! their payloads.
 
 use super::chain::ChainArgs;
+use super::hold::hold_by;
 use super::{hex_digest, need_namespace, was_sound_lately};
 use crate::background::chunks::{in_flight, note_answered};
 use crate::command::parse::{ArgReader, flag_once, parse_filter, set_once};
 use crate::config;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply, ServerString};
 use crate::keyspace::{
-    OpenedChunk, hint_strongly, is_reachable, open_chunk, open_leading_run, open_namespace,
-    use_chunk, use_path,
+    LeadingRun, OpenedChunk, Pieces, is_reachable, open_chunk, open_leading_run, open_namespace,
+    run_pieces, use_chunk, use_path,
 };
 use crate::keytype::Whole;
 use crate::keytype::namespaces::SharedNamespace;
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::index::filter::Filter;
-use llmcache_core::kvchunk::{ChunkDigest, ChunkHeader, LeaseId, NodeId};
+use llmcache_core::kvchunk::{ChunkDigest, ChunkHeader, LeaseId, Namespace, NodeId};
 use llmcache_core::limits;
 
 /// Payload of one FETCH when nothing is said.
@@ -29,27 +30,37 @@ fn passes(filter: Option<&Filter>, header: &ChunkHeader) -> bool {
     })
 }
 
-/// Leases chunks; answers the lease's name, or an error when there are too many leases.
-pub(super) fn lease(
+/// Begins a lease that holds nothing yet; answers its name, or an error when there are too many leases.
+pub(super) fn begin_lease(
     ctx: Ctx<'_>,
     namespace: &SharedNamespace,
-    digests: &[ChunkDigest],
     length_ms: u64,
 ) -> Result<LeaseId> {
     let now = ctx.now_ms();
     // Positive as a signed number, and never the name that stands for making room.
     let id = (ctx.random() >> 2) | 1 << 62;
     namespace.with(|namespace| {
-        namespace.leases.lapse(&mut namespace.tree, UnixMs(now));
-        if namespace.leases.len() >= limits::KV_LEASES_MAX {
+        let Namespace { tree, leases, .. } = namespace;
+        leases.lapse(tree, UnixMs(now), limits::KV_LAPSED_AT_ONCE);
+        if leases.len() >= limits::KV_LEASES_MAX {
             return Err(Error::new(ErrorWord::Busy, "the namespace has too many leases"));
         }
-        let nodes: Vec<NodeId> =
-            digests.iter().filter_map(|digest| namespace.tree.find(digest)).collect();
-        namespace.leases.grant(&mut namespace.tree, id, &nodes, UnixMs(now + length_ms));
-        Ok(())
-    })?;
-    digests.iter().for_each(|digest| hint_strongly(ctx, namespace, digest));
+        leases.grant(tree, id, &[], UnixMs(now + length_ms));
+        Ok(id)
+    })
+}
+
+/// Leases chunks; answers the lease's name, or an error when there are too many leases.
+fn lease(
+    ctx: Ctx<'_>,
+    namespace: &SharedNamespace,
+    digests: &[ChunkDigest],
+    length_ms: u64,
+) -> Result<LeaseId> {
+    let id = begin_lease(ctx, namespace, length_ms)?;
+    digests.iter().for_each(|digest| {
+        hold_by(ctx, namespace, id, digest);
+    });
     Ok(id)
 }
 
@@ -71,31 +82,65 @@ pub fn run_match(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
     }
     chain.check()?;
-    let (mut matched, mut tokens, mut leased) = (0, 0, None);
-    if let Some(namespace) = open_namespace(ctx, &args.key())? {
-        let digests = namespace.with(|namespace| chain.digests(namespace))?;
-        let accept = |header: &ChunkHeader| passes(filter.as_ref(), header);
-        let run = open_leading_run(ctx, &namespace, &digests, Access::Probe, accept);
-        matched = run.len();
-        drop(run);
-        tokens = namespace.with(|namespace| {
+    let Some(namespace) = open_namespace(ctx, &args.key())? else {
+        Reply::new(ctx).array(3).int(0).int(0).null();
+        return Ok(());
+    };
+    let digests = namespace.with(|namespace| chain.digests(namespace))?;
+    let lease = match length_ms {
+        Some(length_ms) => Some(begin_lease(ctx, &namespace, length_ms)?),
+        None => None,
+    };
+    run_pieces(ctx, Matching { namespace, digests, run: LeadingRun::new(), filter, lease });
+    Ok(())
+}
+
+struct Matching {
+    namespace: SharedNamespace,
+    digests: Vec<ChunkDigest>,
+    run: LeadingRun,
+    filter: Option<Filter>,
+    lease: Option<LeaseId>,
+}
+
+impl Pieces for Matching {
+    const WRITES: bool = false;
+
+    fn next(&mut self, ctx: Ctx<'_>) -> bool {
+        let accept = |header: &ChunkHeader| passes(self.filter.as_ref(), header);
+        let (namespace, digests) = (&self.namespace, &self.digests);
+        if self.run.next(ctx, namespace, digests, Access::Probe, accept).is_none() {
+            return false;
+        }
+        if let Some(id) = self.lease {
+            hold_by(ctx, namespace, id, &digests[self.run.len() - 1]);
+        }
+        true
+    }
+
+    fn tell(&mut self, _: Ctx<'_>) {
+        self.run.pause();
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        let (matched, asked) = (self.run.len() as u64, self.digests.len() as u64);
+        let tokens = self.namespace.with(|namespace| {
             let stats = &mut namespace.stats;
             stats.matches += 1;
-            stats.asked += digests.len() as u64;
-            stats.matched += matched as u64;
-            matched as u64 * u64::from(namespace.settings().chunk_tokens)
+            stats.asked += asked;
+            stats.matched += matched;
+            if let Some(id) = self.lease.filter(|_| matched == 0) {
+                namespace.leases.release(&mut namespace.tree, id);
+            }
+            matched * u64::from(namespace.settings().chunk_tokens)
         });
-        if let Some(length_ms) = length_ms.filter(|_| matched > 0) {
-            leased = Some(lease(ctx, &namespace, &digests[..matched], length_ms)?);
-        }
+        let reply = Reply::new(ctx).array(3);
+        reply.count(matched).count(tokens);
+        match self.lease.filter(|_| matched > 0) {
+            Some(id) => reply.count(id),
+            None => reply.null(),
+        };
     }
-    let reply = Reply::new(ctx).array(3);
-    reply.count(matched as u64).count(tokens);
-    match leased {
-        Some(id) => reply.count(id),
-        None => reply.null(),
-    };
-    Ok(())
 }
 
 #[derive(Debug, Default)]
@@ -182,7 +227,7 @@ pub fn run_fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         ));
     }
     let digests = namespace.with(|namespace| request.chain.digests(namespace))?;
-    let mut run = open_leading_run(ctx, &namespace, &digests, Access::Probe, |_| true);
+    let mut run = open_leading_run(ctx, &namespace, &digests, Access::Probe);
     let mut page = request.page(&run);
     let is_bad = |chunk: &OpenedChunk<'_>| !was_sound_lately(ctx, &namespace, chunk);
     if let Some(bad) = run[page.clone()].iter().position(is_bad) {
@@ -368,23 +413,45 @@ pub fn run_missing(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
     }
     chain.check()?;
-    let missing: Vec<usize> = match open_namespace(ctx, &args.key())? {
-        Some(namespace) => {
-            let digests = namespace.with(|namespace| chain.digests(namespace))?;
-            let lacks = |digest| open_chunk(ctx, &namespace, digest, Access::Probe).is_none();
-            (0..digests.len()).filter(|&at| lacks(&digests[at])).collect()
-        }
-        None => {
-            // All of them; a store would make the namespace with the default chunk size.
-            let namespace = super::create::defaults(args.name())?;
-            (0..chain.digests(&namespace)?.len()).collect()
-        }
+    let namespace = open_namespace(ctx, &args.key())?;
+    let digests = match &namespace {
+        Some(namespace) => namespace.with(|namespace| chain.digests(namespace))?,
+        // All of them; a store would make the namespace with the default chunk size.
+        None => chain.digests(&super::create::defaults(args.name())?)?,
     };
-    let reply = Reply::new(ctx).array(missing.len());
-    missing.into_iter().for_each(|at| {
-        reply.count(at as u64);
-    });
+    run_pieces(ctx, Missing { namespace, digests, at: 0, missing: Vec::new() });
     Ok(())
+}
+
+struct Missing {
+    namespace: Option<SharedNamespace>,
+    digests: Vec<ChunkDigest>,
+    at: usize,
+    missing: Vec<u32>,
+}
+
+impl Pieces for Missing {
+    const WRITES: bool = false;
+
+    fn next(&mut self, ctx: Ctx<'_>) -> bool {
+        let Some(digest) = self.digests.get(self.at) else { return false };
+        let there = self
+            .namespace
+            .as_ref()
+            .is_some_and(|namespace| open_chunk(ctx, namespace, digest, Access::Probe).is_some());
+        if !there {
+            self.missing.push(self.at as u32);
+        }
+        self.at += 1;
+        true
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        let reply = Reply::new(ctx).array(self.missing.len());
+        self.missing.iter().for_each(|&at| {
+            reply.count(at.into());
+        });
+    }
 }
 
 /// Runs `KVCHUNK.DIGESTS`.

@@ -1,124 +1,139 @@
 //! `KVCHUNK.PIN`, `UNPIN`, `LEASE`, `RELEASE` and `TOUCH`: what keeps chunks from being evicted.
 
-use super::fetch::lease;
-use super::hex_digest;
+use super::fetch::{begin_lease, lease_ms};
+use super::reach::{Reach, Spread, digests};
 use crate::command::parse::ArgReader;
-use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{open_chunk, open_namespace, pin_chunk, use_chunk};
+use crate::ffi::{Access, CommandArgs, Ctx, RString, Reply};
+use crate::keyspace::{
+    Pieces, UseWalk, hint_strongly, open_chunk, open_namespace, pin_chunk, run_pieces,
+};
 use crate::keytype::namespaces::SharedNamespace;
-use llmcache_core::error::{Error, Result};
-use llmcache_core::kvchunk::{ChunkDigest, NodeId};
-use llmcache_core::limits;
+use llmcache_core::error::Result;
+use llmcache_core::kvchunk::{ChunkDigest, LeaseId, NodeId};
 use std::ffi::CStr;
-
-/// Which chunks beside those named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
-    Named,
-    Subtree,
-    Prefix,
-}
-
-/// Reads digests and, as the last argument, one of the words allowed.
-pub(super) fn digests(
-    args: &[&[u8]],
-    words: &[(&str, Reach)],
-) -> Result<(Vec<ChunkDigest>, Reach)> {
-    let mut reach = Reach::Named;
-    let mut list = args;
-    if let Some((last, before)) = args.split_last()
-        && let Some(word) = words.iter().find(|word| word.0.as_bytes().eq_ignore_ascii_case(last))
-    {
-        (reach, list) = (word.1, before);
-    }
-    if list.is_empty() {
-        return Err(Error::err("syntax error: a digest is needed"));
-    }
-    if list.len() > limits::CHUNKS_MAX {
-        return Err(Error::too_big("the list", list.len(), limits::CHUNKS_MAX, "digests"));
-    }
-    Ok((list.iter().map(|text| hex_digest(text)).collect::<Result<_>>()?, reach))
-}
-
-/// The chunks named, and below or before them; each once.
-pub(super) fn spread(
-    namespace: &SharedNamespace,
-    named: Vec<ChunkDigest>,
-    reach: Reach,
-) -> Vec<ChunkDigest> {
-    namespace.with(|namespace| {
-        let tree = &namespace.tree;
-        let mut seen = hashbrown::HashSet::new();
-        let mut out = Vec::new();
-        for digest in named {
-            let node = tree.find(&digest);
-            let more: Vec<NodeId> = match (node, reach) {
-                (Some(id), Reach::Subtree) => tree.subtree(id),
-                (Some(id), Reach::Prefix) => {
-                    std::iter::once(id).chain(tree.ancestors(id)).collect()
-                }
-                _ => Vec::new(),
-            };
-            let more = more.into_iter().map(|id| tree.node(id).digest.clone());
-            out.extend(std::iter::once(digest).chain(more).filter(|d| seen.insert(d.clone())));
-        }
-        out
-    })
-}
 
 /// Runs `KVCHUNK.PIN`.
 pub fn run_pin(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    set_pinned(ctx, args, true, c"KVCHUNK.PIN")
+    set_pinned(ctx, args, true)
 }
 
 /// Runs `KVCHUNK.UNPIN`.
 pub fn run_unpin(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    set_pinned(ctx, args, false, c"KVCHUNK.UNPIN")
+    set_pinned(ctx, args, false)
 }
 
-fn set_pinned(ctx: Ctx<'_>, args: &CommandArgs<'_>, pinned: bool, command: &CStr) -> Result<()> {
+fn set_pinned(ctx: Ctx<'_>, args: &CommandArgs<'_>, pinned: bool) -> Result<()> {
     let words = [("SUBTREE", Reach::Subtree), ("PREFIX", Reach::Prefix)];
     let (named, reach) = digests(args.options(), &words)?;
-    let mut changed: Vec<String> = Vec::new();
-    if let Some(namespace) = open_namespace(ctx, &args.key())? {
-        for digest in spread(&namespace, named, reach) {
-            if pin_chunk(ctx, &namespace, &digest, pinned) {
-                changed.push(digest.hex());
-            }
-        }
-    }
-    if !changed.is_empty() {
-        let told: Vec<&[u8]> =
-            std::iter::once(args.name()).chain(changed.iter().map(String::as_bytes)).collect();
-        ctx.replicate(command, &told);
-        ctx.signal_modified(&args.key());
-    }
-    Reply::new(ctx).count(changed.len() as u64);
+    let Some(namespace) = open_namespace(ctx, &args.key())? else {
+        Reply::new(ctx).int(0);
+        return Ok(());
+    };
+    let spread = Spread::new(named, reach);
+    let (name, fresh) = (args.name().to_vec(), Vec::new());
+    run_pieces(ctx, Pinning { namespace, name, spread, pinned, fresh, changed: 0 });
     Ok(())
+}
+
+struct Pinning {
+    namespace: SharedNamespace,
+    name: Vec<u8>,
+    spread: Spread,
+    pinned: bool,
+    /// What AOF and replicas are still to be told of.
+    fresh: Vec<String>,
+    changed: u64,
+}
+
+impl Pieces for Pinning {
+    const WRITES: bool = true;
+
+    fn next(&mut self, ctx: Ctx<'_>) -> bool {
+        let Some(digest) = self.spread.next(&self.namespace) else { return false };
+        if pin_chunk(ctx, &self.namespace, &digest, self.pinned) {
+            self.fresh.push(digest.hex());
+        }
+        true
+    }
+
+    fn tell(&mut self, ctx: Ctx<'_>) {
+        let fresh = std::mem::take(&mut self.fresh);
+        if fresh.is_empty() {
+            return;
+        }
+        let command: &CStr = if self.pinned { c"KVCHUNK.PIN" } else { c"KVCHUNK.UNPIN" };
+        let told: Vec<&[u8]> = std::iter::once(self.name.as_slice())
+            .chain(fresh.iter().map(String::as_bytes))
+            .collect();
+        ctx.replicate(command, &told);
+        ctx.signal_modified(&RString::new(&self.name));
+        self.changed += fresh.len() as u64;
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        Reply::new(ctx).count(self.changed);
+    }
 }
 
 /// Runs `KVCHUNK.LEASE ns ms digest…`.
 pub fn run_lease(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
-    let length_ms = super::fetch::lease_ms(&mut reader)?;
+    let length_ms = lease_ms(&mut reader)?;
     let (named, _) = digests(&args.options()[reader.position()..], &[])?;
-    let reply = Reply::new(ctx);
-    let mut held = Vec::new();
-    let namespace = open_namespace(ctx, &args.key())?;
-    if let Some(namespace) = &namespace {
-        held = spread(namespace, named, Reach::Named);
-        held.retain(|digest| open_chunk(ctx, namespace, digest, Access::Probe).is_some());
-    }
-    let id = match &namespace {
-        Some(namespace) if !held.is_empty() => Some(lease(ctx, namespace, &held, length_ms)?),
-        _ => None,
+    let Some(namespace) = open_namespace(ctx, &args.key())? else {
+        Reply::new(ctx).array(2).int(0).null();
+        return Ok(());
     };
-    reply.array(2).count(held.len() as u64);
-    match id {
-        Some(id) => reply.count(id),
-        None => reply.null(),
-    };
+    let id = begin_lease(ctx, &namespace, length_ms)?;
+    run_pieces(ctx, Leasing { namespace, spread: Spread::new(named, Reach::Named), id, held: 0 });
     Ok(())
+}
+
+struct Leasing {
+    namespace: SharedNamespace,
+    spread: Spread,
+    id: LeaseId,
+    held: u64,
+}
+
+impl Pieces for Leasing {
+    const WRITES: bool = false;
+
+    fn next(&mut self, ctx: Ctx<'_>) -> bool {
+        let Some(digest) = self.spread.next(&self.namespace) else { return false };
+        let is_there = open_chunk(ctx, &self.namespace, &digest, Access::Probe).is_some();
+        if is_there && hold_by(ctx, &self.namespace, self.id, &digest) {
+            self.held += 1;
+        }
+        true
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        let reply = Reply::new(ctx).array(2).count(self.held);
+        if self.held == 0 {
+            self.namespace.with(|namespace| namespace.leases.release(&mut namespace.tree, self.id));
+            reply.null();
+        } else {
+            reply.count(self.id);
+        }
+    }
+}
+
+/// Has a lease hold one more chunk, which gets the strongest hint; false where the tree does not know the chunk.
+pub(super) fn hold_by(
+    ctx: Ctx<'_>,
+    namespace: &SharedNamespace,
+    id: LeaseId,
+    digest: &ChunkDigest,
+) -> bool {
+    let is_held = namespace.with(|namespace| {
+        let node = namespace.tree.find(digest);
+        node.is_some_and(|node| namespace.leases.add(&mut namespace.tree, id, node))
+    });
+    if is_held {
+        hint_strongly(ctx, namespace, digest);
+    }
+    is_held
 }
 
 /// Runs `KVCHUNK.RELEASE ns lease`.
@@ -126,30 +141,89 @@ pub fn run_release(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let id = reader.integer("the lease", 1, i64::MAX as u64)?;
     reader.finish()?;
-    let released = open_namespace(ctx, &args.key())?.map_or(0, |namespace| {
-        namespace.with(|namespace| namespace.leases.release(&mut namespace.tree, id))
-    });
-    Reply::new(ctx).count(released as u64);
+    match open_namespace(ctx, &args.key())? {
+        Some(namespace) => run_pieces(ctx, Releasing { namespace, id, released: 0 }),
+        None => {
+            Reply::new(ctx).int(0);
+        }
+    }
     Ok(())
+}
+
+struct Releasing {
+    namespace: SharedNamespace,
+    id: LeaseId,
+    released: u64,
+}
+
+/// Chunks let go of as one piece: a few times cheaper than opening a key.
+const RELEASED_AT_ONCE: usize = 8;
+
+impl Pieces for Releasing {
+    // Nothing of it is replicated, but it is not to be left half done.
+    const WRITES: bool = true;
+
+    fn next(&mut self, _: Ctx<'_>) -> bool {
+        let (released, more) = self.namespace.with(|namespace| {
+            namespace.leases.release_some(&mut namespace.tree, self.id, RELEASED_AT_ONCE)
+        });
+        self.released += released as u64;
+        more
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        Reply::new(ctx).count(self.released);
+    }
 }
 
 /// Runs `KVCHUNK.TOUCH ns digest…`.
 pub fn run_touch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let (named, _) = digests(args.options(), &[])?;
-    let mut touched = 0;
-    if let Some(namespace) = open_namespace(ctx, &args.key())? {
-        let mut there = spread(&namespace, named, Reach::Named);
-        there.retain(|digest| open_chunk(ctx, &namespace, digest, Access::Probe).is_some());
-        touched = there.len();
-        namespace.with(|namespace| {
+    let Some(namespace) = open_namespace(ctx, &args.key())? else {
+        Reply::new(ctx).int(0);
+        return Ok(());
+    };
+    let (spread, walk) = (Spread::new(named, Reach::Named), UseWalk::default());
+    run_pieces(ctx, Touching { namespace, spread, walk, fresh: Vec::new(), touched: 0 });
+    Ok(())
+}
+
+struct Touching {
+    namespace: SharedNamespace,
+    spread: Spread,
+    walk: UseWalk,
+    /// What the tree is still to be told of: what comes together counts as used at the same time.
+    fresh: Vec<ChunkDigest>,
+    touched: u64,
+}
+
+impl Pieces for Touching {
+    // Hints alone: nothing of it is replicated.
+    const WRITES: bool = false;
+
+    fn next(&mut self, ctx: Ctx<'_>) -> bool {
+        if self.walk.step(ctx, &self.namespace) {
+            return true;
+        }
+        let Some(digest) = self.spread.next(&self.namespace) else { return false };
+        if open_chunk(ctx, &self.namespace, &digest, Access::Probe).is_some() {
+            self.touched += 1;
+            self.walk.begin(digest.clone());
+            self.fresh.push(digest);
+        }
+        true
+    }
+
+    fn tell(&mut self, _: Ctx<'_>) {
+        self.namespace.with(|namespace| {
             let tree = &mut namespace.tree;
-            let nodes: Vec<NodeId> = there.iter().filter_map(|digest| tree.find(digest)).collect();
+            let nodes: Vec<NodeId> =
+                self.fresh.drain(..).filter_map(|digest| tree.find(&digest)).collect();
             tree.touch(&nodes);
         });
-        for digest in &there {
-            use_chunk(ctx, &namespace, digest);
-        }
     }
-    Reply::new(ctx).count(touched as u64);
-    Ok(())
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        Reply::new(ctx).count(self.touched);
+    }
 }

@@ -20,14 +20,14 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let now = UnixMs(ctx.now_ms());
     let reply = Reply::new(ctx);
     namespace.with(|namespace| {
-        namespace.leases.lapse(&mut namespace.tree, now);
+        namespace.leases.lapse(&mut namespace.tree, now, limits::KV_LAPSED_AT_ONCE);
         write_info(reply, args.name(), namespace, room);
     });
     Ok(())
 }
 
 fn write_info(reply: Reply<'_>, name: &[u8], namespace: &mut Namespace, room: u64) {
-    let orphans = namespace.tree.orphans(|_| true).len() as u64;
+    let orphans = namespace.tree.orphans(limits::KV_ORPHANS_COUNTED, |_| true).len() as u64;
     let (settings, tree) = (namespace.settings(), &namespace.tree);
     reply.map(25);
     reply.text("name").bytes(name);

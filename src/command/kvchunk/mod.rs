@@ -10,6 +10,7 @@ pub(super) mod hold;
 pub(super) mod info;
 pub(super) mod internal;
 pub(super) mod put;
+mod reach;
 pub(super) mod remove;
 
 use crate::ffi::{CommandArgs, Ctx};

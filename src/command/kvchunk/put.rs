@@ -128,11 +128,9 @@ fn store(
     wanted: &Wanted<'_>,
     payload: &Payload,
     options: &Options<'_>,
+    fits: bool,
 ) -> Outcome {
     let now = UnixMs(ctx.now_ms());
-    if let Some(parent) = wanted.parent {
-        remove_what_is_due(ctx, namespace, parent);
-    }
     let exists = open_chunk(ctx, namespace, wanted.digest, Access::Probe).is_some();
     if options.nx && exists {
         return Outcome::Exists;
@@ -168,7 +166,7 @@ fn store(
     if room > 0 && (bytes > room || !make_room(ctx, namespace, room, need, &keep)) {
         return Outcome::Rejected("budget");
     }
-    put_chunk(ctx, Some(namespace), NewChunk { key, whole, key_expire_at: None });
+    put_chunk(ctx, Some(namespace), NewChunk { key, whole, key_expire_at: None, fits });
     namespace.with(|namespace| {
         namespace.stats.bytes_in += payload.bytes as u64;
         namespace.adapt_to(room);
@@ -261,7 +259,10 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         None => (None, parent.map_or(0, |parent| n.tree.position_behind(parent))),
     });
     let wanted = Wanted { digest, parent, position, tokens };
-    let outcome = store(ctx, args, &namespace, &wanted, &payload, &options);
+    if let Some(parent) = parent {
+        remove_what_is_due(ctx, &namespace, parent);
+    }
+    let outcome = store(ctx, args, &namespace, &wanted, &payload, &options, false);
     count(&namespace, outcome);
     if outcome == Outcome::Stored {
         use_stored(ctx, &namespace, digest);
@@ -312,6 +313,11 @@ fn store_run(
 ) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(payloads.len());
     let mut broken = false;
+    let before = from.checked_sub(1).map(|before| &names[before]);
+    if let Some(before) = before {
+        remove_what_is_due(ctx, namespace, before);
+    }
+    let mut lineage = namespace.with(|namespace| namespace.tree.lineage(before));
     for (at, payload) in (from..).zip(payloads) {
         let parent = at.checked_sub(1).map(|before| &names[before]);
         let tokens = namespace.with(|n| chain.tokens_of_chunk(n, at));
@@ -319,11 +325,12 @@ fn store_run(
         let outcome = if broken {
             // What a missing chunk cuts off would be stored for nothing.
             Outcome::Rejected("prefix")
-        } else if check_parent(namespace, &names[at], parent).is_err() {
+        } else if lineage.check(&names[at]).is_err() {
             Outcome::Rejected("parent")
         } else {
-            store(ctx, args, namespace, &wanted, payload, options)
+            store(ctx, args, namespace, &wanted, payload, options, true)
         };
+        namespace.with(|namespace| lineage.push(&namespace.tree, &names[at]));
         broken |= matches!(outcome, Outcome::Rejected(_));
         count(namespace, outcome);
         outcomes.push(outcome);

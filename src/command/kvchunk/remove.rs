@@ -1,25 +1,80 @@
 //! `KVCHUNK.DEL`: removes chunks, and what hangs on them when told to.
 
-use super::hold::{Reach, digests, spread};
-use crate::ffi::{CommandArgs, Ctx, Reply};
-use crate::keyspace::{open_namespace, remove_chunk};
+use super::reach::{Reach, digests};
+use crate::ffi::{CommandArgs, Ctx, RString, Reply};
+use crate::keyspace::{Pieces, open_namespace, remove_chunk, run_pieces};
+use crate::keytype::namespaces::SharedNamespace;
 use llmcache_core::error::Result;
+use llmcache_core::kvchunk::ChunkDigest;
 
 /// Runs the command.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let (named, reach) = digests(args.options(), &[("SUBTREE", Reach::Subtree)])?;
-    let mut removed = 0;
-    if let Some(namespace) = open_namespace(ctx, &args.key())? {
-        // Children before parents, so that none is an orphan in between.
-        for digest in spread(&namespace, named, reach).into_iter().rev() {
-            let (key, uid) = namespace.with(|n| (n.chunk_key(&digest), n.uid()));
-            removed += u64::from(remove_chunk(ctx, &key, uid));
-            namespace.with(|n| n.tree.remove(&digest));
+    let Some(namespace) = open_namespace(ctx, &args.key())? else {
+        Reply::new(ctx).int(0);
+        return Ok(());
+    };
+    let name = args.name().to_vec();
+    run_pieces(ctx, Removing { namespace, name, named, reach, above: None, fresh: 0, removed: 0 });
+    Ok(())
+}
+
+struct Removing {
+    namespace: SharedNamespace,
+    name: Vec<u8>,
+    /// What is still to go, taken from the end: of a chain that is named from its first chunk on, none is an
+    /// orphan in between.
+    named: Vec<ChunkDigest>,
+    reach: Reach,
+    /// What the last that went followed, where more may follow it.
+    above: Option<ChunkDigest>,
+    /// How many went since WATCH and client-side caching were told.
+    fresh: u64,
+    removed: u64,
+}
+
+impl Removing {
+    /// The next to go: with SUBTREE the first that nothing follows, so that no chunk is an orphan in between.
+    fn next_doomed(&mut self) -> Option<ChunkDigest> {
+        let last = self.named.last()?;
+        let above = self.above.take();
+        if self.reach == Reach::Subtree {
+            let leaf = self.namespace.with(|namespace| {
+                let tree = &namespace.tree;
+                let top = tree.find(last)?;
+                let from = above.and_then(|digest| tree.find(&digest)).unwrap_or(top);
+                let leaf = tree.first_leaf(from);
+                let above = tree.parent(leaf).map(|id| tree.node(id).digest.clone());
+                (leaf != top).then(|| (tree.node(leaf).digest.clone(), above))
+            });
+            if let Some((leaf, above)) = leaf {
+                self.above = above;
+                return Some(leaf);
+            }
+        }
+        self.named.pop()
+    }
+}
+
+impl Pieces for Removing {
+    const WRITES: bool = true;
+
+    fn next(&mut self, ctx: Ctx<'_>) -> bool {
+        let Some(digest) = self.next_doomed() else { return false };
+        let (key, uid) = self.namespace.with(|n| (n.chunk_key(&digest), n.uid()));
+        self.fresh += u64::from(remove_chunk(ctx, &key, uid));
+        self.namespace.with(|n| n.tree.remove(&digest));
+        true
+    }
+
+    fn tell(&mut self, ctx: Ctx<'_>) {
+        if self.fresh > 0 {
+            ctx.signal_modified(&RString::new(&self.name));
+            self.removed += std::mem::take(&mut self.fresh);
         }
     }
-    if removed > 0 {
-        ctx.signal_modified(&args.key());
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        Reply::new(ctx).count(self.removed);
     }
-    Reply::new(ctx).count(removed);
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The prefix tree checked against itself, for tests.
 
-use super::{NONE, Node, PrefixTree, State};
+use super::{NONE, Node, PrefixTree, State, ends_before};
 
 impl PrefixTree {
     /// Checks the tree against itself; for tests.
@@ -31,6 +31,13 @@ impl PrefixTree {
                 assert!(!children.is_empty(), "a bare ghost");
                 assert_eq!(node.parent, NONE, "a ghost that follows");
             }
+            for &child in &children {
+                let below = self.nodes[child as usize].expire_at;
+                assert!(!ends_before(node.expire_at, below), "a chunk outlives one before it");
+            }
+            if let Some(content) = node.content {
+                assert!(self.with_print(content.print).any(|id| id.0 == slot));
+            }
             assert_eq!(node.ordered, node.may_go() && node.children_here == 0);
             if node.ordered {
                 assert!(self.order.contains(&self.key_of(slot)));
@@ -38,5 +45,8 @@ impl PrefixTree {
             }
         }
         assert_eq!(self.order.len(), ordered);
+        let alike =
+            self.by_print.keys().map(|&print| self.with_print(print).count()).sum::<usize>();
+        assert_eq!(alike, live().filter(|(_, node)| node.content.is_some()).count());
     }
 }

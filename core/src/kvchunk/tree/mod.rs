@@ -6,6 +6,7 @@
 //! Main thread.
 
 mod check;
+mod lineage;
 mod node;
 mod order;
 mod patience;
@@ -13,12 +14,13 @@ mod patience;
 use super::{ChunkDigest, Content};
 use crate::ids::UnixMs;
 use crate::limits;
+use crate::work;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+pub use lineage::{Lineage, Reach};
 use node::State;
 pub use node::{NewNode, Node};
 use order::OrderKey;
 use patience::Patience;
-use smallvec::SmallVec;
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 
@@ -27,6 +29,9 @@ use std::hash::BuildHasher;
 pub struct NodeId(u32);
 
 const NONE: u32 = u32::MAX;
+
+/// Children whose deadlines are looked at when their parent is stored again.
+const CHILDREN_LOOKED_AT: u32 = 1_024;
 
 /// Why a chunk does not fit into the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +49,8 @@ pub struct PrefixTree {
     free: Vec<u32>,
     by_digest: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    by_print: HashMap<u64, SmallVec<[NodeId; 2]>>,
+    /// The newest chunk of each print; the others follow through their nodes.
+    by_print: HashMap<u64, u32>,
     order: BTreeSet<OrderKey>,
     ghosts: BTreeSet<u32>,
     /// Chunks that became leaves and have a deadline their key may not carry.
@@ -150,18 +156,6 @@ impl PrefixTree {
         self.children(id.0).filter(here).map(NodeId)
     }
 
-    /// The chunk and all below it that are there, parents before children.
-    pub fn subtree(&self, id: NodeId) -> Vec<NodeId> {
-        let (mut out, mut stack) = (Vec::new(), vec![id.0]);
-        while let Some(slot) = stack.pop() {
-            if self.nodes[slot as usize].state == State::Here {
-                out.push(NodeId(slot));
-            }
-            stack.extend(self.children(slot));
-        }
-        out
-    }
-
     fn children(&self, slot: u32) -> impl Iterator<Item = u32> + '_ {
         let next = |slot: u32| (slot != NONE).then_some(slot);
         std::iter::successors(next(self.nodes[slot as usize].first_child), move |&child| {
@@ -169,17 +163,29 @@ impl PrefixTree {
         })
     }
 
-    /// Whether a chunk and all before it are there, sound and within their deadlines.
+    /// Whether a chunk and all before it are there, sound and within their deadlines. A chain longer than
+    /// `limits` allow, which can only have been put together from its end, is not followed to its start.
     pub fn is_reachable(&self, id: NodeId, now: UnixMs) -> bool {
         let mut at = Some(id.0);
-        while let Some(slot) = at {
-            let node = &self.nodes[slot as usize];
-            if node.state != State::Here || node.damaged || node.expire_at.is_past(now) {
+        for length in 0..limits::KV_CHAIN_MAX {
+            let Some(slot) = at else {
+                work::count_path(length);
+                return true;
+            };
+            if !self.is_sound(slot, now) {
+                work::count_path(length);
                 return false;
             }
             at = self.raw_parent(slot);
         }
-        true
+        work::count_path(limits::KV_CHAIN_MAX);
+        at.is_none()
+    }
+
+    /// Whether a chunk is there, sound and within its deadline.
+    fn is_sound(&self, slot: u32, now: UnixMs) -> bool {
+        let node = &self.nodes[slot as usize];
+        node.state == State::Here && !node.damaged && !node.expire_at.is_past(now)
     }
 
     /// The first chunk at or after a place of the slab, for walks: the place to go on from, and it.
@@ -189,12 +195,45 @@ impl PrefixTree {
         Some((slot as u32 + 1, NodeId(slot as u32)))
     }
 
-    /// Chunks whose tokens have this print.
-    pub fn with_print(&self, print: u64) -> &[NodeId] {
-        self.by_print.get(&print).map_or(&[], SmallVec::as_slice)
+    /// Chunks whose tokens have this print, the newest first.
+    pub fn with_print(&self, print: u64) -> impl Iterator<Item = NodeId> + '_ {
+        let first = self.by_print.get(&print).copied();
+        std::iter::successors(first, |&slot| {
+            let next = self.nodes[slot as usize].next_alike;
+            (next != NONE).then_some(next)
+        })
+        .map(NodeId)
     }
 
-    /// Whether a chunk of this name could follow `parent`.
+    /// Makes a chunk findable by its tokens.
+    fn note_print(&mut self, slot: u32, print: u64) {
+        let next = self.by_print.insert(print, slot).unwrap_or(NONE);
+        if next != NONE {
+            self.nodes[next as usize].previous_alike = slot;
+        }
+        let node = &mut self.nodes[slot as usize];
+        (node.next_alike, node.previous_alike) = (next, NONE);
+    }
+
+    /// The reverse.
+    fn forget_print(&mut self, slot: u32, print: u64) {
+        let node = &mut self.nodes[slot as usize];
+        let (next, previous) = (node.next_alike, node.previous_alike);
+        (node.next_alike, node.previous_alike) = (NONE, NONE);
+        if next != NONE {
+            self.nodes[next as usize].previous_alike = previous;
+        }
+        if previous != NONE {
+            self.nodes[previous as usize].next_alike = next;
+        } else if next != NONE {
+            self.by_print.insert(print, next);
+        } else {
+            self.by_print.remove(&print);
+        }
+    }
+
+    /// Whether a chunk of this name could follow `parent`. Only what has something below it can close a circle,
+    /// so that a new chunk costs no walk.
     pub fn check_parent(
         &self,
         digest: &ChunkDigest,
@@ -203,27 +242,44 @@ impl PrefixTree {
         if parent == Some(digest) {
             return Err(Refused::Circle);
         }
-        let own = self.slot_of(digest);
-        let mut at = parent.and_then(|parent| self.slot_of(parent));
+        let Some(above) = parent.and_then(|parent| self.slot_of(parent)) else { return Ok(()) };
+        if self.nodes[above as usize].depth as usize >= limits::KV_CHAIN_MAX {
+            return Err(Refused::TooLong);
+        }
+        let Some(own) = self.slot_of(digest) else { return Ok(()) };
+        let node = &self.nodes[own as usize];
+        if node.first_child == NONE || (node.state == State::Here && node.parent == above) {
+            return Ok(());
+        }
+        self.walk_for(own, above)
+    }
+
+    /// Whether `own` is not among `above` and what is before it, nor too far below the first of them.
+    fn walk_for(&self, own: u32, above: u32) -> Result<(), Refused> {
         let mut length = 1;
-        while let Some(slot) = at {
-            if Some(slot) == own {
+        let mut at = Some(above);
+        while let Some(slot) = at.filter(|_| length <= limits::KV_CHAIN_MAX) {
+            if slot == own {
                 return Err(Refused::Circle);
             }
             length += 1;
-            if length > limits::KV_CHAIN_MAX {
-                return Err(Refused::TooLong);
-            }
             at = self.raw_parent(slot);
         }
-        Ok(())
+        work::count_path(length);
+        if length > limits::KV_CHAIN_MAX { Err(Refused::TooLong) } else { Ok(()) }
     }
 
     /// Puts a chunk into the tree, or renews what is known of it.
     pub fn insert(&mut self, new: &NewNode<'_>) -> Result<NodeId, Refused> {
         self.check_parent(new.digest, new.parent)?;
+        Ok(self.insert_checked(new))
+    }
+
+    /// The same where `check_parent`, or a `Lineage`, has said that it fits.
+    pub fn insert_checked(&mut self, new: &NewNode<'_>) -> NodeId {
         let slot = self.slot_or_ghost(new.digest);
         let parent = new.parent.map_or(NONE, |parent| self.slot_or_ghost(parent));
+        let is_new_ghost = parent != NONE && self.nodes[parent as usize].first_child == NONE;
         let former = self.take_out(slot);
         self.attach(slot, parent);
         self.prune(former);
@@ -238,20 +294,27 @@ impl PrefixTree {
         node.pinned = new.pinned;
         node.damaged = false;
         node.state = State::Here;
+        node.depth = 1;
         self.chunks += 1;
         self.bytes += new.bytes;
         self.payload_bytes += new.payload_bytes;
         self.pinned += u64::from(new.pinned);
         self.ghosts.remove(&slot);
         if let Some(content) = new.content {
-            self.by_print.entry(content.print).or_default().push(NodeId(slot));
+            self.note_print(slot, content.print);
         }
         self.order_again(slot);
         if parent != NONE {
             self.unorder(parent);
-            self.nodes[parent as usize].children_here += 1;
+            let above = &mut self.nodes[parent as usize];
+            above.children_here += 1;
+            let (depth, is_ghost) = (above.depth, above.state == State::Ghost);
+            if is_ghost && (is_new_ghost || ends_before(above.expire_at, new.expire_at)) {
+                above.expire_at = new.expire_at;
+            }
+            self.nodes[slot as usize].depth = depth + 1;
         }
-        Ok(NodeId(slot))
+        NodeId(slot)
     }
 
     /// Takes a chunk out of the tree; false when it is not in it.
@@ -286,13 +349,8 @@ impl PrefixTree {
         self.payload_bytes -= payload;
         self.pinned -= u64::from(pinned);
         self.ghosts.insert(slot);
-        if let Some(Content { print, .. }) = content
-            && let Some(same) = self.by_print.get_mut(&print)
-        {
-            same.retain(|id| id.0 != slot);
-            if same.is_empty() {
-                self.by_print.remove(&print);
-            }
+        if let Some(Content { print, .. }) = content {
+            self.forget_print(slot, print);
         }
         if parent != NONE {
             let above = &mut self.nodes[parent as usize];
@@ -417,25 +475,35 @@ impl PrefixTree {
         true
     }
 
-    /// Raises the deadlines of all before a chunk to at least its own; answers those that moved.
+    /// Raises the deadlines of all before a chunk to at least its own; answers those that moved. None ends
+    /// before one that follows it, so the first that lasts as long ends the walk.
     pub fn raise_ancestors(&mut self, id: NodeId) -> Vec<NodeId> {
         let least = self.node(id).expire_at;
-        let short: Vec<NodeId> = self
-            .ancestors(id)
-            .filter(|&above| ends_before(self.node(above).expire_at, least))
-            .collect();
-        for above in &short {
-            self.nodes[above.0 as usize].expire_at = least;
+        // A ghost has the latest deadline of what follows it.
+        let up = std::iter::successors(self.raw_parent(id.0), |&slot| self.raw_parent(slot));
+        let is_short = |slot: &u32| ends_before(self.nodes[*slot as usize].expire_at, least);
+        let mut short: Vec<u32> = up.take_while(is_short).collect();
+        work::count_path(1 + short.len());
+        for &slot in &short {
+            self.nodes[slot as usize].expire_at = least;
         }
-        short
+        short.retain(|&slot| self.nodes[slot as usize].state == State::Here);
+        short.into_iter().map(NodeId).collect()
     }
 
-    /// The deadline a chunk must at least have: its own or the latest of its children's.
+    /// The deadline a chunk must at least have: its own or the latest of its children's. Of one with very many
+    /// children, that which it had, which is not before any of theirs.
     pub fn deadline_for(&self, digest: &ChunkDigest, own: UnixMs) -> UnixMs {
         let Some(slot) = self.slot_of(digest) else { return own };
+        let later = |latest, at| if ends_before(latest, at) { at } else { latest };
+        let node = &self.nodes[slot as usize];
+        if node.children_here > CHILDREN_LOOKED_AT {
+            return later(own, node.expire_at);
+        }
+        work::count_path(node.children_here as usize);
         let below = self.children(slot).map(|child| &self.nodes[child as usize]);
         let here = below.filter(|child| child.state == State::Here).map(|child| child.expire_at);
-        here.fold(own, |latest, at| if ends_before(latest, at) { at } else { latest })
+        here.fold(own, later)
     }
 
     /// The next chunk that became a leaf and has a deadline.
@@ -443,18 +511,39 @@ impl PrefixTree {
         self.new_leaves.pop_front()
     }
 
-    /// Chunks that no prefix reaches, children before parents. `since` decides by the moment their
-    /// ghost was first looked at, which it may set.
-    pub fn orphans(&mut self, mut since: impl FnMut(&mut u64) -> bool) -> Vec<NodeId> {
+    /// Chunks that no prefix reaches, children before parents, at most `most`. `since` decides by the moment
+    /// their ghost was first looked at, which it may set.
+    pub fn orphans(&mut self, most: usize, mut since: impl FnMut(&mut u64) -> bool) -> Vec<NodeId> {
         let mut out = Vec::new();
         for &slot in &self.ghosts {
-            if !since(&mut self.nodes[slot as usize].since_ms) {
-                continue;
+            if out.len() >= most {
+                break;
             }
-            let below = self.subtree(NodeId(slot));
-            out.extend(below.into_iter().rev());
+            if since(&mut self.nodes[slot as usize].since_ms) {
+                out.extend(self.below(slot).take(most - out.len()));
+            }
         }
+        work::count_path(self.ghosts.len().min(most) + out.len());
         out
+    }
+
+    /// The chunks below a ghost, children before parents, found one by one.
+    fn below(&self, ghost: u32) -> impl Iterator<Item = NodeId> + '_ {
+        let leftmost = |mut slot: u32| {
+            while self.nodes[slot as usize].first_child != NONE {
+                slot = self.nodes[slot as usize].first_child;
+            }
+            slot
+        };
+        let first = Some(leftmost(ghost)).filter(|&slot| slot != ghost);
+        std::iter::successors(first, move |&slot| {
+            let node = &self.nodes[slot as usize];
+            match node.next_sibling {
+                NONE => Some(node.parent).filter(|&parent| parent != ghost),
+                next => Some(leftmost(next)),
+            }
+        })
+        .map(NodeId)
     }
 
     /// Whether there are chunks that no prefix reaches.

@@ -47,10 +47,15 @@ pub struct Node {
     pub(super) leases: u32,
     pub(super) life: u32,
     pub(super) children_here: u32,
+    /// Chunks from the first of its prefix to it, as far as they were there when it was stored.
+    pub(super) depth: u32,
     pub(super) parent: u32,
     pub(super) first_child: u32,
     pub(super) next_sibling: u32,
     pub(super) previous_sibling: u32,
+    /// Chunks of the same print.
+    pub(super) next_alike: u32,
+    pub(super) previous_alike: u32,
     pub(super) state: State,
     pub(super) ordered: bool,
 }
@@ -112,10 +117,13 @@ impl Node {
             leases: 0,
             life,
             children_here: 0,
+            depth: 0,
             parent: NONE,
             first_child: NONE,
             next_sibling: NONE,
             previous_sibling: NONE,
+            next_alike: NONE,
+            previous_alike: NONE,
             state: State::Ghost,
             ordered: false,
         }

@@ -6,6 +6,7 @@
 //! chunk's place is `used / half-life + log2(frequency) + PRIO`, and only what is touched moves.
 
 use super::{NewNode, Node, NodeId, PrefixTree};
+use crate::work;
 use hashbrown::{HashMap, HashSet};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -77,14 +78,16 @@ impl PrefixTree {
 
     /// The same as far as it can be done, and the bytes that frees.
     pub fn plan_up_to(&mut self, need: u64, spare: Option<NodeId>) -> (Vec<NodeId>, u64) {
-        let orphans = if self.has_ghosts() { self.orphans(|_| true) } else { Vec::new() };
+        let tree = &*self;
         let mut plan =
-            Plan { tree: self, gone: HashMap::new(), planned: HashSet::new(), out: Vec::new() };
-        let mut freed = 0;
-        for id in orphans {
-            if freed < need {
-                freed += plan.take(id, spare);
+            Plan { tree, gone: HashMap::new(), planned: HashSet::new(), out: Vec::new() };
+        let (mut freed, mut looked_at) = (0, 0);
+        for id in tree.ghosts.iter().flat_map(|&ghost| tree.below(ghost)) {
+            if freed >= need {
+                break;
             }
+            looked_at += 1;
+            freed += plan.take(id, spare);
         }
         let mut bared: BTreeSet<OrderKey> = BTreeSet::new();
         let mut leaves = plan.tree.order.iter().copied().peekable();
@@ -95,6 +98,7 @@ impl PrefixTree {
                 (None, _) => bared.pop_first(),
             };
             let Some(id) = next.map(|key| NodeId(key.3)) else { break };
+            looked_at += 1;
             let bytes = plan.take(id, spare);
             freed += bytes;
             if bytes > 0
@@ -105,6 +109,7 @@ impl PrefixTree {
                 bared.insert(plan.tree.key_of(parent.0));
             }
         }
+        work::count_path(looked_at);
         (plan.out, freed)
     }
 

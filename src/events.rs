@@ -2,10 +2,11 @@
 //! with keys that come by other ways than the module's own commands. Writes nothing to the keyspace.
 
 use crate::ffi::{Access, Ctx, Key, RString, ServerEvents};
-use crate::keyspace::{attach_arrival, chunk_arrived, followers};
+use crate::keyspace::{attach_arrival, chunk_arrived, deadline_was_moved, followers};
 use crate::keytype::containers::become_other;
 use crate::keytype::namespaces::NAMESPACES;
 use crate::keytype::registry::CACHES;
+use crate::keytype::session::any_slides;
 use crate::keytype::{NamespaceValue, cache_in, namespaces, registry};
 use crate::{background, ffi};
 use llmcache_core::cluster::key_slot;
@@ -38,8 +39,7 @@ fn on_keyspace(ctx: Ctx<'_>, event: &[u8], key: &[u8]) {
     followers::wake_bereft(ctx);
     match event {
         b"restore" | b"rename_to" | b"move_to" => on_arrival(ctx, key),
-        // A deadline moved; where there is no cache there is no entry to tell.
-        b"expire" | b"persist" if CACHES.count() > 0 => on_deadline(ctx, key),
+        b"expire" | b"persist" => on_deadline(ctx, key),
         b"evicted" if CACHES.evicted(ctx.db(), key) || NAMESPACES.evicted(ctx.db(), key) => {
             background::put_back_soon(ctx);
         }
@@ -49,6 +49,13 @@ fn on_keyspace(ctx: Ctx<'_>, event: &[u8], key: &[u8]) {
 }
 
 fn on_deadline(ctx: Ctx<'_>, name: &[u8]) {
+    if any_slides() {
+        deadline_was_moved(ctx, name);
+    }
+    // Where there is no cache there is no entry to tell.
+    if CACHES.count() == 0 {
+        return;
+    }
     if let Some(key) = Key::open(ctx, &RString::new(name), Access::Probe)
         && let Some(cache) = cache_in(&key)
     {

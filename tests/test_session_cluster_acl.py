@@ -9,7 +9,7 @@ from harness.wire import Failure
 
 READS = {"window", "range", "get", "len", "info", "recall", "list", "export", "follow"}
 STORES = {"append", "edit", "compact", "fork", "load", "begin", "chunk"}
-WRITES = {"del", "pop", "trim", "clear", "end", "stop"}
+WRITES = {"del", "pop", "trim", "clear", "end", "stop", "expire"}
 INTERNAL = {"_apply", "_load"}
 
 

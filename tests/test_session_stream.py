@@ -404,3 +404,31 @@ def test_a_thousand_followers(server, session):
     # They were woken by what changed, not by asking over and over.
     counted = {name.lower(): line for name, line in server.info("commandstats").items()}
     assert int(counted["cmdstat_session.follow"].split("calls=")[1].split(",")[0]) < 20_000
+
+
+def test_a_second_end_that_says_something_else_is_an_error(server):
+    """The same END again is answered the same; one that asks for something that is not done says so."""
+    session = Session(server.client())
+    digest = lambda: server.digest()  # noqa: E731
+    writer = Writer(session)
+    writer.write("text")
+    first = ("END", writer.seq, writer.token, "TOKENS", 5, "META", '{"a":1}', "CACHE", "faq", "PROMPT", "p")
+    assert session.run(*first) == [writer.seq, 4]
+    before = digest()
+    assert session.run(*first) == [writer.seq, 4]
+    assert session.run("END", writer.seq, writer.token) == [writer.seq, 4], "what is not said is not another"
+    for other in (
+        ("TOKENS", 6),
+        ("META", "{}"),
+        ("CACHE", "other", "PROMPT", "p"),
+        ("CACHE", "faq", "PROMPT", "another"),
+    ):
+        with pytest.raises(redis.ResponseError, match="has ended"):
+            session.run("END", writer.seq, writer.token, *other)
+    assert digest() == before and not session.client.exists("other")
+    # An END without TOKENS is not one with them.
+    writer = Writer(session)
+    writer.write("text")
+    session.run("END", writer.seq, writer.token)
+    with pytest.raises(redis.ResponseError, match="TOKENS"):
+        session.run("END", writer.seq, writer.token, "TOKENS", 1)

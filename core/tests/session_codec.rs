@@ -52,6 +52,11 @@ fn messages() -> Vec<Message<'static>> {
         .collect()
 }
 
+/// The same message in other words.
+fn restated(message: Message<'static>) -> Message<'static> {
+    Message { payload: b"in other words", tokens: 4, estimated: true, ..message }
+}
+
 fn sample() -> Session {
     let mut session = Session::new();
     session.apply(&Effect::SetTtl { ttl_ms: 5_000 });
@@ -68,6 +73,7 @@ fn effects() -> Vec<Effect<'static>> {
     let producer = Producer { token: 1, lease_ms: 50, lease_until: UnixMs(9) };
     vec![
         Effect::Append { messages: more },
+        Effect::Replace { messages: messages().drain(3..6).map(restated).collect() },
         Effect::SetTtl { ttl_ms: 1 },
         Effect::Remove { seqs: vec![MessageSeq(1), MessageSeq(7), MessageSeq(900)] },
         Effect::Cut { before: MessageSeq(10) },

@@ -6,8 +6,8 @@ mod common;
 use common::Random;
 use llmcache_core::ids::UnixMs;
 use llmcache_core::session::{
-    BeginRequest, Effect, IdText, Line, Link, LinkKind, Message, MessageRef, MessageSeq, Session,
-    Status, WindowRequest, estimate_tokens, to_json,
+    AppendTerms, BeginRequest, Effect, IdText, Line, Link, LinkKind, Message, MessageRef,
+    MessageSeq, Outcome, Session, Status, WindowRequest, estimate_tokens, to_json,
 };
 use llmcache_core::vector::Query;
 use std::borrow::Cow;
@@ -174,7 +174,8 @@ impl World {
             _ => None,
         };
         let messages = fresh.iter().map(Plain::message).collect();
-        let planned = self.session.plan_append(messages, true, if_seq, b"s");
+        let planned =
+            self.session.plan_append(messages, AppendTerms { if_seq, ..Default::default() }, b"s");
         let (mut outcomes, mut added, mut refused) = (Vec::new(), Vec::<Plain>::new(), false);
         for plain in &fresh {
             let same_id = |other: &&Plain| plain.id.is_some() && other.id == plain.id;
@@ -185,12 +186,12 @@ impl World {
                         && known.payload == plain.payload
                         && known.status == Status::Whole =>
                 {
-                    outcomes.push((known.seq, false))
+                    outcomes.push((known.seq, Outcome::Duplicate))
                 }
                 Some(_) => refused = true,
                 None => {
                     let seq = self.model.next + added.len() as u32;
-                    outcomes.push((seq, true));
+                    outcomes.push((seq, Outcome::New));
                     added.push(Plain { seq, ..plain.clone() });
                 }
             }
@@ -205,7 +206,8 @@ impl World {
             return;
         }
         let planned = planned.expect("the condition holds");
-        let seen: Vec<_> = planned.outcomes.iter().map(|(seq, new)| (seq.0, *new)).collect();
+        let seen: Vec<_> =
+            planned.outcomes.iter().map(|(seq, outcome)| (seq.0, *outcome)).collect();
         assert_eq!(seen, outcomes);
         if added.is_empty() {
             assert!(planned.messages.is_empty());
@@ -276,6 +278,68 @@ impl World {
         (message.tokens, message.estimated) =
             (tokens.unwrap_or(estimate_tokens(payload.len())), tokens.is_none());
         (message.payload, message.vector) = (payload, vector);
+    }
+
+    /// Messages of known and new ids that take the place of those of their ids, or follow all others.
+    fn upsert(&mut self) {
+        let mut fresh: Vec<Plain> = (0..1 + self.random.below(3)).map(|_| self.fresh()).collect();
+        for plain in &mut fresh {
+            let open = self.model.list.iter().find(|m| m.status == Status::Open);
+            plain.id = match open.filter(|_| self.random.below(8) == 0) {
+                Some(open) => open.id.clone(),
+                None => Some(format!("id{}", self.random.below(400)).into_bytes()),
+            };
+        }
+        let is_named = |m: &&Plain| m.id.as_ref().is_some_and(|id| id.starts_with(b"id"));
+        let known = self.model.list.iter().rev().find(is_named);
+        if self.random.below(4) == 0
+            && let Some(known) = known
+        {
+            fresh[0] = Plain { seq: 0, ..known.clone() };
+        }
+        let messages = fresh.iter().map(Plain::message).map(|message| Message {
+            status: Status::Whole,
+            summary: false,
+            ..message
+        });
+        let terms = AppendTerms { upsert: true, ..Default::default() };
+        let planned = self.session.plan_append(messages.collect(), terms, b"s");
+        let (mut list, mut next) = (self.model.list.clone(), self.model.next);
+        let (mut outcomes, mut refused) = (Vec::new(), false);
+        for plain in &fresh {
+            let plain = Plain { status: Status::Whole, summary: false, ..plain.clone() };
+            match list.iter_mut().find(|other| other.id == plain.id) {
+                Some(other) if other.status == Status::Open => refused = true,
+                Some(other) => {
+                    let new = Plain { seq: other.seq, summary: false, ..plain };
+                    let same = *other == new;
+                    outcomes
+                        .push((new.seq, if same { Outcome::Duplicate } else { Outcome::Replaced }));
+                    *other = new;
+                }
+                None => {
+                    outcomes.push((next, Outcome::New));
+                    list.push(Plain { seq: next, ..plain });
+                    next += 1;
+                }
+            }
+        }
+        if refused {
+            assert!(planned.is_err(), "an open message is nobody's to replace");
+            return;
+        }
+        let planned = planned.expect("fine messages").expect("no condition");
+        // What a request says twice of a new id is one new message.
+        let seen = planned.outcomes.iter().map(|(seq, _)| seq.0);
+        assert!(seen.eq(outcomes.iter().map(|(seq, _)| *seq)));
+        assert_eq!(planned.changes_nothing(), list == self.model.list);
+        for effect in [
+            Effect::Replace { messages: planned.replaced },
+            Effect::Append { messages: planned.messages },
+        ] {
+            self.apply(&effect);
+        }
+        (self.model.list, self.model.next) = (list, next);
     }
 
     fn compact(&mut self) {
@@ -568,7 +632,8 @@ impl World {
             0..30 => self.append(),
             30..34 => self.cut(),
             34..40 => self.remove(),
-            40..45 => self.edit(),
+            40..43 => self.edit(),
+            43..45 => self.upsert(),
             45 => self.compact(),
             46..61 => self.stream(),
             61..81 => self.window(),

@@ -10,6 +10,8 @@ use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 const KEY: Arg = arg("session", ArgKind::Key);
 const SEQ: Arg = arg("seq", ArgKind::Integer);
 const PAYLOAD: Arg = arg("payload", ArgKind::Text);
+const WHICH: Arg =
+    arg("which", ArgKind::OneOf(&[arg("seq", ArgKind::Integer), need("ID", "id", ArgKind::Text)]));
 const TOKENS: Arg = opt("TOKENS", "tokens", ArgKind::Integer);
 const META: Arg = opt("META", "json", ArgKind::Text);
 const ID: Arg = opt("ID", "id", ArgKind::Text);
@@ -63,18 +65,25 @@ pub const SESSION: &[CommandSpec] = &[
             opt("MAXLEN", "messages", ArgKind::Integer),
             opt("MAXTOKENS", "max-tokens", ArgKind::Integer),
             opt("OWNER", "owner-key", ArgKind::Text),
+            opt_word("UPSERT", "upsert"),
+            opt_word("CLEAR", "clear"),
             MESSAGE,
         ],
-        reply: "An array: for each message `[seq, 1]`, or `[seq, 0]` when it was there already; then \
-            the messages and the tokens of the session. Null when a condition does not hold.",
+        reply: "An array: for each message `[seq, 1]`, `[seq, 0]` when it was there already, or `[seq, 2]` \
+            when it took the place of another of its ID; then the messages and the tokens of the session. \
+            Null when a condition does not hold.",
         notes: "Options before the first `MSG` are the session's, later ones that message's; at most \
             1,024 messages. A role is 1 to 32 letters, digits, `_`, `-` or `.`; a payload any bytes, at \
             most 32 MiB. The same ID with the same role and payload is a duplicate, with others an \
             error; an ID is known as long as its message is there. A request of duplicates alone is \
             answered as the first time, whatever its conditions say. `IFSEQ n` appends only if the \
             newest message is n, 0 for none; `NX` only if there is no session, `XX` only if there is. \
+            With `UPSERT` a message of a known ID \
+            replaces that one where it stands, in all but place and ID; one that is still being written is \
+            an error. `CLEAR` removes all messages first, pinned ones too, in the same step; places go on \
+            counting, and a request of IDs alone that is sent again finds its messages and changes nothing. \
             `TTL` is kept: each change that adds text moves the deadline to so many seconds \
-            from then; 0 ends that. MAXLEN and MAXTOKENS remove the oldest messages that are not pinned, \
+            from then; 0 ends that, and so do `EXPIRE` and `PERSIST`, whose deadline stays. MAXLEN and MAXTOKENS remove the oldest messages that are not pinned, \
             once, by this command. TOKENS is `ceil(bytes / 4)` and marked as estimated when left out. \
             `OWNER` is a sorted set in the same hash slot, in which the session becomes the newest \
             (`SESSION.LIST`). All vectors of a session have one dimension.",
@@ -162,7 +171,7 @@ pub const SESSION: &[CommandSpec] = &[
         flags: "write deny-oom",
         summary: "Replaces what a message says.",
         complexity: "O(log n)",
-        args: &[KEY, SEQ, PAYLOAD, TOKENS, VECTOR],
+        args: &[KEY, WHICH, PAYLOAD, TOKENS, VECTOR],
         reply: "1, or 0 where there is no such message.",
         notes: "Role, ID, META, pin and links stay. The vector is the one given; without one the \
             message has none any more.",
@@ -172,17 +181,29 @@ pub const SESSION: &[CommandSpec] = &[
         arity: -3,
         summary: "Removes messages.",
         complexity: "O(k log n) for k places",
-        args: &[KEY, many("seq", ArgKind::Integer)],
+        args: &[
+            KEY,
+            arg(
+                "which",
+                ArgKind::OneOf(&[
+                    many("seq", ArgKind::Integer),
+                    Arg { token: "ID", ..many("id", ArgKind::Text) },
+                ]),
+            ),
+        ],
         reply: "How many were removed.",
         notes: "The session stays when its last message goes; `DEL` removes it.",
         ..write("SESSION.DEL", command_entry!(change::run_del), KeyUse::Delete)
     },
     CommandSpec {
         arity: -2,
-        summary: "Removes the newest messages and answers them.",
+        summary: "Removes the newest messages, or the oldest, and returns them.",
         complexity: "O(k)",
-        args: &[KEY, COUNT],
-        reply: "An array of messages, newest first. A message has the form `SESSION.RANGE` answers.",
+        args: &[KEY, COUNT, opt_word("OLDEST", "oldest")],
+        reply: "An array of messages, newest first; with `OLDEST` the oldest, in their order. A message has the \
+            form `SESSION.RANGE` answers.",
+        notes: "Pinned messages go like others. A message that is still being written goes with what there \
+            is of it.",
         ..write("SESSION.POP", command_entry!(change::run_pop), KeyUse::Delete)
     },
     CommandSpec {
@@ -212,6 +233,17 @@ pub const SESSION: &[CommandSpec] = &[
         reply: "How many were removed.",
         notes: "The session itself stays, with its TTL, and goes on counting places where it was.",
         ..write("SESSION.CLEAR", command_entry!(change::run_clear), KeyUse::Delete)
+    },
+    CommandSpec {
+        arity: -2,
+        flags: "write fast",
+        summary: "Moves the deadline of a session without adding a message.",
+        args: &[KEY, opt("TTL", "seconds", ArgKind::Integer)],
+        reply: "1, or 0 where there is no session.",
+        notes: "Without `TTL` it counts as a use: the deadline moves to the session's own TTL from now, if it \
+            has one. `TTL n` is kept as that of `SESSION.APPEND` is; 0 removes TTL and deadline. A deadline \
+            that use does not move is set by the server's own `EXPIRE`.",
+        ..write("SESSION.EXPIRE", command_entry!(change::run_expire), KeyUse::Update)
     },
     CommandSpec {
         arity: -5,
@@ -356,7 +388,10 @@ pub const SESSION: &[CommandSpec] = &[
             text. Null where there is no such message.",
         notes: "What is there is answered at once. Else, with `BLOCK`, the client waits that long (0: \
             without end) for text, the end, or the message to go; in MULTI and in scripts nothing waits. \
-            `LINGER` lets text gather so long, or up to MAX, before it is answered. An end is answered \
+            `LINGER` lets text gather so long, or up to MAX, before it is answered. Text in UTF-8 is cut \
+            between characters: one that does not fit MAX, or of which only the beginning was written, \
+            comes next time; a single one longer than MAX is returned whole. Bytes that are no UTF-8 are \
+            cut at MAX. An end is answered \
             with the last byte, not before: a reader goes on while the answer is `open`.",
         ..read("SESSION.FOLLOW", command_entry!(follow::run))
     },
@@ -388,7 +423,8 @@ pub const SESSION: &[CommandSpec] = &[
         ],
         reply: "An array: its place and its length in bytes.",
         notes: "The text is a message like any other from then on. The same END again is answered the \
-            same. Another token than the producer's: `LEASELOST`. `CACHE` also stores the text as the \
+            same; one with other TOKENS or META, or with a CACHE that does not hold the answer, is an \
+            error. Another token than the producer's: `LEASELOST`. `CACHE` also stores the text as the \
             answer to PROMPT, as `LLMCACHE.SETSEM` does, in the same step: where the cache refuses it, \
             nothing ends. Only a text that is `done` is stored. The cache is in the same hash slot.",
         ..write("SESSION.END", command_entry!(stream::run_end), KeyUse::Update)

@@ -8,7 +8,7 @@ use super::sessions::open_session;
 use crate::ffi::{Access, Ctx, MainCell, RString, run_later, wake_blocked};
 use crate::keytype::followers::{self, Follower, Place};
 use llmcache_core::ids::UnixMs;
-use llmcache_core::session::{Effect, Status};
+use llmcache_core::session::{Effect, Session, Status};
 use std::ffi::c_int;
 
 /// When the next timer fires, in Unix milliseconds; 0 for none.
@@ -28,8 +28,11 @@ pub fn wake(ctx: Ctx<'_>, key: &[u8], effects: &[Effect<'_>]) {
     let place = (ctx.db(), key.to_vec());
     let now = ctx.now_ms();
     let mut due = u64::MAX;
+    let name = RString::new(key);
+    let session = open_session(ctx, &name, Access::Probe).ok().flatten();
+    let session = session.as_deref();
     let woken = followers::take(&place, |follower| {
-        let wakes = effects.iter().any(|effect| is_for(follower, effect, now));
+        let wakes = effects.iter().any(|effect| is_for(follower, effect, session, now));
         due = due.min(match follower.linger_due_ms {
             0 => u64::MAX,
             linger => linger,
@@ -42,12 +45,18 @@ pub fn wake(ctx: Ctx<'_>, key: &[u8], effects: &[Effect<'_>]) {
     }
 }
 
-fn is_for(follower: &mut Follower, effect: &Effect<'_>, now_ms: u64) -> bool {
+fn is_for(
+    follower: &mut Follower,
+    effect: &Effect<'_>,
+    session: Option<&Session>,
+    now_ms: u64,
+) -> bool {
     match effect {
         Effect::Chunk { seq, offset, lease_until, data } if *seq == follower.seq => {
             follower.lease_until_ms = lease_until.0;
             let have = u64::from(*offset) + data.len() as u64;
-            if have <= follower.offset {
+            let gathers = follower.linger_due_ms > 0;
+            if !gathers && !session.is_some_and(|s| s.is_readable(*seq, follower.offset)) {
                 return false;
             }
             if follower.linger_ms == 0 || have - follower.offset >= follower.max {

@@ -37,6 +37,7 @@ pub use namespaces::{create_namespace, open_namespace, put_back_namespaces};
 pub use picks::{Criterion, Pick, start_pick, tell_ids};
 pub use searches::{Searches, answer_searching, search_counts};
 pub use sessions::{
-    Deadline, OpenSession, change_session, check_second_key, open_session, put_session, same_slot,
+    Deadline, OpenSession, change_session, check_second_key, deadline_was_moved, open_session,
+    put_session, same_slot,
 };
 pub use slices::{Pieces, run_pieces, sliced_count};

@@ -7,6 +7,7 @@ use super::caches::open_for_write;
 use super::followers;
 use crate::ffi::command::KeyUse;
 use crate::ffi::{Access, Ctx, Key, RString, ServerString};
+use crate::keytype::session::note_sliding;
 use crate::keytype::{APPLY_COMMAND, SessionValue};
 use llmcache_core::cluster::key_slot;
 use llmcache_core::error::{Error, ErrorWord, Result};
@@ -89,6 +90,7 @@ pub fn change_session(
         for effect in effects {
             answer = session.apply(effect);
         }
+        note_sliding(session);
     }
     match deadline {
         Deadline::Keep => {}
@@ -106,17 +108,36 @@ pub fn change_session(
     answer
 }
 
+/// Somebody moved or removed the deadline of a session by `EXPIRE` or `PERSIST`: that is what counts from
+/// now on, until a command gives the session a TTL again. AOF and replicas are told, who hear of the same
+/// deadline by the command itself, so nothing is concluded from it there.
+pub fn deadline_was_moved(ctx: Ctx<'_>, name: &[u8]) {
+    let state = ctx.state();
+    if state.is_replica() || state.is_loading() {
+        return;
+    }
+    let string = RString::new(name);
+    // What is learnt here is no change of what the key says: it is not opened for writing.
+    let Some(mut key) = Key::open(ctx, &string, Access::Probe) else { return };
+    let Some(session) = key.value_mut::<SessionValue>().filter(|s| s.ttl_ms() > 0) else { return };
+    let effect = Effect::SetTtl { ttl_ms: 0 };
+    session.apply(&effect);
+    drop(key);
+    ctx.replicate(APPLY_COMMAND, &[name, b"KEEP", &effect.encode()]);
+}
+
 /// The keyspace event of a change.
 fn event_of(effects: &[Effect<'_>]) -> &'static CStr {
     match effects.last() {
         Some(Effect::Append { messages }) if messages.iter().all(|m| m.producer.is_some()) => {
             c"session.begin"
         }
-        None | Some(Effect::Append { .. } | Effect::SetTtl { .. }) => c"session.append",
+        None | Some(Effect::Append { .. }) => c"session.append",
+        Some(Effect::SetTtl { .. }) => c"session.expire",
         Some(Effect::Remove { .. }) => c"session.del",
         Some(Effect::Cut { .. }) => c"session.trim",
         Some(Effect::Clear) => c"session.clear",
-        Some(Effect::Edit { .. }) => c"session.edit",
+        Some(Effect::Edit { .. } | Effect::Replace { .. }) => c"session.edit",
         Some(Effect::Compact { .. }) => c"session.compact",
         Some(Effect::Chunk { .. }) => c"session.chunk",
         Some(Effect::Produce { .. }) => c"session.begin",

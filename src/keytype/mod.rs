@@ -11,7 +11,7 @@ pub mod followers;
 mod namespace;
 pub mod namespaces;
 pub mod registry;
-mod session;
+pub mod session;
 
 pub use cache::{
     CONFIG_COMMAND, CREATE_COMMAND, EPOCH_COMMAND, cache_in, register_cache_types, set_cache,

@@ -7,6 +7,7 @@ use crate::ffi::{Digest, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle}
 use llmcache_core::session::Session;
 use std::ffi::{CStr, c_int};
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The internal command that makes a session as it is: AOF.
 const LOAD_COMMAND: &CStr = c"SESSION._LOAD";
@@ -17,6 +18,22 @@ pub const APPLY_COMMAND: &CStr = c"SESSION._APPLY";
 const VALUE_OVERHEAD_BYTES: usize = 16 + 16;
 
 static HANDLE: TypeHandle = TypeHandle::unregistered();
+
+/// Whether this process has seen a session whose deadline moves with its use. Where there is none, nobody
+/// has to look whether a key that is given a deadline is a session.
+static SLIDES: AtomicBool = AtomicBool::new(false);
+
+/// Notes whether a session's deadline moves with its use.
+pub fn note_sliding(session: &Session) {
+    if session.ttl_ms() > 0 {
+        SLIDES.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether there may be a session whose deadline moves with its use.
+pub fn any_slides() -> bool {
+    SLIDES.load(Ordering::Relaxed)
+}
 
 /// Value of a session key.
 #[derive(Debug, Default)]
@@ -44,6 +61,7 @@ impl SessionValue {
         for section in rest {
             session.decode_messages(section).ok()?;
         }
+        note_sliding(&session);
         Some(Self(session))
     }
 }
@@ -72,6 +90,7 @@ impl ModuleValue for SessionValue {
         for _ in 0..from.number()? {
             session.decode_messages(&from.bytes()?).ok()?;
         }
+        note_sliding(&session);
         Some(Box::new(Self(session)))
     }
 

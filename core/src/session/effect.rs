@@ -14,7 +14,10 @@ use std::borrow::Cow;
 
 /// Section tag of a change.
 pub const TAG_EFFECT: u16 = 0x0401;
+/// The version of changes that every release knows.
 const VERSION: u16 = 1;
+/// The version of those that came later: `Replace`.
+const VERSION_2: u16 = 2;
 
 /// One change of a session.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,6 +101,11 @@ pub enum Effect<'a> {
         /// META instead of what BEGIN gave.
         meta: Option<&'a [u8]>,
     },
+    /// Messages say something else from now on, in everything but place and ID.
+    Replace {
+        /// The messages as they are to be.
+        messages: Vec<Message<'a>>,
+    },
 }
 
 impl<'a> Effect<'a> {
@@ -113,15 +121,23 @@ impl<'a> Effect<'a> {
             Self::Chunk { .. } => 8,
             Self::Produce { .. } => 9,
             Self::End { .. } => 10,
+            Self::Replace { .. } => 11,
         }
+    }
+
+    /// The version of the section that holds a change of this kind.
+    const fn version(kind: u8) -> u16 {
+        if kind <= 10 { VERSION } else { VERSION_2 }
     }
 
     /// The bytes: one section.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Writer::section(TAG_EFFECT, VERSION);
+        let mut out = Writer::section(TAG_EFFECT, Self::version(self.kind()));
         out.u8(self.kind());
         match self {
-            Self::Append { messages } => messages.iter().for_each(|m| m.encode(&mut out)),
+            Self::Append { messages } | Self::Replace { messages } => {
+                messages.iter().for_each(|message| message.encode(&mut out));
+            }
             Self::SetTtl { ttl_ms } => {
                 out.u64(*ttl_ms);
             }
@@ -157,10 +173,10 @@ impl<'a> Effect<'a> {
     /// Takes in bytes of unknown origin.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let (tag, version, mut from) = open_section(bytes)?;
-        if (tag, version) != (TAG_EFFECT, VERSION) {
+        let kind = from.u8()?;
+        if (tag, version) != (TAG_EFFECT, Self::version(kind)) {
             return Err(DecodeError("not a change of a session of a known version"));
         }
-        let kind = from.u8()?;
         let effect = Self::decode_body(kind, &mut from)?;
         from.finish()?;
         Ok(effect)
@@ -170,13 +186,8 @@ impl<'a> Effect<'a> {
         const PAYLOAD: usize = limits::SESSION_PAYLOAD_MAX_BYTES;
         let seq = |from: &mut Reader<'_>| from.u32().map(MessageSeq);
         Ok(match kind {
-            1 => {
-                let mut messages = Vec::new();
-                while let Some(message) = Message::decode(from)? {
-                    messages.push(message);
-                }
-                Self::Append { messages }
-            }
+            1 => Self::Append { messages: decode_messages(from)? },
+            11 => Self::Replace { messages: decode_messages(from)? },
             2 => Self::SetTtl { ttl_ms: from.u64()? },
             3 => {
                 let count = from.remaining() / 4;
@@ -224,6 +235,14 @@ impl<'a> Effect<'a> {
     }
 }
 
+fn decode_messages<'a>(from: &mut Reader<'a>) -> Result<Vec<Message<'a>>, DecodeError> {
+    let mut messages = Vec::new();
+    while let Some(message) = Message::decode(from)? {
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
 fn flag(from: &mut Reader<'_>) -> Result<bool, DecodeError> {
     match from.u8()? {
         0 => Ok(false),
@@ -237,6 +256,7 @@ impl Session {
     pub fn check(&self, effect: &Effect<'_>) -> Result<(), DecodeError> {
         match effect {
             Effect::Append { messages } => self.check_append(messages),
+            Effect::Replace { messages } => self.check_replace(messages),
             Effect::SetTtl { ttl_ms } if *ttl_ms > limits::TTL_MAX_MS => {
                 Err(DecodeError("the time to live of a session is out of range"))
             }
@@ -329,6 +349,23 @@ impl Session {
         Ok(())
     }
 
+    fn check_replace(&self, messages: &[Message<'_>]) -> Result<(), DecodeError> {
+        let mut dim = self.dim();
+        for message in messages {
+            self.check_message(message.seq, |status| status != Status::Open)?;
+            let same_id = self
+                .locate(message.seq)
+                .is_some_and(|at| self.message(at).id.as_deref() == message.id.as_deref());
+            if !same_id || message.status != Status::Whole {
+                return Err(DecodeError("a message in the place of another"));
+            }
+            self.check_vector(message.vector.as_deref(), dim)?;
+            dim = dim.or(message.dim().map(|dim| dim as u32));
+        }
+        let roles = messages.iter().map(|message| message.role);
+        self.roles.check_room(roles).map_err(|_| DecodeError("too many roles"))
+    }
+
     /// Where the summary of the messages up to `upto` goes: the last of them that is not pinned.
     /// `None` where there is none, or one is open.
     pub(super) fn compact_place(&self, upto: MessageSeq) -> Option<MessageSeq> {
@@ -345,6 +382,10 @@ impl Session {
         match effect {
             Effect::Append { messages } => {
                 messages.iter().for_each(|message| self.push(message));
+                messages.len() as u64
+            }
+            Effect::Replace { messages } => {
+                messages.iter().for_each(|message| self.replace(message));
                 messages.len() as u64
             }
             Effect::SetTtl { ttl_ms } => {

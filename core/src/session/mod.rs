@@ -6,6 +6,7 @@
 //! random words. Main thread; saving also in the forked child.
 
 mod block;
+pub mod characters;
 mod check;
 mod codec;
 mod effect;
@@ -29,7 +30,7 @@ pub use message::{
     IdText, Link, LinkKind, Message, MessageSeq, Producer, Status, VECTOR_QUANT, check_id,
     check_role, estimate_tokens, is_json_object,
 };
-pub use plan::Appending;
+pub use plan::{AppendTerms, Appending, Outcome};
 pub use recall::Recalled;
 pub use stream::{Began, BeginRequest, Chunked, Ended, Followed};
 pub use window::{Window, WindowRequest};

@@ -8,17 +8,77 @@ use super::message::{Message, MessageSeq, Status};
 use crate::error::{Error, ErrorWord, Result};
 use crate::limits;
 use crate::vector::Query;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use std::borrow::Cow;
+
+/// On which terms messages are appended.
+#[derive(Debug, Clone, Copy)]
+pub struct AppendTerms {
+    /// Whether NX and XX hold.
+    pub allowed: bool,
+    /// What the newest message must be.
+    pub if_seq: Option<u32>,
+    /// A message of a known ID replaces it.
+    pub upsert: bool,
+    /// All messages that are there go first.
+    pub clear: bool,
+}
+
+impl Default for AppendTerms {
+    fn default() -> Self {
+        Self { allowed: true, if_seq: None, upsert: false, clear: false }
+    }
+}
+
+/// What becomes of a message that is appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was there already.
+    Duplicate = 0,
+    /// It is new.
+    New = 1,
+    /// It took the place of the one of its ID.
+    Replaced = 2,
+}
 
 /// What APPEND will do.
 #[derive(Debug)]
 pub struct Appending<'a> {
-    /// For each message its place, and whether it is new.
-    pub outcomes: Vec<(MessageSeq, bool)>,
+    /// For each message its place, and what becomes of it.
+    pub outcomes: Vec<(MessageSeq, Outcome)>,
+    /// Whether all that is there goes first.
+    pub clear: bool,
+    /// Those that take the place of others.
+    pub replaced: Vec<Message<'a>>,
     /// The new ones.
     pub messages: Vec<Message<'a>>,
 }
+
+impl<'a> Appending<'a> {
+    fn new(clear: bool) -> Self {
+        Self { outcomes: Vec::new(), clear, replaced: Vec::new(), messages: Vec::new() }
+    }
+
+    /// Whether everything was there already.
+    pub fn changes_nothing(&self) -> bool {
+        !self.clear && self.replaced.is_empty() && self.messages.is_empty()
+    }
+
+    /// Plans a message, and answers where it is among those planned.
+    fn push(&mut self, message: Message<'a>, outcome: Outcome) -> Planned {
+        self.outcomes.push((message.seq, outcome));
+        let list = self.list(outcome);
+        list.push(message);
+        (outcome, list.len() - 1)
+    }
+
+    fn list(&mut self, outcome: Outcome) -> &mut Vec<Message<'a>> {
+        if outcome == Outcome::Replaced { &mut self.replaced } else { &mut self.messages }
+    }
+}
+
+/// A message among those planned: which list, and where in it.
+type Planned = (Outcome, usize);
 
 impl Session {
     /// Gives new messages their places and finds those that are here already. `None` when the
@@ -28,44 +88,71 @@ impl Session {
     pub fn plan_append<'a>(
         &self,
         messages: Vec<Message<'a>>,
-        allowed: bool,
-        if_seq: Option<u32>,
+        terms: AppendTerms,
         name: &[u8],
     ) -> Result<Option<Appending<'a>>> {
-        let mut planned = Appending { outcomes: Vec::new(), messages: Vec::new() };
-        let mut own: HashMap<Vec<u8>, usize> = HashMap::new();
+        let clear = terms.clear && !self.is_empty() && !self.holds_just(&messages);
+        let cleared = clear.then(|| Self { next_seq: self.next_seq, ..Self::new() });
+        let base = cleared.as_ref().unwrap_or(self);
+        let mut planned = Appending::new(clear);
+        let mut own: HashMap<Vec<u8>, Planned> = HashMap::new();
         let mut next = self.next_seq;
-        let mut dim = self.dim();
+        let mut dim = base.dim();
         for mut message in messages {
-            if let Some(id) = message.id {
-                let known = own.get(&*id).map(|&at| &planned.messages[at]);
-                let earlier = self.find_id(&id).map(|at| self.message(at));
-                if let Some(earlier) = known.or(earlier.as_ref()) {
-                    check_same(earlier, &message)?;
-                    planned.outcomes.push((earlier.seq, false));
-                    continue;
-                }
-                own.insert(id.to_vec(), planned.messages.len());
-            }
-            if next > limits::SESSION_SEQ_MAX {
-                return Err(Error::err("the session has taken all messages it can in its life"));
-            }
-            message.seq = MessageSeq(next);
-            next += 1;
             check_dim(dim, &message, name)?;
             dim = dim.or(message.dim().map(|dim| dim as u32));
-            planned.outcomes.push((message.seq, true));
-            planned.messages.push(message);
+            let id = message.id;
+            if let Some(&(list, at)) = id.and_then(|id| own.get(&*id)) {
+                let earlier = &mut planned.list(list)[at];
+                message.seq = earlier.seq;
+                let outcome = meet(earlier, &message, terms.upsert)?;
+                if outcome == Outcome::Replaced {
+                    *earlier = message;
+                }
+                let seq = earlier.seq;
+                planned.outcomes.push((seq, outcome));
+                continue;
+            }
+            let there = id.and_then(|id| base.find_id(&id)).map(|at| base.whole_message(at));
+            let mut outcome = Outcome::New;
+            if let Some(earlier) = there {
+                message.seq = earlier.seq;
+                outcome = meet(&earlier, &message, terms.upsert)?;
+                if outcome == Outcome::Duplicate {
+                    planned.outcomes.push((earlier.seq, outcome));
+                    continue;
+                }
+            } else if next > limits::SESSION_SEQ_MAX {
+                return Err(Error::err("the session has taken all messages it can in its life"));
+            } else {
+                message.seq = MessageSeq(next);
+                next += 1;
+            }
+            let place = planned.push(message, outcome);
+            if let Some(id) = id {
+                own.insert(id.to_vec(), place);
+            }
         }
-        if planned.messages.is_empty() {
+        if planned.changes_nothing() {
             return Ok(Some(planned));
         }
         let newest = self.last_seq().map_or(0, |seq| seq.0);
-        if !allowed || if_seq.is_some_and(|seq| seq != newest) {
+        if !terms.allowed || terms.if_seq.is_some_and(|seq| seq != newest) {
             return Ok(None);
         }
-        self.roles.check_room(planned.messages.iter().map(|message| message.role))?;
+        let all = planned.replaced.iter().chain(&planned.messages);
+        base.roles.check_room(all.map(|message| message.role))?;
         Ok(Some(planned))
+    }
+
+    /// Whether these messages, each with an ID, are what is here, in this order and nothing else: a
+    /// request that replaced everything and is sent again.
+    fn holds_just(&self, messages: &[Message<'_>]) -> bool {
+        self.len() == messages.len() as u64
+            && self.whole_messages().zip(messages).all(|(here, message)| {
+                let is_named = message.id.is_some() && here.id == message.id;
+                is_named && says_the_same(&here, message)
+            })
     }
 
     /// Messages that name their places, as EXPORT wrote them, or take the next.
@@ -75,7 +162,7 @@ impl Session {
         name: &[u8],
     ) -> Result<Vec<Message<'a>>> {
         let (mut next, mut dim) = (self.next_seq, self.dim());
-        let mut ids = hashbrown::HashSet::new();
+        let mut ids = HashSet::new();
         for (line, (seq, message)) in messages.iter_mut().enumerate() {
             let seq = seq.map_or(next, |seq| seq.0);
             if seq < next || seq > limits::SESSION_SEQ_MAX {
@@ -206,6 +293,30 @@ impl Message<'_> {
         self.tokens = super::message::estimate_tokens(self.payload.len());
         self.estimated = true;
     }
+}
+
+/// What becomes of a message whose ID `earlier` has.
+fn meet(earlier: &Message<'_>, message: &Message<'_>, upsert: bool) -> Result<Outcome> {
+    if upsert {
+        if earlier.status == Status::Open {
+            return Err(Error::err("the message of this ID is still being written"));
+        }
+        let same = says_the_same(earlier, message);
+        return Ok(if same { Outcome::Duplicate } else { Outcome::Replaced });
+    }
+    check_same(earlier, message).map(|()| Outcome::Duplicate)
+}
+
+/// Whether two messages agree in everything but their place and what the server made up itself.
+fn says_the_same(earlier: &Message<'_>, message: &Message<'_>) -> bool {
+    earlier.status == Status::Whole
+        && earlier.role == message.role
+        && earlier.payload == message.payload
+        && (earlier.tokens, earlier.estimated) == (message.tokens, message.estimated)
+        && earlier.pinned == message.pinned
+        && earlier.link == message.link
+        && earlier.meta == message.meta
+        && earlier.vector == message.vector
 }
 
 fn check_same(earlier: &Message<'_>, message: &Message<'_>) -> Result<()> {

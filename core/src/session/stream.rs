@@ -2,6 +2,7 @@
 //!
 //! Owns: the rules of BEGIN, CHUNK, FOLLOW, END and STOP. Changes nothing but the note of ended streams.
 
+use super::characters;
 use super::effect::Effect;
 use super::log::Session;
 use super::message::{IdText, Message, MessageSeq, Producer, Status, estimate_tokens};
@@ -56,7 +57,7 @@ pub struct Ended<'a> {
     pub bytes: u64,
     /// How it ended.
     pub status: Status,
-    /// What changes, unless it ended so before.
+    /// What changes; `None` where it ended so before and the same is asked again.
     pub effect: Option<Effect<'a>>,
 }
 
@@ -163,7 +164,8 @@ impl Session {
     }
 
     /// Ends an open message. One that STOP ended takes tokens and META all the same and stays stopped,
-    /// unless it failed. The length and no change when this very END was seen before.
+    /// unless it failed. The length and no change when this very END was seen before; one that says
+    /// something else than the first is an error.
     pub fn plan_end<'a>(
         &self,
         seq: MessageSeq,
@@ -178,6 +180,9 @@ impl Session {
                 let stopped = message.status == Status::Stopped && wanted == Status::Done;
                 let status = if stopped { Status::Stopped } else { wanted };
                 let again = message.status == status && status != Status::Stopped;
+                if again {
+                    check_same_end(&message, tokens, meta)?;
+                }
                 (message.payload.len(), status, again)
             }
             None => (self.produced(seq, token)?.0.len(), wanted, false),
@@ -197,7 +202,9 @@ impl Session {
         if !self.ended.contains(&(seq.0, token)) {
             return None;
         }
-        self.locate(seq).map(|at| self.message(at))
+        // A message that took its place since was never a stream.
+        let message = self.locate(seq).map(|at| self.message(at))?;
+        (message.status != Status::Whole).then_some(message)
     }
 
     /// Ends an open message with what is there; its producer learns of it with its next part. `None`
@@ -207,8 +214,8 @@ impl Session {
         Some(Effect::End { seq, status: Status::Stopped, tokens, estimated: true, meta: None })
     }
 
-    /// What is there of a message from an offset on, at most `max` bytes; `None` where there is no
-    /// such message. An end is told together with the last byte, never before.
+    /// What is there of a message from an offset on, at most `max` bytes and no half character of a text;
+    /// `None` where there is no such message. An end is told together with the last byte, never before.
     pub fn follow(
         &self,
         seq: MessageSeq,
@@ -222,19 +229,29 @@ impl Session {
         if offset > have {
             return Err(Error::err(format!("offset {offset} is beyond the end, {have}")));
         }
-        let rest = &message.payload[offset as usize..];
-        let data = &rest[..rest.len().min(max)];
-        let next = offset + data.len() as u64;
         let status = match (message.status, message.producer) {
-            _ if next < have => Status::Open,
             (Status::Whole, _) => Status::Done,
             (Status::Open, Some(producer)) if producer.lease_until.is_past(now) => {
                 Status::Abandoned
             }
             (status, _) => status,
         };
+        let rest = &message.payload[offset as usize..];
+        let data = &rest[..characters::cut(rest, max, status != Status::Open)];
+        let next = offset + data.len() as u64;
+        let status = if next < have { Status::Open } else { status };
         let lease_until = message.producer.map(|producer| producer.lease_until);
         Ok(Some(Followed { status, next, data, lease_until }))
+    }
+
+    /// Whether a reader at this offset may have something now: while a message is written, a character
+    /// that has only begun is nothing yet.
+    pub fn is_readable(&self, seq: MessageSeq, offset: u64) -> bool {
+        let message = self.locate(seq).map(|at| self.message(at));
+        message.is_some_and(|message| {
+            let rest = message.payload.get(offset as usize..).unwrap_or_default();
+            characters::cut(rest, usize::MAX, message.status != Status::Open) > 0
+        })
     }
 
     /// Keeps in mind whose stream ended.
@@ -246,4 +263,18 @@ impl Session {
             self.ended.push_back((seq.0, token));
         }
     }
+}
+
+/// Refuses an END that was answered before when it says something else now.
+fn check_same_end(ended: &Message<'_>, tokens: Option<u32>, meta: Option<&[u8]>) -> Result<()> {
+    let differs = |what: &str| {
+        Err(Error::err(format!("the message has ended with another {what}: nothing was changed")))
+    };
+    if tokens.is_some_and(|tokens| tokens != ended.tokens || ended.estimated) {
+        return differs("TOKENS");
+    }
+    if meta.is_some() && meta != ended.meta {
+        return differs("META");
+    }
+    Ok(())
 }

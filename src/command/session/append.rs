@@ -1,6 +1,6 @@
 //! `SESSION.APPEND`: messages behind all others, in one step with deadline, trims and the owner's list.
 
-use super::{find, id, owner, payload, role, stored, tokens};
+use super::{find, id, owner, payload, role, stored, tokens, ttl_ms};
 use crate::command::parse::{
     ArgReader, OptionWord, flag_once, is_vector_word, json_object, set_once, vector,
 };
@@ -8,14 +8,16 @@ use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{Deadline, change_session};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::limits;
-use llmcache_core::session::{Effect, IdText, Link, LinkKind, Message, MessageSeq};
+use llmcache_core::session::{AppendTerms, Effect, IdText, Link, LinkKind, Message, MessageSeq};
 use std::borrow::Cow;
 
-/// What the options before the first message say.
+/// What the options before the first message say, and the messages.
 #[derive(Debug, Default)]
 struct AppendRequest<'a> {
     nx: bool,
     xx: bool,
+    upsert: bool,
+    clear: bool,
     if_seq: Option<u32>,
     ttl_ms: Option<u64>,
     max_length: Option<u64>,
@@ -31,7 +33,9 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let owner = request.owner.map(|owner| owner::check(ctx, args.name(), owner)).transpose()?;
     let session = find(ctx, args, Access::Probe)?;
     let allowed = if session.exists() { !request.nx } else { !request.xx };
-    let planned = session.plan_append(request.messages, allowed, request.if_seq, args.name())?;
+    let AppendRequest { if_seq, upsert, clear, .. } = request;
+    let terms = AppendTerms { allowed, if_seq, upsert, clear };
+    let planned = session.plan_append(request.messages, terms, args.name())?;
     let Some(planned) = planned else {
         Reply::new(ctx).null();
         return Ok(());
@@ -39,17 +43,13 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let ttl_ms = request.ttl_ms.unwrap_or(session.ttl_ms());
     let other_ttl = ttl_ms != session.ttl_ms();
     drop(session);
-    if !planned.messages.is_empty() {
+    if !planned.changes_nothing() {
         let deadline = match request.ttl_ms {
             Some(0) => Deadline::Remove,
             _ => Deadline::slid(ttl_ms, now_ms),
         };
-        let effects: Vec<Effect<'_>> = other_ttl
-            .then_some(Effect::SetTtl { ttl_ms })
-            .into_iter()
-            .chain([Effect::Append { messages: planned.messages }])
-            .collect();
-        change_session(ctx, &args.key(), &effects, deadline);
+        let set_ttl = other_ttl.then_some(Effect::SetTtl { ttl_ms });
+        change(ctx, args, (planned.clear, planned.replaced, planned.messages), set_ttl, deadline);
         trim(ctx, args, request.max_length, request.max_tokens)?;
         if let Some(owner) = owner {
             owner::note_append(ctx, &owner, args.name(), now_ms);
@@ -57,11 +57,38 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     let totals = find(ctx, args, Access::Probe)?.totals();
     let reply = Reply::new(ctx).array(planned.outcomes.len() + 2);
-    for (seq, is_new) in planned.outcomes {
-        reply.array(2).count(seq.0.into()).int(i64::from(is_new));
+    for (seq, outcome) in planned.outcomes {
+        reply.array(2).count(seq.0.into()).int(outcome as i64);
     }
     reply.count(totals.messages).count(totals.tokens);
     Ok(())
+}
+
+/// Makes the changes of an APPEND, each of which is told by itself: what follows is checked by replicas
+/// against what the one before left.
+fn change(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    (clear, replaced, messages): (bool, Vec<Message<'_>>, Vec<Message<'_>>),
+    set_ttl: Option<Effect<'_>>,
+    deadline: Deadline,
+) {
+    let mut steps = Vec::with_capacity(3);
+    if clear {
+        steps.push(Effect::Clear);
+    }
+    if !replaced.is_empty() {
+        steps.push(Effect::Replace { messages: replaced });
+    }
+    if !messages.is_empty() {
+        steps.push(Effect::Append { messages });
+    }
+    let last = steps.pop();
+    for step in steps {
+        change_session(ctx, &args.key(), &[step], Deadline::Keep);
+    }
+    let effects: Vec<Effect<'_>> = set_ttl.into_iter().chain(last).collect();
+    change_session(ctx, &args.key(), &effects, deadline);
 }
 
 /// Removes the oldest messages that are not pinned until the session is within these bounds. Answers
@@ -131,14 +158,13 @@ impl<'a> AppendRequest<'a> {
         match name {
             "NX" => flag_once(&mut self.nx, name),
             "XX" => flag_once(&mut self.xx, name),
+            "UPSERT" => flag_once(&mut self.upsert, name),
+            "CLEAR" => flag_once(&mut self.clear, name),
             "IFSEQ" => {
                 let seq = args.integer(name, 0, limits::SESSION_SEQ_MAX.into())? as u32;
                 set_once(&mut self.if_seq, seq, name)
             }
-            "TTL" => {
-                let seconds = args.integer(name, 0, limits::TTL_MAX_MS / 1_000)?;
-                set_once(&mut self.ttl_ms, seconds * 1_000, name)
-            }
+            "TTL" => set_once(&mut self.ttl_ms, ttl_ms(args)?, name),
             "MAXLEN" => set_once(&mut self.max_length, args.integer(name, 0, u64::MAX)?, name),
             "MAXTOKENS" => set_once(&mut self.max_tokens, args.integer(name, 0, u64::MAX)?, name),
             "OWNER" => set_once(&mut self.owner, args.next(name)?, name),

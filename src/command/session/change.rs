@@ -1,18 +1,19 @@
-//! `SESSION.EDIT`, `DEL`, `POP`, `TRIM`, `CLEAR` and `COMPACT`: changing what is there.
+//! `SESSION.EDIT`, `DEL`, `POP`, `TRIM`, `CLEAR`, `COMPACT` and `EXPIRE`: changing what is there.
 
 use super::append::trim;
-use super::{find, payload, reply, role, seq, stored, tokens};
-use crate::command::parse::{ArgReader, is_vector_word, set_once, vector};
+use super::{find, id, payload, reply, role, seq, stored, tokens, ttl_ms};
+use crate::command::parse::{ArgReader, flag_once, is_vector_word, set_once, vector};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{Deadline, change_session};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::limits;
-use llmcache_core::session::{Effect, MessageSeq};
+use llmcache_core::session::{Effect, MessageRef, MessageSeq, Session};
 
-/// Runs `SESSION.EDIT s seq payload [TOKENS n] [<vector>]`.
+/// Runs `SESSION.EDIT s (seq | ID id) payload [TOKENS n] [<vector>]`.
 pub fn run_edit(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
-    let (seq, text) = (seq(&mut reader, "seq")?, payload(&mut reader)?);
+    let which = Which::read(&mut reader)?;
+    let text = payload(&mut reader)?;
     let (mut own_tokens, mut query) = (None, None);
     while let Some(word) = reader.option() {
         match word.as_str() {
@@ -25,7 +26,10 @@ pub fn run_edit(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     let session = find(ctx, args, Access::Probe)?;
     let vector = query.as_ref().map(stored);
-    let planned = session.plan_edit(seq, text, own_tokens, vector, args.name())?;
+    let planned = match which.locate(&session) {
+        Some(at) => session.plan_edit(session.seq_at(at), text, own_tokens, vector, args.name())?,
+        None => None,
+    };
     let deadline = Deadline::slid(session.ttl_ms(), ctx.now_ms());
     drop(session);
     let changed = planned.map_or(0, |e| change_session(ctx, &args.key(), &[e], deadline));
@@ -33,15 +37,45 @@ pub fn run_edit(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Runs `SESSION.DEL s seq…`.
+/// A message by its place or by its ID.
+#[derive(Debug, Clone, Copy)]
+enum Which<'a> {
+    Seq(MessageSeq),
+    Id(&'a [u8]),
+}
+
+impl<'a> Which<'a> {
+    /// Reads `seq` or `ID id`.
+    fn read(args: &mut ArgReader<'a>) -> Result<Self> {
+        let mut ahead = args.clone();
+        if ahead.option().is_some_and(|word| word.as_str() == "ID") {
+            *args = ahead;
+            return id(args, "ID").map(Self::Id);
+        }
+        seq(args, "seq").map(Self::Seq)
+    }
+
+    fn locate(self, session: &Session) -> Option<MessageRef> {
+        match self {
+            Self::Seq(seq) => session.locate(seq),
+            Self::Id(id) => session.find_id(id),
+        }
+    }
+}
+
+/// Runs `SESSION.DEL s (seq… | ID id…)`.
 pub fn run_del(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
-    let mut seqs = Vec::new();
+    let mut named = vec![Which::read(&mut reader)?];
     while reader.position() < args.options().len() {
-        seqs.push(seq(&mut reader, "seq")?);
+        named.push(match named[0] {
+            Which::Seq(_) => Which::Seq(seq(&mut reader, "seq")?),
+            Which::Id(_) => Which::Id(id(&mut reader, "ID")?),
+        });
     }
     let session = find(ctx, args, Access::Probe)?;
-    seqs.retain(|seq| session.locate(*seq).is_some());
+    let there = named.iter().filter_map(|which| which.locate(&session));
+    let seqs: Vec<MessageSeq> = there.map(|at| session.seq_at(at)).collect();
     drop(session);
     Reply::new(ctx).count(remove(ctx, args, seqs));
     Ok(())
@@ -55,26 +89,57 @@ fn remove(ctx: Ctx<'_>, args: &CommandArgs<'_>, seqs: Vec<MessageSeq>) -> u64 {
     change_session(ctx, &args.key(), &effects, Deadline::Keep)
 }
 
-/// Runs `SESSION.POP s [COUNT n]`.
+/// Runs `SESSION.POP s [COUNT n] [OLDEST]`.
 pub fn run_pop(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
-    let mut count = None;
+    let (mut count, mut oldest) = (None, false);
     while let Some(word) = reader.option() {
         match word.as_str() {
             "COUNT" => {
                 let most = limits::SESSION_APPEND_MAX as u64;
                 set_once(&mut count, reader.integer("COUNT", 1, most)?, "COUNT")?;
             }
+            "OLDEST" => flag_once(&mut oldest, "OLDEST")?,
             _ => return Err(word.unknown()),
         }
     }
     let session = find(ctx, args, Access::Probe)?;
-    let newest = session.backward(MessageSeq(u32::MAX)).take(count.unwrap_or(1) as usize);
-    let popped: Vec<_> = newest.collect();
-    reply::list(Reply::new(ctx), &session, &popped);
-    let seqs = popped.iter().map(|at| session.message(*at).seq).collect();
+    let count = count.unwrap_or(1) as usize;
+    let popped: Vec<MessageRef> = if oldest {
+        session.forward(MessageSeq(0)).take(count).collect()
+    } else {
+        session.backward(MessageSeq(u32::MAX)).take(count).collect()
+    };
+    // What goes is answered whole, also where a stream ends within a character.
+    reply::removed(Reply::new(ctx), &session, &popped);
+    let seqs = popped.iter().map(|at| session.seq_at(*at)).collect();
     drop(session);
     remove(ctx, args, seqs);
+    Ok(())
+}
+
+/// Runs `SESSION.EXPIRE s [TTL seconds]`: a use of the session that says nothing.
+pub fn run_expire(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let mut given_ms = None;
+    while let Some(word) = reader.option() {
+        match word.as_str() {
+            "TTL" => set_once(&mut given_ms, ttl_ms(&mut reader)?, "TTL")?,
+            _ => return Err(word.unknown()),
+        }
+    }
+    let session = find(ctx, args, Access::Probe)?;
+    let there = session.exists();
+    let ttl_ms = given_ms.unwrap_or(session.ttl_ms());
+    drop(session);
+    let deadline = match given_ms {
+        Some(0) => Deadline::Remove,
+        _ => Deadline::slid(ttl_ms, ctx.now_ms()),
+    };
+    if there && deadline != Deadline::Keep {
+        change_session(ctx, &args.key(), &[Effect::SetTtl { ttl_ms }], deadline);
+    }
+    Reply::new(ctx).int(i64::from(there));
     Ok(())
 }
 

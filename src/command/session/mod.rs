@@ -84,6 +84,11 @@ fn payload<'a>(args: &mut ArgReader<'a>) -> Result<&'a [u8]> {
     args.text("the payload", limits::SESSION_PAYLOAD_MAX_BYTES)
 }
 
+/// Reads how long a session lives after its last use.
+fn ttl_ms(args: &mut ArgReader<'_>) -> Result<u64> {
+    Ok(args.integer("TTL", 0, limits::TTL_MAX_MS / 1_000)? * 1_000)
+}
+
 /// Reads a number of tokens.
 fn tokens(args: &mut ArgReader<'_>) -> Result<u32> {
     Ok(args.integer("TOKENS", 0, limits::TOKENS_MAX)? as u32)

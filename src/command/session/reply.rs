@@ -1,11 +1,24 @@
 //! Messages in replies, written straight from the bytes of the session.
 
 use crate::ffi::Reply;
+use llmcache_core::session::characters::cut;
 use llmcache_core::session::{LinkKind, Message, MessageRef, Session, Status};
+
+/// What there is to read of a message: of one that is being written no half character.
+fn readable<'m>(message: &Message<'m>) -> &'m [u8] {
+    match message.status {
+        Status::Open => &message.payload[..cut(message.payload, usize::MAX, false)],
+        _ => message.payload,
+    }
+}
 
 /// Writes `[seq, role, payload, tokens]`, followed by the name and value of whatever else the message
 /// carries.
 pub fn short(reply: Reply<'_>, message: &Message<'_>) {
+    write(reply, message, readable(message));
+}
+
+fn write(reply: Reply<'_>, message: &Message<'_>, payload: &[u8]) {
     let extras = usize::from(message.id.is_some())
         + usize::from(message.meta.is_some())
         + usize::from(message.link.is_some())
@@ -13,7 +26,7 @@ pub fn short(reply: Reply<'_>, message: &Message<'_>) {
         + usize::from(message.summary)
         + usize::from(message.status != Status::Whole);
     reply.array(4 + 2 * extras).count(message.seq.0.into());
-    reply.bytes(message.role).bytes(message.payload).count(message.tokens.into());
+    reply.bytes(message.role).bytes(payload).count(message.tokens.into());
     if extras == 0 {
         return;
     }
@@ -43,6 +56,15 @@ fn link_name(kind: LinkKind) -> &'static str {
     }
 }
 
+/// Writes an array of messages that are about to go: with all their bytes.
+pub fn removed(reply: Reply<'_>, session: &Session, messages: &[MessageRef]) {
+    reply.array(messages.len());
+    for at in messages {
+        let message = session.message(*at);
+        write(reply, &message, message.payload);
+    }
+}
+
 /// Writes an array of messages.
 pub fn list(reply: Reply<'_>, session: &Session, messages: &[MessageRef]) {
     reply.array(messages.len());
@@ -61,7 +83,7 @@ pub fn list(reply: Reply<'_>, session: &Session, messages: &[MessageRef]) {
 pub fn full(reply: Reply<'_>, message: &Message<'_>) {
     let flag = |on: bool| i64::from(on);
     reply.map(13).text("seq").count(message.seq.0.into()).text("role").bytes(message.role);
-    reply.text("payload").bytes(message.payload).text("tokens").count(message.tokens.into());
+    reply.text("payload").bytes(readable(message)).text("tokens").count(message.tokens.into());
     reply.text("estimated").int(flag(message.estimated)).text("id");
     maybe(reply, message.id.as_deref());
     reply.text("meta");

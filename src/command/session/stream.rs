@@ -8,9 +8,11 @@ use crate::command::parse::{
 };
 use crate::ffi::command::KeyUse;
 use crate::ffi::{Access, CommandArgs, Ctx, RString, Reply};
-use crate::keyspace::{Deadline, Linking, change_session, check_second_key};
+use crate::keyspace::{
+    Deadline, Linking, change_session, check_second_key, open_cache, open_entry,
+};
 use llmcache_core::error::{Error, ErrorWord, Result};
-use llmcache_core::ids::UnixMs;
+use llmcache_core::ids::{EntryId, UnixMs};
 use llmcache_core::limits;
 use llmcache_core::session::{BeginRequest, Effect, Status};
 use llmcache_core::vector::Query;
@@ -146,9 +148,17 @@ pub fn run_end(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let deadline = Deadline::slid(session.ttl_ms(), now.0);
     // A copy: storing the answer opens other keys.
     let is_stored = cache.is_some() && ended.status == Status::Done && ended.effect.is_some();
-    let text =
-        session.locate(seq).filter(|_| is_stored).map(|at| session.message(at).payload.to_vec());
+    let is_again = cache.is_some() && ended.status == Status::Done && ended.effect.is_none();
+    let text = session
+        .locate(seq)
+        .filter(|_| is_stored || is_again)
+        .map(|at| session.message(at).payload.to_vec());
     drop(session);
+    if let (Some(cache), Some(text), Some(prompt), true) = (&cache, &text, request.prompt, is_again)
+    {
+        check_stored(ctx, cache, prompt, text)?;
+    }
+    let text = text.filter(|_| is_stored);
     if let (Some(cache), Some(text), Some(prompt)) = (&cache, &text, request.prompt) {
         let answer = StoreRequest::plain(prompt, text, request.query)
             .with(request.expiry, request.tokens.map(u64::from));
@@ -159,6 +169,18 @@ pub fn run_end(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     Reply::new(ctx).array(2).count(seq.0.into()).count(ended.bytes);
     Ok(())
+}
+
+/// Refuses an END sent again that names an answer which the first did not store: nothing would be done.
+fn check_stored(ctx: Ctx<'_>, cache: &RString, prompt: &[u8], text: &[u8]) -> Result<()> {
+    let stored = open_cache(ctx, cache)?.is_some_and(|cache| {
+        let key = cache.with(|cache| cache.entry_key(&EntryId::of(b"", b"", prompt)));
+        open_entry(ctx, &key, Access::Probe).is_some_and(|entry| entry.view().response() == text)
+    });
+    if stored {
+        return Ok(());
+    }
+    Err(Error::err("the message has ended, and CACHE does not hold it: nothing was stored"))
 }
 
 /// Refuses a cache that is in another slot, not the caller's to write, or the session itself.

@@ -3,11 +3,11 @@
 
 use crate::ffi::{Access, Ctx, Key, RString, ServerEvents};
 use crate::keyspace::{attach_arrival, chunk_arrived, deadline_was_moved, followers};
-use crate::keytype::containers::become_other;
-use crate::keytype::namespaces::NAMESPACES;
-use crate::keytype::registry::CACHES;
+use crate::keytype::cache_registry::CACHES;
+use crate::keytype::container_registry::become_other;
+use crate::keytype::namespace_registry::NAMESPACES;
 use crate::keytype::session::any_slides;
-use crate::keytype::{NamespaceValue, cache_in, namespaces, registry};
+use crate::keytype::{NamespaceValue, cache_in, cache_registry, namespace_registry};
 use crate::{background, ffi};
 use llmcache_core::cluster::key_slot;
 
@@ -17,16 +17,16 @@ pub fn subscribe(ctx: Ctx<'_>) -> bool {
         ctx,
         ServerEvents {
             keyspace: on_keyspace,
-            loading_started: |_| registry::loading_started(),
+            loading_started: |_| cache_registry::loading_started(),
             loading_ended: on_loading_ended,
             flushed: |ctx, db| {
                 CACHES.flushed(db);
-                namespaces::flushed(db);
+                namespace_registry::flushed(db);
                 followers::flushed(ctx, db);
             },
             swapped: |ctx, first, second| {
                 CACHES.swapped(first, second);
-                namespaces::swapped(first, second);
+                namespace_registry::swapped(first, second);
                 followers::flushed(ctx, Some(first));
                 followers::flushed(ctx, Some(second));
             },
@@ -87,7 +87,7 @@ fn on_arrival(ctx: Ctx<'_>, name: &[u8]) {
                 // A dump restored under a name of another slot: its entry keys would be elsewhere.
                 become_other(&cache, &place);
             }
-            registry::place(&cache, place);
+            cache_registry::place(&cache, place);
         }
         None => {
             attach_arrival(ctx, name, true);
@@ -96,7 +96,7 @@ fn on_arrival(ctx: Ctx<'_>, name: &[u8]) {
 }
 
 fn on_loading_ended(ctx: Ctx<'_>) {
-    registry::loading_ended();
+    cache_registry::loading_ended();
     // An AOF without preamble may name entries before their cache: they are brought together before
     // the first client is served.
     background::attach_arrivals(ctx, || true);

@@ -3,10 +3,10 @@
 
 use crate::background;
 use crate::ffi::{InfoWriter, blocked_count};
-use crate::keyspace::{flight_counts, search_counts, sliced_count};
-use crate::keytype::followers;
-use crate::keytype::namespaces::NAMESPACES;
-use crate::keytype::registry::CACHES;
+use crate::keyspace::{flight_counts, in_flight, search_counts, sliced_count};
+use crate::keytype::cache_registry::CACHES;
+use crate::keytype::follower_table;
+use crate::keytype::namespace_registry::NAMESPACES;
 use llmcache_core::cache::{FetchOutcome, Kind, MissReason, ScopeStats};
 use std::ffi::CStr;
 
@@ -25,7 +25,7 @@ pub fn write(info: &mut InfoWriter) {
         write_chunks(info);
     }
     if info.section(c"sessions") {
-        info.number(c"session_followers", followers::count() as u64);
+        info.number(c"session_followers", follower_table::count() as u64);
     }
 }
 
@@ -53,7 +53,7 @@ fn write_chunks(info: &mut InfoWriter) {
     info.number(c"chunks_asked", asked);
     info.number(c"chunks_matched", matched);
     info.number(c"chunks_evicted", evicted);
-    info.number(c"chunk_bytes_in_flight", background::chunks::in_flight());
+    info.number(c"chunk_bytes_in_flight", in_flight());
 }
 
 /// What the fields of a kind are called: containers, entries, bytes, bytes of indexes, lookups, hits.

@@ -39,7 +39,7 @@ fn start(ctx: Ctx<'_>) -> Result<(), String> {
         ffi::command::register(ctx, spec)?;
     }
     ffi::register_info(ctx, info::write).then_some(()).ok_or("INFO was refused")?;
-    background::set_clock(ctx);
+    keyspace::set_minute(ctx);
     let subscribed = events::subscribe(ctx) && ffi::once_loaded(ctx, background::start);
     subscribed.then_some(()).ok_or("a subscription was refused")?;
     Ok(())

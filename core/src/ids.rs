@@ -175,6 +175,12 @@ impl PartitionKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotId(pub u32);
 
+impl From<u32> for SlotId {
+    fn from(row: u32) -> Self {
+        Self(row)
+    }
+}
+
 impl SlotId {
     /// The entry is in no index.
     pub const NONE: Self = Self(u32::MAX);

@@ -1,7 +1,7 @@
 //! The FILTER language and the record of META beside a slot: tables checked against a server, error
 //! positions, bounds, and random and hostile input. Runs on the test runner's threads.
 
-use llmcache_core::index::filter::{Filter, FilterRecord, Verdict};
+use llmcache_core::filter::{Filter, FilterRecord, Verdict};
 use llmcache_core::limits;
 use proptest::prelude::*;
 use proptest::sample::select;

@@ -4,8 +4,8 @@
 mod common;
 
 use common::{Random, measure};
+use llmcache_core::filter::{Filter, FilterRecord};
 use llmcache_core::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
-use llmcache_core::index::filter::{Filter, FilterRecord};
 use llmcache_core::index::{
     FLAT_MAX_ROWS, GraphInfo, GraphSettings, Index, IndexMode, NewSlot, SearchMode, SearchRequest,
     TAIL_MAX_ROWS, TOMBSTONES_MAX, Work,

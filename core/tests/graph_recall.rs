@@ -12,8 +12,8 @@ mod common;
 mod vectors;
 
 use common::{Random, measure};
+use llmcache_core::filter::{Filter, FilterRecord};
 use llmcache_core::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
-use llmcache_core::index::filter::{Filter, FilterRecord};
 use llmcache_core::index::{
     GraphSettings, Index, IndexMode, NewSlot, SearchMode, SearchRequest, SearchResult, Work,
 };

@@ -11,8 +11,8 @@ use llmcache_core::cache::{Cache, Extent, Settings, Severity, TAG_HEAD};
 use llmcache_core::codec::{
     DecodeError, SECTION_HEADER_BYTES, SECTION_TRAILER_BYTES, Writer, open_section,
 };
+use llmcache_core::filter::{Filter, FilterRecord};
 use llmcache_core::ids::{ContainerUid, EntryId, PartitionKey, Seq, SlotId, UnixMs};
-use llmcache_core::index::filter::{Filter, FilterRecord};
 use llmcache_core::index::{BLOCK_SLOTS, Index, NewSlot, SearchRequest, TAG_SLOT_BLOCK};
 use llmcache_core::limits;
 use sections::reseal;

@@ -4,8 +4,8 @@
 mod common;
 
 use common::{Random, measure};
+use llmcache_core::filter::{Filter, FilterRecord, Verdict};
 use llmcache_core::ids::{EntryId, PartitionKey, ScopeKey, Seq, SlotId, UnixMs};
-use llmcache_core::index::filter::{Filter, FilterRecord, Verdict};
 use llmcache_core::index::{
     BLOCK_SLOTS, GraphSettings, Index, IndexMode, NewSlot, SearchRequest, SearchResult, Totals,
 };

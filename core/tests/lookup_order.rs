@@ -10,8 +10,8 @@ use llmcache_core::cache::{
     Cache, Entry, EntryFields, Keyspace, LookupReport, LookupRequest, MissReason, Settings, Tier,
     look_up,
 };
+use llmcache_core::filter::{Filter, FilterRecord};
 use llmcache_core::ids::{ContainerUid, EntryId, PartitionKey, Seq, SlotId, UnixMs};
-use llmcache_core::index::filter::{Filter, FilterRecord};
 use llmcache_core::index::{GraphSettings, IndexMode, NewSlot};
 use llmcache_core::vector::quantise::error_bound;
 use llmcache_core::vector::{Quant, Query};

@@ -7,8 +7,8 @@
 
 #![cfg(loom)]
 
+use llmcache_core::filter::{Filter, FilterRecord};
 use llmcache_core::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
-use llmcache_core::index::filter::{Filter, FilterRecord};
 use llmcache_core::index::{
     GraphSettings, Index, IndexMode, NewSlot, SearchRequest, SearchResult, SearchTask, Searched,
     TaskScratch, Work,

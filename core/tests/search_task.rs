@@ -7,8 +7,8 @@ mod common;
 mod vectors;
 
 use common::{Random, measure};
+use llmcache_core::filter::{Filter, FilterRecord};
 use llmcache_core::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
-use llmcache_core::index::filter::{Filter, FilterRecord};
 use llmcache_core::index::{
     Candidate, GraphSettings, Index, IndexMode, NewSlot, SearchMode, SearchRequest, SearchTask,
     Searched, TaskScratch, Work,

@@ -1,21 +1,22 @@
 //! KV-cache chunks between commands: those of deleted namespaces, stubs, chunks whose prefix went,
 //! leaves without their deadline, leases that lapsed, budgets that were lowered, protection of
-//! namespace keys. Also what the server said lately of its memory, which commands ask for.
+//! namespace keys.
 
+use super::count_reaped;
 use super::ownership::{self, Ownership};
-use super::{count_reaped, may_write};
 use crate::config;
 use crate::ffi::{Access, Ctx, Key, MainCell, RString, run_once};
 use crate::keyspace::{
-    arm_new_leaves, chunk_arrived, remove_chunk, remove_node, remove_stub, shrink_to,
+    arm_new_leaves, chunk_arrived, may_write, note_buffered, note_maxmemory, remove_chunk,
+    remove_node, remove_stub, room_of, shrink_to,
 };
 use crate::keytype::NamespaceValue;
-use crate::keytype::namespaces::{self, KeylessNamespace, NAMESPACES, SharedNamespace};
+use crate::keytype::namespace_registry::{self, KeylessNamespace, NAMESPACES, SharedNamespace};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::kvchunk::NodeId;
 use llmcache_core::limits;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Pause between rounds over all namespaces.
 const ROUND_MS: u64 = 1_000;
@@ -30,12 +31,6 @@ const OVERDUE_MS: u64 = 2_000;
 /// How long a replica keeps the tree of a deleted namespace.
 const KEPT_BY_REPLICA_MS: u64 = 10_000;
 
-/// `maxmemory` as of the last round; 0 for none.
-static MAXMEMORY: AtomicU64 = AtomicU64::new(0);
-/// Bytes in the output buffers of clients as of the last tick, and payload answered since.
-static BUFFERED: AtomicU64 = AtomicU64::new(0);
-static ANSWERED: AtomicU64 = AtomicU64::new(0);
-
 #[derive(Default)]
 struct Rounds {
     next_at_ms: u64,
@@ -43,29 +38,6 @@ struct Rounds {
 }
 
 static ROUNDS: LazyLock<MainCell<Rounds>> = LazyLock::new(|| MainCell::new(Rounds::default()));
-
-/// Counts payload that was answered.
-pub fn note_answered(bytes: u64) {
-    ANSWERED.fetch_add(bytes, Ordering::Relaxed);
-}
-
-/// Payload bytes on their way to clients, roughly.
-pub fn in_flight() -> u64 {
-    BUFFERED.load(Ordering::Relaxed) + ANSWERED.load(Ordering::Relaxed)
-}
-
-/// How much memory the chunks of a namespace may take: its budget, and what other namespaces leave of
-/// the share of `maxmemory` that all have together. 0 for no bound.
-pub fn room_of(namespace: &SharedNamespace) -> u64 {
-    let (budget, own) = namespace.with(|n| (n.settings().budget_bytes, n.tree.chunk_bytes()));
-    let share = MAXMEMORY.load(Ordering::Relaxed) / 100 * config::kv_share_pct();
-    if share == 0 {
-        return budget;
-    }
-    let all: u64 = NAMESPACES.all().iter().map(|(n, _)| n.with(|n| n.tree.chunk_bytes())).sum();
-    let left = share.saturating_sub(all - own).max(1);
-    if budget == 0 { left } else { budget.min(left) }
-}
 
 /// Brings chunks together with their namespaces; answers whether some are left.
 pub fn attach_arrivals(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
@@ -102,10 +74,7 @@ fn arm_now(ctx: Ctx<'_>) {
 
 /// One slice; answers whether more is to do at once.
 pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
-    if ANSWERED.swap(0, Ordering::Relaxed) > 0 || BUFFERED.load(Ordering::Relaxed) > 0 {
-        let buffered = ctx.info_number(c"memory", c"mem_clients_normal").unwrap_or(0);
-        BUFFERED.store(buffered, Ordering::Relaxed);
-    }
+    note_buffered(ctx);
     let now = ctx.now_ms();
     let due = ROUNDS.with(|rounds| {
         let due = now >= rounds.next_at_ms;
@@ -121,7 +90,7 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     }
     let all = NAMESPACES.all();
     if due && !all.is_empty() {
-        MAXMEMORY.store(ctx.info_number(c"memory", c"maxmemory").unwrap_or(0), Ordering::Relaxed);
+        note_maxmemory(ctx);
     }
     for (namespace, (db, name)) in all {
         namespace.with(|n| n.leases.lapse(&mut n.tree, UnixMs(now), limits::KV_LAPSED_AT_ONCE));
@@ -200,14 +169,14 @@ fn walk(namespace: &SharedNamespace, from: u32, now: u64) -> (u32, Vec<NodeId>) 
 
 fn remove_stubs(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     while in_time() {
-        let Some((db, name)) = namespaces::next_stub() else { return false };
+        let Some((db, name)) = namespace_registry::next_stub() else { return false };
         if !ctx.select_db(db) {
             continue;
         }
         match ownership::of_key(ctx, &name) {
             Ownership::Settled => remove_stub(ctx, &name),
             Ownership::Moving => {
-                namespaces::note_stub((db, name));
+                namespace_registry::note_stub((db, name));
                 return false;
             }
             Ownership::Foreign => {}

@@ -2,7 +2,7 @@
 //! that is saved with a key or replicated, so it runs on replicas too.
 
 use crate::keyspace::stores_wait;
-use crate::keytype::registry;
+use crate::keytype::cache_registry;
 use llmcache_core::index::Work;
 
 /// Works until nothing is left to do or time is up; answers whether more is to do.
@@ -12,11 +12,11 @@ pub fn run(in_time: impl Fn() -> bool) -> bool {
         return true;
     }
     let mut more = false;
-    for cache in registry::take_busy() {
+    for cache in cache_registry::take_busy() {
         cache.with(|cache| {
             while in_time() && cache.index.work(Work(1)).more {}
             more |= cache.index.has_work();
-            registry::note_work(cache);
+            cache_registry::note_work(cache);
         });
     }
     more

@@ -1,23 +1,23 @@
 //! Entries that an invalidation by tag, scope or of all concerns: unlinked, or marked stale, in slices.
 //! They are out of reach already; this gives their memory back. On a primary only; replicas are told.
 
-use super::may_write;
 use super::ownership::{self, Ownership};
 use crate::ffi::{Access, Ctx};
+use crate::keyspace::may_write;
 use crate::keyspace::{mark_stale, open_entry, remove_entry};
-use crate::keytype::registry::{self, Place, SharedCache};
+use crate::keytype::cache_registry::{self, Place, SharedCache};
 use llmcache_core::cache::Severity;
 use llmcache_core::ids::{Seq, SlotId};
 
 /// Works until all is carried out or time is up; answers whether more is to be done.
 pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     let mut more = false;
-    for (cache, place) in registry::take_invalidated() {
+    for (cache, place) in cache_registry::take_invalidated() {
         if may_write(ctx) && ctx.select_db(place.0) {
             carry_out(ctx, &cache, &place, &in_time);
             more |= cache.with(|cache| cache.has_invalidated());
         }
-        cache.with(|cache| registry::note_work(cache));
+        cache.with(|cache| cache_registry::note_work(cache));
     }
     more
 }

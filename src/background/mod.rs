@@ -6,24 +6,23 @@
 //! spared; it runs above maxmemory too, since it frees.
 
 pub mod chunks;
-mod due;
+mod expiry;
 mod graphs;
+mod hidden_slots;
 mod invalidated;
 mod ownership;
 mod reaper;
-mod settle;
 mod shield;
 mod sweep;
 
 use crate::config;
 use crate::ffi::{Ctx, run_once, start_timer, take_command_count};
 use crate::keyspace::{
-    attach_arrival, end_flights_without_cache, followers, put_back_evicted, put_back_namespaces,
+    attach_arrival, end_flights_without_cache, followers, may_write, put_back_evicted,
+    put_back_namespaces, set_minute,
 };
-use crate::keytype::registry::CACHES;
-use llmcache_core::evict::minute;
-use llmcache_core::ids::UnixMs;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use crate::keytype::cache_registry::CACHES;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Length of one slice.
@@ -32,22 +31,13 @@ const SLICE: Duration = Duration::from_micros(500);
 /// most a quarter of the main thread then, and all of it that nobody else wants when they do not.
 const BUSY_PAUSE_MS: u64 = 3;
 
-/// The minute that hits are counted in, as of the last tick: asking the clock would cost an exact hit
-/// a good part of its time, and a tick late is near enough for a half-life of an hour.
-static NOW_MIN: AtomicU16 = AtomicU16::new(0);
-
 static REAPED: AtomicU64 = AtomicU64::new(0);
 static PUT_BACK: AtomicU64 = AtomicU64::new(0);
-
-/// The minute that hits are counted in.
-pub fn now_min() -> u16 {
-    NOW_MIN.load(Ordering::Relaxed)
-}
 
 /// Starts the timers; called once, when the module is loaded.
 pub fn start(ctx: Ctx<'_>) {
     start_timer(ctx, config::sweep_interval_ms(), tick);
-    due::start(ctx);
+    expiry::start(ctx);
 }
 
 /// Has caches that the server evicted put back before the next command but a few.
@@ -79,19 +69,8 @@ fn count_reaped(entries: u64) {
     REAPED.fetch_add(entries, Ordering::Relaxed);
 }
 
-/// Whether background work may change the keyspace now.
-pub(crate) fn may_write(ctx: Ctx<'_>) -> bool {
-    let state = ctx.state();
-    !state.is_loading() && !state.is_replica() && !ctx.avoid_replica_traffic()
-}
-
-/// Tells the minute it is.
-pub fn set_clock(ctx: Ctx<'_>) {
-    NOW_MIN.store(minute(UnixMs(ctx.now_ms())), Ordering::Relaxed);
-}
-
 fn tick(ctx: Ctx<'_>) -> u64 {
-    set_clock(ctx);
+    set_minute(ctx);
     if ctx.state().is_loading() {
         return config::sweep_interval_ms();
     }
@@ -108,7 +87,7 @@ fn tick(ctx: Ctx<'_>) -> u64 {
         | sweep::run(ctx, in_time)
         | graphs::run(in_time)
         | chunks::run(ctx, in_time);
-    settle::run(ctx, in_time);
+    hidden_slots::run(ctx, in_time);
     let idle = take_command_count() == 0;
     match (backlog, idle) {
         (true, true) => 0,

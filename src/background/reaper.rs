@@ -1,10 +1,11 @@
 //! Entries of caches whose key is gone: removed in slices, each removal replicated.
 
+use super::count_reaped;
 use super::ownership::{self, Ownership};
-use super::{count_reaped, may_write};
 use crate::ffi::Ctx;
+use crate::keyspace::may_write;
 use crate::keyspace::remove_entry_of;
-use crate::keytype::registry::{CACHES, KeylessCache};
+use crate::keytype::cache_registry::{CACHES, KeylessCache};
 use llmcache_core::cache::EntryKey;
 use llmcache_core::ids::{Seq, SlotId};
 

@@ -2,11 +2,11 @@
 //! counter is kept at its top and their idle time at zero. Under a random policy nothing helps, and
 //! under `volatile-*` nothing is needed. On the same round, limits that were lowered are enforced.
 
-use super::may_write;
 use crate::ffi::{Access, Ctx, Key, MainCell, RString};
 use crate::keyspace::enforce_limits;
+use crate::keyspace::may_write;
 use crate::keytype::cache_in;
-use crate::keytype::registry::{self, CACHES, Place, SharedCache};
+use crate::keytype::cache_registry::{self, CACHES, Place, SharedCache};
 use llmcache_core::ids::SlotId;
 use std::sync::LazyLock;
 
@@ -47,7 +47,7 @@ pub fn run(ctx: Ctx<'_>) {
             }
         }
         // What removed entries without saying so, as a lookup that found one gone.
-        cache.with(|cache| registry::note_work(cache));
+        cache.with(|cache| cache_registry::note_work(cache));
         if writes && cache.with(|cache| cache.is_over_limit()) {
             enforce_limits(ctx, &cache, SlotId::NONE);
         }

@@ -1,16 +1,17 @@
 //! A walk over the whole keyspace that makes good whatever events did not tell: entries and chunks that
 //! their container does not know are added to it, those without a container are removed after a grace. One walk after each load, then one a minute or so, each in slices.
 
+use super::count_reaped;
 use super::ownership::{self, Ownership};
-use super::{count_reaped, may_write};
 use crate::config;
 use crate::ffi::{Ctx, KeyScan, MainCell};
+use crate::keyspace::may_write;
 use crate::keyspace::{
     Attached, ChunkSeen, attach_arrival, attach_chunk, attach_open, remove_chunk, remove_entry_of,
 };
-use crate::keytype::namespaces::NAMESPACES;
-use crate::keytype::registry::CACHES;
-use crate::keytype::{ChunkValue, EntryValue, namespaces, registry};
+use crate::keytype::cache_registry::CACHES;
+use crate::keytype::namespace_registry::NAMESPACES;
+use crate::keytype::{ChunkValue, EntryValue, cache_registry, namespace_registry};
 use hashbrown::{HashMap, HashSet};
 use llmcache_core::ids::ContainerUid;
 use std::ffi::c_int;
@@ -49,7 +50,7 @@ pub fn orphan_groups() -> u64 {
 /// Walks on; answers whether a walk is under way that should not wait.
 pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     let now = ctx.now_ms();
-    let wanted = registry::take_sweep_wanted();
+    let wanted = cache_registry::take_sweep_wanted();
     let walking = SWEEP.with(|sweep| {
         if wanted || (sweep.scan.is_none() && now >= sweep.next_at_ms) {
             sweep.scan = Some(KeyScan::start());
@@ -83,7 +84,7 @@ fn step(ctx: Ctx<'_>, now: u64) -> bool {
         if let Some(chunk) = key.value::<ChunkValue>() {
             match attach_chunk(db, name, chunk) {
                 ChunkSeen::NoNamespace(uid) => found.orphans.push((uid, name.to_vec())),
-                ChunkSeen::Stub => namespaces::note_stub((db, name.to_vec())),
+                ChunkSeen::Stub => namespace_registry::note_stub((db, name.to_vec())),
                 ChunkSeen::Known | ChunkSeen::Foreign => {}
             }
             return;

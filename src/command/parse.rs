@@ -3,8 +3,8 @@
 //! Owns: the forms that several commands share: vectors, expiries, lists, filters, pages. Knows no server.
 
 use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::filter::Filter;
 use llmcache_core::ids::UnixMs;
-use llmcache_core::index::filter::Filter;
 use llmcache_core::limits;
 use llmcache_core::session::is_json_object;
 use llmcache_core::vector::normalise::{decode_fp16, decode_fp32};

@@ -15,6 +15,7 @@ pub mod command;
 pub mod config;
 mod context;
 mod event;
+mod event_loop_hook;
 mod guard;
 mod info;
 mod io;
@@ -25,7 +26,6 @@ mod reply;
 mod string;
 mod threads;
 mod timer;
-mod turn;
 mod value;
 mod zset;
 
@@ -38,6 +38,7 @@ use string::bytes_of;
 
 pub use context::{Ctx, ServerState};
 pub use event::{ServerEvents, once_loaded, subscribe};
+pub use event_loop_hook::run_each_turn;
 use guard::install_panic_hook;
 pub use info::{InfoWriter, register_info};
 use io::emit_aof;
@@ -49,7 +50,6 @@ pub use reply::Reply;
 pub use string::{ArgString, HeldString, RString, ServerString};
 pub use threads::{Threads, Work};
 pub use timer::{run_later, run_once, start_timer};
-pub use turn::run_each_turn;
 pub use value::{ModuleValue, TypeHandle, register_type};
 pub use zset::From as ZsetFrom;
 

@@ -2,14 +2,14 @@
 //! and when a sweep finds one that its container does not know.
 
 use crate::ffi::{Access, Ctx, Key, RString};
-use crate::keytype::registry::{self, CACHES};
+use crate::keytype::cache_registry::{self, CACHES};
 use crate::keytype::{EntryValue, entry_value_bytes};
 use llmcache_core::allocation::allocated_bytes;
 use llmcache_core::cache::{Cache, Entry, EntryView};
 use llmcache_core::evict::worth;
+use llmcache_core::filter::FilterRecord;
 use llmcache_core::ids::{PartitionKey, SlotId, UnixMs};
 use llmcache_core::index::NewSlot;
-use llmcache_core::index::filter::FilterRecord;
 use std::ffi::c_int;
 
 /// When the graph of a partition that is behind is brought up.
@@ -17,7 +17,7 @@ use std::ffi::c_int;
 pub enum Linking {
     /// A node or two with each entry stored.
     AlongTheWay,
-    /// Between commands: whoever stores waits for it (`backlog`).
+    /// Between commands: whoever stores waits for it (`backpressure`).
     Later,
 }
 
@@ -89,7 +89,7 @@ pub(super) fn index_entry(
     };
     cache.index.set_tags(slot, view.tags());
     cache.note_arrival(view);
-    registry::note_work(cache);
+    cache_registry::note_work(cache);
     slot
 }
 

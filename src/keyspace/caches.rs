@@ -1,7 +1,7 @@
 //! Opening and making the key of a cache.
 
 use crate::ffi::{Access, Ctx, Key, RString, ServerString};
-use crate::keytype::registry::{self, CACHES, SharedCache};
+use crate::keytype::cache_registry::{self, CACHES, SharedCache};
 use crate::keytype::{CREATE_COMMAND, cache_in, set_cache};
 use llmcache_core::cache::Kind;
 use llmcache_core::error::{Error, ErrorWord, Result};
@@ -58,7 +58,7 @@ pub fn create_cache(ctx: Ctx<'_>, name: &[u8], cache: &SharedCache) {
     // A container is never the victim while there are others; see also the shield task.
     key.hint_lfu(u8::MAX);
     drop(key);
-    registry::place(cache, (ctx.db(), name.to_vec()));
+    cache_registry::place(cache, (ctx.db(), name.to_vec()));
     ctx.notify_module(c"llmcache.create", &name_string);
 }
 

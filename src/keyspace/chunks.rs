@@ -8,7 +8,7 @@
 use super::attach::key_frame_bytes;
 use super::caches::{open_for_write, unlink_key};
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString};
-use crate::keytype::namespaces::{self, NAMESPACES, SharedNamespace};
+use crate::keytype::namespace_registry::{self, NAMESPACES, SharedNamespace};
 use crate::keytype::{CHUNK_COMMAND, ChunkValue, Whole, put_args};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{ContainerUid, UnixMs};
@@ -546,7 +546,7 @@ pub fn chunk_arrived(ctx: Ctx<'_>, name: &[u8]) {
     let Some(value) = key.value::<ChunkValue>() else { return };
     match attach_chunk(ctx.db(), name, value) {
         ChunkSeen::NoNamespace(uid) => NAMESPACES.wait_for(uid, place),
-        ChunkSeen::Stub => namespaces::note_stub(place),
+        ChunkSeen::Stub => namespace_registry::note_stub(place),
         ChunkSeen::Known | ChunkSeen::Foreign => {}
     }
 }

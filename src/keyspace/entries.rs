@@ -4,7 +4,7 @@ use super::attach::{Linking, index_entry, key_bytes};
 use super::caches::{open_for_write, unlink_key};
 use super::searches::Searches;
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString};
-use crate::keytype::registry::SharedCache;
+use crate::keytype::cache_registry::SharedCache;
 use crate::keytype::{ENTRY_COMMAND, EntryValue, STALE_COMMAND};
 use llmcache_core::cache::{Cache, Entry, EntryKey, Keyspace};
 use llmcache_core::evict::initial_lfu;

@@ -4,7 +4,7 @@
 //! leases. Main thread only.
 
 use crate::ffi::{BlockedId, Ctx, MainCell, run_later, wake_blocked};
-use crate::keytype::registry::{CACHES, SharedCache};
+use crate::keytype::cache_registry::{CACHES, SharedCache};
 use hashbrown::HashMap;
 use llmcache_core::cache::{Flights, Lapse, LeaseToken, WaiterId};
 use llmcache_core::ids::{ContainerUid, EntryId, UnixMs};

@@ -4,9 +4,9 @@
 //! Owns: who is woken when. Waking is answered after the running command, by the waiter itself, which
 //! looks at the session again.
 
-use super::sessions::open_session;
+use super::session_key::open_session;
 use crate::ffi::{Access, Ctx, MainCell, RString, run_later, wake_blocked};
-use crate::keytype::followers::{self, Follower, Place};
+use crate::keytype::follower_table::{self, Follower, Place};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::session::{Effect, Session, Status};
 use std::ffi::c_int;
@@ -16,13 +16,13 @@ static NEXT_TIMER: MainCell<u64> = MainCell::new(0);
 
 /// Lets a client follow: `place` is where its session is.
 pub fn add(ctx: Ctx<'_>, place: Place, follower: Follower) {
-    followers::add(place, follower);
+    follower_table::add(place, follower);
     arm(ctx, follower.lease_until_ms);
 }
 
 /// Wakes those for whom these changes of a session are what they wait for.
 pub fn wake(ctx: Ctx<'_>, key: &[u8], effects: &[Effect<'_>]) {
-    if followers::is_empty() {
+    if follower_table::is_empty() {
         return;
     }
     let place = (ctx.db(), key.to_vec());
@@ -31,7 +31,7 @@ pub fn wake(ctx: Ctx<'_>, key: &[u8], effects: &[Effect<'_>]) {
     let name = RString::new(key);
     let session = open_session(ctx, &name, Access::Probe).ok().flatten();
     let session = session.as_deref();
-    let woken = followers::take(&place, |follower| {
+    let woken = follower_table::take(&place, |follower| {
         let wakes = effects.iter().any(|effect| is_for(follower, effect, session, now));
         due = due.min(match follower.linger_due_ms {
             0 => u64::MAX,
@@ -87,16 +87,16 @@ fn wake_all(ctx: Ctx<'_>, woken: &[Follower]) {
 
 /// Wakes those whose key lost its value: deleted, expired, overwritten, renamed, moved.
 pub fn wake_bereft(ctx: Ctx<'_>) {
-    for place in followers::take_bereft() {
-        wake_all(ctx, &followers::take(&place, |_| true));
+    for place in follower_table::take_bereft() {
+        wake_all(ctx, &follower_table::take(&place, |_| true));
     }
 }
 
 /// Wakes everybody, or all of one database: its keys are others now.
 pub fn flushed(ctx: Ctx<'_>, db: Option<c_int>) {
-    for place in followers::places() {
+    for place in follower_table::places() {
         if db.is_none_or(|db| db == place.0) {
-            wake_all(ctx, &followers::take(&place, |_| true));
+            wake_all(ctx, &follower_table::take(&place, |_| true));
         }
     }
 }
@@ -118,10 +118,10 @@ fn on_due(ctx: Ctx<'_>) {
             *next = 0;
         }
     });
-    for place in followers::places() {
+    for place in follower_table::places() {
         let is_over = |f: &mut Follower| f.linger_due_ms > 0 && f.linger_due_ms <= now;
-        wake_all(ctx, &followers::take(&place, is_over));
-        let silent = followers::take(&place, |follower| follower.lease_until_ms <= now);
+        wake_all(ctx, &follower_table::take(&place, is_over));
+        let silent = follower_table::take(&place, |follower| follower.lease_until_ms <= now);
         if silent.is_empty() || !ctx.select_db(place.0) {
             continue;
         }
@@ -129,13 +129,13 @@ fn on_due(ctx: Ctx<'_>) {
             match lease_of(ctx, &place.1, &follower) {
                 Some(until_ms) => {
                     follower.lease_until_ms = until_ms;
-                    followers::add(place.clone(), follower);
+                    follower_table::add(place.clone(), follower);
                 }
                 None => wake_all(ctx, &[follower]),
             }
         }
     }
-    if let Some(due) = followers::next_due_ms() {
+    if let Some(due) = follower_table::next_due_ms() {
         arm(ctx, due);
     }
 }

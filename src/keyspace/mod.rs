@@ -4,27 +4,32 @@
 //! borrowed for single steps and never across opening a key. Main thread only.
 
 mod attach;
-mod backlog;
+mod backpressure;
 mod caches;
+mod chunk_room;
 mod chunks;
+mod clock;
 mod entries;
 mod flights;
 pub mod followers;
+mod invalidation_walk;
 mod namespaces;
-mod picks;
 mod searches;
+mod session_key;
 mod sessions;
 mod slices;
 
 pub use attach::{Attached, Linking, attach_arrival, attach_open};
-pub use backlog::{StoreReply, reply_when_linked, stores_wait};
+pub use backpressure::{StoreReply, reply_when_linked, stores_wait};
 pub use caches::{create_cache, open_cache, open_container, put_back_evicted, unlink_key};
+pub use chunk_room::{in_flight, note_answered, note_buffered, note_maxmemory, room_of};
 pub use chunks::{
     ChunkSeen, LeadingRun, NewChunk, OpenedChunk, UseWalk, arm_new_leaves, attach_chunk,
     check_parent, chunk_arrived, chunk_bytes, hint_strongly, is_reachable, make_room, open_chunk,
     open_leading_run, pin_chunk, put_chunk, remove_chunk, remove_node, remove_stub,
     remove_what_is_due, shrink_to, use_chunk, use_path, use_stored,
 };
+pub use clock::{may_write, now_min, set_minute};
 pub use entries::{
     CommandKeyspace, NewEntry, OpenedEntry, enforce_limits, mark_stale, open_entry, put_entry,
     remove_entry, remove_entry_of, set_entry_expiry, touch,
@@ -33,11 +38,11 @@ pub use flights::{
     end_flights_without_cache, flight_counts, void_lease, wake, watch_lease, with_flights,
     with_known_flights,
 };
+pub use invalidation_walk::{Criterion, InvalidationWalk, start_invalidation, tell_ids};
 pub use namespaces::{create_namespace, open_namespace, put_back_namespaces};
-pub use picks::{Criterion, Pick, start_pick, tell_ids};
 pub use searches::{Searches, answer_searching, search_counts};
+pub use session_key::{OpenSession, open_session};
 pub use sessions::{
-    Deadline, OpenSession, change_session, check_second_key, deadline_was_moved, open_session,
-    put_session, same_slot,
+    Deadline, change_session, check_second_key, deadline_was_moved, put_session, same_slot,
 };
 pub use slices::{Pieces, run_pieces, sliced_count};

@@ -3,7 +3,7 @@
 use super::caches::open_for_write;
 use super::chunks::chunk_arrived;
 use crate::ffi::{Access, Ctx, Key, RString, ServerString};
-use crate::keytype::namespaces::{NAMESPACES, SharedNamespace};
+use crate::keytype::namespace_registry::{NAMESPACES, SharedNamespace};
 use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue};
 use llmcache_core::error::{Error, ErrorWord, Result};
 

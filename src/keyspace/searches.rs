@@ -11,7 +11,7 @@ use crate::ffi::{
     BlockedId, CommandArgs, Ctx, MainCell, Reply, Threads, Waiter, Wake, Work, block_client,
     count_time_from_now, wake_blocked,
 };
-use crate::keytype::registry::{CACHES, SharedCache};
+use crate::keytype::cache_registry::{CACHES, SharedCache};
 use hashbrown::HashMap;
 use llmcache_core::error::Result;
 use llmcache_core::ids::{ContainerUid, PartitionKey};

@@ -5,11 +5,11 @@
 //! wanted to read with it, and what it writes is finished. Where a client may not wait (MULTI, scripts, AOF,
 //! replicas) all is done at once. Main thread only.
 
-use crate::background::may_write;
 use crate::ffi::{
     BlockedId, CommandArgs, Ctx, MainCell, Reply, Waiter, Wake, block_client, count_time_from_now,
     run_later, wake_blocked,
 };
+use crate::keyspace::may_write;
 use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::sync::{Arc, LazyLock};

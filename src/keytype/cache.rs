@@ -6,7 +6,7 @@
 //! and these. A head that does not decode refuses the value; a block that does not decode costs the
 //! index only, which the sweep then fills again from the entries.
 
-use super::registry::{self, CACHES, SharedCache};
+use super::cache_registry::{self, CACHES, SharedCache};
 use crate::ffi::{
     Ctx, Digest, Key, MainCell, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle,
     register_type,
@@ -126,14 +126,14 @@ impl<P: Published> ModuleValue for CacheValue<P> {
         if intact && dim_agrees {
             cache.index.finish_load();
             cache.bound_tags();
-        } else if registry::is_loading() {
+        } else if cache_registry::is_loading() {
             cache.index.clear();
         } else {
             // RESTORE can say no; a server that starts has nothing better than the entries.
             return None;
         }
         let shared = Arc::new(MainCell::new(cache));
-        registry::loaded(&shared, db, key);
+        cache_registry::loaded(&shared, db, key);
         Some(Box::new(Self(shared, PhantomData)))
     }
 

@@ -4,8 +4,8 @@
 //! what is saved of a chunk that is not durable. What is loaded damaged becomes a stub, a miss that is
 //! removed; RESTORE refuses it.
 
-use super::namespaces::NAMESPACES;
-use super::registry;
+use super::cache_registry;
+use super::namespace_registry::NAMESPACES;
 use crate::ffi::{
     Digest, HeldString, ModuleValue, RString, RdbReader, RdbWriter, ServerString, TypeHandle,
 };
@@ -112,7 +112,7 @@ impl ChunkValue {
             }
             segments.push(segment);
         }
-        let lost = || registry::is_loading().then_some(Self::Stub(Stub { was: None }));
+        let lost = || cache_registry::is_loading().then_some(Self::Stub(Stub { was: None }));
         let Ok(header) = header else { return lost() };
         let whole = Whole { header, segments: segments.into(), durable: Durable::Full };
         if whole.is_sound() { Some(Self::Whole(Box::new(whole))) } else { lost() }
@@ -138,7 +138,7 @@ impl ModuleValue for ChunkValue {
             SAVED_STUB => Self::Stub(Stub::from_bytes(&from.bytes()?).ok()?),
             _ => return None,
         };
-        if registry::is_loading() {
+        if cache_registry::is_loading() {
             NAMESPACES.arrived((db, key.to_vec()));
         }
         Some(Box::new(value))

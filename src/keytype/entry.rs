@@ -1,6 +1,6 @@
 //! The key of one entry: an `Entry`, nothing else.
 
-use super::registry::{self, CACHES};
+use super::cache_registry::{self, CACHES};
 use crate::ffi::{Digest, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle};
 use llmcache_core::allocation::allocated_bytes;
 use llmcache_core::cache::Entry;
@@ -84,7 +84,7 @@ impl ModuleValue for EntryValue {
         if let Some(cell) = CACHES.find_even_gone(view.uid(), db) {
             cell.with(|cache| {
                 cache.index.remove(view.slot(), view.seq());
-                registry::note_work(cache);
+                cache_registry::note_work(cache);
             });
         }
     }

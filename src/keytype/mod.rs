@@ -4,13 +4,13 @@
 //! except dropping and the forked child, as `ffi::value` says.
 
 mod cache;
+pub mod cache_registry;
 mod chunk;
-pub mod containers;
+pub mod container_registry;
 mod entry;
-pub mod followers;
+pub mod follower_table;
 mod namespace;
-pub mod namespaces;
-pub mod registry;
+pub mod namespace_registry;
 pub mod session;
 
 pub use cache::{

@@ -1,7 +1,7 @@
 //! The key of one namespace of KV-cache chunks: settings. The chunks are keys of their own, and the
 //! prefix tree is rebuilt from them; nothing of it is saved.
 
-use super::namespaces::{self, NAMESPACES};
+use super::namespace_registry::{self, NAMESPACES};
 use crate::ffi::{Digest, MainCell, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle};
 use llmcache_core::kvchunk::Namespace;
 use std::ffi::{CStr, c_int};
@@ -38,7 +38,7 @@ impl ModuleValue for NamespaceValue {
             return None;
         }
         let value = Self::new(Namespace::load_head(&from.bytes()?).ok()?);
-        namespaces::loaded(&value, db, key);
+        namespace_registry::loaded(&value, db, key);
         Some(Box::new(value))
     }
 

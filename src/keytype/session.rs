@@ -2,7 +2,7 @@
 //!
 //! RDB form: head section, number of message sections, the sections.
 
-use super::followers;
+use super::follower_table;
 use crate::ffi::{Digest, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle};
 use llmcache_core::session::Session;
 use std::ffi::{CStr, c_int};
@@ -123,7 +123,7 @@ impl ModuleValue for SessionValue {
     }
 
     fn unlinked(&self, db: c_int, key: &[u8]) {
-        followers::bereave(db, key);
+        follower_table::bereave(db, key);
     }
 
     fn copied(&self) -> Option<Box<Self>> {

@@ -6,10 +6,10 @@
 //! alive while a key is opened, because opening an expired key deletes it. Main thread only.
 
 use super::guard::{GuardLevel, Question, Refusal};
-use super::miss::{MissReason, Nearest, Refused, id_text, miss_reason};
+use super::miss_reason::{MissReason, Nearest, Refused, id_text, miss_reason};
 use super::{Cache, Entry, EntryView, Severity};
+use crate::filter::Filter;
 use crate::ids::{ContainerUid, EntryId, PartitionKey, Seq, SlotId, UnixMs};
-use crate::index::filter::Filter;
 use crate::index::{Candidate, SearchMode, SearchRequest, SearchResult};
 use crate::limits::{GUARD_REFUSALS_MAX, RESCORE_EXTRA_MAX};
 use crate::vector::Query;

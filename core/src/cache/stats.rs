@@ -4,7 +4,7 @@
 
 use super::EntryView;
 use super::lookup::Tier;
-use super::miss::MissReason;
+use super::miss_reason::MissReason;
 use crate::ids::{ScopeKey, Seq, SlotId};
 use crate::limits::STATS_SCOPES_MAX;
 use hashbrown::HashMap;

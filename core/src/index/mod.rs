@@ -5,42 +5,40 @@
 //! only one that changes it; a search may take along what it reads and run elsewhere (`task`). `insert`,
 //! `remove` and `search` never call out, so no borrow of an index is alive while the server might delete a key.
 
-mod due;
-mod facts;
-pub mod filter;
+mod expiry_walk;
+mod filter_cache;
 mod hnsw;
 mod partitions;
 mod persist;
-mod remembered;
+mod request;
+mod row_state;
+mod scan;
 mod scopes;
 mod search;
 mod sharded;
 mod slots;
 mod tags;
 mod task;
-pub(crate) mod top;
-mod view;
 
-pub use due::DueStep;
+pub use expiry_walk::DueStep;
 pub use hnsw::{
     EF_DEFAULT, EFC_DEFAULT, FLAT_MAX_ROWS, GraphInfo, GraphSection, GraphSettings, IndexMode,
     M_DEFAULT, Progress, TAIL_MAX_ROWS, TOMBSTONES_MAX, Work,
 };
 pub use persist::{SlotBlock, TAG_GRAPH_BLOCK, TAG_GRAPH_ENTRIES, TAG_SLOT_BLOCK};
-pub use search::{Refusals, SearchMode, SearchRequest, SearchResult};
+pub use request::{Candidate, Refusals, SearchMode, SearchRequest, SearchResult};
 pub use slots::{BLOCK_SLOTS, Slot};
 pub use task::{SearchTask, Searched, TaskScratch};
-pub use top::Candidate;
 
 use crate::allocation::allocated_bytes;
+use crate::filter::FilterRecord;
 use crate::ids::{EntryId, PartitionKey, ScopeKey, Seq, SlotId, UnixMs};
 use crate::vector::arena::CodeArena;
-use due::DueWalk;
-use filter::FilterRecord;
+use expiry_walk::DueWalk;
+use filter_cache::FilterCache;
 use hashbrown::HashMap;
 use hnsw::Graphs;
 use partitions::Partitions;
-use remembered::Remembered;
 use scopes::Scopes;
 use slots::Slots;
 use tags::Tags;
@@ -92,7 +90,7 @@ pub struct Index {
     name_bytes: usize,
     tags: Tags,
     scopes: Scopes,
-    remembered: Remembered,
+    filter_cache: FilterCache,
     due: DueWalk,
     totals: Totals,
     /// The latest place in the store order that came in.
@@ -147,7 +145,7 @@ impl Index {
         self.last_seq = self.last_seq.max(new.seq);
         self.scopes.add(new.partition.scope());
         let has_code = new.code.is_some();
-        self.remembered.came(id.0, has_code, new.record.as_ref());
+        self.filter_cache.came(id.0, has_code, new.record.as_ref());
         self.slots.occupy(id, new);
         if has_code { self.partitions.add(&mut self.slots, id) } else { None }
     }
@@ -187,7 +185,7 @@ impl Index {
             self.tags.clear(slot.0);
         }
         self.scopes.take(scope);
-        self.remembered.went(slot.0);
+        self.filter_cache.went(slot.0);
         let mut node = false;
         if has_code {
             let taken = self.partitions.remove(&mut self.slots, slot);
@@ -340,7 +338,7 @@ impl Index {
             + self.arena.as_ref().map_or(0, CodeArena::bytes)
             + self.tags.bytes()
             + self.scopes.bytes()
-            + self.remembered.bytes()
+            + self.filter_cache.bytes()
             + names
     }
 

@@ -4,9 +4,9 @@
 //! allocates one block at a time; loading runs on the main thread and treats the bytes as hostile.
 //! Refused bytes lose nothing: the caller drops the index and fills it again from the entries.
 
-use super::filter::FilterRecord;
 use super::{BLOCK_SLOTS, Index, NewSlot};
 use crate::codec::{DecodeError, Reader, Writer, open_section};
+use crate::filter::FilterRecord;
 use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::limits;
 

@@ -1,7 +1,7 @@
 //! The nearest entries of a partition: by a walk over its graph and a scan of its unlinked tail, or by
 //! a scan of all, whichever is estimated to cost less.
 //!
-//! Owns: that choice, and how far a search goes on the main thread; `view` carries it out. A scan is exact up to
+//! Owns: that choice, and how far a search goes on the main thread; `scan` carries it out. A scan is exact up to
 //! quantisation and the oracle of the graph. Main thread only: what a search needs beside the index is kept in it.
 //!
 //! Rows that are due, hidden or refused by a filter are walked through and not found. Where too few
@@ -9,13 +9,12 @@
 //! and a quarter of what the scan does, and the scan judges a row before it computes its distance.
 
 use super::Index;
-use super::filter::Filter;
+use super::filter_cache::Rows;
 use super::hnsw::{Codes, IndexMode, Scratch, Target, Walk};
 use super::partitions::List;
-use super::remembered::Rows;
-use super::top::Candidate;
-use super::view::{Plan, Span, View};
-use crate::ids::{PartitionKey, Seq, UnixMs};
+use super::request::{SearchRequest, SearchResult};
+use super::scan::{Plan, Span, View};
+use crate::ids::Seq;
 
 /// Rows a scan gets through in the time that a walk takes for one distance, since the walk waits for
 /// memory that the scan has asked for long before. Of real vectors (384 dimensions, EF 64) a scan takes
@@ -34,96 +33,6 @@ const ROW_NS: u64 = 5;
 const DIMS_PER_NS: u64 = 40;
 /// The same for a row that is judged by a filter first.
 const JUDGED_ROW_NS: u64 = 40;
-
-/// A search for the nearest entries of one partition.
-#[derive(Debug, Clone, Copy)]
-pub struct SearchRequest<'a> {
-    /// int8 code of the normalised query.
-    pub code: &'a [i8],
-    /// Its scale.
-    pub scale: f32,
-    /// Where to search.
-    pub partition: PartitionKey,
-    /// Most candidates wanted.
-    pub limit: usize,
-    /// Rows a walk finds to answer the best of; the index's own setting when `None`. At least `limit`
-    /// are found.
-    pub ef: Option<usize>,
-    /// Entries due at or before this are skipped.
-    pub now: UnixMs,
-    /// Entries stored before this are invalidated, and skipped.
-    pub min_seq: Seq,
-    /// Entries that fail it are skipped; one that cannot be judged from its record is kept, for the
-    /// caller to judge when it has opened the entry.
-    pub filter: Option<&'a Filter>,
-    /// Whether it matters how many rows the filter refused. Where it does not, a filter that is asked
-    /// for again is answered from the rows that passed it before.
-    pub counts_refused: bool,
-}
-
-/// How a search went about it.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub enum SearchMode {
-    /// Every row was compared.
-    #[default]
-    Flat,
-    /// A graph was walked.
-    Graph,
-    /// A graph was walked, too few rows passed, and every row was judged instead.
-    GraphThenFlat,
-}
-
-impl SearchMode {
-    /// As in replies.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Flat => "flat",
-            Self::Graph => "graph",
-            Self::GraphThenFlat => "graph-then-flat",
-        }
-    }
-}
-
-/// What a search found, and what it cost.
-#[derive(Debug, Default, PartialEq)]
-pub struct SearchResult {
-    /// Best first.
-    pub candidates: Vec<Candidate>,
-    /// How they were found.
-    pub mode: SearchMode,
-    /// Distances computed.
-    pub scanned: usize,
-    /// Rows that a filter refused although they were near enough.
-    pub filtered: Refusals,
-    /// Rows named although only the opened entry can tell whether the filter accepts them.
-    pub undecided: usize,
-    /// Rows skipped because they were due or hidden although they were near enough.
-    pub invisible: Refusals,
-}
-
-/// Rows that were near enough and refused for one reason.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Refusals {
-    /// How many.
-    pub count: usize,
-    /// The similarity of the nearest: exact where its entry was opened, else the most that its code
-    /// allows.
-    pub nearest: Option<f64>,
-}
-
-impl Refusals {
-    /// Counts one.
-    pub fn add(&mut self, similarity: f64) {
-        self.count += 1;
-        self.nearest = Some(self.nearest.map_or(similarity, |nearest| nearest.max(similarity)));
-    }
-
-    /// Counts those of another step of the same lookup.
-    pub fn join(&mut self, other: Self) {
-        self.count += other.count;
-        self.nearest = self.nearest.into_iter().chain(other.nearest).reduce(f64::max);
-    }
-}
 
 /// What a walk for `ef` rows costs, in distances.
 fn walk_estimate(ef: usize) -> usize {
@@ -178,19 +87,19 @@ impl Index {
     pub(super) fn search_within(&mut self, request: &SearchRequest<'_>, most_ns: u64) -> Stage {
         // Taken out so that it can change while the index is read; allocates nothing.
         let mut scratch = std::mem::take(&mut self.graphs.scratch);
-        let mut remembered = std::mem::take(&mut self.remembered);
+        let mut filter_cache = std::mem::take(&mut self.filter_cache);
         let asked = request.filter.filter(|_| !request.counts_refused);
-        let rows = asked.and_then(|filter| remembered.rows_of(filter, &self.slots));
+        let rows = asked.and_then(|filter| filter_cache.rows_of(filter, &self.slots));
         let stage = self.search_with(&mut scratch, request, rows, most_ns);
         self.graphs.scratch = scratch;
-        self.remembered = remembered;
+        self.filter_cache = filter_cache;
         stage
     }
 
     /// What searches of this index read.
     pub(super) fn view(&self) -> Option<View<'_>> {
         Some(View {
-            facts: self.slots.facts(),
+            states: self.slots.states(),
             codes: Codes::new(self.arena.as_ref()?),
             links: self.graphs.shared_links(),
             end: self.slots.end(),

@@ -2,13 +2,13 @@
 //!
 //! Owns: allocation of slot ids (the lowest block with room first, so that high blocks drain and
 //! can be freed), free lists inside the blocks. Main thread only; what searches on other threads read of a slot
-//! is in `facts`. Blocks grow in the steps of `rows_with`, as codes and links do.
+//! is in `row_state`. Blocks grow in the steps of `rows_with`, as codes and links do.
 
 use super::NewSlot;
-use super::facts::{Facts, Head};
-use super::filter::FilterRecord;
+use super::row_state::{Head, RowStates};
 use crate::allocation::allocated_bytes;
 use crate::evict::AgedFrequency;
+use crate::filter::FilterRecord;
 use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::limits;
 use crate::vector::arena::{BLOCK_ROWS, rows_with};
@@ -111,7 +111,7 @@ impl Block {
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     blocks: Vec<Block>,
-    facts: Facts,
+    states: RowStates,
     /// No block below this one has room.
     first_with_room: usize,
     /// Memory of the filter records, counted as they come and go: limits ask for it at every store.
@@ -128,19 +128,19 @@ impl Slots {
     }
 
     /// What searches read of the slots.
-    pub(super) fn facts(&self) -> &Facts {
-        &self.facts
+    pub(super) fn states(&self) -> &RowStates {
+        &self.states
     }
 
     pub(super) fn get(&self, id: SlotId) -> Option<Slot<'_>> {
-        let fact = self.facts.get(id.0)?;
-        let head = fact.head();
+        let state = self.states.get(id.0)?;
+        let head = state.head();
         if !head.has(Head::OCCUPIED) {
             return None;
         }
         let Record { id: entry, position, bytes, hits, frequency } = *self.record_of(id.0)?;
-        let (expire_at, partition) = (fact.expire_at(), fact.partition());
-        let record = self.facts.record(id.0);
+        let (expire_at, partition) = (state.expire_at(), state.partition());
+        let record = self.states.record(id.0);
         Some(Slot {
             id: entry,
             expire_at,
@@ -156,32 +156,32 @@ impl Slots {
 
     /// The partition of the entry in a slot.
     pub(super) fn partition_of(&self, row: u32) -> Option<PartitionKey> {
-        let fact = self.facts.get(row)?;
-        fact.head().has(Head::OCCUPIED).then(|| fact.partition())
+        let state = self.states.get(row)?;
+        state.head().has(Head::OCCUPIED).then(|| state.partition())
     }
 
     /// The place of an entry in its partition's list.
     pub(super) fn position_of(&self, row: u32) -> u32 {
-        debug_assert!(self.facts.head(row).has(Head::OCCUPIED), "rows are occupied");
+        debug_assert!(self.states.head(row).has(Head::OCCUPIED), "rows are occupied");
         self.record_of(row).map_or(0, |record| record.position)
     }
 
     /// Notes the place of an entry in its partition's list.
     pub(super) fn set_position(&mut self, row: u32, position: u32) {
-        debug_assert!(self.facts.head(row).has(Head::OCCUPIED), "rows are occupied");
+        debug_assert!(self.states.head(row).has(Head::OCCUPIED), "rows are occupied");
         self.record_mut(row).position = position;
     }
 
     pub(super) fn set_hidden(&mut self, row: u32, hidden: bool) {
-        self.facts.set_head(row, self.facts.head(row).with(Head::HIDDEN, hidden));
+        self.states.set_head(row, self.states.head(row).with(Head::HIDDEN, hidden));
     }
 
     pub(super) fn set_tagged(&mut self, row: u32) {
-        self.facts.set_head(row, self.facts.head(row).with(Head::TAGGED, true));
+        self.states.set_head(row, self.states.head(row).with(Head::TAGGED, true));
     }
 
     pub(super) fn set_expire_at(&mut self, row: u32, expire_at: UnixMs) {
-        self.facts.set_expire_at(row, expire_at);
+        self.states.set_expire_at(row, expire_at);
     }
 
     /// Counts a hit on an entry; answers how many it has had.
@@ -194,13 +194,13 @@ impl Slots {
 
     /// Whether the entry of a slot went while others are still linked with it.
     pub(super) fn is_tombstone(&self, row: u32) -> bool {
-        self.facts.head(row).has(Head::TOMBSTONE)
+        self.states.head(row).has(Head::TOMBSTONE)
     }
 
     /// Asks for the memory of a slot ahead of its use.
     #[inline]
     pub(super) fn prefetch(&self, row: u32) {
-        self.facts.prefetch(row);
+        self.states.prefetch(row);
     }
 
     /// One past the highest slot in use.
@@ -259,8 +259,8 @@ impl Slots {
             slots.reserve_exact(rows_with(last) - last);
         }
         slots.push(Record::default());
-        if last >= self.facts.room(number) {
-            self.facts.make_room(number, last);
+        if last >= self.states.room(number) {
+            self.states.make_room(number, last);
         }
         last as u32
     }
@@ -271,7 +271,7 @@ impl Slots {
             self.blocks.push(Block::EMPTY);
         }
         let id = SlotId((block * BLOCK + row) as u32);
-        if row >= BLOCK || self.facts.head(id.0).has(Head::OCCUPIED) {
+        if row >= BLOCK || self.states.head(id.0).has(Head::OCCUPIED) {
             return None;
         }
         while self.blocks[block].slots.len() <= row {
@@ -286,7 +286,7 @@ impl Slots {
         for (number, block) in self.blocks.iter_mut().enumerate() {
             block.free_head = END_OF_LIST;
             for row in (0..block.slots.len()).rev() {
-                if !self.facts.head((number * BLOCK + row) as u32).has(Head::OCCUPIED) {
+                if !self.states.head((number * BLOCK + row) as u32).has(Head::OCCUPIED) {
                     block.slots[row].position = block.free_head;
                     block.free_head = row as u32;
                 }
@@ -305,7 +305,7 @@ impl Slots {
         let record = Record { id: new.id, position: 0, bytes: new.bytes, hits: 0, frequency };
         *self.record_mut(id.0) = record;
         self.blocks[id.0 as usize / BLOCK].living += 1;
-        let grown = self.facts.occupy(id.0, head, new.expire_at, new.partition, new.record);
+        let grown = self.states.occupy(id.0, head, new.expire_at, new.partition, new.record);
         self.record_bytes = self.record_bytes.saturating_add_signed(grown);
     }
 
@@ -313,8 +313,8 @@ impl Slots {
     /// but the number of the next such one, and is freed by `release`.
     pub(super) fn bury(&mut self, id: SlotId, next: u32) {
         self.blocks[id.0 as usize / BLOCK].living -= 1;
-        self.facts.set_head(id.0, Head::BURIED);
-        self.record_bytes -= self.facts.drop_record(id.0);
+        self.states.set_head(id.0, Head::BURIED);
+        self.record_bytes -= self.states.drop_record(id.0);
         *self.record_mut(id.0) = Record { position: next, ..Record::default() };
     }
 
@@ -328,9 +328,9 @@ impl Slots {
     /// caller frees what it keeps beside it, and the block itself by `free_block`.
     pub(super) fn release(&mut self, id: SlotId) -> Option<usize> {
         let number = id.0 as usize / BLOCK;
-        let occupied = self.facts.head(id.0).has(Head::OCCUPIED);
-        self.facts.set_head(id.0, Head::FREE);
-        self.record_bytes -= self.facts.drop_record(id.0);
+        let occupied = self.states.head(id.0).has(Head::OCCUPIED);
+        self.states.set_head(id.0, Head::FREE);
+        self.record_bytes -= self.states.drop_record(id.0);
         let block = &mut self.blocks[number];
         block.taken -= 1;
         block.living -= u32::from(occupied);
@@ -343,7 +343,7 @@ impl Slots {
 
     /// Gives back the memory of a block without entries; false, and nothing done, while a search holds it.
     pub(super) fn free_block(&mut self, number: usize) -> bool {
-        let Some(given_back) = self.facts.free_block(number) else { return false };
+        let Some(given_back) = self.states.free_block(number) else { return false };
         self.record_bytes -= given_back;
         self.blocks[number] = Block::EMPTY;
         self.drop_empty_tail();
@@ -372,12 +372,12 @@ impl Slots {
         let taken = |slots: &Vec<Record>| allocated_bytes(slots.capacity() * size_of::<Record>());
         let slots: usize = self.blocks.iter().map(|block| taken(&block.slots)).sum();
         let directory = allocated_bytes(self.blocks.capacity() * size_of::<Block>());
-        directory + slots + self.facts.bytes() + self.record_bytes
+        directory + slots + self.states.bytes() + self.record_bytes
     }
 
     pub(super) fn check_invariants(&self) {
         for (number, block) in self.blocks.iter().enumerate() {
-            let head = |row: usize| self.facts.head((number * BLOCK + row) as u32);
+            let head = |row: usize| self.states.head((number * BLOCK + row) as u32);
             let heads = (0..block.slots.len()).map(head);
             let occupied = heads.clone().filter(|head| head.has(Head::OCCUPIED)).count();
             let tombstones = heads.filter(|head| head.has(Head::TOMBSTONE)).count();
@@ -395,6 +395,6 @@ impl Slots {
             assert!(number >= self.first_with_room || block.taken == BLOCK_SLOTS);
         }
         assert!(self.blocks.last().is_none_or(|last| !last.slots.is_empty()), "tail not dropped");
-        assert_eq!(self.facts.count_record_bytes(), self.record_bytes, "bytes of records");
+        assert_eq!(self.states.count_record_bytes(), self.record_bytes, "bytes of records");
     }
 }

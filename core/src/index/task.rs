@@ -10,12 +10,13 @@
 //! `tests/loom.rs` runs this against insertion, removal and linking in every order that the memory model allows.
 
 use super::Index;
-use super::facts::Facts;
-use super::filter::Filter;
 use super::hnsw::{Codes, Scratch};
-use super::search::{Rest, SearchRequest, SearchResult, Stage};
+use super::request::{SearchRequest, SearchResult};
+use super::row_state::RowStates;
+use super::scan::{Plan, Span, View};
+use super::search::{Rest, Stage};
 use super::tags::Tags;
-use super::view::{Plan, Span, View};
+use crate::filter::Filter;
 use crate::ids::{PartitionKey, Seq, UnixMs};
 use crate::vector::arena::CodeArena;
 use crate::vector::links::SharedLinks;
@@ -36,7 +37,7 @@ pub struct TaskScratch(Scratch);
 /// A search that is to go on elsewhere.
 #[derive(Debug)]
 pub struct SearchTask {
-    facts: Facts,
+    states: RowStates,
     arena: CodeArena,
     links: SharedLinks,
     end: u32,
@@ -64,7 +65,7 @@ impl Index {
             return Searched::Done(found);
         };
         Searched::Task(Box::new(SearchTask {
-            facts: view.facts.clone(),
+            states: view.states.clone(),
             arena: arena.clone(),
             links: view.links.clone(),
             end: view.end,
@@ -100,7 +101,7 @@ impl SearchTask {
 
     fn go_on(self, scratch: &mut Scratch, tags: Option<&Tags>) -> SearchResult {
         let view = View {
-            facts: &self.facts,
+            states: &self.states,
             codes: Codes::new(&self.arena),
             links: &self.links,
             end: self.end,

@@ -19,6 +19,12 @@ pub const VECTOR_QUANT: Quant = Quant::F16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MessageSeq(pub u32);
 
+impl From<u32> for MessageSeq {
+    fn from(seq: u32) -> Self {
+        Self(seq)
+    }
+}
+
 impl fmt::Display for MessageSeq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -11,6 +11,7 @@ mod check;
 mod codec;
 mod effect;
 mod export;
+mod iter;
 mod json_text;
 mod log;
 mod message;
@@ -19,7 +20,6 @@ mod recall;
 mod record;
 mod stream;
 mod tables;
-mod walk;
 mod window;
 
 pub use codec::{TAG_MESSAGES, TAG_SESSION};

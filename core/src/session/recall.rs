@@ -5,8 +5,7 @@
 
 use super::log::{MessageRef, Session};
 use super::message::{MessageSeq, Status, VECTOR_QUANT};
-use crate::ids::SlotId;
-use crate::index::top::Top;
+use crate::top::Top;
 use crate::vector::{Query, StoredVector};
 
 /// A message that is near a question.
@@ -31,7 +30,7 @@ impl Session {
     ) -> Vec<Recalled> {
         let roles = self.roles.mask(roles);
         let width = self.width();
-        let mut top = Top::new(count);
+        let mut top = Top::<MessageSeq>::new(count);
         for block in &self.blocks {
             for placed in block.records() {
                 let Some(number) = placed.vector.filter(|_| roles >> placed.record.role & 1 == 1)
@@ -47,9 +46,8 @@ impl Session {
                 }
             }
         }
-        let found = top.into_sorted().into_iter().filter_map(|candidate| {
-            let SlotId(seq) = candidate.slot;
-            let message = self.locate(MessageSeq(seq))?;
+        let found = top.into_sorted().filter_map(|(seq, _)| {
+            let message = self.locate(seq)?;
             let vector = self.whole_message(message).vector?;
             Some(Recalled { similarity: similarity(query, &vector), message })
         });

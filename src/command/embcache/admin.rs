@@ -1,8 +1,8 @@
 //! `EMBCACHE.CREATE`, `EMBCACHE.DEL`, `EMBCACHE.INFO`.
 
 use super::{Subjects, open};
-use crate::command::llmcache::admin::{write_info, write_setting};
-use crate::command::llmcache::{create, entry, need_container};
+use crate::command::container::settings::{write_info, write_setting};
+use crate::command::container::{create, entry, need_container};
 use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, Reply};
 use llmcache_core::cache::{Cache, FetchOutcome, Kind, kept_bytes};

@@ -1,13 +1,13 @@
 //! `EMBCACHE.FETCH`: an embedding, or the lease to compute it, so that one worker does.
 
 use super::{Form, Subject, find, model, open};
-use crate::command::llmcache::fetch::{FetchRequest, Terms, Wanted, fetch};
-use crate::command::llmcache::hit_reply::Served;
-use crate::command::llmcache::{lease, no_container};
+use crate::command::container::fetch::{FetchRequest, Terms, Wanted, fetch};
+use crate::command::container::hit_reply::Served;
+use crate::command::container::{lease, no_container};
 use crate::command::parse::{ArgReader, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{OpenedEntry, open_container};
-use crate::keytype::registry::SharedCache;
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{Hit, Kind, LookupReport, MissReason, Tier};
 use llmcache_core::error::{Error, Result};

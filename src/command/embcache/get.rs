@@ -1,11 +1,10 @@
 //! `EMBCACHE.GET`, `MGET` and `MGETEX`: embeddings computed before, one or many in one trip.
 
 use super::{Form, Subject, Subjects, find, key_of, model, open};
-use crate::background;
 use crate::command::parse::{ArgReader, Expiry, expiry, is_expiry_word, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{remove_entry, set_entry_expiry};
-use crate::keytype::registry::SharedCache;
+use crate::keyspace::{now_min, remove_entry, set_entry_expiry};
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{MissReason, Tier};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EmbeddingDigest, UnixMs};
@@ -128,7 +127,7 @@ impl<'c, 'r> Asked<'c, 'r> {
         let entry = find(self.ctx, self.cache, &digest, Access::Read);
         let view = entry.as_ref().map(|entry| entry.view());
         self.form.write(Reply::new(self.ctx), view);
-        let now_min = background::now_min();
+        let now_min = now_min();
         self.cache.with(|cache| match &view {
             Some(view) => {
                 cache.note_hit(view, now_min);

@@ -8,11 +8,11 @@ pub(super) mod fetch;
 pub(super) mod get;
 pub(super) mod set;
 
-use super::llmcache::create::check_model;
+use super::container::create::check_model;
 use super::parse::{ArgReader, OptionWord, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{OpenedEntry, open_container, open_entry};
-use crate::keytype::registry::SharedCache;
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{EntryKey, EntryView, Kind, raw_embedding, unpack_embedding};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::EmbeddingDigest;

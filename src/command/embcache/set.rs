@@ -1,19 +1,19 @@
 //! `EMBCACHE.SET` and `EMBCACHE.MSET`: keep embeddings.
 
 use super::{Subject, key_of, model, open};
-use crate::command::llmcache::create::auto_create_as;
-use crate::command::llmcache::lease::lease_token;
-use crate::command::llmcache::no_container;
+use crate::command::container::create::auto_create_as;
+use crate::command::container::lease::lease_token;
+use crate::command::container::no_container;
+use crate::command::container::store::{
+    Storing, check_dim, check_fits, check_lease, deadline, dim_mismatch, lease_lost,
+};
 use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, is_expiry_word, is_vector_word, numbers, set_once,
-};
-use crate::command::store::{
-    Storing, check_dim, check_fits, check_lease, deadline, dim_mismatch, lease_lost,
 };
 use crate::config;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{Linking, NewEntry, open_entry};
-use crate::keytype::registry::SharedCache;
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Entry, EntryKey, Kind, LeaseToken, Settings, pack_embedding};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::UnixMs;

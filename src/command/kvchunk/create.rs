@@ -1,12 +1,12 @@
 //! `KVCHUNK.CREATE` and `KVCHUNK.BUDGET`: makes a namespace, changes how much it may hold.
 
 use super::{need_namespace, no_namespace};
-use crate::background::chunks::room_of;
 use crate::command::parse::{ArgReader, OptionWord, set_once};
 use crate::config;
 use crate::ffi::{CommandArgs, Ctx, Reply};
+use crate::keyspace::room_of;
 use crate::keyspace::{create_namespace, open_namespace, shrink_to};
-use crate::keytype::namespaces::SharedNamespace;
+use crate::keytype::namespace_registry::SharedNamespace;
 use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::ContainerUid;

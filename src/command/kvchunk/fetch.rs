@@ -2,9 +2,8 @@
 //! their payloads.
 
 use super::chain::ChainArgs;
-use super::hold::hold_by;
+use super::retention::hold_by;
 use super::{hex_digest, need_namespace, was_sound_lately};
-use crate::background::chunks::{in_flight, note_answered};
 use crate::command::parse::{ArgReader, flag_once, parse_filter, set_once};
 use crate::config;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply, ServerString};
@@ -12,11 +11,12 @@ use crate::keyspace::{
     LeadingRun, OpenedChunk, Pieces, is_reachable, open_chunk, open_leading_run, open_namespace,
     run_pieces, use_chunk, use_path,
 };
+use crate::keyspace::{in_flight, note_answered};
 use crate::keytype::Whole;
-use crate::keytype::namespaces::SharedNamespace;
+use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::filter::Filter;
 use llmcache_core::ids::UnixMs;
-use llmcache_core::index::filter::Filter;
 use llmcache_core::kvchunk::{ChunkDigest, ChunkHeader, LeaseId, Namespace, NodeId};
 use llmcache_core::limits;
 

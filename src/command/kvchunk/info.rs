@@ -1,14 +1,14 @@
 //! `KVCHUNK.INFO`, `STATS`, `SCAN` and `VERIFY`: what a namespace is, did and holds.
 
 use super::{is_sound, need_namespace};
-use crate::background::chunks::room_of;
 use crate::command::parse::{ArgReader, PageRequest, flag_once, page_request, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
+use crate::keyspace::room_of;
 use crate::keyspace::{open_chunk, open_namespace};
-use crate::keytype::namespaces::SharedNamespace;
+use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::Result;
+use llmcache_core::filter::Filter;
 use llmcache_core::ids::UnixMs;
-use llmcache_core::index::filter::Filter;
 use llmcache_core::kvchunk::{Checksum, ChunkDigest, KvStats, Namespace};
 use llmcache_core::limits;
 

@@ -4,7 +4,7 @@
 use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, HeldString, RString, Reply};
 use crate::keyspace::{NewChunk, create_namespace, put_chunk};
-use crate::keytype::namespaces::NAMESPACES;
+use crate::keytype::namespace_registry::NAMESPACES;
 use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue, Whole};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;

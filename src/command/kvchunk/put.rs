@@ -2,16 +2,16 @@
 
 use super::chain::{ChainArgs, raw_digest};
 use super::create::{auto_create, defaults};
-use crate::background::chunks::room_of;
 use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, json_object, set_once,
 };
 use crate::ffi::{Access, CommandArgs, Ctx, HeldString, Reply, ServerString};
+use crate::keyspace::room_of;
 use crate::keyspace::{
     NewChunk, check_parent, chunk_bytes, make_room, open_chunk, open_namespace, put_chunk,
     remove_what_is_due, use_stored,
 };
-use crate::keytype::namespaces::SharedNamespace;
+use crate::keytype::namespace_registry::SharedNamespace;
 use crate::keytype::{Whole, payload_crc};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;

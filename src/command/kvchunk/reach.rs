@@ -1,7 +1,7 @@
 //! Which chunks a command means: those named, and what follows them or comes before them, each once and one at a time.
 
 use super::hex_digest;
-use crate::keytype::namespaces::SharedNamespace;
+use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::{Error, Result};
 use llmcache_core::kvchunk::ChunkDigest;
 use llmcache_core::limits;

@@ -3,7 +3,7 @@
 use super::reach::{Reach, digests};
 use crate::ffi::{CommandArgs, Ctx, RString, Reply};
 use crate::keyspace::{Pieces, open_namespace, remove_chunk, run_pieces};
-use crate::keytype::namespaces::SharedNamespace;
+use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::Result;
 use llmcache_core::kvchunk::ChunkDigest;
 

@@ -1,10 +1,9 @@
 //! `LLMCACHE.GET`: the answer to exactly this prompt, as one bulk string.
 
-use crate::background;
 use crate::command::parse::{ArgReader, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{OpenedEntry, open_cache, open_entry};
-use crate::keytype::registry::SharedCache;
+use crate::keyspace::{OpenedEntry, now_min, open_cache, open_entry};
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{MissReason, Tier};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EntryId, UnixMs};
@@ -41,7 +40,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         Some(entry) => {
             let view = entry.view();
             reply.bytes(view.response());
-            let now_min = background::now_min();
+            let now_min = now_min();
             cache.with(|cache| {
                 cache.note_hit(&view, now_min);
                 cache.stats.note_hit(scope, Tier::Exact, &view, None);

@@ -1,30 +1,28 @@
 //! `LLMCACHE.GETSEM`: the answer to a question asked before, in these words or in others.
 
-use super::create::{ef, guard_level};
-use super::hit_reply::{self, Field, Served};
+use crate::command::container::create::{ef, guard_level};
+use crate::command::container::hit_reply::{self, Field, Served};
+use crate::command::container::note::Note;
+use crate::command::container::store::check_dim;
 use crate::command::parse::{
     ArgReader, OptionWord, flag_once, is_vector_word, parse_filter, set_once, vector,
 };
-use crate::command::store::check_dim;
 use crate::config;
 use crate::ffi::{CommandArgs, Ctx, Reply};
-use crate::keyspace::{
-    CommandKeyspace, OpenedEntry, Searches, answer_searching, open_cache, touch,
-};
-use crate::keytype::registry::SharedCache;
+use crate::keyspace::{CommandKeyspace, OpenedEntry, Searches, answer_searching, open_cache};
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{Kind, LookupReport, LookupRequest, MissReason, look_up};
 use llmcache_core::error::{Error, Result};
-use llmcache_core::evict::minute;
+use llmcache_core::filter::Filter;
 use llmcache_core::ids::UnixMs;
 use llmcache_core::index::SearchMode;
-use llmcache_core::index::filter::Filter;
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
 
 /// What is asked.
 #[derive(Debug, Default)]
-pub(super) struct Question<'a> {
+pub(in crate::command) struct Question<'a> {
     pub(super) prompt: Option<&'a [u8]>,
     pub(super) query: Option<Query>,
     scope: Option<&'a [u8]>,
@@ -90,56 +88,6 @@ impl<'c> Asking<'c, '_> {
         let scope = question.identity().0;
         Note { ctx, cache, scope, now }.lookup(&report, &mut served);
         question.reply(reply, &report, &served, now);
-    }
-}
-
-/// Where the outcome of a lookup is counted.
-pub struct Note<'c, 'r> {
-    pub ctx: Ctx<'c>,
-    pub cache: &'r SharedCache,
-    pub scope: &'r [u8],
-    pub now: UnixMs,
-}
-
-/// Whether a key may fall due before the command that holds it open has replied: to open it once more could
-/// delete it, since the server's clock goes on while a client that waited is answered.
-fn is_due_soon(entry: &OpenedEntry<'_>, now: UnixMs) -> bool {
-    const SOON_MS: u64 = 10_000;
-    (1..now.0 + SOON_MS).contains(&entry.expire_at_ms())
-}
-
-impl Note<'_, '_> {
-    /// Counts it, and fills in the hits of what is served.
-    pub fn lookup(&self, report: &LookupReport<OpenedEntry<'_>>, served: &mut [Served]) {
-        let now_min = minute(self.now);
-        let similarity = report.nearest_similarity;
-        let mut keys = Vec::new();
-        self.cache.with(|cache| {
-            match (report.hits.first(), report.reason) {
-                (Some(first), _) => {
-                    let view = first.entry.view();
-                    cache.stats.note_hit(self.scope, first.tier, &view, similarity);
-                }
-                (None, reason) => {
-                    let reason = reason.unwrap_or(MissReason::Empty);
-                    cache.stats.note_miss(self.scope, reason, similarity);
-                }
-            }
-            for (hit, served) in report.hits.iter().zip(served) {
-                let view = hit.entry.view();
-                served.hits = cache.note_hit(&view, now_min);
-                if !hit.entry.is_used() && !is_due_soon(&hit.entry, self.now) {
-                    let slot = cache.index.slot_of(view.slot(), view.seq());
-                    let id = slot.map_or_else(|| view.id(), |slot| slot.id);
-                    keys.push(cache.entry_key(&id));
-                }
-            }
-        });
-        // Candidates that might have been refused were opened without counting as used; what is served
-        // counts.
-        for key in &keys {
-            touch(self.ctx, key);
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, MainCell, RString, Reply};
 use crate::keyspace::{Linking, NewEntry, create_cache, mark_stale, put_entry};
 use crate::keytype::CREATE_COMMAND;
-use crate::keytype::registry::CACHES;
+use crate::keytype::cache_registry::CACHES;
 use llmcache_core::cache::{Cache, Entry};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;

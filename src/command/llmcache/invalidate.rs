@@ -1,23 +1,21 @@
-//! `LLMCACHE.INVALIDATE` and `LLMCACHE.DROP`: answers that must not be served any more.
+//! `LLMCACHE.INVALIDATE`: answers that must not be served any more.
 
 use super::need_cache;
+use crate::command::container::store::check_dim;
 use crate::command::parse::{
     ArgReader, OptionWord, flag_once, is_vector_word, parse_filter, set_once, vector,
 };
-use crate::command::store::check_dim;
-use crate::ffi::{
-    Access, CommandArgs, Ctx, Key, RString, Reply, Waiter, Wake, block_client, wake_blocked,
-};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply, Waiter, Wake, block_client, wake_blocked};
 use crate::keyspace::{
-    Criterion, Pick, mark_stale, open_cache, open_container, open_entry, remove_entry, start_pick,
-    tell_ids, unlink_key, void_lease, with_known_flights,
+    Criterion, InvalidationWalk, mark_stale, open_cache, open_entry, remove_entry,
+    start_invalidation, tell_ids, void_lease, with_known_flights,
 };
-use crate::keytype::registry::{self, SharedCache};
-use crate::keytype::{EPOCH_COMMAND, cache_in};
-use llmcache_core::cache::{EntryKey, Extent, Kind, Severity};
+use crate::keytype::EPOCH_COMMAND;
+use crate::keytype::cache_registry::{self, SharedCache};
+use llmcache_core::cache::{EntryKey, Extent, Severity};
 use llmcache_core::error::{Error, Result};
+use llmcache_core::filter::Filter;
 use llmcache_core::ids::{EntryId, ScopeKey, Seq, UnixMs};
-use llmcache_core::index::filter::Filter;
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
 use std::sync::Arc;
@@ -143,7 +141,7 @@ impl Target<'_> {
         let Some(severity) = self.severity else { return Ok(count) };
         let bound = self.cache.with(|cache| {
             let bound = cache.invalidate(extent, severity);
-            registry::note_work(cache);
+            cache_registry::note_work(cache);
             bound
         })?;
         replicate_epoch(self.ctx, self.name, extent, severity, bound);
@@ -164,7 +162,7 @@ impl Target<'_> {
             let uid = cache.with(|cache| cache.uid());
             with_known_flights(uid, |flights| flights.note_picked());
         }
-        let mut pick = Pick::new(cache, channel, criterion, severity, limit);
+        let mut pick = InvalidationWalk::new(cache, channel, criterion, severity, limit);
         let may_block = ctx.state().may_block();
         let end = Instant::now() + FIRST_SLICE;
         match pick.run(ctx, || !may_block || Instant::now() < end) {
@@ -173,24 +171,24 @@ impl Target<'_> {
             }
             None => {
                 let count = Arc::new(AtomicU64::new(0));
-                let waiter = PickWaiter { count: Arc::clone(&count) };
+                let waiter = WalkWaiter { count: Arc::clone(&count) };
                 let id = block_client(ctx, 0, |_| Box::new(waiter));
                 let done = move |ctx: Ctx<'_>, picked| {
                     count.store(picked, Ordering::Relaxed);
                     wake_blocked(ctx, id);
                 };
-                start_pick(ctx, pick, Box::new(done));
+                start_invalidation(ctx, pick, Box::new(done));
             }
         }
     }
 }
 
 /// A client that waits for its walk to end. The walk goes on without it.
-struct PickWaiter {
+struct WalkWaiter {
     count: Arc<AtomicU64>,
 }
 
-impl Waiter for PickWaiter {
+impl Waiter for WalkWaiter {
     fn reply(&mut self, ctx: Ctx<'_>, _: &CommandArgs<'_>, wake: Wake) {
         match wake {
             Wake::Ready => {
@@ -247,34 +245,12 @@ pub fn run_epoch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     reader.finish()?;
     need_cache(ctx, args)?.with(|cache| {
         let obeyed = cache.obey_epoch(extent, severity, bound);
-        registry::note_work(cache);
+        cache_registry::note_work(cache);
         obeyed
     })?;
     replicate_epoch(ctx, args.name(), extent, severity, bound);
     ctx.signal_modified(&args.key());
     Reply::new(ctx).ok();
-    Ok(())
-}
-
-/// Runs `LLMCACHE.DROP`: the cache goes at once, its entries in the background.
-pub fn run_drop(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    drop_container(ctx, args, Kind::Answers)
-}
-
-/// Drops a container of this kind.
-pub fn drop_container(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
-    ArgReader::new(args.options()).finish()?;
-    if open_container(ctx, &args.key(), kind)?.is_none() {
-        Reply::new(ctx).int(0);
-        return Ok(());
-    }
-    let name = RString::new(args.name());
-    let key = Key::open(ctx, &name, Access::Write).filter(|key| cache_in(key).is_some());
-    let dropped = key.is_some();
-    if let Some(key) = key {
-        unlink_key(ctx, key, &name);
-    }
-    Reply::new(ctx).int(i64::from(dropped));
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! `LLMCACHE.MGETSEM`: many questions in one trip, each answered as `GETSEM` answers it.
 
 use super::getsem::{Asking, Question};
+use crate::command::container::store::check_dim;
 use crate::command::parse::{ArgReader, is_vector_word, vector};
-use crate::command::store::check_dim;
 use crate::ffi::{CommandArgs, Ctx, Reply};
 use crate::keyspace::{Searches, answer_searching, open_cache};
 use llmcache_core::error::{Error, Result};

@@ -1,19 +1,19 @@
 //! `LLMCACHE.SETSEM` and `LLMCACHE.SET`: store an answer, with or without a vector.
 
-use super::create::auto_create;
-use super::lease::lease_token;
+use crate::command::container::create::auto_create;
+use crate::command::container::lease::lease_token;
+use crate::command::container::store::{
+    Storing, check_dim, check_fits, check_lease, deadline, lease_lost, linking,
+};
 use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, is_vector_word, meta,
     set_once, tags, vector,
-};
-use crate::command::store::{
-    Storing, check_dim, check_fits, check_lease, deadline, lease_lost, linking,
 };
 use crate::ffi::{Access, CommandArgs, Ctx, Reply, ServerString};
 use crate::keyspace::{
     Linking, NewEntry, StoreReply, open_cache, open_entry, remove_entry, reply_when_linked,
 };
-use crate::keytype::registry::SharedCache;
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Cache, Entry, EntryFields, LeaseToken, Severity, parse_usd};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EntryId, PartitionKey, UnixMs};

@@ -1,16 +1,18 @@
 //! `RAG.ADD` and `RAG.MADD`: documents, new or in the place of those of the same id.
 
 use super::{check_id, digest, document_id, entry_name, key_name};
-use crate::command::llmcache::create::auto_create_as;
+use crate::command::container::create::auto_create_as;
+use crate::command::container::store::{
+    Storing, check_dim, check_fits, deadline, dim_mismatch, linking,
+};
 use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, is_expiry_word, is_vector_word, meta, set_once, tags,
     vector,
 };
-use crate::command::store::{Storing, check_dim, check_fits, deadline, dim_mismatch, linking};
 use crate::config;
 use crate::ffi::{Access, CommandArgs, Ctx};
 use crate::keyspace::{NewEntry, StoreReply, open_container, open_entry, reply_when_linked};
-use crate::keytype::registry::SharedCache;
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Entry, EntryFields, Kind};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{PartitionKey, UnixMs};

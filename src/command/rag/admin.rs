@@ -1,7 +1,7 @@
 //! `RAG.CREATE`, `RAG.SCAN`, `RAG.INFO`, `RAG.DROP`.
 
-use crate::command::llmcache::admin::{write_info, write_setting};
-use crate::command::llmcache::{create, invalidate, need_container, scan};
+use crate::command::container::settings::{write_info, write_setting};
+use crate::command::container::{create, drop, need_container, scan};
 use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, Reply};
 use llmcache_core::cache::Kind;
@@ -19,7 +19,7 @@ pub fn run_scan(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 
 /// Runs `RAG.DROP`.
 pub fn run_drop(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    invalidate::drop_container(ctx, args, Kind::Documents)
+    drop::drop_container(ctx, args, Kind::Documents)
 }
 
 /// What INFO shows of an index and of its settings.

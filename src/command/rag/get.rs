@@ -1,13 +1,12 @@
 //! `RAG.GET` and `RAG.DEL`: documents by their id.
 
 use super::{check_id, document_id, key_name};
-use crate::background;
-use crate::command::llmcache::entry;
-use crate::command::llmcache::hit_reply::{self, Field, Served};
+use crate::command::container::entry;
+use crate::command::container::hit_reply::{self, Field, Served};
 use crate::command::parse::ArgReader;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{OpenedEntry, open_container, open_entry};
-use crate::keytype::registry::SharedCache;
+use crate::keyspace::{OpenedEntry, now_min, open_container, open_entry};
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Hit, Kind, MissReason, Tier};
 use llmcache_core::error::Result;
 use llmcache_core::ids::UnixMs;
@@ -41,7 +40,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     };
     let hits = cache.with(|cache| {
         cache.stats.note_hit(b"", Tier::Exact, &entry.view(), None);
-        cache.note_hit(&entry.view(), background::now_min())
+        cache.note_hit(&entry.view(), now_min())
     });
     let hit = Hit { tier: Tier::Exact, similarity: 1.0, entry };
     let served = Served { hits, stale: false };

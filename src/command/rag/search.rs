@@ -1,10 +1,10 @@
 //! `RAG.SEARCH`: the documents nearest to a vector, filtered, diverse and within a budget of tokens.
 
-use crate::command::llmcache::create::ef;
-use crate::command::llmcache::getsem::Note;
-use crate::command::llmcache::hit_reply::{self, Field, tokens_of};
+use crate::command::container::create::ef;
+use crate::command::container::hit_reply::{self, Field, tokens_of};
+use crate::command::container::note::Note;
+use crate::command::container::store::check_dim;
 use crate::command::parse::{ArgReader, is_vector_word, parse_filter, set_once, vector};
-use crate::command::store::check_dim;
 use crate::ffi::{CommandArgs, Ctx, Reply};
 use crate::keyspace::{CommandKeyspace, OpenedEntry, Searches, answer_searching, open_container};
 use llmcache_core::cache::guard::GuardLevel;
@@ -13,8 +13,8 @@ use llmcache_core::cache::{
 };
 use llmcache_core::distance::kernels;
 use llmcache_core::error::{Error, Result};
+use llmcache_core::filter::Filter;
 use llmcache_core::ids::UnixMs;
-use llmcache_core::index::filter::Filter;
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
 use llmcache_core::vector::normalise::normalise;

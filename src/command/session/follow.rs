@@ -4,7 +4,7 @@ use super::{find, seq};
 use crate::command::parse::{ArgReader, set_once};
 use crate::ffi::{Access, BlockedId, CommandArgs, Ctx, RString, Reply, Waiter, Wake, block_client};
 use crate::keyspace::{followers as wakers, open_session};
-use crate::keytype::followers::{self, Follower, Place};
+use crate::keytype::follower_table::{self, Follower, Place};
 use llmcache_core::error::Result;
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
@@ -117,13 +117,13 @@ impl FollowWaiter {
 
 impl Waiter for FollowWaiter {
     fn reply(&mut self, ctx: Ctx<'_>, _: &CommandArgs<'_>, _: Wake) {
-        followers::remove(&self.place, self.client);
+        follower_table::remove(&self.place, self.client);
         if let Err(error) = self.answer(ctx) {
             Reply::new(ctx).error(&error.to_string());
         }
     }
 
     fn gone(&mut self, _: Ctx<'_>) {
-        followers::remove(&self.place, self.client);
+        follower_table::remove(&self.place, self.client);
     }
 }

@@ -10,12 +10,12 @@
 //! both sides, tears the graph apart: 0.945 is reached with 2,486.
 
 use super::super::slots::Slots;
-use super::super::top::{pack, row_of, score_of};
 use super::Head;
 use super::graph::Links;
-use super::upper::NONE;
+use super::upper_links::NONE;
 use super::walk::{Codes, Judge, Scratch, Walk};
 use crate::allocation::allocated_bytes;
+use crate::top::{pack, row_of, score_of};
 
 /// A row that would keep fewer links than this on a level is not dropped by a full neighbour: rows
 /// with few links are the ones that get lost.

@@ -4,7 +4,7 @@
 //! both sides, so that the links to a row are found on the row itself. Must not know: how near two
 //! rows are. All graphs of an index share it. Main thread only.
 
-use super::upper::{NONE, UpperLinks};
+use super::upper_links::{NONE, UpperLinks};
 use crate::ids::EntryId;
 use crate::vector::links::{LinkArena, Row};
 

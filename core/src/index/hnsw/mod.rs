@@ -4,7 +4,7 @@
 //! have work, and the sizes at which graphs come and go. A graph belongs to one partition; a row is a
 //! node under its slot number. Called by the index alone, on the main thread.
 //!
-//! * `graph` and `upper` keep the links, `walk` searches them, `build` links a row, `repair` takes one
+//! * `graph` and `upper_links` keep the links, `walk` searches them, `build` links a row, `repair` takes one
 //!   out, `work` does both in slices, `persist` saves and loads.
 
 mod build;
@@ -12,12 +12,12 @@ mod check;
 mod graph;
 mod persist;
 mod repair;
-mod upper;
+mod upper_links;
 mod walk;
 mod work;
 
 pub use persist::GraphSection;
-pub(super) use upper::NONE;
+pub(super) use upper_links::NONE;
 pub(super) use walk::{Codes, Judge, Scratch, Target, Walk};
 pub use work::{Progress, Work};
 

@@ -3,10 +3,10 @@
 //! Owns: which of its neighbours are linked instead. Links come in pairs, so a node's own links name
 //! everyone that is linked to it. Main thread only.
 
-use super::super::top::{pack, row_of};
 use super::Head;
 use super::build::{Builder, is_diverse};
-use super::upper::NONE;
+use super::upper_links::NONE;
+use crate::top::{pack, row_of};
 
 /// A row with fewer links than this part of its room takes the nearest of the pool where none points
 /// in a direction of its own. After 90 % of 2,000 real vectors were replaced, recall at EF 16 lay

@@ -7,10 +7,10 @@
 //! After Malkov & Yashunin, "Efficient and robust approximate nearest neighbor search using
 //! Hierarchical Navigable Small World graphs" (2016), Algorithm 2.
 
-use super::super::top::{pack, row_of, score_of};
 use super::graph::Links;
 use crate::allocation::allocated_bytes;
 use crate::distance::kernels;
+use crate::top::{pack, row_of, score_of};
 use crate::vector::arena::CodeArena;
 use crate::vector::links::{Row, SharedLinks};
 use crate::vector::quantise::approx_similarity;

@@ -5,22 +5,22 @@
 //! cannot be reached by a prefix. Everything here is a hint: a chunk counts once its key was opened.
 //! Main thread.
 
+mod admission;
 mod check;
 mod lineage;
 mod node;
 mod order;
-mod patience;
 
 use super::{ChunkDigest, Content};
 use crate::ids::UnixMs;
 use crate::limits;
 use crate::work;
+use admission::Admission;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 pub use lineage::{Lineage, Reach};
 use node::State;
 pub use node::{NewNode, Node};
 use order::OrderKey;
-use patience::Patience;
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 
@@ -58,7 +58,7 @@ pub struct PrefixTree {
     clock: u64,
     half_life: f64,
     capacity: f64,
-    patience: Patience,
+    admission: Admission,
     chunks: u64,
     bytes: u64,
     payload_bytes: u64,
@@ -98,7 +98,7 @@ impl PrefixTree {
             + self.by_digest.allocation_size()
             + self.by_print.allocation_size()
             + self.order.len() * (size_of::<OrderKey>() + 8)
-            + self.patience.heap_bytes()
+            + self.admission.heap_bytes()
     }
 
     fn hash_of(&self, digest: &ChunkDigest) -> u64 {

@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 /// References in which a frequency halves, for each chunk that fits, or would fit if as much less came
-/// as `patience` lets pass. On the Mooncake conversation trace, replayed by `core/examples/kvtrace.rs` with
+/// as `admission` lets pass. On the Mooncake conversation trace, replayed by `core/examples/kvtrace.rs` with
 /// 1,250 to 40,000 chunks, a half loses at most 0.6 points of hits to the best of a quarter to one; a
 /// sixteenth and four lose up to ten times that.
 const HALF_LIFE_PER_CHUNK: f64 = 0.5;
@@ -33,11 +33,11 @@ impl PrefixTree {
 
     /// Counts the storing of a chunk as a use, and decides whether its chain is one of those kept: what
     /// continues a chain that was used is, what continues one that was just stored is as that one, and
-    /// of those that begin here `patience` decides.
+    /// of those that begin here `admission` decides.
     pub(super) fn note_stored(&mut self, slot: u32, new: &NewNode<'_>) {
         self.clock += 1;
-        self.patience.note_stored(new.digest);
-        if self.patience.decide(self.capacity) {
+        self.admission.note_stored(new.digest);
+        if self.admission.decide(self.capacity) {
             self.age_anew();
         }
         let (clock, half_life) = (self.clock, self.half_life());
@@ -46,7 +46,7 @@ impl PrefixTree {
             _ if new.prio > 0 || new.pinned => true,
             Some(above) if above.hits == 0 => above.kept,
             Some(above) if above.children_here <= 1 => true,
-            _ => self.patience.keep_chain(),
+            _ => self.admission.keep_chain(),
         };
         let node = &mut self.nodes[slot as usize];
         let first = if kept { 1.0 } else { PASSING };
@@ -60,7 +60,7 @@ impl PrefixTree {
         let (clock, half_life) = (self.clock, self.half_life());
         for &NodeId(slot) in path {
             self.unorder(slot);
-            self.patience.note_used(&self.nodes[slot as usize].digest);
+            self.admission.note_used(&self.nodes[slot as usize].digest);
             let node = &mut self.nodes[slot as usize];
             node.frequency = node.aged(clock, half_life) + 1.0;
             node.used_at = clock;
@@ -121,15 +121,15 @@ impl PrefixTree {
 
     /// Of how many new chains one is kept until it had time to be used.
     pub fn one_chain_in(&self) -> u32 {
-        self.patience.one_in()
+        self.admission.one_in()
     }
 
-    /// Sets the half-life that capacity and patience ask for, and builds the order anew where it is
+    /// Sets the half-life that capacity and admission ask for, and builds the order anew where it is
     /// another.
     fn age_anew(&mut self) {
         // By powers of two, so that the order is built anew rarely.
         let room = (self.capacity as u64).next_power_of_two() as f64;
-        let kept = f64::from(self.patience.one_in());
+        let kept = f64::from(self.admission.one_in());
         let half_life = (room * kept * HALF_LIFE_PER_CHUNK).max(HALF_LIFE_MIN);
         if half_life == self.half_life {
             return;

@@ -1,9 +1,9 @@
 //! The rows of `RAG.*` in the command table.
 
-use super::rag::{add, admin, get, search};
-use super::table::{
+use super::words::{
     EXPIRY, INDEX, QUANT, RETURN, TAGS, VECTOR_FORMS, arg, many, need, opt, read, write,
 };
+use crate::command::rag::{add, admin, get, search};
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 

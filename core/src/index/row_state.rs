@@ -6,9 +6,9 @@
 //! whose the row is: it is written last when an entry comes and read first and last by whoever judges the row,
 //! so that no entry is judged by what is known of another. Records never change; whoever reads one holds it.
 
-use super::filter::FilterRecord;
 use crate::allocation::allocated_bytes;
 use crate::distance::prefetch_value;
+use crate::filter::FilterRecord;
 use crate::ids::{PartitionKey, Seq, UnixMs};
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::vector::arena::{BLOCK_ROWS, rows_with};
@@ -54,16 +54,16 @@ impl Head {
 
 /// What is known of one row.
 #[derive(Debug, Default)]
-pub(super) struct Fact {
+pub(super) struct RowState {
     head: AtomicU64,
     expire_at: AtomicU64,
     partition: AtomicU64,
 }
 
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Fact>() == 24, "a slot is paid for by every entry");
+const _: () = assert!(size_of::<RowState>() == 24, "a slot is paid for by every entry");
 
-impl Fact {
+impl RowState {
     /// To be read first: what follows belongs to the entry it names, or to a later one.
     #[inline(always)]
     pub(super) fn head(&self) -> Head {
@@ -89,8 +89,8 @@ impl Fact {
 }
 
 #[derive(Debug, Default)]
-struct FactBlock {
-    rows: Box<[Fact]>,
+struct StateBlock {
+    rows: Box<[RowState]>,
 }
 
 /// Records of the rows of a block that has some.
@@ -99,10 +99,10 @@ struct RecordBlock {
     rows: Vec<Option<FilterRecord>>,
 }
 
-/// Facts and records by row. Row `i` is in block `i / 256`.
+/// States and records by row. Row `i` is in block `i / 256`.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Facts {
-    facts: Directory<FactBlock>,
+pub(super) struct RowStates {
+    states: Directory<StateBlock>,
     records: Directory<RecordBlock>,
 }
 
@@ -114,18 +114,18 @@ fn record_bytes(record: &FilterRecord) -> usize {
     allocated_bytes(record.bytes())
 }
 
-impl Facts {
+impl RowStates {
     /// What is known of a row; `None` where there is no memory for it.
     #[inline(always)]
-    pub(super) fn get(&self, row: u32) -> Option<&Fact> {
+    pub(super) fn get(&self, row: u32) -> Option<&RowState> {
         let (block, place) = split(row);
-        self.facts.get(block)?.rows.get(place)
+        self.states.get(block)?.rows.get(place)
     }
 
     /// The head of a row.
     #[inline(always)]
     pub(super) fn head(&self, row: u32) -> Head {
-        self.get(row).map_or(Head::FREE, Fact::head)
+        self.get(row).map_or(Head::FREE, RowState::head)
     }
 
     /// The filter record of a row's entry, or of one that went.
@@ -138,31 +138,31 @@ impl Facts {
     /// Asks for the memory of a row ahead of its use.
     #[inline(always)]
     pub(super) fn prefetch(&self, row: u32) {
-        if let Some(fact) = self.get(row) {
-            prefetch_value(fact);
+        if let Some(state) = self.get(row) {
+            prefetch_value(state);
         }
     }
 
     /// Rows that a block has memory for.
     pub(super) fn room(&self, block: usize) -> usize {
-        self.facts.get(block).map_or(0, |block| block.rows.len())
+        self.states.get(block).map_or(0, |block| block.rows.len())
     }
 
     /// Gives a block memory for the row at `place`. Only the first block grows in steps: a search that holds a block
     /// which is replaced by a grown one does not see its rows go, and only who opens what it names finds out.
     pub(super) fn make_room(&mut self, block: usize, place: usize) {
         let rows = if block == 0 { rows_with(place) } else { BLOCK_ROWS };
-        let former = self.facts.get(block);
+        let former = self.states.get(block);
         let copy = |place: usize| {
-            let fact = former.and_then(|block| block.rows.get(place));
-            fact.map_or_else(Fact::default, |fact| Fact {
-                head: AtomicU64::new(fact.head().0),
-                expire_at: AtomicU64::new(fact.expire_at().0),
-                partition: AtomicU64::new(fact.partition().0),
+            let state = former.and_then(|block| block.rows.get(place));
+            state.map_or_else(RowState::default, |state| RowState {
+                head: AtomicU64::new(state.head().0),
+                expire_at: AtomicU64::new(state.expire_at().0),
+                partition: AtomicU64::new(state.partition().0),
             })
         };
-        let grown = FactBlock { rows: (0..rows).map(copy).collect() };
-        self.facts.put(block, grown);
+        let grown = StateBlock { rows: (0..rows).map(copy).collect() };
+        self.states.put(block, grown);
     }
 
     /// Fills a free row that has memory. Answers the memory that its record takes, less that of a former
@@ -176,11 +176,11 @@ impl Facts {
         record: Option<FilterRecord>,
     ) -> isize {
         let grown = self.set_record(row, record);
-        if let Some(fact) = self.get(row) {
+        if let Some(state) = self.get(row) {
             // Release, each: whoever reads one of a new entry sees that the head of the former is gone.
-            fact.expire_at.store(expire_at.0, Ordering::Release);
-            fact.partition.store(partition.0, Ordering::Release);
-            fact.head.store(head.0, Ordering::Release);
+            state.expire_at.store(expire_at.0, Ordering::Release);
+            state.partition.store(partition.0, Ordering::Release);
+            state.head.store(head.0, Ordering::Release);
         }
         grown
     }
@@ -206,16 +206,16 @@ impl Facts {
 
     /// Writes the head of a row that has memory.
     pub(super) fn set_head(&self, row: u32, head: Head) {
-        if let Some(fact) = self.get(row) {
-            fact.head.store(head.0, Ordering::Release);
+        if let Some(state) = self.get(row) {
+            state.head.store(head.0, Ordering::Release);
         }
     }
 
     /// Writes the deadline of a row that has memory.
     pub(super) fn set_expire_at(&self, row: u32, expire_at: UnixMs) {
-        if let Some(fact) = self.get(row) {
+        if let Some(state) = self.get(row) {
             // Release, as in `occupy`: the entry may be a new one of its row.
-            fact.expire_at.store(expire_at.0, Ordering::Release);
+            state.expire_at.store(expire_at.0, Ordering::Release);
         }
     }
 
@@ -236,22 +236,22 @@ impl Facts {
         }
         let rows = self.records.get(block).map_or(&[][..], |block| &block.rows);
         let given_back = rows.iter().flatten().map(record_bytes).sum();
-        (self.facts.free(block) & self.records.free(block)).then_some(given_back)
+        (self.states.free(block) & self.records.free(block)).then_some(given_back)
     }
 
     /// Whether a search on another thread reads a clone.
     pub(super) fn is_held(&mut self) -> bool {
-        self.facts.is_held() || self.records.is_held()
+        self.states.is_held() || self.records.is_held()
     }
 
     /// Memory held, that of the records themselves aside.
     pub(super) fn bytes(&self) -> usize {
-        let facts = self.facts.iter().map(|block| allocated_bytes(size_of_val(&*block.rows)));
+        let states = self.states.iter().map(|block| allocated_bytes(size_of_val(&*block.rows)));
         let handles = |block: &RecordBlock| {
             allocated_bytes(block.rows.capacity() * size_of::<Option<FilterRecord>>())
         };
         let handles = self.records.iter().map(handles);
-        facts.sum::<usize>() + handles.sum::<usize>() + self.facts.bytes() + self.records.bytes()
+        states.sum::<usize>() + handles.sum::<usize>() + self.states.bytes() + self.records.bytes()
     }
 
     /// Memory of all records; for tests.

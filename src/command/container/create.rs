@@ -2,13 +2,13 @@
 //! store finds none.
 
 use super::no_container;
+use crate::command::container::store::{dim_mismatch, shown};
 use crate::command::parse::{ArgReader, OptionWord, set_once};
-use crate::command::store::{dim_mismatch, shown};
 use crate::config;
 use crate::ffi::{CommandArgs, Ctx, MainCell, Reply};
 use crate::keyspace::{create_cache, open_container};
 use crate::keytype::CREATE_COMMAND;
-use crate::keytype::registry::SharedCache;
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{Cache, Kind, Settings};
 use llmcache_core::error::{Error, ErrorWord, Result};

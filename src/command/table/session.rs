@@ -1,8 +1,10 @@
 //! The rows of the command table for `SESSION.*`.
 
-use super::session::{append, change, copy, follow, info, internal, owner, read, recall, stream};
-use super::table::{
+use super::words::{
     EXPIRY_FORMS, VECTOR, VECTOR_FORMS, arg, many, need, opt, opt_word, read, word, write,
+};
+use crate::command::session::{
+    append, change, copy, follow, info, internal, owner, read, recall, stream,
 };
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};

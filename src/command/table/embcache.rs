@@ -1,9 +1,9 @@
 //! The rows of `EMBCACHE.*` in the command table.
 
-use super::embcache::{admin, fetch, get, set};
-use super::table::{
+use super::words::{
     EXPIRY, EXPIRY_FORMS, QUANT, VECTOR_FORMS, arg, many, need, opt, read, word, write,
 };
+use crate::command::embcache::{admin, fetch, get, set};
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 

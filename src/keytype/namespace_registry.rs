@@ -3,8 +3,8 @@
 //! Owns: the registry of namespaces, and the stubs. All of it is derived. Nothing here opens keys. Main
 //! thread only.
 
-use super::containers::{self, Container, Containers, Place, Shared};
-use super::{NamespaceValue, registry};
+use super::container_registry::{self, Container, Containers, Place, Shared};
+use super::{NamespaceValue, cache_registry};
 use crate::ffi::MainCell;
 use llmcache_core::ids::ContainerUid;
 use llmcache_core::kvchunk::Namespace;
@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 pub type SharedNamespace = Shared<Namespace>;
 
 /// A namespace without its key.
-pub type KeylessNamespace = containers::Keyless<Namespace>;
+pub type KeylessNamespace = container_registry::Keyless<Namespace>;
 
 /// All namespaces, and chunks that look for theirs.
 pub static NAMESPACES: Containers<Namespace> = Containers::new();
@@ -36,7 +36,7 @@ impl Container for Namespace {
 
 /// A namespace was read from RDB; under RESTORE its event places it.
 pub fn loaded(value: &NamespaceValue, db: c_int, key: &[u8]) {
-    if registry::is_loading() {
+    if cache_registry::is_loading() {
         NAMESPACES.place(&value.0, (db, key.to_vec()));
     }
 }
@@ -61,6 +61,6 @@ pub fn flushed(db: Option<c_int>) {
 pub fn swapped(first: c_int, second: c_int) {
     NAMESPACES.swapped(first, second);
     STUBS.with(|stubs| {
-        stubs.iter_mut().for_each(|place| containers::swap_db(&mut place.0, first, second));
+        stubs.iter_mut().for_each(|place| container_registry::swap_db(&mut place.0, first, second));
     });
 }

@@ -2,7 +2,7 @@
 
 use crate::ffi::Reply;
 use crate::keyspace::OpenedEntry;
-use crate::keytype::registry::SharedCache;
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{EntryView, Hit, LookupReport, estimated_tokens};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;

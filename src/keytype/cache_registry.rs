@@ -3,7 +3,7 @@
 //! Owns: the registry of caches; the flags of loading and of the sweep, which concern chunks too. All of
 //! it is derived. Nothing here opens keys. Main thread only.
 
-use super::containers::{self, Container, Containers, Shared};
+use super::container_registry::{self, Container, Containers, Shared};
 use crate::ffi::MainCell;
 use hashbrown::HashSet;
 use llmcache_core::cache::Cache;
@@ -11,13 +11,13 @@ use llmcache_core::ids::ContainerUid;
 use std::ffi::c_int;
 use std::sync::LazyLock;
 
-pub use super::containers::Place;
+pub use super::container_registry::Place;
 
 /// A cache, shared between its key, the reaper and whoever works on it.
 pub type SharedCache = Shared<Cache>;
 
 /// A cache without its key.
-pub type KeylessCache = containers::Keyless<Cache>;
+pub type KeylessCache = container_registry::Keyless<Cache>;
 
 /// All caches, and entries that look for theirs.
 pub static CACHES: Containers<Cache> = Containers::new();

@@ -3,24 +3,16 @@
 //! Owns: the order of candidates. Higher score first; equal scores by lower row, so that a scan in
 //! any order gives one answer. Any thread.
 
-use crate::ids::SlotId;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-
-/// An entry that a search names, with the similarity of its int8 code.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Candidate {
-    /// Where it is.
-    pub slot: SlotId,
-    /// Cosine of the codes, in [-1, 1] give or take the code's error bound.
-    pub approx: f32,
-}
+use std::marker::PhantomData;
 
 /// Collects the best `limit` candidates.
 #[derive(Debug)]
-pub(crate) struct Top {
+pub(crate) struct Top<I> {
     limit: usize,
     heap: BinaryHeap<Reverse<u64>>,
+    id: PhantomData<I>,
 }
 
 /// A float's bits as an integer of the same order (IEEE 754 totalOrder on finite numbers).
@@ -35,23 +27,23 @@ fn unordered(order: u32) -> f32 {
 
 /// A score and a row as one word: the better is the larger, of equal scores the lower row.
 #[inline(always)]
-pub(super) fn pack(score: f32, row: u32) -> u64 {
+pub(crate) fn pack(score: f32, row: u32) -> u64 {
     u64::from(ordered(score)) << 32 | u64::from(!row)
 }
 
 #[inline(always)]
-pub(super) fn row_of(packed: u64) -> u32 {
+pub(crate) fn row_of(packed: u64) -> u32 {
     !(packed as u32)
 }
 
 #[inline(always)]
-pub(super) fn score_of(packed: u64) -> f32 {
+pub(crate) fn score_of(packed: u64) -> f32 {
     unordered((packed >> 32) as u32)
 }
 
-impl Top {
+impl<I: From<u32>> Top<I> {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, heap: BinaryHeap::with_capacity(limit.min(1 << 12) + 1) }
+        Self { limit, heap: BinaryHeap::with_capacity(limit.min(1 << 12) + 1), id: PhantomData }
     }
 
     /// Whether a candidate of this score would be kept.
@@ -71,16 +63,10 @@ impl Top {
         }
     }
 
-    /// The candidates, best first.
-    pub(crate) fn into_sorted(self) -> Vec<Candidate> {
-        self.heap
-            .into_sorted_vec()
-            .into_iter()
-            .map(|Reverse(packed)| Candidate {
-                slot: SlotId(row_of(packed)),
-                approx: score_of(packed),
-            })
-            .collect()
+    /// The candidates with their scores, best first.
+    pub(crate) fn into_sorted(self) -> impl Iterator<Item = (I, f32)> {
+        let sorted = self.heap.into_sorted_vec().into_iter();
+        sorted.map(|Reverse(packed)| (I::from(row_of(packed)), score_of(packed)))
     }
 }
 
@@ -90,11 +76,11 @@ mod tests {
 
     #[test]
     fn keeps_the_best_and_breaks_ties_by_row() {
-        let mut top = Top::new(3);
+        let mut top = Top::<u32>::new(3);
         for (score, row) in [(0.5, 9), (-0.5, 1), (0.5, 2), (0.9, 7), (0.5, 4), (-1.0, 0)] {
             top.push(score, row);
         }
-        let rows: Vec<_> = top.into_sorted().iter().map(|c| (c.slot.0, c.approx)).collect();
+        let rows: Vec<_> = top.into_sorted().collect();
         assert_eq!(rows, [(7, 0.9), (2, 0.5), (4, 0.5)]);
     }
 

@@ -6,12 +6,12 @@
 //! statistics, AOF and replicas. Nothing is concluded from a key that is not there. A timer of its own,
 //! because it comes each millisecond while there is something to do. Main thread, on a primary only.
 
-use super::may_write;
 use super::ownership::{self, Ownership};
 use crate::config;
 use crate::ffi::{Access, Ctx, MainCell, start_timer};
+use crate::keyspace::may_write;
 use crate::keyspace::open_entry;
-use crate::keytype::registry::{CACHES, SharedCache};
+use crate::keytype::cache_registry::{CACHES, SharedCache};
 use llmcache_core::cache::Cache;
 use llmcache_core::ids::{Seq, SlotId, UnixMs};
 use llmcache_core::index::DueStep;

@@ -7,7 +7,7 @@ use crate::ffi::{Access, CommandArgs, Ctx, RString, Reply};
 use crate::keyspace::{
     Pieces, UseWalk, hint_strongly, open_chunk, open_namespace, pin_chunk, run_pieces,
 };
-use crate::keytype::namespaces::SharedNamespace;
+use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::Result;
 use llmcache_core::kvchunk::{ChunkDigest, LeaseId, NodeId};
 use std::ffi::CStr;

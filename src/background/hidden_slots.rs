@@ -5,7 +5,7 @@
 use super::ownership::{self, Ownership};
 use crate::ffi::{Access, Ctx, MainCell};
 use crate::keyspace::open_entry;
-use crate::keytype::registry::{CACHES, Place, SharedCache};
+use crate::keytype::cache_registry::{CACHES, Place, SharedCache};
 use llmcache_core::cache::Cache;
 use llmcache_core::ids::{Seq, SlotId, UnixMs};
 use std::sync::{Arc, LazyLock, Weak};

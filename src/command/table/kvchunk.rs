@@ -1,7 +1,7 @@
 //! The rows of the command table for `KVCHUNK.*`.
 
-use super::kvchunk::{create, fetch, find, hold, info, internal, put, remove};
-use super::table::{EXPIRY_FORMS, arg, many, need, opt, opt_word, read, word, write};
+use super::words::{EXPIRY_FORMS, arg, many, need, opt, opt_word, read, word, write};
+use crate::command::kvchunk::{create, fetch, find, info, internal, put, remove, retention};
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
@@ -246,7 +246,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
         notes: "SUBTREE or PREFIX, as the last argument, means all that follow them, or all before \
             them, too. A pin is saved and replicated. Redis' own eviction cannot be forbidden: a pin \
             only gives it the strongest hint. Deadlines still apply.",
-        ..write("KVCHUNK.PIN", command_entry!(hold::run_pin), KeyUse::Update)
+        ..write("KVCHUNK.PIN", command_entry!(retention::run_pin), KeyUse::Update)
     },
     CommandSpec {
         arity: -3,
@@ -254,7 +254,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
         complexity: "O(n) for n chunks",
         args: &[NAMESPACE, DIGESTS, REACH],
         reply: "How many chunks were let go that were pinned.",
-        ..write("KVCHUNK.UNPIN", command_entry!(hold::run_unpin), KeyUse::Update)
+        ..write("KVCHUNK.UNPIN", command_entry!(retention::run_unpin), KeyUse::Update)
     },
     CommandSpec {
         arity: -4,
@@ -263,7 +263,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
         args: &[NAMESPACE, arg("milliseconds", ArgKind::Integer), DIGESTS],
         reply: "An array: how many of the chunks are there and held, and the name of the lease or null.",
         notes: "A lease is of this process: neither saved nor replicated.",
-        ..write("KVCHUNK.LEASE", command_entry!(hold::run_lease), KeyUse::Update)
+        ..write("KVCHUNK.LEASE", command_entry!(retention::run_lease), KeyUse::Update)
     },
     CommandSpec {
         arity: 3,
@@ -272,7 +272,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
         complexity: "O(n) for n chunks it holds",
         args: &[NAMESPACE, arg("lease", ArgKind::Integer)],
         reply: "How many chunks it still held.",
-        ..write("KVCHUNK.RELEASE", command_entry!(hold::run_release), KeyUse::Update)
+        ..write("KVCHUNK.RELEASE", command_entry!(retention::run_release), KeyUse::Update)
     },
     CommandSpec {
         arity: -3,
@@ -280,7 +280,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
         complexity: "O(n) for n chunks and those before them",
         args: &[NAMESPACE, DIGESTS],
         reply: "How many of them are there.",
-        ..write("KVCHUNK.TOUCH", command_entry!(hold::run_touch), KeyUse::Update)
+        ..write("KVCHUNK.TOUCH", command_entry!(retention::run_touch), KeyUse::Update)
     },
     CommandSpec {
         arity: 3,

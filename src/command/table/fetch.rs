@@ -1,10 +1,11 @@
 //! The rows of the command table for single flight and invalidation.
 
-use super::llmcache::{fetch, internal, invalidate, lease};
-use super::table::{
+use super::words::{
     CACHE, CONTEXT, GUARD_LEVELS, RETURN, SCOPE, VECTOR, VECTOR_FORMS, arg, many, need, opt,
     opt_word, word, write,
 };
+use crate::command::container::{drop, lease};
+use crate::command::llmcache::{answer_fetch, internal, invalidate};
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
@@ -72,7 +73,7 @@ pub(super) const FETCH: &[CommandSpec] = &[
             `CONFIG … SET loader` names (fields `cache token until prompt scope context`); the caller \
             waits. Nothing waits in MULTI or a script. Leases, waiters and failures are of this process: \
             neither saved nor replicated. A cache that does not exist is made as by SETSEM.",
-        ..write("LLMCACHE.FETCH", command_entry!(fetch::run), KeyUse::Update)
+        ..write("LLMCACHE.FETCH", command_entry!(answer_fetch::run), KeyUse::Update)
     },
     CommandSpec {
         arity: -3,
@@ -132,7 +133,7 @@ pub(super) const FETCH: &[CommandSpec] = &[
         reply: "1, or 0 when there is no such cache.",
         notes: "The same as `UNLINK` of the cache's key, which refuses nothing of another type: the entries \
             follow between commands, and are out of use at once.",
-        ..write("LLMCACHE.DROP", command_entry!(invalidate::run_drop), KeyUse::Delete)
+        ..write("LLMCACHE.DROP", command_entry!(drop::run), KeyUse::Delete)
     },
     CommandSpec {
         arity: 6,

@@ -2,8 +2,8 @@
 //! needs longer.
 
 use super::need_container;
+use crate::command::container::store::lease_lost;
 use crate::command::parse::{ArgReader, set_once};
-use crate::command::store::lease_lost;
 use crate::config;
 use crate::ffi::{CommandArgs, Ctx, Reply};
 use crate::keyspace::{wake, watch_lease, with_known_flights};

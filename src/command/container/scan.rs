@@ -6,11 +6,11 @@
 use crate::command::parse::{ArgReader, PageRequest, page_request};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{open_container, open_entry};
-use crate::keytype::registry::SharedCache;
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::Kind;
 use llmcache_core::error::Result;
+use llmcache_core::filter::{Filter, Verdict};
 use llmcache_core::ids::UnixMs;
-use llmcache_core::index::filter::{Filter, Verdict};
 
 /// Runs the command.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {

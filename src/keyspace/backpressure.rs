@@ -9,7 +9,7 @@ use crate::ffi::{
     BlockedId, CommandArgs, Ctx, MainCell, Reply, Waiter, Wake, block_client, run_each_turn,
     wake_blocked,
 };
-use crate::keytype::registry::SharedCache;
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::Cache;
 use llmcache_core::ids::PartitionKey;
 use llmcache_core::index::Work;

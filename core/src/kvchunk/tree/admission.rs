@@ -37,7 +37,7 @@ const BUCKETS: usize = 64;
 
 /// What is known of first uses.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct Admission {
     /// When each watched chunk was stored, by the mixed bytes of its name.
     watched: HashMap<u64, u64>,
     /// The same in order of time; outdated where the other says otherwise.
@@ -50,7 +50,7 @@ pub(super) struct Patience {
     one_in: u32,
 }
 
-impl Default for Patience {
+impl Default for Admission {
     fn default() -> Self {
         Self {
             watched: HashMap::new(),
@@ -64,7 +64,7 @@ impl Default for Patience {
     }
 }
 
-impl Patience {
+impl Admission {
     /// Of how many new chains one is kept.
     pub fn one_in(&self) -> u32 {
         self.one_in
@@ -169,16 +169,16 @@ mod tests {
 
     /// Stores chunks, each used when `gap` more were stored, with room for `capacity`.
     fn share_of(gap: u64, capacity: f64) -> u32 {
-        let mut patience = Patience::default();
+        let mut admission = Admission::default();
         for at in 0..60_000 {
-            patience.note_stored(&digest(at));
+            admission.note_stored(&digest(at));
             if at >= gap {
-                patience.note_used(&digest(at - gap));
+                admission.note_used(&digest(at - gap));
             }
-            patience.decide(capacity);
+            admission.decide(capacity);
         }
-        assert!(patience.queue.len() <= WATCHED_MAX);
-        patience.one_in()
+        assert!(admission.queue.len() <= WATCHED_MAX);
+        admission.one_in()
     }
 
     #[test]
@@ -192,26 +192,26 @@ mod tests {
 
     #[test]
     fn what_was_learnt_fades() {
-        let mut patience = Patience::default();
+        let mut admission = Admission::default();
         for at in 0..40_000 {
-            patience.note_stored(&digest(at));
+            admission.note_stored(&digest(at));
             if at >= 3_000 {
-                patience.note_used(&digest(at - 3_000));
+                admission.note_used(&digest(at - 3_000));
             }
-            patience.decide(1_000.0);
+            admission.decide(1_000.0);
         }
-        assert!(patience.one_in() > 1);
+        assert!(admission.one_in() > 1);
         for at in 40_000..90_000 {
-            patience.note_stored(&digest(at));
-            patience.note_used(&digest(at));
-            patience.decide(1_000.0);
+            admission.note_stored(&digest(at));
+            admission.note_used(&digest(at));
+            admission.decide(1_000.0);
         }
-        assert_eq!(patience.one_in(), 1);
+        assert_eq!(admission.one_in(), 1);
     }
 
     #[test]
     fn each_nth_chain_is_kept() {
-        let mut patience = Patience { one_in: 4, ..Patience::default() };
-        assert_eq!((0..40).filter(|_| patience.keep_chain()).count(), 10);
+        let mut admission = Admission { one_in: 4, ..Admission::default() };
+        assert_eq!((0..40).filter(|_| admission.keep_chain()).count(), 10);
     }
 }

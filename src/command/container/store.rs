@@ -2,12 +2,12 @@
 //!
 //! Owns: the checks and the order that `LLMCACHE.SETSEM`, `RAG.ADD` and `EMBCACHE.SET` share.
 
-use super::parse::Expiry;
+use crate::command::parse::Expiry;
 use crate::ffi::{Ctx, ServerString};
 use crate::keyspace::{
     Linking, NewEntry, enforce_limits, put_entry, remove_entry, wake, with_known_flights,
 };
-use crate::keytype::registry::SharedCache;
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::LeaseToken;
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::{EntryId, UnixMs};

@@ -3,13 +3,13 @@
 //! Owns: the comparison of rows and the judgement which of them may be found. Must not know: where a search runs, or
 //! which way costs least; `search` plans. Any thread.
 
-use super::facts::{Fact, Facts, Head};
-use super::filter::{Filter, Verdict};
 use super::hnsw::{Codes, Judge, Scratch, Target, Walk};
-use super::search::{Refusals, SearchMode, SearchRequest, SearchResult};
+use super::request::{Candidate, Refusals, SearchMode, SearchRequest, SearchResult};
+use super::row_state::{Head, RowState, RowStates};
 use super::tags::Tags;
-use super::top::{Top, row_of, score_of};
-use crate::ids::{PartitionKey, Seq, UnixMs};
+use crate::filter::{Filter, Verdict};
+use crate::ids::{PartitionKey, Seq, SlotId, UnixMs};
+use crate::top::{Top, row_of, score_of};
 use crate::vector::links::SharedLinks;
 use crate::vector::quantise::error_bound;
 
@@ -23,7 +23,7 @@ const LISTED_ROWS: usize = 1_024;
 /// What a search reads; of an index, or of the picture that a search on another thread took along.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View<'a> {
-    pub(super) facts: &'a Facts,
+    pub(super) states: &'a RowStates,
     pub(super) codes: Codes<'a>,
     pub(super) links: &'a SharedLinks,
     /// One past the highest row.
@@ -86,22 +86,22 @@ impl<'a> Visible<'a> {
 
     #[inline(always)]
     fn standing(&self, row: u32) -> Standing {
-        let Some(fact) = self.view.facts.get(row) else { return Standing::Gone };
-        let head = fact.head();
+        let Some(state) = self.view.states.get(row) else { return Standing::Gone };
+        let head = state.head();
         let is_of_view = head.has(Head::OCCUPIED) && head.seq() < self.view.seq_end;
-        if !is_of_view || fact.partition() != self.partition {
+        if !is_of_view || state.partition() != self.partition {
             return Standing::Gone;
         }
         let is_visible = !head.has(Head::HIDDEN)
-            && !fact.expire_at().is_past(self.now)
+            && !state.expire_at().is_past(self.now)
             && head.seq() >= self.min_seq
             && !self.is_gone_by_tag(row, head);
         let verdict = match self.filter {
-            Some(filter) if is_visible => filter.matches_record(self.view.facts.record(row)),
+            Some(filter) if is_visible => filter.matches_record(self.view.states.record(row)),
             _ => Verdict::Yes,
         };
         match verdict {
-            _ if !fact.is_still(head) => Standing::Gone,
+            _ if !state.is_still(head) => Standing::Gone,
             _ if !is_visible => Standing::Invisible,
             Verdict::No => Standing::Filtered,
             Verdict::NeedsEntry => Standing::Undecided,
@@ -124,7 +124,7 @@ impl<'a> Visible<'a> {
 impl Judge for Visible<'_> {
     #[inline(always)]
     fn prefetch(&self, row: u32) {
-        self.view.facts.prefetch(row);
+        self.view.states.prefetch(row);
     }
 
     #[inline(always)]
@@ -201,7 +201,8 @@ impl<'a> View<'a> {
                 }
             }
         }
-        result.candidates = top.into_sorted();
+        result.candidates =
+            top.into_sorted().map(|(slot, approx)| Candidate { slot, approx }).collect();
         result.undecided += judge.undecided;
         result.filtered.join(judge.filtered);
         result.invisible.join(judge.invisible);
@@ -212,9 +213,10 @@ impl<'a> View<'a> {
     fn list_rows(self, partition: PartitionKey, from: &mut u32, rows: &mut Vec<u32>) -> bool {
         rows.clear();
         while *from < self.end && rows.len() < LISTED_ROWS {
-            let is_of_partition =
-                |fact: &Fact| fact.head().has(Head::HAS_CODE) && fact.partition() == partition;
-            if self.facts.get(*from).is_some_and(is_of_partition) {
+            let is_of_partition = |state: &RowState| {
+                state.head().has(Head::HAS_CODE) && state.partition() == partition
+            };
+            if self.states.get(*from).is_some_and(is_of_partition) {
                 rows.push(*from);
             }
             *from += 1;
@@ -229,7 +231,7 @@ fn scan(
     target: &Target<'_>,
     rows: &[u32],
     judge: &mut impl Judge,
-    top: &mut Top,
+    top: &mut Top<SlotId>,
 ) -> usize {
     for (place, &row) in rows.iter().enumerate() {
         if let Some(&ahead) = rows.get(place + PREFETCH_ROWS) {
@@ -249,7 +251,7 @@ fn scan_judged(
     target: &Target<'_>,
     rows: &[u32],
     judge: &mut Visible<'_>,
-    top: &mut Top,
+    top: &mut Top<SlotId>,
 ) -> usize {
     let mut compared = 0;
     for (place, &row) in rows.iter().enumerate() {

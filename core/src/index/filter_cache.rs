@@ -4,8 +4,8 @@
 //! Owns: the bits. They only suggest: a row is judged again before it is found, so a bit that outlived its entry
 //! costs a glance. A row that passes always has its bit. Derived, never saved. Main thread only.
 
-use super::filter::{Filter, FilterRecord, Verdict};
 use super::slots::Slots;
+use crate::filter::{Filter, FilterRecord, Verdict};
 use crate::ids::SlotId;
 use std::collections::VecDeque;
 
@@ -20,7 +20,7 @@ const JUDGED_AT_ONCE: u32 = 8_192;
 
 /// The rows of filters that were asked for again.
 #[derive(Debug, Default)]
-pub(super) struct Remembered {
+pub(super) struct FilterCache {
     /// Most lately asked for at the back.
     known: VecDeque<Known>,
     seen: VecDeque<Filter>,
@@ -104,7 +104,7 @@ fn may_pass(filter: &Filter, record: Option<&FilterRecord>) -> bool {
     filter.matches_record(record) != Verdict::No
 }
 
-impl Remembered {
+impl FilterCache {
     /// The rows that a filter lets through, if it was asked for before, often enough to have judged them
     /// all; from now on it was.
     pub(super) fn rows_of(&mut self, filter: &Filter, slots: &Slots) -> Option<&Rows> {

@@ -6,11 +6,11 @@
 
 use super::{mark_stale, open_entry, remove_entry};
 use crate::ffi::{Access, Ctx, MainCell, run_later};
-use crate::keytype::registry::{CACHES, SharedCache};
+use crate::keytype::cache_registry::{CACHES, SharedCache};
 use llmcache_core::cache::{EntryKey, EntryView, Severity};
+use llmcache_core::filter::{Filter, Verdict};
 use llmcache_core::ids::{ContainerUid, Seq, SlotId, UnixMs};
 use llmcache_core::index::Slot;
-use llmcache_core::index::filter::{Filter, Verdict};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
 use std::collections::VecDeque;
@@ -37,7 +37,7 @@ pub enum Criterion {
 type Done = Box<dyn FnOnce(Ctx<'_>, u64) + Send>;
 
 /// A walk that picks entries out.
-pub struct Pick {
+pub struct InvalidationWalk {
     /// The cache walked over.
     pub cache: SharedCache,
     /// The channel that is told.
@@ -55,7 +55,7 @@ pub struct Pick {
 }
 
 struct Running {
-    pick: Pick,
+    pick: InvalidationWalk,
     uid: ContainerUid,
     done: Done,
 }
@@ -68,7 +68,7 @@ struct Queue {
 
 static QUEUE: LazyLock<MainCell<Queue>> = LazyLock::new(|| MainCell::new(Queue::default()));
 
-impl Pick {
+impl InvalidationWalk {
     /// A walk over what is stored now.
     pub fn new(
         cache: SharedCache,
@@ -196,7 +196,7 @@ pub fn tell_ids(ctx: Ctx<'_>, channel: &[u8], ids: &[String], soft: bool) {
 }
 
 /// Lets a walk go on between commands; `done` is called when it is over.
-pub fn start_pick(ctx: Ctx<'_>, pick: Pick, done: Done) {
+pub fn start_invalidation(ctx: Ctx<'_>, pick: InvalidationWalk, done: Done) {
     let uid = pick.cache.with(|cache| cache.uid());
     QUEUE.with(|queue| queue.running.push_back(Running { pick, uid, done }));
     arm(ctx);

@@ -6,7 +6,7 @@ use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{
     OpenedEntry, open_cache, open_container, open_entry, remove_entry, set_entry_expiry, void_lease,
 };
-use crate::keytype::registry::SharedCache;
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{EntryKey, Kind, Severity, format_usd};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;

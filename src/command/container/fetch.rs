@@ -3,17 +3,13 @@
 //! When a client that waited is woken, the question is asked again from its arguments, as if it had
 //! just come, so that what is answered is what is stored then.
 
-use super::create::auto_create;
-use super::getsem::{Note, Question};
 use super::hit_reply::{self, Served};
-use crate::command::parse::{ArgReader, OptionWord, flag_once, is_vector_word, set_once, vector};
-use crate::command::store::check_dim;
+use super::note::Note;
+use crate::command::parse::{ArgReader, OptionWord, flag_once, set_once};
 use crate::config;
 use crate::ffi::{BlockedId, CommandArgs, Ctx, Reply, Waiter, Wake, block_client};
-use crate::keyspace::{
-    OpenedEntry, Searches, open_cache, wake, watch_lease, with_flights, with_known_flights,
-};
-use crate::keytype::registry::SharedCache;
+use crate::keyspace::{OpenedEntry, wake, watch_lease, with_flights, with_known_flights};
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{
     Ask, FetchOutcome, Found, Hit, LeaseToken, LookupReport, Verdict, WaiterId, refreshes_early,
@@ -46,56 +42,6 @@ pub trait Wanted {
     ) -> LookupReport<OpenedEntry<'c>>;
     /// Writes what was found, and the name it has in the reply.
     fn write_hit(&self, reply: Reply<'_>, hit: &Hit<OpenedEntry<'_>>, served: Served, now: UnixMs);
-}
-
-impl Wanted for Question<'_> {
-    fn container(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<SharedCache> {
-        let cache = match open_cache(ctx, &args.key())? {
-            Some(cache) => cache,
-            None => auto_create(ctx, args.name())?,
-        };
-        if let Some(query) = &self.query {
-            check_dim(&cache, query.dim(), args.name())?;
-        }
-        Ok(cache)
-    }
-
-    fn reopen(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<Option<SharedCache>> {
-        open_cache(ctx, &args.key())
-    }
-
-    fn id(&self, _cache: &SharedCache) -> EntryId {
-        let (scope, context, prompt) = self.identity();
-        EntryId::of(scope, context, prompt)
-    }
-
-    fn identity(&self) -> (&[u8], &[u8], &[u8]) {
-        self.identity()
-    }
-
-    fn query(&self) -> Option<&Query> {
-        self.query.as_ref()
-    }
-
-    fn guard(&self) -> GuardLevel {
-        self.guard()
-    }
-
-    fn look_up<'c>(
-        &self,
-        ctx: Ctx<'c>,
-        cache: &SharedCache,
-        now: UnixMs,
-    ) -> LookupReport<OpenedEntry<'c>> {
-        // Who leads is decided by what is there at the moment of asking, so the search is done in it.
-        let found = self.look_up(ctx, cache, &Searches::inline(), now);
-        found.expect("a search that may not wait is done when it returns")
-    }
-
-    fn write_hit(&self, reply: Reply<'_>, hit: &Hit<OpenedEntry<'_>>, served: Served, now: UnixMs) {
-        reply.text("hit");
-        hit_reply::write(reply, hit, self.fields(), served, now);
-    }
 }
 
 /// On which terms something is fetched.
@@ -145,11 +91,6 @@ pub struct FetchRequest<'a> {
 
 /// Reads the arguments, when the command comes and again when a client that waited is woken.
 pub type ParseFetch = for<'a> fn(ArgReader<'a>) -> Result<FetchRequest<'a>>;
-
-/// Runs `LLMCACHE.FETCH`.
-pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    fetch(ctx, args, parse)
-}
 
 /// Fetches what `parse` reads from the arguments.
 pub fn fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>, parse: ParseFetch) -> Result<()> {
@@ -412,24 +353,4 @@ impl<'c> Asking<'c, '_, '_> {
             self.request.wanted.write_hit(reply, hit, *served, now);
         }
     }
-}
-
-fn parse(mut args: ArgReader<'_>) -> Result<FetchRequest<'_>> {
-    let (mut question, mut terms) = (Question::default(), Terms::default());
-    while let Some(word) = args.option() {
-        if terms.read(&word, &mut args)? {
-            continue;
-        }
-        match word.as_str() {
-            _ if is_vector_word(&word) => {
-                set_once(&mut question.query, vector(&word, &mut args)?, "the vector")?;
-            }
-            "COUNT" | "EXPLAIN" => return Err(word.unknown()),
-            _ => question.read(&word, &mut args)?,
-        }
-    }
-    if question.prompt.is_none() {
-        return Err(Error::err("syntax error: PROMPT is needed"));
-    }
-    Ok(terms.of(Box::new(question)))
 }

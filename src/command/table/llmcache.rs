@@ -1,65 +1,13 @@
-//! The command table: one row a command. It drives registration, arity, flags, key specs,
-//! `COMMAND DOCS` and the pages of `docs/commands/`, which a test keeps equal to it. The rows of
-//! `KVCHUNK.*`, `EMBCACHE.*`, `RAG.*` and `SESSION.*` are in `table_kvchunk`, `table_embcache`, `table_rag` and
-//! `table_session`, those of single flight and invalidation in `table_fetch`.
+//! The rows of `LLMCACHE.*`, but for single flight and invalidation, which are in `fetch`.
 
-use super::llmcache::{admin, create, entry, get, getsem, internal, mgetsem, scan, setsem, stats};
-use super::table_embcache::EMBCACHE;
-use super::table_fetch::FETCH;
-use super::table_kvchunk::KVCHUNK;
-use super::table_rag::RAG;
-use super::table_session::SESSION;
+use super::words::{
+    CACHE, CONTEXT, EXPIRY, EXPIRY_FORMS, GUARD_LEVELS, INDEX, QUANT, RETURN, SCOPE, TAGS, VECTOR,
+    VECTOR_FORMS, arg, many, need, opt, opt_word, read, word, write,
+};
+use crate::command::container::{create, entry, scan};
+use crate::command::llmcache::{admin, get, getsem, internal, mgetsem, setsem, stats};
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
-
-pub(super) const fn arg(name: &'static str, kind: ArgKind) -> Arg {
-    Arg { name, kind, token: "", optional: false, multiple: false }
-}
-
-pub(super) const fn opt(token: &'static str, name: &'static str, kind: ArgKind) -> Arg {
-    Arg { name, kind, token, optional: true, multiple: false }
-}
-
-pub(super) const fn need(token: &'static str, name: &'static str, kind: ArgKind) -> Arg {
-    Arg { name, kind, token, optional: false, multiple: false }
-}
-
-pub(super) const fn word(token: &'static str, name: &'static str) -> Arg {
-    Arg { name, kind: ArgKind::Word, token, optional: false, multiple: false }
-}
-
-pub(super) const fn opt_word(token: &'static str, name: &'static str) -> Arg {
-    Arg { name, kind: ArgKind::Word, token, optional: true, multiple: false }
-}
-
-pub(super) const fn many(name: &'static str, kind: ArgKind) -> Arg {
-    Arg { name, kind, token: "", optional: false, multiple: true }
-}
-
-pub(super) const CACHE: Arg = arg("cache", ArgKind::Key);
-
-pub(super) const VECTOR_FORMS: &[Arg] = &[
-    need("FP32", "fp32-blob", ArgKind::Text),
-    need("FP16", "fp16-blob", ArgKind::Text),
-    need(
-        "VALUES",
-        "values",
-        ArgKind::Block(&[arg("count", ArgKind::Integer), many("value", ArgKind::Double)]),
-    ),
-];
-
-pub(super) const VECTOR: Arg = opt("", "vector", ArgKind::OneOf(VECTOR_FORMS));
-
-pub(super) const EXPIRY_FORMS: &[Arg] = &[
-    need("EX", "seconds", ArgKind::Integer),
-    need("PX", "milliseconds", ArgKind::Integer),
-    need("EXAT", "unix-time-seconds", ArgKind::UnixTime),
-    need("PXAT", "unix-time-milliseconds", ArgKind::UnixTime),
-    word("PERSIST", "persist"),
-];
-
-pub(super) const SCOPE: Arg = opt("SCOPE", "scope", ArgKind::Text);
-pub(super) const CONTEXT: Arg = opt("CONTEXT", "context", ArgKind::Text);
 
 const STORE_TAIL: [Arg; 11] = [
     opt("ID", "id", ArgKind::Text),
@@ -87,55 +35,6 @@ const STORE_NOTES: &str = "The id is the digest of scope, context and prompt unl
     for was invalidated since. Where the cache has a `sink`, the answer is appended to that stream in the \
     same step (fields `cache id seq prompt response scope context meta`).";
 
-pub(super) const fn write(
-    name: &'static str,
-    entry: crate::ffi::command::Entry,
-    key: KeyUse,
-) -> CommandSpec {
-    CommandSpec {
-        name,
-        entry,
-        arity: -2,
-        flags: "write",
-        key,
-        second_key: None,
-        summary: "",
-        complexity: "O(1)",
-        since: "0.1.0",
-        args: &[],
-        reply: "",
-        notes: "",
-    }
-}
-
-pub(super) const fn read(name: &'static str, entry: crate::ffi::command::Entry) -> CommandSpec {
-    CommandSpec { flags: "readonly", ..write(name, entry, KeyUse::Read) }
-}
-
-pub(super) const QUANT: Arg = opt(
-    "QUANT",
-    "quant",
-    ArgKind::OneOf(&[word("NONE", "none"), word("F16", "f16"), word("Q8", "q8")]),
-);
-
-pub(super) const INDEX: Arg = opt(
-    "INDEX",
-    "index",
-    ArgKind::OneOf(&[word("AUTO", "auto"), word("FLAT", "flat"), word("HNSW", "hnsw")]),
-);
-
-/// An expiry, where one may be given.
-pub(super) const EXPIRY: Arg = opt("", "expiry", ArgKind::OneOf(EXPIRY_FORMS));
-
-pub(super) const TAGS: Arg = opt(
-    "TAGS",
-    "tags",
-    ArgKind::Block(&[arg("count", ArgKind::Integer), many("tag", ArgKind::Text)]),
-);
-
-pub(super) const GUARD_LEVELS: &[Arg] =
-    &[word("OFF", "off"), word("ON", "on"), word("STRICT", "strict")];
-
 /// What holds for a look-up, and for all of many.
 const LOOKUP_TAIL: [Arg; 10] = [
     SCOPE,
@@ -150,42 +49,7 @@ const LOOKUP_TAIL: [Arg; 10] = [
     opt_word("EXPLAIN", "explain"),
 ];
 
-pub(super) const RETURN: Arg = opt(
-    "RETURN",
-    "fields",
-    ArgKind::Block(&[arg("count", ArgKind::Integer), many("field", ArgKind::Text)]),
-);
-
-const FAMILIES: [&[CommandSpec]; 6] = [LLMCACHE, FETCH, EMBCACHE, RAG, KVCHUNK, SESSION];
-
-/// Every command of the module.
-pub const COMMANDS: &[CommandSpec] = &joined::<{ count_of(&FAMILIES) }>();
-
-const fn count_of(families: &[&[CommandSpec]]) -> usize {
-    let (mut all, mut family) = (0, 0);
-    while family < families.len() {
-        all += families[family].len();
-        family += 1;
-    }
-    all
-}
-
-/// The families one after the other.
-const fn joined<const ALL: usize>() -> [CommandSpec; ALL] {
-    let mut all = [LLMCACHE[0]; ALL];
-    let (mut at, mut family, mut row) = (0, 0, 0);
-    while at < ALL {
-        if row == FAMILIES[family].len() {
-            (family, row) = (family + 1, 0);
-            continue;
-        }
-        all[at] = FAMILIES[family][row];
-        (at, row) = (at + 1, row + 1);
-    }
-    all
-}
-
-const LLMCACHE: &[CommandSpec] = &[
+pub(super) const LLMCACHE: &[CommandSpec] = &[
     CommandSpec {
         arity: -2,
         flags: "write deny-oom",

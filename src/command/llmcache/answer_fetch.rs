@@ -1,0 +1,91 @@
+//! `LLMCACHE.FETCH`: what `container::fetch` fetches when an answer is asked for.
+
+use super::getsem::Question;
+use crate::command::container::create::auto_create;
+use crate::command::container::fetch::{FetchRequest, Terms, Wanted, fetch};
+use crate::command::container::hit_reply::{self, Served};
+use crate::command::container::store::check_dim;
+use crate::command::parse::{ArgReader, is_vector_word, set_once, vector};
+use crate::ffi::{CommandArgs, Ctx, Reply};
+use crate::keyspace::{OpenedEntry, Searches, open_cache};
+use crate::keytype::cache_registry::SharedCache;
+use llmcache_core::cache::guard::GuardLevel;
+use llmcache_core::cache::{Hit, LookupReport};
+use llmcache_core::error::{Error, Result};
+use llmcache_core::ids::{EntryId, UnixMs};
+use llmcache_core::vector::Query;
+
+/// Runs `LLMCACHE.FETCH`.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    fetch(ctx, args, parse)
+}
+
+impl Wanted for Question<'_> {
+    fn container(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<SharedCache> {
+        let cache = match open_cache(ctx, &args.key())? {
+            Some(cache) => cache,
+            None => auto_create(ctx, args.name())?,
+        };
+        if let Some(query) = &self.query {
+            check_dim(&cache, query.dim(), args.name())?;
+        }
+        Ok(cache)
+    }
+
+    fn reopen(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<Option<SharedCache>> {
+        open_cache(ctx, &args.key())
+    }
+
+    fn id(&self, _cache: &SharedCache) -> EntryId {
+        let (scope, context, prompt) = self.identity();
+        EntryId::of(scope, context, prompt)
+    }
+
+    fn identity(&self) -> (&[u8], &[u8], &[u8]) {
+        self.identity()
+    }
+
+    fn query(&self) -> Option<&Query> {
+        self.query.as_ref()
+    }
+
+    fn guard(&self) -> GuardLevel {
+        self.guard()
+    }
+
+    fn look_up<'c>(
+        &self,
+        ctx: Ctx<'c>,
+        cache: &SharedCache,
+        now: UnixMs,
+    ) -> LookupReport<OpenedEntry<'c>> {
+        // Who leads is decided by what is there at the moment of asking, so the search is done in it.
+        let found = self.look_up(ctx, cache, &Searches::inline(), now);
+        found.expect("a search that may not wait is done when it returns")
+    }
+
+    fn write_hit(&self, reply: Reply<'_>, hit: &Hit<OpenedEntry<'_>>, served: Served, now: UnixMs) {
+        reply.text("hit");
+        hit_reply::write(reply, hit, self.fields(), served, now);
+    }
+}
+
+fn parse(mut args: ArgReader<'_>) -> Result<FetchRequest<'_>> {
+    let (mut question, mut terms) = (Question::default(), Terms::default());
+    while let Some(word) = args.option() {
+        if terms.read(&word, &mut args)? {
+            continue;
+        }
+        match word.as_str() {
+            _ if is_vector_word(&word) => {
+                set_once(&mut question.query, vector(&word, &mut args)?, "the vector")?;
+            }
+            "COUNT" | "EXPLAIN" => return Err(word.unknown()),
+            _ => question.read(&word, &mut args)?,
+        }
+    }
+    if question.prompt.is_none() {
+        return Err(Error::err("syntax error: PROMPT is needed"));
+    }
+    Ok(terms.of(Box::new(question)))
+}

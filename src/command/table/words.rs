@@ -1,0 +1,107 @@
+//! The vocabulary of the command table: forms of arguments and the arguments that families share.
+
+use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
+
+pub(super) const fn arg(name: &'static str, kind: ArgKind) -> Arg {
+    Arg { name, kind, token: "", optional: false, multiple: false }
+}
+
+pub(super) const fn opt(token: &'static str, name: &'static str, kind: ArgKind) -> Arg {
+    Arg { name, kind, token, optional: true, multiple: false }
+}
+
+pub(super) const fn need(token: &'static str, name: &'static str, kind: ArgKind) -> Arg {
+    Arg { name, kind, token, optional: false, multiple: false }
+}
+
+pub(super) const fn word(token: &'static str, name: &'static str) -> Arg {
+    Arg { name, kind: ArgKind::Word, token, optional: false, multiple: false }
+}
+
+pub(super) const fn opt_word(token: &'static str, name: &'static str) -> Arg {
+    Arg { name, kind: ArgKind::Word, token, optional: true, multiple: false }
+}
+
+pub(super) const fn many(name: &'static str, kind: ArgKind) -> Arg {
+    Arg { name, kind, token: "", optional: false, multiple: true }
+}
+
+pub(super) const CACHE: Arg = arg("cache", ArgKind::Key);
+
+pub(super) const VECTOR_FORMS: &[Arg] = &[
+    need("FP32", "fp32-blob", ArgKind::Text),
+    need("FP16", "fp16-blob", ArgKind::Text),
+    need(
+        "VALUES",
+        "values",
+        ArgKind::Block(&[arg("count", ArgKind::Integer), many("value", ArgKind::Double)]),
+    ),
+];
+
+pub(super) const VECTOR: Arg = opt("", "vector", ArgKind::OneOf(VECTOR_FORMS));
+
+pub(super) const EXPIRY_FORMS: &[Arg] = &[
+    need("EX", "seconds", ArgKind::Integer),
+    need("PX", "milliseconds", ArgKind::Integer),
+    need("EXAT", "unix-time-seconds", ArgKind::UnixTime),
+    need("PXAT", "unix-time-milliseconds", ArgKind::UnixTime),
+    word("PERSIST", "persist"),
+];
+
+pub(super) const SCOPE: Arg = opt("SCOPE", "scope", ArgKind::Text);
+pub(super) const CONTEXT: Arg = opt("CONTEXT", "context", ArgKind::Text);
+
+pub(super) const fn write(
+    name: &'static str,
+    entry: crate::ffi::command::Entry,
+    key: KeyUse,
+) -> CommandSpec {
+    CommandSpec {
+        name,
+        entry,
+        arity: -2,
+        flags: "write",
+        key,
+        second_key: None,
+        summary: "",
+        complexity: "O(1)",
+        since: "0.1.0",
+        args: &[],
+        reply: "",
+        notes: "",
+    }
+}
+
+pub(super) const fn read(name: &'static str, entry: crate::ffi::command::Entry) -> CommandSpec {
+    CommandSpec { flags: "readonly", ..write(name, entry, KeyUse::Read) }
+}
+
+pub(super) const QUANT: Arg = opt(
+    "QUANT",
+    "quant",
+    ArgKind::OneOf(&[word("NONE", "none"), word("F16", "f16"), word("Q8", "q8")]),
+);
+
+pub(super) const INDEX: Arg = opt(
+    "INDEX",
+    "index",
+    ArgKind::OneOf(&[word("AUTO", "auto"), word("FLAT", "flat"), word("HNSW", "hnsw")]),
+);
+
+/// An expiry, where one may be given.
+pub(super) const EXPIRY: Arg = opt("", "expiry", ArgKind::OneOf(EXPIRY_FORMS));
+
+pub(super) const TAGS: Arg = opt(
+    "TAGS",
+    "tags",
+    ArgKind::Block(&[arg("count", ArgKind::Integer), many("tag", ArgKind::Text)]),
+);
+
+pub(super) const GUARD_LEVELS: &[Arg] =
+    &[word("OFF", "off"), word("ON", "on"), word("STRICT", "strict")];
+
+pub(super) const RETURN: Arg = opt(
+    "RETURN",
+    "fields",
+    ArgKind::Block(&[arg("count", ArgKind::Integer), many("field", ArgKind::Text)]),
+);

@@ -3,7 +3,7 @@
 //! Owns: everything that can be decided without a server: ids, vectors, the index, the form of an
 //! entry, settings, lookup order, statistics, eviction arithmetic. Must not know: Redis, a clock, a
 //! source of randomness, threads; callers pass the time and random words in. Arrows inside run one
-//! way: `distance <- vector <- index <- cache`, and `kvchunk` and `session` beside them; `allocation`, `cluster`, `codec`,
+//! way: `distance <- vector <- index <- cache`, and `kvchunk`, `session` and `embed` beside them; `allocation`, `cluster`, `codec`,
 //! `ids`, `error`, `limits` and `work` serve all.
 
 pub mod allocation;
@@ -11,6 +11,7 @@ pub mod cache;
 pub mod cluster;
 pub mod codec;
 pub mod distance;
+pub mod embed;
 pub mod error;
 pub mod evict;
 pub mod filter;

@@ -185,3 +185,26 @@ pub const SESSION_LINGER_MAX_MS: u64 = 60_000;
 pub const SESSION_AROUND_MAX: u64 = 100;
 /// Most rows of one LIST.
 pub const SESSION_LIST_MAX: u64 = 10_000;
+
+/// Most models that are embedded with.
+pub const EMBED_MODELS_MAX: usize = 16;
+/// Longest header of a file of weights; a model of 24 layers has 50 KB.
+pub const EMBED_HEADER_MAX_BYTES: u64 = 1 << 20;
+/// Largest file of weights.
+pub const EMBED_WEIGHTS_MAX_BYTES: u64 = 2 << 30;
+/// Largest file of a tokenizer; that of a hundred languages has 17 MB.
+pub const EMBED_TOKENIZER_MAX_BYTES: usize = 32 << 20;
+/// Largest file of a model's settings.
+pub const EMBED_CONFIG_MAX_BYTES: usize = 256 << 10;
+/// Longest text that a model has put before others.
+pub const EMBED_PROMPT_MAX_BYTES: usize = 512;
+/// Most word pieces of a model.
+pub const EMBED_PIECES_MAX: usize = 300_000;
+/// Most layers of a model.
+pub const EMBED_LAYERS_MAX: usize = 48;
+/// Widest inner layer of a model.
+pub const EMBED_INNER_MAX: usize = 8_192;
+/// Most tokens of a text, whatever the model says: attention grows with their square.
+pub const EMBED_TOKENS_MAX: usize = 512;
+/// Longest text that is cut into tokens at all; 512 tokens of English are 3 KB.
+pub const EMBED_TEXT_MAX_BYTES: usize = 32 << 10;

@@ -1,0 +1,117 @@
+//! The arithmetic of the encoder: one algorithm, a few ways to run it, equal bits from all of them.
+//!
+//! Owns: sixteen lanes of f32 and the integer products, one file for each instruction set, and the single choice
+//! between them. Must not know: what a layer is. Any thread; the choice is made once per process.
+//!
+//! **The arithmetic is part of the format**: a vector is stored, replicated and compared with vectors that other
+//! CPUs made. So each operation of [`Lanes`] is one that IEEE 754 rounds in one way, [`Lanes::mul_add`] is fused
+//! everywhere, sums run in an order that is written down in `super::glue`, and integer products are exact. Whoever
+//! changes an order or a constant raises `super::ENGINE`.
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod avx2;
+mod scalar;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod vnni;
+
+use super::bert::{Encoder, Pass};
+use std::sync::OnceLock;
+
+/// Lanes of one step.
+pub(super) const LANES: usize = 16;
+/// Outputs that are computed together: two steps.
+pub(super) const TILE: usize = 2 * LANES;
+/// Inputs that are multiplied at once.
+pub(super) const QUAD: usize = 4;
+/// Most rows that are computed together.
+pub(super) const ROWS: usize = 8;
+
+/// Weights of sixteen outputs by four inputs.
+pub(super) type Line = [i8; LANES * QUAD];
+
+/// Sixteen f32.
+///
+/// # Safety
+/// The methods of an implementation run on CPUs with its instructions only; each is called below the function of
+/// its [`Engine`], which is handed out where they are there.
+pub(super) trait Lanes: Copy {
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: &[f32; LANES]) -> Self;
+    unsafe fn store(self, to: &mut [f32; LANES]);
+    unsafe fn of_i8(from: &[i8; LANES]) -> Self;
+    unsafe fn of_i32(from: &[i32; LANES]) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
+    /// `self * factor + term`, rounded once.
+    unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
+    /// Of numbers that are not NaN; which zero comes of two does not matter.
+    unsafe fn min(self, other: Self) -> Self;
+    /// Of numbers that are not NaN.
+    unsafe fn max(self, other: Self) -> Self;
+    /// To the nearest whole number, halves to the even one.
+    unsafe fn round(self) -> Self;
+    /// `2^self` of whole numbers in -126..=127.
+    unsafe fn exp2_whole(self) -> Self;
+    /// Whole numbers in 0..=255.
+    unsafe fn store_u8(self, to: &mut [u8; LANES]);
+}
+
+/// An instruction set.
+pub(super) trait Isa {
+    /// Its lanes.
+    type F: Lanes;
+    /// Whether it multiplies activations in 16 bits, which are then laid beside those in 8.
+    const WIDE: bool;
+    /// Most rows of one tile, at most `ROWS`.
+    const TILE_ROWS: usize;
+
+    /// Exact products of `R` rows of activations with the weights of 32 outputs: `low` has the lines of the first
+    /// sixteen, `high` those of the others, one line for four inputs.
+    ///
+    /// # Safety
+    /// As for [`Lanes`]. Both have the same number of lines, and each row four values for each of them at
+    /// `bytes[row * stride..]`, and at `wide[row * stride..]` where `WIDE`.
+    unsafe fn dots<const R: usize>(
+        low: &[Line],
+        high: &[Line],
+        rows: &Activations<'_>,
+        sums: &mut [[i32; TILE]; ROWS],
+    );
+}
+
+/// Rows of quantised activations, the first at place 0.
+pub(super) struct Activations<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) wide: &'a [i16],
+    pub(super) stride: usize,
+}
+
+/// A way to run the encoder.
+#[derive(Debug, Clone, Copy)]
+pub struct Engine {
+    /// What serves, for INFO and the configuration.
+    pub name: &'static str,
+    /// The hidden states of the last layer, into the scratch memory of the pass.
+    pub(super) forward: fn(&Encoder, &mut Pass<'_>),
+}
+
+/// The engine that serves on this machine.
+pub fn engine() -> Engine {
+    static CHOSEN: OnceLock<Engine> = OnceLock::new();
+    *CHOSEN.get_or_init(|| {
+        let available = engines();
+        available[available.len() - 1]
+    })
+}
+
+/// Every engine this machine can run, the oracle first and the one that serves last.
+pub fn engines() -> Vec<Engine> {
+    let mut found = vec![scalar::ENGINE];
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    found.extend(avx2::detect());
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    found.extend(vnni::detect());
+    found
+}

@@ -1,0 +1,122 @@
+//! The encoder in plain Rust: the oracle of every other file here, and what serves where nothing better runs.
+//!
+//! Owns: the meaning of each operation.
+
+use super::{Activations, Engine, Isa, LANES, Lanes, Line, QUAD, ROWS, TILE};
+use crate::embed::bert::{Encoder, Pass, forward};
+
+pub(super) const ENGINE: Engine = Engine { name: "scalar", forward: run };
+
+fn run(encoder: &Encoder, pass: &mut Pass<'_>) {
+    // SAFETY: plain Rust runs everywhere.
+    unsafe { forward::<Scalar>(encoder, pass) };
+}
+
+struct Scalar;
+
+impl Isa for Scalar {
+    type F = Plain;
+    const WIDE: bool = false;
+    const TILE_ROWS: usize = ROWS;
+
+    #[inline(always)]
+    unsafe fn dots<const R: usize>(
+        low: &[Line],
+        high: &[Line],
+        rows: &Activations<'_>,
+        sums: &mut [[i32; TILE]; ROWS],
+    ) {
+        for (row, sums) in sums.iter_mut().enumerate().take(R) {
+            *sums = [0; TILE];
+            let inputs = rows.bytes[row * rows.stride..].as_chunks::<QUAD>().0;
+            for ((low, high), quad) in low.iter().zip(high).zip(inputs) {
+                for lane in 0..LANES {
+                    for (part, &input) in quad.iter().enumerate() {
+                        let (at, input) = (lane * QUAD + part, i32::from(input));
+                        sums[lane] += i32::from(low[at]) * input;
+                        sums[LANES + lane] += i32::from(high[at]) * input;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Plain([f32; LANES]);
+
+impl Plain {
+    #[inline(always)]
+    fn each(mut self, other: Self, operation: impl Fn(f32, f32) -> f32) -> Self {
+        for (one, other) in self.0.iter_mut().zip(other.0) {
+            *one = operation(*one, other);
+        }
+        self
+    }
+}
+
+impl Lanes for Plain {
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self([value; LANES])
+    }
+    #[inline(always)]
+    unsafe fn load(from: &[f32; LANES]) -> Self {
+        Self(*from)
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: &mut [f32; LANES]) {
+        *to = self.0;
+    }
+    #[inline(always)]
+    unsafe fn of_i8(from: &[i8; LANES]) -> Self {
+        Self(from.map(f32::from))
+    }
+    #[inline(always)]
+    unsafe fn of_i32(from: &[i32; LANES]) -> Self {
+        Self(from.map(|value| value as f32))
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        self.each(other, |one, other| one + other)
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        self.each(other, |one, other| one - other)
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        self.each(other, |one, other| one * other)
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        self.each(other, |one, other| one / other)
+    }
+    #[inline(always)]
+    unsafe fn mul_add(mut self, factor: Self, term: Self) -> Self {
+        for ((one, factor), term) in self.0.iter_mut().zip(factor.0).zip(term.0) {
+            *one = one.mul_add(factor, term);
+        }
+        self
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        self.each(other, |one, other| if one < other { one } else { other })
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        self.each(other, |one, other| if one > other { one } else { other })
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        Self(self.0.map(f32::round_ties_even))
+    }
+    #[inline(always)]
+    unsafe fn exp2_whole(self) -> Self {
+        Self(self.0.map(|power| f32::from_bits(((power as i32 + 127) as u32) << 23)))
+    }
+    #[inline(always)]
+    unsafe fn store_u8(self, to: &mut [u8; LANES]) {
+        *to = self.0.map(|value| value as u8);
+    }
+}

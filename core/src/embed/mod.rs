@@ -1,0 +1,221 @@
+//! Texts into vectors: an encoder of the BERT family in 8 bits, with its tokenizer, from a folder.
+//!
+//! Owns: everything between a text and its vector, and the rules by which a text is not embedded because its
+//! vector would stand for other texts too. Must not know: caches, clients, threads. A model is read once and never
+//! written again; any number of threads use it, each with a scratch memory of its own.
+//!
+//! `kernel` has the arithmetic for each instruction set and `glue` what is built of it, once for all of them: equal
+//! bits on every CPU. `bert` is the order of layers, `quant` the weights, `folder` reads them through
+//! `safetensors` and `json`, `wordpiece` cuts words.
+
+mod bert;
+mod folder;
+mod glue;
+mod json;
+mod kernel;
+mod quant;
+mod safetensors;
+mod scripts;
+mod tables;
+mod vocabulary;
+mod wordpiece;
+
+pub use bert::Scratch;
+pub use kernel::{Engine, engine, engines};
+pub use wordpiece::Tokens;
+
+use crate::error::{Error, Result};
+use crate::limits::EMBED_TEXT_MAX_BYTES;
+use bert::{Encoder, Pooling};
+use folder::Settings;
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use wordpiece::WordPiece;
+
+/// The version of the arithmetic. Part of a model's identity: vectors of two versions are not compared.
+pub const ENGINE: u32 = 1;
+
+/// What a text is embedded as; some models put something else before each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// A question, or an answer's prompt: what is compared with its like.
+    Query,
+    /// A document that questions are to find.
+    Document,
+}
+
+/// Why a text is not embedded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has more tokens than the model reads: texts with one beginning would be one.
+    TooLong,
+    /// The model does not know what it is written in: unrelated texts would be one.
+    Script,
+    /// It has no word at all.
+    Empty,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::TooLong, Self::Script, Self::Empty];
+
+    /// The word for replies and statistics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLong => "too-long",
+            Self::Script => "script",
+            Self::Empty => "empty",
+        }
+    }
+}
+
+/// Share of words or letters that a model may not know, in percent.
+const UNKNOWN_MAX_PERCENT: usize = 20;
+
+/// Similarities from which texts mean the same, by the digests of weights that were measured.
+const MEASURED: [(&str, f64); 1] =
+    [("53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", 0.90)];
+
+/// A model.
+#[derive(Debug)]
+pub struct Model {
+    settings: Settings,
+    tokenizer: WordPiece,
+    encoder: Encoder,
+    engine: Engine,
+    digest: [u8; 16],
+    threshold: Option<f64>,
+    /// What stands before each text, by role, as tokens.
+    prompts: [Tokens; 2],
+}
+
+impl Model {
+    /// Reads a folder.
+    pub fn load(folder: &Path, engine: Engine) -> Result<Self> {
+        let settings = Settings::read(folder)?;
+        let json = folder::read_tokenizer(folder)?;
+        let tokenizer = WordPiece::parse(&json)?;
+        if tokenizer.len() > settings.shape.words {
+            let (pieces, words) = (tokenizer.len(), settings.shape.words);
+            return Err(Error::err(format!(
+                "tokenizer.json: {pieces} pieces, the model has {words}"
+            )));
+        }
+        let vocabulary: [u8; 32] = Sha256::digest(&json).into();
+        drop(json);
+        let (encoder, weights) = folder::read_weights(folder, &settings)?;
+        let digest = identity(&settings, &vocabulary, &weights);
+        let measured = MEASURED.iter().find(|(digest, _)| *digest == hex(&weights));
+        let threshold = settings.threshold.or(measured.map(|measured| measured.1));
+        let prompts = [&settings.query_prompt, &settings.document_prompt]
+            .map(|prompt| tokenizer.tokens(prompt, settings.tokens_max).unwrap_or_default());
+        Ok(Self { settings, tokenizer, encoder, engine, digest, threshold, prompts })
+    }
+
+    /// The tokens of a text, or why it has no vector of its own.
+    pub fn read(
+        &self,
+        text: &str,
+        role: Role,
+        any_script: bool,
+    ) -> std::result::Result<Tokens, Refusal> {
+        let prompt = self.prompt(role);
+        if text.len() > EMBED_TEXT_MAX_BYTES {
+            return Err(Refusal::TooLong);
+        }
+        let whole;
+        let text = match prompt {
+            "" => text,
+            prompt => {
+                whole = format!("{prompt}{text}");
+                &whole
+            }
+        };
+        let tokens =
+            self.tokenizer.tokens(text, self.settings.tokens_max).ok_or(Refusal::TooLong)?;
+        let before = &self.prompts[role as usize];
+        // What the prompt has of each is not the text's; the two may meet in one word.
+        let own = |all: usize, before: usize| all.saturating_sub(before);
+        let words = own(tokens.words, before.words);
+        if words == 0 {
+            return Err(Refusal::Empty);
+        }
+        let many = |some: usize, all: usize| some * 100 > all * UNKNOWN_MAX_PERCENT;
+        let unknown = many(own(tokens.unknown_words, before.unknown_words), words);
+        let letters = own(tokens.letters, before.letters);
+        let foreign = many(own(tokens.foreign_letters, before.foreign_letters), letters);
+        if !any_script && !self.settings.any_script && (unknown || foreign) {
+            return Err(Refusal::Script);
+        }
+        Ok(tokens)
+    }
+
+    /// The vector of tokens that `read` gave, not normalised. `None` of one that is no vector.
+    pub fn embed(&self, tokens: &Tokens, scratch: &mut Scratch) -> Option<Vec<f32>> {
+        let vector = self.encoder.embed(&tokens.ids, self.settings.pooling, self.engine, scratch);
+        let is_some = vector.iter().any(|value| *value != 0.0);
+        (is_some && vector.iter().all(|value| value.is_finite())).then_some(vector)
+    }
+
+    fn prompt(&self, role: Role) -> &str {
+        match role {
+            Role::Query => &self.settings.query_prompt,
+            Role::Document => &self.settings.document_prompt,
+        }
+    }
+
+    /// Whether questions and documents are read alike.
+    pub fn reads_alike(&self) -> bool {
+        self.settings.query_prompt == self.settings.document_prompt
+    }
+
+    /// Dimensions of its vectors.
+    pub fn dim(&self) -> usize {
+        self.settings.shape.hidden
+    }
+
+    /// Most tokens of a text.
+    pub fn tokens_max(&self) -> usize {
+        self.settings.tokens_max
+    }
+
+    /// The similarity from which texts mean the same, where it is known.
+    pub fn threshold(&self) -> Option<f64> {
+        self.threshold
+    }
+
+    /// What tells it from every other: settings, words, weights and the version of the arithmetic.
+    pub fn digest(&self) -> [u8; 16] {
+        self.digest
+    }
+
+    /// Its bytes.
+    pub fn allocated_bytes(&self) -> usize {
+        self.encoder.allocated_bytes() + self.tokenizer.allocated_bytes()
+    }
+}
+
+fn identity(settings: &Settings, vocabulary: &[u8; 32], weights: &[u8; 32]) -> [u8; 16] {
+    let Settings { shape, epsilon, pooling, query_prompt, document_prompt, .. } = settings;
+    let mut hash = Sha256::new();
+    hash.update(ENGINE.to_le_bytes());
+    for size in [shape.hidden, shape.heads, shape.layers, shape.inner, shape.words] {
+        hash.update((size as u64).to_le_bytes());
+    }
+    hash.update(epsilon.to_bits().to_le_bytes());
+    hash.update([u8::from(*pooling == Pooling::Cls)]);
+    for prompt in [query_prompt, document_prompt] {
+        hash.update((prompt.len() as u64).to_le_bytes());
+        hash.update(prompt);
+    }
+    hash.update(vocabulary);
+    hash.update(weights);
+    let whole: [u8; 32] = hash.finalize().into();
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&whole[..16]);
+    digest
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,154 @@
+//! Vectors of a made model: near to those of f64, equal to the bit on every instruction set, and the same for ever.
+
+use crate::common::Random;
+use crate::model::{Folder, SMALL, Sizes, cosine, reference, write_model};
+use llmcache_core::embed::{Model, Role, Scratch, Tokens, engines};
+use proptest::prelude::*;
+
+fn tokens(ids: Vec<u32>) -> Tokens {
+    Tokens { words: ids.len(), ids, ..Tokens::default() }
+}
+
+fn random_tokens(random: &mut Random, sizes: Sizes, length: usize) -> Tokens {
+    tokens((0..length).map(|_| random.below(sizes.words) as u32).collect())
+}
+
+fn bits(vector: &[f32]) -> Vec<u32> {
+    vector.iter().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn vectors_are_near_to_those_of_f64() {
+    let folder = Folder::new("near");
+    let tensors = write_model(&folder, SMALL, 1);
+    let mut random = Random(2);
+    for engine in engines() {
+        let model = Model::load(folder.path(), engine).expect("a model");
+        let mut scratch = Scratch::default();
+        for length in [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 64] {
+            let tokens = random_tokens(&mut random, SMALL, length);
+            let vector = model.embed(&tokens, &mut scratch).expect("a vector");
+            let near = cosine(&vector, &reference(SMALL, &tensors, &tokens.ids));
+            assert!(near > 0.995, "{} at {length}: {near}", engine.name);
+        }
+    }
+}
+
+#[test]
+fn a_pass_reads_nothing_of_the_one_before() {
+    let folder = Folder::new("scratch");
+    write_model(&folder, SMALL, 3);
+    let (mut random, mut used) = (Random(4), Scratch::default());
+    for engine in engines() {
+        let model = Model::load(folder.path(), engine).expect("a model");
+        for length in [64, 3, 40, 1, 17] {
+            let tokens = random_tokens(&mut random, SMALL, length);
+            let alone = model.embed(&tokens, &mut Scratch::default()).expect("a vector");
+            assert_eq!(bits(&alone), bits(&model.embed(&tokens, &mut used).expect("a vector")));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Shapes of every kind, weights of every size.
+    #[test]
+    fn all_engines_give_equal_bits(
+        heads in 1_usize..5,
+        head_steps in 1_usize..5,
+        inner_steps in 1_usize..9,
+        layers in 1_usize..3,
+        length in 1_usize..70,
+        times in prop::sample::select(vec![1e-6_f32, 0.1, 1.0, 30.0, 1e3]),
+        cls in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        let hidden = (heads * head_steps * 16).next_multiple_of(32);
+        prop_assume!(hidden.is_multiple_of(16 * heads));
+        let sizes = Sizes { hidden, heads, layers, inner: inner_steps * 32, words: 120, positions: 70 };
+        let folder = Folder::new("bits");
+        let mut tensors = write_model(&folder, sizes, seed);
+        for tensor in &mut tensors {
+            tensor.values.iter_mut().for_each(|value| *value = (*value * times).clamp(-1e4, 1e4));
+        }
+        folder.write("model.safetensors", crate::model::safetensors(&tensors));
+        if cls {
+            folder.write("1_Pooling/config.json", r#"{"pooling_mode_cls_token": true}"#);
+        }
+        let tokens = random_tokens(&mut Random(seed), sizes, length);
+        let all: Vec<_> = engines()
+            .into_iter()
+            .map(|engine| {
+                let model = Model::load(folder.path(), engine).expect("a model");
+                let vector = model.embed(&tokens, &mut Scratch::default());
+                (engine.name, vector.as_deref().map(bits))
+            })
+            .collect();
+        for (name, vector) in &all {
+            prop_assert_eq!(vector, &all[0].1, "{}", name);
+        }
+    }
+}
+
+/// The arithmetic is part of the format: whoever changes these numbers raises `embed::ENGINE`, so that vectors of
+/// before are not compared with those of after.
+#[test]
+fn vectors_are_what_they_were() {
+    const GOLDEN: [u32; 6] =
+        [4220343084, 3828404317, 3169083290, 3431051509, 3433400734, 1470863813];
+    let folder = Folder::new("golden");
+    write_model(&folder, SMALL, 5);
+    for engine in engines() {
+        let model = Model::load(folder.path(), engine).expect("a model");
+        let mut random = Random(6);
+        let sums = [3, 9, 16, 33, 50, 64].map(|length| {
+            let tokens = random_tokens(&mut random, SMALL, length);
+            let vector = model.embed(&tokens, &mut Scratch::default()).expect("a vector");
+            crc32fast::hash(
+                &bits(&vector).iter().flat_map(|bits| bits.to_le_bytes()).collect::<Vec<_>>(),
+            )
+        });
+        assert_eq!(sums, GOLDEN, "{}", engine.name);
+    }
+    assert_eq!(llmcache_core::embed::ENGINE, 1);
+}
+
+#[test]
+fn equal_folders_are_one_model_and_others_are_not() {
+    let digest = |seed: u64, change: fn(&Folder)| {
+        let folder = Folder::new("identity");
+        write_model(&folder, SMALL, seed);
+        change(&folder);
+        Model::load(folder.path(), engines()[0]).expect("a model").digest()
+    };
+    let one = digest(7, |_| ());
+    assert_eq!(one, digest(7, |_| ()));
+    assert_ne!(one, digest(8, |_| ()));
+    let cls = |folder: &Folder| {
+        folder.write("1_Pooling/config.json", r#"{"pooling_mode_cls_token": true}"#)
+    };
+    assert_ne!(one, digest(7, cls));
+    let prompt = |folder: &Folder| {
+        folder.write("config_sentence_transformers.json", r#"{"prompts": {"query": "ask: "}}"#);
+    };
+    assert_ne!(one, digest(7, prompt));
+    // What changes no vector changes no identity.
+    let threshold = |folder: &Folder| folder.write("llmcache.json", r#"{"threshold": 0.5}"#);
+    assert_eq!(one, digest(7, threshold));
+}
+
+#[test]
+fn a_prompt_stands_before_the_text() {
+    let folder = Folder::new("prompt");
+    write_model(&folder, SMALL, 9);
+    let plain = Model::load(folder.path(), engines()[0]).expect("a model");
+    let prompts = r#"{"prompts": {"query": "qa ", "document": "da "}}"#;
+    folder.write("config_sentence_transformers.json", prompts);
+    let model = Model::load(folder.path(), engines()[0]).expect("a model");
+    let ids = |model: &Model, text: &str, role| model.read(text, role, false).expect("tokens").ids;
+    assert_eq!(ids(&model, "ab", Role::Query), ids(&plain, "qa ab", Role::Query));
+    assert_eq!(ids(&model, "ab", Role::Document), ids(&plain, "da ab", Role::Document));
+    assert!(model.read(" \t", Role::Query, false).is_err(), "the prompt alone is no text");
+    assert!(plain.reads_alike() && !model.reads_alike());
+}

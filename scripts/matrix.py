@@ -24,6 +24,7 @@ from servers import Server, provide_all
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "target" / "test-reports"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
+CLIENT = "clients/python/tests"
 CARGO_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
 
 
@@ -82,13 +83,13 @@ def run_loom() -> Outcome:
     return run_cargo("loom", arguments, RUSTFLAGS=flags)
 
 
-def run_pytest(server: Server, files: list[str]) -> Outcome:
-    outcome = Outcome(server.name, server.version)
-    report = REPORTS / f"{server.name}.xml"
+def run_pytest(server: Server, files: list[str], name: str = "") -> Outcome:
+    outcome = Outcome(name or server.name, server.version)
+    report = REPORTS / f"{outcome.name}.xml"
     report.unlink(missing_ok=True)
     environment = dict(os.environ, LLMCACHE_TEST_SERVER=str(server.path))
     environment.setdefault("LLMCACHE_MODULE", str(MODULE))
-    print(f"\n=== integration tests on {server.name}, version {server.version} ===", flush=True)
+    print(f"\n=== {name or 'integration tests'} on {server.name}, version {server.version} ===", flush=True)
     start = time.monotonic()
     command = [
         *(sys.executable, "-m", "pytest", "-q", f"--junitxml={report}"),
@@ -160,6 +161,9 @@ def main() -> int:
         else:
             ran = True
             outcomes.append(run_pytest(server, chosen.files))
+            if not chosen.files:
+                # A run of its own: the client's tests have a configuration and fixtures of their own.
+                outcomes.append(run_pytest(server, [CLIENT], f"client {server.name.split('-')[0]}"))
 
     passed = sum(outcome.passed for outcome in outcomes)
     failed = sum(outcome.failed for outcome in outcomes)

@@ -1,0 +1,227 @@
+"""What the methods of an index of documents do (`RAG.*`), as flows. Knows no socket, thread or loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from . import _replies as r
+from . import filters, limits, vectors
+from ._flow import Argument, Call, Command, Flow
+from ._observe import observed
+from ._several import batches, every, expiry, present, scanned, summed, unless_absent
+from ._shards import Shards
+from .errors import NoCache
+from .types import Document, Embed, EmbedMany, Fields
+from .vectors import Vector
+
+if TYPE_CHECKING:
+    from ._clients import _Shared
+
+_WORDS = {"dim": "DIM", "model": "MODEL", "ttl": "TTL", "quant": "QUANT", "index": "INDEX", "m": "M", "efc": "EFC",
+          "ef": "EF", "maxentries": "MAXENTRIES", "maxmemory": "MAXMEMORY"}  # fmt: skip
+# Ids that RAG.MADD would read as options of the document before.
+_OPTION_WORDS = {"TEXT", "META", "TAGS", "TOKENS", "EX", "PX", "EXAT", "PXAT", "PERSIST", "FP32", "FP16", "VALUES"}
+
+
+class DocumentBase:
+    _connection: Any
+
+    def __init__(
+        self,
+        client: Any,
+        name: str = "documents",
+        *,
+        embed: Embed | None = None,
+        embed_many: EmbedMany | None = None,
+        shards: int = 1,
+        shards_before: int | None = None,
+    ):
+        self._connection = self._connect(client)
+        self.name, self.embed, self.embed_many = name, embed, embed_many
+        self.shards = Shards(name, shards, shards_before)
+
+    def _connect(self, client: Any) -> Any:
+        raise NotImplementedError
+
+
+def _argument(document: Document, vector: Vector) -> list[Argument]:
+    args: list[Argument] = [r.raw(document.id), *vectors.blob(vector), "TEXT", r.raw(document.text)]
+    if document.meta is not None:
+        args += ["META", json.dumps(document.meta, ensure_ascii=False)]
+    if document.tags:
+        args += ["TAGS", len(document.tags), *document.tags]
+    if document.tokens is not None:
+        args += ["TOKENS", document.tokens]
+    return args + expiry(document.ttl)
+
+
+def _size(args: Sequence[Argument]) -> int:
+    return sum(len(a) if isinstance(a, bytes | str) else 8 for a in args)
+
+
+class DocumentFlows(DocumentBase):
+    if TYPE_CHECKING:
+        _connection: _Shared
+
+    def create(self, /, **settings: Any) -> Flow[None]:
+        """Creates the index: dim, model, ttl, quant, index, m, efc, ef, maxentries, maxmemory."""
+        args: list[Argument] = []
+        for word, value in settings.items():
+            if word not in _WORDS:
+                raise TypeError(f"an index has no setting {word!r}; there are {', '.join(_WORDS)}")
+            if value is not None:
+                args += [_WORDS[word], value]
+        yield from every([("RAG.CREATE", name, *args) for name in self.shards.names()])
+
+    def add(self, documents: Iterable[Document]) -> Flow[int]:
+        """Stores documents, embedding those without a vector; a document of the same id is replaced. How many are new.
+
+        Goes in batches, each stored whole or not at all.
+        """
+        documents = list(documents)
+        given = [document.vector for document in documents]
+        bare = [at for at, vector in enumerate(given) if vector is None]
+        if bare and self.embed_many is not None:
+            made = yield Call(self.embed_many, ([documents[at].text for at in bare],))
+            for at, vector in zip(bare, made, strict=True):
+                given[at] = vector
+        elif bare and self.embed is not None:
+            for at in bare:
+                given[at] = yield Call(self.embed, (documents[at].text,))
+        elif bare:
+            raise ValueError(f"document {documents[bare[0]].id!r} has no vector, and the index has no embed")
+        commands: list[list[Argument]] = []
+        groups: dict[str, list[list[Argument]]] = {}
+        for document, vector in zip(documents, given, strict=True):
+            name = self.shards.place(r.raw(document.id))
+            args = _argument(document, vector)
+            if document.id.upper() in _OPTION_WORDS:
+                commands.append(["RAG.ADD", name, *args])
+            else:
+                groups.setdefault(name, []).append(args)
+        for name, rows in groups.items():
+            for batch in _weighed(rows):
+                commands.append(["RAG.MADD", name, len(batch), *(a for row in batch for a in row)])
+        new = 0
+        for command in commands:
+            reply = yield Command(command)
+            new += sum(int(n) for n in reply) if isinstance(reply, list) else int(reply)
+        return new
+
+    def search(
+        self,
+        query: str | Vector,
+        *,
+        k: int = 10,
+        filter: filters.Filter | None = None,
+        similarity: float | None = None,
+        mmr: float | None = None,
+        tokens: int | None = None,
+        ef: int | None = None,
+        fields: Sequence[str] = ("id", "similarity", "text", "meta", "tags"),
+    ) -> Flow[list[Document]]:
+        """The `k` nearest documents, best first: diverse with `mmr` below 1, within a budget of `tokens`."""
+        with observed("documents.search", self.name) as told:
+            if isinstance(query, str):
+                if self.embed is None:
+                    raise ValueError("a text can be searched for where the index has embed")
+                query = cast(Vector, (yield Call(self.embed, (query,))))
+            args: list[Argument] = [*vectors.blob(query), "COUNT", k]
+            if filter is not None:
+                args += ["FILTER", filters.text(filter)]
+            if similarity is not None:
+                args += ["SIMILARITY", similarity]
+            if mmr is not None:
+                args += ["MMR", mmr]
+            if tokens is not None:
+                args += ["TOKENS", tokens]
+            if ef is not None:
+                args += ["EF", ef]
+            needed = dict.fromkeys([*fields, *(("similarity", "tokens") if self.shards.count > 1 else ())])
+            args += ["RETURN", len(needed), *needed]
+            names = self.shards.every()
+            replies = yield from present([("RAG.SEARCH", name, *args) for name in names])
+            found = [Document.of(one) for reply in replies for one in reply]
+            if len(names) > 1:
+                found.sort(key=lambda document: document.similarity or 0.0, reverse=True)
+                found = _within(found[:k], tokens)
+            told["result"] = "hit" if found else "miss"
+            told["found"] = len(found)
+        return found
+
+    def get(self, id: str) -> Flow[Document | None]:
+        """A document by its id."""
+        found = yield from DocumentFlows.get_many(self, [id])
+        return found[0]
+
+    def get_many(self, ids: Sequence[str]) -> Flow[list[Document | None]]:
+        """Documents by their ids, None where there is none."""
+        found: list[Document | None] = [None] * len(ids)
+        asked = [(at, name) for at, id in enumerate(ids) for name in self.shards.places(r.raw(id))]
+        replies = yield from unless_absent([("RAG.GET", name, r.raw(ids[at])) for at, name in asked])
+        for (at, _), reply in zip(asked, replies, strict=True):
+            if reply is not None and found[at] is None:
+                found[at] = Document.of(reply)
+        return found
+
+    def delete(self, *ids: str, filter: filters.Filter | None = None) -> Flow[int]:
+        """Removes documents by id, or all that match a filter; how many there were."""
+        if filter is not None:
+            if ids:
+                raise TypeError("say ids or a filter")
+            ids = tuple((yield from DocumentFlows.ids(self, filter=filter)))
+        commands: list[Sequence[Argument]] = []
+        groups: dict[str, list[bytes]] = {}
+        for id in ids:
+            for name in self.shards.places(r.raw(id)):
+                groups.setdefault(name, []).append(r.raw(id))
+        for name, members in groups.items():
+            commands += [("RAG.DEL", name, *batch) for batch in batches(members, limits.STORE_BATCH)]
+        return sum((yield from present(commands)))
+
+    def ids(self, *, filter: filters.Filter | None = None) -> Flow[list[str]]:
+        """The ids of all documents; in pages, so that no command holds up the server."""
+        tail: list[Argument] = [] if filter is None else ["FILTER", filters.text(filter)]
+        found: list[str] = []
+        for name in self.shards.every():
+            found += yield from scanned("RAG.SCAN", name, tail)
+        return found
+
+    def info(self) -> Flow[Fields]:
+        """Settings, graph and memory; of several shards summed."""
+        replies = yield from present([("RAG.INFO", name) for name in self.shards.every()])
+        if not replies:
+            raise NoCache(f'NOCACHE there is no index "{self.name}"')
+        return summed([Fields.of(reply) for reply in replies])
+
+    def drop(self) -> Flow[bool]:
+        """Removes the index and its documents; whether there was one."""
+        return any((yield from every([("RAG.DROP", name) for name in self.shards.every()])))
+
+
+def _weighed(rows: Sequence[list[Argument]]) -> Iterable[list[list[Argument]]]:
+    """Batches below the server's bounds of documents and this package's of bytes."""
+    batch: list[list[Argument]] = []
+    size = 0
+    for row in rows:
+        weight = _size(row)
+        if batch and (len(batch) == limits.STORE_BATCH or size + weight > limits.BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += weight
+    if batch:
+        yield batch
+
+
+def _within(found: list[Document], tokens: int | None) -> list[Document]:
+    if tokens is None:
+        return found
+    left = tokens
+    for at, document in enumerate(found):
+        left -= document.tokens or 0
+        if left < 0:
+            return found[:at]
+    return found

@@ -47,6 +47,7 @@ class Traffic:
 
     def __init__(self, cluster, rows):
         self.stored: list[int] = []
+        self.put_off = 0
         self.asked = 0
         self.wrong: list = []
         self._stop = threading.Event()
@@ -66,10 +67,14 @@ class Traffic:
             while not self._stop.is_set():
                 if i < len(rows):
                     reply = client(*setsem(i, rows))
-                    if isinstance(reply, Failure):
-                        self.wrong.append(reply)
-                    else:
+                    if not isinstance(reply, Failure):
                         self.stored.append(i)
+                    elif reply.word == "TRYAGAIN":
+                        # The entry may be on the other node; the same store succeeds later.
+                        self.put_off += 1
+                        i -= 1
+                    else:
+                        self.wrong.append(reply)
                     i += 1
                 for asked in (i * 37 % COUNT, self.stored[-1] if self.stored else 0):
                     reply = client(*getsem(asked, rows))

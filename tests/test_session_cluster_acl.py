@@ -125,8 +125,8 @@ def test_a_session_moves_with_its_slot(fleet):
             lines = client("SESSION.EXPORT", name)
             cluster.start_move(slot, 0, 1)
             cluster.move_keys(0, 1, cluster.keys_in_slot(0, slot))
-            # Who followed is told that the message is not here any more.
-            assert reader.read() is None
+            # Who followed is sent on, as if it had just asked.
+            assert reader.read().text == f"ASK {slot} 127.0.0.1:{cluster.nodes[1].port}"
         cluster.end_move(slot, 1)
         assert client("SESSION.EXPORT", name) == lines
         assert client("SESSION.CHUNK", name, seq, token, 5, "done") == [9, 0]

@@ -34,6 +34,16 @@ pub enum ErrorWord {
     CrossSlot,
     /// Too much is under way; the same request succeeds later.
     Busy,
+    /// A key that the request needs is on its way to or from another server; the same request succeeds later.
+    TryAgain,
+    /// The key's hash slot is on its way: ask the server named, once.
+    Ask,
+    /// The key's hash slot is another server's.
+    Moved,
+    /// Nobody serves the key's hash slot.
+    ClusterDown,
+    /// This server became a replica while the request waited: it was done in part at most.
+    Unblocked,
 }
 
 impl ErrorWord {
@@ -53,6 +63,11 @@ impl ErrorWord {
             Self::NoPerm => "NOPERM",
             Self::CrossSlot => "CROSSSLOT",
             Self::Busy => "BUSY",
+            Self::TryAgain => "TRYAGAIN",
+            Self::Ask => "ASK",
+            Self::Moved => "MOVED",
+            Self::ClusterDown => "CLUSTERDOWN",
+            Self::Unblocked => "UNBLOCKED",
         }
     }
 }

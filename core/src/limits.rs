@@ -92,6 +92,8 @@ pub const LATENCY_MAX_MS: u64 = 7 * 86_400_000;
 pub const EPOCHS_MAX: usize = 4_096;
 /// Entries that one INVALIDATE by ids, filter, age or radius takes, when LIMIT does not say less.
 pub const INVALIDATE_MAX: u64 = u32::MAX as u64;
+/// Walks of INVALIDATE that go on between commands; one more is refused with BUSY.
+pub const WALKS_MAX: usize = 64;
 /// Most ids of one INVALIDATE.
 pub const INVALIDATE_IDS_MAX: usize = 1_000;
 /// Most ids of one message about invalidated entries.

@@ -3,12 +3,12 @@
 //! namespace keys.
 
 use super::count_reaped;
-use super::ownership::{self, Ownership};
 use crate::config;
-use crate::ffi::{Access, Ctx, Key, MainCell, RString, run_once};
+use crate::ffi::{Access, Ctx, Key, MainCell, RString, WritePermit, run_once};
+use crate::keyspace::slots::{self, Ownership};
 use crate::keyspace::{
-    arm_new_leaves, chunk_arrived, may_write, note_buffered, note_maxmemory, remove_chunk,
-    remove_node, remove_stub, room_of, shrink_to,
+    arm_new_leaves, chunk_arrived, note_buffered, note_maxmemory, remove_chunk, remove_node,
+    remove_stub, room_of, shrink_to,
 };
 use crate::keytype::NamespaceValue;
 use crate::keytype::namespace_registry::{self, KeylessNamespace, NAMESPACES, SharedNamespace};
@@ -62,12 +62,10 @@ static ARMING: AtomicBool = AtomicBool::new(false);
 
 fn arm_now(ctx: Ctx<'_>) {
     ARMING.store(false, Ordering::Relaxed);
-    if !may_write(ctx) {
-        return;
-    }
+    let Some(permit) = WritePermit::between_commands(ctx) else { return };
     for (namespace, (db, name)) in NAMESPACES.all() {
-        if ctx.select_db(db) && ownership::of_key(ctx, &name) == Ownership::Settled {
-            arm_new_leaves(ctx, &namespace, || true);
+        if ctx.select_db(db) && slots::of_key(ctx, &name) == Ownership::Settled {
+            arm_new_leaves(permit, &namespace, || true);
         }
     }
 }
@@ -83,10 +81,10 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
         }
         due
     });
-    let writes = may_write(ctx);
+    let permit = WritePermit::between_commands(ctx);
     let mut backlog = attach_arrivals(ctx, &in_time) | reap(ctx, &in_time);
-    if writes {
-        backlog |= remove_stubs(ctx, &in_time);
+    if let Some(permit) = permit {
+        backlog |= remove_stubs(permit, &in_time);
     }
     let all = NAMESPACES.all();
     if due && !all.is_empty() {
@@ -100,10 +98,12 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
         if due {
             shield(ctx, &name);
         }
-        if writes && ownership::of_key(ctx, &name) == Ownership::Settled {
-            arm_new_leaves(ctx, &namespace, &in_time);
+        if let Some(permit) = permit
+            && slots::of_key(ctx, &name) == Ownership::Settled
+        {
+            arm_new_leaves(permit, &namespace, &in_time);
             if due {
-                clean(ctx, &namespace, now);
+                clean(permit, &namespace, now);
             }
         }
     }
@@ -123,7 +123,7 @@ fn shield(ctx: Ctx<'_>, name: &[u8]) {
 
 /// A round over one namespace: what no prefix reaches for too long, what is past its deadline or
 /// damaged, what is over the budget.
-fn clean(ctx: Ctx<'_>, namespace: &SharedNamespace, now: u64) {
+fn clean(ctx: WritePermit<'_>, namespace: &SharedNamespace, now: u64) {
     let grace = config::orphan_grace_ms();
     let orphans = namespace.with(|n| {
         n.tree.orphans(ORPHANS_PER_ROUND, |since| {
@@ -167,13 +167,13 @@ fn walk(namespace: &SharedNamespace, from: u32, now: u64) -> (u32, Vec<NodeId>) 
     })
 }
 
-fn remove_stubs(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
+fn remove_stubs(ctx: WritePermit<'_>, in_time: impl Fn() -> bool) -> bool {
     while in_time() {
         let Some((db, name)) = namespace_registry::next_stub() else { return false };
         if !ctx.select_db(db) {
             continue;
         }
-        match ownership::of_key(ctx, &name) {
+        match slots::of_key(*ctx, &name) {
             Ownership::Settled => remove_stub(ctx, &name),
             Ownership::Moving => {
                 namespace_registry::note_stub((db, name));
@@ -193,14 +193,16 @@ fn reap(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
         return false;
     }
     let (prefix, uid) = gone.container.with(|n| (n.prefix().to_vec(), n.uid()));
-    match ownership::of_key(ctx, &prefix) {
-        Ownership::Foreign => return true,
-        Ownership::Settled if may_write(ctx) && ctx.select_db(gone.place.0) => {}
-        Ownership::Settled | Ownership::Moving => {
-            NAMESPACES.put_back_remains(gone, true);
-            return false;
-        }
+    let ownership = slots::of_key(ctx, &prefix);
+    if ownership == Ownership::Foreign {
+        return true;
     }
+    let permit = WritePermit::between_commands(ctx)
+        .filter(|_| ownership == Ownership::Settled && ctx.select_db(gone.place.0));
+    let Some(permit) = permit else {
+        NAMESPACES.put_back_remains(gone, true);
+        return false;
+    };
     while in_time() {
         let next = gone.container.with(|n| {
             let (next, id) = n.tree.next_from(gone.next_slot)?;
@@ -209,7 +211,7 @@ fn reap(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
         });
         let Some((next, key, digest)) = next else { return true };
         gone.next_slot = next;
-        count_reaped(u64::from(remove_chunk(ctx, &key, uid)));
+        count_reaped(u64::from(remove_chunk(permit, &key, uid)));
         gone.container.with(|n| n.tree.remove(&digest));
     }
     NAMESPACES.put_back_remains(gone, false);

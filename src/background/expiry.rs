@@ -6,11 +6,10 @@
 //! statistics, AOF and replicas. Nothing is concluded from a key that is not there. A timer of its own,
 //! because it comes each millisecond while there is something to do. Main thread, on a primary only.
 
-use super::ownership::{self, Ownership};
 use crate::config;
-use crate::ffi::{Access, Ctx, MainCell, start_timer};
-use crate::keyspace::may_write;
+use crate::ffi::{Access, Ctx, MainCell, WritePermit, start_timer};
 use crate::keyspace::open_entry;
+use crate::keyspace::slots::{self, Ownership};
 use crate::keytype::cache_registry::{CACHES, SharedCache};
 use llmcache_core::cache::Cache;
 use llmcache_core::ids::{Seq, SlotId, UnixMs};
@@ -52,9 +51,8 @@ fn tick(ctx: Ctx<'_>) -> u64 {
     let start = Instant::now();
     let since = ROUNDS.with(|rounds| rounds.last_slice.replace(start));
     let since = since.map_or(SLICE_MAX, |last| start - last);
-    if !config::active_expire() || !may_write(ctx) {
-        return IDLE_PAUSE_MS;
-    }
+    let permit = WritePermit::between_commands(ctx).filter(|_| config::active_expire());
+    let Some(permit) = permit else { return IDLE_PAUSE_MS };
     let now_ms = ctx.now_ms();
     let count = list(now_ms);
     let end = start + (since / SHARE).clamp(SLICE_MIN, SLICE_MAX);
@@ -65,7 +63,7 @@ fn tick(ctx: Ctx<'_>) -> u64 {
             continue;
         };
         // The server lets a key go once its deadline is past, not when it has come.
-        if !expire_due(ctx, &cache, UnixMs(now_ms - 1), in_time) {
+        if !expire_due(permit, &cache, UnixMs(now_ms - 1), in_time) {
             return BUSY_PAUSE_MS;
         }
         pass_on();
@@ -94,12 +92,17 @@ fn list(now_ms: u64) -> usize {
 }
 
 /// Has the server expire what is due of one cache; false when the time was up before.
-fn expire_due(ctx: Ctx<'_>, cache: &SharedCache, now: UnixMs, in_time: impl Fn() -> bool) -> bool {
+fn expire_due(
+    ctx: WritePermit<'_>,
+    cache: &SharedCache,
+    now: UnixMs,
+    in_time: impl Fn() -> bool,
+) -> bool {
     if !cache.with(|cache| cache.index.may_be_due(now)) {
         return true;
     }
     let Some((db, name)) = CACHES.place_of(cache.with(|cache| cache.uid())) else { return true };
-    if !ctx.select_db(db) || ownership::of_key(ctx, &name) != Ownership::Settled {
+    if !ctx.select_db(db) || slots::of_key(*ctx, &name) != Ownership::Settled {
         return true;
     }
     while in_time() {
@@ -112,12 +115,12 @@ fn expire_due(ctx: Ctx<'_>, cache: &SharedCache, now: UnixMs, in_time: impl Fn()
     false
 }
 
-fn expire(ctx: Ctx<'_>, cache: &SharedCache, slot: SlotId, seq: Seq) {
+fn expire(ctx: WritePermit<'_>, cache: &SharedCache, slot: SlotId, seq: Seq) {
     let key = cache.with(|cache| cache.key_at(slot, seq));
     let Some(key) = key else { return };
     // What is due is deleted by opening it, and the removal hook frees the slot. What opens has another
     // deadline than the index heard of; what is neither is settled elsewhere.
-    let still = open_entry(ctx, &key, Access::Probe);
+    let still = open_entry(*ctx, &key, Access::Probe);
     let at = still.filter(|entry| entry.view().is_at(slot, seq)).map(|e| e.expire_at_ms());
     if let Some(at) = at {
         cache.with(|cache| cache.index.set_expiry(slot, seq, UnixMs(at)));

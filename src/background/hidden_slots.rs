@@ -2,9 +2,9 @@
 //! heard of (an entry that was due while the server was down leaves such a slot). A slow walk looks
 //! at their keys and shows the slot again or frees it.
 
-use super::ownership::{self, Ownership};
 use crate::ffi::{Access, Ctx, MainCell};
 use crate::keyspace::open_entry;
+use crate::keyspace::slots::{self, Ownership};
 use crate::keytype::cache_registry::{CACHES, Place, SharedCache};
 use llmcache_core::cache::Cache;
 use llmcache_core::ids::{Seq, SlotId, UnixMs};
@@ -111,7 +111,7 @@ fn settle(ctx: Ctx<'_>, cache: &SharedCache, (db, _): &Place, slot: SlotId, seq:
             let state = ctx.state();
             // A replica's node table does not show the migrations of its primary.
             let blind = state.is_cluster() && state.is_replica();
-            if !blind && ownership::of_key(ctx, &key) != Ownership::Moving {
+            if !blind && slots::of_key(ctx, &key) != Ownership::Moving {
                 cache.with(|cache| cache.index.remove(slot, seq));
             }
         }

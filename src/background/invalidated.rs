@@ -1,9 +1,8 @@
 //! Entries that an invalidation by tag, scope or of all concerns: unlinked, or marked stale, in slices.
 //! They are out of reach already; this gives their memory back. On a primary only; replicas are told.
 
-use super::ownership::{self, Ownership};
-use crate::ffi::{Access, Ctx};
-use crate::keyspace::may_write;
+use crate::ffi::{Access, Ctx, WritePermit};
+use crate::keyspace::slots::{self, Ownership};
 use crate::keyspace::{mark_stale, open_entry, remove_entry};
 use crate::keytype::cache_registry::{self, Place, SharedCache};
 use llmcache_core::cache::Severity;
@@ -13,8 +12,10 @@ use llmcache_core::ids::{Seq, SlotId};
 pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     let mut more = false;
     for (cache, place) in cache_registry::take_invalidated() {
-        if may_write(ctx) && ctx.select_db(place.0) {
-            carry_out(ctx, &cache, &place, &in_time);
+        if let Some(permit) = WritePermit::between_commands(ctx)
+            && ctx.select_db(place.0)
+        {
+            carry_out(permit, &cache, &place, &in_time);
             more |= cache.with(|cache| cache.has_invalidated());
         }
         cache.with(|cache| cache_registry::note_work(cache));
@@ -22,9 +23,9 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     more
 }
 
-fn carry_out(ctx: Ctx<'_>, cache: &SharedCache, place: &Place, in_time: impl Fn() -> bool) {
+fn carry_out(ctx: WritePermit<'_>, cache: &SharedCache, place: &Place, in_time: impl Fn() -> bool) {
     // All entries share the slot of their cache.
-    if ownership::of_key(ctx, &place.1) != Ownership::Settled {
+    if slots::of_key(*ctx, &place.1) != Ownership::Settled {
         return;
     }
     while in_time() && cache.with(|cache| cache.has_invalidated()) {
@@ -34,10 +35,10 @@ fn carry_out(ctx: Ctx<'_>, cache: &SharedCache, place: &Place, in_time: impl Fn(
     }
 }
 
-fn carry_out_one(ctx: Ctx<'_>, cache: &SharedCache, slot: SlotId, seq: Seq) {
+fn carry_out_one(ctx: WritePermit<'_>, cache: &SharedCache, slot: SlotId, seq: Seq) {
     let key = cache.with(|cache| cache.key_at(slot, seq));
     let Some(key) = key else { return };
-    let standing = open_entry(ctx, &key, Access::Probe).and_then(|entry| {
+    let standing = open_entry(*ctx, &key, Access::Probe).and_then(|entry| {
         let view = entry.view();
         let claimed = view.is_at(slot, seq);
         let standing = cache.with(|cache| cache.epochs().standing(&view))?;

@@ -2,26 +2,26 @@
 //! not be opened, protection of containers, upkeep of graphs and of KV-cache chunks; entries that are due. On the main thread,
 //! in slices below a millisecond.
 //!
-//! Whatever writes runs on a primary only, never while loading, and not while replicas must be
-//! spared; it runs above maxmemory too, since it frees.
+//! Whatever writes asks for leave (`WritePermit::between_commands`) in each slice; it runs above maxmemory too,
+//! since it frees.
 
 pub mod chunks;
 mod expiry;
 mod graphs;
 mod hidden_slots;
 mod invalidated;
-mod ownership;
 mod reaper;
 mod shield;
 mod sweep;
 
 use crate::config;
-use crate::ffi::{Ctx, run_once, start_timer, take_command_count};
+use crate::ffi::{Ctx, WritePermit, is_cluster, run_once, start_timer, take_command_count};
 use crate::keyspace::{
-    attach_arrival, end_flights_without_cache, followers, may_write, put_back_evicted,
-    put_back_namespaces, set_minute,
+    any_flights, attach_arrival, end_flights_without_cache, followers, put_back_evicted,
+    put_back_namespaces, set_minute, slots,
 };
 use crate::keytype::cache_registry::CACHES;
+use crate::keytype::follower_table;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -46,8 +46,9 @@ pub fn put_back_soon(ctx: Ctx<'_>) {
 }
 
 fn put_back_now(ctx: Ctx<'_>) {
-    PUT_BACK.fetch_add(put_back_evicted(ctx, may_write(ctx)), Ordering::Relaxed);
-    put_back_namespaces(ctx, may_write(ctx));
+    let Some(permit) = WritePermit::between_commands(ctx) else { return };
+    PUT_BACK.fetch_add(put_back_evicted(permit), Ordering::Relaxed);
+    put_back_namespaces(permit);
 }
 
 /// Caches that the server evicted and that were put back.
@@ -74,12 +75,12 @@ fn tick(ctx: Ctx<'_>) -> u64 {
     if ctx.state().is_loading() {
         return config::sweep_interval_ms();
     }
-    ownership::ask_again();
+    slots::ask_again();
     let end = Instant::now() + SLICE;
     let in_time = || Instant::now() < end;
     put_back_now(ctx);
     followers::wake_bereft(ctx);
-    end_flights_without_cache(ctx);
+    send_on(ctx);
     shield::run(ctx);
     let backlog = attach_arrivals(ctx, in_time)
         | reaper::run(ctx, in_time)
@@ -93,6 +94,26 @@ fn tick(ctx: Ctx<'_>) -> u64 {
         (true, true) => 0,
         (true, false) => BUSY_PAUSE_MS.min(config::sweep_interval_ms()),
         (false, _) => config::sweep_interval_ms(),
+    }
+}
+
+/// Pause between two looks at which slots are served here, while clients wait.
+const SEND_ON_EVERY_MS: u64 = 500;
+
+static SEND_ON_AT_MS: AtomicU64 = AtomicU64::new(0);
+
+/// Wakes clients that wait for what is no more, or is another server's by now: they are told where.
+fn send_on(ctx: Ctx<'_>) {
+    let (now, at) = (ctx.now_ms(), SEND_ON_AT_MS.load(Ordering::Relaxed));
+    let waits = any_flights() || !follower_table::is_empty();
+    let served = (is_cluster() && waits && now.abs_diff(at) >= SEND_ON_EVERY_MS)
+        .then(|| SEND_ON_AT_MS.store(now, Ordering::Relaxed))
+        .and_then(|()| slots::Served::ask(ctx))
+        // A replica owns no slots.
+        .filter(|_| !ctx.state().is_replica());
+    end_flights_without_cache(ctx, served.as_ref());
+    if let Some(served) = &served {
+        followers::wake_foreign(ctx, served);
     }
 }
 

@@ -1,10 +1,9 @@
 //! Entries of caches whose key is gone: removed in slices, each removal replicated.
 
 use super::count_reaped;
-use super::ownership::{self, Ownership};
-use crate::ffi::Ctx;
-use crate::keyspace::may_write;
+use crate::ffi::{Ctx, WritePermit};
 use crate::keyspace::remove_entry_of;
+use crate::keyspace::slots::{self, Ownership};
 use crate::keytype::cache_registry::{CACHES, KeylessCache};
 use llmcache_core::cache::EntryKey;
 use llmcache_core::ids::{Seq, SlotId};
@@ -20,7 +19,7 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
         return false;
     }
     let key = remains.container.with(|cache| cache.prefix().to_vec());
-    match ownership::of_key(ctx, &key) {
+    match slots::of_key(ctx, &key) {
         Ownership::Foreign => return true,
         Ownership::Moving => {
             CACHES.put_back_remains(remains, true);
@@ -28,14 +27,15 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
         }
         Ownership::Settled => {}
     }
-    if !may_write(ctx) || !ctx.select_db(remains.place.0) {
+    let permit = WritePermit::between_commands(ctx).filter(|_| ctx.select_db(remains.place.0));
+    let Some(permit) = permit else {
         CACHES.put_back_remains(remains, true);
         return false;
-    }
+    };
     while in_time() {
         let Some((slot, seq, key)) = next_entry(&mut remains) else { return true };
         let uid = remains.container.with(|cache| cache.uid());
-        count_reaped(u64::from(remove_entry_of(ctx, &key, uid)));
+        count_reaped(u64::from(remove_entry_of(permit, &key, uid)));
         // Frees the index along the way instead of in one long step at the end.
         remains.container.with(|cache| cache.index.remove(slot, seq));
     }

@@ -2,9 +2,8 @@
 //! counter is kept at its top and their idle time at zero. Under a random policy nothing helps, and
 //! under `volatile-*` nothing is needed. On the same round, limits that were lowered are enforced.
 
-use crate::ffi::{Access, Ctx, Key, MainCell, RString};
+use crate::ffi::{Access, Ctx, Key, MainCell, RString, WritePermit};
 use crate::keyspace::enforce_limits;
-use crate::keyspace::may_write;
 use crate::keytype::cache_in;
 use crate::keytype::cache_registry::{self, CACHES, Place, SharedCache};
 use llmcache_core::ids::SlotId;
@@ -34,7 +33,7 @@ pub fn run(ctx: Ctx<'_>) {
         let keep = round.left.len().saturating_sub(PER_SLICE);
         round.left.split_off(keep)
     });
-    let writes = may_write(ctx);
+    let permit = WritePermit::between_commands(ctx);
     for (cache, (db, name)) in due {
         if !ctx.select_db(db) {
             continue;
@@ -48,8 +47,10 @@ pub fn run(ctx: Ctx<'_>) {
         }
         // What removed entries without saying so, as a lookup that found one gone.
         cache.with(|cache| cache_registry::note_work(cache));
-        if writes && cache.with(|cache| cache.is_over_limit()) {
-            enforce_limits(ctx, &cache, SlotId::NONE);
+        if let Some(permit) = permit
+            && cache.with(|cache| cache.is_over_limit())
+        {
+            enforce_limits(permit, &cache, SlotId::NONE);
         }
     }
 }

@@ -2,10 +2,9 @@
 //! their container does not know are added to it, those without a container are removed after a grace. One walk after each load, then one a minute or so, each in slices.
 
 use super::count_reaped;
-use super::ownership::{self, Ownership};
 use crate::config;
-use crate::ffi::{Ctx, KeyScan, MainCell};
-use crate::keyspace::may_write;
+use crate::ffi::{Ctx, KeyScan, MainCell, WritePermit};
+use crate::keyspace::slots::{self, Ownership};
 use crate::keyspace::{
     Attached, ChunkSeen, attach_arrival, attach_chunk, attach_open, remove_chunk, remove_entry_of,
 };
@@ -132,8 +131,11 @@ fn meet_orphan(ctx: Ctx<'_>, uid: ContainerUid, name: &[u8], now: u64) {
         *sweep.orphans.entry(group).or_insert(now)
     });
     let ripe = now.saturating_sub(first_seen) >= config::orphan_grace_ms();
-    if ripe && may_write(ctx) && ownership::of_key(ctx, name) == Ownership::Settled {
-        let removed = remove_entry_of(ctx, name, uid) || remove_chunk(ctx, name, uid);
+    if ripe
+        && let Some(permit) = WritePermit::between_commands(ctx)
+        && slots::of_key(ctx, name) == Ownership::Settled
+    {
+        let removed = remove_entry_of(permit, name, uid) || remove_chunk(permit, name, uid);
         count_reaped(u64::from(removed));
     }
 }

@@ -6,7 +6,7 @@
 //! reply of a client whose deadline passes between being woken and being answered.
 
 use super::api::api;
-use super::{CommandArgs, Ctx, MainCell, RedisModuleCtx, guarded};
+use super::{Arguments, Ctx, MainCell, RedisModuleCtx, guarded};
 use hashbrown::HashMap;
 use redis_module::raw;
 use std::ffi::{c_int, c_void};
@@ -25,7 +25,7 @@ pub enum Wake {
 pub trait Waiter: Send {
     /// Answers the client, with exactly one reply. The arguments are those of the command that it waits in.
     /// The server's clock goes on meanwhile: no key must be opened that is held open.
-    fn reply(&mut self, ctx: Ctx<'_>, args: &CommandArgs<'_>, wake: Wake);
+    fn reply(&mut self, ctx: Ctx<'_>, args: &Arguments<'_>, wake: Wake);
 
     /// The client went away unanswered, perhaps after it was woken.
     fn gone(&mut self, ctx: Ctx<'_>);
@@ -188,7 +188,7 @@ unsafe extern "C" fn on_reply(
     // arguments are those of the client's command, which it keeps while it waits.
     let (ctx, woken, args) = unsafe {
         let data = api!(RedisModule_GetBlockedClientPrivateData(ctx));
-        (Ctx::from_raw(ctx), &mut *data.cast::<Woken>(), CommandArgs::from_raw(argv, argc))
+        (Ctx::from_raw(ctx), &mut *data.cast::<Woken>(), Arguments::from_raw(argv, argc))
     };
     woken.answered = true;
     if guarded("a reply", || woken.waiter.reply(ctx, &args, woken.wake)).is_none() {
@@ -206,7 +206,7 @@ unsafe extern "C" fn on_timeout(
     // SAFETY: the context and the arguments are those of a blocked client.
     let (ctx, handle, args) = unsafe {
         let handle = Handle(api!(RedisModule_GetBlockedClientHandle(ctx)));
-        (Ctx::from_raw(ctx), handle, CommandArgs::from_raw(argv, argc))
+        (Ctx::from_raw(ctx), handle, Arguments::from_raw(argv, argc))
     };
     guarded("an unblocked client", || {
         let Some(mut blocked) = take_handle(handle) else { return };

@@ -2,27 +2,50 @@
 //! caught.
 
 use super::string::bytes_of;
-use super::{ArgString, Ctx, RedisModuleCtx, RedisModuleString, Reply, guarded};
+use super::{ArgString, Ctx, RedisModuleCtx, RedisModuleString, Reply, WritePermit, guarded};
 use llmcache_core::error::Error;
 use redis_module::raw;
 use smallvec::SmallVec;
 use std::ffi::c_int;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A command's code: writes its reply, or answers an error and has changed nothing.
 pub type Handler = fn(Ctx<'_>, &CommandArgs<'_>) -> Result<(), Error>;
 
-/// The arguments of a running command, its name left out.
+/// The arguments of a command, its name left out.
 #[derive(Debug)]
-pub struct CommandArgs<'a> {
+pub struct Arguments<'a> {
     pointers: &'a [*mut RedisModuleString],
     slices: SmallVec<[&'a [u8]; INLINE_ARGS]>,
+}
+
+/// The arguments of a command that runs, which may write. A client that waited has its arguments alone.
+#[derive(Debug)]
+pub struct CommandArgs<'a> {
+    arguments: Arguments<'a>,
+    permit: WritePermit<'a>,
+}
+
+impl<'a> CommandArgs<'a> {
+    /// Leave to write.
+    pub fn permit(&self) -> WritePermit<'a> {
+        self.permit
+    }
+}
+
+impl<'a> Deref for CommandArgs<'a> {
+    type Target = Arguments<'a>;
+
+    fn deref(&self) -> &Arguments<'a> {
+        &self.arguments
+    }
 }
 
 /// Arguments kept without an allocation: what look-ups take, vectors by value aside.
 const INLINE_ARGS: usize = 16;
 
-impl<'a> CommandArgs<'a> {
+impl<'a> Arguments<'a> {
     /// # Safety
     /// The arguments of a command, its name first, which live for `'a`. Every command has an arity of at
     /// least two, which the server checks.
@@ -74,7 +97,8 @@ pub unsafe fn run_command(
     argc: c_int,
 ) -> c_int {
     // SAFETY: the server's context and arguments are valid until the callback returns.
-    let (ctx, args) = unsafe { (Ctx::from_raw(ctx), CommandArgs::from_raw(argv, argc)) };
+    let (ctx, arguments) = unsafe { (Ctx::from_raw(ctx), Arguments::from_raw(argv, argc)) };
+    let args = CommandArgs { arguments, permit: WritePermit::of_command(ctx) };
     COMMANDS.fetch_add(1, Ordering::Relaxed);
     match guarded("a command", || handler(ctx, &args)) {
         Some(Ok(())) => {}

@@ -4,6 +4,7 @@ use super::api::api;
 use redis_module::raw;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The option of a module whose keys may be sent with their slot by `CLUSTER MIGRATESLOTS` (Valkey 9).
 const ATOMIC_SLOT_MIGRATION: c_int = 1 << 5;
@@ -109,8 +110,9 @@ impl<'a> Ctx<'a> {
     }
 
     /// Tells the server what the module can do: failed reads of RDB are handed to it instead of ending the process;
-    /// slots with its keys may migrate atomically, where the server does that.
+    /// slots with its keys may migrate atomically, where the server does that. Notes whether there is a cluster.
     pub(super) fn set_options(self) {
+        CLUSTER.store(self.state().is_cluster(), Ordering::Relaxed);
         let mut options = raw::REDISMODULE_OPTIONS_HANDLE_IO_ERRORS as c_int;
         // SAFETY: reads the binding by value; the function takes nothing.
         let known = unsafe { raw::RedisModule_GetModuleOptionsAll.map_or(0, |all| all()) };
@@ -166,28 +168,9 @@ impl<'a> Ctx<'a> {
     }
 
     /// Whether replicas should be spared traffic now (a failover or a manual pause is under way).
-    pub fn avoid_replica_traffic(self) -> bool {
+    pub(super) fn avoid_replica_traffic(self) -> bool {
         // SAFETY: reads the binding by value; the function takes nothing.
         unsafe { raw::RedisModule_AvoidReplicaTraffic.is_some_and(|ask| ask() != 0) }
-    }
-
-    /// Appends a command of byte-string arguments to AOF and replication stream, after what the
-    /// running call already appended, in one transaction with it.
-    pub fn replicate(self, command: &CStr, args: &[&[u8]]) {
-        let strings: Vec<super::RString> =
-            args.iter().map(|arg| super::RString::new(arg)).collect();
-        self.replicate_strings(command, &strings);
-    }
-
-    /// The same with strings that exist already, which are not copied.
-    pub fn replicate_strings(self, command: &CStr, strings: &[super::RString]) {
-        let mut pointers: Vec<_> = strings.iter().map(super::ServerString::as_ptr).collect();
-        // SAFETY: the format "v" takes an array of strings and its length; both outlive the call.
-        let status = unsafe {
-            let (array, count) = (pointers.as_mut_ptr(), pointers.len());
-            api!(RedisModule_Replicate(self.raw, command.as_ptr(), c"v".as_ptr(), array, count))
-        };
-        assert_eq!(status, raw::REDISMODULE_OK as c_int, "a command of the table is replicated");
     }
 
     /// Tells WATCH and client-side caching that a key changed, where the change is in other keys.
@@ -255,26 +238,23 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    /// Appends to a stream, and has AOF and replicas do so; false when the key holds something else.
-    pub fn append_to_stream(self, stream: &[u8], fields: &[(&str, &[u8])]) -> bool {
-        let mut strings = vec![super::RString::new(stream), super::RString::new(b"*")];
-        for (field, value) in fields {
-            strings.push(super::RString::new(field.as_bytes()));
-            strings.push(super::RString::new(value));
-        }
-        let mut pointers: Vec<_> = strings.iter().map(super::ServerString::as_ptr).collect();
-        // SAFETY: the format "v" takes an array of strings and its length; both outlive the call. The
-        // reply is freed on every path.
+    /// Whether a command with these keys would be run here and now for the client that this call is for: in a
+    /// cluster, the server refuses a call with keys of a slot that it does not serve, or of which it has not all
+    /// while the slot is moving.
+    pub fn serves(self, keys: &[&super::RString]) -> bool {
+        use super::ServerString;
+        let mut pointers: Vec<_> = keys.iter().map(|key| key.as_ptr()).collect();
+        // SAFETY: the format "v" takes an array of strings and its length; both outlive the call. The reply is
+        // freed on the one path there is.
         unsafe {
             let (array, count) = (pointers.as_mut_ptr(), pointers.len());
-            let (command, format) = (c"XADD".as_ptr(), c"!v".as_ptr());
+            let (command, format) = (c"EXISTS".as_ptr(), c"v".as_ptr());
             let reply = api!(RedisModule_Call(self.raw, command, format, array, count));
             if reply.is_null() {
                 return false;
             }
-            let kind = api!(RedisModule_CallReplyType(reply));
             api!(RedisModule_FreeCallReply(reply));
-            kind != raw::REDISMODULE_REPLY_ERROR as c_int
+            true
         }
     }
 
@@ -301,6 +281,13 @@ impl<'a> Ctx<'a> {
         }
     }
 }
+
+/// Whether the server is a member of a cluster, which is for the life of the process.
+pub fn is_cluster() -> bool {
+    CLUSTER.load(Ordering::Relaxed)
+}
+
+static CLUSTER: AtomicBool = AtomicBool::new(false);
 
 /// Logs where no context is at hand.
 pub(super) fn log_without_context(message: &str) {

@@ -7,7 +7,7 @@
 use super::api::api;
 use super::string::bytes_of;
 use super::value::{Kept, ModuleValue};
-use super::{Ctx, ServerString};
+use super::{Ctx, ServerString, WritePermit};
 use llmcache_core::distance::prefetch_at;
 use redis_module::raw;
 use std::cell::Cell;
@@ -26,8 +26,6 @@ pub enum Access {
     /// To open once more what the same command opened before: nothing counts or tells of it, as far as the
     /// server can leave that out (from 7.2 on).
     Again,
-    /// To change.
-    Write,
 }
 
 /// An open key.
@@ -38,8 +36,7 @@ pub struct Key<'a> {
 }
 
 impl<'a> Key<'a> {
-    /// Opens a key; `None` when it does not exist (for `Write`: never, an empty key is opened). A
-    /// key that is due is deleted by this, on a primary.
+    /// Opens a key to look at it; `None` when it does not exist. A key that is due is deleted by this, on a primary.
     pub fn open(ctx: Ctx<'a>, name: &impl ServerString, access: Access) -> Option<Self> {
         let mode = match access {
             Access::Read => raw::REDISMODULE_READ,
@@ -50,8 +47,18 @@ impl<'a> Key<'a> {
                     | raw::REDISMODULE_OPEN_KEY_NONOTIFY
                     | raw::REDISMODULE_OPEN_KEY_NOSTATS
             }
-            Access::Write => raw::REDISMODULE_READ | raw::REDISMODULE_WRITE,
         };
+        Self::open_in_mode(ctx, name, mode)
+    }
+
+    /// Opens a key to change it. An absent key opens empty.
+    pub fn open_to_write(permit: WritePermit<'a>, name: &impl ServerString) -> Self {
+        let mode = raw::REDISMODULE_READ | raw::REDISMODULE_WRITE;
+        let key = Self::open_in_mode(*permit, name, mode);
+        key.expect("the server opens absent keys for writing")
+    }
+
+    fn open_in_mode(ctx: Ctx<'a>, name: &impl ServerString, mode: u32) -> Option<Self> {
         // SAFETY: context and name are valid; the key is closed on drop.
         let key = unsafe { api!(RedisModule_OpenKey(ctx.as_ptr(), name.as_ptr(), mode as c_int)) };
         NonNull::new(key).map(|raw| Self { raw, ctx })
@@ -106,7 +113,7 @@ impl<'a> Key<'a> {
         Some(KeyOf { kept, key: self, value: Cell::new(None) })
     }
 
-    /// Replaces the value, whatever it was, and removes the expiry. The key was opened for `Write`.
+    /// Replaces the value, whatever it was, and removes the expiry. The key was opened to write.
     pub fn set<T: ModuleValue + ?Sized>(&mut self, value: T::Kept) {
         let value = value.into_raw();
         // SAFETY: the server owns the value from here and ends it with the type's `free`.
@@ -117,7 +124,7 @@ impl<'a> Key<'a> {
         assert_eq!(status, raw::REDISMODULE_OK as c_int, "the key was opened for writing");
     }
 
-    /// Deletes the key, freeing a large value on another thread. Opened for `Write`.
+    /// Deletes the key, freeing a large value on another thread. Opened to write.
     pub fn unlink(&mut self) {
         // SAFETY: see `is_empty`.
         unsafe { api!(RedisModule_UnlinkKey(self.raw.as_ptr())) };
@@ -130,7 +137,7 @@ impl<'a> Key<'a> {
         u64::try_from(at).unwrap_or(0)
     }
 
-    /// Sets the deadline; 0 removes it. Opened for `Write`.
+    /// Sets the deadline; 0 removes it. Opened to write.
     pub fn set_expire_at_ms(&mut self, at_ms: u64) {
         let at = if at_ms == 0 { raw::REDISMODULE_NO_EXPIRE.into() } else { at_ms as i64 };
         // SAFETY: see `is_empty`.

@@ -22,6 +22,7 @@ mod io;
 mod key;
 mod load;
 mod main_cell;
+mod permit;
 mod reply;
 mod string;
 mod threads;
@@ -32,11 +33,11 @@ mod zset;
 pub use block::{
     BlockedId, Waiter, Wake, block_client, blocked_count, count_time_from_now, wake_blocked,
 };
-pub use call::{CommandArgs, Handler, take_command_count};
+pub use call::{Arguments, CommandArgs, Handler, take_command_count};
 use guard::guarded;
 use string::bytes_of;
 
-pub use context::{Ctx, ServerState};
+pub use context::{Ctx, ServerState, is_cluster};
 pub use event::{ServerEvents, once_loaded, subscribe};
 pub use event_loop_hook::run_each_turn;
 use guard::install_panic_hook;
@@ -46,6 +47,7 @@ pub use io::{Digest, RdbReader, RdbWriter};
 pub use key::{Access, Key, KeyOf, KeyScan};
 pub use load::{has_settings_left, load};
 pub use main_cell::MainCell;
+pub use permit::WritePermit;
 pub use reply::Reply;
 pub use string::{ArgString, HeldString, RString, ServerString};
 pub use threads::{Threads, Work};

@@ -6,7 +6,7 @@
 //! that would be run, so a pipeline of stores ends its turn there. Main thread only.
 
 use crate::ffi::{
-    BlockedId, CommandArgs, Ctx, MainCell, Reply, Waiter, Wake, block_client, run_each_turn,
+    Arguments, BlockedId, Ctx, MainCell, Reply, Waiter, Wake, block_client, run_each_turn,
     wake_blocked,
 };
 use crate::keytype::cache_registry::SharedCache;
@@ -112,7 +112,7 @@ struct Stored {
 }
 
 impl Waiter for Stored {
-    fn reply(&mut self, ctx: Ctx<'_>, _: &CommandArgs<'_>, _: Wake) {
+    fn reply(&mut self, ctx: Ctx<'_>, _: &Arguments<'_>, _: Wake) {
         self.reply.write(Reply::new(ctx));
     }
 

@@ -1,21 +1,32 @@
 //! Opening and making the key of a cache.
 
-use crate::ffi::{Access, Ctx, Key, RString, ServerString};
+use super::slots::Presence;
+use crate::ffi::{Access, Ctx, Key, RString, ServerString, WritePermit};
 use crate::keytype::cache_registry::{self, CACHES, SharedCache};
 use crate::keytype::{CREATE_COMMAND, cache_in, set_cache};
 use llmcache_core::cache::Kind;
 use llmcache_core::error::{Error, ErrorWord, Result};
 use std::sync::Arc;
 
-/// The cache in a key: `None` when there is no such key, an error when it holds something else. The
-/// key is opened the first time only; that caches are in use is told by the shield. A cache that the
-/// server evicted a moment ago is there all the same.
+/// The cache in a key: `None` when there is no such key, an error when it holds something else, or may be on
+/// another server. The key is opened the first time only; that caches are in use is told by the shield. A cache
+/// that the server evicted a moment ago is there all the same.
 pub fn open_cache(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<SharedCache>> {
     open_container(ctx, name, Kind::Answers)
 }
 
 /// The same for a container of any kind: an error when the key holds one of another.
 pub fn open_container(
+    ctx: Ctx<'_>,
+    name: &impl ServerString,
+    kind: Kind,
+) -> Result<Option<SharedCache>> {
+    let found = find_container(ctx, name, kind)?;
+    Presence::of(ctx, name.as_bytes()).found(found)
+}
+
+/// The same for a look-up, which may miss: `None` also where the key may be on another server.
+pub fn find_container(
     ctx: Ctx<'_>,
     name: &impl ServerString,
     kind: Kind,
@@ -51,9 +62,9 @@ fn open_any(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<SharedCache
 }
 
 /// Puts a cache into a key that is free, or replaces what it holds.
-pub fn create_cache(ctx: Ctx<'_>, name: &[u8], cache: &SharedCache) {
+pub fn create_cache(ctx: WritePermit<'_>, name: &[u8], cache: &SharedCache) {
     let name_string = RString::new(name);
-    let mut key = open_for_write(ctx, &name_string);
+    let mut key = Key::open_to_write(ctx, &name_string);
     set_cache(&mut key, Arc::clone(cache));
     // A container is never the victim while there are others; see also the shield task.
     key.hint_lfu(u8::MAX);
@@ -63,14 +74,9 @@ pub fn create_cache(ctx: Ctx<'_>, name: &[u8], cache: &SharedCache) {
 }
 
 /// Puts the caches that the server evicted back into their keys, as they were; AOF and replicas are
-/// told, since they were told of the eviction. Leaves them for later while nothing may be written.
-/// Answers how many it put back.
-pub fn put_back_evicted(ctx: Ctx<'_>, may_write: bool) -> u64 {
+/// told, since they were told of the eviction. Answers how many it put back.
+pub fn put_back_evicted(ctx: WritePermit<'_>) -> u64 {
     let evicted = CACHES.take_evicted();
-    if !may_write {
-        CACHES.put_back_evicted(evicted);
-        return 0;
-    }
     let mut put_back = 0;
     for cache in evicted {
         if !ctx.select_db(cache.place.0) {
@@ -78,7 +84,7 @@ pub fn put_back_evicted(ctx: Ctx<'_>, may_write: bool) -> u64 {
         }
         let name = cache.place.1.clone();
         let name_string = RString::new(&name);
-        if Key::open(ctx, &name_string, Access::Probe).is_some() {
+        if Key::open(*ctx, &name_string, Access::Probe).is_some() {
             CACHES.give_up(cache);
             continue;
         }
@@ -88,7 +94,7 @@ pub fn put_back_evicted(ctx: Ctx<'_>, may_write: bool) -> u64 {
         let head = cache.container.with(|cache| cache.save_head());
         ctx.replicate(CREATE_COMMAND, &[&name, &head]);
         if expire_at_ms > 0 {
-            open_for_write(ctx, &name_string).set_expire_at_ms(expire_at_ms);
+            Key::open_to_write(ctx, &name_string).set_expire_at_ms(expire_at_ms);
             ctx.replicate(c"PEXPIREAT", &[&name, expire_at_ms.to_string().as_bytes()]);
         }
     }
@@ -96,14 +102,9 @@ pub fn put_back_evicted(ctx: Ctx<'_>, may_write: bool) -> u64 {
 }
 
 /// Removes an opened key, and has AOF and replicas do so.
-pub fn unlink_key(ctx: Ctx<'_>, mut key: Key<'_>, name: &RString) {
+pub fn unlink_key(ctx: WritePermit<'_>, mut key: Key<'_>, name: &RString) {
     key.unlink();
     drop(key);
     ctx.replicate(c"UNLINK", &[name.as_bytes()]);
     ctx.notify_generic(c"del", name);
-}
-
-/// Opens a key for writing, which never fails: an absent key opens empty.
-pub(super) fn open_for_write<'a>(ctx: Ctx<'a>, name: &impl ServerString) -> Key<'a> {
-    Key::open(ctx, name, Access::Write).expect("the server opens absent keys for writing")
 }

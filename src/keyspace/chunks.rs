@@ -6,8 +6,8 @@
 //! in the header.
 
 use super::attach::key_frame_bytes;
-use super::caches::{open_for_write, unlink_key};
-use crate::ffi::{Access, Ctx, Key, KeyOf, RString};
+use super::caches::unlink_key;
+use crate::ffi::{Access, Ctx, Key, KeyOf, RString, WritePermit};
 use crate::keytype::namespace_registry::{self, NAMESPACES, SharedNamespace};
 use crate::keytype::{CHUNK_COMMAND, ChunkValue, Whole, put_args};
 use llmcache_core::error::{Error, Result};
@@ -182,12 +182,12 @@ fn insert_node(
 
 /// Stores a chunk: key, tree, deadlines of those before it, AOF and replicas, keyspace event. Eviction
 /// hints are the command's, by `use_stored`, once for all it stores. What the key held before left the tree by the removal hook.
-pub fn put_chunk(ctx: Ctx<'_>, namespace: Option<&SharedNamespace>, new: NewChunk) {
+pub fn put_chunk(ctx: WritePermit<'_>, namespace: Option<&SharedNamespace>, new: NewChunk) {
     let NewChunk { key: name, whole, key_expire_at, fits } = new;
     let (durable, own) = (whole.durable, whole.header.deadline);
     let uid = whole.header.uid;
     let name_string = RString::new(&name);
-    let mut key = open_for_write(ctx, &name_string);
+    let mut key = Key::open_to_write(ctx, &name_string);
     key.set::<ChunkValue>(Box::new(ChunkValue::Whole(Box::new(whole))));
     let mut node = None;
     if let Some(whole) = key.value::<ChunkValue>().and_then(ChunkValue::whole)
@@ -219,7 +219,7 @@ pub fn put_chunk(ctx: Ctx<'_>, namespace: Option<&SharedNamespace>, new: NewChun
 
 /// What a new chunk does to those before it: deadlines not before its own, no deadline of the key of
 /// what is not a leaf any more.
-fn settle_ancestors(ctx: Ctx<'_>, namespace: &SharedNamespace, id: NodeId) {
+fn settle_ancestors(ctx: WritePermit<'_>, namespace: &SharedNamespace, id: NodeId) {
     let (raised, parent) = namespace.with(|namespace| {
         let raised = namespace.tree.raise_ancestors(id);
         let key = |id: &NodeId| namespace.chunk_key(&namespace.tree.node(*id).digest);
@@ -341,8 +341,8 @@ fn path_to(namespace: &SharedNamespace, digest: &ChunkDigest) -> Vec<ChunkDigest
 }
 
 /// Opens a chunk's key for writing if there is a chunk in it.
-pub(super) fn open_existing<'a>(ctx: Ctx<'a>, name: &RString) -> Option<Key<'a>> {
-    let key = open_for_write(ctx, name);
+pub(super) fn open_existing<'a>(ctx: WritePermit<'a>, name: &RString) -> Option<Key<'a>> {
+    let key = Key::open_to_write(ctx, name);
     key.value::<ChunkValue>().is_some().then_some(key)
 }
 
@@ -378,12 +378,12 @@ pub fn hint_strongly(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &ChunkDi
 /// Pins a chunk or lets it go, in its key and in the tree; false when it was so already or is not
 /// there.
 pub fn pin_chunk(
-    ctx: Ctx<'_>,
+    ctx: WritePermit<'_>,
     namespace: &SharedNamespace,
     digest: &ChunkDigest,
     pinned: bool,
 ) -> bool {
-    if open_chunk(ctx, namespace, digest, Access::Probe).is_none() {
+    if open_chunk(*ctx, namespace, digest, Access::Probe).is_none() {
         return false;
     }
     let name = RString::new(&namespace.with(|namespace| namespace.chunk_key(digest)));
@@ -410,7 +410,7 @@ pub fn pin_chunk(
 
 /// Removes the chunk in a key if it belongs to `uid`, or if only a stub is in it, and has AOF and
 /// replicas remove it; false when there is neither.
-pub fn remove_chunk(ctx: Ctx<'_>, name: &[u8], uid: ContainerUid) -> bool {
+pub fn remove_chunk(ctx: WritePermit<'_>, name: &[u8], uid: ContainerUid) -> bool {
     let name_string = RString::new(name);
     let Some(key) = open_existing(ctx, &name_string) else { return false };
     let whole = key.value::<ChunkValue>().and_then(ChunkValue::whole);
@@ -422,7 +422,7 @@ pub fn remove_chunk(ctx: Ctx<'_>, name: &[u8], uid: ContainerUid) -> bool {
 }
 
 /// Removes a stub.
-pub fn remove_stub(ctx: Ctx<'_>, name: &[u8]) {
+pub fn remove_stub(ctx: WritePermit<'_>, name: &[u8]) {
     let name_string = RString::new(name);
     if let Some(key) = open_existing(ctx, &name_string)
         && key.value::<ChunkValue>().is_some_and(|value| value.whole().is_none())
@@ -432,7 +432,7 @@ pub fn remove_stub(ctx: Ctx<'_>, name: &[u8]) {
 }
 
 /// Removes a chunk of a namespace; what the tree knew of it is gone in any case.
-pub fn remove_node(ctx: Ctx<'_>, namespace: &SharedNamespace, id: NodeId) -> bool {
+pub fn remove_node(ctx: WritePermit<'_>, namespace: &SharedNamespace, id: NodeId) -> bool {
     let (digest, name, uid) = namespace.with(|namespace| {
         let digest = namespace.tree.node(id).digest.clone();
         let name = namespace.chunk_key(&digest);
@@ -445,7 +445,7 @@ pub fn remove_node(ctx: Ctx<'_>, namespace: &SharedNamespace, id: NodeId) -> boo
 
 /// Removes what is past its deadline among a chunk and those before it, so that what is stored behind
 /// them does not bring them back.
-pub fn remove_what_is_due(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &ChunkDigest) {
+pub fn remove_what_is_due(ctx: WritePermit<'_>, namespace: &SharedNamespace, digest: &ChunkDigest) {
     let now = UnixMs(ctx.now_ms());
     let due: Vec<NodeId> = namespace.with(|namespace| {
         let tree = &namespace.tree;
@@ -464,7 +464,7 @@ pub fn remove_what_is_due(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &Ch
 /// Evicts until `need` more bytes fit into `room`, leaves first, never what `keep` names; false, and
 /// nothing is evicted, when that cannot be.
 pub fn make_room(
-    ctx: Ctx<'_>,
+    ctx: WritePermit<'_>,
     namespace: &SharedNamespace,
     room: u64,
     need: u64,
@@ -489,7 +489,7 @@ pub fn make_room(
 
 /// Evicts until the chunks take no more than `room`, or until what is left is pinned, leased or before
 /// such; at most `most` chunks. Answers how many went.
-pub fn shrink_to(ctx: Ctx<'_>, namespace: &SharedNamespace, room: u64, most: usize) -> u64 {
+pub fn shrink_to(ctx: WritePermit<'_>, namespace: &SharedNamespace, room: u64, most: usize) -> u64 {
     let mut plan = namespace.with(|namespace| {
         let over = namespace.tree.chunk_bytes().saturating_sub(room);
         if over == 0 { Vec::new() } else { namespace.tree.plan_up_to(over, None).0 }
@@ -498,7 +498,7 @@ pub fn shrink_to(ctx: Ctx<'_>, namespace: &SharedNamespace, room: u64, most: usi
     evict(ctx, namespace, plan)
 }
 
-fn evict(ctx: Ctx<'_>, namespace: &SharedNamespace, plan: Vec<NodeId>) -> u64 {
+fn evict(ctx: WritePermit<'_>, namespace: &SharedNamespace, plan: Vec<NodeId>) -> u64 {
     let evicted = plan.into_iter().filter(|&id| remove_node(ctx, namespace, id)).count() as u64;
     namespace.with(|namespace| namespace.stats.evicted += evicted);
     evicted
@@ -552,7 +552,11 @@ pub fn chunk_arrived(ctx: Ctx<'_>, name: &[u8]) {
 }
 
 /// Gives the keys of chunks that became leaves their deadlines back, or removes what is due.
-pub fn arm_new_leaves(ctx: Ctx<'_>, namespace: &SharedNamespace, in_time: impl Fn() -> bool) {
+pub fn arm_new_leaves(
+    ctx: WritePermit<'_>,
+    namespace: &SharedNamespace,
+    in_time: impl Fn() -> bool,
+) {
     while in_time() {
         let Some(digest) = namespace.with(|namespace| namespace.tree.pop_new_leaf()) else {
             return;

@@ -1,6 +1,4 @@
-//! The minute that hits are counted in, and whether background work may write now.
-//!
-//! Owns: both answers, for commands and for background work. Main thread only.
+//! The minute that hits are counted in, for commands and for background work. Main thread only.
 
 use crate::ffi::Ctx;
 use llmcache_core::evict::minute;
@@ -19,10 +17,4 @@ pub fn now_min() -> u16 {
 /// Takes the minute from the server's clock; called on load and by each tick.
 pub fn set_minute(ctx: Ctx<'_>) {
     NOW_MIN.store(minute(UnixMs(ctx.now_ms())), Ordering::Relaxed);
-}
-
-/// Whether background work may change the keyspace now.
-pub fn may_write(ctx: Ctx<'_>) -> bool {
-    let state = ctx.state();
-    !state.is_loading() && !state.is_replica() && !ctx.avoid_replica_traffic()
 }

@@ -1,9 +1,9 @@
 //! Opening, storing and removing the keys of entries.
 
 use super::attach::{Linking, index_entry, key_bytes};
-use super::caches::{open_for_write, unlink_key};
+use super::caches::unlink_key;
 use super::searches::Searches;
-use crate::ffi::{Access, Ctx, Key, KeyOf, RString};
+use crate::ffi::{Access, Ctx, Key, KeyOf, RString, WritePermit};
 use crate::keytype::cache_registry::SharedCache;
 use crate::keytype::{ENTRY_COMMAND, EntryValue, STALE_COMMAND};
 use llmcache_core::cache::{Cache, Entry, EntryKey, Keyspace};
@@ -112,11 +112,11 @@ impl NewEntry {
 /// Stores an entry: key, deadline, eviction hint, index, AOF and replicas, keyspace event. What the
 /// key held before is gone from the index by the removal hook. Answers its slot;
 /// `SlotId::NONE` when no container of its uid lives here yet.
-pub fn put_entry(ctx: Ctx<'_>, cache: Option<&SharedCache>, new: NewEntry) -> SlotId {
+pub fn put_entry(ctx: WritePermit<'_>, cache: Option<&SharedCache>, new: NewEntry) -> SlotId {
     let NewEntry { key: name, entry, expire_at, linking } = new;
     let portable = entry.portable_bytes();
     let name_string = RString::new(&name);
-    let mut key = open_for_write(ctx, &name_string);
+    let mut key = Key::open_to_write(ctx, &name_string);
     key.set::<EntryValue>(entry);
     key.set_expire_at_ms(expire_at.0);
     let mut slot = SlotId::NONE;
@@ -144,9 +144,9 @@ pub fn put_entry(ctx: Ctx<'_>, cache: Option<&SharedCache>, new: NewEntry) -> Sl
 
 /// Removes the entry key `name`, and has AOF and replicas remove it; false when there is no entry in
 /// it. The index learns of it by the removal hook.
-pub fn remove_entry(ctx: Ctx<'_>, name: &[u8]) -> bool {
+pub fn remove_entry(ctx: WritePermit<'_>, name: &[u8]) -> bool {
     let name_string = RString::new(name);
-    let key = open_for_write(ctx, &name_string);
+    let key = Key::open_to_write(ctx, &name_string);
     if key.value::<EntryValue>().is_none() {
         return false;
     }
@@ -155,15 +155,15 @@ pub fn remove_entry(ctx: Ctx<'_>, name: &[u8]) -> bool {
 }
 
 /// Removes the entry in a key if it belongs to the container `uid`; see `remove_entry`.
-pub fn remove_entry_of(ctx: Ctx<'_>, name: &[u8], uid: ContainerUid) -> bool {
-    let belongs = open_entry(ctx, name, Access::Probe).is_some_and(|e| e.view().uid() == uid);
+pub fn remove_entry_of(ctx: WritePermit<'_>, name: &[u8], uid: ContainerUid) -> bool {
+    let belongs = open_entry(*ctx, name, Access::Probe).is_some_and(|e| e.view().uid() == uid);
     belongs && remove_entry(ctx, name)
 }
 
 /// Marks the entry in a key stale, and has AOF and replicas do so.
-pub fn mark_stale(ctx: Ctx<'_>, name: &[u8]) {
+pub fn mark_stale(ctx: WritePermit<'_>, name: &[u8]) {
     let name_string = RString::new(name);
-    let mut key = open_for_write(ctx, &name_string);
+    let mut key = Key::open_to_write(ctx, &name_string);
     let Some(value) = key.value_mut::<EntryValue>() else { return };
     value.set_stale();
     drop(key);
@@ -172,9 +172,14 @@ pub fn mark_stale(ctx: Ctx<'_>, name: &[u8]) {
 }
 
 /// Moves the deadline of the entry in a key; false when there is none or it had none to remove.
-pub fn set_entry_expiry(ctx: Ctx<'_>, cache: &SharedCache, name: &[u8], at: UnixMs) -> bool {
+pub fn set_entry_expiry(
+    ctx: WritePermit<'_>,
+    cache: &SharedCache,
+    name: &[u8],
+    at: UnixMs,
+) -> bool {
     let name_string = RString::new(name);
-    let mut key = open_for_write(ctx, &name_string);
+    let mut key = Key::open_to_write(ctx, &name_string);
     let had = key.expire_at_ms();
     let Some(value) = key.value::<EntryValue>() else { return false };
     let (slot, seq) = (value.view().slot(), value.view().seq());
@@ -196,7 +201,7 @@ pub fn set_entry_expiry(ctx: Ctx<'_>, cache: &SharedCache, name: &[u8], at: Unix
 
 /// Removes the entries least worth keeping until the cache is within its own limits, at most a few
 /// dozen at once. On the primary only: replicas are told what was removed. Answers how many went.
-pub fn enforce_limits(ctx: Ctx<'_>, shared: &SharedCache, spare: SlotId) -> usize {
+pub fn enforce_limits(ctx: WritePermit<'_>, shared: &SharedCache, spare: SlotId) -> usize {
     let now = UnixMs(ctx.now_ms());
     for removed in 0..EVICT_AT_ONCE {
         let victim = shared.with(|cache| {

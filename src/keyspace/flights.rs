@@ -3,6 +3,7 @@
 //! Owns: the map from cache to flights, which outlives no process and no cache, and the timers of
 //! leases. Main thread only.
 
+use super::slots::Served;
 use crate::ffi::{BlockedId, Ctx, MainCell, run_later, wake_blocked};
 use crate::keytype::cache_registry::{CACHES, SharedCache};
 use hashbrown::HashMap;
@@ -65,13 +66,19 @@ pub fn watch_lease(ctx: Ctx<'_>, uid: ContainerUid, token: LeaseToken, lease_ms:
     );
 }
 
-/// Ends the flights of caches that are no more, so that nobody waits for them; and forgets those of
-/// caches where nothing is pending.
-pub fn end_flights_without_cache(ctx: Ctx<'_>) {
+/// Whether there are flights.
+pub fn any_flights() -> bool {
+    FLIGHTS.with(|all| !all.is_empty())
+}
+
+/// Ends the flights of caches that are no more, or are another server's, so that nobody waits for them; and forgets
+/// those of caches where nothing is pending.
+pub fn end_flights_without_cache(ctx: Ctx<'_>, served: Option<&Served>) {
     let ended = FLIGHTS.with(|all| {
         let mut ended = Vec::new();
         all.retain(|uid, flights| {
-            if CACHES.place_of(*uid).is_none() {
+            let place = CACHES.place_of(*uid);
+            if place.is_none_or(|(_, name)| served.is_some_and(|served| !served.has(&name))) {
                 ended.extend(flights.end());
             }
             !flights.is_empty()

@@ -5,6 +5,7 @@
 //! looks at the session again.
 
 use super::session_key::open_session;
+use super::slots::Served;
 use crate::ffi::{Access, Ctx, MainCell, RString, run_later, wake_blocked};
 use crate::keytype::follower_table::{self, Follower, Place};
 use llmcache_core::ids::UnixMs;
@@ -89,6 +90,15 @@ fn wake_all(ctx: Ctx<'_>, woken: &[Follower]) {
 pub fn wake_bereft(ctx: Ctx<'_>) {
     for place in follower_table::take_bereft() {
         wake_all(ctx, &follower_table::take(&place, |_| true));
+    }
+}
+
+/// Wakes those whose key is another server's.
+pub fn wake_foreign(ctx: Ctx<'_>, served: &Served) {
+    for place in follower_table::places() {
+        if !served.has(&place.1) {
+            wake_all(ctx, &follower_table::take(&place, |_| true));
+        }
     }
 }
 

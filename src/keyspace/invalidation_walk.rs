@@ -4,10 +4,12 @@
 //! messages that tell who subscribed which entries went. What is stored after a walk began is left
 //! alone. Main thread only.
 
+use super::slices::refusal;
 use super::{mark_stale, open_entry, remove_entry};
-use crate::ffi::{Access, Ctx, MainCell, run_later};
+use crate::ffi::{Access, Ctx, MainCell, WritePermit, run_later};
 use crate::keytype::cache_registry::{CACHES, SharedCache};
 use llmcache_core::cache::{EntryKey, EntryView, Severity};
+use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::filter::{Filter, Verdict};
 use llmcache_core::ids::{ContainerUid, Seq, SlotId, UnixMs};
 use llmcache_core::index::Slot;
@@ -19,6 +21,9 @@ use std::time::{Duration, Instant};
 
 /// Length of one slice.
 const SLICE: Duration = Duration::from_micros(700);
+/// A pause for everybody else between two slices, and while nothing may be written.
+const PAUSE_MS: u64 = 1;
+const PAUSED_MS: u64 = 20;
 /// Slots passed between two looks at the clock.
 const SLOTS_PER_LOOK: usize = 16;
 
@@ -33,8 +38,8 @@ pub enum Criterion {
     Before(UnixMs),
 }
 
-/// Called with the number of entries when the walk is over.
-type Done = Box<dyn FnOnce(Ctx<'_>, u64) + Send>;
+/// Called when the walk is over, with the number of entries; an error where it did not come to its end.
+type Done = Box<dyn FnOnce(Ctx<'_>, Result<u64>) + Send>;
 
 /// A walk that picks entries out.
 pub struct InvalidationWalk {
@@ -57,6 +62,8 @@ pub struct InvalidationWalk {
 struct Running {
     pick: InvalidationWalk,
     uid: ContainerUid,
+    /// The key of the cache.
+    name: Box<[u8]>,
     done: Done,
 }
 
@@ -83,14 +90,14 @@ impl InvalidationWalk {
     }
 
     /// Walks on until time is up; answers the number of entries when the walk is over.
-    pub fn run(&mut self, ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> Option<u64> {
+    pub fn run(&mut self, ctx: WritePermit<'_>, in_time: impl Fn() -> bool) -> Option<u64> {
         while in_time() {
             for _ in 0..SLOTS_PER_LOOK {
                 if self.picked >= self.limit {
-                    return Some(self.end(ctx));
+                    return Some(self.end(*ctx));
                 }
                 match self.next_candidate() {
-                    Step::End => return Some(self.end(ctx)),
+                    Step::End => return Some(self.end(*ctx)),
                     Step::Passed => {}
                     Step::Candidate(slot, seq, key) => self.judge(ctx, slot, seq, &key),
                 }
@@ -125,8 +132,8 @@ impl InvalidationWalk {
         step
     }
 
-    fn judge(&mut self, ctx: Ctx<'_>, slot: SlotId, seq: Seq, key: &EntryKey) {
-        let id = open_entry(ctx, key, Access::Probe).and_then(|entry| {
+    fn judge(&mut self, ctx: WritePermit<'_>, slot: SlotId, seq: Seq, key: &EntryKey) {
+        let id = open_entry(*ctx, key, Access::Probe).and_then(|entry| {
             let view = entry.view();
             let claimed = view.is_at(slot, seq);
             let standing = self.cache.with(|cache| cache.epochs().standing(&view));
@@ -146,7 +153,7 @@ impl InvalidationWalk {
         }
         self.ids.push(id);
         if self.ids.len() >= limits::INVALIDATED_IDS_MAX {
-            self.tell(ctx);
+            self.tell(*ctx);
         }
     }
 
@@ -195,18 +202,27 @@ pub fn tell_ids(ctx: Ctx<'_>, channel: &[u8], ids: &[String], soft: bool) {
     ctx.publish(channel, message.to_string().as_bytes());
 }
 
-/// Lets a walk go on between commands; `done` is called when it is over.
-pub fn start_invalidation(ctx: Ctx<'_>, pick: InvalidationWalk, done: Done) {
-    let uid = pick.cache.with(|cache| cache.uid());
-    QUEUE.with(|queue| queue.running.push_back(Running { pick, uid, done }));
-    arm(ctx);
+/// Refuses one more walk where many go on already.
+pub fn check_walks() -> Result<()> {
+    let running = QUEUE.with(|queue| queue.running.len());
+    if running < limits::WALKS_MAX {
+        return Ok(());
+    }
+    Err(Error::new(ErrorWord::Busy, "too many invalidations are under way"))
 }
 
-fn arm(ctx: Ctx<'_>) {
+/// Lets a walk over the cache of this key go on between commands; `done` is called when it is over.
+pub fn start_invalidation(ctx: Ctx<'_>, pick: InvalidationWalk, name: &[u8], done: Done) {
+    let uid = pick.cache.with(|cache| cache.uid());
+    let running = Running { pick, uid, name: name.into(), done };
+    QUEUE.with(|queue| queue.running.push_back(running));
+    arm(ctx, PAUSE_MS);
+}
+
+fn arm(ctx: Ctx<'_>, pause_ms: u64) {
     let armed = QUEUE.with(|queue| std::mem::replace(&mut queue.armed, true));
     if !armed {
-        // A millisecond for everybody else between two slices.
-        run_later(ctx, 1, Box::new(run_picks));
+        run_later(ctx, pause_ms, Box::new(run_picks));
     }
 }
 
@@ -217,19 +233,38 @@ fn run_picks(ctx: Ctx<'_>) {
         queue.running.pop_front()
     });
     let Some(mut running) = oldest else { return };
-    let end = Instant::now() + SLICE;
-    // A cache that went, or stands in another database now, has nothing left to be picked.
-    let there = CACHES.place_of(running.uid).is_some_and(|(db, _)| ctx.select_db(db));
-    let over = if there && !ctx.state().is_replica() {
-        running.pick.run(ctx, || Instant::now() < end)
-    } else {
-        Some(running.pick.end(ctx))
+    let mut pause_ms = PAUSE_MS;
+    let over = match running.ended(ctx) {
+        Some(end) => Some(end),
+        None => match WritePermit::between_commands(ctx) {
+            Some(permit) => {
+                let end = Instant::now() + SLICE;
+                running.pick.run(permit, || Instant::now() < end).map(Ok)
+            }
+            None => {
+                pause_ms = PAUSED_MS;
+                None
+            }
+        },
     };
     match over {
-        Some(picked) => (running.done)(ctx, picked),
+        Some(end) => (running.done)(ctx, end),
         None => QUEUE.with(|queue| queue.running.push_front(running)),
     }
     if QUEUE.with(|queue| !queue.running.is_empty()) {
-        arm(ctx);
+        arm(ctx, pause_ms);
+    }
+}
+
+impl Running {
+    /// What the walk ends with before its end, if it does: its cache went, or this server may not go on with it.
+    fn ended(&mut self, ctx: Ctx<'_>) -> Option<Result<u64>> {
+        if let Some(refused) = refusal(ctx, &self.name) {
+            self.pick.end(ctx);
+            return Some(Err(refused));
+        }
+        // A cache that was deleted, or stands in another database now, has nothing left to be picked.
+        let there = CACHES.place_of(self.uid).is_some_and(|(db, _)| ctx.select_db(db));
+        (!there).then(|| Ok(self.pick.end(ctx)))
     }
 }

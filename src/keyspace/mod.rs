@@ -18,10 +18,13 @@ mod searches;
 mod session_key;
 mod sessions;
 mod slices;
+pub mod slots;
 
 pub use attach::{Attached, Linking, attach_arrival, attach_open};
 pub use backpressure::{StoreReply, reply_when_linked, stores_wait};
-pub use caches::{create_cache, open_cache, open_container, put_back_evicted, unlink_key};
+pub use caches::{
+    create_cache, find_container, open_cache, open_container, put_back_evicted, unlink_key,
+};
 pub use chunk_room::{in_flight, note_answered, note_buffered, note_maxmemory, room_of};
 pub use chunks::{
     ChunkSeen, LeadingRun, NewChunk, OpenedChunk, UseWalk, arm_new_leaves, attach_chunk,
@@ -29,20 +32,23 @@ pub use chunks::{
     open_leading_run, pin_chunk, put_chunk, remove_chunk, remove_node, remove_stub,
     remove_what_is_due, shrink_to, use_chunk, use_path, use_stored,
 };
-pub use clock::{may_write, now_min, set_minute};
+pub use clock::{now_min, set_minute};
 pub use entries::{
     CommandKeyspace, NewEntry, OpenedEntry, enforce_limits, mark_stale, open_entry, put_entry,
     remove_entry, remove_entry_of, set_entry_expiry, touch,
 };
 pub use flights::{
-    end_flights_without_cache, flight_counts, void_lease, wake, watch_lease, with_flights,
-    with_known_flights,
+    any_flights, end_flights_without_cache, flight_counts, void_lease, wake, watch_lease,
+    with_flights, with_known_flights,
 };
-pub use invalidation_walk::{Criterion, InvalidationWalk, start_invalidation, tell_ids};
-pub use namespaces::{create_namespace, open_namespace, put_back_namespaces};
+pub use invalidation_walk::{
+    Criterion, InvalidationWalk, check_walks, start_invalidation, tell_ids,
+};
+pub use namespaces::{create_namespace, find_namespace, open_namespace, put_back_namespaces};
 pub use searches::{Searches, answer_searching, search_counts};
 pub use session_key::{OpenSession, open_session};
 pub use sessions::{
     Deadline, change_session, check_second_key, deadline_was_moved, put_session, same_slot,
 };
 pub use slices::{Pieces, run_pieces, sliced_count};
+pub use slots::{Presence, redirection};

@@ -1,8 +1,8 @@
 //! Opening and making the key of a namespace of KV-cache chunks.
 
-use super::caches::open_for_write;
 use super::chunks::chunk_arrived;
-use crate::ffi::{Access, Ctx, Key, RString, ServerString};
+use super::slots::Presence;
+use crate::ffi::{Access, Ctx, Key, RString, ServerString, WritePermit};
 use crate::keytype::namespace_registry::{NAMESPACES, SharedNamespace};
 use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue};
 use llmcache_core::error::{Error, ErrorWord, Result};
@@ -10,9 +10,15 @@ use llmcache_core::error::{Error, ErrorWord, Result};
 /// Arrivals that one command takes in; more are taken in between commands.
 const ATTACH_AT_ONCE: usize = 4_096;
 
-/// The namespace in a key: `None` when there is no such key, an error when it holds something else.
-/// One that the server evicted a moment ago is there all the same.
+/// The namespace in a key: `None` when there is no such key, an error when it holds something else, or may be on
+/// another server. One that the server evicted a moment ago is there all the same.
 pub fn open_namespace(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<SharedNamespace>> {
+    let found = find_namespace(ctx, name)?;
+    Presence::of(ctx, name.as_bytes()).found(found)
+}
+
+/// The same for a look-up, which may miss: `None` also where the key may be on another server.
+pub fn find_namespace(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<SharedNamespace>> {
     attach_a_few(ctx);
     let evicted = || NAMESPACES.evicted_from(ctx.db(), name.as_bytes());
     let Some(key) = Key::open(ctx, name, Access::Read) else { return Ok(evicted()) };
@@ -41,10 +47,14 @@ fn attach_a_few(ctx: Ctx<'_>) {
 }
 
 /// Puts a namespace into a key that is free, or replaces what it holds.
-pub fn create_namespace(ctx: Ctx<'_>, name: &[u8], value: NamespaceValue) -> SharedNamespace {
+pub fn create_namespace(
+    ctx: WritePermit<'_>,
+    name: &[u8],
+    value: NamespaceValue,
+) -> SharedNamespace {
     let shared = value.0.clone();
     let name_string = RString::new(name);
-    let mut key = open_for_write(ctx, &name_string);
+    let mut key = Key::open_to_write(ctx, &name_string);
     key.set::<NamespaceValue>(Box::new(value.clone()));
     key.hint_lfu(u8::MAX);
     drop(key);
@@ -54,20 +64,15 @@ pub fn create_namespace(ctx: Ctx<'_>, name: &[u8], value: NamespaceValue) -> Sha
 }
 
 /// Puts the namespaces that the server evicted back into their keys, and tells AOF and replicas, which
-/// were told of the eviction. Leaves them for later while nothing may be written.
-pub fn put_back_namespaces(ctx: Ctx<'_>, may_write: bool) {
-    let evicted = NAMESPACES.take_evicted();
-    if !may_write {
-        NAMESPACES.put_back_evicted(evicted);
-        return;
-    }
-    for gone in evicted {
+/// were told of the eviction.
+pub fn put_back_namespaces(ctx: WritePermit<'_>) {
+    for gone in NAMESPACES.take_evicted() {
         if !ctx.select_db(gone.place.0) {
             continue;
         }
         let (name, expire_at_ms) = (gone.place.1.clone(), gone.expire_at_ms);
         let name_string = RString::new(&name);
-        if Key::open(ctx, &name_string, Access::Probe).is_some() {
+        if Key::open(*ctx, &name_string, Access::Probe).is_some() {
             NAMESPACES.give_up(gone);
             continue;
         }
@@ -75,7 +80,7 @@ pub fn put_back_namespaces(ctx: Ctx<'_>, may_write: bool) {
         let head = shared.with(|namespace| namespace.save_head());
         ctx.replicate(NAMESPACE_COMMAND, &[&name, &head]);
         if expire_at_ms > 0 {
-            open_for_write(ctx, &name_string).set_expire_at_ms(expire_at_ms);
+            Key::open_to_write(ctx, &name_string).set_expire_at_ms(expire_at_ms);
             ctx.replicate(c"PEXPIREAT", &[&name, expire_at_ms.to_string().as_bytes()]);
         }
     }

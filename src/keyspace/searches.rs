@@ -6,9 +6,10 @@
 //! is run again. So whatever happened meanwhile (the client gone, the cache deleted or made anew, FLUSHALL) is met
 //! by the same code as ever: what was found for a cache that is no more is dropped. Main thread only.
 
+use super::slots::redirection;
 use crate::config;
 use crate::ffi::{
-    BlockedId, CommandArgs, Ctx, MainCell, Reply, Threads, Waiter, Wake, Work, block_client,
+    Arguments, BlockedId, Ctx, MainCell, Reply, Threads, Waiter, Wake, Work, block_client,
     count_time_from_now, wake_blocked,
 };
 use crate::keytype::cache_registry::{CACHES, SharedCache};
@@ -24,7 +25,7 @@ use std::sync::{Arc, LazyLock};
 
 /// A command that searches: it may be run twice, and must do nothing that shows before all its searches are
 /// answered.
-pub type Answer = fn(Ctx<'_>, &CommandArgs<'_>, &Searches) -> Result<()>;
+pub type Answer = fn(Ctx<'_>, &Arguments<'_>, &Searches) -> Result<()>;
 
 /// Names a search among those of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,7 +199,7 @@ pub fn search_counts() -> SearchCounts {
 
 /// Runs a command that searches. Where its client may wait, a search that is estimated to take longer than
 /// `llmcache.search-inline-us` goes on in a thread.
-pub fn answer_searching(ctx: Ctx<'_>, args: &CommandArgs<'_>, answer: Answer) -> Result<()> {
+pub fn answer_searching(ctx: Ctx<'_>, args: &Arguments<'_>, answer: Answer) -> Result<()> {
     let searches = Searches::new(true, Before::default());
     let answered = answer(ctx, args, &searches);
     let tasks = searches.tasks.into_inner();
@@ -292,7 +293,12 @@ impl Searching {
 }
 
 impl Waiter for Searching {
-    fn reply(&mut self, ctx: Ctx<'_>, args: &CommandArgs<'_>, _: Wake) {
+    fn reply(&mut self, ctx: Ctx<'_>, args: &Arguments<'_>, _: Wake) {
+        if let Some(elsewhere) = redirection(ctx, args.name()) {
+            self.end();
+            Reply::new(ctx).error(&elsewhere.to_string());
+            return;
+        }
         // What is still missing, as for a client that was unblocked by another, is searched here.
         let searches = Searches::new(false, self.end());
         if let Err(error) = (self.answer)(ctx, args, &searches) {

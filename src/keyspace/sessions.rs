@@ -3,10 +3,9 @@
 //! Owns: the order of steps of a change: the session, its deadline, AOF and replicas, the keyspace
 //! event, followers. Every change of a session goes through `change_session`.
 
-use super::caches::open_for_write;
 use super::followers;
 use crate::ffi::command::KeyUse;
-use crate::ffi::{Access, Ctx, Key, RString, ServerString};
+use crate::ffi::{Access, Ctx, Key, RString, ServerString, WritePermit};
 use crate::keytype::session::note_sliding;
 use crate::keytype::{APPLY_COMMAND, SessionValue};
 use llmcache_core::cluster::key_slot;
@@ -44,12 +43,12 @@ impl Deadline {
 /// Applies changes that were planned or checked to the session in a key, which is made where there is
 /// none. Answers what the last one came to.
 pub fn change_session(
-    ctx: Ctx<'_>,
+    ctx: WritePermit<'_>,
     name: &impl ServerString,
     effects: &[Effect<'_>],
     deadline: Deadline,
 ) -> u64 {
-    let mut key = open_for_write(ctx, name);
+    let mut key = Key::open_to_write(ctx, name);
     if key.is_empty() {
         key.set::<SessionValue>(Box::default());
     }
@@ -72,7 +71,7 @@ pub fn change_session(
     args.extend(encoded.iter().map(Vec::as_slice));
     ctx.replicate(APPLY_COMMAND, &args);
     ctx.notify_module(event_of(effects), name);
-    followers::wake(ctx, name.as_bytes(), effects);
+    followers::wake(*ctx, name.as_bytes(), effects);
     answer
 }
 
@@ -80,10 +79,7 @@ pub fn change_session(
 /// now on, until a command gives the session a TTL again. AOF and replicas are told, who hear of the same
 /// deadline by the command itself, so nothing is concluded from it there.
 pub fn deadline_was_moved(ctx: Ctx<'_>, name: &[u8]) {
-    let state = ctx.state();
-    if state.is_replica() || state.is_loading() {
-        return;
-    }
+    let Some(permit) = WritePermit::between_commands(ctx) else { return };
     let string = RString::new(name);
     // What is learnt here is no change of what the key says: it is not opened for writing.
     let Some(mut key) = Key::open(ctx, &string, Access::Probe) else { return };
@@ -91,7 +87,7 @@ pub fn deadline_was_moved(ctx: Ctx<'_>, name: &[u8]) {
     let effect = Effect::SetTtl { ttl_ms: 0 };
     session.apply(&effect);
     drop(key);
-    ctx.replicate(APPLY_COMMAND, &[name, b"KEEP", &effect.encode()]);
+    permit.replicate(APPLY_COMMAND, &[name, b"KEEP", &effect.encode()]);
 }
 
 /// The keyspace event of a change.
@@ -114,8 +110,13 @@ fn event_of(effects: &[Effect<'_>]) -> &'static CStr {
 }
 
 /// Puts a whole session into a key. The caller tells AOF and replicas.
-pub fn put_session(ctx: Ctx<'_>, name: &impl ServerString, session: Session, deadline: Deadline) {
-    let mut key = open_for_write(ctx, name);
+pub fn put_session(
+    ctx: WritePermit<'_>,
+    name: &impl ServerString,
+    session: Session,
+    deadline: Deadline,
+) {
+    let mut key = Key::open_to_write(ctx, name);
     key.set::<SessionValue>(Box::new(SessionValue(session)));
     if let Deadline::At(at_ms) = deadline {
         key.set_expire_at_ms(at_ms);

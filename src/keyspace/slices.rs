@@ -5,11 +5,12 @@
 //! wanted to read with it, and what it writes is finished. Where a client may not wait (MULTI, scripts, AOF,
 //! replicas) all is done at once. Main thread only.
 
+use super::slots::{self, Ownership, redirection, try_again};
 use crate::ffi::{
-    BlockedId, CommandArgs, Ctx, MainCell, Reply, Waiter, Wake, block_client, count_time_from_now,
-    run_later, wake_blocked,
+    Arguments, BlockedId, CommandArgs, Ctx, MainCell, Reply, Waiter, Wake, WritePermit,
+    block_client, count_time_from_now, is_cluster, run_later, wake_blocked,
 };
-use crate::keyspace::may_write;
+use llmcache_core::error::{Error, ErrorWord};
 use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::sync::{Arc, LazyLock};
@@ -22,41 +23,93 @@ const SLICE: Duration = Duration::from_micros(500);
 /// Things done between two looks at the clock.
 const PIECES_PER_LOOK: usize = 8;
 
+/// In what a piece is done: any context will do, or it needs leave to write.
+pub trait Leave<'a>: Copy {
+    /// Whether it is leave to write.
+    const WRITES: bool;
+
+    /// What a running command has.
+    fn of_command(args: &CommandArgs<'a>) -> Self;
+
+    /// What there is between commands, if anything.
+    fn between_commands(ctx: Ctx<'a>) -> Option<Self>;
+}
+
+impl<'a> Leave<'a> for Ctx<'a> {
+    const WRITES: bool = false;
+
+    fn of_command(args: &CommandArgs<'a>) -> Self {
+        *args.permit()
+    }
+
+    fn between_commands(ctx: Ctx<'a>) -> Option<Self> {
+        Some(ctx)
+    }
+}
+
+impl<'a> Leave<'a> for WritePermit<'a> {
+    const WRITES: bool = true;
+
+    fn of_command(args: &CommandArgs<'a>) -> Self {
+        args.permit()
+    }
+
+    fn between_commands(ctx: Ctx<'a>) -> Option<Self> {
+        WritePermit::between_commands(ctx)
+    }
+}
+
 /// What a command has to do, thing by thing. It holds no key open in between, and finds what it works on gone or
 /// changed as any other command would.
 pub trait Pieces: Send {
-    /// Whether it writes, so that it is to be finished without its client, and waits while writes are paused.
-    const WRITES: bool;
+    /// What it is done in. With leave to write it is finished without its client, and waits while writes are paused.
+    type Leave<'a>: Leave<'a>;
 
     /// Does the next thing; false when there was none.
-    fn next(&mut self, ctx: Ctx<'_>) -> bool;
+    fn next(&mut self, ctx: Self::Leave<'_>) -> bool;
 
     /// Tells AOF and replicas what was done since this was called last; after each slice that did something.
-    fn tell(&mut self, _ctx: Ctx<'_>) {}
+    fn tell(&mut self, _ctx: Self::Leave<'_>) {}
 
     /// Answers the client: all is done.
     fn reply(&mut self, ctx: Ctx<'_>);
 }
 
+/// What a slice came to.
+enum Slice {
+    /// Nothing may be written at the moment.
+    Paused,
+    More,
+    Over,
+}
+
 /// `Pieces` of any command.
 trait AnyPieces: Send {
     fn writes(&self) -> bool;
-    fn next(&mut self, ctx: Ctx<'_>) -> bool;
-    fn tell(&mut self, ctx: Ctx<'_>);
+    fn slice(&mut self, ctx: Ctx<'_>) -> Slice;
     fn reply(&mut self, ctx: Ctx<'_>);
 }
 
 impl<P: Pieces> AnyPieces for P {
     fn writes(&self) -> bool {
-        P::WRITES
+        P::Leave::WRITES
     }
 
-    fn next(&mut self, ctx: Ctx<'_>) -> bool {
-        Pieces::next(self, ctx)
-    }
-
-    fn tell(&mut self, ctx: Ctx<'_>) {
-        Pieces::tell(self, ctx);
+    fn slice(&mut self, ctx: Ctx<'_>) -> Slice {
+        let Some(leave) = P::Leave::between_commands(ctx) else { return Slice::Paused };
+        let end = Instant::now() + SLICE;
+        let mut came_to = Slice::More;
+        for done in 0..PIECES_PER_SLICE {
+            if done % PIECES_PER_LOOK == 0 && Instant::now() >= end {
+                break;
+            }
+            if !Pieces::next(self, leave) {
+                came_to = Slice::Over;
+                break;
+            }
+        }
+        Pieces::tell(self, leave);
+        came_to
     }
 
     fn reply(&mut self, ctx: Ctx<'_>) {
@@ -65,12 +118,11 @@ impl<P: Pieces> AnyPieces for P {
 }
 
 /// How the work of a waiting client came to its end.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Ended {
     Not,
     Done,
-    /// The server became a replica in the middle.
-    Demoted,
+    /// It did not come to its end: this says why.
+    Refused(Error),
 }
 
 /// What the work and its waiting client share.
@@ -83,6 +135,8 @@ struct Shared {
 struct Job {
     client: BlockedId,
     db: c_int,
+    /// The key of the command.
+    name: Box<[u8]>,
     shared: Arc<MainCell<Shared>>,
 }
 
@@ -95,7 +149,8 @@ struct Queue {
 static QUEUE: LazyLock<MainCell<Queue>> = LazyLock::new(|| MainCell::new(Queue::default()));
 
 /// Does all of it and replies: at once where it is little or the client may not wait, else in slices.
-pub fn run_pieces<P: Pieces + 'static>(ctx: Ctx<'_>, mut pieces: P) {
+pub fn run_pieces<P: Pieces + 'static>(args: &CommandArgs<'_>, mut pieces: P) {
+    let (ctx, leave) = (*args.permit(), P::Leave::of_command(args));
     let mut done = 0;
     let is_over = loop {
         if done == PIECES_PER_SLICE {
@@ -105,12 +160,12 @@ pub fn run_pieces<P: Pieces + 'static>(ctx: Ctx<'_>, mut pieces: P) {
             }
             done = 0;
         }
-        if !pieces.next(ctx) {
+        if !pieces.next(leave) {
             break true;
         }
         done += 1;
     };
-    pieces.tell(ctx);
+    pieces.tell(leave);
     if is_over {
         pieces.reply(ctx);
         return;
@@ -120,7 +175,8 @@ pub fn run_pieces<P: Pieces + 'static>(ctx: Ctx<'_>, mut pieces: P) {
     let shared = Arc::new(MainCell::new(shared));
     let client = block_client(ctx, 0, |_| Box::new(Sliced { shared: Arc::clone(&shared) }));
     count_time_from_now(client);
-    QUEUE.with(|queue| queue.jobs.push_back(Job { client, db: ctx.db(), shared }));
+    let job = Job { client, db: ctx.db(), name: args.name().into(), shared };
+    QUEUE.with(|queue| queue.jobs.push_back(job));
     arm(ctx);
 }
 
@@ -147,11 +203,12 @@ fn run_slice(ctx: Ctx<'_>) {
     let pieces = job.shared.with(|shared| shared.pieces.take());
     if let Some(mut pieces) = pieces {
         let ended = slice(ctx, &job, &mut *pieces);
+        let is_over = !matches!(ended, Ended::Not);
         let is_gone = job.shared.with(|shared| {
             (shared.pieces, shared.ended) = (Some(pieces), ended);
             shared.is_gone
         });
-        if ended == Ended::Not {
+        if !is_over {
             QUEUE.with(|queue| queue.jobs.push_back(job));
         } else if !is_gone {
             wake_blocked(ctx, job.client);
@@ -163,32 +220,34 @@ fn run_slice(ctx: Ctx<'_>) {
 }
 
 fn slice(ctx: Ctx<'_>, job: &Job, pieces: &mut dyn AnyPieces) -> Ended {
-    let is_gone = job.shared.with(|shared| shared.is_gone);
     if pieces.writes() {
-        if ctx.state().is_replica() {
-            return Ended::Demoted;
+        if let Some(refused) = refusal(ctx, &job.name) {
+            return Ended::Refused(refused);
         }
-        if !may_write(ctx) {
-            return Ended::Not;
-        }
-    } else if is_gone {
+    } else if job.shared.with(|shared| shared.is_gone) {
         return Ended::Done;
     }
     if !ctx.select_db(job.db) {
         return Ended::Done;
     }
-    let end = Instant::now() + SLICE;
-    for done in 0..PIECES_PER_SLICE {
-        if done % PIECES_PER_LOOK == 0 && Instant::now() >= end {
-            break;
-        }
-        if !pieces.next(ctx) {
-            pieces.tell(ctx);
-            return Ended::Done;
-        }
+    match pieces.slice(ctx) {
+        Slice::Over => Ended::Done,
+        Slice::More | Slice::Paused => Ended::Not,
     }
-    pieces.tell(ctx);
-    Ended::Not
+}
+
+/// Why what writes cannot come to its end here, if it cannot: some of it would be left out.
+pub(super) fn refusal(ctx: Ctx<'_>, name: &[u8]) -> Option<Error> {
+    if ctx.state().is_replica() {
+        let message = "this server became a replica before all was done; repeat the command";
+        return Some(Error::new(ErrorWord::Unblocked, message));
+    }
+    if !is_cluster() {
+        return None;
+    }
+    slots::ask_again();
+    let moves = slots::of_key(ctx, name) != Ownership::Settled;
+    moves.then(|| redirection(ctx, name).unwrap_or_else(try_again))
 }
 
 /// A client that waits for its work to be done.
@@ -197,20 +256,24 @@ struct Sliced {
 }
 
 impl Waiter for Sliced {
-    fn reply(&mut self, ctx: Ctx<'_>, _: &CommandArgs<'_>, _: Wake) {
+    fn reply(&mut self, ctx: Ctx<'_>, args: &Arguments<'_>, _: Wake) {
         let (pieces, ended) = self.shared.with(|shared| {
             // One that another client unblocked lets what it writes be finished.
             shared.is_gone = true;
-            match shared.ended {
+            match std::mem::replace(&mut shared.ended, Ended::Not) {
                 Ended::Not => (None, Ended::Not),
                 ended => (shared.pieces.take(), ended),
             }
         });
         match (pieces, ended) {
-            (Some(mut pieces), Ended::Done) => pieces.reply(ctx),
-            (_, Ended::Demoted) => Reply::new(ctx).error(
-                "UNBLOCKED the server became a replica before all was done; repeat the command",
-            ),
+            (Some(mut pieces), Ended::Done) => match redirection(ctx, args.name()) {
+                // What was read here may be elsewhere by now.
+                Some(elsewhere) if !pieces.writes() => {
+                    Reply::new(ctx).error(&elsewhere.to_string());
+                }
+                _ => pieces.reply(ctx),
+            },
+            (_, Ended::Refused(error)) => Reply::new(ctx).error(&error.to_string()),
             _ => {
                 Reply::new(ctx).null();
             }

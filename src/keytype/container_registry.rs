@@ -253,11 +253,6 @@ impl<C: Container> Containers<C> {
         self.0.with(|known| std::mem::take(&mut known.evicted))
     }
 
-    /// Gives back evicted containers for which it was not the time.
-    pub fn put_back_evicted(&self, evicted: Vec<Keyless<C>>) {
-        self.0.with(|known| known.evicted.extend(evicted));
-    }
-
     /// The place of an evicted container was taken by another key: what it had is to be removed.
     pub fn give_up(&self, evicted: Keyless<C>) {
         self.0.with(|known| {

@@ -5,7 +5,7 @@ use super::no_container;
 use crate::command::container::store::{dim_mismatch, shown};
 use crate::command::parse::{ArgReader, OptionWord, set_once};
 use crate::config;
-use crate::ffi::{CommandArgs, Ctx, MainCell, Reply};
+use crate::ffi::{CommandArgs, Ctx, MainCell, Reply, WritePermit};
 use crate::keyspace::{create_cache, open_container};
 use crate::keytype::CREATE_COMMAND;
 use crate::keytype::cache_registry::SharedCache;
@@ -29,7 +29,7 @@ pub fn create(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
     let settings = parse_settings(ArgReader::new(args.options()), kind)?;
     match open_container(ctx, &args.key(), kind)? {
         Some(existing) => existing.with(|cache| check_same(&cache.settings, settings, name))?,
-        None => drop(make(ctx, name, settings)?),
+        None => drop(make(args.permit(), name, settings)?),
     }
     Reply::new(ctx).ok();
     Ok(())
@@ -66,19 +66,23 @@ pub fn check_model(settings: &Settings, model: &[u8], name: &[u8]) -> Result<()>
 }
 
 /// Makes a cache with the defaults of the module's configs, if those allow it.
-pub fn auto_create(ctx: Ctx<'_>, name: &[u8]) -> Result<SharedCache> {
+pub fn auto_create(ctx: WritePermit<'_>, name: &[u8]) -> Result<SharedCache> {
     auto_create_as(ctx, name, config::default_settings(Kind::Answers))
 }
 
 /// Makes a container that nobody asked for by name, if the module's configs allow it.
-pub fn auto_create_as(ctx: Ctx<'_>, name: &[u8], settings: Settings) -> Result<SharedCache> {
+pub fn auto_create_as(
+    ctx: WritePermit<'_>,
+    name: &[u8],
+    settings: Settings,
+) -> Result<SharedCache> {
     if !config::auto_create() {
         return Err(no_container(name, settings.kind));
     }
     make(ctx, name, settings)
 }
 
-fn make(ctx: Ctx<'_>, name: &[u8], settings: Settings) -> Result<SharedCache> {
+fn make(ctx: WritePermit<'_>, name: &[u8], settings: Settings) -> Result<SharedCache> {
     let cache = Cache::new(name, ContainerUid(ctx.random()), settings)?;
     let head = cache.save_head();
     if ctx.evicts_at_random() {

@@ -1,7 +1,7 @@
 //! `LLMCACHE.DROP` and `RAG.DROP`: a container and all it holds.
 
 use crate::command::parse::ArgReader;
-use crate::ffi::{Access, CommandArgs, Ctx, Key, RString, Reply};
+use crate::ffi::{CommandArgs, Ctx, Key, RString, Reply};
 use crate::keyspace::{open_container, unlink_key};
 use crate::keytype::cache_in;
 use llmcache_core::cache::Kind;
@@ -20,10 +20,11 @@ pub fn drop_container(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Resul
         return Ok(());
     }
     let name = RString::new(args.name());
-    let key = Key::open(ctx, &name, Access::Write).filter(|key| cache_in(key).is_some());
+    let key = Key::open_to_write(args.permit(), &name);
+    let key = cache_in(&key).is_some().then_some(key);
     let dropped = key.is_some();
     if let Some(key) = key {
-        unlink_key(ctx, key, &name);
+        unlink_key(args.permit(), key, &name);
     }
     Reply::new(ctx).int(i64::from(dropped));
     Ok(())

@@ -4,7 +4,8 @@ use super::hit_reply::{Served, ttl_ms};
 use crate::command::parse::{ArgReader, Expiry, expiry, is_expiry_word};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{
-    OpenedEntry, open_cache, open_container, open_entry, remove_entry, set_entry_expiry, void_lease,
+    OpenedEntry, Presence, open_cache, open_container, open_entry, remove_entry, set_entry_expiry,
+    void_lease,
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{EntryKey, Kind, Severity, format_usd};
@@ -12,17 +13,19 @@ use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
 
-/// Opens the entry of an id, if it belongs to the cache.
-pub fn open_by_id<'a>(
+/// Opens the entry of an id, if it belongs to the cache; an error where it may be on another server.
+fn open_by_id<'a>(
     ctx: Ctx<'a>,
     cache: &SharedCache,
+    presence: &Presence<'_>,
     id: &[u8],
-) -> Option<(EntryKey, OpenedEntry<'a>)> {
+) -> Result<Option<(EntryKey, OpenedEntry<'a>)>> {
     let (key, uid) = cache.with(|cache| (cache.named_key(id), cache.uid()));
-    let entry = open_entry(ctx, &key, Access::Probe)?;
+    let entry = presence.found(open_entry(ctx, &key, Access::Probe))?;
+    let Some(entry) = entry else { return Ok(None) };
     let standing = cache.with(|cache| cache.epochs().standing(&entry.view()));
     let there = entry.view().uid() == uid && standing != Some(Severity::Gone);
-    there.then_some((key, entry))
+    Ok(there.then_some((key, entry)))
 }
 
 /// Runs `LLMCACHE.ENTRY`.
@@ -31,15 +34,19 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let id = reader.text("the id", limits::ID_MAX_BYTES)?;
     reader.finish()?;
     let reply = Reply::new(ctx);
-    let found = open_cache(ctx, &args.key())?.and_then(|cache| {
-        let (key, entry) = open_by_id(ctx, &cache, id)?;
+    let presence = Presence::of(ctx, args.name());
+    let opened = match open_cache(ctx, &args.key())? {
+        Some(cache) => open_by_id(ctx, &cache, &presence, id)?.map(|opened| (cache, opened)),
+        None => None,
+    };
+    let found = opened.map(|(cache, (key, entry))| {
         let view = entry.view();
         let (expire_at, now) = (|| UnixMs(entry.expire_at_ms()), || UnixMs(ctx.now_ms()));
         let served = cache.with(|cache| Served {
             hits: cache.index.slot_of(view.slot(), view.seq()).map_or(0, |slot| slot.hits),
             stale: cache.staleness(&view, expire_at, now).unwrap_or(true),
         });
-        Some((key, entry, served))
+        (key, entry, served)
     });
     match found {
         Some((key, entry, served)) => write_entry(reply, &key, &entry, served, ctx.now_ms()),
@@ -108,11 +115,15 @@ pub fn remove<N: AsRef<[u8]>>(
 ) -> Result<()> {
     let mut removed = 0;
     if let Some(cache) = open_container(ctx, &args.key(), kind)? {
-        for id in ids {
-            let id = id.as_ref();
-            let found = open_by_id(ctx, &cache, id).map(|(key, entry)| (key, entry.view().id()));
-            let Some((key, digest)) = found else { continue };
-            removed += i64::from(remove_entry(ctx, &key));
+        let presence = Presence::of(ctx, args.name());
+        let find = |id: N| {
+            let found = open_by_id(ctx, &cache, &presence, id.as_ref())?;
+            Ok(found.map(|(key, entry)| (key, entry.view().id())))
+        };
+        // All are looked for before the first goes: a refused command changes nothing.
+        let found = ids.into_iter().map(find).collect::<Result<Vec<_>>>()?;
+        for (key, digest) in found.into_iter().flatten() {
+            removed += i64::from(remove_entry(args.permit(), &key));
             void_lease(ctx, &cache, digest);
         }
     }
@@ -138,16 +149,17 @@ pub fn run_expire(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     };
     reader.finish()?;
     let mut changed = false;
+    let presence = Presence::of(ctx, args.name());
     if let Some(cache) = open_cache(ctx, &args.key())?
-        && let Some((key, entry)) = open_by_id(ctx, &cache, id)
+        && let Some((key, entry)) = open_by_id(ctx, &cache, &presence, id)?
     {
         let grace_ms = u64::from(entry.view().grace_s()) * 1_000;
         drop(entry);
         changed = if at.is_past(now) {
-            remove_entry(ctx, &key)
+            remove_entry(args.permit(), &key)
         } else {
             let deadline = if at == UnixMs::NEVER { at } else { UnixMs(at.0 + grace_ms) };
-            set_entry_expiry(ctx, &cache, &key, deadline)
+            set_entry_expiry(args.permit(), &cache, &key, deadline)
         };
     }
     if changed {

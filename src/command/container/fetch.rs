@@ -7,8 +7,13 @@ use super::hit_reply::{self, Served};
 use super::note::Note;
 use crate::command::parse::{ArgReader, OptionWord, flag_once, set_once};
 use crate::config;
-use crate::ffi::{BlockedId, CommandArgs, Ctx, Reply, Waiter, Wake, block_client};
-use crate::keyspace::{OpenedEntry, wake, watch_lease, with_flights, with_known_flights};
+use crate::ffi::{
+    Access, Arguments, BlockedId, CommandArgs, Ctx, Key, RString, Reply, Waiter, Wake, WritePermit,
+    block_client,
+};
+use crate::keyspace::{
+    OpenedEntry, Presence, redirection, wake, watch_lease, with_flights, with_known_flights,
+};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{
@@ -24,7 +29,7 @@ pub trait Wanted {
     /// The container, which is made where it may be; refuses what does not fit it.
     fn container(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<SharedCache>;
     /// The container a client waited at, if it is still there.
-    fn reopen(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<Option<SharedCache>>;
+    fn reopen(&self, ctx: Ctx<'_>, args: &Arguments<'_>) -> Result<Option<SharedCache>>;
     /// The id of the entry that would answer it.
     fn id(&self, cache: &SharedCache) -> EntryId;
     /// Scope, context and prompt, empty where there are none.
@@ -96,11 +101,18 @@ pub type ParseFetch = for<'a> fn(ArgReader<'a>) -> Result<FetchRequest<'a>>;
 pub fn fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>, parse: ParseFetch) -> Result<()> {
     let request = parse(ArgReader::new(args.options()))?;
     let cache = request.wanted.container(ctx, args)?;
-    if request.via && cache.with(|cache| cache.settings.loader.is_empty()) {
-        return Err(Error::err("VIA needs a loader: CONFIG SET loader <stream>"));
+    if request.via {
+        let stream = cache.with(|cache| cache.settings.loader.to_vec());
+        if stream.is_empty() {
+            return Err(Error::err("VIA needs a loader: CONFIG SET loader <stream>"));
+        }
+        // One that is on its way would be made a second time here.
+        let presence = Presence::of(ctx, args.name());
+        presence.found(Key::open(ctx, &RString::new(&stream), Access::Probe))?;
     }
     let name = args.name();
-    let told = Asking { ctx, name, cache: &cache, request: &request, waiter: None }.ask();
+    let asker = Asker::Command(args.permit());
+    let told = Asking { ctx, name, cache: &cache, request: &request, asker }.ask();
     let Told::Wait(flight) = told else { return Ok(()) };
     let uid = cache.with(|cache| cache.uid());
     block(ctx, request.wait_ms, FetchWaiter { parse, uid, flight, id: WaiterId(0) });
@@ -125,15 +137,18 @@ struct FetchWaiter {
 }
 
 impl FetchWaiter {
-    fn answer(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    fn answer(&self, ctx: Ctx<'_>, args: &Arguments<'_>) -> Result<()> {
+        if let Some(elsewhere) = redirection(ctx, args.name()) {
+            return Err(elsewhere);
+        }
         let request = (self.parse)(ArgReader::new(args.options()))?;
         let cache = request.wanted.reopen(ctx, args)?;
         let cache = cache.filter(|cache| cache.with(|cache| cache.uid()) == self.uid);
         let cache = cache.ok_or_else(|| {
             Error::new(ErrorWord::NoCache, "the cache was removed while the client waited")
         })?;
-        let (name, waiter) = (args.name(), Some(self.id));
-        Asking { ctx, name, cache: &cache, request: &request, waiter }.ask();
+        let (name, asker) = (args.name(), Asker::Waiter(self.id));
+        Asking { ctx, name, cache: &cache, request: &request, asker }.ask();
         Ok(())
     }
 
@@ -144,7 +159,7 @@ impl FetchWaiter {
 }
 
 impl Waiter for FetchWaiter {
-    fn reply(&mut self, ctx: Ctx<'_>, args: &CommandArgs<'_>, wake: Wake) {
+    fn reply(&mut self, ctx: Ctx<'_>, args: &Arguments<'_>, wake: Wake) {
         // One whose time is over looks again too: it must not miss an answer stored that very moment.
         if wake == Wake::TimedOut {
             self.leave(ctx);
@@ -160,14 +175,31 @@ impl Waiter for FetchWaiter {
     }
 }
 
+/// Who asks.
+#[derive(Clone, Copy)]
+enum Asker<'c> {
+    /// A command that just came.
+    Command(WritePermit<'c>),
+    /// A client that has waited.
+    Waiter(WaiterId),
+}
+
+impl Asker<'_> {
+    fn waiter(self) -> Option<WaiterId> {
+        match self {
+            Self::Command(_) => None,
+            Self::Waiter(id) => Some(id),
+        }
+    }
+}
+
 /// A question that is being answered.
 struct Asking<'c, 'r, 'a> {
     ctx: Ctx<'c>,
     name: &'r [u8],
     cache: &'r SharedCache,
     request: &'r FetchRequest<'a>,
-    /// The client, if it has waited.
-    waiter: Option<WaiterId>,
+    asker: Asker<'c>,
 }
 
 /// What was done.
@@ -191,8 +223,11 @@ impl<'c> Asking<'c, '_, '_> {
         });
         if verdict == Verdict::Lead {
             watch_lease(self.ctx, uid, token, self.request.lease_ms);
-            if self.request.via && report.hits.is_empty() && self.waiter.is_none() {
-                return self.load(token, &report, now);
+            if let Asker::Command(permit) = self.asker
+                && self.request.via
+                && report.hits.is_empty()
+            {
+                return self.load(permit, token, &report, now);
             }
         }
         if let Verdict::Wait(flight) = verdict {
@@ -253,16 +288,22 @@ impl<'c> Asking<'c, '_, '_> {
             random: self.ctx.random(),
             breaker: config::breaker(),
             waits: self.request.wait_ms > 0 && self.ctx.state().may_block(),
-            waiter: self.waiter,
+            waiter: self.asker.waiter(),
         })
     }
 
     /// Gives the lease to whoever reads the loader stream; the client waits like others.
-    fn load(&self, token: LeaseToken, report: &LookupReport<OpenedEntry<'_>>, now: UnixMs) -> Told {
+    fn load(
+        &self,
+        permit: WritePermit<'_>,
+        token: LeaseToken,
+        report: &LookupReport<OpenedEntry<'_>>,
+        now: UnixMs,
+    ) -> Told {
         let (scope, context, prompt) = self.request.wanted.identity();
         let stream = self.cache.with(|cache| cache.settings.loader.to_vec());
         let until = (now.0 + self.request.lease_ms).to_string();
-        let appended = self.ctx.append_to_stream(
+        let appended = permit.append_to_stream(
             &stream,
             &[
                 ("cache", self.name),
@@ -298,7 +339,7 @@ impl<'c> Asking<'c, '_, '_> {
         now: UnixMs,
     ) {
         let outcome = match verdict {
-            Verdict::Hit if self.waiter.is_some() => Some(FetchOutcome::Coalesced),
+            Verdict::Hit if self.asker.waiter().is_some() => Some(FetchOutcome::Coalesced),
             Verdict::Hit | Verdict::Wait(_) => None,
             Verdict::Stale => Some(FetchOutcome::Stale),
             Verdict::Lead => Some(FetchOutcome::Lead),

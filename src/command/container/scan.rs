@@ -5,7 +5,7 @@
 
 use crate::command::parse::{ArgReader, PageRequest, page_request};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{open_container, open_entry};
+use crate::keyspace::{Presence, open_container, open_entry};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::Kind;
 use llmcache_core::error::Result;
@@ -21,7 +21,10 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 pub fn scan(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
     let PageRequest { cursor, count, filter } = page_request(ArgReader::new(args.options()))?;
     let (next, ids) = match open_container(ctx, &args.key(), kind)? {
-        Some(cache) => page(ctx, &cache, cursor, count, filter.as_ref()),
+        Some(cache) => {
+            Presence::of(ctx, args.name()).need_all()?;
+            page(ctx, &cache, cursor, count, filter.as_ref())
+        }
         None => (0, Vec::new()),
     };
     let reply = Reply::new(ctx).array(2);

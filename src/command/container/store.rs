@@ -3,7 +3,7 @@
 //! Owns: the checks and the order that `LLMCACHE.SETSEM`, `RAG.ADD` and `EMBCACHE.SET` share.
 
 use crate::command::parse::Expiry;
-use crate::ffi::{Ctx, ServerString};
+use crate::ffi::{Ctx, ServerString, WritePermit};
 use crate::keyspace::{
     Linking, NewEntry, enforce_limits, put_entry, remove_entry, wake, with_known_flights,
 };
@@ -93,8 +93,8 @@ pub fn linking(ctx: Ctx<'_>) -> Linking {
 
 /// A store whose checks are done.
 pub struct Storing<'c, 'r, N> {
-    /// The running command.
-    pub ctx: Ctx<'c>,
+    /// Leave to write of the running command.
+    pub ctx: WritePermit<'c>,
     /// The container.
     pub cache: &'r SharedCache,
     /// Its key.
@@ -122,6 +122,6 @@ impl<N: ServerString> Storing<'_, '_, N> {
         }
         ctx.signal_modified(name);
         let uid = cache.with(|cache| cache.uid());
-        wake(ctx, with_known_flights(uid, |flights| flights.stored(id, lease)));
+        wake(*ctx, with_known_flights(uid, |flights| flights.stored(id, lease)));
     }
 }

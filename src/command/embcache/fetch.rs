@@ -5,7 +5,7 @@ use crate::command::container::fetch::{FetchRequest, Terms, Wanted, fetch};
 use crate::command::container::hit_reply::Served;
 use crate::command::container::{lease, no_container};
 use crate::command::parse::{ArgReader, set_once};
-use crate::ffi::{Access, CommandArgs, Ctx, Reply};
+use crate::ffi::{Access, Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{OpenedEntry, open_container};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
@@ -63,7 +63,7 @@ impl Wanted for WantedEmbedding<'_> {
         open(ctx, args, self.model)?.ok_or_else(|| no_container(args.name(), Kind::Embeddings))
     }
 
-    fn reopen(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<Option<SharedCache>> {
+    fn reopen(&self, ctx: Ctx<'_>, args: &Arguments<'_>) -> Result<Option<SharedCache>> {
         open_container(ctx, &args.key(), Kind::Embeddings)
     }
 

@@ -1,8 +1,8 @@
 //! `EMBCACHE.GET`, `MGET` and `MGETEX`: embeddings computed before, one or many in one trip.
 
-use super::{Form, Subject, Subjects, find, key_of, model, open};
+use super::{Form, Subject, Subjects, find, key_of, look_for, model};
 use crate::command::parse::{ArgReader, Expiry, expiry, is_expiry_word, set_once};
-use crate::ffi::{Access, CommandArgs, Ctx, Reply};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply, WritePermit};
 use crate::keyspace::{now_min, remove_entry, set_entry_expiry};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{MissReason, Tier};
@@ -25,7 +25,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
     }
     let subject = subject.ok_or_else(|| Error::err("syntax error: TEXT or DIGEST is needed"))?;
-    match open(ctx, args, named)? {
+    match look_for(ctx, args, named)? {
         Some(cache) => {
             let asked = Asked::new(ctx, &cache, form.unwrap_or_default());
             asked.answer(&subject);
@@ -68,7 +68,7 @@ fn many(ctx: Ctx<'_>, args: &CommandArgs<'_>, touches: bool) -> Result<()> {
     }
     let named = subjects.model;
     let subjects = subjects.take()?;
-    let cache = open(ctx, args, named)?;
+    let cache = look_for(ctx, args, named)?;
     let reply = Reply::new(ctx).array(subjects.len());
     let Some(cache) = cache else {
         subjects.iter().for_each(|_| {
@@ -79,7 +79,7 @@ fn many(ctx: Ctx<'_>, args: &CommandArgs<'_>, touches: bool) -> Result<()> {
     let asked = Asked::new(ctx, &cache, form.unwrap_or_default());
     let found: Vec<_> = subjects.iter().filter_map(|subject| asked.answer(subject)).collect();
     if let Some(expires) = expires
-        && touch(ctx, &cache, &found, expires, now)
+        && touch(args.permit(), &cache, &found, expires, now)
     {
         ctx.signal_modified(&args.key());
     }
@@ -88,7 +88,7 @@ fn many(ctx: Ctx<'_>, args: &CommandArgs<'_>, touches: bool) -> Result<()> {
 
 /// Moves deadlines; answers whether one moved.
 fn touch(
-    ctx: Ctx<'_>,
+    ctx: WritePermit<'_>,
     cache: &SharedCache,
     found: &[EmbeddingDigest],
     expires: Expiry,

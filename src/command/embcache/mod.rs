@@ -11,7 +11,7 @@ pub(super) mod set;
 use super::container::create::check_model;
 use super::parse::{ArgReader, OptionWord, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{OpenedEntry, open_container, open_entry};
+use crate::keyspace::{OpenedEntry, find_container, open_container, open_entry};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{EntryKey, EntryView, Kind, raw_embedding, unpack_embedding};
 use llmcache_core::error::{Error, Result};
@@ -104,7 +104,23 @@ fn model<'a>(args: &mut ArgReader<'a>) -> Result<&'a [u8]> {
 
 /// The container, which must be of the model the caller says it uses, if it does.
 fn open(ctx: Ctx<'_>, args: &CommandArgs<'_>, model: Option<&[u8]>) -> Result<Option<SharedCache>> {
-    let cache = open_container(ctx, &args.key(), Kind::Embeddings)?;
+    of_model(open_container(ctx, &args.key(), Kind::Embeddings)?, args, model)
+}
+
+/// The same for a look-up, which may miss.
+fn look_for(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    model: Option<&[u8]>,
+) -> Result<Option<SharedCache>> {
+    of_model(find_container(ctx, &args.key(), Kind::Embeddings)?, args, model)
+}
+
+fn of_model(
+    cache: Option<SharedCache>,
+    args: &CommandArgs<'_>,
+    model: Option<&[u8]>,
+) -> Result<Option<SharedCache>> {
     if let (Some(cache), Some(model)) = (&cache, model) {
         cache.with(|cache| check_model(&cache.settings, model, args.name()))?;
     }

@@ -11,8 +11,8 @@ use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, is_expiry_word, is_vector_word, numbers, set_once,
 };
 use crate::config;
-use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{Linking, NewEntry, open_entry};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply, WritePermit};
+use crate::keyspace::{Linking, NewEntry, Presence, open_entry};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Entry, EntryKey, Kind, LeaseToken, Settings, pack_embedding};
 use llmcache_core::error::{Error, ErrorWord, Result};
@@ -116,13 +116,9 @@ fn store(
     let cache = match cache {
         Some(cache) => cache,
         None if options.lease.is_some() => return Err(lease_lost("the embedding cache is gone")),
-        None => create(ctx, name, dim, options)?,
+        None => create(args.permit(), name, dim, options)?,
     };
     check_dim(&cache, dim, name)?;
-    if let Some(token) = options.lease {
-        let id = cache.with(|cache| embeddings[0].subject.digest(&cache.settings.model)).entry_id();
-        check_lease(ctx, &cache, (b"", &[]), token, id)?;
-    }
     let expire_at = deadline(&cache, options.expiry, now, 0);
     let mut ready = Vec::with_capacity(embeddings.len());
     for (place, embedding) in embeddings.iter().enumerate() {
@@ -131,10 +127,20 @@ fn store(
         check_fits(&cache, &new)?;
         ready.push(new);
     }
+    let presence = Presence::of(ctx, name);
+    let there =
+        |new: &NewEntry| Ok(presence.found(open_entry(ctx, &new.key, Access::Probe))?.is_some());
+    if !presence.is_whole() {
+        ready.iter().try_for_each(|new| there(new).map(drop))?;
+    }
+    if let Some(token) = options.lease {
+        let id = cache.with(|cache| embeddings[0].subject.digest(&cache.settings.model)).entry_id();
+        check_lease(ctx, &cache, (b"", &[]), token, id)?;
+    }
     for new in ready {
         let id = new.entry.view().id();
-        let replaces = open_entry(ctx, &new.key, Access::Probe).is_some();
-        Storing { ctx, cache: &cache, name: &args.key(), now }.keep(
+        let replaces = there(&new)?;
+        Storing { ctx: args.permit(), cache: &cache, name: &args.key(), now }.keep(
             new,
             id,
             replaces,
@@ -145,7 +151,12 @@ fn store(
 }
 
 /// A container of the model that the caller named: without one, digests would be of no model at all.
-fn create(ctx: Ctx<'_>, name: &[u8], dim: usize, options: &Options<'_>) -> Result<SharedCache> {
+fn create(
+    ctx: WritePermit<'_>,
+    name: &[u8],
+    dim: usize,
+    options: &Options<'_>,
+) -> Result<SharedCache> {
     let kind = Kind::Embeddings;
     let model = options.model.filter(|model| !model.is_empty());
     let Some(model) = model else { return Err(no_container(name, kind)) };

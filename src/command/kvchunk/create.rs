@@ -3,7 +3,7 @@
 use super::{need_namespace, no_namespace};
 use crate::command::parse::{ArgReader, OptionWord, set_once};
 use crate::config;
-use crate::ffi::{CommandArgs, Ctx, Reply};
+use crate::ffi::{CommandArgs, Ctx, Reply, WritePermit};
 use crate::keyspace::room_of;
 use crate::keyspace::{create_namespace, open_namespace, shrink_to};
 use crate::keytype::namespace_registry::SharedNamespace;
@@ -23,13 +23,13 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         Reply::new(ctx).ok();
         return Ok(());
     }
-    make(ctx, args.name(), settings)?;
+    make(args.permit(), args.name(), settings)?;
     Reply::new(ctx).ok();
     Ok(())
 }
 
 /// Makes a namespace of defaults for a store that finds none, if the module's configs allow it.
-pub fn auto_create(ctx: Ctx<'_>, name: &[u8]) -> Result<SharedNamespace> {
+pub fn auto_create(ctx: WritePermit<'_>, name: &[u8]) -> Result<SharedNamespace> {
     if !config::auto_create() {
         return Err(no_namespace(name));
     }
@@ -41,7 +41,7 @@ pub fn defaults(name: &[u8]) -> Result<Namespace> {
     Namespace::new(name, ContainerUid(0), NamespaceSettings::default())
 }
 
-fn make(ctx: Ctx<'_>, name: &[u8], settings: NamespaceSettings) -> Result<SharedNamespace> {
+fn make(ctx: WritePermit<'_>, name: &[u8], settings: NamespaceSettings) -> Result<SharedNamespace> {
     let namespace = Namespace::new(name, ContainerUid(ctx.random()), settings)?;
     let head = namespace.save_head();
     if ctx.evicts_at_random() {
@@ -155,12 +155,12 @@ pub fn run_budget(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let namespace = need_namespace(ctx, args)?;
     namespace.with(|namespace| namespace.set_budget(bytes));
     ctx.signal_modified(&args.key());
-    ctx.replicate(c"KVCHUNK.BUDGET", &[args.name(), bytes.to_string().as_bytes()]);
+    args.permit().replicate(c"KVCHUNK.BUDGET", &[args.name(), bytes.to_string().as_bytes()]);
     let mut removed = 0;
     if !ctx.state().must_obey() {
         let room = room_of(&namespace);
         if room > 0 {
-            removed = shrink_to(ctx, &namespace, room, EVICT_AT_ONCE);
+            removed = shrink_to(args.permit(), &namespace, room, EVICT_AT_ONCE);
         }
         namespace.with(|namespace| namespace.adapt_to(room));
     }

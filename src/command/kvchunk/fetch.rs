@@ -8,7 +8,7 @@ use crate::command::parse::{ArgReader, flag_once, parse_filter, set_once};
 use crate::config;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply, ServerString};
 use crate::keyspace::{
-    LeadingRun, OpenedChunk, Pieces, is_reachable, open_chunk, open_leading_run, open_namespace,
+    LeadingRun, OpenedChunk, Pieces, find_namespace, is_reachable, open_chunk, open_leading_run,
     run_pieces, use_chunk, use_path,
 };
 use crate::keyspace::{in_flight, note_answered};
@@ -82,7 +82,7 @@ pub fn run_match(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
     }
     chain.check()?;
-    let Some(namespace) = open_namespace(ctx, &args.key())? else {
+    let Some(namespace) = find_namespace(ctx, &args.key())? else {
         Reply::new(ctx).array(3).int(0).int(0).null();
         return Ok(());
     };
@@ -91,7 +91,7 @@ pub fn run_match(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         Some(length_ms) => Some(begin_lease(ctx, &namespace, length_ms)?),
         None => None,
     };
-    run_pieces(ctx, Matching { namespace, digests, run: LeadingRun::new(), filter, lease });
+    run_pieces(args, Matching { namespace, digests, run: LeadingRun::new(), filter, lease });
     Ok(())
 }
 
@@ -104,7 +104,7 @@ struct Matching {
 }
 
 impl Pieces for Matching {
-    const WRITES: bool = false;
+    type Leave<'a> = Ctx<'a>;
 
     fn next(&mut self, ctx: Ctx<'_>) -> bool {
         let accept = |header: &ChunkHeader| passes(self.filter.as_ref(), header);
@@ -212,7 +212,7 @@ pub fn run_fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let request = FetchRequest::parse(ArgReader::new(args.options()))?;
     let reply = Reply::new(ctx);
     let elements = 4 + usize::from(request.lease_ms.is_some());
-    let Some(namespace) = open_namespace(ctx, &args.key())? else {
+    let Some(namespace) = find_namespace(ctx, &args.key())? else {
         reply.array(elements).int(0).int(0).int(0).array(0);
         if request.lease_ms.is_some() {
             reply.null();
@@ -334,7 +334,7 @@ pub fn run_get(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
     }
     let reply = Reply::new(ctx);
-    let namespace = open_namespace(ctx, &args.key())?;
+    let namespace = find_namespace(ctx, &args.key())?;
     let access = if no_payload { Access::Probe } else { Access::Read };
     let found = namespace.as_ref().and_then(|namespace| {
         let chunk = open_chunk(ctx, namespace, &digest, access)?;
@@ -413,13 +413,13 @@ pub fn run_missing(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
     }
     chain.check()?;
-    let namespace = open_namespace(ctx, &args.key())?;
+    let namespace = find_namespace(ctx, &args.key())?;
     let digests = match &namespace {
         Some(namespace) => namespace.with(|namespace| chain.digests(namespace))?,
         // All of them; a store would make the namespace with the default chunk size.
         None => chain.digests(&super::create::defaults(args.name())?)?,
     };
-    run_pieces(ctx, Missing { namespace, digests, at: 0, missing: Vec::new() });
+    run_pieces(args, Missing { namespace, digests, at: 0, missing: Vec::new() });
     Ok(())
 }
 
@@ -431,7 +431,7 @@ struct Missing {
 }
 
 impl Pieces for Missing {
-    const WRITES: bool = false;
+    type Leave<'a> = Ctx<'a>;
 
     fn next(&mut self, ctx: Ctx<'_>) -> bool {
         let Some(digest) = self.digests.get(self.at) else { return false };

@@ -3,7 +3,7 @@
 use super::chain::ChainArgs;
 use crate::command::parse::{ArgReader, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{open_chunk, open_namespace};
+use crate::keyspace::{find_namespace, open_chunk};
 use llmcache_core::error::Result;
 use llmcache_core::ids::UnixMs;
 use llmcache_core::kvchunk::{ChunkDigest, find_contents};
@@ -31,7 +31,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     chain.check()?;
     let tokens = chain.tokens().unwrap_or_default();
     let mut found: Vec<(u32, u32, ChunkDigest, u64)> = Vec::new();
-    if let Some(namespace) = open_namespace(ctx, &args.key())? {
+    if let Some(namespace) = find_namespace(ctx, &args.key())? {
         let now = UnixMs(ctx.now_ms());
         found = namespace.with(|namespace| {
             let (tree, chunk) = (&namespace.tree, namespace.settings().chunk_tokens);

@@ -3,8 +3,7 @@
 use super::{is_sound, need_namespace};
 use crate::command::parse::{ArgReader, PageRequest, flag_once, page_request, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::room_of;
-use crate::keyspace::{open_chunk, open_namespace};
+use crate::keyspace::{Presence, open_chunk, open_namespace, room_of};
 use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::Result;
 use llmcache_core::filter::Filter;
@@ -135,6 +134,7 @@ pub fn run_scan(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let PageRequest { cursor, count, filter } = page_request(ArgReader::new(args.options()))?;
     let (mut next, mut digests) = (0, Vec::new());
     if let Some(namespace) = open_namespace(ctx, &args.key())? {
+        Presence::of(ctx, args.name()).need_all()?;
         (next, digests) = page(&namespace, cursor, count);
         digests.retain(|digest| passes(ctx, &namespace, digest, filter.as_ref()));
     }

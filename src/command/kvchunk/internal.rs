@@ -26,8 +26,8 @@ pub fn run_create(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
         None => NamespaceValue::new(namespace),
     };
-    create_namespace(ctx, name, value);
-    ctx.replicate(NAMESPACE_COMMAND, &[name, head]);
+    create_namespace(args.permit(), name, value);
+    args.permit().replicate(NAMESPACE_COMMAND, &[name, head]);
     Reply::new(ctx).ok();
     Ok(())
 }
@@ -62,7 +62,7 @@ pub fn run_put(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         return Err(Error::err("bad chunk: it belongs under another key"));
     }
     let new = NewChunk { key: key.into(), whole, key_expire_at: Some(expire_at), fits: false };
-    put_chunk(ctx, namespace.as_ref(), new);
+    put_chunk(args.permit(), namespace.as_ref(), new);
     if let Some((db, name)) = NAMESPACES.place_of(uid)
         && db == ctx.db()
     {

@@ -2,14 +2,15 @@
 
 use super::chain::{ChainArgs, raw_digest};
 use super::create::{auto_create, defaults};
+use super::reach::need_chunk;
 use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, json_object, set_once,
 };
 use crate::ffi::{Access, CommandArgs, Ctx, HeldString, Reply, ServerString};
 use crate::keyspace::room_of;
 use crate::keyspace::{
-    NewChunk, check_parent, chunk_bytes, make_room, open_chunk, open_namespace, put_chunk,
-    remove_what_is_due, use_stored,
+    NewChunk, Presence, check_parent, chunk_bytes, make_room, open_chunk, open_namespace,
+    put_chunk, remove_what_is_due, use_stored,
 };
 use crate::keytype::namespace_registry::SharedNamespace;
 use crate::keytype::{Whole, payload_crc};
@@ -163,10 +164,10 @@ fn store(
     });
     let keep: Vec<&ChunkDigest> = std::iter::once(wanted.digest).chain(wanted.parent).collect();
     let need = bytes.saturating_sub(freed);
-    if room > 0 && (bytes > room || !make_room(ctx, namespace, room, need, &keep)) {
+    if room > 0 && (bytes > room || !make_room(args.permit(), namespace, room, need, &keep)) {
         return Outcome::Rejected("budget");
     }
-    put_chunk(ctx, Some(namespace), NewChunk { key, whole, key_expire_at: None, fits });
+    put_chunk(args.permit(), Some(namespace), NewChunk { key, whole, key_expire_at: None, fits });
     namespace.with(|namespace| {
         namespace.stats.bytes_in += payload.bytes as u64;
         namespace.adapt_to(room);
@@ -253,6 +254,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let (digest, before) = names.split_last().ok_or_else(no_tokens)?;
     let parent = before.last();
     check_parent(&namespace, digest, parent)?;
+    need_chunk(ctx, &Presence::of(ctx, args.name()), &namespace, digest)?;
     let at = before.len();
     let (tokens, position) = namespace.with(|n| match chain.tokens() {
         Some(_) => (chain.tokens_of_chunk(n, at), at as u32),
@@ -260,7 +262,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     });
     let wanted = Wanted { digest, parent, position, tokens };
     if let Some(parent) = parent {
-        remove_what_is_due(ctx, &namespace, parent);
+        remove_what_is_due(args.permit(), &namespace, parent);
     }
     let outcome = store(ctx, args, &namespace, &wanted, &payload, &options, false);
     count(&namespace, outcome);
@@ -284,7 +286,7 @@ fn name_chunks(
         return Ok((namespace, names));
     }
     let names = names(&defaults(args.name())?)?;
-    Ok((auto_create(ctx, args.name())?, names))
+    Ok((auto_create(args.permit(), args.name())?, names))
 }
 
 fn no_tokens() -> Error {
@@ -315,7 +317,7 @@ fn store_run(
     let mut broken = false;
     let before = from.checked_sub(1).map(|before| &names[before]);
     if let Some(before) = before {
-        remove_what_is_due(ctx, namespace, before);
+        remove_what_is_due(args.permit(), namespace, before);
     }
     let mut lineage = namespace.with(|namespace| namespace.tree.lineage(before));
     for (at, payload) in (from..).zip(payloads) {
@@ -372,6 +374,12 @@ pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
         Ok(names)
     })?;
+    let presence = Presence::of(ctx, args.name());
+    if !presence.is_whole() {
+        let stored = &names[from..from + payloads.len()];
+        let here = |digest| need_chunk(ctx, &presence, &namespace, digest);
+        stored.iter().try_for_each(here)?;
+    }
     let outcomes = store_run(ctx, args, &namespace, &names, (&chain, from), &payloads, &options);
     if let Some(last) = outcomes.iter().rposition(|&outcome| outcome == Outcome::Stored) {
         use_stored(ctx, &namespace, &names[from + last]);

@@ -1,6 +1,8 @@
 //! Which chunks a command means: those named, and what follows them or comes before them, each once and one at a time.
 
 use super::hex_digest;
+use crate::ffi::{Access, CommandArgs, Ctx, Key, RString};
+use crate::keyspace::Presence;
 use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::{Error, Result};
 use llmcache_core::kvchunk::ChunkDigest;
@@ -35,6 +37,35 @@ pub fn digests(args: &[&[u8]], words: &[(&str, Reach)]) -> Result<(Vec<ChunkDige
         return Err(Error::too_big("the list", list.len(), limits::CHUNKS_MAX, "digests"));
     }
     Ok((list.iter().map(|text| hex_digest(text)).collect::<Result<_>>()?, reach))
+}
+
+/// Refuses a command on chunks of which some may be on another server.
+pub fn need_chunks(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    namespace: &SharedNamespace,
+    named: &[ChunkDigest],
+    reach: Reach,
+) -> Result<()> {
+    let presence = Presence::of(ctx, args.name());
+    if presence.is_whole() {
+        return Ok(());
+    }
+    if reach != Reach::Named {
+        return presence.need_all();
+    }
+    named.iter().try_for_each(|digest| need_chunk(ctx, &presence, namespace, digest))
+}
+
+/// Refuses a command on a chunk that may be on another server.
+pub fn need_chunk(
+    ctx: Ctx<'_>,
+    presence: &Presence<'_>,
+    namespace: &SharedNamespace,
+    digest: &ChunkDigest,
+) -> Result<()> {
+    let key = namespace.with(|namespace| namespace.chunk_key(digest));
+    presence.found(Key::open(ctx, &RString::new(&key), Access::Probe)).map(drop)
 }
 
 /// Where a walk from one of the named chunks is.

@@ -1,7 +1,7 @@
 //! `KVCHUNK.DEL`: removes chunks, and what hangs on them when told to.
 
-use super::reach::{Reach, digests};
-use crate::ffi::{CommandArgs, Ctx, RString, Reply};
+use super::reach::{Reach, digests, need_chunks};
+use crate::ffi::{CommandArgs, Ctx, RString, Reply, WritePermit};
 use crate::keyspace::{Pieces, open_namespace, remove_chunk, run_pieces};
 use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::Result;
@@ -15,7 +15,8 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         return Ok(());
     };
     let name = args.name().to_vec();
-    run_pieces(ctx, Removing { namespace, name, named, reach, above: None, fresh: 0, removed: 0 });
+    need_chunks(ctx, args, &namespace, &named, reach)?;
+    run_pieces(args, Removing { namespace, name, named, reach, above: None, fresh: 0, removed: 0 });
     Ok(())
 }
 
@@ -57,9 +58,9 @@ impl Removing {
 }
 
 impl Pieces for Removing {
-    const WRITES: bool = true;
+    type Leave<'a> = WritePermit<'a>;
 
-    fn next(&mut self, ctx: Ctx<'_>) -> bool {
+    fn next(&mut self, ctx: WritePermit<'_>) -> bool {
         let Some(digest) = self.next_doomed() else { return false };
         let (key, uid) = self.namespace.with(|n| (n.chunk_key(&digest), n.uid()));
         self.fresh += u64::from(remove_chunk(ctx, &key, uid));
@@ -67,7 +68,7 @@ impl Pieces for Removing {
         true
     }
 
-    fn tell(&mut self, ctx: Ctx<'_>) {
+    fn tell(&mut self, ctx: WritePermit<'_>) {
         if self.fresh > 0 {
             ctx.signal_modified(&RString::new(&self.name));
             self.removed += std::mem::take(&mut self.fresh);

@@ -1,9 +1,9 @@
 //! `KVCHUNK.PIN`, `UNPIN`, `LEASE`, `RELEASE` and `TOUCH`: what keeps chunks from being evicted.
 
 use super::fetch::{begin_lease, lease_ms};
-use super::reach::{Reach, Spread, digests};
+use super::reach::{Reach, Spread, digests, need_chunks};
 use crate::command::parse::ArgReader;
-use crate::ffi::{Access, CommandArgs, Ctx, RString, Reply};
+use crate::ffi::{Access, CommandArgs, Ctx, RString, Reply, WritePermit};
 use crate::keyspace::{
     Pieces, UseWalk, hint_strongly, open_chunk, open_namespace, pin_chunk, run_pieces,
 };
@@ -29,9 +29,10 @@ fn set_pinned(ctx: Ctx<'_>, args: &CommandArgs<'_>, pinned: bool) -> Result<()> 
         Reply::new(ctx).int(0);
         return Ok(());
     };
+    need_chunks(ctx, args, &namespace, &named, reach)?;
     let spread = Spread::new(named, reach);
     let (name, fresh) = (args.name().to_vec(), Vec::new());
-    run_pieces(ctx, Pinning { namespace, name, spread, pinned, fresh, changed: 0 });
+    run_pieces(args, Pinning { namespace, name, spread, pinned, fresh, changed: 0 });
     Ok(())
 }
 
@@ -46,9 +47,9 @@ struct Pinning {
 }
 
 impl Pieces for Pinning {
-    const WRITES: bool = true;
+    type Leave<'a> = WritePermit<'a>;
 
-    fn next(&mut self, ctx: Ctx<'_>) -> bool {
+    fn next(&mut self, ctx: WritePermit<'_>) -> bool {
         let Some(digest) = self.spread.next(&self.namespace) else { return false };
         if pin_chunk(ctx, &self.namespace, &digest, self.pinned) {
             self.fresh.push(digest.hex());
@@ -56,7 +57,7 @@ impl Pieces for Pinning {
         true
     }
 
-    fn tell(&mut self, ctx: Ctx<'_>) {
+    fn tell(&mut self, ctx: WritePermit<'_>) {
         let fresh = std::mem::take(&mut self.fresh);
         if fresh.is_empty() {
             return;
@@ -84,8 +85,9 @@ pub fn run_lease(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         Reply::new(ctx).array(2).int(0).null();
         return Ok(());
     };
+    need_chunks(ctx, args, &namespace, &named, Reach::Named)?;
     let id = begin_lease(ctx, &namespace, length_ms)?;
-    run_pieces(ctx, Leasing { namespace, spread: Spread::new(named, Reach::Named), id, held: 0 });
+    run_pieces(args, Leasing { namespace, spread: Spread::new(named, Reach::Named), id, held: 0 });
     Ok(())
 }
 
@@ -97,7 +99,7 @@ struct Leasing {
 }
 
 impl Pieces for Leasing {
-    const WRITES: bool = false;
+    type Leave<'a> = Ctx<'a>;
 
     fn next(&mut self, ctx: Ctx<'_>) -> bool {
         let Some(digest) = self.spread.next(&self.namespace) else { return false };
@@ -142,7 +144,7 @@ pub fn run_release(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let id = reader.integer("the lease", 1, i64::MAX as u64)?;
     reader.finish()?;
     match open_namespace(ctx, &args.key())? {
-        Some(namespace) => run_pieces(ctx, Releasing { namespace, id, released: 0 }),
+        Some(namespace) => run_pieces(args, Releasing { namespace, id, released: 0 }),
         None => {
             Reply::new(ctx).int(0);
         }
@@ -161,9 +163,9 @@ const RELEASED_AT_ONCE: usize = 8;
 
 impl Pieces for Releasing {
     // Nothing of it is replicated, but it is not to be left half done.
-    const WRITES: bool = true;
+    type Leave<'a> = WritePermit<'a>;
 
-    fn next(&mut self, _: Ctx<'_>) -> bool {
+    fn next(&mut self, _: WritePermit<'_>) -> bool {
         let (released, more) = self.namespace.with(|namespace| {
             namespace.leases.release_some(&mut namespace.tree, self.id, RELEASED_AT_ONCE)
         });
@@ -183,8 +185,9 @@ pub fn run_touch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         Reply::new(ctx).int(0);
         return Ok(());
     };
+    need_chunks(ctx, args, &namespace, &named, Reach::Named)?;
     let (spread, walk) = (Spread::new(named, Reach::Named), UseWalk::default());
-    run_pieces(ctx, Touching { namespace, spread, walk, fresh: Vec::new(), touched: 0 });
+    run_pieces(args, Touching { namespace, spread, walk, fresh: Vec::new(), touched: 0 });
     Ok(())
 }
 
@@ -199,7 +202,7 @@ struct Touching {
 
 impl Pieces for Touching {
     // Hints alone: nothing of it is replicated.
-    const WRITES: bool = false;
+    type Leave<'a> = Ctx<'a>;
 
     fn next(&mut self, ctx: Ctx<'_>) -> bool {
         if self.walk.step(ctx, &self.namespace) {

@@ -6,7 +6,7 @@ use crate::command::container::settings::{write_info, write_setting};
 use crate::command::parse::ArgReader;
 use crate::ffi::command::KeyUse;
 use crate::ffi::{Access, CommandArgs, Ctx, Key, RString, Reply};
-use crate::keyspace::enforce_limits;
+use crate::keyspace::{Presence, enforce_limits};
 use crate::keytype::{CONFIG_COMMAND, cache_registry};
 use llmcache_core::cache::Settings;
 use llmcache_core::cluster::key_slot;
@@ -63,9 +63,9 @@ fn set(ctx: Ctx<'_>, args: &CommandArgs<'_>, mut reader: ArgReader<'_>) -> Resul
         cache_registry::note_work(cache);
     });
     ctx.signal_modified(&args.key());
-    ctx.replicate(CONFIG_COMMAND, &[name, setting.as_bytes(), value]);
+    args.permit().replicate(CONFIG_COMMAND, &[name, setting.as_bytes(), value]);
     if !ctx.state().must_obey() {
-        enforce_limits(ctx, &shared, SlotId::NONE);
+        enforce_limits(args.permit(), &shared, SlotId::NONE);
     }
     Ok(())
 }
@@ -81,7 +81,8 @@ fn check_stream(ctx: Ctx<'_>, name: &[u8], stream: &[u8]) -> Result<()> {
     if !may(KeyUse::Read) || !may(KeyUse::Insert) {
         return Err(Error::new(ErrorWord::NoPerm, "the stream is not open to this user"));
     }
-    let fits = Key::open(ctx, &stream, Access::Probe).is_none_or(|key| key.is_stream());
+    let found = Presence::of(ctx, name).found(Key::open(ctx, &stream, Access::Probe))?;
+    let fits = found.is_none_or(|key| key.is_stream());
     let wrong = || Error::new(ErrorWord::WrongType, "the key holds something else than a stream");
     if fits { Ok(()) } else { Err(wrong()) }
 }

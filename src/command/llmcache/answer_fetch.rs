@@ -6,7 +6,7 @@ use crate::command::container::fetch::{FetchRequest, Terms, Wanted, fetch};
 use crate::command::container::hit_reply::{self, Served};
 use crate::command::container::store::check_dim;
 use crate::command::parse::{ArgReader, is_vector_word, set_once, vector};
-use crate::ffi::{CommandArgs, Ctx, Reply};
+use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{OpenedEntry, Searches, open_cache};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
@@ -24,7 +24,7 @@ impl Wanted for Question<'_> {
     fn container(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<SharedCache> {
         let cache = match open_cache(ctx, &args.key())? {
             Some(cache) => cache,
-            None => auto_create(ctx, args.name())?,
+            None => auto_create(args.permit(), args.name())?,
         };
         if let Some(query) = &self.query {
             check_dim(&cache, query.dim(), args.name())?;
@@ -32,7 +32,7 @@ impl Wanted for Question<'_> {
         Ok(cache)
     }
 
-    fn reopen(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<Option<SharedCache>> {
+    fn reopen(&self, ctx: Ctx<'_>, args: &Arguments<'_>) -> Result<Option<SharedCache>> {
         open_cache(ctx, &args.key())
     }
 

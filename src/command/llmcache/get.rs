@@ -2,9 +2,9 @@
 
 use crate::command::parse::{ArgReader, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{OpenedEntry, now_min, open_cache, open_entry};
+use crate::keyspace::{OpenedEntry, find_container, now_min, open_entry};
 use crate::keytype::cache_registry::SharedCache;
-use llmcache_core::cache::{MissReason, Tier};
+use llmcache_core::cache::{Kind, MissReason, Tier};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EntryId, UnixMs};
 use llmcache_core::limits;
@@ -26,7 +26,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let prompt = prompt.ok_or_else(|| Error::err("syntax error: PROMPT is needed"))?;
     let (scope, context) = (scope.unwrap_or_default(), context.unwrap_or_default());
     let reply = Reply::new(ctx);
-    let Some(cache) = open_cache(ctx, &args.key())? else {
+    let Some(cache) = find_container(ctx, &args.key(), Kind::Answers)? else {
         reply.null();
         return Ok(());
     };

@@ -8,8 +8,10 @@ use crate::command::parse::{
     ArgReader, OptionWord, flag_once, is_vector_word, parse_filter, set_once, vector,
 };
 use crate::config;
-use crate::ffi::{CommandArgs, Ctx, Reply};
-use crate::keyspace::{CommandKeyspace, OpenedEntry, Searches, answer_searching, open_cache};
+use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
+use crate::keyspace::{
+    CommandKeyspace, OpenedEntry, Presence, Searches, answer_searching, find_container,
+};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{Kind, LookupReport, LookupRequest, MissReason, look_up};
@@ -42,16 +44,16 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     answer_searching(ctx, args, answer)
 }
 
-fn answer(ctx: Ctx<'_>, args: &CommandArgs<'_>, searches: &Searches) -> Result<()> {
+fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()> {
     let question = Question::parse(ArgReader::new(args.options()))?;
     if question.prompt.is_none() && question.query.is_none() {
         return Err(Error::err("syntax error: PROMPT or a vector is needed"));
     }
-    let cache = open_cache(ctx, &args.key())?;
+    let cache = find_container(ctx, &args.key(), Kind::Answers)?;
     if let (Some(cache), Some(query)) = (&cache, &question.query) {
         check_dim(cache, query.dim(), args.name())?;
     }
-    let asking = Asking { ctx, cache: cache.as_ref(), searches };
+    let asking = Asking { ctx, name: args.name(), cache: cache.as_ref(), searches };
     if let Some(found) = asking.look_up(&question) {
         asking.reply(&question, found);
     }
@@ -61,6 +63,8 @@ fn answer(ctx: Ctx<'_>, args: &CommandArgs<'_>, searches: &Searches) -> Result<(
 /// Where questions are asked.
 pub(super) struct Asking<'c, 'r> {
     pub(super) ctx: Ctx<'c>,
+    /// The key of the cache.
+    pub(super) name: &'r [u8],
     /// Absent where there is no such cache.
     pub(super) cache: Option<&'r SharedCache>,
     pub(super) searches: &'r Searches,
@@ -82,12 +86,21 @@ impl<'c> Asking<'c, '_> {
     pub(super) fn reply(&self, question: &Question<'_>, found: Looked<'c>) {
         let (ctx, reply) = (self.ctx, Reply::new(self.ctx));
         let (Some(cache), Some((report, now))) = (self.cache, found) else {
-            return question.reply_no_cache(reply);
+            return question.reply_no_cache(reply, self.reason_of("no-cache", question));
         };
         let mut served = hit_reply::judge(cache, &report, now);
         let scope = question.identity().0;
         Note { ctx, cache, scope, now }.lookup(&report, &mut served);
-        question.reply(reply, &report, &served, now);
+        let reason = report.reason.map_or("hit", MissReason::as_str);
+        let reason = if report.hits.is_empty() { self.reason_of(reason, question) } else { reason };
+        question.reply(reply, &report, reason, &served, now);
+    }
+
+    /// Why nothing was found, where an explanation is asked for: what is on its way to another server, or from
+    /// there, comes before any reason that follows from what is here.
+    fn reason_of(&self, reason: &'static str, question: &Question<'_>) -> &'static str {
+        let whole = !question.explain || Presence::of(self.ctx, self.name).is_whole();
+        if whole { reason } else { "moving" }
     }
 }
 
@@ -181,12 +194,12 @@ impl<'a> Question<'a> {
         self.fields.as_deref().unwrap_or(&hit_reply::ALL)
     }
 
-    fn reply_no_cache(&self, reply: Reply<'_>) {
+    fn reply_no_cache(&self, reply: Reply<'_>, reason: &str) {
         if self.explain {
             let threshold =
                 self.threshold.unwrap_or(config::default_settings(Kind::Answers).threshold);
             let report = LookupReport::nothing(threshold);
-            self.reply_explained(reply, "no-cache", "none", &report, &[], UnixMs::NEVER);
+            self.reply_explained(reply, reason, "none", &report, &[], UnixMs::NEVER);
         } else if self.count.is_some() {
             reply.array(0);
         } else {
@@ -198,11 +211,11 @@ impl<'a> Question<'a> {
         &self,
         reply: Reply<'_>,
         report: &LookupReport<OpenedEntry<'_>>,
+        reason: &str,
         served: &[Served],
         now: UnixMs,
     ) {
         if self.explain {
-            let reason = report.reason.map_or("hit", MissReason::as_str);
             let index = report.mode.map_or("none", SearchMode::as_str);
             self.reply_explained(reply, reason, index, report, served, now);
         } else if self.count.is_some() {

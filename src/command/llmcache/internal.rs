@@ -28,8 +28,8 @@ pub fn run_create(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
         None => Arc::new(MainCell::new(cache)),
     };
-    create_cache(ctx, name, &shared);
-    ctx.replicate(CREATE_COMMAND, &[name, head]);
+    create_cache(args.permit(), name, &shared);
+    args.permit().replicate(CREATE_COMMAND, &[name, head]);
     Reply::new(ctx).ok();
     Ok(())
 }
@@ -63,7 +63,7 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         return Err(Error::err("bad entry: it belongs under another key"));
     }
     put_entry(
-        ctx,
+        args.permit(),
         cache.as_ref(),
         NewEntry { key: key.into(), entry, expire_at, linking: Linking::AlongTheWay },
     );
@@ -78,7 +78,7 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 /// Runs `LLMCACHE._STALE entry-key`: marks an entry stale, as the primary did.
 pub fn run_stale(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     ArgReader::new(args.options()).finish()?;
-    mark_stale(ctx, args.name());
+    mark_stale(args.permit(), args.name());
     Reply::new(ctx).ok();
     Ok(())
 }

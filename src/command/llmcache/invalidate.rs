@@ -5,10 +5,13 @@ use crate::command::container::store::check_dim;
 use crate::command::parse::{
     ArgReader, OptionWord, flag_once, is_vector_word, parse_filter, set_once, vector,
 };
-use crate::ffi::{Access, CommandArgs, Ctx, Reply, Waiter, Wake, block_client, wake_blocked};
+use crate::ffi::{
+    Access, Arguments, CommandArgs, Ctx, MainCell, RString, Reply, Waiter, Wake, WritePermit,
+    block_client, wake_blocked,
+};
 use crate::keyspace::{
-    Criterion, InvalidationWalk, mark_stale, open_cache, open_entry, remove_entry,
-    start_invalidation, tell_ids, void_lease, with_known_flights,
+    Criterion, InvalidationWalk, Presence, check_walks, mark_stale, open_cache, open_entry,
+    remove_entry, start_invalidation, tell_ids, void_lease, with_known_flights,
 };
 use crate::keytype::EPOCH_COMMAND;
 use crate::keytype::cache_registry::{self, SharedCache};
@@ -19,7 +22,6 @@ use llmcache_core::ids::{EntryId, ScopeKey, Seq, UnixMs};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a walk runs before its client waits and others get their turn.
@@ -55,13 +57,10 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     channel.extend_from_slice(args.name());
     let severity = if request.soft { Severity::Stale } else { Severity::Gone };
     let severity = (!request.dry_run).then_some(severity);
-    if severity.is_some() {
-        ctx.signal_modified(&args.key());
-    }
-    let target = Target { ctx, cache, name: args.name(), channel, severity };
+    let target = Target { ctx: args.permit(), cache, name: args.name(), channel, severity };
     match request.which {
         Which::Ids(ids) => {
-            let count = target.ids(ids, request.limit);
+            let count = target.ids(ids, request.limit)?;
             Reply::new(ctx).count(count);
         }
         Which::Extent(extent) => {
@@ -69,12 +68,12 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
             Reply::new(ctx).count(count);
         }
         Which::Near(query, least) => {
-            target.pick(Criterion::Near(Box::new(query), least), request.limit);
+            target.pick(Criterion::Near(Box::new(query), least), request.limit)?;
         }
-        Which::Filter(filter) => target.pick(Criterion::Filter(filter), request.limit),
+        Which::Filter(filter) => target.pick(Criterion::Filter(filter), request.limit)?,
         Which::Older(age_ms) => {
             let before = UnixMs(ctx.now_ms().saturating_sub(age_ms));
-            target.pick(Criterion::Before(before), request.limit);
+            target.pick(Criterion::Before(before), request.limit)?;
         }
     }
     Ok(())
@@ -82,7 +81,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 
 /// A cache of which something is invalidated.
 struct Target<'a> {
-    ctx: Ctx<'a>,
+    ctx: WritePermit<'a>,
     cache: SharedCache,
     name: &'a [u8],
     channel: Vec<u8>,
@@ -91,7 +90,16 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    fn ids(&self, ids: &[&[u8]], limit: u64) -> u64 {
+    fn ids(&self, ids: &[&[u8]], limit: u64) -> Result<u64> {
+        let presence = Presence::of(*self.ctx, self.name);
+        if !presence.is_whole() {
+            let keys = self.cache.with(|cache| ids.iter().map(|id| cache.named_key(id)).collect());
+            let keys: Vec<EntryKey> = keys;
+            for key in keys {
+                presence.found(open_entry(*self.ctx, &key, Access::Probe))?;
+            }
+        }
+        self.signal();
         let mut told = Vec::new();
         for id in ids {
             if told.len() as u64 >= limit {
@@ -101,7 +109,7 @@ impl Target<'_> {
             let there = self.entry_of(id);
             let digest = there.as_ref().map(|(_, digest)| *digest).or(digest);
             if let (Some(digest), Some(_)) = (digest, self.severity) {
-                void_lease(self.ctx, &self.cache, digest);
+                void_lease(*self.ctx, &self.cache, digest);
             }
             let Some((key, _)) = there else { continue };
             match self.severity {
@@ -115,16 +123,23 @@ impl Target<'_> {
         }
         if let Some(severity) = self.severity {
             for ids in told.chunks(limits::INVALIDATED_IDS_MAX) {
-                tell_ids(self.ctx, &self.channel, ids, severity == Severity::Stale);
+                tell_ids(*self.ctx, &self.channel, ids, severity == Severity::Stale);
             }
         }
-        told.len() as u64
+        Ok(told.len() as u64)
+    }
+
+    /// Tells who watches the cache that it changes.
+    fn signal(&self) {
+        if self.severity.is_some() {
+            self.ctx.signal_modified(&RString::new(self.name));
+        }
     }
 
     /// The key of an id whose entry would be served, and its digest.
     fn entry_of(&self, id: &[u8]) -> Option<(EntryKey, EntryId)> {
         let (key, uid) = self.cache.with(|cache| (cache.named_key(id), cache.uid()));
-        let entry = open_entry(self.ctx, &key, Access::Probe)?;
+        let entry = open_entry(*self.ctx, &key, Access::Probe)?;
         let view = entry.view();
         let standing = self.cache.with(|cache| cache.epochs().standing(&view));
         let already = self.severity == Some(Severity::Stale) && view.is_marked_stale();
@@ -144,6 +159,7 @@ impl Target<'_> {
             cache_registry::note_work(cache);
             bound
         })?;
+        self.signal();
         replicate_epoch(self.ctx, self.name, extent, severity, bound);
         let (kind, name) = words(extent);
         let message = serde_json::json!({
@@ -156,46 +172,54 @@ impl Target<'_> {
         Ok(count)
     }
 
-    fn pick(self, criterion: Criterion, limit: u64) {
-        let Self { ctx, cache, channel, severity, .. } = self;
+    fn pick(self, criterion: Criterion, limit: u64) -> Result<()> {
+        // What is on its way cannot be picked.
+        Presence::of(*self.ctx, self.name).need_all()?;
+        let may_block = self.ctx.state().may_block();
+        if may_block {
+            check_walks()?;
+        }
+        self.signal();
+        let Self { ctx, cache, name, channel, severity } = self;
         if severity.is_some() {
             let uid = cache.with(|cache| cache.uid());
             with_known_flights(uid, |flights| flights.note_picked());
         }
         let mut pick = InvalidationWalk::new(cache, channel, criterion, severity, limit);
-        let may_block = ctx.state().may_block();
         let end = Instant::now() + FIRST_SLICE;
-        match pick.run(ctx, || !may_block || Instant::now() < end) {
-            Some(count) => {
-                Reply::new(ctx).count(count);
-            }
-            None => {
-                let count = Arc::new(AtomicU64::new(0));
-                let waiter = WalkWaiter { count: Arc::clone(&count) };
-                let id = block_client(ctx, 0, |_| Box::new(waiter));
-                let done = move |ctx: Ctx<'_>, picked| {
-                    count.store(picked, Ordering::Relaxed);
-                    wake_blocked(ctx, id);
-                };
-                start_invalidation(ctx, pick, Box::new(done));
-            }
+        if let Some(count) = pick.run(ctx, || !may_block || Instant::now() < end) {
+            Reply::new(*ctx).count(count);
+            return Ok(());
         }
+        let end = Arc::new(MainCell::new(None));
+        let waiter = WalkWaiter { end: Arc::clone(&end) };
+        let id = block_client(*ctx, 0, |_| Box::new(waiter));
+        let done = move |ctx: Ctx<'_>, ended| {
+            end.with(|end| *end = Some(ended));
+            wake_blocked(ctx, id);
+        };
+        start_invalidation(*ctx, pick, name, Box::new(done));
+        Ok(())
     }
 }
 
 /// A client that waits for its walk to end. The walk goes on without it.
 struct WalkWaiter {
-    count: Arc<AtomicU64>,
+    end: Arc<MainCell<Option<Result<u64>>>>,
 }
 
 impl Waiter for WalkWaiter {
-    fn reply(&mut self, ctx: Ctx<'_>, _: &CommandArgs<'_>, wake: Wake) {
-        match wake {
-            Wake::Ready => {
-                Reply::new(ctx).count(self.count.load(Ordering::Relaxed));
+    fn reply(&mut self, ctx: Ctx<'_>, _: &Arguments<'_>, _: Wake) {
+        let end = self.end.with(Option::take);
+        let reply = Reply::new(ctx);
+        match end {
+            Some(Ok(count)) => {
+                reply.count(count);
             }
-            Wake::TimedOut => {
-                Reply::new(ctx).null();
+            Some(Err(error)) => reply.error(&error.to_string()),
+            // Unblocked by another.
+            None => {
+                reply.null();
             }
         }
     }
@@ -211,7 +235,13 @@ fn words<'a>(extent: Extent<'a>) -> (&'static str, &'a [u8]) {
     }
 }
 
-fn replicate_epoch(ctx: Ctx<'_>, key: &[u8], extent: Extent<'_>, severity: Severity, bound: Seq) {
+fn replicate_epoch(
+    ctx: WritePermit<'_>,
+    key: &[u8],
+    extent: Extent<'_>,
+    severity: Severity,
+    bound: Seq,
+) {
     let (kind, name) = words(extent);
     let severity: &[u8] = match severity {
         Severity::Gone => b"HARD",
@@ -248,7 +278,7 @@ pub fn run_epoch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         cache_registry::note_work(cache);
         obeyed
     })?;
-    replicate_epoch(ctx, args.name(), extent, severity, bound);
+    replicate_epoch(args.permit(), args.name(), extent, severity, bound);
     ctx.signal_modified(&args.key());
     Reply::new(ctx).ok();
     Ok(())

@@ -3,8 +3,9 @@
 use super::getsem::{Asking, Question};
 use crate::command::container::store::check_dim;
 use crate::command::parse::{ArgReader, is_vector_word, vector};
-use crate::ffi::{CommandArgs, Ctx, Reply};
-use crate::keyspace::{Searches, answer_searching, open_cache};
+use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
+use crate::keyspace::{Searches, answer_searching, find_container};
+use llmcache_core::cache::Kind;
 use llmcache_core::error::{Error, Result};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
@@ -14,7 +15,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     answer_searching(ctx, args, answer)
 }
 
-fn answer(ctx: Ctx<'_>, args: &CommandArgs<'_>, searches: &Searches) -> Result<()> {
+fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let count = reader.integer("the count of questions", 1, limits::MGETSEM_MAX.into())?;
     let mut asked = Vec::new();
@@ -30,12 +31,12 @@ fn answer(ctx: Ctx<'_>, args: &CommandArgs<'_>, searches: &Searches) -> Result<(
         let max = limits::MGETSEM_RESULTS_MAX;
         return Err(Error::too_big("COUNT times the questions", results, max, "results"));
     }
-    let cache = open_cache(ctx, &args.key())?;
+    let cache = find_container(ctx, &args.key(), Kind::Answers)?;
     if let Some(cache) = &cache {
         asked.iter().try_for_each(|(query, _)| check_dim(cache, query.dim(), args.name()))?;
     }
     let reply = Reply::new(ctx);
-    let asking = Asking { ctx, cache: cache.as_ref(), searches };
+    let asking = Asking { ctx, name: args.name(), cache: cache.as_ref(), searches };
     let (questions, mut found) = (asked.len(), Vec::new());
     if !searches.may_wait() {
         reply.array(questions);

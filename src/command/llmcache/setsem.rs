@@ -9,9 +9,10 @@ use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, is_vector_word, meta,
     set_once, tags, vector,
 };
-use crate::ffi::{Access, CommandArgs, Ctx, Reply, ServerString};
+use crate::ffi::{Access, CommandArgs, Ctx, Key, RString, Reply, ServerString, WritePermit};
 use crate::keyspace::{
-    Linking, NewEntry, StoreReply, open_cache, open_entry, remove_entry, reply_when_linked,
+    Linking, NewEntry, Presence, StoreReply, open_cache, open_entry, remove_entry,
+    reply_when_linked,
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Cache, Entry, EntryFields, LeaseToken, Severity, parse_usd};
@@ -52,7 +53,7 @@ pub fn run_exact(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> {
     let now = UnixMs(ctx.now_ms());
     let request = StoreRequest::parse(ArgReader::new(args.options()), with_vector, now)?;
-    match store_answer(ctx, &args.key(), &request, now, linking(ctx))? {
+    match store_answer(args.permit(), &args.key(), &request, now, linking(ctx))? {
         Some(Stored { id, cache, partition }) => {
             reply_when_linked(ctx, &cache, partition, StoreReply::Id(id.into()));
         }
@@ -74,14 +75,14 @@ pub struct Stored {
 /// Stores an answer in the cache of a key: the same for every command that does. `None` where `NX` found
 /// one. An error leaves everything as it was. With `Linking::Later` the caller waits for the link.
 pub fn store_answer(
-    ctx: Ctx<'_>,
+    ctx: WritePermit<'_>,
     key: &impl ServerString,
     request: &StoreRequest<'_>,
     now: UnixMs,
     linking: Linking,
 ) -> Result<Option<Stored>> {
     let name = key.as_bytes();
-    let cache = open_cache(ctx, key)?;
+    let cache = open_cache(*ctx, key)?;
     if let (Some(cache), Some(query)) = (&cache, &request.query) {
         check_dim(cache, query.dim(), name)?;
     }
@@ -94,28 +95,31 @@ pub fn store_answer(
     let hex = digest.hex();
     let id = request.id.unwrap_or(&hex);
     let (new_key, old_key) = cache.with(|cache| (cache.named_key(id), cache.entry_key(&digest)));
-    if let Some(token) = request.lease {
-        let tags = request.tags.unwrap_or_default();
-        check_lease(ctx, &cache, (request.scope(), tags), token, digest)?;
-    }
     // The digest may have been stored under another name: one question has one answer.
     let moved = old_key != new_key;
-    let replaces = open_entry(ctx, &new_key, Access::Probe).is_some();
-    let removes = moved && open_entry(ctx, &old_key, Access::Probe).is_some();
-    let answered = |key: &[u8]| {
-        open_entry(ctx, key, Access::Probe).is_some_and(|entry| {
-            let view = entry.view();
-            cache.with(|cache| cache.epochs().standing(&view)) != Some(Severity::Gone)
-        })
+    let presence = Presence::of(*ctx, name);
+    let standing = |key: &[u8]| {
+        let entry = presence.found(open_entry(*ctx, key, Access::Probe))?;
+        Ok(entry.map(|entry| cache.with(|cache| cache.epochs().standing(&entry.view()))))
     };
-    if request.nx && (answered(&new_key) || (moved && answered(&old_key))) {
+    let at_new = standing(&new_key)?;
+    let at_old = if moved { standing(&old_key)? } else { None };
+    if let Some(token) = request.lease {
+        let tags = request.tags.unwrap_or_default();
+        check_lease(*ctx, &cache, (request.scope(), tags), token, digest)?;
+    }
+    let (replaces, removes) = (at_new.is_some(), at_old.is_some());
+    let answers = |standing: Option<Option<Severity>>| {
+        standing.is_some_and(|standing| standing != Some(Severity::Gone))
+    };
+    if request.nx && (answers(at_new) || answers(at_old)) {
         return Ok(None);
     }
     let expire_at = deadline(&cache, request.expiry, now, ctx.random());
     let entry = cache.with(|cache| request.pack(cache, now));
     let new = NewEntry { key: new_key, entry, expire_at, linking };
     check_fits(&cache, &new)?;
-    write_behind(ctx, &cache, request, name, id)?;
+    write_behind(ctx, &cache, &presence, request, name, id)?;
     if removes {
         remove_entry(ctx, &old_key);
     }
@@ -128,8 +132,9 @@ pub fn store_answer(
 /// Appends the answer to the sink, in one step with storing it. Done first: a sink that cannot take it
 /// refuses the store.
 fn write_behind(
-    ctx: Ctx<'_>,
+    ctx: WritePermit<'_>,
     cache: &SharedCache,
+    presence: &Presence<'_>,
     request: &StoreRequest<'_>,
     name: &[u8],
     id: &[u8],
@@ -138,6 +143,8 @@ fn write_behind(
     if sink.is_empty() {
         return Ok(());
     }
+    // One that is on its way would be made a second time here.
+    presence.found(Key::open(*ctx, &RString::new(&sink), Access::Probe))?;
     let seq = cache.with(|cache| cache.next_seq()).0.to_string();
     let fields: [(&str, &[u8]); 8] = [
         ("cache", name),

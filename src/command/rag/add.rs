@@ -11,7 +11,9 @@ use crate::command::parse::{
 };
 use crate::config;
 use crate::ffi::{Access, CommandArgs, Ctx};
-use crate::keyspace::{NewEntry, StoreReply, open_container, open_entry, reply_when_linked};
+use crate::keyspace::{
+    NewEntry, Presence, StoreReply, open_container, open_entry, reply_when_linked,
+};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Entry, EntryFields, Kind};
 use llmcache_core::error::{Error, Result};
@@ -78,7 +80,7 @@ fn store(
     }
     let cache = match cache {
         Some(cache) => cache,
-        None => auto_create_as(ctx, name, config::default_settings(Kind::Documents))?,
+        None => auto_create_as(args.permit(), name, config::default_settings(Kind::Documents))?,
     };
     check_dim(&cache, dim, name)?;
     let mut ready = Vec::with_capacity(documents.len());
@@ -90,11 +92,17 @@ fn store(
         check_fits(&cache, &new)?;
         ready.push(new);
     }
+    let presence = Presence::of(ctx, name);
+    let there =
+        |new: &NewEntry| Ok(presence.found(open_entry(ctx, &new.key, Access::Probe))?.is_some());
+    if !presence.is_whole() {
+        ready.iter().try_for_each(|new| there(new).map(drop))?;
+    }
     let mut news = Vec::with_capacity(documents.len());
     for (new, document) in ready.into_iter().zip(documents) {
-        let replaces = open_entry(ctx, &new.key, Access::Probe).is_some();
+        let replaces = there(&new)?;
         news.push(!replaces);
-        Storing { ctx, cache: &cache, name: &args.key(), now }.keep(
+        Storing { ctx: args.permit(), cache: &cache, name: &args.key(), now }.keep(
             new,
             digest(document.id),
             replaces,

@@ -5,7 +5,7 @@ use crate::command::container::entry;
 use crate::command::container::hit_reply::{self, Field, Served};
 use crate::command::parse::ArgReader;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{OpenedEntry, now_min, open_container, open_entry};
+use crate::keyspace::{OpenedEntry, Presence, now_min, open_container, open_entry};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Hit, Kind, MissReason, Tier};
 use llmcache_core::error::Result;
@@ -33,7 +33,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         reply.null();
         return Ok(());
     };
-    let Some(entry) = find(ctx, &cache, id) else {
+    let Some(entry) = find(ctx, &cache, args.name(), id)? else {
         cache.with(|cache| cache.stats.note_miss(b"", MissReason::Empty, None));
         reply.null();
         return Ok(());
@@ -48,11 +48,18 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
-fn find<'c>(ctx: Ctx<'c>, cache: &SharedCache, id: &[u8]) -> Option<OpenedEntry<'c>> {
+fn find<'c>(
+    ctx: Ctx<'c>,
+    cache: &SharedCache,
+    name: &[u8],
+    id: &[u8],
+) -> Result<Option<OpenedEntry<'c>>> {
     let (key, uid) = cache.with(|cache| (cache.named_key(&key_name(id)), cache.uid()));
-    let entry = open_entry(ctx, &key, Access::Read)?;
-    let view = entry.view();
-    (view.uid() == uid && view.answers(b"", b"", id)).then_some(entry)
+    let entry = Presence::of(ctx, name).found(open_entry(ctx, &key, Access::Read))?;
+    Ok(entry.filter(|entry| {
+        let view = entry.view();
+        view.uid() == uid && view.answers(b"", b"", id)
+    }))
 }
 
 /// Runs `RAG.DEL`.

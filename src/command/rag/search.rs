@@ -5,8 +5,10 @@ use crate::command::container::hit_reply::{self, Field, tokens_of};
 use crate::command::container::note::Note;
 use crate::command::container::store::check_dim;
 use crate::command::parse::{ArgReader, is_vector_word, parse_filter, set_once, vector};
-use crate::ffi::{CommandArgs, Ctx, Reply};
-use crate::keyspace::{CommandKeyspace, OpenedEntry, Searches, answer_searching, open_container};
+use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
+use crate::keyspace::{
+    CommandKeyspace, OpenedEntry, Presence, Searches, answer_searching, open_container,
+};
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{
     Hit, Kind, LookupReport, LookupRequest, look_up, pick_diverse, within_budget,
@@ -58,7 +60,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     answer_searching(ctx, args, answer)
 }
 
-fn answer(ctx: Ctx<'_>, args: &CommandArgs<'_>, searches: &Searches) -> Result<()> {
+fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()> {
     let search = Search::parse(ArgReader::new(args.options()))?;
     let query = search.query.as_ref();
     let query = query.ok_or_else(|| Error::err("syntax error: a vector is needed"))?;
@@ -68,6 +70,7 @@ fn answer(ctx: Ctx<'_>, args: &CommandArgs<'_>, searches: &Searches) -> Result<(
         return Ok(());
     };
     check_dim(&cache, query.dim(), args.name())?;
+    Presence::of(ctx, args.name()).need_all()?;
     let now = UnixMs(ctx.now_ms());
     let keyspace = CommandKeyspace { ctx, cache: &cache, searches };
     let Some(mut report) = search.look_up(&keyspace, query, now) else { return Ok(()) };

@@ -5,7 +5,7 @@ use crate::command::parse::{
     ArgReader, OptionWord, flag_once, is_vector_word, json_object, set_once, vector,
 };
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{Deadline, change_session};
+use crate::keyspace::{Deadline, Presence, change_session};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::limits;
 use llmcache_core::session::{AppendTerms, Effect, IdText, Link, LinkKind, Message, MessageSeq};
@@ -32,6 +32,10 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let now_ms = ctx.now_ms();
     let owner = request.owner.map(|owner| owner::check(ctx, args.name(), owner)).transpose()?;
     let session = find(ctx, args, Access::Probe)?;
+    if request.owner.is_some() && !session.exists() {
+        // With two keys the server leaves it to us to miss one.
+        Presence::of(ctx, args.name()).need_all()?;
+    }
     let allowed = if session.exists() { !request.nx } else { !request.xx };
     let AppendRequest { if_seq, upsert, clear, .. } = request;
     let terms = AppendTerms { allowed, if_seq, upsert, clear };
@@ -49,10 +53,10 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
             _ => Deadline::slid(ttl_ms, now_ms),
         };
         let set_ttl = other_ttl.then_some(Effect::SetTtl { ttl_ms });
-        change(ctx, args, (planned.clear, planned.replaced, planned.messages), set_ttl, deadline);
+        change(args, (planned.clear, planned.replaced, planned.messages), set_ttl, deadline);
         trim(ctx, args, request.max_length, request.max_tokens)?;
         if let Some(owner) = owner {
-            owner::note_append(ctx, &owner, args.name(), now_ms);
+            owner::note_append(args.permit(), &owner, args.name(), now_ms);
         }
     }
     let totals = find(ctx, args, Access::Probe)?.totals();
@@ -67,7 +71,6 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 /// Makes the changes of an APPEND, each of which is told by itself: what follows is checked by replicas
 /// against what the one before left.
 fn change(
-    ctx: Ctx<'_>,
     args: &CommandArgs<'_>,
     (clear, replaced, messages): (bool, Vec<Message<'_>>, Vec<Message<'_>>),
     set_ttl: Option<Effect<'_>>,
@@ -85,10 +88,10 @@ fn change(
     }
     let last = steps.pop();
     for step in steps {
-        change_session(ctx, &args.key(), &[step], Deadline::Keep);
+        change_session(args.permit(), &args.key(), &[step], Deadline::Keep);
     }
     let effects: Vec<Effect<'_>> = set_ttl.into_iter().chain(last).collect();
-    change_session(ctx, &args.key(), &effects, deadline);
+    change_session(args.permit(), &args.key(), &effects, deadline);
 }
 
 /// Removes the oldest messages that are not pinned until the session is within these bounds. Answers
@@ -111,7 +114,7 @@ pub fn trim(
     match (cut, first) {
         (Some(before), Some(first)) if before > first => {
             let effects = [Effect::Cut { before }];
-            Ok(change_session(ctx, &args.key(), &effects, Deadline::Keep))
+            Ok(change_session(args.permit(), &args.key(), &effects, Deadline::Keep))
         }
         _ => Ok(0),
     }

@@ -32,7 +32,7 @@ pub fn run_edit(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     };
     let deadline = Deadline::slid(session.ttl_ms(), ctx.now_ms());
     drop(session);
-    let changed = planned.map_or(0, |e| change_session(ctx, &args.key(), &[e], deadline));
+    let changed = planned.map_or(0, |e| change_session(args.permit(), &args.key(), &[e], deadline));
     Reply::new(ctx).count(changed);
     Ok(())
 }
@@ -77,16 +77,16 @@ pub fn run_del(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let there = named.iter().filter_map(|which| which.locate(&session));
     let seqs: Vec<MessageSeq> = there.map(|at| session.seq_at(at)).collect();
     drop(session);
-    Reply::new(ctx).count(remove(ctx, args, seqs));
+    Reply::new(ctx).count(remove(args, seqs));
     Ok(())
 }
 
-fn remove(ctx: Ctx<'_>, args: &CommandArgs<'_>, seqs: Vec<MessageSeq>) -> u64 {
+fn remove(args: &CommandArgs<'_>, seqs: Vec<MessageSeq>) -> u64 {
     if seqs.is_empty() {
         return 0;
     }
     let effects = [Effect::Remove { seqs }];
-    change_session(ctx, &args.key(), &effects, Deadline::Keep)
+    change_session(args.permit(), &args.key(), &effects, Deadline::Keep)
 }
 
 /// Runs `SESSION.POP s [COUNT n] [OLDEST]`.
@@ -114,7 +114,7 @@ pub fn run_pop(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     reply::removed(Reply::new(ctx), &session, &popped);
     let seqs = popped.iter().map(|at| session.seq_at(*at)).collect();
     drop(session);
-    remove(ctx, args, seqs);
+    remove(args, seqs);
     Ok(())
 }
 
@@ -137,7 +137,7 @@ pub fn run_expire(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         _ => Deadline::slid(ttl_ms, ctx.now_ms()),
     };
     if there && deadline != Deadline::Keep {
-        change_session(ctx, &args.key(), &[Effect::SetTtl { ttl_ms }], deadline);
+        change_session(args.permit(), &args.key(), &[Effect::SetTtl { ttl_ms }], deadline);
     }
     Reply::new(ctx).int(i64::from(there));
     Ok(())
@@ -163,7 +163,7 @@ pub fn run_trim(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
             let before = MessageSeq(bound as u32);
             if first.is_some_and(|first| first < before) {
                 let effects = [Effect::Cut { before }];
-                change_session(ctx, &args.key(), &effects, Deadline::Keep)
+                change_session(args.permit(), &args.key(), &effects, Deadline::Keep)
             } else {
                 0
             }
@@ -179,7 +179,7 @@ pub fn run_clear(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let removed = if is_empty {
         0
     } else {
-        change_session(ctx, &args.key(), &[Effect::Clear], Deadline::Keep)
+        change_session(args.permit(), &args.key(), &[Effect::Clear], Deadline::Keep)
     };
     Reply::new(ctx).count(removed);
     Ok(())
@@ -218,7 +218,7 @@ pub fn run_compact(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let before = session.totals().tokens;
     let deadline = Deadline::slid(session.ttl_ms(), ctx.now_ms());
     drop(session);
-    let removed = planned.map_or(0, |e| change_session(ctx, &args.key(), &[e], deadline));
+    let removed = planned.map_or(0, |e| change_session(args.permit(), &args.key(), &[e], deadline));
     let after = find(ctx, args, Access::Probe)?.totals().tokens;
     Reply::new(ctx).array(3).count(removed).count(before).count(after);
     Ok(())

@@ -37,11 +37,11 @@ pub fn run_fork(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     } else {
         Deadline::slid(copy.ttl_ms(), ctx.now_ms())
     };
-    put_session(ctx, &new, copy, deadline);
+    put_session(args.permit(), &new, copy, deadline);
     let at = upto.0.min(limits::SESSION_SEQ_MAX).to_string();
-    ctx.replicate(c"SESSION.FORK", &[args.name(), new.as_bytes(), b"AT", at.as_bytes()]);
+    args.permit().replicate(c"SESSION.FORK", &[args.name(), new.as_bytes(), b"AT", at.as_bytes()]);
     if let Deadline::At(at_ms) = deadline {
-        ctx.replicate(c"PEXPIREAT", &[new.as_bytes(), at_ms.to_string().as_bytes()]);
+        args.permit().replicate(c"PEXPIREAT", &[new.as_bytes(), at_ms.to_string().as_bytes()]);
     }
     Reply::new(ctx).count(messages);
     Ok(())
@@ -71,7 +71,7 @@ pub fn run_load(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let loaded = messages.len();
     if loaded > 0 {
         let effects = [Effect::Append { messages }];
-        change_session(ctx, &args.key(), &effects, deadline);
+        change_session(args.permit(), &args.key(), &effects, deadline);
     }
     Reply::new(ctx).count(loaded as u64);
     Ok(())

@@ -2,8 +2,10 @@
 
 use super::{find, seq};
 use crate::command::parse::{ArgReader, set_once};
-use crate::ffi::{Access, BlockedId, CommandArgs, Ctx, RString, Reply, Waiter, Wake, block_client};
-use crate::keyspace::{followers as wakers, open_session};
+use crate::ffi::{
+    Access, Arguments, BlockedId, CommandArgs, Ctx, RString, Reply, Waiter, Wake, block_client,
+};
+use crate::keyspace::{followers as wakers, open_session, redirection};
 use crate::keytype::follower_table::{self, Follower, Place};
 use llmcache_core::error::Result;
 use llmcache_core::ids::UnixMs;
@@ -103,6 +105,9 @@ struct FollowWaiter {
 
 impl FollowWaiter {
     fn answer(&self, ctx: Ctx<'_>) -> Result<()> {
+        if let Some(elsewhere) = redirection(ctx, &self.place.1) {
+            return Err(elsewhere);
+        }
         let key = RString::new(&self.place.1);
         // What took the place of the session is no message either.
         let session = open_session(ctx, &key, Access::Read).unwrap_or(None);
@@ -116,7 +121,7 @@ impl FollowWaiter {
 }
 
 impl Waiter for FollowWaiter {
-    fn reply(&mut self, ctx: Ctx<'_>, _: &CommandArgs<'_>, _: Wake) {
+    fn reply(&mut self, ctx: Ctx<'_>, _: &Arguments<'_>, _: Wake) {
         follower_table::remove(&self.place, self.client);
         if let Err(error) = self.answer(ctx) {
             Reply::new(ctx).error(&error.to_string());

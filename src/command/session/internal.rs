@@ -35,7 +35,7 @@ pub fn run_apply(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     changes.iter().try_for_each(|change| session.check(change).map_err(|error| bad(&error)))?;
     drop(session);
-    change_session(ctx, &args.key(), &changes, deadline);
+    change_session(args.permit(), &args.key(), &changes, deadline);
     Reply::new(ctx).ok();
     Ok(())
 }
@@ -44,10 +44,10 @@ pub fn run_apply(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 pub fn run_load(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let session = SessionValue::from_sections(args.options())
         .ok_or_else(|| Error::err("bad session: its bytes are not whole"))?;
-    put_session(ctx, &args.key(), session.0, Deadline::Keep);
+    put_session(args.permit(), &args.key(), session.0, Deadline::Keep);
     let mut all = vec![args.name()];
     all.extend(args.options());
-    ctx.replicate(c"SESSION._LOAD", &all);
+    args.permit().replicate(c"SESSION._LOAD", &all);
     Reply::new(ctx).ok();
     Ok(())
 }

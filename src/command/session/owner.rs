@@ -6,8 +6,10 @@
 
 use crate::command::parse::{ArgReader, set_once};
 use crate::ffi::command::KeyUse;
-use crate::ffi::{Access, CommandArgs, Ctx, Key, MainCell, RString, Reply, ServerString, ZsetFrom};
-use crate::keyspace::{check_second_key, open_session, same_slot};
+use crate::ffi::{
+    Access, CommandArgs, Ctx, Key, MainCell, RString, Reply, ServerString, WritePermit, ZsetFrom,
+};
+use crate::keyspace::{Presence, check_second_key, open_session, same_slot};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::limits;
 use std::ffi::c_int;
@@ -32,7 +34,8 @@ pub fn check(ctx: Ctx<'_>, session: &[u8], owner: &[u8]) -> Result<RString> {
         return Err(Error::err("OWNER must be another key than the session"));
     }
     let owner = check_second_key(ctx, session, owner, KeyUse::Insert)?;
-    open_set(ctx, &owner)?;
+    // A list that is on its way would be begun anew here.
+    Presence::of(ctx, session).found(open_set(ctx, &owner)?)?;
     Ok(owner)
 }
 
@@ -48,10 +51,10 @@ fn open_set<'a>(ctx: Ctx<'a>, owner: &impl ServerString) -> Result<Option<Key<'a
 }
 
 /// Makes the session the newest of its owner and lets a few dead ones go; tells AOF and replicas.
-pub fn note_append(ctx: Ctx<'_>, owner: &RString, session: &[u8], now_ms: u64) {
-    let dead = dead_members(ctx, owner);
+pub fn note_append(ctx: WritePermit<'_>, owner: &RString, session: &[u8], now_ms: u64) {
+    let dead = dead_members(*ctx, owner);
     let member = RString::new(session);
-    let Some(mut key) = Key::open(ctx, owner, Access::Write) else { return };
+    let mut key = Key::open_to_write(ctx, owner);
     if !key.zset_add(&member, now_ms as f64) {
         return;
     }
@@ -84,6 +87,10 @@ fn dead_members(ctx: Ctx<'_>, owner: &RString) -> Vec<RString> {
             seen < LOOKED_AT
         });
     }
+    if !Presence::of(ctx, owner.as_bytes()).is_whole() {
+        // A session that is not here may be on its way.
+        return Vec::new();
+    }
     // Opening a session that is due deletes it: not while the set is walked.
     members.retain(|member| {
         same_slot(ctx, owner.as_bytes(), member.as_bytes()).is_ok()
@@ -109,19 +116,29 @@ pub fn run_list(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     let count = count.unwrap_or(ROWS_DEFAULT) as usize;
     let below = before.map_or(f64::INFINITY, |before| before as f64);
-    let Some(key) = open_set(ctx, &args.key())? else {
+    let presence = Presence::of(ctx, args.name());
+    let Some(key) = presence.found(open_set(ctx, &args.key())?)? else {
         Reply::new(ctx).array(0);
         return Ok(());
     };
-    let mut rows = Vec::new();
+    let (mut rows, mut refused) = (Vec::new(), None);
     key.zset_walk(ZsetFrom::Highest, below, |member, score| {
-        let found = row(ctx, args.name(), member);
+        let found = match row(ctx, &presence, args.name(), member) {
+            Ok(found) => found,
+            Err(error) => {
+                refused = Some(error);
+                return false;
+            }
+        };
         rows.extend(found.map(|(length, tokens)| {
             (RString::new(member.as_bytes()), score as u64, length, tokens)
         }));
         rows.len() < count
     });
     drop(key);
+    if let Some(error) = refused {
+        return Err(error);
+    }
     let reply = Reply::new(ctx).array(rows.len());
     for (member, at_ms, length, tokens) in rows {
         reply.array(4).string(&member).count(at_ms).count(length).count(tokens);
@@ -129,15 +146,24 @@ pub fn run_list(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Length and tokens of a member's session; `None` when it is gone, or not the caller's to read.
-fn row(ctx: Ctx<'_>, owner: &[u8], member: &RString) -> Option<(u64, u64)> {
-    same_slot(ctx, owner, member.as_bytes()).ok()?;
-    if !ctx.may_use_key(member, KeyUse::Read) {
-        return None;
+/// Length and tokens of a member's session; `None` when it is gone, or not the caller's to read; an error where it
+/// may be on another server.
+fn row(
+    ctx: Ctx<'_>,
+    presence: &Presence<'_>,
+    owner: &[u8],
+    member: &RString,
+) -> Result<Option<(u64, u64)>> {
+    if same_slot(ctx, owner, member.as_bytes()).is_err() || !ctx.may_use_key(member, KeyUse::Read) {
+        return Ok(None);
     }
-    if let Ok(Some(session)) = open_session(ctx, member, Access::Probe) {
+    // A key of another type is no session; it is there, though.
+    let found = open_session(ctx, member, Access::Probe);
+    if let Ok(found) = found
+        && let Some(session) = presence.found(found)?
+    {
         let totals = session.totals();
-        return Some((totals.messages, totals.tokens));
+        return Ok(Some((totals.messages, totals.tokens)));
     }
     NOTED.with(|noted| {
         let dead = (ctx.db(), owner.to_vec(), member.as_bytes().to_vec());
@@ -145,5 +171,5 @@ fn row(ctx: Ctx<'_>, owner: &[u8], member: &RString) -> Option<(u64, u64)> {
             noted.push(dead);
         }
     });
-    None
+    Ok(None)
 }

@@ -47,7 +47,7 @@ pub fn run_begin(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     drop(session);
     let is_producer = began.effect.is_some();
     if let Some(effect) = began.effect {
-        change_session(ctx, &args.key(), &[effect], deadline);
+        change_session(args.permit(), &args.key(), &[effect], deadline);
     }
     let reply = Reply::new(ctx).array(3).count(began.seq.0.into());
     match is_producer {
@@ -81,7 +81,7 @@ pub fn run_chunk(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let deadline = Deadline::slid(session.ttl_ms(), now_ms);
     drop(session);
     if let Some(effect) = chunked.effect {
-        change_session(ctx, &args.key(), &[effect], deadline);
+        change_session(args.permit(), &args.key(), &[effect], deadline);
     }
     Reply::new(ctx).array(2).count(chunked.end).int(i64::from(chunked.stop));
     Ok(())
@@ -162,10 +162,10 @@ pub fn run_end(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     if let (Some(cache), Some(text), Some(prompt)) = (&cache, &text, request.prompt) {
         let answer = StoreRequest::plain(prompt, text, request.query)
             .with(request.expiry, request.tokens.map(u64::from));
-        store_answer(ctx, cache, &answer, now, Linking::AlongTheWay)?;
+        store_answer(args.permit(), cache, &answer, now, Linking::AlongTheWay)?;
     }
     if let Some(effect) = ended.effect {
-        change_session(ctx, &args.key(), &[effect], deadline);
+        change_session(args.permit(), &args.key(), &[effect], deadline);
     }
     Reply::new(ctx).array(2).count(seq.0.into()).count(ended.bytes);
     Ok(())
@@ -199,7 +199,7 @@ pub fn run_stop(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let effect: Option<Effect<'_>> = find(ctx, args, Access::Probe)?.plan_stop(seq);
     let stopped = effect.is_some();
     if let Some(effect) = effect {
-        change_session(ctx, &args.key(), &[effect], Deadline::Keep);
+        change_session(args.permit(), &args.key(), &[effect], Deadline::Keep);
     }
     Reply::new(ctx).int(i64::from(stopped));
     Ok(())

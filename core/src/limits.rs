@@ -185,6 +185,14 @@ pub const SESSION_BLOCK_MAX_MS: u64 = 86_400_000;
 pub const SESSION_LINGER_MAX_MS: u64 = 60_000;
 /// Most neighbours of a recalled message, to either side.
 pub const SESSION_AROUND_MAX: u64 = 100;
+/// Messages of one reply: where a window has more of them it ends, and other commands are refused.
+pub const SESSION_REPLY_MESSAGES_MAX: usize = 10_000;
+/// Messages that a window or a range looks at, those it passes over included.
+pub const SESSION_WALKED_MAX: usize = 1 << 16;
+/// Pinned messages of a session.
+pub const SESSION_PINS_MAX: usize = 1_024;
+/// Lines of one LOAD.
+pub const SESSION_LOAD_MAX: usize = 1_024;
 /// Most rows of one LIST.
 pub const SESSION_LIST_MAX: u64 = 10_000;
 

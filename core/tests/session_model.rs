@@ -10,6 +10,7 @@ use llmcache_core::session::{
     MessageSeq, Outcome, Session, Status, WindowRequest, estimate_tokens, to_json,
 };
 use llmcache_core::vector::Query;
+use llmcache_core::work::take_counted;
 use std::borrow::Cow;
 
 const STEPS: usize = 1_000_000;
@@ -622,9 +623,45 @@ impl World {
         // Open messages are abandoned in a copy, so the copy's copy is compared.
         let fork = self.session.fork(MessageSeq(u32::MAX));
         assert!(lines(&fork) == lines(&copy), "a fork exports as a loaded copy");
+        fork.check_invariants();
+        self.compare_forks();
         for (a, b) in copy.forward(MessageSeq(0)).zip(self.session.forward(MessageSeq(0))) {
             assert_eq!(copy.message(a).payload, self.session.message(b).payload);
         }
+    }
+
+    /// A fork up to any place holds what a copy of those messages holds, and neither of the two changes the other.
+    fn compare_forks(&self) {
+        let digest = |session: &Session| {
+            let mut bytes = Vec::new();
+            session.digest(|part| bytes.extend_from_slice(part));
+            bytes
+        };
+        let upto = MessageSeq(self.session.next_seq().0 / 2);
+        let mut fork = self.session.fork(upto);
+        fork.check_invariants();
+        let mut plain = Session::new();
+        for message in self.session.whole_messages().take_while(|message| message.seq <= upto) {
+            let mut message = message.clone();
+            if message.status == Status::Open {
+                message.abandon();
+            }
+            plain.apply(&Effect::Append { messages: vec![message] });
+        }
+        plain.apply(&Effect::SetTtl { ttl_ms: self.session.ttl_ms() });
+        assert!(digest(&fork) == digest(&plain), "a fork differs from a copy");
+        assert_eq!(fork.totals(), plain.totals());
+        let before = digest(&self.session);
+        let middle = MessageSeq(upto.0 / 2);
+        fork.apply(&Effect::Cut { before: middle });
+        fork.apply(&Effect::Append {
+            messages: vec![Message::plain(fork.next_seq(), b"user", b"new")],
+        });
+        let gone: Vec<MessageSeq> = (0..upto.0).step_by(3).map(MessageSeq).collect();
+        fork.apply(&Effect::Remove { seqs: gone });
+        fork.check_invariants();
+        self.session.check_invariants();
+        assert!(digest(&self.session) == before, "a fork's change is the session's");
     }
 
     fn step(&mut self) {
@@ -762,4 +799,73 @@ fn memory_is_told_as_it_is() {
             "{overhead} bytes beside a payload of {bytes}"
         );
     }
+}
+
+/// N calls and N results of one id, in the orders that are worst for whoever looks each up by itself: what the window
+/// answers is what the plain list says, and its steps are those of its messages.
+#[test]
+fn pairs_of_one_id_cost_what_their_messages_do() {
+    const PAIRS: u32 = 3_000;
+    let link = |kind| Link { kind, id: IdText::Text(b"one") };
+    let steps_of = |kinds: &[LinkKind]| {
+        let mut session = Session::new();
+        for (at, kind) in kinds.iter().enumerate() {
+            let mut message = Message::plain(MessageSeq(at as u32 + 1), b"tool", b"x");
+            message.link = Some(link(*kind));
+            session.apply(&Effect::Append { messages: vec![message] });
+        }
+        take_counted();
+        let request = WindowRequest { pairs: true, ..WindowRequest::default() };
+        let window = session.window(&request);
+        (window.messages.len(), take_counted().path)
+    };
+    let most = u64::from(PAIRS) * 10;
+    let in_turns: Vec<_> = (0..PAIRS).flat_map(|_| [LinkKind::Call, LinkKind::Result]).collect();
+    let (messages, path) = steps_of(&in_turns);
+    assert_eq!(messages, 2 * PAIRS as usize);
+    assert!(path < most, "{path} steps");
+    let apart: Vec<_> = [LinkKind::Call, LinkKind::Result]
+        .into_iter()
+        .flat_map(|kind| std::iter::repeat_n(kind, PAIRS as usize))
+        .collect();
+    let (messages, path) = steps_of(&apart);
+    assert!(messages > 0 && path < most, "{messages} messages, {path} steps");
+    let uncalled = vec![LinkKind::Result; PAIRS as usize];
+    let (messages, path) = steps_of(&uncalled);
+    assert!(messages == 0 && path < most, "{path} steps");
+}
+
+/// What large sessions cost to fork, cut and clear is their blocks, not their messages.
+#[test]
+fn whole_blocks_come_and_go() {
+    const MESSAGES: u32 = 100_000;
+    let mut session = Session::new();
+    for first in (1..=MESSAGES).step_by(1_000) {
+        let ids: Vec<String> = (first..first + 1_000).map(|seq| format!("id-{seq}")).collect();
+        let message = |(id, seq)| {
+            let mut message =
+                Message::plain(MessageSeq(seq), b"user", b"a few words of one who asks");
+            message.id = Some(IdText::Text(str::as_bytes(id)));
+            message
+        };
+        let messages = ids.iter().map(String::as_str).zip(first..).map(message).collect();
+        session.apply(&Effect::Append { messages });
+    }
+    take_counted();
+    let most = u64::from(MESSAGES) / 50;
+    let mut fork = session.fork(MessageSeq(u32::MAX));
+    assert_eq!((fork.len(), take_counted().path < most), (u64::from(MESSAGES), true));
+    let cut = fork.cut_for_length(10);
+    assert_eq!(fork.apply(&Effect::Cut { before: cut }), u64::from(MESSAGES) - 10);
+    let path = take_counted().path;
+    assert!(path < most, "{path} steps to trim");
+    fork.check_invariants();
+    assert_eq!(fork.find_id(b"id-5"), None);
+    assert!(fork.find_id(b"id-99995").is_some());
+    assert!(fork.heap_bytes() < 64 << 10, "{} bytes for ten messages", fork.heap_bytes());
+    assert!(session.find_id(b"id-5").is_some(), "the other still has it");
+    take_counted();
+    assert_eq!(session.apply(&Effect::Clear), u64::from(MESSAGES));
+    assert!(take_counted().path < most);
+    session.check_invariants();
 }

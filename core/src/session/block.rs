@@ -2,21 +2,52 @@
 //!
 //! Owns: how records lie in a block and how it grows. Must not know ids, roles' names, streams.
 
-use super::message::Message;
-use super::record::{self, FLAG_VECTOR, Head, Record};
+use super::message::{Message, Status};
+use super::record::{self, FLAG_ESTIMATED, FLAG_PINNED, FLAG_VECTOR, Head, Record};
 use crate::allocation::allocated_bytes;
+use crate::work::count_bytes;
 use thin_vec::ThinVec;
 
 /// A block takes no further record past this, so that the edges of a window cost little to find.
 /// Full blocks fill an allocation class.
 pub(super) const BLOCK_BYTES: usize = 8_192;
 
-/// Messages next to each other. Never empty within a session.
+/// Sums over the messages of a block, so that whole blocks come and go without a look at each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Sums {
+    pub(super) tokens: u64,
+    pub(super) payload_bytes: u32,
+    pub(super) messages: u16,
+    pub(super) estimated: u16,
+    pub(super) vectors: u16,
+    pub(super) pinned: u16,
+    pub(super) open: u16,
+}
+
+impl Sums {
+    fn add(&mut self, record: &Record<'_>) {
+        self.tokens += u64::from(record.tokens);
+        self.payload_bytes += record.payload.len() as u32;
+        self.messages += 1;
+        self.estimated += u16::from(record.has(FLAG_ESTIMATED));
+        self.vectors += u16::from(record.has(FLAG_VECTOR));
+        self.pinned += u16::from(record.has(FLAG_PINNED));
+        self.open += u16::from(record.status() == Status::Open);
+    }
+
+    /// Messages that are not pinned.
+    pub(super) fn unpinned(&self) -> u64 {
+        u64::from(self.messages - self.pinned)
+    }
+}
+
+/// Messages next to each other. Never empty within a session. Shared by a session and its forks until one of
+/// them changes it.
 #[derive(Debug, Clone)]
 pub(super) struct Block {
     /// Place of its first message when it was made; records count from it.
     pub(super) base: u32,
-    pub(super) messages: u32,
+    pub(super) sums: Sums,
     bytes: Vec<u8>,
     vectors: ThinVec<u8>,
 }
@@ -32,16 +63,17 @@ pub(super) struct Placed<'b> {
 
 impl Block {
     pub(super) fn new(base: u32) -> Self {
-        Self { base, messages: 0, bytes: Vec::new(), vectors: ThinVec::new() }
+        Self { base, sums: Sums::default(), bytes: Vec::new(), vectors: ThinVec::new() }
     }
 
     /// Whether a record of `bytes` belongs in a block of its own.
     pub(super) fn is_full_for(&self, bytes: usize) -> bool {
-        self.messages > 0 && self.bytes.len() + bytes > BLOCK_BYTES
+        self.sums.messages > 0 && self.bytes.len() + bytes > BLOCK_BYTES
     }
 
     /// Appends a record as `record::encode` made it.
     pub(super) fn push(&mut self, encoded: &[u8], vector: Option<&[u8]>) {
+        self.sums.add(&Record::parse(encoded, 0).0);
         let needed = self.bytes.len() + encoded.len();
         if needed > self.bytes.capacity() {
             // Classes of the allocator lie an eighth to a quarter apart: growth enough.
@@ -53,12 +85,11 @@ impl Block {
             self.vectors.reserve_exact(vector.len());
             self.vectors.extend_from_slice(vector);
         }
-        self.messages += 1;
     }
 
     /// Whether edits made it so large that it should be several.
     pub(super) fn is_oversized(&self) -> bool {
-        self.messages > 1 && self.bytes.len() > 2 * BLOCK_BYTES
+        self.sums.messages > 1 && self.bytes.len() > 2 * BLOCK_BYTES
     }
 
     /// Gives back room that would stay unused, once no more is to come.
@@ -117,7 +148,7 @@ impl Block {
     pub(super) fn rewrite(&mut self, width: usize, mut decide: impl FnMut(&Placed<'_>) -> Rewrite) {
         let mut bytes = Vec::with_capacity(self.bytes.len());
         let mut vectors = ThinVec::new();
-        let mut messages = 0;
+        let mut sums = Sums::default();
         let mut records = self.records();
         while let Some(placed) = records.next() {
             let end = records.at;
@@ -127,23 +158,28 @@ impl Block {
                 Rewrite::Keep => {
                     bytes.extend_from_slice(&self.bytes[placed.at as usize..end]);
                     vectors.extend_from_slice(old.unwrap_or_default());
+                    sums.add(&placed.record);
                 }
                 Rewrite::Put { encoded, vector } => {
+                    sums.add(&Record::parse(&encoded, 0).0);
                     bytes.extend_from_slice(&encoded);
                     vectors.extend_from_slice(vector.as_deref().unwrap_or_default());
                 }
             }
-            messages += 1;
         }
-        (self.bytes, self.vectors, self.messages) = (bytes, vectors, messages);
+        count_bytes(self.bytes.len() + self.vectors.len());
+        (self.bytes, self.vectors, self.sums) = (bytes, vectors, sums);
         self.seal();
     }
 
-    /// Memory behind the block itself.
+    /// Memory of the block and behind it.
     pub(super) fn heap_bytes(&self) -> usize {
         let vectors = self.vectors.capacity();
         let header = if vectors > 0 { 2 * size_of::<usize>() } else { 0 };
-        allocated_bytes(self.bytes.capacity()) + allocated_bytes(vectors + header)
+        // With the two counts of what is shared.
+        allocated_bytes(size_of::<Self>() + 2 * size_of::<usize>())
+            + allocated_bytes(self.bytes.capacity())
+            + allocated_bytes(vectors + header)
     }
 }
 

@@ -9,15 +9,21 @@ impl Session {
     /// Recounts everything; for tests. Panics where a counter or a table is wrong.
     pub fn check_invariants(&self) {
         let mut found = Totals::default();
+        let mut bytes = 0;
         let (mut last, mut pinned, mut open) = (0, Vec::new(), Vec::new());
         for (number, block) in self.blocks.iter().enumerate() {
-            assert!(block.messages > 0, "an empty block");
+            assert!(block.sums.messages > 0, "an empty block");
+            bytes += block.heap_bytes();
+            let (mut tokens, mut own_pinned, mut own_open) = (0, 0, 0);
             let end = self.blocks.get(number + 1).map_or(u32::MAX, |next| next.base);
-            assert_eq!(block.records().count(), block.messages as usize);
+            assert_eq!(block.records().count(), usize::from(block.sums.messages));
             for placed in block.records() {
                 let (seq, record) = (block.base + placed.record.distance, placed.record);
                 assert!(seq > last && seq < end && seq < self.next_seq, "out of order");
                 last = seq;
+                tokens += u64::from(record.tokens);
+                own_pinned += u16::from(record.has(FLAG_PINNED));
+                own_open += u16::from(record.status() == Status::Open);
                 found.messages += 1;
                 found.tokens += u64::from(record.tokens);
                 found.estimated += u64::from(record.has(FLAG_ESTIMATED));
@@ -33,14 +39,17 @@ impl Session {
                 if let Some(link) = record.link().filter(|link| link.kind == LinkKind::Call) {
                     let tables = self.tables.as_deref();
                     let known = |tables: &Tables| {
-                        tables.calls.candidates(&link.id).any(|other| other == seq)
+                        tables.with_call(&link.id, seq + 1).any(|other| other == seq)
                     };
                     assert!(tables.is_none_or(known), "a call is not found");
                 }
                 assert!(!(record.has(FLAG_SUMMARY) && record.status() == Status::Open));
             }
+            let sums = &block.sums;
+            assert_eq!((tokens, own_pinned, own_open), (sums.tokens, sums.pinned, sums.open));
         }
         assert_eq!(found, self.totals);
+        assert_eq!(bytes, self.block_bytes);
         assert_eq!(pinned, self.pinned);
         assert_eq!(open, self.streams.iter().map(|stream| stream.seq).collect::<Vec<_>>());
     }

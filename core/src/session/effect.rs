@@ -6,6 +6,7 @@
 
 use super::log::{Session, Stream};
 use super::message::{self, IdText, Link, Message, MessageSeq, Producer, Status};
+use super::removal::Removed;
 use crate::codec::{DecodeError, Reader, Writer, open_section};
 use crate::ids::UnixMs;
 use crate::limits;
@@ -379,6 +380,11 @@ impl Session {
 
     /// Applies a change that was planned here or checked. Answers how many messages went or changed.
     pub fn apply(&mut self, effect: &Effect<'_>) -> u64 {
+        self.apply_keeping(effect, &mut Removed::default())
+    }
+
+    /// The same; blocks that went are left in `removed`, to be dropped elsewhere.
+    pub fn apply_keeping(&mut self, effect: &Effect<'_>, removed: &mut Removed) -> u64 {
         match effect {
             Effect::Append { messages } => {
                 messages.iter().for_each(|message| self.push(message));
@@ -393,8 +399,8 @@ impl Session {
                 0
             }
             Effect::Remove { seqs } => self.remove(seqs),
-            Effect::Cut { before } => self.remove_before(*before),
-            Effect::Clear => self.clear(),
+            Effect::Cut { before } => self.remove_before(*before, removed),
+            Effect::Clear => self.clear(removed),
             Effect::Edit { seq, payload, tokens, estimated, vector } => self.change(
                 *seq,
                 &Changes {
@@ -408,12 +414,12 @@ impl Session {
             ),
             Effect::Compact { upto, role, payload, tokens, estimated } => {
                 let Some(place) = self.compact_place(*upto) else { return 0 };
-                let removed = self.remove_before(place);
+                let count = self.remove_before(place, removed);
                 let mut summary = Message::plain(place, role, payload);
                 (summary.tokens, summary.estimated) = (*tokens, *estimated);
                 summary.summary = true;
                 self.replace(&summary);
-                removed + 1
+                count + 1
             }
             Effect::Chunk { seq, lease_until, data, .. } => self.change_stream(*seq, |stream| {
                 stream.text.extend_from_slice(data);
@@ -438,12 +444,6 @@ impl Session {
                 )
             }
         }
-    }
-
-    fn clear(&mut self) -> u64 {
-        let removed = self.totals.messages;
-        *self = Self { next_seq: self.next_seq, ttl_ms: self.ttl_ms, ..Self::new() };
-        removed
     }
 
     /// Puts a changed copy of a message in its place.

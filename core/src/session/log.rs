@@ -4,21 +4,24 @@
 //! Main thread; saving also in the forked child.
 
 use super::block::{Block, Rewrite};
-use super::message::{LinkKind, Message, MessageSeq, Producer, Status};
+use super::message::{Message, MessageSeq, Producer, Status};
 use super::record::{self, FLAG_ESTIMATED, FLAG_PINNED, FLAG_SUMMARY, Head, Record};
 use super::tables::{Roles, Tables};
 use crate::allocation::allocated_bytes;
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Sessions of more messages keep tables of ids and calls; in smaller ones all messages are looked at,
 /// which takes less than a microsecond and saves a tenth of a message's memory.
-const SCANNED_MESSAGES: u64 = 64;
+pub(super) const SCANNED_MESSAGES: u64 = 64;
 
-/// One conversation.
+/// One conversation. A copy shares all blocks until one of the two changes them.
 #[derive(Debug, Clone)]
 pub struct Session {
-    pub(super) blocks: VecDeque<Block>,
+    pub(super) blocks: VecDeque<Arc<Block>>,
+    /// Memory of all blocks.
+    pub(super) block_bytes: usize,
     pub(super) roles: Roles,
     pub(super) tables: Option<Box<Tables>>,
     /// Places of pinned messages, in order.
@@ -90,6 +93,7 @@ impl Session {
     pub fn new() -> Self {
         Self {
             blocks: VecDeque::new(),
+            block_bytes: 0,
             roles: Roles::default(),
             tables: None,
             pinned: Vec::new(),
@@ -244,36 +248,20 @@ impl Session {
         let Some(tables) = &self.tables else {
             return self.forward(MessageSeq(0)).find(has_id);
         };
-        tables.ids.candidates(id).filter_map(|seq| self.locate(MessageSeq(seq))).find(has_id)
-    }
-
-    /// The last message before `before` that makes this call.
-    pub(super) fn find_call(&self, call: &[u8], before: u32) -> Option<(u32, MessageRef)> {
-        let calls = |at: &MessageRef| {
-            let (seq, record) = self.record(*at);
-            let link = record.link().filter(|link| link.kind == LinkKind::Call);
-            seq < before && link.is_some_and(|link| *link.id == *call)
-        };
-        let place = |at: MessageRef| (self.record(at).0, at);
-        let Some(tables) = &self.tables else {
-            return self.backward(MessageSeq(before)).find(calls).map(place);
-        };
-        let found = tables.calls.candidates(call);
-        let found = found.filter_map(|seq| self.locate(MessageSeq(seq)));
-        found.filter(calls).map(place).max_by_key(|(seq, _)| *seq)
+        tables.with_id(id).filter_map(|seq| self.locate(MessageSeq(seq))).find(has_id)
     }
 
     /// Appends a message behind all others.
     pub(super) fn push(&mut self, message: &Message<'_>) {
         let role = self.roles.number(message.role);
         let mut encoded = Vec::with_capacity(message.payload.len() + 64);
-        let fits = |block: &Block, encoded: &mut Vec<u8>| {
+        let fits = |block: &Arc<Block>, encoded: &mut Vec<u8>| {
             record::encode(message, role, block.base, encoded);
             !block.is_full_for(encoded.len())
         };
         if !self.blocks.back().is_some_and(|block| fits(block, &mut encoded)) {
-            if let Some(block) = self.blocks.back_mut() {
-                block.seal();
+            if let Some(last) = self.blocks.len().checked_sub(1) {
+                self.rework(last, Block::seal);
             }
             encoded.clear();
             record::encode(message, role, message.seq.0, &mut encoded);
@@ -281,15 +269,26 @@ impl Session {
                 // Most sessions have a block or two.
                 self.blocks.reserve_exact(1 + self.blocks.len() / 4);
             }
-            self.blocks.push_back(Block::new(message.seq.0));
+            let block = Arc::new(Block::new(message.seq.0));
+            self.block_bytes += block.heap_bytes();
+            self.blocks.push_back(block);
         }
         if let Some(dim) = message.dim() {
             self.dim = dim as u16;
         }
-        let last = self.blocks.len() - 1;
-        self.blocks[last].push(&encoded, message.vector.as_deref());
+        let vector = message.vector.as_deref();
+        self.rework(self.blocks.len() - 1, |block| block.push(&encoded, vector));
         self.next_seq = message.seq.0 + 1;
         self.remember(message);
+    }
+
+    /// Changes a block, of which a fork keeps the one it shares, and keeps count of its memory.
+    pub(super) fn rework(&mut self, index: usize, change: impl FnOnce(&mut Block)) {
+        // A copy has no room to spare: what it takes is another number.
+        self.block_bytes -= self.blocks[index].heap_bytes();
+        let block = Arc::make_mut(&mut self.blocks[index]);
+        change(block);
+        self.block_bytes += block.heap_bytes();
     }
 
     /// Counts a message in and makes it findable.
@@ -339,7 +338,7 @@ impl Session {
     }
 
     /// The reverse, for the record of a message.
-    fn forget(&mut self, seq: u32, record: &Record<'_>) {
+    pub(super) fn forget(&mut self, seq: u32, record: &Record<'_>) {
         if let Some(tables) = &mut self.tables {
             tables.remove(seq, record);
         }
@@ -361,22 +360,25 @@ impl Session {
     pub(super) fn replace(&mut self, message: &Message<'_>) {
         let Some(index) = self.block_of(message.seq.0) else { return };
         let role = self.roles.number(message.role);
-        let mut block = std::mem::replace(&mut self.blocks[index], Block::new(0));
+        let block = Arc::clone(&self.blocks[index]);
         let base = block.base;
         if let Some(old) = block.find(message.seq.0) {
             self.forget(message.seq.0, &old.record);
         }
+        drop(block);
         if let Some(dim) = message.dim() {
             self.dim = dim as u16;
         }
-        block.rewrite(self.width(), |placed| {
-            if base + placed.record.distance == message.seq.0 {
-                Rewrite::put(message, role, base)
-            } else {
-                Rewrite::Keep
-            }
+        let width = self.width();
+        self.rework(index, |block| {
+            block.rewrite(width, |placed| {
+                if base + placed.record.distance == message.seq.0 {
+                    Rewrite::put(message, role, base)
+                } else {
+                    Rewrite::Keep
+                }
+            });
         });
-        self.blocks[index] = block;
         self.remember(message);
         self.split(index);
     }
@@ -388,6 +390,7 @@ impl Session {
         }
         let width = self.width();
         let Some(block) = self.blocks.remove(index) else { return };
+        self.block_bytes -= block.heap_bytes();
         let mut parts: Vec<Block> = Vec::new();
         for placed in block.records() {
             let mut message = self.message_of(block.base + placed.record.distance, &placed.record);
@@ -406,97 +409,17 @@ impl Session {
         }
         for mut part in parts.into_iter().rev() {
             part.seal();
-            self.blocks.insert(index, part);
+            self.block_bytes += part.heap_bytes();
+            self.blocks.insert(index, Arc::new(part));
         }
     }
 
-    /// Removes the messages of a block that `doomed` names; answers how many.
-    fn remove_in(&mut self, index: usize, doomed: &impl Fn(u32, &Record<'_>) -> bool) -> u64 {
-        let mut block = std::mem::replace(&mut self.blocks[index], Block::new(0));
-        let mut removed = 0;
-        for placed in block.records() {
-            let seq = block.base + placed.record.distance;
-            if doomed(seq, &placed.record) {
-                self.forget(seq, &placed.record);
-                removed += 1;
-            }
-        }
-        let base = block.base;
-        if removed == block.messages {
-            block = Block::new(base);
-        } else if removed > 0 {
-            block.rewrite(self.width(), |placed| {
-                let doomed = doomed(base + placed.record.distance, &placed.record);
-                if doomed { Rewrite::Drop } else { Rewrite::Keep }
-            });
-        }
-        self.blocks[index] = block;
-        removed.into()
-    }
-
-    /// Removes these messages; answers how many were there.
-    pub(super) fn remove(&mut self, seqs: &[MessageSeq]) -> u64 {
-        let mut sorted: Vec<u32> = seqs.iter().map(|seq| seq.0).collect();
-        sorted.sort_unstable();
-        let doomed = |seq: u32, _: &Record<'_>| sorted.binary_search(&seq).is_ok();
-        let (mut removed, mut emptied, mut at) = (0, false, 0);
-        while at < sorted.len() {
-            let Some(index) = self.block_of(sorted[at]) else {
-                at += 1;
-                continue;
-            };
-            removed += self.remove_in(index, &doomed);
-            emptied |= self.blocks[index].messages == 0;
-            let end = self.blocks.get(index + 1).map_or(u32::MAX, |next| next.base);
-            at += sorted[at..].partition_point(|&seq| seq < end).max(1);
-        }
-        self.drop_empty(emptied);
-        removed
-    }
-
-    /// Removes the messages before a place that are not pinned; answers how many.
-    pub(super) fn remove_before(&mut self, cut: MessageSeq) -> u64 {
-        let doomed = |seq: u32, record: &Record<'_>| seq < cut.0 && !record.has(FLAG_PINNED);
-        let end = self.blocks.partition_point(|block| block.base < cut.0);
-        let removed = (0..end).map(|index| self.remove_in(index, &doomed)).sum();
-        self.drop_empty(true);
-        removed
-    }
-
-    /// Lets go of blocks without messages, if there can be any.
-    fn drop_empty(&mut self, emptied: bool) {
-        while self.blocks.front().is_some_and(|block| block.messages == 0) {
-            self.blocks.pop_front();
-        }
-        while self.blocks.back().is_some_and(|block| block.messages == 0) {
-            self.blocks.pop_back();
-        }
-        if emptied && self.blocks.iter().any(|block| block.messages == 0) {
-            self.blocks.retain(|block| block.messages > 0);
-        }
-        if self.blocks.capacity() > 8 && self.blocks.len() < self.blocks.capacity() / 4 {
-            self.blocks.shrink_to(self.blocks.len() * 2);
-        }
-        match &mut self.tables {
-            Some(_) if self.totals.messages < SCANNED_MESSAGES / 4 => self.tables = None,
-            Some(tables) => {
-                tables.ids.shrink();
-                tables.calls.shrink();
-            }
-            None => {}
-        }
-    }
-
-    /// Memory behind the session itself.
+    /// Memory behind the session itself. Blocks that it shares with forks count in each.
     pub fn heap_bytes(&self) -> usize {
-        allocated_bytes(self.blocks.capacity() * size_of::<Block>())
-            + self.blocks.iter().map(Block::heap_bytes).sum::<usize>()
+        allocated_bytes(self.blocks.capacity() * size_of::<Arc<Block>>())
+            + self.block_bytes
             + self.roles.heap_bytes()
-            + self.tables.as_ref().map_or(0, |tables| {
-                allocated_bytes(size_of::<Tables>())
-                    + tables.ids.heap_bytes()
-                    + tables.calls.heap_bytes()
-            })
+            + self.tables.as_ref().map_or(0, |tables| tables.heap_bytes())
             + allocated_bytes(self.ended.capacity() * size_of::<(u32, u64)>())
             + allocated_bytes(self.pinned.capacity() * size_of::<u32>())
             + allocated_bytes(self.streams.capacity() * size_of::<Stream>())
@@ -505,6 +428,6 @@ impl Session {
 
     /// Allocations that freeing it gives back.
     pub fn allocations(&self) -> usize {
-        1 + 2 * self.blocks.len()
+        1 + 3 * self.blocks.len()
     }
 }

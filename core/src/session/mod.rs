@@ -6,6 +6,7 @@
 //! random words. Main thread; saving also in the forked child.
 
 mod block;
+mod calls;
 pub mod characters;
 mod check;
 mod codec;
@@ -18,6 +19,7 @@ mod message;
 mod plan;
 mod recall;
 mod record;
+mod removal;
 mod stream;
 mod tables;
 mod window;
@@ -32,5 +34,6 @@ pub use message::{
 };
 pub use plan::{AppendTerms, Appending, Outcome};
 pub use recall::Recalled;
+pub use removal::Removed;
 pub use stream::{Began, BeginRequest, Chunked, Ended, Followed};
 pub use window::{Window, WindowRequest};

@@ -8,6 +8,7 @@ use super::message::{Message, MessageSeq, Status};
 use crate::error::{Error, ErrorWord, Result};
 use crate::limits;
 use crate::vector::Query;
+use crate::work;
 use hashbrown::{HashMap, HashSet};
 use std::borrow::Cow;
 
@@ -199,19 +200,28 @@ impl Session {
     }
 
     /// The first unpinned message for which `goes`, told how many went before it and their tokens,
-    /// says no.
+    /// says no. Blocks of which all go are passed over whole.
     fn cut_after(&self, goes: impl Fn(u64, u64) -> bool) -> MessageSeq {
         let (mut gone, mut tokens) = (0, 0);
-        for at in self.forward(MessageSeq(0)) {
-            if !goes(gone, tokens) {
-                return MessageSeq(self.record(at).0);
+        for block in &self.blocks {
+            let sums = &block.sums;
+            let all = (gone + sums.unpinned(), tokens + sums.tokens);
+            if sums.pinned == 0 && goes(all.0, all.1) {
+                (gone, tokens) = all;
+                continue;
             }
-            let (_, record) = self.record(at);
-            if !record.has(super::record::FLAG_PINNED) {
-                gone += 1;
-                tokens += u64::from(record.tokens);
+            for head in block.heads() {
+                if !goes(gone, tokens) {
+                    return MessageSeq(head.seq);
+                }
+                if !head.has(super::record::FLAG_PINNED) {
+                    gone += 1;
+                    tokens += u64::from(head.tokens);
+                }
             }
+            work::count_path(sums.messages.into());
         }
+        work::count_path(self.blocks.len());
         self.next_seq()
     }
 
@@ -258,22 +268,6 @@ impl Session {
         let guess = super::message::estimate_tokens(payload.len());
         let (tokens, estimated) = (tokens.unwrap_or(guess), tokens.is_none());
         Ok(Some(Effect::Compact { upto, role, payload, tokens, estimated }))
-    }
-
-    /// A session of the messages up to `upto`. Open ones come along as they are, without a producer.
-    pub fn fork(&self, upto: MessageSeq) -> Self {
-        let mut copy = Self::new();
-        for mut message in self.whole_messages() {
-            if message.seq > upto {
-                break;
-            }
-            if message.status == Status::Open {
-                message.abandon();
-            }
-            copy.push(&message);
-        }
-        copy.ttl_ms = self.ttl_ms;
-        copy
     }
 
     /// Refuses a vector of another dimension than the session's.

@@ -1,13 +1,17 @@
-//! Small tables of a session: roles by name, messages by id.
+//! Small tables of a session: roles by name, messages by id and by call.
 //!
 //! Owns: what finds a message by something else than its place. Nothing of it is saved.
 
 use super::message::LinkKind;
 use super::record::Record;
-use crate::error::{Error, Result};
+use crate::allocation::allocated_bytes;
+use crate::error::Error;
 use crate::limits;
+use crate::work::count_path;
 use hashbrown::{DefaultHashBuilder, HashTable};
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 /// Roles every session knows. The order is of memory only; saved bytes spell roles out.
 const KNOWN: [&[u8]; 8] =
@@ -43,7 +47,10 @@ impl Roles {
     }
 
     /// Refuses roles that would make too many.
-    pub(super) fn check_room<'r>(&self, roles: impl Iterator<Item = &'r [u8]>) -> Result<()> {
+    pub(super) fn check_room<'r>(
+        &self,
+        roles: impl Iterator<Item = &'r [u8]>,
+    ) -> Result<(), Error> {
         let mut new: Vec<&[u8]> = Vec::new();
         for role in roles {
             if self.find(role).is_none() && !new.contains(&role) {
@@ -65,86 +72,170 @@ impl Roles {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        use crate::allocation::allocated_bytes;
         allocated_bytes(self.own.capacity() * size_of::<Box<[u8]>>())
             + self.own.iter().map(|own| allocated_bytes(own.len())).sum::<usize>()
     }
 }
 
+/// Messages of a segment: places that agree in all but so many bits.
+const SEGMENT_BITS: u32 = 16;
+
 /// Messages by a text of theirs, kept as a hash and the place. The hash is kept because computing it
 /// again for all of a growing table would look up every message.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ByText {
-    table: HashTable<(u32, u32)>,
-    hasher: DefaultHashBuilder,
-}
+struct ByText(HashTable<(u32, u32)>);
 
 impl ByText {
-    fn hash(&self, text: &[u8]) -> u32 {
-        self.hasher.hash_one(text) as u32
-    }
-
     /// The table wants all 64 bits to vary.
     fn spread(hash: u32) -> u64 {
         u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
-    pub(super) fn insert(&mut self, text: &[u8], seq: u32) {
-        let hash = self.hash(text);
-        self.table.insert_unique(Self::spread(hash), (hash, seq), |&(hash, _)| Self::spread(hash));
+    fn insert(&mut self, hash: u32, seq: u32) {
+        self.0.insert_unique(Self::spread(hash), (hash, seq), |&(hash, _)| Self::spread(hash));
     }
 
-    /// Messages that may have this text.
-    pub(super) fn candidates(&self, text: &[u8]) -> impl Iterator<Item = u32> {
-        let hash = self.hash(text);
-        self.table
-            .iter_hash(Self::spread(hash))
-            .filter(move |(other, _)| *other == hash)
-            .map(|&(_, seq)| seq)
+    fn candidates(&self, hash: u32) -> impl Iterator<Item = u32> {
+        let same = self.0.iter_hash(Self::spread(hash));
+        same.filter(move |(other, _)| *other == hash).map(|&(_, seq)| seq)
     }
 
-    pub(super) fn remove(&mut self, text: &[u8], seq: u32) {
-        let hash = self.hash(text);
-        if let Ok(found) = self.table.find_entry(Self::spread(hash), |&(_, other)| other == seq) {
+    fn remove(&mut self, hash: u32, seq: u32) {
+        if let Ok(found) = self.0.find_entry(Self::spread(hash), |&(_, other)| other == seq) {
             found.remove();
         }
     }
 
+    fn shrink(&mut self) {
+        if self.0.len() < self.0.capacity() / 8 {
+            self.0.shrink_to_fit(|&(hash, _)| Self::spread(hash));
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        allocated_bytes(self.0.allocation_size())
+    }
+}
+
+/// What finds the messages of neighbouring places. Shared by a session and its forks until one of them changes it.
+#[derive(Debug, Clone, Default)]
+struct Segment {
+    ids: ByText,
+    /// Messages that call a tool, in order of the call's hash and of their places: many may make the same call.
+    calls: BTreeSet<(u32, u32)>,
+}
+
+impl Segment {
+    fn len(&self) -> usize {
+        self.ids.0.len() + self.calls.len()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        allocated_bytes(size_of::<Self>() + 2 * size_of::<usize>())
+            + self.ids.heap_bytes()
+            + self.calls.len() * CALL_BYTES
+    }
+}
+
+/// Memory of a call in its set, whose nodes are two thirds full.
+const CALL_BYTES: usize = 14;
+
+/// What finds messages in large sessions. An entry may outlive its message for a while: whoever looks one up
+/// compares the text. It is made of segments so that none of them takes long to copy or to grow.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tables {
+    /// By the upper bits of the places, in order.
+    segments: Vec<(u32, Arc<Segment>)>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Tables {
+    fn hash(&self, text: &[u8]) -> u32 {
+        self.hasher.hash_one(text) as u32
+    }
+
+    fn place(&self, seq: u32) -> Result<usize, usize> {
+        self.segments.binary_search_by_key(&(seq >> SEGMENT_BITS), |&(number, _)| number)
+    }
+
+    fn segment(&mut self, seq: u32) -> &mut Segment {
+        let place = self.place(seq).unwrap_or_else(|place| {
+            self.segments.insert(place, (seq >> SEGMENT_BITS, Arc::default()));
+            place
+        });
+        Arc::make_mut(&mut self.segments[place].1)
+    }
+
+    /// Makes a message findable.
+    pub(super) fn insert(&mut self, seq: u32, record: &Record<'_>) {
+        if let Some(id) = record.id() {
+            let hash = self.hash(&id);
+            self.segment(seq).ids.insert(hash, seq);
+        }
+        if let Some(link) = record.link().filter(|link| link.kind == LinkKind::Call) {
+            let hash = self.hash(&link.id);
+            self.segment(seq).calls.insert((hash, seq));
+        }
+    }
+
+    /// The reverse.
+    pub(super) fn remove(&mut self, seq: u32, record: &Record<'_>) {
+        if let Some(id) = record.id() {
+            let hash = self.hash(&id);
+            self.segment(seq).ids.remove(hash, seq);
+        }
+        if let Some(link) = record.link().filter(|link| link.kind == LinkKind::Call) {
+            let hash = self.hash(&link.id);
+            self.segment(seq).calls.remove(&(hash, seq));
+        }
+    }
+
+    /// Messages that may have this id, newer segments first.
+    pub(super) fn with_id(&self, id: &[u8]) -> impl Iterator<Item = u32> {
+        let hash = self.hash(id);
+        count_path(self.segments.len());
+        self.segments.iter().rev().flat_map(move |(_, segment)| segment.ids.candidates(hash))
+    }
+
+    /// Messages before a place that may make this call, the last first.
+    pub(super) fn with_call(&self, call: &[u8], before: u32) -> impl Iterator<Item = u32> {
+        let hash = self.hash(call);
+        let end = self.place(before).map_or_else(|place| place, |place| place + 1);
+        self.segments[..end].iter().rev().flat_map(move |(_, segment)| {
+            segment.calls.range((hash, 0)..(hash, before)).rev().map(|&(_, seq)| seq)
+        })
+    }
+
+    /// The segments, in order: their first place, and how many entries they have.
+    pub(super) fn sizes(&self) -> Vec<(u32, usize)> {
+        let size =
+            |(number, segment): &(u32, Arc<Segment>)| (number << SEGMENT_BITS, segment.len());
+        self.segments.iter().map(size).collect()
+    }
+
+    /// Lets go of the segment of a place, to be filled anew.
+    pub(super) fn empty(&mut self, seq: u32) {
+        if let Ok(place) = self.place(seq) {
+            self.segments.remove(place);
+        }
+    }
+
     pub(super) fn shrink(&mut self) {
-        if self.table.len() < self.table.capacity() / 8 {
-            self.table.shrink_to_fit(|&(hash, _)| Self::spread(hash));
+        for (_, segment) in &mut self.segments {
+            if let Some(own) = Arc::get_mut(segment) {
+                own.ids.shrink();
+            }
         }
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        crate::allocation::allocated_bytes(self.table.allocation_size())
+        allocated_bytes(size_of::<Self>())
+            + allocated_bytes(self.segments.capacity() * size_of::<(u32, Arc<Segment>)>())
+            + self.segments.iter().map(|(_, segment)| segment.heap_bytes()).sum::<usize>()
     }
 }
 
-/// What finds messages in large sessions.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tables {
-    pub(super) ids: ByText,
-    /// Messages that call a tool, by the id of the call.
-    pub(super) calls: ByText,
-}
-
-impl Tables {
-    pub(super) fn insert(&mut self, seq: u32, record: &Record<'_>) {
-        if let Some(id) = record.id() {
-            self.ids.insert(&id, seq);
-        }
-        if let Some(link) = record.link().filter(|link| link.kind == LinkKind::Call) {
-            self.calls.insert(&link.id, seq);
-        }
-    }
-
-    pub(super) fn remove(&mut self, seq: u32, record: &Record<'_>) {
-        if let Some(id) = record.id() {
-            self.ids.remove(&id, seq);
-        }
-        if let Some(link) = record.link().filter(|link| link.kind == LinkKind::Call) {
-            self.calls.remove(&link.id, seq);
-        }
-    }
+/// Places after the last of a segment.
+pub(super) const fn segment_end(first: u32) -> u32 {
+    first.saturating_add((1 << SEGMENT_BITS) - 1).saturating_add(1)
 }

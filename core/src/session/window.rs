@@ -2,12 +2,15 @@
 //!
 //! Owns: the rules of WINDOW. A walk from the newest message back, a block at a time: what it costs is
 //! what it answers, and finding nothing before it costs nothing, so no sums over the whole session are
-//! needed. Messages that ROLES passes over are walked over.
+//! needed. Messages that ROLES passes over are walked over, up to a limit, at which the window ends.
 
+use super::calls::Finder;
 use super::log::{MessageRef, Session};
 use super::message::{MessageSeq, Status};
 use super::record::{FLAG_LINK, FLAG_PINNED, FLAG_RESULT, Head};
 use super::tables::USER;
+use crate::limits;
+use crate::work::count_path;
 
 /// Bounds and form of a window.
 #[derive(Debug, Clone, Copy, Default)]
@@ -73,6 +76,7 @@ struct Walk<'s> {
     session: &'s Session,
     roles: u128,
     pairs: bool,
+    finder: Finder<'s>,
 }
 
 impl Walk<'_> {
@@ -86,15 +90,14 @@ impl Walk<'_> {
     }
 
     /// Adds a message to the group, unless it is the result of a call that is not there.
-    fn add(&self, group: &mut Group, at: MessageRef, head: &Head) {
+    fn add(&mut self, group: &mut Group, at: MessageRef, head: &Head) {
         if self.pairs
             && head.has(FLAG_RESULT)
             && let Some(link) = self.session.record(at).1.link()
         {
-            let call = self.session.find_call(&link.id, head.seq);
-            let call = call.filter(|(_, at)| self.wants(&self.session.head(*at)));
-            let Some((call, _)) = call else { return };
-            group.call = Some(group.call.map_or(call, |other| other.min(call)));
+            let call = self.finder.call(&link.id, head.seq).filter(|call| self.wants(call));
+            let Some(call) = call else { return };
+            group.call = Some(group.call.map_or(call.seq, |other| other.min(call.seq)));
         }
         group.messages.push((head.seq, at));
         group.tokens += u64::from(head.tokens);
@@ -106,15 +109,23 @@ impl Session {
     /// fit. Open messages are left out.
     pub fn window(&self, request: &WindowRequest<'_>) -> Window {
         let roles = self.roles.mask(request.roles);
-        let walk = Walk { session: self, roles, pairs: request.pairs };
-        let mut budget =
-            Budget { tokens: request.tokens, messages: request.last, turns: request.turns };
-        let (mut picked, mut tokens, pins_fit) = self.pick_pinned(&walk, &mut budget);
+        let finder = Finder::new(self);
+        let mut walk = Walk { session: self, roles, pairs: request.pairs, finder };
+        let most = limits::SESSION_REPLY_MESSAGES_MAX as u64;
+        let messages = Some(request.last.map_or(most, |last| last.min(most)));
+        let mut budget = Budget { tokens: request.tokens, messages, turns: request.turns };
+        let (mut picked, mut tokens, pins_fit) = self.pick_pinned(&mut walk, &mut budget);
         let pins = picked.len();
         let mut more = !pins_fit;
         let mut group = Group::default();
         let newest = MessageSeq(if pins_fit { u32::MAX } else { 0 });
+        let mut walked = 0;
         for (at, head) in self.heads_back(newest) {
+            if walked == limits::SESSION_WALKED_MAX {
+                more = true;
+                break;
+            }
+            walked += 1;
             let seq = head.seq;
             if walk.is_privileged(&head) {
                 continue;
@@ -138,6 +149,7 @@ impl Session {
             picked.append(&mut group.messages);
             (group.tokens, group.turns, group.call) = (0, 0, None);
         }
+        count_path(walked);
         more |= !group.messages.is_empty();
         let first = picked[pins..].last().map(|(seq, _)| MessageSeq(*seq));
         if pins > 0 {
@@ -150,13 +162,12 @@ impl Session {
     /// The pinned messages that fit, newest first, their tokens, and whether all did.
     fn pick_pinned(
         &self,
-        walk: &Walk<'_>,
+        walk: &mut Walk<'_>,
         budget: &mut Budget,
     ) -> (Vec<(u32, MessageRef)>, u64, bool) {
         let (mut picked, mut tokens) = (Vec::new(), 0);
         for &seq in self.pinned.iter().rev() {
-            let Some(at) = self.locate(MessageSeq(seq)) else { continue };
-            let head = self.head(at);
+            let Some((at, head)) = walk.finder.head(seq) else { continue };
             if !walk.is_privileged(&head) || !walk.wants(&head) {
                 continue;
             }

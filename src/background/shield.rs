@@ -4,6 +4,7 @@
 
 use crate::ffi::{Access, Ctx, Key, MainCell, RString, WritePermit};
 use crate::keyspace::enforce_limits;
+use crate::keyspace::slots::{self, Ownership};
 use crate::keytype::cache_in;
 use crate::keytype::cache_registry::{self, CACHES, Place, SharedCache};
 use llmcache_core::ids::SlotId;
@@ -49,6 +50,7 @@ pub fn run(ctx: Ctx<'_>) {
         cache.with(|cache| cache_registry::note_work(cache));
         if let Some(permit) = permit
             && cache.with(|cache| cache.is_over_limit())
+            && slots::of_key(ctx, &name) == Ownership::Settled
         {
             enforce_limits(permit, &cache, SlotId::NONE);
         }

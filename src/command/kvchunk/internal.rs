@@ -19,7 +19,10 @@ pub fn run_create(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     reader.finish()?;
     let namespace = Namespace::load_head(head)
         .map_err(|error| Error::err(format!("bad namespace head: {error}")))?;
-    let value = match NAMESPACES.remains_of(namespace.uid()) {
+    let state = ctx.state();
+    let evicted_by_primary = state.is_replica() || state.is_loading();
+    let remains = evicted_by_primary.then(|| NAMESPACES.remains_of(namespace.uid())).flatten();
+    let value = match remains {
         Some(shared) => {
             shared.with(|known| known.take_head(namespace));
             NamespaceValue(shared)

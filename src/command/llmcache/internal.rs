@@ -21,7 +21,11 @@ pub fn run_create(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let cache =
         Cache::load_head(head).map_err(|error| Error::err(format!("bad cache head: {error}")))?;
     // The primary's server evicted the key and the primary put it back: the index is still at hand.
-    let shared = match CACHES.remains_of(cache.uid()) {
+    // A slot that migrates atomically brings a cache and its entries anew: what it was here before is of no use.
+    let state = ctx.state();
+    let evicted_by_primary = state.is_replica() || state.is_loading();
+    let remains = evicted_by_primary.then(|| CACHES.remains_of(cache.uid())).flatten();
+    let shared = match remains {
         Some(shared) => {
             shared.with(|known| known.take_head(cache));
             shared

@@ -235,7 +235,11 @@ class Fleet:
         self.servers: list[Server] = []
 
     def launch(self, module: bool = True, config_file: Path | None = None, **options) -> Server:
-        """Starts one more; `maxmemory_policy="allkeys-lfu"` is `maxmemory-policy allkeys-lfu`.
+        """Starts one more; see `prepare` for the options."""
+        return self.prepare(module, config_file, **options).start()
+
+    def prepare(self, module: bool = True, config_file: Path | None = None, **options) -> Server:
+        """One more that is not started yet; `maxmemory_policy="allkeys-lfu"` is `maxmemory-policy allkeys-lfu`.
 
         A module setting is written with two underscores: `llmcache__orphan_grace=1`. A configuration
         file comes before the options.
@@ -245,7 +249,7 @@ class Fleet:
         loaded = self.module if module else None
         server = Server(self.binary, loaded, folder, named, config_file)
         self.servers.append(server)
-        return server.start()
+        return server
 
     def end(self) -> None:
         problems = []

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Writes the RDB and the AOF that a release makes of a little of everything, with what it answers from them.
+
+    tests/make_fixtures.py path/to/libllmcache.so 0.1.0 [redis-server]
+
+Run it once for each release whose format differs from the one before, with the module of that release, and commit
+`tests/fixtures/<version>/`. `test_fixtures.py` loads every folder there in every run and asks the same questions.
+Deadlines lie in the year 2100. The server should be the oldest that is supported: its files load everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from harness.server import Server
+from harness.vectors import fp32, unit
+
+FOLDER = Path(__file__).resolve().parent / "fixtures"
+FAR = 4_102_444_800
+DIM = 8
+VECTORS = [unit(i, dim=DIM) for i in range(64)]
+
+
+def vector(i: int) -> tuple:
+    return fp32(VECTORS[i % len(VECTORS)])
+
+
+def tokens(count: int) -> bytes:
+    return b"".join(i.to_bytes(4, "little") for i in range(1, count + 1))
+
+
+def fill(run) -> None:
+    """Every family, with the options that leave a trace in what is saved."""
+    run("LLMCACHE.CREATE", "faq", "DIM", DIM, "MODEL", "m", "THRESHOLD", "0.8", "MAXENTRIES", 1000, "QUANT", "F16", "GRACE", 60)
+    for i in range(40):
+        run("LLMCACHE.SETSEM", "faq", "PROMPT", f"prompt {i}", "RESPONSE", f"answer {i}", *vector(i), "EXAT", FAR)
+    run("LLMCACHE.SETSEM", "faq", "PROMPT", "rich", "RESPONSE", "R", *vector(40), "ID", "doc:1", "SCOPE", "eu", "CONTEXT", "c",
+        "TAGS", 2, "a", "b", "META", '{"lang":"en","year":2026}', "EXAT", FAR, "TOKENS", 12, "COST", "0.01", "LATENCY", 900)  # fmt: skip
+    run("LLMCACHE.SET", "faq", "PROMPT", "exact only", "RESPONSE", "E")
+    run("LLMCACHE.SETSEM", "faq", "PROMPT", "tagged", "RESPONSE", "T", *vector(41), "TAGS", 1, "gone")
+    run("LLMCACHE.INVALIDATE", "faq", "TAG", "gone")
+    run("LLMCACHE.CREATE", "graph", "DIM", DIM, "INDEX", "HNSW", "QUANT", "Q8", "GUARD", "OFF")
+    for i in range(60):
+        run("LLMCACHE.SETSEM", "graph", "PROMPT", f"prompt {i}", "RESPONSE", f"answer {i}", *vector(i), "PERSIST")
+    run("RAG.CREATE", "docs", "DIM", DIM)
+    for i in range(20):
+        run("RAG.ADD", "docs", f"d{i}", *vector(i), "TEXT", f"text {i}", "META", json.dumps({"n": i}), "TAGS", 1, "t", "TOKENS", 3)
+    for quant in ("NONE", "F16", "Q8"):
+        name = f"emb:{quant.lower()}"
+        run("EMBCACHE.CREATE", name, "MODEL", "m", "DIM", DIM, "QUANT", quant)
+        for i in range(5):
+            run("EMBCACHE.SET", name, "TEXT", f"text {i}", *vector(i))
+    for name, durable in (("ns", "FULL"), ("stubs", "META")):
+        run("KVCHUNK.CREATE", name, "MODEL", "m", "CHUNK", 2, "DURABLE", durable)
+        for count in (2, 4, 6):
+            run("KVCHUNK.PUT", name, "TOKENS", tokens(count), "PAYLOAD", 1, f"payload {count}".encode() * 9, "META", '{"n":1}', "EXAT", FAR)
+    run("SESSION.APPEND", "chat", "MSG", "system", "Be brief.", "PIN", "MSG", "user", "Where is my parcel?", "ID", "m1", "TOKENS", 5,
+        "MSG", "assistant", "", "CALL", "c1", "MSG", "tool", '{"at":"sea"}', "RESULT", "c1", "META", '{"ok":true}')  # fmt: skip
+    run("SESSION.APPEND", "chat", "OWNER", "chats", "MSG", "user", "a question", *vector(3))
+    run("SESSION.BEGIN", "chat", "assistant", "ID", "a1")
+    run("SESSION.DEL", "chat", 5)
+    run("PEXPIREAT", "chat", FAR * 1000)
+
+
+QUESTIONS = [
+    ("LLMCACHE.GET", "faq", "PROMPT", "prompt 7"),
+    ("LLMCACHE.GET", "faq", "PROMPT", "exact only"),
+    ("LLMCACHE.GET", "faq", "PROMPT", "tagged"),
+    ("LLMCACHE.GETSEM", "faq", *vector(11), "RETURN", 4, "id", "prompt", "response", "tags"),
+    ("LLMCACHE.GETSEM", "faq", *vector(40), "SCOPE", "eu", "CONTEXT", "c", "FILTER", ".year >= 2026", "RETURN", 4, "id", "response", "meta", "tags"),
+    ("LLMCACHE.CONFIG", "faq", "GET", "threshold"),
+    ("LLMCACHE.GETSEM", "graph", *vector(23), "RETURN", 3, "id", "similarity", "response"),
+    ("RAG.SEARCH", "docs", *vector(5), "COUNT", 3, "FILTER", ".n < 12", "RETURN", 4, "id", "text", "meta", "tokens"),
+    ("EMBCACHE.GET", "emb:none", "TEXT", "text 2"),
+    ("EMBCACHE.GET", "emb:f16", "TEXT", "text 2"),
+    ("EMBCACHE.GET", "emb:q8", "TEXT", "text 2"),
+    ("KVCHUNK.FETCH", "ns", "TOKENS", tokens(6)),
+    ("KVCHUNK.MATCH", "stubs", "TOKENS", tokens(6)),
+    ("SESSION.RANGE", "chat", "-", "+"),
+    ("SESSION.LEN", "chat"),
+    ("SESSION.LIST", "chats"),
+    ("PEXPIRETIME", "chat"),
+]
+
+
+def plain(reply):
+    """A reply as JSON has it; bytes as hex digits."""
+    if isinstance(reply, bytes):
+        return reply.hex()
+    if isinstance(reply, dict):
+        return {plain(key): plain(value) for key, value in reply.items()}
+    if isinstance(reply, (list, tuple)):
+        return [plain(value) for value in reply]
+    return reply
+
+
+def answers(client, questions=QUESTIONS) -> list:
+    return [plain(client.execute_command(*question)) for question in questions]
+
+
+def main() -> None:
+    module, version = Path(sys.argv[1]).absolute(), sys.argv[2]
+    binary = Path(sys.argv[3] if len(sys.argv) > 3 else shutil.which("redis-server"))
+    target = FOLDER / version
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"appendonly": "yes", "aof-use-rdb-preamble": "no", "appendfsync": "always"}
+        server = Server(binary, module, Path(folder), options).start()
+        client = server.client()
+        fill(client.execute_command)
+        client.save()
+        server.stop()
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(folder) / "dump.rdb", target)
+        shutil.copytree(Path(folder) / "appendonlydir", target / "appendonlydir", dirs_exist_ok=True)
+        # What is recorded is what this release answers once it has loaded its own files.
+        server = Server(binary, module, Path(folder) / "again", {})
+        shutil.copy(target / "dump.rdb", server.folder)
+        server.start()
+        recorded = answers(server.client())
+        server.stop()
+    (target / "answers.json").write_text(json.dumps(recorded, indent=1) + "\n")
+    print(f"{target}: {sum(f.stat().st_size for f in target.rglob('*') if f.is_file())} bytes")
+
+
+if __name__ == "__main__":
+    main()

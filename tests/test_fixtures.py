@@ -1,0 +1,69 @@
+"""What former releases saved is loaded by this one, as RDB and as AOF, and answers as it did then.
+
+`make_fixtures.py` says how the files in `fixtures/` were made. What is loaded is also saved again by this build and
+loaded once more, and a replica takes it up from a primary.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from harness.waiting import wait_until
+from make_fixtures import FOLDER, QUESTIONS, answers
+
+RELEASES = sorted(path.name for path in FOLDER.iterdir())
+KEYS = {"faq", "graph", "docs", "emb:none", "emb:f16", "emb:q8", "ns", "stubs", "chat", "chats"}
+
+
+def launch(fleet, folder: Path, kind: str):
+    """A server that finds the files of a release where it starts."""
+    server = fleet.prepare(**({"appendonly": "yes", "aof_use_rdb_preamble": "no"} if kind == "aof" else {}))
+    if kind == "aof":
+        shutil.copytree(folder / "appendonlydir", server.folder / "appendonlydir")
+    else:
+        shutil.copy(folder / "dump.rdb", server.folder)
+    return server.start()
+
+
+def assert_as_recorded(client, release):
+    recorded = json.loads((FOLDER / release / "answers.json").read_text())
+    for question, wanted, given in zip(QUESTIONS, recorded, answers(client), strict=True):
+        assert given == wanted, question
+
+
+def test_there_are_releases():
+    assert "0.1.0" in RELEASES
+
+
+@pytest.mark.parametrize("kind", ["rdb", "aof"])
+@pytest.mark.parametrize("release", RELEASES)
+def test_files_of_a_release_are_loaded(fleet, release, kind):
+    server = launch(fleet, FOLDER / release, kind)
+    client = server.client()
+    assert KEYS <= {key.decode() for key in client.keys("*")}
+    assert_as_recorded(client, release)
+
+
+@pytest.mark.parametrize("kind", ["rdb", "aof"])
+@pytest.mark.parametrize("release", RELEASES)
+def test_what_was_loaded_is_saved_and_loaded_again(fleet, release, kind):
+    server = launch(fleet, FOLDER / release, kind)
+    before = server.digest()
+    if kind == "aof":
+        server.client().bgrewriteaof()
+        wait_until(lambda: not server.client().info("persistence")["aof_rewrite_in_progress"], "the AOF is rewritten", 20)
+    else:
+        server.client().save()
+    server.restart()
+    assert server.digest() == before
+    assert_as_recorded(server.client(), release)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_replica_takes_up_what_was_loaded(fleet, release):
+    primary = launch(fleet, FOLDER / release, "rdb")
+    replica = fleet.launch()
+    replica.client().replicaof("127.0.0.1", primary.port)
+    wait_until(lambda: replica.client().info("replication")["master_link_status"] == "up", "the replica is in step", 20)
+    wait_until(lambda: replica.digest() == primary.digest(), "the digests agree", 20)

@@ -36,7 +36,7 @@ fn start(ctx: Ctx<'_>) -> Result<(), String> {
         .then_some(())
         .ok_or("the type of sessions was refused")?;
     for spec in command::table::COMMANDS {
-        ffi::command::register(ctx, spec)?;
+        ffi::command::register(ctx, spec, command::table::explain)?;
     }
     ffi::register_info(ctx, info::write).then_some(()).ok_or("INFO was refused")?;
     keyspace::set_minute(ctx);

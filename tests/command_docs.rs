@@ -3,7 +3,7 @@
 //! Owns: the form of the pages. Fails when a page differs from the table, when one is missing and
 //! when one is left over. `make docs` writes them again.
 
-use llmcache::command::table::COMMANDS;
+use llmcache::command::table::{COMMANDS, explain, label, unused};
 use llmcache::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -100,8 +100,8 @@ fn index() -> String {
     out
 }
 
-const ORIGIN: &str = "Written from the command table (`src/command/table.rs`) by `make docs`. The \
-                      server tells the\nsame: `COMMAND DOCS llmcache.get`.\n";
+const ORIGIN: &str = "Written from the command table (`src/command/table/`) and `docs/examples/` by \
+                      `make docs`. The server\ntells the same: `COMMAND DOCS llmcache.get`.\n";
 
 const READING: &str = "\nIn a syntax line capitals stand for themselves, small letters for a value; \
                        `[...]` may be left\nout, of `<a | b>` exactly one is given, `x [x ...]` is \
@@ -125,17 +125,88 @@ fn page(spec: &CommandSpec) -> String {
     ] {
         let _ = writeln!(out, "| {name} | {value} |");
     }
-    out.push_str("\n## Arguments\n\n| Argument | Type | |\n|---|---|---|\n");
+    out.push_str("\n## Arguments\n\n| Argument | Type | Meaning |\n|---|---|---|\n");
     for arg in spec.args {
-        let shown = pieces(arg).join(" ").replace('|', "\\|");
-        let optional = if arg.optional { "optional" } else { "" };
-        let _ = writeln!(out, "| `{shown}` | {} | {optional} |", kind(arg));
+        write_argument(&mut out, spec, arg, 0);
     }
     let _ = write!(out, "\n## Reply\n\n{}\n", paragraph(spec.reply));
     if !spec.notes.is_empty() {
         let _ = write!(out, "\n## Notes\n\n{}\n", paragraph(spec.notes));
     }
+    let example = example(spec);
+    if !example.is_empty() {
+        let _ = write!(out, "\n## Examples\n\n```console\n{example}\n```\n");
+    }
     out
+}
+
+/// What redis-cli shows of a command, from the file of its family; `tests/test_readme.py` types it in.
+fn example(spec: &CommandSpec) -> String {
+    let family = spec.name.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let file = format!("docs/examples/{family}.console");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let text = fs::read_to_string(path).expect("every family has examples");
+    let lines = text.lines().skip_while(|line| line.strip_prefix("# ") != Some(spec.name)).skip(1);
+    let lines: Vec<&str> = lines.take_while(|line| !line.starts_with("# ")).collect();
+    lines.join("\n").trim_end().to_owned()
+}
+
+#[test]
+fn every_command_has_an_example() {
+    let without = COMMANDS.iter().filter(|spec| example(spec).is_empty()).map(|spec| spec.name);
+    let without: Vec<_> = without.collect();
+    assert!(without.is_empty(), "add them to docs/examples/: {without:?}");
+}
+
+/// The row of an argument, and below it those of its parts.
+fn write_argument(out: &mut String, spec: &CommandSpec, arg: &Arg, depth: usize) {
+    let shown = if depth == 0 { whole(arg) } else { whole(&Arg { optional: false, ..*arg }) };
+    let shown = shown.replace('|', "\\|");
+    let indent = "&nbsp;&nbsp;".repeat(depth);
+    let optional = if arg.optional && depth == 0 { "Optional. " } else { "" };
+    let words = linked(explain(spec.name, arg));
+    let _ = writeln!(out, "| {indent}`{shown}` | {} | {optional}{words} |", kind(arg));
+    for part in parts(arg).iter().filter(|part| label(part) != "count") {
+        write_argument(out, spec, part, depth + 1);
+    }
+}
+
+/// What an argument is made of. The three forms of a vector and those of an expiry are known by their own rows.
+fn parts(arg: &Arg) -> &'static [Arg] {
+    match arg.kind {
+        ArgKind::OneOf(inner) | ArgKind::Block(inner) => inner,
+        _ => &[],
+    }
+}
+
+fn all_arguments() -> Vec<(&'static str, Arg)> {
+    fn collect(command: &'static str, args: &'static [Arg], all: &mut Vec<(&'static str, Arg)>) {
+        for arg in args {
+            all.push((command, *arg));
+            collect(command, parts(arg), all);
+        }
+    }
+    let mut all = Vec::new();
+    COMMANDS.iter().for_each(|spec| collect(spec.name, spec.args, &mut all));
+    all
+}
+
+#[test]
+fn every_argument_is_explained_and_every_explanation_is_used() {
+    let all = all_arguments();
+    let silent = all.iter().filter(|(command, arg)| explain(command, arg).is_empty());
+    let mut silent: Vec<_> = silent.map(|(c, arg)| format!("{c} {}", label(arg))).collect();
+    silent.dedup();
+    assert!(silent.is_empty(), "say what these mean in table/explain.rs:\n{}", silent.join("\n"));
+    let is_used = |scope: &str, name: &str| {
+        all.iter().any(|(command, arg)| {
+            label(arg) == name
+                && (*command == scope
+                    || command.split('.').next() == Some(scope)
+                    || scope.is_empty())
+        })
+    };
+    assert_eq!(unused(is_used), [], "explanations of nothing");
 }
 
 /// The syntax line, in the pieces between which a line may be broken.
@@ -185,6 +256,7 @@ fn whole(arg: &Arg) -> String {
 
 fn kind(arg: &Arg) -> &'static str {
     match arg.kind {
+        _ if arg.multiple => "one or more",
         ArgKind::Key => "key",
         ArgKind::Text => "bytes",
         ArgKind::Integer => "whole number",
@@ -192,7 +264,8 @@ fn kind(arg: &Arg) -> &'static str {
         ArgKind::UnixTime => "Unix time",
         ArgKind::Word => "word",
         ArgKind::OneOf(_) => "one of these",
-        ArgKind::Block(_) => "a count, then that many",
+        ArgKind::Block(inner) if inner[0].name == "count" => "a count, then that many",
+        ArgKind::Block(_) => "these in a row",
     }
 }
 
@@ -214,9 +287,16 @@ fn arity(arity: i32) -> String {
     }
 }
 
+/// The pages that texts of the table name, as links.
+fn linked(text: &str) -> String {
+    let text = text.replace("`docs/filter.md`", "docs/filter.md");
+    let text = text.replace("docs/filter.md", "[docs/filter.md](../filter.md)");
+    text.replace("docs/formats.md", "[docs/formats.md](../formats.md)")
+}
+
 /// Text of the table as a paragraph; files it names become links.
 fn paragraph(text: &str) -> String {
-    let linked = text.replace("`docs/filter.md`", "[docs/filter.md](../filter.md)");
+    let linked = linked(text);
     let words: Vec<String> = linked.split_whitespace().map(str::to_owned).collect();
     wrapped(&words, TEXT_COLUMNS, "")
 }

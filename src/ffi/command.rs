@@ -116,9 +116,12 @@ pub struct CommandSpec {
 /// Version 1 of the server's description of a command, the only one so far.
 const INFO_VERSION: c_int = 1;
 
+/// Says in a sentence what an argument of a command means.
+pub type Explain = fn(command: &str, arg: &Arg) -> &'static str;
+
 /// Registers one command; the error names what the server refused.
-pub fn register(ctx: Ctx<'_>, spec: &CommandSpec) -> Result<(), String> {
-    let mut strings = Strings::default();
+pub fn register(ctx: Ctx<'_>, spec: &CommandSpec, explain: Explain) -> Result<(), String> {
+    let mut strings = Strings::of(spec, explain);
     let name = strings.keep(spec.name);
     let flags = strings.keep(spec.flags);
     let mut args = c_args(spec.args, &mut strings);
@@ -190,15 +193,21 @@ fn set_acl_categories(ctx: Ctx<'_>, spec: &CommandSpec) -> Result<(), String> {
 }
 
 /// Zero-terminated copies and argument arrays, alive until registration is done.
-#[derive(Default)]
-struct Strings {
+struct Strings<'a> {
+    command: &'a str,
+    explain: Explain,
     texts: Vec<CString>,
     arrays: Vec<Vec<raw::RedisModuleCommandArg>>,
     /// Keys among the arguments so far; each has its key spec.
     keys: c_int,
 }
 
-impl Strings {
+impl<'a> Strings<'a> {
+    fn of(spec: &'a CommandSpec, explain: Explain) -> Self {
+        let (texts, arrays) = (Vec::new(), Vec::new());
+        Self { command: spec.name, explain, texts, arrays, keys: 0 }
+    }
+
     /// Null for the empty text.
     fn keep(&mut self, text: &str) -> *const c_char {
         if text.is_empty() {
@@ -209,7 +218,7 @@ impl Strings {
     }
 }
 
-fn c_args(args: &[Arg], strings: &mut Strings) -> Vec<raw::RedisModuleCommandArg> {
+fn c_args(args: &[Arg], strings: &mut Strings<'_>) -> Vec<raw::RedisModuleCommandArg> {
     let mut out: Vec<_> = args.iter().map(|arg| c_arg(arg, strings)).collect();
     // The array ends with an entry of zeros.
     // SAFETY: a plain C struct of integers and pointers, for which zero is a value.
@@ -217,7 +226,7 @@ fn c_args(args: &[Arg], strings: &mut Strings) -> Vec<raw::RedisModuleCommandArg
     out
 }
 
-fn c_arg(arg: &Arg, strings: &mut Strings) -> raw::RedisModuleCommandArg {
+fn c_arg(arg: &Arg, strings: &mut Strings<'_>) -> raw::RedisModuleCommandArg {
     use raw::*;
     let (kind, inner): (RedisModuleCommandArgType, &[Arg]) = match arg.kind {
         ArgKind::Key => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_KEY, &[]),
@@ -247,7 +256,7 @@ fn c_arg(arg: &Arg, strings: &mut Strings) -> raw::RedisModuleCommandArg {
         type_: kind,
         key_spec_index: if is_key { strings.keys - 1 } else { -1 },
         token: strings.keep(arg.token),
-        summary: std::ptr::null(),
+        summary: strings.keep((strings.explain)(strings.command, arg)),
         since: std::ptr::null(),
         flags: flags as c_int,
         deprecated_since: std::ptr::null(),

@@ -1,8 +1,9 @@
 //! The command table: one row a command. It drives registration, arity, flags, key specs,
 //! `COMMAND DOCS` and the pages of `docs/commands/`, which a test keeps equal to it. A file a family has
-//! the rows, `words` the vocabulary they are written in.
+//! the rows, `words` the vocabulary they are written in, `explain` a sentence for each argument.
 
 mod embcache;
+mod explain;
 mod fetch;
 mod kvchunk;
 mod llmcache;
@@ -12,6 +13,7 @@ mod words;
 
 use crate::ffi::command::CommandSpec;
 use embcache::EMBCACHE;
+pub use explain::{explain, label, unused};
 use fetch::FETCH;
 use kvchunk::KVCHUNK;
 use llmcache::LLMCACHE;

@@ -3,6 +3,7 @@
 A block fenced as `console` is one session on an empty server; `harness.transcript` says what its lines mean.
 """
 
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,25 @@ def test_the_reference_tells_the_truth(shared, redis_cli, file):
         shared.client().flushall()
         found += lies(session, redis_cli, shared.port, file.name)
     assert not found, "\n".join(found)
+
+
+def test_the_acl_lines_of_operations_are_accepted(shared):
+    text = (ROOT / "docs/operations.md").read_text()
+    lines = [line.split() for line in text.splitlines() if line.startswith("    ACL SETUSER ")]
+    assert len(lines) >= 5
+    client = shared.client()
+    for line in lines:
+        assert client.execute_command(*line) in (True, b"OK"), line
+        client.execute_command("ACL", "DELUSER", line[2])
+
+
+def test_links_lead_somewhere():
+    broken = []
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", ROOT / "ARCHITECTURE.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            if not (page.parent / target).exists():
+                broken.append(f"{page.name}: {target}")
+    assert not broken, "\n".join(broken)
 
 
 # The reader of the README is itself tested: a reader that sees no lie would be worse than none.

@@ -31,7 +31,9 @@ test: build $(VENV)/.ready ## run all tests, on every server (T=file and SERVER=
 bench: build $(VENV)/.ready ## measure against real peers (VECTORS=folder, TRACE=file for more)
 	$(PY) bench/run.py $(if $(VECTORS),--vectors $(VECTORS)) $(if $(TRACE),--trace $(TRACE)) $(if $(ONLY),--only $(ONLY))
 
-lint: setup ## check the format and run clippy, warnings denied
+lint: setup ## check the format, the arrows between rooms and the licences; clippy, warnings denied
+	$(PYTHON) scripts/check_arrows.py
+	$(PYTHON) scripts/check_licences.py
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 

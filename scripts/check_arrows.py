@@ -27,6 +27,7 @@ LAYERS = {
     "core/distance": set(),
     "core/vector": {"core/distance"},
     "core/evict": set(),
+    "core/embed": set(),
     "core/filter": set(),
     "core/top": set(),
     "core/index": {"core/distance", "core/evict", "core/filter", "core/top", "core/vector"},
@@ -71,6 +72,7 @@ LAYERS = {
 KNOWN_CIRCLES = [
     {f"core/src/cache/{file}.rs" for file in ("embedding", "entry")},
     {f"core/src/cache/{file}.rs" for file in ("container", "lookup", "stats")},
+    {f"core/src/embed/{file}.rs" for file in ("bert", "glue", "kernel/mod", "quant")},
     {f"core/src/filter/{file}.rs" for file in ("eval", "lexer", "mod")},
     {f"core/src/index/{file}.rs" for file in ("expiry_walk", "filter_cache", "mod", "partitions", "slots")}
     | {f"core/src/index/hnsw/{file}.rs" for file in ("build", "graph", "mod", "upper_links", "walk")},

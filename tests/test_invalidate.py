@@ -9,7 +9,7 @@ import pytest
 from harness.cache import Cache
 from harness.replication import pair
 from harness.replies import fields, hit
-from harness.vectors import near, unit
+from harness.vectors import fp32, near, unit
 from harness.waiting import wait_until
 from harness.wire import Failure
 
@@ -164,6 +164,23 @@ def test_multi_and_lua_walk_in_one_go(server, cache, client):
     assert count == 2_000 and fields(info)["entries"] == 3_000
     script = "return redis.call('LLMCACHE.INVALIDATE', KEYS[1], 'OLDER', '0')"
     assert client.eval(script, 1, "faq") == 3_000
+
+
+def test_a_walk_that_is_too_long_where_nobody_may_wait_is_refused(server, cache, client):
+    cache.fill(6_000, dim=8, meta={"n": 1})
+    many = " and ".join([".n == 1"] * 60)
+    for what in (
+        ("OLDER", 0), ("FILTER", ".n == 1"), ("FILTER", many, "LIMIT", 1), ("NEAR", *fp32(unit(1, 8)), "SIMILARITY", -1),
+    ):
+        with client.pipeline(transaction=True) as pipe:
+            pipe.execute_command("LLMCACHE.INVALIDATE", "faq", *what)
+            pipe.execute_command("LLMCACHE.INFO", "faq")
+            refused, info = pipe.execute(raise_on_error=False)
+        assert str(refused).startswith("BUSY this takes too long"), what
+        assert fields(info)["entries"] == 6_000
+    assert cache.run("INVALIDATE", "FILTER", many, "DRYRUN") == 6_000
+    script = "return redis.call('LLMCACHE.INVALIDATE', KEYS[1], 'FILTER', '.n == 1', 'LIMIT', 500)"
+    assert client.eval(script, 1, "faq") == 500
 
 
 def rows(name, count):

@@ -52,6 +52,11 @@ pub const RESCORE_EXTRA_MAX: usize = 8;
 /// Entries near enough that guards refuse in one lookup before it is a miss: where thousands of
 /// questions differ by a number alone, looking at all of them would hold up the server.
 pub const GUARD_REFUSALS_MAX: usize = 64;
+/// Bytes of prompts that guards refuse in one lookup before it is a miss.
+pub const GUARD_REFUSED_MAX_BYTES: usize = 16 << 10;
+/// Entries opened and not served, whatever refused them (MAXAGE, a guard, FILTER), beyond COUNT before a lookup is a
+/// miss, or has no more hits.
+pub const LOOKUP_REFUSED_MAX: usize = 1_024;
 /// Longest question that guards judge; longer ones are documents.
 pub const GUARDED_MAX_BYTES: usize = 4 << 10;
 /// Most entries one page of SCAN visits.
@@ -74,8 +79,23 @@ pub const FILTER_MAX_BYTES: usize = 8 << 10;
 pub const FILTER_MAX_NODES: usize = 1_024;
 /// Deepest nesting of a FILTER expression.
 pub const FILTER_MAX_DEPTH: usize = 64;
-/// Largest compact record of META's scalar members kept beside a slot.
-pub const FILTER_RECORD_MAX_BYTES: usize = 256;
+/// Most names of one path in a FILTER expression, `.a.b[0]` having three.
+pub const FILTER_MAX_PATH: usize = 32;
+/// Most steps that judging one entry by a FILTER takes: values and operators, elements of arrays, 64 bytes of text each.
+/// An expression that needs more on the META of an entry it meets is refused. Half a millisecond.
+pub const FILTER_STEPS_MAX: u32 = 1 << 16;
+/// Up to so many bytes META is kept whole beside a slot for FILTER; of more, what filters ask for.
+pub const FILTER_RECORD_BYTES: usize = 1 << 10;
+/// Largest record of META: all of the longest META, whose numbers take up to nine bytes for two of text.
+pub const FILTER_RECORD_MAX_BYTES: usize = 8 * META_MAX_BYTES;
+/// Work of one command on the main thread, in steps (`work::Steps::weight`): a page of SCAN ends there, MATCH with FILTER
+/// is refused beyond. A few milliseconds.
+pub const COMMAND_STEPS_MAX: u64 = 1 << 17;
+/// Work of one command that cannot be left to a thread or to slices (MULTI, scripts): beyond it is refused with BUSY. Some
+/// ten milliseconds.
+pub const UNBLOCKABLE_STEPS_MAX: u64 = 1 << 19;
+/// Names of members that a container keeps in its records because filters asked for them, the latest.
+pub const FILTER_ASKED_MAX: usize = 64;
 
 /// Most entries and bytes a container can be told to hold.
 pub const MAXENTRIES_MAX: u64 = u32::MAX as u64 - 1;

@@ -95,7 +95,8 @@ impl Pair {
             expire_at: known.expire_at,
             bytes: 100,
             worth: 1,
-            record: meta.and_then(|meta| FilterRecord::from_meta(meta.as_object()?)),
+            record: meta
+                .and_then(|meta| FilterRecord::from_meta(meta.as_object()?, &Default::default())),
             name: None,
             code: Some((&known.code, 0.01)),
         });

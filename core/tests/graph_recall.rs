@@ -57,7 +57,10 @@ impl World {
             expire_at,
             bytes: 1,
             worth: 0,
-            record: FilterRecord::from_meta(meta.as_object().expect("an object")),
+            record: FilterRecord::from_meta(
+                meta.as_object().expect("an object"),
+                &Default::default(),
+            ),
             name: None,
             code: Some((&code.codes, code.scale)),
         });

@@ -11,10 +11,11 @@ use llmcache_core::cache::{Cache, Extent, Settings, Severity, TAG_HEAD};
 use llmcache_core::codec::{
     DecodeError, SECTION_HEADER_BYTES, SECTION_TRAILER_BYTES, Writer, open_section,
 };
-use llmcache_core::filter::{Filter, FilterRecord};
+use llmcache_core::filter::{Filter, FilterRecord, Verdict};
 use llmcache_core::ids::{ContainerUid, EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use llmcache_core::index::{BLOCK_SLOTS, Index, NewSlot, SearchRequest, TAG_SLOT_BLOCK};
 use llmcache_core::limits;
+use llmcache_core::work::Steps;
 use sections::reseal;
 use serde_json::json;
 
@@ -46,7 +47,9 @@ fn insert(index: &mut Index, number: u64, random: &mut Random) -> (SlotId, Seq) 
         bytes: 500,
         worth: 60,
         record: (number % 2 == 1)
-            .then(|| FilterRecord::from_meta(meta.as_object().expect("an object")))
+            .then(|| {
+                FilterRecord::from_meta(meta.as_object().expect("an object"), &Default::default())
+            })
             .flatten(),
         name: number.is_multiple_of(3).then_some(name.as_bytes()),
         code: (number % 5 != 4).then_some((&code[..], 0.004)),
@@ -334,10 +337,65 @@ fn what_no_index_writes_is_refused() {
     let mut out = Writer::section(TAG_SLOT_BLOCK, 2);
     slot_bytes(out.u32(5).u16(3), 0, 0, id(1), 1);
     assert!(index.load_block(&out.finish()).is_err(), "blocks of two dimensions");
-    for (tag, version) in [(TAG_SLOT_BLOCK, 3), (TAG_HEAD, 3)] {
+    for (tag, version) in [(TAG_SLOT_BLOCK, 1), (TAG_SLOT_BLOCK, 4), (TAG_HEAD, 3)] {
         let mut out = Writer::section(tag, version);
         out.u32(0).u16(0);
         assert!(load(&[out.finish()]).is_err());
+    }
+}
+
+/// Blocks of version 2 have records of the first form, and their length in two bytes; of version 3 the second form.
+#[test]
+fn records_of_both_forms_are_read() {
+    let first: &[u8] = b"\0\x02\x01n\x07\x05\x03big\0\0\0\0\0\0\x40\x43";
+    let second: &[u8] = b"\0\x02\x01n\x07\x09\x01a\x02\x02\x05";
+    let block = |version: u16, write: &dyn Fn(&mut Writer)| {
+        let mut out = Writer::section(TAG_SLOT_BLOCK, version);
+        slot_bytes(out.u32(0).u16(2), 0, 4, id(1), 1);
+        write(&mut out);
+        let mut index = Index::new();
+        index.load_block(&out.finish()).map(|()| index)
+    };
+    let judged = |index: &Index, expression: &str| {
+        let filter = Filter::parse(expression.as_bytes()).expect("an expression");
+        let slot = index.slot(SlotId(0)).expect("the entry");
+        filter.judge_record(slot.record, &mut Steps::default())
+    };
+    let old = block(2, &|out| {
+        out.u16(first.len() as u16).raw(first);
+    })
+    .expect("version 2");
+    assert_eq!(judged(&old, ".n == 7"), Verdict::Yes);
+    assert_eq!(judged(&old, ".big == 9007199254740992"), Verdict::NeedsEntry);
+    assert_eq!(judged(&old, "exists(.other)"), Verdict::NeedsEntry);
+    let new = block(3, &|out| {
+        out.u32(second.len() as u32).raw(second);
+    })
+    .expect("version 3");
+    assert_eq!(judged(&new, ".n == 7 and .a == [5]"), Verdict::Yes);
+    assert_eq!(judged(&new, "exists(.other)"), Verdict::No);
+    let saved = new.save_block(new.used_blocks().next().expect("a block"));
+    let mut again = Index::new();
+    again.load_block(&saved).expect("what was saved");
+    assert_eq!(
+        again.slot(SlotId(0)).expect("the entry").record,
+        new.slot(SlotId(0)).expect("it").record
+    );
+    assert!(
+        block(2, &|out| {
+            out.u16(second.len() as u16).raw(second);
+        })
+        .is_err(),
+        "the other form"
+    );
+    for length in [1_u32 << 20, u32::MAX] {
+        assert!(
+            block(3, &|out| {
+                out.u32(length).raw(second);
+            })
+            .is_err(),
+            "longer than the block"
+        );
     }
 }
 

@@ -42,7 +42,7 @@ impl Meta {
             self.list.as_ref().map(|a| ("a".to_owned(), json!(a))),
         ];
         let members: serde_json::Map<String, Value> = members.into_iter().flatten().collect();
-        FilterRecord::from_meta(&members).expect("a META with members")
+        FilterRecord::from_meta(&members, &Default::default()).expect("a META with members")
     }
 }
 

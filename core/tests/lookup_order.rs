@@ -152,7 +152,9 @@ impl World {
             expire_at: new.expire_at,
             bytes: view.len() as u32,
             worth: 1,
-            record: meta.as_ref().and_then(|meta| FilterRecord::from_meta(meta.as_object()?)),
+            record: meta
+                .as_ref()
+                .and_then(|meta| FilterRecord::from_meta(meta.as_object()?, &Default::default())),
             name: view.name(),
             code: code.as_ref().map(|code| (&code.codes[..], code.scale)),
         });

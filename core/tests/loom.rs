@@ -29,7 +29,7 @@ fn insert(index: &mut Index, number: i8, expire_at: UnixMs) -> SlotId {
         expire_at,
         bytes: 1,
         worth: 0,
-        record: FilterRecord::from_meta(meta.as_object().expect("an object")),
+        record: FilterRecord::from_meta(meta.as_object().expect("an object"), &Default::default()),
         name: None,
         code: Some((&[number, 0], 0.01)),
     })

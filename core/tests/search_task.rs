@@ -69,7 +69,10 @@ impl World {
             expire_at: if vector % 50 == 7 { UnixMs(5) } else { NEVER },
             bytes: 1,
             worth: 0,
-            record: FilterRecord::from_meta(meta.as_object().expect("an object")),
+            record: FilterRecord::from_meta(
+                meta.as_object().expect("an object"),
+                &Default::default(),
+            ),
             name: None,
             code: Some((&code.codes, code.scale)),
         };
@@ -149,7 +152,8 @@ fn a_task_finds_what_a_search_here_finds() {
             let request = request(&asked, 40, filter.as_ref());
             let (here, there) =
                 (world.index.search(&request), world.task(query, 40, filter.as_ref()));
-            assert_eq!(world.index.finish(*there), here, "{mode:?}, query {query}: finished here");
+            let finished = world.index.finish(there, 1, || true).expect("it was told to go on");
+            assert_eq!(finished, here, "{mode:?}, query {query}: finished here");
             match world.index.search_or_task(&request, u64::MAX) {
                 Searched::Done(found) => assert!(!found.candidates.is_empty()),
                 Searched::Task(task) => panic!("cheap enough to be done here: {task:?}"),

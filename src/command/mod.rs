@@ -5,6 +5,7 @@
 
 mod container;
 mod embcache;
+mod filtered;
 mod kvchunk;
 mod llmcache;
 mod parse;

@@ -97,7 +97,7 @@ impl<'a> Reply<'a> {
     }
 
     /// The error of a call that panicked.
-    pub(super) fn internal_error(self) {
+    pub fn internal_error(self) {
         self.error("ERR internal error, see the server's log");
     }
 

@@ -7,7 +7,6 @@ use crate::keytype::{EntryValue, entry_value_bytes};
 use llmcache_core::allocation::allocated_bytes;
 use llmcache_core::cache::{Cache, Entry, EntryView};
 use llmcache_core::evict::worth;
-use llmcache_core::filter::FilterRecord;
 use llmcache_core::ids::{PartitionKey, SlotId, UnixMs};
 use llmcache_core::index::NewSlot;
 use std::ffi::c_int;
@@ -69,7 +68,7 @@ pub(super) fn index_entry(
     }
     cache.observe_seq(view.seq());
     let meta = view.meta_object();
-    let record = meta.as_ref().and_then(|meta| FilterRecord::from_meta(meta.as_object()?));
+    let record = meta.as_ref().and_then(|meta| cache.index.record_of(meta.as_object()?));
     let searched = cache.settings.kind.is_searched();
     let code = view.vector().filter(|_| searched).map(|vector| vector.code());
     let new = NewSlot {

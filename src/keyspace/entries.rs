@@ -6,7 +6,7 @@ use super::searches::Searches;
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString, WritePermit};
 use crate::keytype::cache_registry::SharedCache;
 use crate::keytype::{ENTRY_COMMAND, EntryValue, STALE_COMMAND};
-use llmcache_core::cache::{Cache, Entry, EntryKey, Keyspace};
+use llmcache_core::cache::{Cache, Entry, EntryKey, Halt, Keyspace, Looked};
 use llmcache_core::evict::initial_lfu;
 use llmcache_core::ids::{ContainerUid, SlotId, UnixMs};
 use llmcache_core::index::{SearchRequest, SearchResult};
@@ -84,8 +84,8 @@ impl<'a> Keyspace for CommandKeyspace<'a, '_> {
         self.cache.with(work)
     }
 
-    fn search(&self, request: &SearchRequest<'_>) -> Option<SearchResult> {
-        self.searches.search(self.ctx, self.cache, request)
+    fn search(&self, request: &SearchRequest<'_>) -> Looked<SearchResult> {
+        self.searches.search(self.ctx, self.cache, request).ok_or(Halt::Elsewhere)
     }
 }
 

@@ -8,13 +8,13 @@ use super::slices::refusal;
 use super::{mark_stale, open_entry, remove_entry};
 use crate::ffi::{Access, Ctx, MainCell, WritePermit, run_later};
 use crate::keytype::cache_registry::{CACHES, SharedCache};
-use llmcache_core::cache::{EntryKey, EntryView, Severity};
+use llmcache_core::cache::{Cache, EntryKey, EntryView, Severity, too_many_steps};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::filter::{Filter, Verdict};
 use llmcache_core::ids::{ContainerUid, Seq, SlotId, UnixMs};
-use llmcache_core::index::Slot;
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
+use llmcache_core::work::Steps;
 use std::collections::VecDeque;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -24,8 +24,8 @@ const SLICE: Duration = Duration::from_micros(700);
 /// A pause for everybody else between two slices, and while nothing may be written.
 const PAUSE_MS: u64 = 1;
 const PAUSED_MS: u64 = 20;
-/// Slots passed between two looks at the clock.
-const SLOTS_PER_LOOK: usize = 16;
+/// Work between two looks at the clock, in steps: some ten microseconds.
+const STEPS_PER_LOOK: u64 = 512;
 
 /// What is picked out.
 #[derive(Debug)]
@@ -56,7 +56,10 @@ pub struct InvalidationWalk {
     next_slot: u32,
     upto: Seq,
     picked: u64,
+    /// Entries that the filter cannot judge in as many steps as one may take.
+    unjudged: u64,
     ids: Vec<String>,
+    steps: Steps,
 }
 
 struct Running {
@@ -85,14 +88,26 @@ impl InvalidationWalk {
         limit: u64,
     ) -> Self {
         let upto = cache.with(|cache| cache.next_seq());
-        let (next_slot, picked, ids) = (0, 0, Vec::new());
-        Self { cache, channel, criterion, severity, limit, next_slot, upto, picked, ids }
+        Self {
+            cache,
+            channel,
+            criterion,
+            severity,
+            limit,
+            next_slot: 0,
+            upto,
+            picked: 0,
+            unjudged: 0,
+            ids: Vec::new(),
+            steps: Steps::NONE,
+        }
     }
 
-    /// Walks on until time is up; answers the number of entries when the walk is over.
-    pub fn run(&mut self, ctx: WritePermit<'_>, in_time: impl Fn() -> bool) -> Option<u64> {
+    /// Walks on until time is up; answers the number of entries when the walk is over, or that some could not be judged.
+    pub fn run(&mut self, ctx: WritePermit<'_>, in_time: impl Fn() -> bool) -> Option<Result<u64>> {
         while in_time() {
-            for _ in 0..SLOTS_PER_LOOK {
+            self.steps = Steps::NONE;
+            while self.steps.weight() < STEPS_PER_LOOK {
                 if self.picked >= self.limit {
                     return Some(self.end(*ctx));
                 }
@@ -108,6 +123,8 @@ impl InvalidationWalk {
 
     fn next_candidate(&mut self) -> Step {
         let (from, upto, criterion) = (self.next_slot, self.upto, &self.criterion);
+        let steps = &mut self.steps;
+        steps.rows += 1;
         let (next, step) = self.cache.with(|cache| {
             let Some((id, slot)) = cache.index.next_occupied(from) else {
                 return (from, Step::End);
@@ -118,7 +135,9 @@ impl InvalidationWalk {
                         let code = cache.index.code(id);
                         code.is_some_and(|(code, scale)| query.may_reach(code, scale, *least))
                     }
-                    Criterion::Filter(filter) => passes_record(filter, &slot),
+                    Criterion::Filter(filter) => {
+                        filter.judge_record(slot.record, steps) != Verdict::No
+                    }
                     Criterion::Before(_) => true,
                 };
             let step = if possible {
@@ -133,13 +152,14 @@ impl InvalidationWalk {
     }
 
     fn judge(&mut self, ctx: WritePermit<'_>, slot: SlotId, seq: Seq, key: &EntryKey) {
+        self.steps.keys += 1;
         let id = open_entry(*ctx, key, Access::Probe).and_then(|entry| {
             let view = entry.view();
             let claimed = view.is_at(slot, seq);
             let standing = self.cache.with(|cache| cache.epochs().standing(&view));
             let there = claimed && standing != Some(Severity::Gone);
             let already = self.severity == Some(Severity::Stale) && view.is_marked_stale();
-            let picked = there && !already && self.criterion.picks(&view);
+            let picked = there && !already && self.picks(&view);
             picked.then(|| String::from_utf8_lossy(&view.id_text()).into_owned())
         });
         let Some(id) = id else { return };
@@ -165,9 +185,31 @@ impl InvalidationWalk {
         }
     }
 
-    fn end(&mut self, ctx: Ctx<'_>) -> u64 {
+    fn picks(&mut self, view: &EntryView<'_>) -> bool {
+        match &self.criterion {
+            Criterion::Near(query, least) => {
+                view.vector().is_some_and(|vector| vector.similarity(query) >= *least)
+            }
+            Criterion::Filter(filter) => {
+                let meta = view.meta_object().unwrap_or(serde_json::Value::Null);
+                self.steps.bytes += view.meta().map_or(0, |meta| meta.len()) as u64;
+                let verdict = filter.judge(&meta, &mut self.steps);
+                self.unjudged += u64::from(verdict == Verdict::TooLong);
+                verdict == Verdict::Yes
+            }
+            Criterion::Before(time) => view.created() <= *time,
+        }
+    }
+
+    fn end(&mut self, ctx: Ctx<'_>) -> Result<u64> {
         self.tell(ctx);
-        self.picked
+        let (picked, unjudged) = (self.picked, self.unjudged);
+        if unjudged == 0 {
+            return Ok(picked);
+        }
+        let reason = too_many_steps();
+        let message = format!("{}: {unjudged} entries were left, {picked} taken", reason.message());
+        Err(Error::new(reason.word(), message))
     }
 }
 
@@ -177,22 +219,22 @@ enum Step {
     Candidate(SlotId, Seq, EntryKey),
 }
 
-fn passes_record(filter: &Filter, slot: &Slot<'_>) -> bool {
-    filter.matches_record(slot.record) != Verdict::No
-}
+/// Steps to open an entry, remove it and tell of it.
+const REMOVAL_STEPS: u64 = 128;
+/// Steps to open an entry and look at it.
+const LOOK_STEPS: u64 = 40;
 
 impl Criterion {
-    fn picks(&self, view: &EntryView<'_>) -> bool {
-        match self {
-            Self::Near(query, least) => {
-                view.vector().is_some_and(|vector| vector.similarity(query) >= *least)
-            }
-            Self::Filter(filter) => {
-                let meta = view.meta_object().unwrap_or(serde_json::Value::Null);
-                filter.matches(&meta)
-            }
-            Self::Before(time) => view.created() <= *time,
-        }
+    /// The most steps a walk may take that picks at most `limit` entries.
+    pub fn most_steps(&self, cache: &Cache, limit: u64) -> u64 {
+        let entries = cache.index.totals().entries;
+        let each = match self {
+            Self::Near(query, _) => 1 + query.dim() as u64 / 512,
+            Self::Filter(filter) => 1 + filter.cost().steps(cache.index.record_bytes_mean()),
+            // The time is in the entry alone.
+            Self::Before(_) => LOOK_STEPS,
+        };
+        entries.saturating_mul(each) + entries.min(limit).saturating_mul(REMOVAL_STEPS)
     }
 }
 
@@ -226,7 +268,7 @@ fn arm(ctx: Ctx<'_>, pause_ms: u64) {
     }
 }
 
-/// One slice of the oldest walk.
+/// One slice of the walk that has waited longest.
 fn run_picks(ctx: Ctx<'_>) {
     let oldest = QUEUE.with(|queue| {
         queue.armed = false;
@@ -239,7 +281,7 @@ fn run_picks(ctx: Ctx<'_>) {
         None => match WritePermit::between_commands(ctx) {
             Some(permit) => {
                 let end = Instant::now() + SLICE;
-                running.pick.run(permit, || Instant::now() < end).map(Ok)
+                running.pick.run(permit, || Instant::now() < end)
             }
             None => {
                 pause_ms = PAUSED_MS;
@@ -249,7 +291,8 @@ fn run_picks(ctx: Ctx<'_>) {
     };
     match over {
         Some(end) => (running.done)(ctx, end),
-        None => QUEUE.with(|queue| queue.running.push_front(running)),
+        // In turns: nobody waits for the end of another's walk.
+        None => QUEUE.with(|queue| queue.running.push_back(running)),
     }
     if QUEUE.with(|queue| !queue.running.is_empty()) {
         arm(ctx, pause_ms);
@@ -260,11 +303,11 @@ impl Running {
     /// What the walk ends with before its end, if it does: its cache went, or this server may not go on with it.
     fn ended(&mut self, ctx: Ctx<'_>) -> Option<Result<u64>> {
         if let Some(refused) = refusal(ctx, &self.name) {
-            self.pick.end(ctx);
+            self.pick.tell(ctx);
             return Some(Err(refused));
         }
         // A cache that was deleted, or stands in another database now, has nothing left to be picked.
         let there = CACHES.place_of(self.uid).is_some_and(|(db, _)| ctx.select_db(db));
-        (!there).then(|| Ok(self.pick.end(ctx)))
+        (!there).then(|| self.pick.end(ctx))
     }
 }

@@ -8,12 +8,14 @@
 use super::guard::{GuardLevel, Question, Refusal};
 use super::miss_reason::{MissReason, Nearest, Refused, id_text, miss_reason};
 use super::{Cache, Entry, EntryView, Severity};
-use crate::filter::Filter;
+use crate::error::{Error, ErrorWord};
+use crate::filter::{Filter, Verdict};
 use crate::ids::{ContainerUid, EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::index::{Candidate, SearchMode, SearchRequest, SearchResult};
-use crate::limits::{GUARD_REFUSALS_MAX, RESCORE_EXTRA_MAX};
+use crate::limits::{LOOKUP_REFUSED_MAX, RESCORE_EXTRA_MAX};
 use crate::vector::Query;
 use crate::vector::quantise::error_bound;
+use crate::work::Steps;
 use hashbrown::HashSet;
 use smallvec::SmallVec;
 use std::ops::Deref;
@@ -34,11 +36,63 @@ pub trait Keyspace {
     /// Works on the cache; must not be nested, and must not open keys.
     fn with_cache<R>(&self, work: impl FnOnce(&mut Cache) -> R) -> R;
 
-    /// Searches the cache's index; `None` where that goes on elsewhere, and the question is to be asked
-    /// again.
-    fn search(&self, request: &SearchRequest<'_>) -> Option<SearchResult> {
-        Some(self.with_cache(|cache| cache.index.search(request)))
+    /// Searches the cache's index.
+    fn search(&self, request: &SearchRequest<'_>) -> Looked<SearchResult> {
+        Ok(self.with_cache(|cache| cache.index.search(request)))
     }
+
+    /// Has the filter records of a partition answer what a filter asks for, because a search met many that do not;
+    /// answers whether they do now.
+    fn learn(&self, _request: &SearchRequest<'_>) -> Looked<bool> {
+        Ok(false)
+    }
+
+    /// Counts work; refuses to go on where it is more than a command may do that cannot be made to wait.
+    fn spend(&self, _steps: Steps) -> Looked<()> {
+        Ok(())
+    }
+}
+
+/// Why a question has no answer yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Halt {
+    /// The work goes on elsewhere, and the question is to be asked again when it is done.
+    Elsewhere,
+    /// It is refused.
+    Refused(Error),
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// What may halt.
+pub type Looked<T> = std::result::Result<T, Halt>;
+
+/// Rows that a filter could not judge by their records, up to which their keys are opened one by one.
+const UNDECIDED_MAX: usize = 32;
+
+/// META up to this size is judged anew when its entry is opened; of longer the record, which was made of it, is
+/// believed where it decides: parsing it would take longer than all the rest.
+const JUDGED_AGAIN_MAX_BYTES: usize = 4 << 10;
+
+/// The error of work that is too much for a client that cannot be made to wait, with what else helps.
+pub fn too_much_at_once(advice: &str) -> Error {
+    let message = format!(
+        "this takes too long where the client cannot be made to wait; {advice}send it outside of MULTI and scripts"
+    );
+    Error::new(ErrorWord::Busy, message)
+}
+
+/// The error of a filter that takes too long on one entry.
+pub fn too_many_steps() -> Error {
+    let message = format!(
+        "the expression takes more than {} steps on the META of one entry; compare shorter members, or fewer of them",
+        crate::limits::FILTER_STEPS_MAX
+    );
+    Error::new(ErrorWord::BadFilter, message)
 }
 
 /// A question.
@@ -160,17 +214,24 @@ struct Scored<O> {
     entry: O,
 }
 
-/// Answers a question; `None` where a search goes on elsewhere, and it is to be asked again.
+/// Answers a question.
+///
+/// # Errors
+///
+/// Where work goes on elsewhere, or is more than may be done.
 pub fn look_up<K: Keyspace>(
     keyspace: &K,
     request: &LookupRequest<'_>,
-) -> Option<LookupReport<K::Opened>> {
+) -> Looked<LookupReport<K::Opened>> {
     let threshold = keyspace.with_cache(|c| request.threshold.unwrap_or(c.settings.threshold));
     let mut report = LookupReport::nothing(threshold);
     let (mut refused, mut refused_exact) = (Refused::default(), Refused::default());
-    let exact = request.prompt.and_then(|prompt| {
-        open_exact(keyspace, request, prompt, &mut refused_exact, &mut report.opened)
-    });
+    let exact = match request.prompt {
+        Some(prompt) => {
+            open_exact(keyspace, request, prompt, &mut refused_exact, &mut report.opened)?
+        }
+        None => None,
+    };
     let exact_id = exact.as_ref().map(|(id, _)| *id);
     if let Some((_, entry)) = exact {
         report.hits.push(Hit { tier: Tier::Exact, similarity: 1.0, entry });
@@ -186,7 +247,7 @@ pub fn look_up<K: Keyspace>(
     if report.hits.is_empty() {
         report.reason = Some(miss_reason(&refused, threshold, report.nearest_similarity));
     }
-    Some(report)
+    Ok(report)
 }
 
 /// Makes an entry that a guard refused the nearest, where it is.
@@ -209,19 +270,21 @@ fn open_exact<K: Keyspace>(
     prompt: &[u8],
     refused: &mut Refused,
     opened: &mut usize,
-) -> Option<(EntryId, K::Opened)> {
+) -> Looked<Option<(EntryId, K::Opened)>> {
     let id = EntryId::of(request.scope, request.context, prompt);
     let (key, uid) = keyspace.with_cache(|cache| (cache.entry_key(&id), cache.uid()));
     let served = request.filter.is_none() && request.max_age_ms.is_none();
-    let entry = keyspace.open(&key, served)?;
+    keyspace.spend(Steps { keys: 1, bytes: prompt.len() as u64, ..Steps::NONE })?;
+    let Some(entry) = keyspace.open(&key, served) else { return Ok(None) };
     *opened += 1;
     let view = entry.view();
     let proven = view.uid() == uid && view.answers(request.scope, request.context, prompt);
     if proven && is_gone(keyspace, &view) {
         refused.invisible.add(1.0);
-        return None;
+        return Ok(None);
     }
-    (proven && accepts(request, &view, 1.0, refused)).then_some((id, entry))
+    let accepted = proven && accepts(keyspace, request, &view, 1.0, refused)?;
+    Ok(accepted.then_some((id, entry)))
 }
 
 /// Whether the entry was invalidated.
@@ -230,24 +293,56 @@ fn is_gone<K: Keyspace>(keyspace: &K, view: &EntryView<'_>) -> bool {
 }
 
 /// Applies what can only be judged on the opened entry.
-fn accepts(
+fn accepts<K: Keyspace>(
+    keyspace: &K,
     request: &LookupRequest<'_>,
     view: &EntryView<'_>,
     similarity: f64,
     refused: &mut Refused,
-) -> bool {
+) -> Looked<bool> {
     if request.max_age_ms.is_some_and(|max| request.now.0.saturating_sub(view.created().0) > max) {
         refused.too_old.add(similarity);
-        return false;
+        return Ok(false);
     }
-    let filter_ok = request.filter.is_none_or(|filter| match view.meta_object() {
-        Some(meta) => filter.matches(&meta),
-        None => filter.matches(&serde_json::Value::Null),
-    });
-    if !filter_ok {
+    let passes = match request.filter {
+        Some(filter) => passes(keyspace, filter, view)?,
+        None => true,
+    };
+    if !passes {
         refused.filter.add(similarity);
     }
-    filter_ok
+    Ok(passes)
+}
+
+/// Whether an opened entry, which is proven to be what the index believes or was found without it, passes a filter.
+fn passes<K: Keyspace>(keyspace: &K, filter: &Filter, view: &EntryView<'_>) -> Looked<bool> {
+    let mut steps = Steps::default();
+    let (slot, seq) = (view.slot(), view.seq());
+    let of_record = keyspace.with_cache(|cache| {
+        let slot = cache.index.slot_of(slot, seq)?;
+        Some(filter.judge_record(slot.record, &mut steps))
+    });
+    let is_long = view.meta().is_some_and(|meta| meta.len() > JUDGED_AGAIN_MAX_BYTES);
+    let verdict = match of_record {
+        Some(verdict) if is_long && verdict != Verdict::NeedsEntry => verdict,
+        _ => {
+            let meta = view.meta_object().unwrap_or(serde_json::Value::Null);
+            steps.bytes += view.meta().map_or(0, |meta| meta.len()) as u64;
+            if let (Some(Verdict::NeedsEntry), Some(meta)) = (of_record, meta.as_object()) {
+                keyspace.with_cache(|cache| {
+                    cache.index.note_asked(filter);
+                    cache.index.widen_record(slot, seq, meta, filter);
+                });
+            }
+            filter.judge(&meta, &mut steps)
+        }
+    };
+    keyspace.spend(steps)?;
+    match verdict {
+        Verdict::Yes => Ok(true),
+        Verdict::No | Verdict::NeedsEntry => Ok(false),
+        Verdict::TooLong => Err(too_many_steps().into()),
+    }
 }
 
 impl<O: Deref<Target = Entry>> Scored<O> {
@@ -307,6 +402,12 @@ struct Seen {
     opened: usize,
 }
 
+impl Seen {
+    fn count(&self) -> usize {
+        self.before.len() + self.now.len()
+    }
+}
+
 fn search<K: Keyspace>(
     keyspace: &K,
     request: &LookupRequest<'_>,
@@ -314,7 +415,7 @@ fn search<K: Keyspace>(
     exact_id: Option<EntryId>,
     report: &mut LookupReport<K::Opened>,
     refused: &mut Refused,
-) -> Option<()> {
+) -> Looked<()> {
     let partition = PartitionKey::of(request.scope, request.context);
     report.candidates = keyspace.with_cache(|cache| cache.index.partition_len(partition));
     let (guard, quant, min_seq) = keyspace.with_cache(|cache| {
@@ -335,7 +436,7 @@ fn search<K: Keyspace>(
     let mut seen = Seen { before: HashSet::new(), now: Vec::with_capacity(limit), opened: 0 };
     let mut scored: Vec<Scored<K::Opened>> = Vec::with_capacity(limit);
     loop {
-        let found = keyspace.search(&SearchRequest {
+        let searched = SearchRequest {
             code: query.code(),
             scale: query.scale(),
             partition,
@@ -345,10 +446,17 @@ fn search<K: Keyspace>(
             min_seq,
             filter: request.filter,
             counts_refused: request.counts_refused,
-        })?;
+        };
+        let found = keyspace.search(&searched)?;
+        if found.too_long > 0 {
+            return Err(too_many_steps().into());
+        }
+        if found.undecided > UNDECIDED_MAX && keyspace.learn(&searched)? {
+            continue;
+        }
         report.scanned += found.scanned;
         report.mode = Some(found.mode);
-        let decided = open_candidates(keyspace, &asked, &found, &mut seen, &mut scored, refused);
+        let decided = open_candidates(keyspace, &asked, &found, &mut seen, &mut scored, refused)?;
         let exhausted = found.candidates.len() < limit;
         if decided || exhausted {
             report.judged_by_entry = found.undecided;
@@ -361,7 +469,7 @@ fn search<K: Keyspace>(
     }
     report.opened += seen.opened;
     finish_search(&asked, scored, report);
-    Some(())
+    Ok(())
 }
 
 /// Opens the candidates in their order until no unopened one could displace a result: until enough
@@ -375,14 +483,14 @@ fn open_candidates<K: Keyspace>(
     seen: &mut Seen,
     scored: &mut Vec<Scored<K::Opened>>,
     refused: &mut Refused,
-) -> bool {
+) -> Looked<bool> {
     let mut spare = RESCORE_EXTRA_MAX;
     let new = |found: &&Candidate| !seen.before.contains(&found.slot);
     let mut left = found.candidates.iter().filter(new).peekable();
     let mut opened = SmallVec::<[Opened<K::Opened>; OPEN_AHEAD]>::new();
     loop {
-        if refused.guarded.count >= GUARD_REFUSALS_MAX {
-            return true;
+        if refused.is_enough() || seen.count() >= asked.wanted + LOOKUP_REFUSED_MAX {
+            return Ok(true);
         }
         let missing = asked.wanted.saturating_sub(scored.len());
         for candidate in left.by_ref().take(missing.clamp(1, asked.ahead())) {
@@ -390,21 +498,22 @@ fn open_candidates<K: Keyspace>(
                 let last = scored[asked.wanted - 1].similarity;
                 let bound = keyspace.with_cache(|cache| asked.bound(cache, candidate.slot));
                 if spare == 0 || f64::from(candidate.approx + bound) < last {
-                    return true;
+                    return Ok(true);
                 }
                 spare -= 1;
             }
             seen.now.push(candidate.slot);
+            keyspace.spend(Steps { keys: 1, ..Steps::NONE })?;
             if let Some(next) = open(keyspace, asked, candidate, missing > 0) {
                 seen.opened += 1;
                 opened.push(next);
             }
         }
         if opened.is_empty() && left.peek().is_none() {
-            return scored.len() >= asked.wanted;
+            return Ok(scored.len() >= asked.wanted);
         }
         for opened in opened.drain(..) {
-            let Some(next) = score(keyspace, asked, opened, refused) else { continue };
+            let Some(next) = score(keyspace, asked, opened, refused)? else { continue };
             let place = scored.partition_point(|s| {
                 s.similarity > next.similarity
                     || (s.similarity == next.similarity && s.id_text() < next.id_text())
@@ -455,38 +564,41 @@ fn score<K: Keyspace>(
     asked: &Asked<'_, '_>,
     opened: Opened<K::Opened>,
     refused: &mut Refused,
-) -> Option<Scored<K::Opened>> {
+) -> Looked<Option<Scored<K::Opened>>> {
     let Opened { candidate: Candidate { slot, approx }, uid, id, seq, entry } = opened;
     let Some(entry) = entry else {
         keyspace.with_cache(|cache| cache.index.hide(slot, seq));
         refused.invisible.add(f64::from(approx));
-        return None;
+        return Ok(None);
     };
     let view = entry.view();
     if !is_claimed(&view, uid, slot, seq) {
         // The key lives and says otherwise: this slot is a leftover.
         keyspace.with_cache(|cache| cache.index.remove(slot, seq));
-        return None;
+        return Ok(None);
     }
     let request = asked.request;
     if !view.is_in(request.scope, request.context) {
-        return None;
+        return Ok(None);
     }
     if is_gone(keyspace, &view) {
         refused.invisible.add(f64::from(approx));
-        return None;
+        return Ok(None);
     }
-    let similarity = view.vector()?.similarity(asked.query);
-    if !accepts(request, &view, similarity, refused) {
-        return None;
+    let Some(vector) = view.vector() else { return Ok(None) };
+    let similarity = vector.similarity(asked.query);
+    if !accepts(keyspace, request, &view, similarity, refused)? {
+        return Ok(None);
     }
-    if similarity >= asked.threshold
-        && let Some(refusal) = asked.question.refuses(view.prompt(), asked.guard)
-    {
-        refused.note_guarded(&view, id, similarity, refusal);
-        return None;
+    if similarity >= asked.threshold && asked.guards_judge() {
+        // A guard takes both apart, letter by letter.
+        keyspace.spend(Steps { path: view.prompt().len() as u64, ..Steps::NONE })?;
+        if let Some(refusal) = asked.question.refuses(view.prompt(), asked.guard) {
+            refused.note_guarded(&view, id, similarity, refusal);
+            return Ok(None);
+        }
     }
-    Some(Scored { similarity, id, entry })
+    Ok(Some(Scored { similarity, id, entry }))
 }
 
 fn is_claimed(view: &EntryView<'_>, uid: ContainerUid, slot: SlotId, seq: Seq) -> bool {

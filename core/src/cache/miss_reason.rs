@@ -6,6 +6,7 @@ use super::EntryView;
 use super::guard::Refusal;
 use crate::ids::EntryId;
 use crate::index::Refusals;
+use crate::limits::{GUARD_REFUSALS_MAX, GUARD_REFUSED_MAX_BYTES};
 
 /// Why there was no hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,9 +66,16 @@ pub(super) struct Refused {
     pub(super) guarded: Refusals,
     /// The nearest that a guard refused, and which guard.
     pub(super) nearest_guarded: Option<(Nearest, Refusal)>,
+    /// Bytes of the prompts that guards refused.
+    guarded_bytes: usize,
 }
 
 impl Refused {
+    /// Whether guards refused so many that one more would tell nothing.
+    pub(super) fn is_enough(&self) -> bool {
+        self.guarded.count >= GUARD_REFUSALS_MAX || self.guarded_bytes >= GUARD_REFUSED_MAX_BYTES
+    }
+
     /// Takes in what the exact tier refused. A search meets that entry again: it is counted once.
     pub(super) fn merge_exact(&mut self, exact: &Self) {
         for (mine, other) in [
@@ -89,6 +97,7 @@ impl Refused {
         refusal: Refusal,
     ) {
         self.guarded.add(similarity);
+        self.guarded_bytes += view.prompt().len();
         let farther = |(nearest, _): &(Nearest, Refusal)| nearest.similarity < similarity;
         if self.nearest_guarded.as_ref().is_none_or(farther) {
             let (id, prompt) = (id_text(view, id), view.prompt().to_vec());

@@ -26,7 +26,10 @@ pub use entry::{Entry, EntryFields, EntryView};
 pub use epochs::{Epochs, Extent, Severity};
 pub use flight::{Ask, Flights, Found, Lapse, LeaseToken, Verdict, WaiterId, refreshes_early};
 pub use kind::Kind;
-pub use lookup::{Hit, Keyspace, LookupReport, LookupRequest, Tier, look_up};
+pub use lookup::{
+    Halt, Hit, Keyspace, Looked, LookupReport, LookupRequest, Tier, look_up, too_many_steps,
+    too_much_at_once,
+};
 pub use miss_reason::{MissReason, Nearest};
 pub use mmr::{estimated_tokens, pick_diverse, within_budget};
 pub use money::{format_usd, parse_usd};

@@ -4,14 +4,46 @@
 //! keeps nothing between calls but its place in the text.
 
 use super::FilterError;
+use super::value::Number;
+use crate::limits;
 
 /// A value written in an expression.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Literal {
-    Number(f64),
+    Number(Number),
     Text(Box<[u8]>),
     Null,
     List(Box<[Literal]>),
+}
+
+/// A step into a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Segment {
+    /// The member of an object.
+    Name(Box<[u8]>),
+    /// The element of an array, counted from 0.
+    At(u32),
+}
+
+/// The way to a member: the name of a top-level one, then into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Path {
+    head: Box<[u8]>,
+    rest: Box<[Segment]>,
+}
+
+impl Path {
+    pub(super) fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    pub(super) fn rest(&self) -> &[Segment] {
+        &self.rest
+    }
+
+    pub(super) fn segments(&self) -> usize {
+        1 + self.rest.len()
+    }
 }
 
 /// An operator between two values.
@@ -26,6 +58,7 @@ pub(super) enum Operator {
     Greater,
     GreaterEqual,
     In,
+    Contains,
     Add,
     Subtract,
     Multiply,
@@ -36,9 +69,10 @@ pub(super) enum Operator {
 
 /// What a token is.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind<'t> {
+pub(super) enum Kind {
     Literal(Literal),
-    Field(&'t [u8]),
+    Field(Path),
+    Exists(Path),
     Not,
     Open,
     Close,
@@ -49,13 +83,13 @@ pub(super) enum Kind<'t> {
 /// A token and the bytes it came from.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Token<'t> {
-    pub(super) kind: Kind<'t>,
+    pub(super) kind: Kind,
     pub(super) start: usize,
     pub(super) text: &'t str,
 }
 
 /// Spellings, each before those it starts with, so that the first that fits is the longest.
-const SYMBOLS: [(&str, Kind<'static>); 17] = [
+const SYMBOLS: [(&str, Kind); 17] = [
     ("(", Kind::Open),
     (")", Kind::Close),
     ("**", Kind::Binary(Operator::Power)),
@@ -77,19 +111,27 @@ const SYMBOLS: [(&str, Kind<'static>); 17] = [
 
 /// Words that stand for values; the whole word must be one of these.
 const NAMED_VALUES: [(&str, Literal); 3] =
-    [("null", Literal::Null), ("true", Literal::Number(1.0)), ("false", Literal::Number(0.0))];
+    [("null", Literal::Null), ("true", truth(1)), ("false", truth(0))];
+
+const fn truth(number: i128) -> Literal {
+    Literal::Number(Number::Whole(number))
+}
 
 /// Words that are operators; what follows may touch them, as in `not1`.
-const WORDS: [(&str, Kind<'static>); 4] = [
+const WORDS: [(&str, Kind); 5] = [
     ("and", Kind::Binary(Operator::And)),
     ("or", Kind::Binary(Operator::Or)),
     ("not", Kind::Not),
     ("in", Kind::Binary(Operator::In)),
+    ("contains", Kind::Binary(Operator::Contains)),
 ];
 
-/// Whether a member name with this byte can be written in an expression.
-pub(super) fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
+/// Asks whether a member is there; the whole word, and a parenthesis after it.
+const EXISTS: &str = "exists";
+
+/// Whether a character can be part of a name without quotes: letters and digits of any script, `_` and `-`.
+fn is_name_character(character: char) -> bool {
+    character.is_alphanumeric() || matches!(character, '_' | '-')
 }
 
 /// What C calls white space; `u8::is_ascii_whitespace` leaves out the vertical tab.
@@ -125,7 +167,7 @@ impl<'t> Lexer<'t> {
         let kind = match self.peek() {
             None => Kind::End,
             Some(b'"' | b'\'') => Kind::Literal(Literal::Text(self.quoted_text()?)),
-            Some(b'.') => self.field()?,
+            Some(b'.') => Kind::Field(self.path()?),
             Some(b'[') => Kind::Literal(Literal::List(self.list()?)),
             Some(byte) if byte.is_ascii_digit() => Kind::Literal(self.number()?),
             Some(b'-') if value_expected => self.negative()?,
@@ -158,17 +200,83 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    fn field(&mut self) -> Result<Kind<'t>, FilterError> {
-        self.at += 1;
+    /// `.name`, and what follows it without a space: `.name`, `."any name"`, `[place]`.
+    fn path(&mut self) -> Result<Path, FilterError> {
         let start = self.at;
-        self.skip_while(is_name_byte);
-        if start == self.at {
-            return Err(FilterError::at(start, "expected the name of a member after \".\""));
+        let head = self.name()?;
+        let mut rest = Vec::new();
+        loop {
+            match self.peek() {
+                Some(b'.') => rest.push(Segment::Name(self.name()?)),
+                Some(b'[') => rest.push(Segment::At(self.place()?)),
+                _ => break,
+            }
+            if rest.len() >= limits::FILTER_MAX_PATH {
+                let message = format!("a path of more than {} names", limits::FILTER_MAX_PATH);
+                return Err(FilterError::at(start, message));
+            }
         }
-        Ok(Kind::Field(self.slice(start, self.at).as_bytes()))
+        Ok(Path { head, rest: rest.into_boxed_slice() })
     }
 
-    fn negative(&mut self) -> Result<Kind<'t>, FilterError> {
+    /// A dot and the name after it.
+    fn name(&mut self) -> Result<Box<[u8]>, FilterError> {
+        self.at += 1;
+        let start = self.at;
+        if let Some(b'"' | b'\'') = self.peek() {
+            return self.quoted_text();
+        }
+        let rest = self.slice(start, self.text.len());
+        let length = rest.find(|character| !is_name_character(character)).unwrap_or(rest.len());
+        if length == 0 {
+            return Err(FilterError::at(start, "expected the name of a member after \".\""));
+        }
+        self.at += length;
+        Ok(self.slice(start, self.at).as_bytes().into())
+    }
+
+    /// The place of an element in brackets.
+    fn place(&mut self) -> Result<u32, FilterError> {
+        let open = self.at;
+        self.at += 1;
+        let start = self.at;
+        self.skip_while(|byte| byte.is_ascii_digit());
+        let place = self.slice(start, self.at).parse().ok();
+        match (place, self.peek()) {
+            (Some(place), Some(b']')) => {
+                self.at += 1;
+                Ok(place)
+            }
+            _ => {
+                let message = "expected the place of an element, from 0, and \"]\"; names take a dot and quotes";
+                Err(FilterError::at(open, message))
+            }
+        }
+    }
+
+    /// What follows the word `exists`.
+    fn exists(&mut self) -> Result<Kind, FilterError> {
+        self.skip_while(is_space);
+        self.expect(b'(')?;
+        self.skip_while(is_space);
+        if self.peek() != Some(b'.') {
+            return Err(FilterError::at(self.at, "exists takes a member, as in exists(.name)"));
+        }
+        let path = self.path()?;
+        self.skip_while(is_space);
+        self.expect(b')')?;
+        Ok(Kind::Exists(path))
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), FilterError> {
+        if self.peek() != Some(byte) {
+            return Err(FilterError::at(self.at, "exists takes a member, as in exists(.name)"));
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn negative(&mut self) -> Result<Kind, FilterError> {
         if !self.peek_after().is_some_and(|byte| byte.is_ascii_digit()) {
             return Err(FilterError::at(
                 self.at,
@@ -195,18 +303,21 @@ impl<'t> Lexer<'t> {
             }
         }
         let digits = self.slice(start, self.at);
-        match digits.parse::<f64>() {
-            Ok(number) => Ok(Literal::Number(number)),
-            Err(_) => Err(FilterError::at(start, format!("{} is not a number", quoted(digits)))),
+        match Number::written(digits) {
+            Some(number) => Ok(Literal::Number(number)),
+            None => Err(FilterError::at(start, format!("{} is not a number", quoted(digits)))),
         }
     }
 
-    fn word(&mut self) -> Result<Kind<'t>, FilterError> {
+    fn word(&mut self) -> Result<Kind, FilterError> {
         let start = self.at;
         self.skip_while(|byte| byte.is_ascii_alphabetic());
         let word = self.slice(start, self.at);
         if let Some((_, literal)) = NAMED_VALUES.iter().find(|(name, _)| *name == word) {
             return Ok(Kind::Literal(literal.clone()));
+        }
+        if word == EXISTS {
+            return self.exists();
         }
         if let Some((name, kind)) = WORDS.iter().find(|(name, _)| word.starts_with(name)) {
             self.at = start + name.len();
@@ -221,7 +332,7 @@ impl<'t> Lexer<'t> {
         ))
     }
 
-    fn symbol(&mut self) -> Result<Kind<'t>, FilterError> {
+    fn symbol(&mut self) -> Result<Kind, FilterError> {
         let rest = self.slice(self.at, self.text.len());
         match SYMBOLS.iter().find(|(name, _)| rest.starts_with(name)) {
             Some((name, kind)) => {

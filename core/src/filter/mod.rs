@@ -1,52 +1,34 @@
-//! FILTER: a condition over the top-level members of an entry's META.
+//! FILTER: a condition over the members of an entry's META.
 //!
-//! Owns: the meaning of an expression. `lexer` cuts the text, `parser` orders it, `eval` computes it,
-//! `record` keeps META's scalar members beside a slot so that a search rarely opens the entry. A
-//! [`Filter`] is immutable once parsed; it may be shared and evaluated on any thread.
+//! Owns: the meaning of an expression, as `docs/filter.md` states it with a table that a test runs. `lexer` cuts the
+//! text, `parser` orders it, `program` computes it on what `value` says of values, `record` keeps META's members
+//! beside a slot so that a search does not open the entry. A [`Filter`] is immutable once parsed; it may be shared
+//! and evaluated on any thread.
 //!
-//! The language is that of `VSIM ... FILTER` in Redis vector sets, checked against Redis 8.2.3:
+//! The grammar is that of `VSIM ... FILTER` in Redis vector sets, and its expressions keep their meaning but where
+//! that would be wrong: numbers are exact, text is ordered, text is no number, what is absent is null. The page lists
+//! each difference, and `core/tests/filter.rs` holds it against what Redis 8.2.3 answers.
 //!
-//! * Values: numbers, quoted text, `null`, a list `[1, "a"]`, and `.name` for a top-level member of
-//!   META. Names are made of ASCII letters, digits, `_` and `-` (so `.n-4` names the member `n-4`).
-//!   JSON booleans are the numbers 1 and 0.
-//! * Loosest to tightest: `or` `||`; `and` `&&`; `== != < <= > >= in`; `+ -`; `* / %`; `**` (from the
-//!   right, all others from the left); `not` `!`. So `not .n == 0` is `(not .n) == 0`.
-//! * A member that is missing, is an object, or is an array holding an object makes the whole
-//!   expression false wherever it stands, under `not` and beside `or` included. An entry without META
-//!   matches nothing, not even `1`.
-//! * False are 0, `""` and `null`; all else is true (`"0"`, NaN and the empty list too).
-//! * Arithmetic and `< <= > >=` read both sides as numbers: text as C's `strtod` would when all of it
-//!   is a number shorter than 256 bytes, else 0; `null` and lists as 0. Text is never ordered.
-//! * `==`: text with text by bytes; `null` only with `null`; all else as numbers.
-//! * `a in b`: `b` a list or array holds an element equal to `a`; or both are text and `b` contains
-//!   `a`; else false.
-//!
-//! Differences on purpose, all of them in what Redis refuses or gets wrong without saying so:
-//!
-//! * Text in quotes takes JSON's escapes and `\'`, and any other backslash is refused. Redis keeps the
-//!   backslash in the text, so an expression built with a JSON encoder silently matches nothing.
-//! * META is decoded as JSON (`\u00e9` is `é`, the last of equal names counts); Redis compares the
-//!   member's source text without decoding `\u`, `\b` and `\f`, and takes the first of equal names.
-//! * An empty META object is the same as no META, which Redis tells apart only for expressions without
-//!   a member, such as `1`.
-//! * Operators out of place (`1 2 +`, `.n not in [1]`), a lone dot, and a NUL byte are refused, with the
-//!   position; Redis computes something else than what was meant, or stops reading at the NUL.
-//! * Accepted here and refused there: `true` and `false`, `null` in a list, `null` next to a parenthesis
-//!   or symbol (`(.a == null)`), `not not`, a signed exponent (`1e-5`).
-//! * Refused here only: text that is not UTF-8, and what passes the FILTER bounds of `limits`.
+//! Judging one entry takes at most [`FILTER_STEPS_MAX`](limits::FILTER_STEPS_MAX) steps; where more would be needed
+//! the verdict is [`Verdict::TooLong`], and who asked is told so.
 
-mod eval;
+mod asked;
 mod lexer;
 mod parser;
+mod program;
 mod record;
+mod value;
 
 use std::fmt;
 
 use serde_json::Value;
 
 use crate::limits;
-use eval::{Document, Program};
+use crate::work::Steps;
+pub use asked::Asked;
+use program::{Document, Members, NoMembers, Program};
 pub use record::FilterRecord;
+use value::Meter;
 
 /// A parsed FILTER expression.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,9 +36,11 @@ pub struct Filter {
     /// The expression is true when all of these are; an `and` outside of `or` and `not` is cut here so
     /// that the first false part ends the evaluation.
     parts: Box<[Program]>,
+    /// What it is to an entry without META.
+    of_nothing: Verdict,
 }
 
-/// What the members kept beside a slot say about an entry.
+/// What is known of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The entry matches.
@@ -65,6 +49,33 @@ pub enum Verdict {
     No,
     /// The answer depends on a member that only the entry holds.
     NeedsEntry,
+    /// To tell would take more steps than one entry may.
+    TooLong,
+}
+
+/// What judging one entry may cost, apart from what depends on its META.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FilterCost {
+    /// Values and operators.
+    pub terms: u64,
+    /// Of these, names that are looked up.
+    pub reads: u64,
+    /// Of these, `in` and `contains`, which look through arrays and text.
+    pub looks: u64,
+}
+
+/// Bytes of a record that are passed in the time of a step while a name is looked up, and that an array or a text
+/// has for each step of looking through it.
+const READ_BYTES_PER_STEP: u64 = 64;
+const LOOKED_BYTES_PER_STEP: u64 = 8;
+
+impl FilterCost {
+    /// Steps to judge an entry whose record has so many bytes, estimated from above.
+    pub const fn steps(&self, record_bytes: u64) -> u64 {
+        self.terms
+            + self.reads * (record_bytes / READ_BYTES_PER_STEP)
+            + self.looks * (record_bytes / LOOKED_BYTES_PER_STEP)
+    }
 }
 
 /// Why an expression was refused, and where.
@@ -105,39 +116,74 @@ impl Filter {
         }
         let text = std::str::from_utf8(expression)
             .map_err(|error| FilterError::at(error.valid_up_to(), "not UTF-8"))?;
-        let steps = parser::parse(text)?;
-        Ok(Self { parts: Program::split(steps).into_boxed_slice() })
+        let parts = Program::split(parser::parse(text)?).into_boxed_slice();
+        let mut filter = Self { parts, of_nothing: Verdict::No };
+        filter.of_nothing = filter.verdict(&NoMembers, &mut Steps::default());
+        Ok(filter)
     }
 
-    /// Whether an entry with this META matches. Anything but a JSON object with members counts as no
-    /// META.
-    pub fn matches(&self, meta: &Value) -> bool {
+    /// What judging an entry may cost.
+    pub fn cost(&self) -> FilterCost {
+        self.parts.iter().map(Program::cost).fold(FilterCost::default(), |sum, part| FilterCost {
+            terms: sum.terms + part.terms,
+            reads: sum.reads + part.reads,
+            looks: sum.looks + part.looks,
+        })
+    }
+
+    /// The top-level members that it asks for, some more than once.
+    pub fn heads(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().flat_map(Program::heads)
+    }
+
+    /// Whether an entry with this META matches; never [`Verdict::NeedsEntry`]. Anything but a JSON object counts as
+    /// no META.
+    pub fn judge(&self, meta: &Value, steps: &mut Steps) -> Verdict {
         match meta {
-            Value::Object(members) if !members.is_empty() => {
-                self.verdict(&Document(members)) == Verdict::Yes
-            }
-            _ => false,
+            Value::Object(members) => self.verdict(&Document(members), steps),
+            _ => self.of_nothing,
         }
     }
 
     /// What the record beside a slot says about its entry; `None` stands for an entry without META.
     /// Does not allocate.
-    pub fn matches_record(&self, record: Option<&FilterRecord>) -> Verdict {
+    pub fn judge_record(&self, record: Option<&FilterRecord>, steps: &mut Steps) -> Verdict {
         match record {
-            Some(record) => self.verdict(record),
-            None => Verdict::No,
+            Some(record) => self.verdict(record, steps),
+            None => {
+                steps.terms += 1;
+                self.of_nothing
+            }
         }
     }
 
-    fn verdict(&self, members: &impl eval::Members) -> Verdict {
+    /// Whether an entry may match, as far as its record and so many steps tell.
+    pub fn may_match(&self, record: Option<&FilterRecord>, most: u32, steps: &mut Steps) -> bool {
+        let verdict = match record {
+            Some(record) => self.verdict_within(record, most, steps),
+            None => self.of_nothing,
+        };
+        verdict != Verdict::No
+    }
+
+    fn verdict(&self, members: &impl Members, steps: &mut Steps) -> Verdict {
+        self.verdict_within(members, limits::FILTER_STEPS_MAX, steps)
+    }
+
+    fn verdict_within(&self, members: &impl Members, most: u32, steps: &mut Steps) -> Verdict {
+        let mut meter = Meter::new(most);
         let mut verdict = Verdict::Yes;
         for part in &self.parts {
-            match part.run(members) {
+            match part.run(members, &mut meter) {
                 Verdict::Yes => {}
-                Verdict::No => return Verdict::No,
+                decided @ (Verdict::No | Verdict::TooLong) => {
+                    verdict = decided;
+                    break;
+                }
                 Verdict::NeedsEntry => verdict = Verdict::NeedsEntry,
             }
         }
+        steps.terms += u64::from(most - meter.left());
         verdict
     }
 }

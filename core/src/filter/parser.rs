@@ -5,15 +5,16 @@
 //! operators, so that hostile nesting costs no call stack.
 
 use super::FilterError;
-use super::eval::Step;
 use super::lexer::{Kind, Lexer, Literal, Operator, Token, quoted};
+use super::program::Step;
 use crate::limits;
 
 /// An operator whose right side is not complete, or an open parenthesis.
 enum Pending {
     Open(usize),
     Not,
-    Binary(Operator),
+    /// With the place of the step that may leave out its right side, where it is `and` or `or`.
+    Binary(Operator, Option<usize>),
 }
 
 /// How tightly an operator holds its sides; `not` is tighter than all of these.
@@ -27,7 +28,8 @@ fn precedence(operator: Operator) -> u8 {
         | Operator::LessEqual
         | Operator::Greater
         | Operator::GreaterEqual
-        | Operator::In => 2,
+        | Operator::In
+        | Operator::Contains => 2,
         Operator::Add | Operator::Subtract => 3,
         Operator::Multiply | Operator::Divide | Operator::Remainder => 4,
         Operator::Power => 5,
@@ -39,8 +41,8 @@ fn goes_first(pending: &Pending, new: Operator) -> bool {
     match pending {
         Pending::Open(_) => false,
         Pending::Not => true,
-        Pending::Binary(Operator::Power) if new == Operator::Power => false,
-        Pending::Binary(pending) => precedence(*pending) >= precedence(new),
+        Pending::Binary(Operator::Power, _) if new == Operator::Power => false,
+        Pending::Binary(pending, _) => precedence(*pending) >= precedence(new),
     }
 }
 
@@ -78,6 +80,7 @@ impl Parser {
     fn count(&mut self, token: &Token<'_>) -> Result<(), FilterError> {
         self.nodes += match &token.kind {
             Kind::Literal(Literal::List(items)) => 1 + items.len(),
+            Kind::Field(path) | Kind::Exists(path) => path.segments(),
             Kind::Open | Kind::Close | Kind::End => 0,
             _ => 1,
         };
@@ -94,7 +97,8 @@ impl Parser {
     fn value(&mut self, token: Token<'_>, before: &str) -> Result<bool, FilterError> {
         match token.kind {
             Kind::Literal(literal) => self.steps.push(Step::Push(literal)),
-            Kind::Field(name) => self.steps.push(Step::Field(name.into())),
+            Kind::Field(path) => self.steps.push(Step::Field(path)),
+            Kind::Exists(path) => self.steps.push(Step::Exists(path)),
             Kind::Not => {
                 self.hold(Pending::Not, token.start)?;
                 return Ok(true);
@@ -118,7 +122,8 @@ impl Parser {
                 while self.pending.last().is_some_and(|last| goes_first(last, operator)) {
                     self.complete();
                 }
-                self.hold(Pending::Binary(operator), token.start)?;
+                let skip = self.skip_right_side(operator);
+                self.hold(Pending::Binary(operator, skip), token.start)?;
                 Ok(true)
             }
             Kind::Close => loop {
@@ -140,7 +145,7 @@ impl Parser {
                 let hint = match kind {
                     Kind::Not => "; write not (a in b)",
                     Kind::Field(_) if before.starts_with('.') => {
-                        "; only top-level members can be selected"
+                        "; the parts of a path stand without spaces"
                     }
                     _ => "",
                 };
@@ -148,6 +153,17 @@ impl Parser {
                 Err(FilterError::at(token.start, format!("expected an operator{after}{hint}")))
             }
         }
+    }
+
+    /// Has the left side of `and` and `or`, which is complete, decide alone where it can.
+    fn skip_right_side(&mut self, operator: Operator) -> Option<usize> {
+        let deciding = match operator {
+            Operator::And => false,
+            Operator::Or => true,
+            _ => return None,
+        };
+        self.steps.push(Step::SkipIf(deciding, 0));
+        Some(self.steps.len() - 1)
     }
 
     /// Keeps an operator until its right side is complete. As many values as are pending here, and one
@@ -166,7 +182,13 @@ impl Parser {
     fn complete(&mut self) {
         match self.pending.pop() {
             Some(Pending::Not) => self.steps.push(Step::Not),
-            Some(Pending::Binary(operator)) => self.steps.push(Step::Binary(operator)),
+            Some(Pending::Binary(operator, skip)) => {
+                self.steps.push(Step::Binary(operator));
+                let end = self.steps.len();
+                if let Some(Step::SkipIf(_, steps)) = skip.and_then(|at| self.steps.get_mut(at)) {
+                    *steps = skip.map_or(0, |at| end - at - 1) as u32;
+                }
+            }
             Some(Pending::Open(_)) | None => {}
         }
     }

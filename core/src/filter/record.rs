@@ -1,23 +1,29 @@
 //! The members of META that are kept beside a slot, in one small allocation.
 //!
-//! Owns: the bytes of that record, in memory and as persisted. Built on the thread that writes an
-//! entry; read on whichever thread searches. A record is immutable.
+//! Owns: which members are kept and the bytes they are kept in, in memory and as persisted. Built on the thread that
+//! writes an entry or judges it; read on whichever thread searches. A record is immutable.
 //!
-//! The first byte says whether members were left out. Then, for each member: a kind, the length of its
-//! name, the name, and the value as the kind says. Only what an expression can select is listed:
-//! objects, arrays that hold one, and names that cannot be written in an expression count as missing,
-//! and need no room to be so.
+//! META is kept whole as long as that takes no more than [`FILTER_RECORD_BYTES`](limits::FILTER_RECORD_BYTES): all of
+//! the names first, then the values, small ones before large ones. What found no room is kept all the same once a
+//! filter has asked for it (`asked`), so that no filter opens an entry twice for it.
+//!
+//! The first byte says whether names were left out. Then, for each member: a kind, the length of its name, the name,
+//! and the value as the kind says. Lengths are in groups of seven bits, the low ones first, the top bit of a byte
+//! telling that another follows. An array holds kinds and values, an object members.
 
+use hashbrown::HashSet;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-use super::eval::{Member, Members, Operand, is_selectable};
-use super::lexer::is_name_byte;
+use super::Filter;
+use super::lexer::{Path, Segment};
+use super::program::{Found, Members};
+use super::value::{Meter, Number, Operand};
 use crate::limits;
 
-/// Every selectable member is listed: one that is not found does not exist.
+/// Every member is listed: one that is not found does not exist.
 const COMPLETE: u8 = 0;
-/// Some members found no room: one that is not found may exist.
+/// Some names found no room: one that is not found may exist.
 const PARTIAL: u8 = 1;
 
 /// Only the entry holds the value.
@@ -31,57 +37,108 @@ const INT16: u8 = 3;
 const INT32: u8 = 4;
 /// Eight bytes, little endian.
 const FLOAT: u8 = 5;
-/// A length byte and that many bytes.
+/// A length and that many bytes of UTF-8.
 const TEXT: u8 = 6;
+/// Eight bytes, little endian, signed.
+const INT64: u8 = 7;
+/// Eight bytes, little endian.
+const UINT64: u8 = 8;
+/// A length and that many bytes of kinds and values.
+const ARRAY: u8 = 9;
+/// A length and that many bytes of members.
+const OBJECT: u8 = 10;
+/// There is no such member, in a record that does not list all.
+const ABSENT: u8 = 11;
 
-/// Kind and length of the name.
-const MEMBER_HEAD_BYTES: usize = 2;
-/// Values up to this size get room before longer text does: numbers are filtered on most.
-const SHORT_VALUE_BYTES: usize = 16;
+/// Deepest nesting that is kept. serde_json parses no deeper document, so none is lost; the bound keeps hostile
+/// bytes from exhausting the call stack.
+const MAX_DEPTH: usize = 128;
 /// What an `Arc` keeps before its bytes: two counts.
 const ALLOCATION_HEAD_BYTES: usize = 16;
+/// Members passed by in the time of a step.
+const MEMBERS_PER_STEP: usize = 4;
 
-/// The scalar members of an entry's META, as far as they fit
-/// [`FILTER_RECORD_MAX_BYTES`](limits::FILTER_RECORD_MAX_BYTES).
+/// The members of an entry's META, as far as they are kept beside its slot.
 ///
 /// Shared, so that a search on another thread keeps what it reads; entries without META have none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterRecord(Arc<[u8]>);
 
+/// A member on its way into a record.
+struct Listed<'a> {
+    name: &'a [u8],
+    /// Kind and value.
+    value: Vec<u8>,
+    is_kept: bool,
+}
+
 impl FilterRecord {
-    /// The record of a META object; None for an object without members, which is the same as no META.
-    pub fn from_meta(meta: &Map<String, Value>) -> Option<Self> {
+    /// The record of a META object, with what filters ask for by these names whole; None for an object without
+    /// members, which is the same as no META.
+    pub fn from_meta(meta: &Map<String, Value>, asked: &HashSet<&[u8]>) -> Option<Self> {
         if meta.is_empty() {
             return None;
         }
-        let mut room = limits::FILTER_RECORD_MAX_BYTES - 1;
+        let mut room = limits::FILTER_RECORD_BYTES - 1;
         let mut completeness = COMPLETE;
-        let mut listed = Vec::new();
-        for (name, value) in meta.iter().filter(|(name, value)| is_listable(name, value)) {
-            let head = MEMBER_HEAD_BYTES + name.len();
-            if name.len() <= usize::from(u8::MAX) && head <= room {
-                room -= head;
-                listed.push((name, Encoded::of(value), false));
-            } else {
-                completeness = PARTIAL;
-            }
-        }
-        for longest in [SHORT_VALUE_BYTES, usize::MAX] {
-            for (_, value, fits) in listed.iter_mut().filter(|(_, _, fits)| !fits) {
-                let size = value.size();
-                if size <= room.min(longest) {
-                    room -= size;
-                    *fits = true;
+        let mut listed = Vec::with_capacity(meta.len());
+        for (name, value) in meta {
+            let name = name.as_bytes();
+            let head = 1 + varint_len(name.len()) + name.len();
+            let is_asked = asked.contains(name);
+            // What is asked for takes no room from the rest, which was decided by before.
+            match room.checked_sub(head) {
+                _ if is_asked => {}
+                Some(left) => room = left,
+                None => {
+                    completeness = PARTIAL;
+                    continue;
                 }
             }
+            let mut bytes = Vec::new();
+            let is_kept = encode(value, &mut bytes, MAX_DEPTH) && is_asked;
+            listed.push(Listed { name, value: bytes, is_kept });
         }
-        let mut bytes = Vec::with_capacity(limits::FILTER_RECORD_MAX_BYTES - room);
-        bytes.push(completeness);
-        for (name, value, fits) in listed {
-            let value = if fits { value } else { Encoded::Elsewhere };
-            value.write(name, &mut bytes);
+        let mut by_size: Vec<_> = (0..listed.len()).collect();
+        by_size.sort_by_key(|&at| listed[at].value.len());
+        for at in by_size {
+            let one = &mut listed[at];
+            let size = one.value.len().saturating_sub(1);
+            if !one.is_kept && !one.value.is_empty() && size <= room {
+                room -= size;
+                one.is_kept = true;
+            }
+        }
+        let mut bytes = vec![completeness];
+        for Listed { name, value, is_kept } in &listed {
+            let (kind, value) = match value.split_first() {
+                Some((&kind, value)) if *is_kept => (kind, value),
+                _ => (ELSEWHERE, &[][..]),
+            };
+            write_name(kind, name, &mut bytes);
+            bytes.extend_from_slice(value);
+        }
+        if completeness == PARTIAL {
+            let mut absent: Vec<_> = asked.iter().filter(|name| !has(meta, name)).collect();
+            absent.sort_unstable();
+            absent.into_iter().for_each(|name| write_name(ABSENT, name, &mut bytes));
         }
         Some(Self(bytes.into()))
+    }
+
+    /// The record of the same META that answers all that a filter asks for, and what the former one did.
+    pub fn widened(
+        former: Option<&Self>,
+        meta: &Map<String, Value>,
+        filter: &Filter,
+    ) -> Option<Self> {
+        let mut asked: HashSet<&[u8]> = filter.heads().collect();
+        if let Some(former) = former {
+            let members = PackedMembers(former.members());
+            let told = members.filter(|(_, item)| !matches!(item, Item::Elsewhere));
+            asked.extend(told.map(|(name, _)| name));
+        }
+        Self::from_meta(meta, &asked)
     }
 
     /// Memory it takes, besides the handle.
@@ -99,159 +156,376 @@ impl FilterRecord {
         if bytes.len() > limits::FILTER_RECORD_MAX_BYTES {
             return None;
         }
+        let (completeness, members) = bytes.split_first()?;
+        let is_known = matches!(*completeness, COMPLETE | PARTIAL);
+        (is_known && are_members(members, true, MAX_DEPTH)).then(|| Self(bytes.into()))
+    }
+
+    /// A record as releases before the second form of blocks of slots persisted it. Whole numbers beyond 2^53 were
+    /// rounded and objects were left out without a word: of both only the entry knows.
+    pub fn from_first_form(bytes: &[u8]) -> Option<Self> {
+        const FIRST_FORM_MAX_BYTES: usize = 256;
+        const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
         let (completeness, mut rest) = bytes.split_first()?;
-        if !matches!(*completeness, COMPLETE | PARTIAL) {
+        if bytes.len() > FIRST_FORM_MAX_BYTES || !matches!(*completeness, COMPLETE | PARTIAL) {
             return None;
         }
+        let mut out = vec![PARTIAL];
         while !rest.is_empty() {
-            let (name, value, after) = split_member(rest)?;
-            let is_name = !name.is_empty() && name.iter().copied().all(is_name_byte);
-            let is_value = match value {
-                Member::Is(Operand::Text(text)) => std::str::from_utf8(text).is_ok(),
-                Member::Is(Operand::Number(number)) => number.is_finite(),
-                _ => true,
+            let (&[kind, name_length], after) = rest.split_first_chunk()?;
+            let (name, after) = after.split_at_checked(usize::from(name_length))?;
+            let length = match kind {
+                ELSEWHERE | NULL => 0,
+                INT8 => 1,
+                INT16 => 2,
+                INT32 => 4,
+                FLOAT => 8,
+                TEXT => 1 + usize::from(*after.first()?),
+                _ => return None,
             };
-            if !is_name || !is_value {
-                return None;
+            let (value, after) = after.split_at_checked(length)?;
+            if kind == TEXT {
+                let text = value.get(1..)?;
+                write_name(kind, name, &mut out);
+                write_length(text.len(), &mut out);
+                out.extend_from_slice(text);
+            } else if kind == FLOAT
+                && f64::from_le_bytes(value.try_into().ok()?).abs() >= EXACT_BELOW
+            {
+                write_name(ELSEWHERE, name, &mut out);
+            } else {
+                write_name(kind, name, &mut out);
+                out.extend_from_slice(value);
             }
             rest = after;
         }
-        Some(Self(bytes.into()))
+        Self::from_bytes(&out)
     }
+
+    fn members(&self) -> &[u8] {
+        self.0.get(1..).unwrap_or_default()
+    }
+}
+
+fn has(meta: &Map<String, Value>, name: &[u8]) -> bool {
+    std::str::from_utf8(name).is_ok_and(|name| meta.contains_key(name))
 }
 
 impl Members for FilterRecord {
-    fn find(&self, name: &[u8]) -> Member<'_> {
-        let Some((completeness, mut rest)) = self.0.split_first() else {
-            return Member::Unlisted;
+    fn find(&self, path: &Path, meter: &mut Meter) -> Found<'_> {
+        let mut at = match PackedMembers(self.members()).named(path.head(), meter) {
+            Some(Item::Elsewhere) if path.rest().is_empty() => return Found::Elsewhere,
+            Some(Item::Elsewhere) => return Found::Unlisted,
+            None if self.0.first() != Some(&COMPLETE) => return Found::Unlisted,
+            Some(Item::Absent) | None => return Found::Absent,
+            Some(item) => item,
         };
-        while let Some((listed, value, after)) = split_member(rest) {
-            if listed == name {
-                return value;
+        for segment in path.rest() {
+            let next = match (at, segment) {
+                (Item::Object(members), Segment::Name(name)) => {
+                    PackedMembers(members).named(name, meter)
+                }
+                (Item::Is(Operand::Packed(values)), Segment::At(place)) => {
+                    values.at(*place as usize, meter)
+                }
+                _ => None,
+            };
+            match next {
+                Some(item) => at = item,
+                None => return Found::Absent,
             }
-            rest = after;
         }
-        match *completeness {
-            COMPLETE => Member::Missing,
-            _ => Member::Unlisted,
+        Found::Is(at.operand())
+    }
+}
+
+/// A value of a record.
+#[derive(Debug, Clone, Copy)]
+enum Item<'a> {
+    Elsewhere,
+    Absent,
+    Object(&'a [u8]),
+    Is(Operand<'a>),
+}
+
+impl<'a> Item<'a> {
+    fn operand(self) -> Operand<'a> {
+        match self {
+            Self::Is(operand) => operand,
+            Self::Object(_) => Operand::Object,
+            Self::Elsewhere | Self::Absent => Operand::Unknown,
         }
     }
 }
 
-fn is_listable(name: &str, value: &Value) -> bool {
-    !name.is_empty() && name.bytes().all(is_name_byte) && is_selectable(value)
+/// The members of an object, one after the other; ends where the bytes are malformed.
+struct PackedMembers<'a>(&'a [u8]);
+
+impl<'a> PackedMembers<'a> {
+    fn named(mut self, name: &[u8], meter: &mut Meter) -> Option<Item<'a>> {
+        let mut passed = 0;
+        let found = self.by_ref().inspect(|_| passed += 1).find(|(other, _)| *other == name);
+        if meter.pay(passed / MEMBERS_PER_STEP) { found.map(|(_, item)| item) } else { None }
+    }
 }
 
-/// Name, value and what follows of the first member, unless the bytes end within it.
-fn split_member(bytes: &[u8]) -> Option<(&[u8], Member<'_>, &[u8])> {
-    let (&[kind, name_length], rest) = bytes.split_first_chunk()?;
-    let (name, rest) = rest.split_at_checked(usize::from(name_length))?;
-    let (operand, rest) = match kind {
-        ELSEWHERE => return Some((name, Member::Elsewhere, rest)),
-        NULL => (Operand::Null, rest),
+impl<'a> Iterator for PackedMembers<'a> {
+    type Item = (&'a [u8], Item<'a>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let (&kind, rest) = self.0.split_first()?;
+        let (name, rest) = split_counted(rest)?;
+        let (item, rest) = split_value(kind, rest)?;
+        self.0 = rest;
+        Some((name, item))
+    }
+}
+
+/// The elements of an array, one after the other; ends where the bytes are malformed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PackedValues<'a>(&'a [u8]);
+
+impl<'a> PackedValues<'a> {
+    #[inline]
+    fn next_item(&mut self) -> Option<Item<'a>> {
+        let (&kind, rest) = self.0.split_first()?;
+        let (item, rest) = split_value(kind, rest)?;
+        self.0 = rest;
+        Some(item)
+    }
+
+    fn at(mut self, place: usize, meter: &mut Meter) -> Option<Item<'a>> {
+        // An element takes a byte at least: none is passed in vain.
+        if place >= self.0.len() || !meter.pay(place / MEMBERS_PER_STEP) {
+            return None;
+        }
+        for _ in 0..place {
+            self.next_item()?;
+        }
+        self.next_item()
+    }
+}
+
+impl<'a> Iterator for PackedValues<'a> {
+    type Item = Operand<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Operand<'a>> {
+        self.next_item().map(Item::operand)
+    }
+}
+
+/// A length, and as many bytes.
+#[inline]
+fn split_counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = read_length(bytes)?;
+    rest.split_at_checked(length)
+}
+
+/// A value of this kind, and what follows; None where the bytes end within it.
+#[inline]
+fn split_value(kind: u8, bytes: &[u8]) -> Option<(Item<'_>, &[u8])> {
+    let whole = |number: i128| Item::Is(Operand::Number(Number::Whole(number)));
+    Some(match kind {
+        ELSEWHERE => (Item::Elsewhere, bytes),
+        ABSENT => (Item::Absent, bytes),
+        NULL => (Item::Is(Operand::Null), bytes),
         INT8 => {
-            let (bytes, rest) = rest.split_first_chunk()?;
-            (Operand::Number(i8::from_le_bytes(*bytes).into()), rest)
+            let (number, rest) = bytes.split_first_chunk()?;
+            (whole(i8::from_le_bytes(*number).into()), rest)
         }
         INT16 => {
-            let (bytes, rest) = rest.split_first_chunk()?;
-            (Operand::Number(i16::from_le_bytes(*bytes).into()), rest)
+            let (number, rest) = bytes.split_first_chunk()?;
+            (whole(i16::from_le_bytes(*number).into()), rest)
         }
         INT32 => {
-            let (bytes, rest) = rest.split_first_chunk()?;
-            (Operand::Number(i32::from_le_bytes(*bytes).into()), rest)
+            let (number, rest) = bytes.split_first_chunk()?;
+            (whole(i32::from_le_bytes(*number).into()), rest)
+        }
+        INT64 => {
+            let (number, rest) = bytes.split_first_chunk()?;
+            (whole(i64::from_le_bytes(*number).into()), rest)
+        }
+        UINT64 => {
+            let (number, rest) = bytes.split_first_chunk()?;
+            (whole(u64::from_le_bytes(*number).into()), rest)
         }
         FLOAT => {
-            let (bytes, rest) = rest.split_first_chunk()?;
-            (Operand::Number(f64::from_le_bytes(*bytes)), rest)
+            let (number, rest) = bytes.split_first_chunk()?;
+            (Item::Is(Operand::Number(Number::Float(f64::from_le_bytes(*number)))), rest)
         }
         TEXT => {
-            let (length, rest) = rest.split_first()?;
-            let (text, rest) = rest.split_at_checked(usize::from(*length))?;
-            (Operand::Text(text), rest)
+            let (text, rest) = split_counted(bytes)?;
+            (Item::Is(Operand::Text(text)), rest)
+        }
+        ARRAY => {
+            let (values, rest) = split_counted(bytes)?;
+            (Item::Is(Operand::Packed(PackedValues(values))), rest)
+        }
+        OBJECT => {
+            let (members, rest) = split_counted(bytes)?;
+            (Item::Object(members), rest)
         }
         _ => return None,
-    };
-    Some((name, Member::Is(operand), rest))
+    })
 }
 
-/// A value in the form that takes the least room.
-enum Encoded<'a> {
-    Elsewhere,
-    Null,
-    Int8(i8),
-    Int16(i16),
-    Int32(i32),
-    Float(f64),
-    Text(u8, &'a [u8]),
+/// Whether bytes are members to the last one.
+fn are_members(bytes: &[u8], is_top: bool, levels: usize) -> bool {
+    let mut members = PackedMembers(bytes);
+    while !members.0.is_empty() {
+        let Some((name, item)) = members.next() else { return false };
+        let is_hint = matches!(item, Item::Elsewhere | Item::Absent);
+        if std::str::from_utf8(name).is_err() || !(is_hint && is_top || is_value(item, levels)) {
+            return false;
+        }
+    }
+    true
 }
 
-impl<'a> Encoded<'a> {
-    fn of(value: &'a Value) -> Self {
-        match Operand::of(value) {
-            Operand::Null => Self::Null,
-            Operand::Number(number) => Self::number(number),
-            Operand::Text(text) => match u8::try_from(text.len()) {
-                Ok(length) => Self::Text(length, text),
-                Err(_) => Self::Elsewhere,
-            },
-            _ => Self::Elsewhere,
-        }
-    }
-
-    fn number(number: f64) -> Self {
-        // The cast saturates and drops fractions, and zero loses its sign: bits tell whether it is exact.
-        let whole = number as i32;
-        if f64::from(whole).to_bits() != number.to_bits() {
-            Self::Float(number)
-        } else if let Ok(whole) = i8::try_from(whole) {
-            Self::Int8(whole)
-        } else if let Ok(whole) = i16::try_from(whole) {
-            Self::Int16(whole)
-        } else {
-            Self::Int32(whole)
-        }
-    }
-
-    /// Bytes of the value, after the name.
-    fn size(&self) -> usize {
-        match self {
-            Self::Elsewhere | Self::Null => 0,
-            Self::Int8(_) => 1,
-            Self::Int16(_) => 2,
-            Self::Int32(_) => 4,
-            Self::Float(_) => 8,
-            Self::Text(_, text) => 1 + text.len(),
-        }
-    }
-
-    fn kind(&self) -> u8 {
-        match self {
-            Self::Elsewhere => ELSEWHERE,
-            Self::Null => NULL,
-            Self::Int8(_) => INT8,
-            Self::Int16(_) => INT16,
-            Self::Int32(_) => INT32,
-            Self::Float(_) => FLOAT,
-            Self::Text(..) => TEXT,
-        }
-    }
-
-    fn write(&self, name: &str, bytes: &mut Vec<u8>) {
-        // Names longer than a byte can count are not listed.
-        let name_length = u8::try_from(name.len()).unwrap_or(u8::MAX);
-        bytes.extend_from_slice(&[self.kind(), name_length]);
-        bytes.extend_from_slice(name.as_bytes());
-        match self {
-            Self::Elsewhere | Self::Null => {}
-            Self::Int8(number) => bytes.extend_from_slice(&number.to_le_bytes()),
-            Self::Int16(number) => bytes.extend_from_slice(&number.to_le_bytes()),
-            Self::Int32(number) => bytes.extend_from_slice(&number.to_le_bytes()),
-            Self::Float(number) => bytes.extend_from_slice(&number.to_le_bytes()),
-            Self::Text(length, text) => {
-                bytes.push(*length);
-                bytes.extend_from_slice(text);
+fn is_value(item: Item<'_>, levels: usize) -> bool {
+    let Some(below) = levels.checked_sub(1) else { return false };
+    match item {
+        Item::Elsewhere | Item::Absent => false,
+        Item::Object(members) => are_members(members, false, below),
+        Item::Is(Operand::Packed(mut values)) => {
+            while !values.0.is_empty() {
+                if !values.next_item().is_some_and(|item| is_value(item, below)) {
+                    return false;
+                }
             }
+            true
+        }
+        Item::Is(Operand::Text(text)) => std::str::from_utf8(text).is_ok(),
+        Item::Is(Operand::Number(Number::Float(float))) => float.is_finite(),
+        Item::Is(_) => true,
+    }
+}
+
+/// Writes kind and value; false, and nothing, for one that is nested too deep.
+fn encode(value: &Value, out: &mut Vec<u8>, levels: usize) -> bool {
+    let start = out.len();
+    let is_whole = levels > 0
+        && match value {
+            Value::Array(items) => write_within(ARRAY, out, |out| {
+                items.iter().all(|item| encode(item, out, levels - 1))
+            }),
+            Value::Object(members) => write_within(OBJECT, out, |out| {
+                members.iter().all(|(name, value)| {
+                    let at = out.len();
+                    let is_whole = encode(value, out, levels - 1);
+                    if is_whole {
+                        // The name stands between kind and value.
+                        let value = out.split_off(at + 1);
+                        write_length(name.len(), out);
+                        out.extend_from_slice(name.as_bytes());
+                        out.extend_from_slice(&value);
+                    }
+                    is_whole
+                })
+            }),
+            Value::String(text) => {
+                out.push(TEXT);
+                write_length(text.len(), out);
+                out.extend_from_slice(text.as_bytes());
+                true
+            }
+            scalar => {
+                write_scalar(scalar, out);
+                true
+            }
+        };
+    if !is_whole {
+        out.truncate(start);
+    }
+    is_whole
+}
+
+/// Writes a kind, and what is written within after its length.
+fn write_within(kind: u8, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
+    let mut within = Vec::new();
+    let is_whole = write(&mut within);
+    out.push(kind);
+    write_length(within.len(), out);
+    out.extend_from_slice(&within);
+    is_whole
+}
+
+fn write_scalar(value: &Value, out: &mut Vec<u8>) {
+    match Operand::of(value) {
+        Operand::Number(Number::Whole(whole)) => {
+            if let Ok(number) = i8::try_from(whole) {
+                out.push(INT8);
+                out.extend_from_slice(&number.to_le_bytes());
+            } else if let Ok(number) = i16::try_from(whole) {
+                out.push(INT16);
+                out.extend_from_slice(&number.to_le_bytes());
+            } else if let Ok(number) = i32::try_from(whole) {
+                out.push(INT32);
+                out.extend_from_slice(&number.to_le_bytes());
+            } else if let Ok(number) = i64::try_from(whole) {
+                out.push(INT64);
+                out.extend_from_slice(&number.to_le_bytes());
+            } else {
+                // Whole numbers of META have 64 bits.
+                out.push(UINT64);
+                out.extend_from_slice(&(whole as u64).to_le_bytes());
+            }
+        }
+        Operand::Number(Number::Float(number)) => {
+            out.push(FLOAT);
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        _ => out.push(NULL),
+    }
+}
+
+fn write_name(kind: u8, name: &[u8], out: &mut Vec<u8>) {
+    out.push(kind);
+    write_length(name.len(), out);
+    out.extend_from_slice(name);
+}
+
+const fn varint_len(number: usize) -> usize {
+    let mut bytes = 1;
+    let mut rest = number >> 7;
+    while rest != 0 {
+        bytes += 1;
+        rest >>= 7;
+    }
+    bytes
+}
+
+fn write_length(number: usize, out: &mut Vec<u8>) {
+    let mut rest = number;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+/// Bits of a length: far more than a record may have bytes.
+const LENGTH_BITS: u32 = 28;
+
+#[inline]
+fn read_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (&first, mut rest) = bytes.split_first()?;
+    if first < 0x80 {
+        return Some((usize::from(first), rest));
+    }
+    let (mut number, mut shift) = (usize::from(first & 0x7f), 7);
+    loop {
+        let (&byte, after) = rest.split_first()?;
+        rest = after;
+        number |= usize::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some((number, rest));
+        }
+        shift += 7;
+        if shift >= LENGTH_BITS {
+            return None;
         }
     }
 }

@@ -5,8 +5,9 @@
 //! costs a glance. A row that passes always has its bit. Derived, never saved. Main thread only.
 
 use super::slots::Slots;
-use crate::filter::{Filter, FilterRecord, Verdict};
+use crate::filter::{Filter, FilterRecord};
 use crate::ids::SlotId;
+use crate::work::Steps;
 use std::collections::VecDeque;
 
 /// Filters whose rows are known: two bytes a row when all are.
@@ -17,6 +18,12 @@ const SEEN_MAX: usize = 32;
 /// Rows judged each time a filter is asked for until all are known: half a millisecond, where a million at
 /// once would hold up every client for fifty.
 const JUDGED_AT_ONCE: u32 = 8_192;
+const TERMS_AT_ONCE: u64 = 1 << 15;
+
+/// Filters of more values and operators are not remembered: each store judges its entry by all that are.
+const TERMS_MAX: u64 = 64;
+/// Steps that judging one entry may take; where more are needed the row is held to pass.
+const STEPS_MAX: u32 = 512;
 
 /// The rows of filters that were asked for again.
 #[derive(Debug, Default)]
@@ -43,13 +50,14 @@ impl Known {
     /// Judges some more rows of those that were there before the filter was remembered.
     fn judge_some(&mut self, slots: &Slots) {
         let end = slots.end();
+        let mut steps = Steps::default();
         while !self.is_complete && self.judged < end {
             let slot = slots.get(SlotId(self.judged)).filter(|slot| slot.has_code());
-            if slot.is_some_and(|slot| may_pass(&self.filter, slot.record)) {
+            if slot.is_some_and(|slot| may_pass(&self.filter, slot.record, &mut steps)) {
                 self.rows.set(self.judged, true);
             }
             self.judged += 1;
-            if self.judged.is_multiple_of(JUDGED_AT_ONCE) {
+            if self.judged.is_multiple_of(JUDGED_AT_ONCE) || steps.terms >= TERMS_AT_ONCE {
                 break;
             }
         }
@@ -100,14 +108,17 @@ impl Rows {
     }
 }
 
-fn may_pass(filter: &Filter, record: Option<&FilterRecord>) -> bool {
-    filter.matches_record(record) != Verdict::No
+fn may_pass(filter: &Filter, record: Option<&FilterRecord>, steps: &mut Steps) -> bool {
+    filter.may_match(record, STEPS_MAX, steps)
 }
 
 impl FilterCache {
     /// The rows that a filter lets through, if it was asked for before, often enough to have judged them
     /// all; from now on it was.
     pub(super) fn rows_of(&mut self, filter: &Filter, slots: &Slots) -> Option<&Rows> {
+        if filter.cost().terms > TERMS_MAX {
+            return None;
+        }
         let at = self.known.iter().position(|known| known.filter == *filter);
         let mut known = match at.and_then(|at| self.known.remove(at)) {
             Some(known) => known,
@@ -131,7 +142,8 @@ impl FilterCache {
     /// An entry came to a row.
     pub(super) fn came(&mut self, row: u32, has_code: bool, record: Option<&FilterRecord>) {
         for known in &mut self.known {
-            known.rows.set(row, has_code && may_pass(&known.filter, record));
+            let may_pass = has_code && may_pass(&known.filter, record, &mut Steps::default());
+            known.rows.set(row, may_pass);
         }
     }
 

@@ -31,7 +31,7 @@ pub use slots::{BLOCK_SLOTS, Slot};
 pub use task::{SearchTask, Searched, TaskScratch};
 
 use crate::allocation::allocated_bytes;
-use crate::filter::FilterRecord;
+use crate::filter::{Asked, Filter, FilterRecord};
 use crate::ids::{EntryId, PartitionKey, ScopeKey, Seq, SlotId, UnixMs};
 use crate::vector::arena::CodeArena;
 use expiry_walk::DueWalk;
@@ -91,6 +91,7 @@ pub struct Index {
     tags: Tags,
     scopes: Scopes,
     filter_cache: FilterCache,
+    asked: Asked,
     due: DueWalk,
     totals: Totals,
     /// The latest place in the store order that came in.
@@ -243,6 +244,35 @@ impl Index {
     /// Whether the entry in a slot is invalidated by one of its tags.
     pub fn is_gone_by_tag(&self, id: SlotId, slot: &Slot<'_>) -> bool {
         slot.is_tagged() && self.tags.is_gone(id.0, slot.seq())
+    }
+
+    /// The filter record of an entry that comes in with this META: of what does not fit, what filters asked for.
+    pub fn record_of(
+        &self,
+        meta: &serde_json::Map<String, serde_json::Value>,
+    ) -> Option<FilterRecord> {
+        FilterRecord::from_meta(meta, &self.asked.names())
+    }
+
+    /// Has records to come hold what this filter asks for, because some do not.
+    pub fn note_asked(&mut self, filter: &Filter) {
+        self.asked.note(filter);
+    }
+
+    /// Has the record of an entry, whose META this is, answer what a filter asks for, so that it is not opened
+    /// for it again.
+    pub fn widen_record(
+        &mut self,
+        slot: SlotId,
+        seq: Seq,
+        meta: &serde_json::Map<String, serde_json::Value>,
+        filter: &Filter,
+    ) {
+        let Some(found) = self.slot_of(slot, seq) else { return };
+        let (has_code, record) =
+            (found.has_code(), FilterRecord::widened(found.record, meta, filter));
+        self.filter_cache.came(slot.0, has_code, record.as_ref());
+        self.slots.set_record(slot.0, record);
     }
 
     /// The slot, if an entry is in it.

@@ -16,7 +16,9 @@ pub const TAG_SLOT_BLOCK: u16 = 0x0201;
 pub const TAG_GRAPH_BLOCK: u16 = 0x0202;
 /// Section tag of the entry points of graphs.
 pub const TAG_GRAPH_ENTRIES: u16 = 0x0203;
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
+/// Blocks whose filter records are of the first form.
+const VERSION_FIRST_RECORDS: u16 = 2;
 
 const WITH_CODE: u8 = 1;
 const WITH_NAME: u8 = 2;
@@ -66,7 +68,7 @@ impl Index {
                 out.u8(name.len() as u8).raw(name);
             }
             if let Some(record) = record {
-                out.u16(record.as_bytes().len() as u16).raw(record.as_bytes());
+                out.u32(record.as_bytes().len() as u32).raw(record.as_bytes());
             }
             if slot.is_tagged() {
                 out.u8(self.tags_of(id).count() as u8);
@@ -84,7 +86,7 @@ impl Index {
     /// Takes in one saved block. The index is unusable after an error; clear it.
     pub fn load_block(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
         let (tag, version, mut from) = open_section(bytes)?;
-        if (tag, version) != (TAG_SLOT_BLOCK, VERSION) {
+        if tag != TAG_SLOT_BLOCK || !matches!(version, VERSION | VERSION_FIRST_RECORDS) {
             return Err(DecodeError("not a block of slots of a known version"));
         }
         let block = from.u32()? as usize;
@@ -96,7 +98,7 @@ impl Index {
             return Err(DecodeError("block number leaves too wide a gap"));
         }
         while from.remaining() > 0 {
-            self.load_slot(block, dim, &mut from)?;
+            self.load_slot(block, dim, version, &mut from)?;
         }
         from.finish()
     }
@@ -105,6 +107,7 @@ impl Index {
         &mut self,
         block: usize,
         dim: usize,
+        version: u16,
         from: &mut Reader<'_>,
     ) -> Result<(), DecodeError> {
         let row = usize::from(from.u8()?);
@@ -131,8 +134,13 @@ impl Index {
             None
         };
         let record = if with & WITH_RECORD != 0 {
-            let length = usize::from(from.u16()?);
-            let record = FilterRecord::from_bytes(from.raw(length)?);
+            let record = if version == VERSION_FIRST_RECORDS {
+                let length = usize::from(from.u16()?);
+                FilterRecord::from_first_form(from.raw(length)?)
+            } else {
+                let length = from.u32()? as usize;
+                FilterRecord::from_bytes(from.raw(length)?)
+            };
             Some(record.ok_or(DecodeError("filter record of a slot"))?)
         } else {
             None

@@ -4,6 +4,7 @@
 
 use crate::filter::Filter;
 use crate::ids::{PartitionKey, Seq, SlotId, UnixMs};
+use crate::work::Steps;
 
 /// An entry that a search names, with the similarity of its int8 code.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,7 +65,7 @@ impl SearchMode {
 }
 
 /// What a search found, and what it cost.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct SearchResult {
     /// Best first.
     pub candidates: Vec<Candidate>,
@@ -78,6 +79,10 @@ pub struct SearchResult {
     pub undecided: usize,
     /// Rows skipped because they were due or hidden although they were near enough.
     pub invisible: Refusals,
+    /// Rows that a filter could not judge in as many steps as one entry may take.
+    pub too_long: usize,
+    /// Rows compared and terms judged.
+    pub steps: Steps,
 }
 
 /// Rows that were near enough and refused for one reason.

@@ -185,7 +185,8 @@ impl RowStates {
         grown
     }
 
-    fn set_record(&mut self, row: u32, record: Option<FilterRecord>) -> isize {
+    /// Puts a record into a row. Answers the memory that it takes, less that of a former one.
+    pub(super) fn set_record(&mut self, row: u32, record: Option<FilterRecord>) -> isize {
         let (block, place) = split(row);
         if record.is_none() && self.record(row).is_none() {
             return 0;

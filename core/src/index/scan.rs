@@ -1,7 +1,8 @@
 //! What a search reads of an index, and how it goes through it: a walk, or rows one after the other.
 //!
-//! Owns: the comparison of rows and the judgement which of them may be found. Must not know: where a search runs, or
-//! which way costs least; `search` plans. Any thread.
+//! Owns: the comparison of rows, the judgement which of them may be found, and where going through rows is left off
+//! so that others get their turn. Must not know: where a search runs, or which way costs least; `search` plans. Any
+//! thread.
 
 use super::hnsw::{Codes, Judge, Scratch, Target, Walk};
 use super::request::{Candidate, Refusals, SearchMode, SearchRequest, SearchResult};
@@ -12,6 +13,7 @@ use crate::ids::{PartitionKey, Seq, SlotId, UnixMs};
 use crate::top::{Top, row_of, score_of};
 use crate::vector::links::SharedLinks;
 use crate::vector::quantise::error_bound;
+use crate::work::Steps;
 
 /// How many rows ahead of the current one are fetched: about the memory latency over the time of
 /// one distance.
@@ -19,6 +21,9 @@ const PREFETCH_ROWS: usize = 6;
 
 /// Rows of a partition that are listed at once.
 const LISTED_ROWS: usize = 1_024;
+/// Rows of others that are passed by between two looks at what was spent, and in the time of a step.
+const PASSED_ROWS: u32 = 1 << 16;
+const PASSED_PER_STEP: u64 = 8;
 
 /// What a search reads; of an index, or of the picture that a search on another thread took along.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +59,47 @@ pub(super) enum Span<'a> {
     Partition,
 }
 
+/// What a search has come to, kept between its slices.
+#[derive(Debug)]
+pub(super) struct Progress {
+    top: Top<SlotId>,
+    tally: Tally,
+    /// How far rows were gone through: a place of the list, or a row.
+    from: u32,
+}
+
+impl Progress {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { top: Top::new(limit), tally: Tally::default(), from: 0 }
+    }
+
+    /// Adds what was found to a result.
+    pub(super) fn end(self, result: &mut SearchResult) {
+        let Tally { filtered, undecided, invisible, too_long, steps } = self.tally;
+        result.candidates =
+            self.top.into_sorted().map(|(slot, approx)| Candidate { slot, approx }).collect();
+        result.undecided += undecided;
+        result.too_long += too_long;
+        result.filtered.join(filtered);
+        result.invisible.join(invisible);
+        result.steps += steps;
+    }
+}
+
+/// Rows that were near enough, by what became of them, and the work.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    filtered: Refusals,
+    undecided: usize,
+    invisible: Refusals,
+    too_long: usize,
+    steps: Steps,
+}
+
+/// Terms of a filter that one walk may cost, a hundredth of a second in a thread: it cannot be left off in the
+/// middle, so it gives up.
+const WALK_TERMS_MAX: u64 = 1 << 20;
+
 /// Judges rows by the request, and counts what it refuses.
 struct Visible<'a> {
     view: View<'a>,
@@ -62,9 +108,7 @@ struct Visible<'a> {
     min_seq: Seq,
     filter: Option<&'a Filter>,
     partition: PartitionKey,
-    filtered: Refusals,
-    undecided: usize,
-    invisible: Refusals,
+    tally: Tally,
 }
 
 /// What a row is to a request.
@@ -74,18 +118,18 @@ enum Standing {
     Invisible,
     Filtered,
     Undecided,
+    TooLong,
     Accepted,
 }
 
 impl<'a> Visible<'a> {
-    fn new(view: View<'a>, request: &SearchRequest<'a>) -> Self {
+    fn new(view: View<'a>, request: &SearchRequest<'a>, tally: Tally) -> Self {
         let SearchRequest { now, min_seq, filter, scale, partition, .. } = *request;
-        let (filtered, undecided, invisible) = Default::default();
-        Self { view, scale, now, min_seq, filter, partition, filtered, undecided, invisible }
+        Self { view, scale, now, min_seq, filter, partition, tally }
     }
 
     #[inline(always)]
-    fn standing(&self, row: u32) -> Standing {
+    fn standing(&mut self, row: u32) -> Standing {
         let Some(state) = self.view.states.get(row) else { return Standing::Gone };
         let head = state.head();
         let is_of_view = head.has(Head::OCCUPIED) && head.seq() < self.view.seq_end;
@@ -97,7 +141,9 @@ impl<'a> Visible<'a> {
             && head.seq() >= self.min_seq
             && !self.is_gone_by_tag(row, head);
         let verdict = match self.filter {
-            Some(filter) if is_visible => filter.matches_record(self.view.states.record(row)),
+            Some(filter) if is_visible => {
+                filter.judge_record(self.view.states.record(row), &mut self.tally.steps)
+            }
             _ => Verdict::Yes,
         };
         match verdict {
@@ -105,6 +151,7 @@ impl<'a> Visible<'a> {
             _ if !is_visible => Standing::Invisible,
             Verdict::No => Standing::Filtered,
             Verdict::NeedsEntry => Standing::Undecided,
+            Verdict::TooLong => Standing::TooLong,
             Verdict::Yes => Standing::Accepted,
         }
     }
@@ -131,20 +178,26 @@ impl Judge for Visible<'_> {
     fn accepts(&mut self, row: u32, score: f32) -> bool {
         match self.standing(row) {
             Standing::Gone => return false,
-            Standing::Invisible => self.invisible.add(self.most_similar(row, score)),
-            Standing::Filtered => self.filtered.add(self.most_similar(row, score)),
+            Standing::Invisible => self.tally.invisible.add(self.most_similar(row, score)),
+            Standing::Filtered => self.tally.filtered.add(self.most_similar(row, score)),
+            Standing::TooLong => self.tally.too_long += 1,
             Standing::Undecided => {
-                self.undecided += 1;
+                self.tally.undecided += 1;
                 return true;
             }
             Standing::Accepted => return true,
         }
         false
     }
+
+    #[inline(always)]
+    fn is_spent(&self) -> bool {
+        self.tally.steps.terms > WALK_TERMS_MAX
+    }
 }
 
 impl<'a> View<'a> {
-    /// Carries out a plan and adds what it finds to `result`. Answers whether it came to its end: a walk
+    /// Carries out a plan to its end, and adds what it finds to `result`. Answers whether it came to one: a walk
     /// among too few rows that pass gives up.
     pub(super) fn search(
         self,
@@ -153,66 +206,119 @@ impl<'a> View<'a> {
         scratch: &mut Scratch,
         result: &mut SearchResult,
     ) -> bool {
-        let (codes, target) = (self.codes, request.target());
-        let mut judge = Visible::new(self, request);
-        let mut top = Top::new(request.limit);
-        let mut ended = true;
-        match plan {
-            Plan::Walk { ef, most, tail } => {
-                let rows = self.end as usize;
-                let walk = Walk { links: self.links, codes, target, level: 0, ef, rows, most };
-                ended = scratch.walk(&walk, &mut judge);
-                result.mode = if ended { SearchMode::Graph } else { SearchMode::GraphThenFlat };
-                result.scanned += std::mem::take(&mut scratch.distances);
-                if ended {
-                    for &point in scratch.points.iter().take(request.limit) {
-                        top.push(score_of(point), row_of(point));
-                    }
-                    // What was linked since the tail was listed, the walk may have met.
-                    let mut unseen = std::mem::take(&mut scratch.rows);
-                    for part in tail.chunks(LISTED_ROWS) {
-                        unseen.clear();
-                        unseen.extend(part.iter().filter(|&&row| !scratch.has_seen(row)));
-                        result.scanned += scan(&codes, &target, &unseen, &mut judge, &mut top);
-                    }
-                    scratch.rows = unseen;
-                } else {
-                    // Of those it named, the judge of all rows will name the near ones again.
-                    judge.undecided = 0;
-                }
-            }
-            Plan::Compare(span) | Plan::Judge(span) => {
-                let judges_first = matches!(plan, Plan::Judge(_));
-                let mut compare = |rows: &[u32]| {
-                    result.scanned += if judges_first {
-                        scan_judged(&codes, &target, rows, &mut judge, &mut top)
-                    } else {
-                        scan(&codes, &target, rows, &mut judge, &mut top)
-                    };
-                };
-                match span {
-                    Span::Listed(rows) => compare(rows),
-                    Span::Partition => {
-                        let mut from = 0;
-                        while self.list_rows(request.partition, &mut from, &mut scratch.rows) {
-                            compare(&scratch.rows);
-                        }
-                    }
-                }
-            }
-        }
-        result.candidates =
-            top.into_sorted().map(|(slot, approx)| Candidate { slot, approx }).collect();
-        result.undecided += judge.undecided;
-        result.filtered.join(judge.filtered);
-        result.invisible.join(judge.invisible);
+        let mut progress = Progress::new(request.limit);
+        let ended = match plan {
+            Plan::Walk { .. } => self.walk(request, plan, scratch, &mut progress, result),
+            _ => self.go_through(request, plan, scratch, &mut progress, u64::MAX, result),
+        };
+        progress.end(result);
         ended
     }
 
-    /// Lists the next rows of a partition from `from` on, in their order; false when there is none left.
-    fn list_rows(self, partition: PartitionKey, from: &mut u32, rows: &mut Vec<u32>) -> bool {
+    /// Walks; answers whether it did to the end.
+    pub(super) fn walk(
+        self,
+        request: &SearchRequest<'a>,
+        plan: Plan<'_>,
+        scratch: &mut Scratch,
+        progress: &mut Progress,
+        result: &mut SearchResult,
+    ) -> bool {
+        let Plan::Walk { ef, most, tail } = plan else { return false };
+        let (codes, target) = (self.codes, request.target());
+        let mut judge = Visible::new(self, request, progress.tally);
+        let rows = self.end as usize;
+        let walk = Walk { links: self.links, codes, target, level: 0, ef, rows, most };
+        let ended = scratch.walk(&walk, &mut judge);
+        result.mode = if ended { SearchMode::Graph } else { SearchMode::GraphThenFlat };
+        let distances = std::mem::take(&mut scratch.distances);
+        result.scanned += distances;
+        judge.tally.steps.rows += distances as u64;
+        if ended {
+            for &point in scratch.points.iter().take(request.limit) {
+                progress.top.push(score_of(point), row_of(point));
+            }
+            // What was linked since the tail was listed, the walk may have met.
+            let mut unseen = std::mem::take(&mut scratch.rows);
+            for part in tail.chunks(LISTED_ROWS) {
+                unseen.clear();
+                unseen.extend(part.iter().filter(|&&row| !scratch.has_seen(row)));
+                scan(&codes, &target, &unseen, &mut judge, &mut progress.top, u64::MAX);
+                result.scanned += unseen.len();
+            }
+            scratch.rows = unseen;
+        } else {
+            // Of those it named, the judge of all rows will name the near ones again.
+            (judge.tally.undecided, judge.tally.too_long) = (0, 0);
+        }
+        progress.tally = judge.tally;
+        ended
+    }
+
+    /// Goes through rows from where it was left off, for about `most` steps. Answers whether all were gone through.
+    pub(super) fn go_through(
+        self,
+        request: &SearchRequest<'a>,
+        plan: Plan<'_>,
+        scratch: &mut Scratch,
+        progress: &mut Progress,
+        most: u64,
+        result: &mut SearchResult,
+    ) -> bool {
+        let (span, judges_first) = match plan {
+            Plan::Walk { .. } => return true,
+            Plan::Compare(span) => (span, false),
+            Plan::Judge(span) => (span, true),
+        };
+        let (codes, target) = (self.codes, request.target());
+        let mut judge = Visible::new(self, request, progress.tally);
+        let end = judge.tally.steps.weight().saturating_add(most);
+        let ended = loop {
+            if judge.tally.steps.weight() >= end {
+                break false;
+            }
+            let rows = match span {
+                Span::Listed(rows) => {
+                    let rows = rows.get(progress.from as usize..).unwrap_or_default();
+                    &rows[..rows.len().min(LISTED_ROWS)]
+                }
+                Span::Partition => {
+                    let mut from = progress.from;
+                    let passed = self.list_rows(request.partition, &mut from, &mut scratch.rows);
+                    judge.tally.steps.rows += u64::from(passed) / PASSED_PER_STEP;
+                    if scratch.rows.is_empty() && from < self.end {
+                        progress.from = from;
+                        continue;
+                    }
+                    &scratch.rows[..]
+                }
+            };
+            if rows.is_empty() {
+                break true;
+            }
+            let top = &mut progress.top;
+            let gone_through = if judges_first {
+                scan_judged(&codes, &target, rows, &mut judge, top, end, result)
+            } else {
+                let rows = scan(&codes, &target, rows, &mut judge, top, end);
+                result.scanned += rows;
+                rows
+            };
+            progress.from = match (span, rows.get(gone_through), rows.last()) {
+                (Span::Listed(_), ..) => progress.from + gone_through as u32,
+                (Span::Partition, Some(&next), _) => next,
+                (Span::Partition, None, last) => last.map_or(self.end, |last| last + 1),
+            };
+        };
+        progress.tally = judge.tally;
+        ended
+    }
+
+    /// Lists the next rows of a partition from `from` on, in their order; answers how many of all were looked at.
+    fn list_rows(self, partition: PartitionKey, from: &mut u32, rows: &mut Vec<u32>) -> u32 {
         rows.clear();
-        while *from < self.end && rows.len() < LISTED_ROWS {
+        let first = *from;
+        while *from < self.end && rows.len() < LISTED_ROWS && *from - first < PASSED_ROWS {
             let is_of_partition = |state: &RowState| {
                 state.head().has(Head::HAS_CODE) && state.partition() == partition
             };
@@ -221,49 +327,69 @@ impl<'a> View<'a> {
             }
             *from += 1;
         }
-        !rows.is_empty()
+        *from - first
     }
 }
 
-/// Compares rows, and judges those near enough. Answers how many were compared.
+/// Compares rows, and judges those near enough, until steps come to `end`. Answers how many were compared.
+#[inline]
 fn scan(
     codes: &Codes<'_>,
     target: &Target<'_>,
     rows: &[u32],
-    judge: &mut impl Judge,
+    judge: &mut Visible<'_>,
     top: &mut Top<SlotId>,
+    end: u64,
 ) -> usize {
+    let mut compared = rows.len();
     for (place, &row) in rows.iter().enumerate() {
         if let Some(&ahead) = rows.get(place + PREFETCH_ROWS) {
             codes.prefetch(ahead);
         }
         let score = codes.similarity(target, row);
-        if top.admits(score) && judge.accepts(row, score) {
-            top.push(score, row);
+        if top.admits(score) {
+            if judge.accepts(row, score) {
+                top.push(score, row);
+            }
+            if judge.tally.steps.terms >= end {
+                compared = place + 1;
+                break;
+            }
         }
     }
-    rows.len()
+    judge.tally.steps.rows += compared as u64;
+    compared
 }
 
-/// Judges rows, and compares those that pass. Answers how many were compared.
+/// Judges rows, and compares those that pass, until steps come to `end`. Answers how many were judged.
 fn scan_judged(
     codes: &Codes<'_>,
     target: &Target<'_>,
     rows: &[u32],
     judge: &mut Visible<'_>,
     top: &mut Top<SlotId>,
+    end: u64,
+    result: &mut SearchResult,
 ) -> usize {
-    let mut compared = 0;
+    let mut judged = rows.len();
     for (place, &row) in rows.iter().enumerate() {
         if let Some(&ahead) = rows.get(place + PREFETCH_ROWS) {
             judge.prefetch(ahead);
         }
-        let standing = judge.standing(row);
-        if matches!(standing, Standing::Accepted | Standing::Undecided) {
-            judge.undecided += usize::from(matches!(standing, Standing::Undecided));
-            compared += 1;
-            top.push(codes.similarity(target, row), row);
+        match judge.standing(row) {
+            standing @ (Standing::Accepted | Standing::Undecided) => {
+                judge.tally.undecided += usize::from(matches!(standing, Standing::Undecided));
+                result.scanned += 1;
+                top.push(codes.similarity(target, row), row);
+            }
+            Standing::TooLong => judge.tally.too_long += 1,
+            Standing::Gone | Standing::Invisible | Standing::Filtered => {}
+        }
+        if judge.tally.steps.terms >= end {
+            judged = place + 1;
+            break;
         }
     }
-    compared
+    judge.tally.steps.rows += judged as u64;
+    judged
 }

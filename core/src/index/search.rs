@@ -31,26 +31,38 @@ const DISTANCES_OF_DESCENT: usize = 200;
 /// With 384 that makes the 14 ns that were measured.
 const ROW_NS: u64 = 5;
 const DIMS_PER_NS: u64 = 40;
-/// The same for a row that is judged by a filter first.
+/// The same for a row that is judged by a filter first, and for each step of that.
 const JUDGED_ROW_NS: u64 = 40;
+const TERM_NS: u64 = 8;
+/// Of the distances of a walk, one in so many is of a row that is judged.
+const DISTANCES_PER_JUDGED: usize = 2;
+/// Most rows that a remembered filter lists for a search on the main thread.
+const LISTED_MAX: usize = 1 << 16;
 
 /// What a walk for `ef` rows costs, in distances.
 fn walk_estimate(ef: usize) -> usize {
     DISTANCES_OF_DESCENT + DISTANCES_PER_EF * ef
 }
 
+/// What comparing a row takes.
+fn row_ns(dim: usize) -> u64 {
+    ROW_NS + dim as u64 / DIMS_PER_NS
+}
+
 impl Plan<'_> {
-    /// What it costs, estimated, in a partition of so many rows.
-    fn estimate_ns(&self, rows: usize, dim: usize) -> u64 {
-        let compared = match self {
+    /// What it costs, estimated, in a partition of so many rows, each of which the filter judges in so many steps.
+    fn estimate_ns(&self, rows: usize, dim: usize, terms: u64) -> u64 {
+        let (compared, judged) = match self {
             Plan::Walk { ef, tail, .. } => {
-                walk_estimate(*ef).min(rows) * SEQUENTIAL_PER_RANDOM + tail.len()
+                let met = walk_estimate(*ef).min(rows);
+                let compared = met * SEQUENTIAL_PER_RANDOM + tail.len();
+                (compared, met / DISTANCES_PER_JUDGED + tail.len())
             }
-            Plan::Compare(Span::Listed(listed)) => listed.len(),
-            Plan::Compare(Span::Partition) => rows,
-            Plan::Judge(_) => return rows as u64 * JUDGED_ROW_NS,
+            Plan::Compare(Span::Listed(listed)) => (listed.len(), listed.len()),
+            Plan::Compare(Span::Partition) => (rows, rows),
+            Plan::Judge(_) => return rows as u64 * (JUDGED_ROW_NS + terms * TERM_NS),
         };
-        compared as u64 * (ROW_NS + dim as u64 / DIMS_PER_NS)
+        row_ns(dim) * compared as u64 + judged as u64 * terms * TERM_NS
     }
 }
 
@@ -119,7 +131,10 @@ impl Index {
         let view = self.view().filter(|view| view.codes.dim() == request.code.len());
         let Some(view) = view else { return Stage::Done(result) };
         let rows = self.partitions.rows(&self.slots, request.partition);
-        let too_long = |plan: Plan<'_>| plan.estimate_ns(rows.len(), request.code.len()) > most_ns;
+        let terms =
+            request.filter.map_or(0, |filter| filter.cost().steps(self.record_bytes_mean()));
+        let too_long =
+            |plan: Plan<'_>| plan.estimate_ns(rows.len(), request.code.len(), terms) > most_ns;
         let planned = self.planned_walk(request);
         scratch.distances = 0;
         if let Some(passing) = passing.filter(|passing| pays(passing, rows, planned.as_ref())) {
@@ -162,6 +177,11 @@ impl Index {
         Stage::Done(result)
     }
 
+    /// Bytes of the filter record of an entry, on average.
+    pub fn record_bytes_mean(&self) -> u64 {
+        self.slots.record_bytes() as u64 / self.totals.entries.max(1)
+    }
+
     /// The walk over the partition's graph and where it starts, if there is one and it pays.
     fn planned_walk(&self, request: &SearchRequest<'_>) -> Option<Planned<'_>> {
         let list = self.partitions.list_of(&self.slots, request.partition)?;
@@ -199,6 +219,9 @@ struct Planned<'a> {
 /// Whether comparing the rows that pass costs less than comparing all, or than the walk that was planned:
 /// that meets as many rows for each that passes as there are.
 fn pays(passing: &Rows, rows: &[u32], planned: Option<&Planned<'_>>) -> bool {
+    if passing.len() > LISTED_MAX {
+        return false;
+    }
     match planned {
         None => passing.len() < rows.len(),
         Some(planned) => {

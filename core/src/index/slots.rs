@@ -127,6 +127,17 @@ impl Slots {
         &mut self.blocks[row as usize / BLOCK].slots[row as usize % BLOCK]
     }
 
+    /// Memory of all filter records.
+    pub(super) fn record_bytes(&self) -> usize {
+        self.record_bytes
+    }
+
+    /// Puts another filter record of its entry into an occupied slot.
+    pub(super) fn set_record(&mut self, row: u32, record: Option<FilterRecord>) {
+        let grown = self.states.set_record(row, record);
+        self.record_bytes = self.record_bytes.saturating_add_signed(grown);
+    }
+
     /// What searches read of the slots.
     pub(super) fn states(&self) -> &RowStates {
         &self.states

@@ -13,7 +13,7 @@ use super::Index;
 use super::hnsw::{Codes, Scratch};
 use super::request::{SearchRequest, SearchResult};
 use super::row_state::RowStates;
-use super::scan::{Plan, Span, View};
+use super::scan::{Plan, Progress, Span, View};
 use super::search::{Rest, Stage};
 use super::tags::Tags;
 use crate::filter::Filter;
@@ -51,6 +51,7 @@ pub struct SearchTask {
     filter: Option<Filter>,
     found: SearchResult,
     rest: Rest,
+    progress: Progress,
 }
 
 impl Index {
@@ -79,27 +80,52 @@ impl Index {
             filter: request.filter.cloned(),
             found,
             rest,
+            progress: Progress::new(request.limit),
         }))
     }
 }
 
 impl Index {
-    /// Does what a task was made for after all, here and now.
-    pub fn finish(&mut self, task: SearchTask) -> SearchResult {
+    /// Does what a task was made for after all, here and now, in slices of `most` steps for as long as it is told to
+    /// go on; `None` where it was told to stop.
+    pub fn finish(
+        &mut self,
+        mut task: Box<SearchTask>,
+        most: u64,
+        mut goes_on: impl FnMut() -> bool,
+    ) -> Result<SearchResult, Box<SearchTask>> {
         let mut scratch = std::mem::take(&mut self.graphs.scratch);
-        let found = task.go_on(&mut scratch, self.tags.any_bound().then_some(&self.tags));
+        let tags = self.tags.any_bound().then_some(&self.tags);
+        let mut ended = task.go_on(&mut scratch, tags, most);
+        while !ended && goes_on() {
+            ended = task.go_on(&mut scratch, tags, most);
+        }
         self.graphs.scratch = scratch;
-        found
+        if ended { Ok(task.end()) } else { Err(task) }
     }
 }
 
 impl SearchTask {
     /// Does what is left of the search.
-    pub fn run(self, scratch: &mut TaskScratch) -> SearchResult {
-        self.go_on(&mut scratch.0, None)
+    pub fn run(mut self, scratch: &mut TaskScratch) -> SearchResult {
+        while !self.slice(scratch, u64::MAX) {}
+        self.end()
     }
 
-    fn go_on(self, scratch: &mut Scratch, tags: Option<&Tags>) -> SearchResult {
+    /// Goes on for about `most` steps; answers whether it came to the end. What cannot be left off in the middle, a
+    /// walk, takes as long as a walk takes.
+    pub fn slice(&mut self, scratch: &mut TaskScratch, most: u64) -> bool {
+        self.go_on(&mut scratch.0, None, most)
+    }
+
+    /// What was found.
+    pub fn end(self) -> SearchResult {
+        let mut found = self.found;
+        self.progress.end(&mut found);
+        found
+    }
+
+    fn go_on(&mut self, scratch: &mut Scratch, tags: Option<&Tags>, most: u64) -> bool {
         let view = View {
             states: &self.states,
             codes: Codes::new(&self.arena),
@@ -119,19 +145,21 @@ impl SearchTask {
             filter: self.filter.as_ref(),
             counts_refused: false,
         };
-        let mut found = self.found;
+        let (progress, found) = (&mut self.progress, &mut self.found);
         let plan = match &self.rest {
             Rest::Walk { ef, most, points, tail } => {
                 scratch.start_from(points);
-                Plan::Walk { ef: *ef, most: *most, tail }
+                let plan = Plan::Walk { ef: *ef, most: *most, tail };
+                let ended = view.walk(&request, plan, scratch, progress, found);
+                if !ended {
+                    self.rest = Rest::Judged;
+                }
+                return ended;
             }
             Rest::Rows(rows) => Plan::Compare(Span::Listed(rows)),
             Rest::Partition => Plan::Compare(Span::Partition),
             Rest::Judged => Plan::Judge(Span::Partition),
         };
-        if !view.search(&request, plan, scratch, &mut found) {
-            view.search(&request, Plan::Judge(Span::Partition), scratch, &mut found);
-        }
-        found
+        view.go_through(&request, plan, scratch, progress, most, found)
     }
 }

@@ -12,12 +12,14 @@ use crate::ffi::{
     block_client,
 };
 use crate::keyspace::{
-    OpenedEntry, Presence, redirection, wake, watch_lease, with_flights, with_known_flights,
+    OpenedEntry, Presence, Searches, redirection, wake, watch_lease, with_flights,
+    with_known_flights,
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{
-    Ask, FetchOutcome, Found, Hit, LeaseToken, LookupReport, Verdict, WaiterId, refreshes_early,
+    Ask, FetchOutcome, Found, Halt, Hit, LeaseToken, Looked, LookupReport, Verdict, WaiterId,
+    refreshes_early,
 };
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::{ContainerUid, EntryId, UnixMs};
@@ -43,8 +45,9 @@ pub trait Wanted {
         &self,
         ctx: Ctx<'c>,
         cache: &SharedCache,
+        searches: &Searches,
         now: UnixMs,
-    ) -> LookupReport<OpenedEntry<'c>>;
+    ) -> Looked<LookupReport<OpenedEntry<'c>>>;
     /// Writes what was found, and the name it has in the reply.
     fn write_hit(&self, reply: Reply<'_>, hit: &Hit<OpenedEntry<'_>>, served: Served, now: UnixMs);
 }
@@ -112,7 +115,7 @@ pub fn fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>, parse: ParseFetch) -> Result<
     }
     let name = args.name();
     let asker = Asker::Command(args.permit());
-    let told = Asking { ctx, name, cache: &cache, request: &request, asker }.ask();
+    let told = Asking { ctx, name, cache: &cache, request: &request, asker }.ask()?;
     let Told::Wait(flight) = told else { return Ok(()) };
     let uid = cache.with(|cache| cache.uid());
     block(ctx, request.wait_ms, FetchWaiter { parse, uid, flight, id: WaiterId(0) });
@@ -148,7 +151,7 @@ impl FetchWaiter {
             Error::new(ErrorWord::NoCache, "the cache was removed while the client waited")
         })?;
         let (name, asker) = (args.name(), Asker::Waiter(self.id));
-        Asking { ctx, name, cache: &cache, request: &request, asker }.ask();
+        Asking { ctx, name, cache: &cache, request: &request, asker }.ask()?;
         Ok(())
     }
 
@@ -211,9 +214,14 @@ enum Told {
 }
 
 impl<'c> Asking<'c, '_, '_> {
-    fn ask(&self) -> Told {
+    fn ask(&self) -> Result<Told> {
         let (now, wanted) = (UnixMs(self.ctx.now_ms()), &self.request.wanted);
-        let report = wanted.look_up(self.ctx, self.cache, now);
+        // Who leads is decided by what is there at the moment of asking, so the search is done in it.
+        let report = match wanted.look_up(self.ctx, self.cache, &Searches::inline(), now) {
+            Ok(report) => report,
+            Err(Halt::Refused(error)) => return Err(error),
+            Err(Halt::Elsewhere) => return Err(Error::err("a search that may not wait went on")),
+        };
         let mut served = hit_reply::judge(self.cache, &report, now);
         let found = self.found(&report, served.first(), now);
         let token = LeaseToken(self.ctx.random());
@@ -227,15 +235,15 @@ impl<'c> Asking<'c, '_, '_> {
                 && self.request.via
                 && report.hits.is_empty()
             {
-                return self.load(permit, token, &report, now);
+                return Ok(self.load(permit, token, &report, now));
             }
         }
         if let Verdict::Wait(flight) = verdict {
-            return Told::Wait(flight);
+            return Ok(Told::Wait(flight));
         }
         self.note(&report, &mut served, &verdict, now);
         self.reply(&report, &served, &verdict, token, now);
-        Told::Replied
+        Ok(Told::Replied)
     }
 
     fn found(

@@ -3,6 +3,7 @@
 //! The cursor is a slot number. An entry keeps its slot from store to removal, so one that is there
 //! from the first page to the last is seen exactly once.
 
+use crate::command::filtered::{Sieve, decided};
 use crate::command::parse::{ArgReader, PageRequest, page_request};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{Presence, open_container, open_entry};
@@ -11,6 +12,7 @@ use llmcache_core::cache::Kind;
 use llmcache_core::error::Result;
 use llmcache_core::filter::{Filter, Verdict};
 use llmcache_core::ids::UnixMs;
+use llmcache_core::work::Steps;
 
 /// Runs the command.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
@@ -23,7 +25,7 @@ pub fn scan(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
     let (next, ids) = match open_container(ctx, &args.key(), kind)? {
         Some(cache) => {
             Presence::of(ctx, args.name()).need_all()?;
-            page(ctx, &cache, cursor, count, filter.as_ref())
+            page(ctx, &cache, cursor, count, filter.as_ref())?
         }
         None => (0, Vec::new()),
     };
@@ -35,15 +37,16 @@ pub fn scan(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
     Ok(())
 }
 
-/// Visits `count` entries from `cursor` on; answers where to go on (0 at the end) and the ids that
-/// pass the filter.
+/// Visits `count` entries from `cursor` on, fewer where judging them takes long; answers where to go on (0 at the end)
+/// and the ids that pass the filter.
 fn page(
     ctx: Ctx<'_>,
     cache: &SharedCache,
     cursor: u32,
     count: usize,
     filter: Option<&Filter>,
-) -> (u32, Vec<Vec<u8>>) {
+) -> Result<(u32, Vec<Vec<u8>>)> {
+    let sieve = Sieve::new(filter);
     let now = UnixMs(ctx.now_ms());
     let (mut from, mut ids) = (cursor, Vec::new());
     for _ in 0..count {
@@ -54,18 +57,20 @@ fn page(
             let name = cache.id_text(&slot.id);
             let gone = slot.seq() < cache.epochs().min_seq_of(slot.partition.scope())
                 || cache.index.is_gone_by_tag(id, &slot);
+            let mut steps = Steps { rows: 1, ..Steps::NONE };
             let verdict = if slot.is_visible(now) && !gone {
-                filter.map_or(Verdict::Yes, |filter| filter.matches_record(slot.record))
+                let judge = |filter: &Filter| filter.judge_record(slot.record, &mut steps);
+                filter.map_or(Verdict::Yes, judge)
             } else {
                 Verdict::No
             };
+            sieve.count(steps);
             Some((id, name, tells, verdict))
         });
-        let Some((slot, id, tells, verdict)) = visited else { return (0, ids) };
+        let Some((slot, id, tells, verdict)) = visited else { return Ok((0, ids)) };
         let passes = match verdict {
-            Verdict::Yes => true,
-            Verdict::No => false,
-            Verdict::NeedsEntry => passes_opened(ctx, cache, &id, filter),
+            Verdict::NeedsEntry => passes_opened(ctx, cache, &id, &sieve)?,
+            verdict => decided(verdict)?,
         };
         if passes && tells {
             ids.extend(document_id(ctx, cache, &id));
@@ -73,9 +78,12 @@ fn page(
             ids.push(id);
         }
         from = slot.0 + 1;
+        if sieve.is_spent() {
+            break;
+        }
     }
     let more = cache.with(|cache| cache.index.next_occupied(from).is_some());
-    (if more { from } else { 0 }, ids)
+    Ok((if more { from } else { 0 }, ids))
 }
 
 fn document_id(ctx: Ctx<'_>, cache: &SharedCache, digest: &[u8]) -> Option<Vec<u8>> {
@@ -83,8 +91,11 @@ fn document_id(ctx: Ctx<'_>, cache: &SharedCache, digest: &[u8]) -> Option<Vec<u
     Some(open_entry(ctx, &key, Access::Probe)?.view().prompt().to_vec())
 }
 
-fn passes_opened(ctx: Ctx<'_>, cache: &SharedCache, id: &[u8], filter: Option<&Filter>) -> bool {
+fn passes_opened(ctx: Ctx<'_>, cache: &SharedCache, id: &[u8], sieve: &Sieve<'_>) -> Result<bool> {
     let key = cache.with(|cache| cache.named_key(id));
-    let meta = open_entry(ctx, &key, Access::Probe).and_then(|entry| entry.view().meta_object());
-    filter.is_none_or(|filter| meta.is_some_and(|meta| filter.matches(&meta)))
+    sieve.count(Steps { keys: 1, ..Steps::NONE });
+    match open_entry(ctx, &key, Access::Probe) {
+        Some(entry) => sieve.passes(entry.view().meta().unwrap_or_default()),
+        None => Ok(false),
+    }
 }

@@ -6,10 +6,10 @@ use crate::command::container::hit_reply::Served;
 use crate::command::container::{lease, no_container};
 use crate::command::parse::{ArgReader, set_once};
 use crate::ffi::{Access, Arguments, CommandArgs, Ctx, Reply};
-use crate::keyspace::{OpenedEntry, open_container};
+use crate::keyspace::{OpenedEntry, Searches, open_container};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
-use llmcache_core::cache::{Hit, Kind, LookupReport, MissReason, Tier};
+use llmcache_core::cache::{Hit, Kind, Looked, LookupReport, MissReason, Tier};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EntryId, UnixMs};
 use llmcache_core::vector::Query;
@@ -87,15 +87,16 @@ impl Wanted for WantedEmbedding<'_> {
         &self,
         ctx: Ctx<'c>,
         cache: &SharedCache,
+        _searches: &Searches,
         _now: UnixMs,
-    ) -> LookupReport<OpenedEntry<'c>> {
+    ) -> Looked<LookupReport<OpenedEntry<'c>>> {
         let digest = cache.with(|cache| self.subject.digest(&cache.settings.model));
         let mut report = LookupReport::nothing(1.0);
         match find(ctx, cache, &digest, Access::Read) {
             Some(entry) => report.hits.push(Hit { tier: Tier::Exact, similarity: 1.0, entry }),
             None => report.reason = Some(MissReason::Empty),
         }
-        report
+        Ok(report)
     }
 
     fn write_hit(&self, reply: Reply<'_>, hit: &Hit<OpenedEntry<'_>>, _: Served, _: UnixMs) {

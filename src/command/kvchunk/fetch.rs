@@ -4,6 +4,7 @@
 use super::chain::ChainArgs;
 use super::retention::hold_by;
 use super::{hex_digest, need_namespace, was_sound_lately};
+use crate::command::filtered::Sieve;
 use crate::command::parse::{ArgReader, flag_once, parse_filter, set_once};
 use crate::config;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply, ServerString};
@@ -19,16 +20,10 @@ use llmcache_core::filter::Filter;
 use llmcache_core::ids::UnixMs;
 use llmcache_core::kvchunk::{ChunkDigest, ChunkHeader, LeaseId, Namespace, NodeId};
 use llmcache_core::limits;
+use std::cell::Cell;
 
 /// Payload of one FETCH when nothing is said.
 const MAXBYTES_DEFAULT: u64 = 64 << 20;
-
-fn passes(filter: Option<&Filter>, header: &ChunkHeader) -> bool {
-    filter.is_none_or(|filter| {
-        let meta = serde_json::from_slice(&header.meta);
-        meta.is_ok_and(|meta| filter.matches(&meta))
-    })
-}
 
 /// Begins a lease that holds nothing yet; answers its name, or an error when there are too many leases.
 pub(super) fn begin_lease(
@@ -91,7 +86,8 @@ pub fn run_match(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         Some(length_ms) => Some(begin_lease(ctx, &namespace, length_ms)?),
         None => None,
     };
-    run_pieces(args, Matching { namespace, digests, run: LeadingRun::new(), filter, lease });
+    let run = LeadingRun::new();
+    run_pieces(args, Matching { namespace, digests, run, filter, refused: None, lease });
     Ok(())
 }
 
@@ -100,6 +96,8 @@ struct Matching {
     digests: Vec<ChunkDigest>,
     run: LeadingRun,
     filter: Option<Filter>,
+    /// Why the filter could not be answered.
+    refused: Option<Error>,
     lease: Option<LeaseId>,
 }
 
@@ -107,9 +105,18 @@ impl Pieces for Matching {
     type Leave<'a> = Ctx<'a>;
 
     fn next(&mut self, ctx: Ctx<'_>) -> bool {
-        let accept = |header: &ChunkHeader| passes(self.filter.as_ref(), header);
+        let refused = Cell::new(None);
+        let sieve = Sieve::new(self.filter.as_ref());
+        let accept = |header: &ChunkHeader| match sieve.passes(&header.meta) {
+            Ok(passes) => passes,
+            Err(error) => {
+                refused.set(Some(error));
+                false
+            }
+        };
         let (namespace, digests) = (&self.namespace, &self.digests);
         if self.run.next(ctx, namespace, digests, Access::Probe, accept).is_none() {
+            self.refused = refused.take();
             return false;
         }
         if let Some(id) = self.lease {
@@ -123,6 +130,9 @@ impl Pieces for Matching {
     }
 
     fn reply(&mut self, ctx: Ctx<'_>) {
+        if let Some(error) = &self.refused {
+            return Reply::new(ctx).error(&error.to_string());
+        }
         let (matched, asked) = (self.run.len() as u64, self.digests.len() as u64);
         let tokens = self.namespace.with(|namespace| {
             let stats = &mut namespace.stats;

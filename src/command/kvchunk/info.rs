@@ -1,6 +1,7 @@
 //! `KVCHUNK.INFO`, `STATS`, `SCAN` and `VERIFY`: what a namespace is, did and holds.
 
 use super::{is_sound, need_namespace};
+use crate::command::filtered::Sieve;
 use crate::command::parse::{ArgReader, PageRequest, flag_once, page_request, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{Presence, open_chunk, open_namespace, room_of};
@@ -115,29 +116,57 @@ fn page(namespace: &SharedNamespace, from: u32, count: usize) -> (u32, Vec<Chunk
     })
 }
 
+/// The next chunks of a namespace that pass, from a place of its tree on: at most `count` are looked at, fewer where
+/// judging them takes long. Answers where to go on too, 0 at the end.
+fn passing_page(
+    ctx: Ctx<'_>,
+    namespace: &SharedNamespace,
+    from: u32,
+    count: usize,
+    filter: Option<&Filter>,
+) -> Result<(u32, Vec<ChunkDigest>)> {
+    let sieve = Sieve::new(filter);
+    let (mut at, mut found) = (from, Vec::new());
+    for _ in 0..count {
+        let next = namespace.with(|namespace| {
+            let (next, id) = namespace.tree.next_from(at)?;
+            Some((next, namespace.tree.node(id).digest.clone()))
+        });
+        let Some((next, digest)) = next else { return Ok((0, found)) };
+        if passes(ctx, namespace, &digest, &sieve)? {
+            found.push(digest);
+        }
+        at = next;
+        if sieve.is_spent() {
+            break;
+        }
+    }
+    let more = namespace.with(|namespace| namespace.tree.next_from(at).is_some());
+    Ok((if more { at } else { 0 }, found))
+}
+
 fn passes(
     ctx: Ctx<'_>,
     namespace: &SharedNamespace,
     digest: &ChunkDigest,
-    filter: Option<&Filter>,
-) -> bool {
-    open_chunk(ctx, namespace, digest, Access::Probe).is_some_and(|chunk| {
-        filter.is_none_or(|filter| {
-            let meta = serde_json::from_slice(&chunk.header.meta);
-            meta.is_ok_and(|meta| filter.matches(&meta))
-        })
-    })
+    sieve: &Sieve<'_>,
+) -> Result<bool> {
+    match open_chunk(ctx, namespace, digest, Access::Probe) {
+        Some(chunk) => sieve.passes(&chunk.header.meta),
+        None => Ok(false),
+    }
 }
 
 /// Runs `KVCHUNK.SCAN`.
 pub fn run_scan(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let PageRequest { cursor, count, filter } = page_request(ArgReader::new(args.options()))?;
-    let (mut next, mut digests) = (0, Vec::new());
-    if let Some(namespace) = open_namespace(ctx, &args.key())? {
-        Presence::of(ctx, args.name()).need_all()?;
-        (next, digests) = page(&namespace, cursor, count);
-        digests.retain(|digest| passes(ctx, &namespace, digest, filter.as_ref()));
-    }
+    let (next, digests) = match open_namespace(ctx, &args.key())? {
+        Some(namespace) => {
+            Presence::of(ctx, args.name()).need_all()?;
+            passing_page(ctx, &namespace, cursor, count, filter.as_ref())?
+        }
+        None => (0, Vec::new()),
+    };
     let reply = Reply::new(ctx).array(2);
     reply.text(&next.to_string()).array(digests.len());
     digests.iter().for_each(|digest| {

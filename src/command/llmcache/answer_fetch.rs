@@ -10,7 +10,7 @@ use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{OpenedEntry, Searches, open_cache};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
-use llmcache_core::cache::{Hit, LookupReport};
+use llmcache_core::cache::{Hit, Looked, LookupReport};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EntryId, UnixMs};
 use llmcache_core::vector::Query;
@@ -57,11 +57,10 @@ impl Wanted for Question<'_> {
         &self,
         ctx: Ctx<'c>,
         cache: &SharedCache,
+        searches: &Searches,
         now: UnixMs,
-    ) -> LookupReport<OpenedEntry<'c>> {
-        // Who leads is decided by what is there at the moment of asking, so the search is done in it.
-        let found = self.look_up(ctx, cache, &Searches::inline(), now);
-        found.expect("a search that may not wait is done when it returns")
+    ) -> Looked<LookupReport<OpenedEntry<'c>>> {
+        self.look_up(ctx, cache, searches, now)
     }
 
     fn write_hit(&self, reply: Reply<'_>, hit: &Hit<OpenedEntry<'_>>, served: Served, now: UnixMs) {

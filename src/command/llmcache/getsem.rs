@@ -14,7 +14,7 @@ use crate::keyspace::{
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
-use llmcache_core::cache::{Kind, LookupReport, LookupRequest, MissReason, look_up};
+use llmcache_core::cache::{Halt, Kind, Looked, LookupReport, LookupRequest, MissReason, look_up};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::filter::Filter;
 use llmcache_core::ids::UnixMs;
@@ -54,8 +54,10 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
         check_dim(cache, query.dim(), args.name())?;
     }
     let asking = Asking { ctx, name: args.name(), cache: cache.as_ref(), searches };
-    if let Some(found) = asking.look_up(&question) {
-        asking.reply(&question, found);
+    match asking.look_up(&question) {
+        Ok(found) => asking.reply(&question, found),
+        Err(Halt::Elsewhere) => {}
+        Err(Halt::Refused(error)) => return Err(error),
     }
     Ok(())
 }
@@ -71,19 +73,19 @@ pub(super) struct Asking<'c, 'r> {
 }
 
 /// What a question found, and when; nothing where there is no cache.
-pub(super) type Looked<'c> = Option<(LookupReport<OpenedEntry<'c>>, UnixMs)>;
+pub(super) type Found<'c> = Option<(LookupReport<OpenedEntry<'c>>, UnixMs)>;
 
 impl<'c> Asking<'c, '_> {
-    /// Looks up; `None` where a search goes on in a thread. The dimension was checked.
-    pub(super) fn look_up(&self, question: &Question<'_>) -> Option<Looked<'c>> {
-        let Some(cache) = self.cache else { return Some(None) };
+    /// Looks up. The dimension was checked.
+    pub(super) fn look_up(&self, question: &Question<'_>) -> Looked<Found<'c>> {
+        let Some(cache) = self.cache else { return Ok(None) };
         let now = UnixMs(self.ctx.now_ms());
         let report = question.look_up(self.ctx, cache, self.searches, now)?;
-        Some(Some((report, now)))
+        Ok(Some((report, now)))
     }
 
     /// Counts what was found and replies; without a cache as for a miss.
-    pub(super) fn reply(&self, question: &Question<'_>, found: Looked<'c>) {
+    pub(super) fn reply(&self, question: &Question<'_>, found: Found<'c>) {
         let (ctx, reply) = (self.ctx, Reply::new(self.ctx));
         let (Some(cache), Some((report, now))) = (self.cache, found) else {
             return question.reply_no_cache(reply, self.reason_of("no-cache", question));
@@ -105,14 +107,14 @@ impl<'c> Asking<'c, '_> {
 }
 
 impl<'a> Question<'a> {
-    /// Looks up; `None` where a search goes on in a thread. The dimension was checked.
+    /// Looks up. The dimension was checked.
     pub(super) fn look_up<'c>(
         &self,
         ctx: Ctx<'c>,
         cache: &SharedCache,
         searches: &Searches,
         now: UnixMs,
-    ) -> Option<LookupReport<OpenedEntry<'c>>> {
+    ) -> Looked<LookupReport<OpenedEntry<'c>>> {
         let (scope, context, _) = self.identity();
         let request = LookupRequest {
             scope,

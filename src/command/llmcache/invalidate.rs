@@ -15,7 +15,7 @@ use crate::keyspace::{
 };
 use crate::keytype::EPOCH_COMMAND;
 use crate::keytype::cache_registry::{self, SharedCache};
-use llmcache_core::cache::{EntryKey, Extent, Severity};
+use llmcache_core::cache::{EntryKey, Extent, Severity, too_much_at_once};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::filter::Filter;
 use llmcache_core::ids::{EntryId, ScopeKey, Seq, UnixMs};
@@ -23,6 +23,9 @@ use llmcache_core::limits;
 use llmcache_core::vector::Query;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Steps of a walk whose client cannot be made to wait.
+const UNBLOCKABLE: u64 = limits::UNBLOCKABLE_STEPS_MAX;
 
 /// How long a walk runs before its client waits and others get their turn.
 const FIRST_SLICE: Duration = Duration::from_millis(1);
@@ -178,6 +181,8 @@ impl Target<'_> {
         let may_block = self.ctx.state().may_block();
         if may_block {
             check_walks()?;
+        } else if self.cache.with(|cache| criterion.most_steps(cache, limit)) > UNBLOCKABLE {
+            return Err(too_much_at_once("LIMIT it, or "));
         }
         self.signal();
         let Self { ctx, cache, name, channel, severity } = self;
@@ -187,8 +192,8 @@ impl Target<'_> {
         }
         let mut pick = InvalidationWalk::new(cache, channel, criterion, severity, limit);
         let end = Instant::now() + FIRST_SLICE;
-        if let Some(count) = pick.run(ctx, || !may_block || Instant::now() < end) {
-            Reply::new(*ctx).count(count);
+        if let Some(ended) = pick.run(ctx, || !may_block || Instant::now() < end) {
+            Reply::new(*ctx).count(ended?);
             return Ok(());
         }
         let end = Arc::new(MainCell::new(None));

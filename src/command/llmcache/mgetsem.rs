@@ -1,11 +1,12 @@
 //! `LLMCACHE.MGETSEM`: many questions in one trip, each answered as `GETSEM` answers it.
 
-use super::getsem::{Asking, Question};
+use super::getsem::{Asking, Found, Question};
 use crate::command::container::store::check_dim;
 use crate::command::parse::{ArgReader, is_vector_word, vector};
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{Searches, answer_searching, find_container};
-use llmcache_core::cache::Kind;
+use llmcache_core::cache::{Halt, Kind, Looked};
+
 use llmcache_core::error::{Error, Result};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
@@ -45,16 +46,25 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
         (question.query, question.prompt) = (Some(query), prompt);
         match asking.look_up(&question) {
             // Nothing shows before all are looked up.
-            Some(looked) if searches.may_wait() => found.push(looked),
-            Some(looked) => asking.reply(&question, looked),
-            None => {}
+            Err(Halt::Elsewhere) => {}
+            looked if searches.may_wait() => found.push(looked),
+            looked => write(&asking, &question, looked),
         }
     }
     if searches.may_wait() && found.len() == questions {
         reply.array(questions);
-        found.into_iter().for_each(|looked| asking.reply(&question, looked));
+        found.into_iter().for_each(|looked| write(&asking, &question, looked));
     }
     Ok(())
+}
+
+/// Answers one question; one that is refused has its error in its place.
+fn write<'c>(asking: &Asking<'c, '_>, question: &Question<'_>, looked: Looked<Found<'c>>) {
+    match looked {
+        Ok(found) => asking.reply(question, found),
+        Err(Halt::Refused(error)) => Reply::new(asking.ctx).error(&error.to_string()),
+        Err(Halt::Elsewhere) => Reply::new(asking.ctx).internal_error(),
+    }
 }
 
 /// A vector, and the prompt if one follows.

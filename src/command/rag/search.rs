@@ -11,7 +11,7 @@ use crate::keyspace::{
 };
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{
-    Hit, Kind, LookupReport, LookupRequest, look_up, pick_diverse, within_budget,
+    Halt, Hit, Kind, Looked, LookupReport, LookupRequest, look_up, pick_diverse, within_budget,
 };
 use llmcache_core::distance::kernels;
 use llmcache_core::error::{Error, Result};
@@ -73,7 +73,11 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
     Presence::of(ctx, args.name()).need_all()?;
     let now = UnixMs(ctx.now_ms());
     let keyspace = CommandKeyspace { ctx, cache: &cache, searches };
-    let Some(mut report) = search.look_up(&keyspace, query, now) else { return Ok(()) };
+    let mut report = match search.look_up(&keyspace, query, now) {
+        Ok(report) => report,
+        Err(Halt::Elsewhere) => return Ok(()),
+        Err(Halt::Refused(error)) => return Err(error),
+    };
     search.choose(&mut report);
     let mut served = hit_reply::judge(&cache, &report, now);
     Note { ctx, cache: &cache, scope: b"", now }.lookup(&report, &mut served);
@@ -105,7 +109,7 @@ impl Search {
         keyspace: &CommandKeyspace<'c, '_>,
         query: &Query,
         now: UnixMs,
-    ) -> Option<LookupReport<OpenedEntry<'c>>> {
+    ) -> Looked<LookupReport<OpenedEntry<'c>>> {
         let request = LookupRequest {
             scope: b"",
             context: b"",

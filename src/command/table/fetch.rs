@@ -104,7 +104,7 @@ pub(super) const FETCH: &[CommandSpec] = &[
         arity: -3,
         summary: "Takes answers out of use, by id, tag, scope, radius, filter or age.",
         complexity: "O(1) for TAG, SCOPE and ALL; O(n) for n ids; O(n d) for NEAR and O(n) for FILTER and \
-            OLDER over the n entries of the cache, in slices",
+            OLDER over the n entries of the cache (FILTER times its values and operators), in slices",
         args: &[
             CACHE,
             WHICH,
@@ -116,8 +116,9 @@ pub(super) const FETCH: &[CommandSpec] = &[
             counts again.",
         notes: "TAG, SCOPE and ALL take effect at once whatever their size: the entries are unlinked \
             between commands. NEAR (all entries at least so similar, whatever their scope), FILTER and \
-            OLDER (stored so many seconds ago or more) walk over the cache in slices while the caller waits; \
-            in MULTI and scripts in one go. What is stored meanwhile stays. `SOFT` keeps the answers and \
+            OLDER (stored so many seconds ago or more) walk over the cache in slices, in turns with \
+            other walks, while the caller waits. In MULTI and scripts they go in one go, and are refused with `BUSY` \
+            where that would take longer than about 10 ms (some thousands of entries, unless LIMIT is small). What is stored meanwhile stays. `SOFT` keeps the answers and \
             marks them stale. `DRYRUN` only counts. `LIMIT` bounds how many are taken, of IDS, NEAR, FILTER \
             and OLDER. An answer whose lease was given before is refused when it comes (`LEASELOST`): of \
             the tags, the scope or the ids named; of NEAR, FILTER, OLDER and ALL any. Channel \

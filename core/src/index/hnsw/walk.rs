@@ -139,6 +139,11 @@ pub(in crate::index) trait Judge {
     fn prefetch(&self, row: u32);
     /// Whether a row that is near enough may be found.
     fn accepts(&mut self, row: u32, score: f32) -> bool;
+    /// Whether judging has cost so much that the walk is to give up.
+    #[inline(always)]
+    fn is_spent(&self) -> bool {
+        false
+    }
 }
 
 /// Accepts all.
@@ -281,7 +286,7 @@ impl Scratch {
             }
             spent += self.fresh.len();
             self.score_fresh(walk, judge);
-            if spent > walk.most {
+            if spent > walk.most || judge.is_spent() {
                 self.distances += spent;
                 return false;
             }

@@ -5,7 +5,7 @@
 use crate::ffi::Ctx;
 use crate::ffi::config::{
     ChoiceConfig, FlagConfig, NumberConfig, TextConfig, load_configs, register_choice,
-    register_flag, register_number, register_text,
+    register_fixed_text, register_flag, register_number, register_text,
 };
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{BreakerSettings, Kind, Settings};
@@ -86,6 +86,48 @@ static SEARCH_THREADS: NumberConfig =
 static SEARCH_INLINE_US: NumberConfig =
     number(c"search-inline-us", 400, 0, limits::SEARCH_INLINE_MAX_US as i64);
 
+static EMBED_MODELS_TEXT: Mutex<String> = Mutex::new(String::new());
+static EMBED_DEFAULT_TEXT: Mutex<String> = Mutex::new(String::new());
+static EMBED_ENGINE_TEXT: Mutex<String> = Mutex::new(String::new());
+
+static EMBED_MODELS: TextConfig = TextConfig {
+    name: c"embed-models",
+    default: c"",
+    accept: |text| keep_text(&EMBED_MODELS_TEXT, text),
+    shown: Mutex::new(None),
+};
+static EMBED_DEFAULT: TextConfig = TextConfig {
+    name: c"embed-default",
+    default: c"",
+    accept: |text| keep_text(&EMBED_DEFAULT_TEXT, text),
+    shown: Mutex::new(None),
+};
+static EMBED_ENGINE: TextConfig = TextConfig {
+    name: c"embed-engine",
+    default: c"",
+    accept: |text| keep_text(&EMBED_ENGINE_TEXT, text),
+    shown: Mutex::new(None),
+};
+static EMBED_THREADS: NumberConfig =
+    number(c"embed-threads", 1, 0, limits::EMBED_THREADS_MAX as i64);
+static EMBED_QUEUE: NumberConfig = number(c"embed-queue", 1_024, 1, limits::EMBED_QUEUE_MAX as i64);
+static EMBED_TIMEOUT_MS: NumberConfig =
+    number(c"embed-timeout-ms", 1_000, 1, limits::EMBED_TIMEOUT_MAX_MS as i64);
+static EMBED_INLINE_TOKENS: NumberConfig =
+    number(c"embed-inline-tokens", 32, 0, limits::EMBED_TOKENS_MAX as i64);
+static EMBED_MEMO: NumberConfig = number(c"embed-memo", 1_024, 0, limits::EMBED_MEMO_MAX as i64);
+
+fn keep_text(place: &Mutex<String>, text: &[u8]) -> Result<(), &'static str> {
+    let text = std::str::from_utf8(text).map_err(|_| "must be UTF-8")?;
+    let mut place = place.lock().map_err(|_| "is being read")?;
+    text.clone_into(&mut place);
+    Ok(())
+}
+
+fn kept_text(place: &Mutex<String>) -> String {
+    place.lock().map(|text| text.clone()).unwrap_or_default()
+}
+
 fn accept_threshold(text: &[u8]) -> Result<(), &'static str> {
     let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok());
     match number {
@@ -135,6 +177,14 @@ pub fn register(ctx: Ctx<'_>) -> bool {
         && register_number(ctx, &KV_IN_FLIGHT)
         && register_number(ctx, &SEARCH_THREADS)
         && register_number(ctx, &SEARCH_INLINE_US)
+        && register_fixed_text(ctx, &EMBED_MODELS)
+        && register_text(ctx, &EMBED_DEFAULT)
+        && register_fixed_text(ctx, &EMBED_ENGINE)
+        && register_number(ctx, &EMBED_THREADS)
+        && register_number(ctx, &EMBED_QUEUE)
+        && register_number(ctx, &EMBED_TIMEOUT_MS)
+        && register_number(ctx, &EMBED_INLINE_TOKENS)
+        && register_number(ctx, &EMBED_MEMO)
         && load_configs(ctx)
 }
 
@@ -237,4 +287,44 @@ pub fn sweep_interval_ms() -> u64 {
 /// Whether entries that are due are expired before the server's own cycle comes to them.
 pub fn active_expire() -> bool {
     ACTIVE_EXPIRE.value.load(Ordering::Relaxed)
+}
+
+/// The models to read: `name=folder`, separated by `;`.
+pub fn embed_models() -> String {
+    kept_text(&EMBED_MODELS_TEXT)
+}
+
+/// The model of containers for which nothing else is said; empty for none.
+pub fn embed_default() -> String {
+    kept_text(&EMBED_DEFAULT_TEXT)
+}
+
+/// The instruction set that texts are embedded with; empty for the best there is.
+pub fn embed_engine() -> String {
+    kept_text(&EMBED_ENGINE_TEXT)
+}
+
+/// Threads that embed texts; 0 for none.
+pub fn embed_threads() -> usize {
+    EMBED_THREADS.value.load(Ordering::Relaxed) as usize
+}
+
+/// Texts that may wait to be embedded.
+pub fn embed_queue() -> usize {
+    EMBED_QUEUE.value.load(Ordering::Relaxed) as usize
+}
+
+/// How long a client waits for its text to be embedded.
+pub fn embed_timeout_ms() -> u64 {
+    EMBED_TIMEOUT_MS.value.load(Ordering::Relaxed) as u64
+}
+
+/// Tokens up to which a text is embedded at once where its client may not be made to wait.
+pub fn embed_inline_tokens() -> usize {
+    EMBED_INLINE_TOKENS.value.load(Ordering::Relaxed) as usize
+}
+
+/// Vectors of texts that are remembered.
+pub fn embed_memo() -> usize {
+    EMBED_MEMO.value.load(Ordering::Relaxed) as usize
 }

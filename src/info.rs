@@ -3,11 +3,12 @@
 
 use crate::background;
 use crate::ffi::{InfoWriter, blocked_count};
-use crate::keyspace::{flight_counts, in_flight, search_counts, sliced_count};
+use crate::keyspace::{embedding_counts, flight_counts, in_flight, search_counts, sliced_count};
 use crate::keytype::cache_registry::CACHES;
 use crate::keytype::follower_table;
 use crate::keytype::namespace_registry::NAMESPACES;
 use llmcache_core::cache::{FetchOutcome, Kind, MissReason, ScopeStats};
+use llmcache_core::embed::Refusal;
 use std::ffi::CStr;
 
 /// Writes the sections.
@@ -21,12 +22,37 @@ pub fn write(info: &mut InfoWriter) {
     if info.section(c"embeddings") {
         write_containers(info, Kind::Embeddings, &OF_EMBEDDINGS);
     }
+    if info.section(c"texts") {
+        write_texts(info);
+    }
     if info.section(c"kvchunks") {
         write_chunks(info);
     }
     if info.section(c"sessions") {
         info.number(c"session_followers", follower_table::count() as u64);
     }
+}
+
+fn write_texts(info: &mut InfoWriter) {
+    let counts = embedding_counts();
+    info.number(c"models", counts.models as u64);
+    info.number(c"model_bytes", counts.model_bytes as u64);
+    info.number(c"texts_embedded", counts.embedded);
+    info.number(c"texts_embedded_inline", counts.inline);
+    info.number(c"texts_remembered", counts.remembered);
+    info.number(c"texts_coalesced", counts.coalesced);
+    info.number(c"texts_busy", counts.busy);
+    for refusal in Refusal::ALL {
+        let name = match refusal {
+            Refusal::TooLong => c"texts_refused_too_long",
+            Refusal::Script => c"texts_refused_script",
+            Refusal::Empty => c"texts_refused_empty",
+        };
+        info.number(name, counts.refused[refusal as usize]);
+    }
+    info.number(c"texts_queued", counts.queued as u64);
+    info.number(c"texts_queued_most", counts.queued_most as u64);
+    info.number(c"embed_us", counts.us);
 }
 
 fn write_chunks(info: &mut InfoWriter) {

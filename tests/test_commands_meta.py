@@ -68,8 +68,8 @@ PUBLIC += [
     Command(*row, family="RAG")
     for row in (
         ("CREATE", -2, "store", ("DIM", 2)),
-        ("ADD", -7, "store", ("id", *VECTOR, "TEXT", "t")),
-        ("MADD", -8, "store", (1, "id", *VECTOR, "TEXT", "t")),
+        ("ADD", -5, "store", ("id", *VECTOR, "TEXT", "t")),
+        ("MADD", -6, "store", (1, "id", *VECTOR, "TEXT", "t")),
         ("SEARCH", -4, "read", VECTOR),
         ("GET", 3, "read", ("id",)),
         ("DEL", -3, "write", ("id", "id2")),

@@ -44,6 +44,12 @@ pub enum ErrorWord {
     ClusterDown,
     /// This server became a replica while the request waited: it was done in part at most.
     Unblocked,
+    /// The container's embedding model is not loaded here.
+    NoModel,
+    /// The text is too long to be embedded where no client may be made to wait.
+    EmbedLong,
+    /// The server became a replica while the client waited.
+    ReadOnly,
 }
 
 impl ErrorWord {
@@ -68,6 +74,9 @@ impl ErrorWord {
             Self::Moved => "MOVED",
             Self::ClusterDown => "CLUSTERDOWN",
             Self::Unblocked => "UNBLOCKED",
+            Self::NoModel => "NOMODEL",
+            Self::EmbedLong => "EMBEDLONG",
+            Self::ReadOnly => "READONLY",
         }
     }
 }

@@ -238,3 +238,17 @@ pub const EMBED_INNER_MAX: usize = 8_192;
 pub const EMBED_TOKENS_MAX: usize = 512;
 /// Longest text that is cut into tokens at all; 512 tokens of English are 3 KB.
 pub const EMBED_TEXT_MAX_BYTES: usize = 32 << 10;
+/// Longest name of a model.
+pub const EMBED_NAME_MAX_BYTES: usize = 64;
+/// Most threads that embed.
+pub const EMBED_THREADS_MAX: usize = 64;
+/// Most texts that wait to be embedded: a byte for each has room in the smallest pipe.
+pub const EMBED_QUEUE_MAX: usize = 4_096;
+/// Most bytes of texts that wait to be embedded.
+pub const EMBED_QUEUE_MAX_BYTES: usize = 4 << 20;
+/// Longest time that a text may wait to be embedded.
+pub const EMBED_TIMEOUT_MAX_MS: u64 = 600_000;
+/// Most vectors of texts that are remembered.
+pub const EMBED_MEMO_MAX: usize = 1 << 20;
+/// Time that each further text of a command adds to what it may wait.
+pub const EMBED_TIMEOUT_PER_TEXT_MS: u64 = 100;

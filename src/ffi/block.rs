@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use redis_module::raw;
 use std::ffi::{c_int, c_void};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Why a waiting client is answered now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,24 @@ struct Woken {
     answered: bool,
 }
 
+/// Whether a client that has waited is being answered: it cannot be made to wait once more.
+static REPLYING: AtomicBool = AtomicBool::new(false);
+
+/// Whether a client that has waited is being answered.
+pub(super) fn is_replying() -> bool {
+    REPLYING.load(Ordering::Relaxed)
+}
+
+/// Answers a client that has waited.
+fn answer(waiter: &mut dyn Waiter, ctx: Ctx<'_>, args: &Arguments<'_>, wake: Wake) {
+    REPLYING.store(true, Ordering::Relaxed);
+    let replied = guarded("a reply", || waiter.reply(ctx, args, wake));
+    REPLYING.store(false, Ordering::Relaxed);
+    if replied.is_none() {
+        super::Reply::new(ctx).internal_error();
+    }
+}
+
 /// How many clients wait.
 pub fn blocked_count() -> usize {
     TABLE.with(|table| table.waiting.len())
@@ -110,6 +129,21 @@ pub fn wake_blocked(ctx: Ctx<'_>, id: BlockedId) -> bool {
     }
     unblock(blocked, Wake::Ready);
     true
+}
+
+/// Has a client that waits go on waiting for something else, for `timeout_ms` from now (0: without end). False when
+/// it is not waiting any more.
+pub fn wait_on(ctx: Ctx<'_>, id: BlockedId, timeout_ms: u64, waiter: Box<dyn Waiter>) -> bool {
+    let timer = (timeout_ms > 0).then(|| start_deadline(ctx, timeout_ms, id.0));
+    let former = TABLE.with(|table| {
+        let blocked = table.waiting.get_mut(&id.0)?;
+        blocked.waiter = waiter;
+        Some(std::mem::replace(&mut blocked.timer, timer))
+    });
+    if let Some(timer) = former.unwrap_or(timer) {
+        stop_deadline(ctx, timer);
+    }
+    former.is_some()
 }
 
 fn take(id: u64) -> Option<Blocked> {
@@ -191,9 +225,7 @@ unsafe extern "C" fn on_reply(
         (Ctx::from_raw(ctx), &mut *data.cast::<Woken>(), Arguments::from_raw(argv, argc))
     };
     woken.answered = true;
-    if guarded("a reply", || woken.waiter.reply(ctx, &args, woken.wake)).is_none() {
-        super::Reply::new(ctx).internal_error();
-    }
+    answer(&mut *woken.waiter, ctx, &args, woken.wake);
     raw::REDISMODULE_OK as c_int
 }
 
@@ -213,10 +245,7 @@ unsafe extern "C" fn on_timeout(
         if let Some(timer) = blocked.timer {
             stop_deadline(ctx, timer);
         }
-        let Blocked { waiter, .. } = &mut blocked;
-        if guarded("a reply", || waiter.reply(ctx, &args, Wake::TimedOut)).is_none() {
-            super::Reply::new(ctx).internal_error();
-        }
+        answer(&mut *blocked.waiter, ctx, &args, Wake::TimedOut);
         release(handle);
     });
     raw::REDISMODULE_OK as c_int

@@ -28,6 +28,12 @@ pub struct CommandArgs<'a> {
 }
 
 impl<'a> CommandArgs<'a> {
+    /// Those of a client that has waited, for its command to be run as if it had just come; `permit` was asked for now.
+    pub fn again<'b: 'a>(arguments: &Arguments<'b>, permit: WritePermit<'a>) -> Self {
+        let slices = arguments.slices.iter().copied().collect();
+        Self { arguments: Arguments { pointers: arguments.pointers, slices }, permit }
+    }
+
     /// Leave to write.
     pub fn permit(&self) -> WritePermit<'a> {
         self.permit

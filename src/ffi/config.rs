@@ -144,6 +144,23 @@ pub fn register_text(ctx: Ctx<'_>, config: &'static TextConfig) -> bool {
     }
 }
 
+/// Registers a text that is set before the server serves and never after.
+pub fn register_fixed_text(ctx: Ctx<'_>, config: &'static TextConfig) -> bool {
+    // SAFETY: see `register_number`.
+    unsafe {
+        api!(RedisModule_RegisterStringConfig(
+            ctx.as_ptr(),
+            config.name.as_ptr(),
+            config.default.as_ptr(),
+            raw::REDISMODULE_CONFIG_IMMUTABLE,
+            Some(get_text),
+            Some(set_text),
+            None,
+            ptr::from_ref(config).cast_mut().cast(),
+        )) == OK
+    }
+}
+
 /// Applies what redis.conf says of the registered configs; to be called after the last one.
 pub fn load_configs(ctx: Ctx<'_>) -> bool {
     // SAFETY: the context is OnLoad's.

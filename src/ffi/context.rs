@@ -46,18 +46,24 @@ impl ServerState {
     }
 
     /// Whether the client of the running command may be made to wait: not in MULTI, in a script or in
-    /// a call of another module.
+    /// a call of another module, and not a second time.
     pub fn may_block(self) -> bool {
-        !self.has(
-            raw::REDISMODULE_CTX_FLAGS_MULTI
-                | raw::REDISMODULE_CTX_FLAGS_LUA
-                | raw::REDISMODULE_CTX_FLAGS_DENY_BLOCKING,
-        )
+        !super::block::is_replying()
+            && !self.has(
+                raw::REDISMODULE_CTX_FLAGS_MULTI
+                    | raw::REDISMODULE_CTX_FLAGS_LUA
+                    | raw::REDISMODULE_CTX_FLAGS_DENY_BLOCKING,
+            )
     }
 
     /// The running command was called by a script.
     pub(super) fn is_script(self) -> bool {
         self.has(raw::REDISMODULE_CTX_FLAGS_LUA)
+    }
+
+    /// More memory is used than `maxmemory` allows.
+    pub fn is_out_of_memory(self) -> bool {
+        self.has(raw::REDISMODULE_CTX_FLAGS_OOM)
     }
 
     /// Member of a cluster.

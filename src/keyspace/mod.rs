@@ -9,6 +9,7 @@ mod caches;
 mod chunk_room;
 mod chunks;
 mod clock;
+mod embeddings;
 mod entries;
 mod flights;
 pub mod followers;
@@ -33,6 +34,10 @@ pub use chunks::{
     remove_what_is_due, shrink_to, use_chunk, use_path, use_stored,
 };
 pub use clock::{now_min, set_minute};
+pub use embeddings::{
+    Again, Embedded, ModelId, Texts, default_model, embed, embedding_counts, is_running_again,
+    load_models, model_of,
+};
 pub use entries::{
     CommandKeyspace, NewEntry, OpenedEntry, enforce_limits, mark_stale, open_entry, put_entry,
     remove_entry, remove_entry_of, set_entry_expiry, touch,

@@ -3,10 +3,11 @@
 
 use super::no_container;
 use crate::command::container::store::{dim_mismatch, shown};
-use crate::command::parse::{ArgReader, OptionWord, set_once};
+use crate::command::container::texts::{embed_with, settings_for_new};
+use crate::command::parse::{ArgReader, OptionWord, flag_once, set_once};
 use crate::config;
 use crate::ffi::{CommandArgs, Ctx, MainCell, Reply, WritePermit};
-use crate::keyspace::{create_cache, open_container};
+use crate::keyspace::{ModelId, create_cache, default_model, open_container};
 use crate::keytype::CREATE_COMMAND;
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
@@ -26,10 +27,17 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 /// Makes a container of this kind, or finds it as it was asked for.
 pub fn create(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
     let name = args.name();
-    let settings = parse_settings(ArgReader::new(args.options()), kind)?;
+    let asked = parse_settings(ArgReader::new(args.options()), kind)?;
     match open_container(ctx, &args.key(), kind)? {
-        Some(existing) => existing.with(|cache| check_same(&cache.settings, settings, name))?,
-        None => drop(make(args.permit(), name, settings)?),
+        Some(existing) => existing.with(|cache| {
+            // The default model may be another than when it was made.
+            let plain = asked.plain.map(|plain| check_same(&cache.settings, plain, name));
+            match plain {
+                Some(Ok(())) => Ok(()),
+                _ => check_same(&cache.settings, asked.settings, name),
+            }
+        })?,
+        None => drop(make(args.permit(), name, asked.settings)?),
     }
     Reply::new(ctx).ok();
     Ok(())
@@ -65,9 +73,10 @@ pub fn check_model(settings: &Settings, model: &[u8], name: &[u8]) -> Result<()>
     Err(Error::new(ErrorWord::ModelMismatch, message))
 }
 
-/// Makes a cache with the defaults of the module's configs, if those allow it.
-pub fn auto_create(ctx: WritePermit<'_>, name: &[u8]) -> Result<SharedCache> {
-    auto_create_as(ctx, name, config::default_settings(Kind::Answers))
+/// Makes a cache with the defaults of the module's configs, if those allow it, for vectors of a dimension where one
+/// is known.
+pub fn auto_create(ctx: WritePermit<'_>, name: &[u8], dim: Option<usize>) -> Result<SharedCache> {
+    auto_create_as(ctx, name, settings_for_new(Kind::Answers, dim))
 }
 
 /// Makes a container that nobody asked for by name, if the module's configs allow it.
@@ -113,15 +122,37 @@ struct Given {
     ef: Option<u32>,
     guard: Option<GuardLevel>,
     grace_s: Option<u32>,
+    /// The model that embeds; empty for none.
+    embed: Option<Box<[u8]>>,
+    any_script: bool,
 }
 
 /// What CREATE takes for documents.
-const OF_DOCUMENTS: [&str; 10] =
-    ["DIM", "MODEL", "TTL", "QUANT", "INDEX", "M", "EFC", "EF", "MAXENTRIES", "MAXMEMORY"];
+const OF_DOCUMENTS: [&str; 12] = [
+    "DIM",
+    "MODEL",
+    "TTL",
+    "QUANT",
+    "INDEX",
+    "M",
+    "EFC",
+    "EF",
+    "MAXENTRIES",
+    "MAXMEMORY",
+    "EMBED",
+    "SCRIPT",
+];
 /// What CREATE takes for embeddings.
 const OF_EMBEDDINGS: [&str; 6] = ["DIM", "MODEL", "TTL", "QUANT", "MAXENTRIES", "MAXMEMORY"];
 
-fn parse_settings(mut args: ArgReader<'_>, kind: Kind) -> Result<Settings> {
+/// What CREATE asks for.
+struct Wanted {
+    settings: Settings,
+    /// The same without the default model, where that embeds because nothing else was said.
+    plain: Option<Settings>,
+}
+
+fn parse_settings(mut args: ArgReader<'_>, kind: Kind) -> Result<Wanted> {
     let mut given = Given::default();
     while let Some(word) = args.option() {
         let known = match kind {
@@ -138,7 +169,16 @@ fn parse_settings(mut args: ArgReader<'_>, kind: Kind) -> Result<Settings> {
     if kind == Kind::Embeddings && (given.dim.is_none() || !named) {
         return Err(Error::err("syntax error: MODEL and DIM are needed"));
     }
+    if given.embed.is_some() && given.model.is_some() {
+        return Err(Error::err("syntax error: EMBED names the model, MODEL is left out"));
+    }
+    let model = given.embedder(kind)?;
+    if given.any_script && model.is_none() {
+        return Err(Error::err("syntax error: SCRIPT is for containers with EMBED"));
+    }
+    let by_default = given.embed.is_none() && model.is_some();
     let defaults = config::default_settings(kind);
+    let has_threshold = given.threshold.is_some();
     let settings = Settings {
         dim: given.dim,
         model: given.model.unwrap_or_default(),
@@ -159,10 +199,27 @@ fn parse_settings(mut args: ArgReader<'_>, kind: Kind) -> Result<Settings> {
         ..defaults
     };
     settings.check()?;
-    Ok(settings)
+    let plain = by_default.then(|| settings.clone());
+    let settings = match model {
+        Some(model) => embed_with(settings, &model, has_threshold)?,
+        None => settings,
+    };
+    Ok(Wanted { settings, plain })
 }
 
 impl Given {
+    /// The model that is to embed.
+    fn embedder(&self, kind: Kind) -> Result<Option<ModelId>> {
+        match &self.embed {
+            Some(name) if name.eq_ignore_ascii_case(b"none") => Ok(None),
+            Some(name) => ModelId::of_loaded(name, self.any_script).map(Some),
+            // Whoever says what the vectors are makes them.
+            None if self.model.is_some() || self.dim.is_some() => Ok(None),
+            None if kind == Kind::Embeddings => Ok(None),
+            None => Ok(default_model()),
+        }
+    }
+
     fn read(&mut self, word: &OptionWord, args: &mut ArgReader<'_>) -> Result<()> {
         let name = word.as_str();
         match name {
@@ -202,6 +259,14 @@ impl Given {
             "EF" => set_once(&mut self.ef, ef(args)?, name),
             "GUARD" => set_once(&mut self.guard, guard_level(args)?, name),
             "GRACE" => set_once(&mut self.grace_s, grace_s(args)?, name),
+            "EMBED" => {
+                let model = args.text(name, limits::EMBED_NAME_MAX_BYTES)?;
+                set_once(&mut self.embed, model.into(), name)
+            }
+            "SCRIPT" => match args.next(name)? {
+                any if any.eq_ignore_ascii_case(b"any") => flag_once(&mut self.any_script, name),
+                _ => Err(Error::err("SCRIPT must be ANY")),
+            },
             _ => Err(word.unknown()),
         }
     }

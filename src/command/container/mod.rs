@@ -13,6 +13,7 @@ pub(super) mod note;
 pub(super) mod scan;
 pub(super) mod settings;
 pub(super) mod store;
+pub(super) mod texts;
 
 use crate::ffi::{CommandArgs, Ctx};
 use crate::keyspace::open_container;

@@ -24,7 +24,7 @@ impl Wanted for Question<'_> {
     fn container(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<SharedCache> {
         let cache = match open_cache(ctx, &args.key())? {
             Some(cache) => cache,
-            None => auto_create(args.permit(), args.name())?,
+            None => auto_create(args.permit(), args.name(), self.query.as_ref().map(Query::dim))?,
         };
         if let Some(query) = &self.query {
             check_dim(&cache, query.dim(), args.name())?;

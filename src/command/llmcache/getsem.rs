@@ -4,17 +4,20 @@ use crate::command::container::create::{ef, guard_level};
 use crate::command::container::hit_reply::{self, Field, Served};
 use crate::command::container::note::Note;
 use crate::command::container::store::check_dim;
+use crate::command::container::texts::{Meaning, meaning, model_for};
 use crate::command::parse::{
     ArgReader, OptionWord, flag_once, is_vector_word, parse_filter, set_once, vector,
 };
 use crate::config;
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{
-    CommandKeyspace, OpenedEntry, Presence, Searches, answer_searching, find_container,
+    Again, CommandKeyspace, OpenedEntry, Presence, Searches, answer_searching, find_container,
+    is_running_again,
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{Halt, Kind, Looked, LookupReport, LookupRequest, MissReason, look_up};
+use llmcache_core::embed::{Refusal, Role};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::filter::Filter;
 use llmcache_core::ids::UnixMs;
@@ -37,6 +40,10 @@ pub(in crate::command) struct Question<'a> {
     max_age_ms: Option<u64>,
     fields: Option<Vec<Field>>,
     explain: bool,
+    /// By its own words alone.
+    exact: bool,
+    /// Why the prompt was not embedded.
+    pub(super) refusal: Option<Refusal>,
 }
 
 /// Runs the command.
@@ -45,7 +52,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()> {
-    let question = Question::parse(ArgReader::new(args.options()))?;
+    let mut question = Question::parse(ArgReader::new(args.options()))?;
     if question.prompt.is_none() && question.query.is_none() {
         return Err(Error::err("syntax error: PROMPT or a vector is needed"));
     }
@@ -54,6 +61,14 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
         check_dim(cache, query.dim(), args.name())?;
     }
     let asking = Asking { ctx, name: args.name(), cache: cache.as_ref(), searches };
+    match asking.embed(&mut question, Again::Reads(answer))? {
+        Prepared::Answered(found) => {
+            asking.reply(&question, found);
+            return Ok(());
+        }
+        Prepared::Later => return Ok(()),
+        Prepared::Ready => {}
+    }
     match asking.look_up(&question) {
         Ok(found) => asking.reply(&question, found),
         Err(Halt::Elsewhere) => {}
@@ -75,7 +90,47 @@ pub(super) struct Asking<'c, 'r> {
 /// What a question found, and when; nothing where there is no cache.
 pub(super) type Found<'c> = Option<(LookupReport<OpenedEntry<'c>>, UnixMs)>;
 
+/// What came of a question before it is searched for.
+pub(super) enum Prepared<'c> {
+    /// Its own words were stored: nothing is to be embedded.
+    Answered(Found<'c>),
+    /// Its prompt is being embedded.
+    Later,
+    /// It has the vector that it is going to have.
+    Ready,
+}
+
 impl<'c> Asking<'c, '_> {
+    /// Has a prompt without a vector embedded, where a model does so for the cache and the prompt was not stored
+    /// word for word.
+    pub(super) fn embed(&self, question: &mut Question<'_>, again: Again) -> Result<Prepared<'c>> {
+        let (Some(cache), Some(prompt)) = (self.cache, question.prompt) else {
+            return Ok(Prepared::Ready);
+        };
+        if question.query.is_some() || question.exact {
+            return Ok(Prepared::Ready);
+        }
+        let is_enough = question.count.unwrap_or(1) == 1 && !question.explain;
+        if is_enough
+            && !is_running_again()
+            && let Some(found) = self.stored(question)
+        {
+            return Ok(Prepared::Answered(found));
+        }
+        match meaning(self.ctx, model_for(cache).as_ref(), prompt, Role::Query, again)? {
+            Meaning::Vector(query) => question.query = Some(query),
+            Meaning::Later => return Ok(Prepared::Later),
+            Meaning::None(refusal) => question.refusal = refusal,
+        }
+        Ok(Prepared::Ready)
+    }
+
+    /// What is found without a search, where that is enough.
+    pub(super) fn stored(&self, question: &Question<'_>) -> Option<Found<'c>> {
+        let found = self.look_up(question).ok()?;
+        found.as_ref().is_some_and(|(report, _)| !report.hits.is_empty()).then_some(found)
+    }
+
     /// Looks up. The dimension was checked.
     pub(super) fn look_up(&self, question: &Question<'_>) -> Looked<Found<'c>> {
         let Some(cache) = self.cache else { return Ok(None) };
@@ -94,7 +149,12 @@ impl<'c> Asking<'c, '_> {
         let scope = question.identity().0;
         Note { ctx, cache, scope, now }.lookup(&report, &mut served);
         let reason = report.reason.map_or("hit", MissReason::as_str);
-        let reason = if report.hits.is_empty() { self.reason_of(reason, question) } else { reason };
+        let reason = if report.hits.is_empty() {
+            let reason = question.refusal.map_or(reason, Refusal::as_str);
+            self.reason_of(reason, question)
+        } else {
+            reason
+        };
         question.reply(reply, &report, reason, &served, now);
     }
 
@@ -187,6 +247,7 @@ impl<'a> Question<'a> {
                 set_once(&mut self.fields, hit_reply::parse_fields(fields, &hit_reply::ALL)?, name)
             }
             "EXPLAIN" => flag_once(&mut self.explain, name),
+            "EXACT" => flag_once(&mut self.exact, name),
             _ => Err(word.unknown()),
         }
     }

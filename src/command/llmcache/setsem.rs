@@ -5,17 +5,19 @@ use crate::command::container::lease::lease_token;
 use crate::command::container::store::{
     Storing, check_dim, check_fits, check_lease, deadline, lease_lost, linking,
 };
+use crate::command::container::texts::{Meaning, meaning, model_for, model_for_new};
 use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, is_vector_word, meta,
     set_once, tags, vector,
 };
 use crate::ffi::{Access, CommandArgs, Ctx, Key, RString, Reply, ServerString, WritePermit};
 use crate::keyspace::{
-    Linking, NewEntry, Presence, StoreReply, open_cache, open_entry, remove_entry,
+    Again, Linking, NewEntry, Presence, StoreReply, open_cache, open_entry, remove_entry,
     reply_when_linked,
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Cache, Entry, EntryFields, LeaseToken, Severity, parse_usd};
+use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EntryId, PartitionKey, UnixMs};
 use llmcache_core::limits;
@@ -52,7 +54,20 @@ pub fn run_exact(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 
 fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> {
     let now = UnixMs(ctx.now_ms());
-    let request = StoreRequest::parse(ArgReader::new(args.options()), with_vector, now)?;
+    let mut request = StoreRequest::parse(ArgReader::new(args.options()), with_vector, now)?;
+    if with_vector && request.query.is_none() {
+        let model = match open_cache(ctx, &args.key())? {
+            Some(cache) => model_for(&cache),
+            None if request.lease.is_some() => None,
+            None => model_for_new(),
+        };
+        match meaning(ctx, model.as_ref(), request.prompt(), Role::Query, Again::Writes(run))? {
+            Meaning::Vector(query) => request.query = Some(query),
+            Meaning::Later => return Ok(()),
+            // Found again by its own words alone.
+            Meaning::None(_) => {}
+        }
+    }
     match store_answer(args.permit(), &args.key(), &request, now, linking(ctx))? {
         Some(Stored { id, cache, partition }) => {
             reply_when_linked(ctx, &cache, partition, StoreReply::Id(id.into()));
@@ -89,7 +104,7 @@ pub fn store_answer(
     let cache = match cache {
         Some(cache) => cache,
         None if request.lease.is_some() => return Err(lease_lost("the cache is gone")),
-        None => auto_create(ctx, name)?,
+        None => auto_create(ctx, name, request.query.as_ref().map(Query::dim))?,
     };
     let digest = EntryId::of(request.scope(), request.context(), request.prompt());
     let hex = digest.hex();

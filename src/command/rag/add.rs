@@ -5,17 +5,19 @@ use crate::command::container::create::auto_create_as;
 use crate::command::container::store::{
     Storing, check_dim, check_fits, deadline, dim_mismatch, linking,
 };
+use crate::command::container::texts::{model_for, model_for_new, no_vector, settings_for_new};
 use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, is_expiry_word, is_vector_word, meta, set_once, tags,
     vector,
 };
-use crate::config;
 use crate::ffi::{Access, CommandArgs, Ctx};
 use crate::keyspace::{
-    NewEntry, Presence, StoreReply, open_container, open_entry, reply_when_linked,
+    Again, Embedded, NewEntry, Presence, StoreReply, Texts, embed, open_container, open_entry,
+    reply_when_linked,
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Entry, EntryFields, Kind};
+use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{PartitionKey, UnixMs};
 use llmcache_core::limits;
@@ -24,7 +26,8 @@ use llmcache_core::vector::Query;
 /// A document that is to be stored.
 struct Document<'a> {
     id: &'a [u8],
-    query: Query,
+    /// Absent where the text is to be embedded.
+    query: Option<Query>,
     text: &'a [u8],
     rest: Rest<'a>,
 }
@@ -42,9 +45,12 @@ struct Rest<'a> {
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let now = UnixMs(ctx.now_ms());
-    let document = Document::read(&mut reader, now)?;
+    let mut documents = [Document::read(&mut reader, now)?];
     reader.finish()?;
-    let (cache, new) = store(ctx, args, &[document], now)?;
+    if !embed_all(ctx, args, &mut documents, Again::Writes(run))? {
+        return Ok(());
+    }
+    let (cache, new) = store(ctx, args, &documents, now)?;
     reply_when_linked(ctx, &cache, PartitionKey::default(), StoreReply::New(new[0]));
     Ok(())
 }
@@ -60,9 +66,39 @@ pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         documents.push(Document::read(&mut reader, now)?);
     }
     reader.finish()?;
+    if !embed_all(ctx, args, &mut documents, Again::Writes(run_many))? {
+        return Ok(());
+    }
     let (cache, new) = store(ctx, args, &documents, now)?;
     reply_when_linked(ctx, &cache, PartitionKey::default(), StoreReply::EachNew(new.into()));
     Ok(())
+}
+
+/// Has the texts without a vector embedded, all as one piece of work; false where the command is to end and is run
+/// again. A text that has no vector refuses them all.
+fn embed_all(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    documents: &mut [Document<'_>],
+    again: Again,
+) -> Result<bool> {
+    if documents.iter().all(|document| document.query.is_some()) {
+        return Ok(true);
+    }
+    let model = match open_container(ctx, &args.key(), Kind::Documents)? {
+        Some(cache) => model_for(&cache),
+        None => model_for_new(),
+    };
+    let model = model.ok_or_else(|| no_vector(None))?;
+    let without = documents.iter_mut().filter(|document| document.query.is_none());
+    let without: Vec<&mut Document<'_>> = without.collect();
+    let texts: Vec<&[u8]> = without.iter().map(|document| document.text).collect();
+    let texts = Texts { model: &model, role: Role::Document, texts: &texts };
+    let Embedded::Now(vectors) = embed(ctx, &texts, again)? else { return Ok(false) };
+    for (document, vector) in without.into_iter().zip(vectors) {
+        document.query = Some(vector.map_err(|refusal| no_vector(Some(refusal)))?);
+    }
+    Ok(true)
 }
 
 /// Checks all, then stores all. Answers the index, and of each whether it is new.
@@ -74,13 +110,14 @@ fn store(
 ) -> Result<(SharedCache, Vec<bool>)> {
     let name = args.name();
     let cache = open_container(ctx, &args.key(), Kind::Documents)?;
-    let dim = documents[0].query.dim();
-    if let Some(other) = documents.iter().map(|d| d.query.dim()).find(|&other| other != dim) {
+    let mut dims = documents.iter().filter_map(|document| document.query.as_ref()).map(Query::dim);
+    let dim = dims.next().ok_or_else(|| no_vector(None))?;
+    if let Some(other) = dims.find(|&other| other != dim) {
         return Err(dim_mismatch(other, dim, name));
     }
     let cache = match cache {
         Some(cache) => cache,
-        None => auto_create_as(args.permit(), name, config::default_settings(Kind::Documents))?,
+        None => auto_create_as(args.permit(), name, settings_for_new(Kind::Documents, Some(dim)))?,
     };
     check_dim(&cache, dim, name)?;
     let mut ready = Vec::with_capacity(documents.len());
@@ -130,8 +167,8 @@ impl<'a> Document<'a> {
             }
             *args = ahead;
         }
-        let missing = || Error::err("syntax error: an id, a vector and TEXT are needed");
-        let (query, text) = query.zip(text).ok_or_else(missing)?;
+        let missing = || Error::err("syntax error: an id and TEXT are needed");
+        let text = text.ok_or_else(missing)?;
         Ok(Self { id: check_id(id)?, query, text, rest })
     }
 
@@ -140,13 +177,15 @@ impl<'a> Document<'a> {
         let (uid, seq, quant) =
             cache.with(|cache| (cache.uid(), cache.seq_after(place), cache.settings.quant));
         let mut vector = Vec::new();
-        quant.encode(self.query.normalised(), &mut vector);
+        if let Some(query) = &self.query {
+            quant.encode(query.normalised(), &mut vector);
+        }
         Entry::new(&EntryFields {
             uid,
             seq,
             created: now,
             quant,
-            dim: self.query.dim() as u16,
+            dim: self.query.as_ref().map_or(0, Query::dim) as u16,
             vector: &vector,
             prompt: self.id,
             response: self.text,

@@ -4,16 +4,18 @@ use crate::command::container::create::ef;
 use crate::command::container::hit_reply::{self, Field, tokens_of};
 use crate::command::container::note::Note;
 use crate::command::container::store::check_dim;
+use crate::command::container::texts::{Meaning, meaning, model_for, no_vector};
 use crate::command::parse::{ArgReader, is_vector_word, parse_filter, set_once, vector};
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{
-    CommandKeyspace, OpenedEntry, Presence, Searches, answer_searching, open_container,
+    Again, CommandKeyspace, OpenedEntry, Presence, Searches, answer_searching, open_container,
 };
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{
     Halt, Hit, Kind, Looked, LookupReport, LookupRequest, look_up, pick_diverse, within_budget,
 };
 use llmcache_core::distance::kernels;
+use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, Result};
 use llmcache_core::filter::Filter;
 use llmcache_core::ids::UnixMs;
@@ -44,8 +46,10 @@ const USUAL: usize = 5;
 
 /// What is asked.
 #[derive(Default)]
-struct Search {
+struct Search<'a> {
     query: Option<Query>,
+    /// What is embedded where there is no vector.
+    text: Option<&'a [u8]>,
     count: Option<usize>,
     filter: Option<Filter>,
     similarity: Option<f64>,
@@ -62,13 +66,26 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 
 fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()> {
     let search = Search::parse(ArgReader::new(args.options()))?;
-    let query = search.query.as_ref();
-    let query = query.ok_or_else(|| Error::err("syntax error: a vector is needed"))?;
+    if search.query.is_none() && search.text.is_none() {
+        return Err(Error::err("syntax error: a vector or TEXT is needed"));
+    }
     let reply = Reply::new(ctx);
     let Some(cache) = open_container(ctx, &args.key(), Kind::Documents)? else {
         reply.array(0);
         return Ok(());
     };
+    let given = match (&search.query, search.text) {
+        (None, Some(text)) => {
+            let again = Again::Reads(answer);
+            match meaning(ctx, model_for(&cache).as_ref(), text, Role::Query, again)? {
+                Meaning::Vector(query) => Some(query),
+                Meaning::Later => return Ok(()),
+                Meaning::None(refusal) => return Err(no_vector(refusal)),
+            }
+        }
+        _ => None,
+    };
+    let Some(query) = search.query.as_ref().or(given.as_ref()) else { return Ok(()) };
     check_dim(&cache, query.dim(), args.name())?;
     Presence::of(ctx, args.name()).need_all()?;
     let now = UnixMs(ctx.now_ms());
@@ -89,7 +106,7 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
     Ok(())
 }
 
-impl Search {
+impl<'a> Search<'a> {
     fn count(&self) -> usize {
         self.count.unwrap_or(COUNT_DEFAULT)
     }
@@ -141,13 +158,16 @@ impl Search {
         }
     }
 
-    fn parse(mut args: ArgReader<'_>) -> Result<Self> {
+    fn parse(mut args: ArgReader<'a>) -> Result<Self> {
         let mut search = Self::default();
         while let Some(word) = args.option() {
             let name = word.as_str();
             match name {
                 _ if is_vector_word(&word) => {
                     set_once(&mut search.query, vector(&word, &mut args)?, "the vector")?;
+                }
+                "TEXT" => {
+                    set_once(&mut search.text, args.text(name, limits::PROMPT_MAX_BYTES)?, name)?;
                 }
                 "COUNT" => {
                     let count = args.integer(name, 1, limits::COUNT_MAX.into())? as usize;

@@ -1,8 +1,8 @@
 //! The rows of `LLMCACHE.*`, but for single flight and invalidation, which are in `fetch`.
 
 use super::words::{
-    CACHE, CONTEXT, EXPIRY, EXPIRY_FORMS, GUARD_LEVELS, INDEX, QUANT, RETURN, SCOPE, TAGS, VECTOR,
-    VECTOR_FORMS, arg, many, need, opt, opt_word, read, word, write,
+    CACHE, CONTEXT, EMBED, EXPIRY, EXPIRY_FORMS, GUARD_LEVELS, INDEX, QUANT, RETURN, SCOPE, SCRIPT,
+    TAGS, VECTOR, arg, many, need, opt, opt_word, read, word, write,
 };
 use crate::command::container::{create, entry, scan};
 use crate::command::llmcache::{admin, get, getsem, internal, mgetsem, setsem, stats};
@@ -29,14 +29,16 @@ const STORE_NOTES: &str = "The id is the digest of scope, context and prompt unl
     and JITTER apply; `PERSIST` stores without one. A cache that does not exist is made with the \
     defaults of the `llmcache.*` configs, unless `llmcache.auto-create` is `no`. An expiry in the past answers \
     the id and leaves nothing stored. An entry larger than the cache's MAXMEMORY is refused: \
-    `TOOBIG`. Where stores outrun the linking of a large scope's graph, the reply comes when that has \
+    `TOOBIG`. On a cache with EMBED the prompt of a SETSEM without a vector is embedded while the client waits, and the \
+    vector is what replicas and AOF are told; a prompt that is not embedded (`docs/embedding.md`) is stored as by SET. \
+    Where stores outrun the linking of a large scope's graph, the reply comes when that has \
     caught up, some milliseconds later; the entry is stored and found at once. `LEASE token` stores the answer that FETCH asked for: `LEASELOST`, and \
     nothing stored, when the lease was given to somebody else, is another question's, or when what it is \
     for was invalidated since. Where the cache has a `sink`, the answer is appended to that stream in the \
     same step (fields `cache id seq prompt response scope context meta`).";
 
 /// What holds for a look-up, and for all of many.
-const LOOKUP_TAIL: [Arg; 10] = [
+const LOOKUP_TAIL: [Arg; 11] = [
     SCOPE,
     CONTEXT,
     opt("THRESHOLD", "similarity", ArgKind::Double),
@@ -47,6 +49,7 @@ const LOOKUP_TAIL: [Arg; 10] = [
     opt("GUARD", "level", ArgKind::OneOf(GUARD_LEVELS)),
     RETURN,
     opt_word("EXPLAIN", "explain"),
+    opt_word("EXACT", "exact"),
 ];
 
 pub(super) const LLMCACHE: &[CommandSpec] = &[
@@ -70,6 +73,8 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             opt("EF", "width", ArgKind::Integer),
             opt("GUARD", "level", ArgKind::OneOf(GUARD_LEVELS)),
             opt("GRACE", "seconds", ArgKind::Integer),
+            EMBED,
+            SCRIPT,
         ],
         reply: "`OK`; also when a cache of this name exists with the same settings. With other \
             settings: `ERR`.",
@@ -81,7 +86,10 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             answer found by meaning is served: numbers and dates, negations and opposites, order; \
             STRICT names too. GRACE keeps answers that long past their time, served as stale. MAXENTRIES and \
             MAXMEMORY (index and entries together) remove the entries least worth keeping: aged \
-            hits x cost / bytes.",
+            hits x cost / bytes. EMBED names a model of `llmcache.embed-models` by which texts are embedded \
+            here, see `docs/embedding.md`: DIM and THRESHOLD follow from it, MODEL shows it with its digest; \
+            `EMBED none` leaves out `llmcache.embed-default`. SCRIPT ANY embeds texts of scripts that the \
+            model does not know, too.",
         ..write("LLMCACHE.CREATE", command_entry!(create::run), KeyUse::Insert)
     },
     CommandSpec {
@@ -153,17 +161,20 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             LOOKUP_TAIL[7],
             LOOKUP_TAIL[8],
             LOOKUP_TAIL[9],
+            LOOKUP_TAIL[10],
         ],
         reply: "A map of `id tier similarity prompt response age ttl stale meta tags hits` (times in \
             milliseconds; ttl until the answer is stale, -1 for never), or null. With `COUNT` an array of such maps, best first. \
             With `EXPLAIN` always a map: `status reason threshold tier nearest guard candidates scanned \
             filtered opened index filter_from_entry hits`.",
-        notes: "PROMPT or a vector is needed. A cache that does not exist answers like a \
+        notes: "PROMPT or a vector is needed. On a cache with EMBED a PROMPT without a vector is embedded \
+            where it was not stored word for word, while the client waits; EXACT leaves that out. A cache that does not exist answers like a \
             miss. The exact prompt is tried first, then the nearest entry of the partition (SCOPE, \
             CONTEXT) above the threshold; an absent option is the empty string, never \"all\". \
             Similarity is cosine in [-1, 1], rounded to six decimals; an identical vector scores \
             exactly 1. `FILTER` is described in `docs/filter.md`. Reasons of a miss: `empty`, \
-            `below-threshold`, `filter`, `expired`, `max-age`, `guard`, `no-cache`. `GUARD` judges more strictly than the cache does, never \
+            `below-threshold`, `filter`, `expired`, `max-age`, `guard`, `no-cache`; and of a text that is not \
+            embedded `too-long`, `script`, `empty`. `GUARD` judges more strictly than the cache does, never \
             less; `guard` says which guard refused: `number`, `polarity`, `order`, `name`, \
             `unjudged`. `EF` widens the walk over \
             a graph. `index` says how was searched: `flat`, `graph`, `graph-then-flat` (too few \
@@ -180,10 +191,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             arg("questions", ArgKind::Integer),
             Arg {
                 name: "question",
-                kind: ArgKind::Block(&[
-                    arg("vector", ArgKind::OneOf(VECTOR_FORMS)),
-                    opt("PROMPT", "prompt", ArgKind::Text),
-                ]),
+                kind: ArgKind::Block(&[VECTOR, opt("PROMPT", "prompt", ArgKind::Text)]),
                 token: "",
                 optional: false,
                 multiple: true,
@@ -198,10 +206,11 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             LOOKUP_TAIL[7],
             LOOKUP_TAIL[8],
             LOOKUP_TAIL[9],
+            LOOKUP_TAIL[10],
         ],
         reply: "An array of what `LLMCACHE.GETSEM` answers to each question, in their order.",
         notes: "Each question is a vector, and its prompt if the exact tier and the guards are to \
-            judge it; the options after the last question hold for all of them. A question that is \
+            judge it; on a cache with EMBED it may be a prompt alone. The options after the last question hold for all of them. A question that is \
             not well formed refuses the whole command. Long searches go on in threads, several at once.",
         ..read("LLMCACHE.MGETSEM", command_entry!(mgetsem::run))
     },

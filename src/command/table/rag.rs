@@ -1,14 +1,13 @@
 //! The rows of `RAG.*` in the command table.
 
 use super::words::{
-    EXPIRY, INDEX, QUANT, RETURN, TAGS, VECTOR_FORMS, arg, many, need, opt, read, write,
+    EMBED, EXPIRY, INDEX, QUANT, RETURN, SCRIPT, TAGS, VECTOR, arg, many, need, opt, read, write,
 };
 use crate::command::rag::{add, admin, get, search};
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
 const DOCUMENTS: Arg = arg("index", ArgKind::Key);
-const VECTOR: Arg = arg("vector", ArgKind::OneOf(VECTOR_FORMS));
 const ID: Arg = arg("id", ArgKind::Text);
 const TEXT: Arg = need("TEXT", "text", ArgKind::Text);
 const META: Arg = opt("META", "json", ArgKind::Text);
@@ -31,6 +30,8 @@ pub(super) const RAG: &[CommandSpec] = &[
             opt("EF", "width", ArgKind::Integer),
             opt("MAXENTRIES", "entries", ArgKind::Integer),
             opt("MAXMEMORY", "bytes", ArgKind::Integer),
+            EMBED,
+            SCRIPT,
         ],
         reply: "`OK`; also when an index of this name exists with the same settings. Of another model: \
             `MODELMISMATCH`; with other settings: `ERR`.",
@@ -39,7 +40,7 @@ pub(super) const RAG: &[CommandSpec] = &[
         ..write("RAG.CREATE", command_entry!(admin::run_create), KeyUse::Insert)
     },
     CommandSpec {
-        arity: -7,
+        arity: -5,
         flags: "write deny-oom",
         summary: "Stores a document, or replaces the one of this id.",
         complexity: "O(d) for d dimensions, and what MAXENTRIES or MAXMEMORY make it remove",
@@ -47,13 +48,14 @@ pub(super) const RAG: &[CommandSpec] = &[
         reply: "1 for a new document, 0 for one that replaced another.",
         notes: "An id has 1 to 1,024 bytes; one of up to 128 bytes without control characters names the \
             key (`{index}:<uid>:<id>`), others, and ids that look like a digest, are named by their digest. \
-            `TOKENS` is what the text counts in a budget; without it, its bytes / 4. An index that does \
+            On an index with EMBED a text without a vector is embedded while the client waits; one that the \
+            model cannot read whole is refused. `TOKENS` is what the text counts in a budget; without it, its bytes / 4. An index that does \
             not exist is made with the defaults of the `llmcache.*` configs, unless \
             `llmcache.auto-create` is `no`.",
         ..write("RAG.ADD", command_entry!(add::run), KeyUse::Insert)
     },
     CommandSpec {
-        arity: -8,
+        arity: -6,
         flags: "write deny-oom",
         summary: "Stores many documents in one trip.",
         complexity: "That of ADD for each",
@@ -82,6 +84,7 @@ pub(super) const RAG: &[CommandSpec] = &[
         args: &[
             DOCUMENTS,
             VECTOR,
+            opt("TEXT", "question", ArgKind::Text),
             opt("COUNT", "count", ArgKind::Integer),
             opt("FILTER", "expression", ArgKind::Text),
             opt("SIMILARITY", "least", ArgKind::Double),
@@ -92,7 +95,7 @@ pub(super) const RAG: &[CommandSpec] = &[
         ],
         reply: "An array of maps of `id similarity text meta tags`, best first. `RETURN` picks of these and \
             of `tokens age ttl hits`.",
-        notes: "`COUNT` is 10 when nothing is said, as that of `VSIM` and `FT.SEARCH`. `FILTER` is described \
+        notes: "A vector is needed, or on an index with EMBED a TEXT. `COUNT` is 10 when nothing is said, as that of `VSIM` and `FT.SEARCH`. `FILTER` is described \
             in `docs/filter.md`, similarity is cosine in [-1, 1]. `MMR lambda` chooses among the 4 x COUNT \
             nearest (at least 20, at most 200 or COUNT) by maximal marginal relevance: `lambda` x \
             similarity - (1 - `lambda`) x the largest similarity to one chosen before; 1 is the plain \

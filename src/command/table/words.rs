@@ -40,6 +40,11 @@ pub(super) const VECTOR_FORMS: &[Arg] = &[
 
 pub(super) const VECTOR: Arg = opt("", "vector", ArgKind::OneOf(VECTOR_FORMS));
 
+/// The model that embeds texts for a container.
+pub(super) const EMBED: Arg = opt("EMBED", "model", ArgKind::Text);
+/// Which scripts are embedded.
+pub(super) const SCRIPT: Arg = opt("SCRIPT", "script", ArgKind::OneOf(&[word("ANY", "any")]));
+
 pub(super) const EXPIRY_FORMS: &[Arg] = &[
     need("EX", "seconds", ArgKind::Integer),
     need("PX", "milliseconds", ArgKind::Integer),

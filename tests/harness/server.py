@@ -196,6 +196,10 @@ class Server:
         return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
     @property
+    def is_valkey(self) -> bool:
+        return "valkey_version" in self.info("server")
+
+    @property
     def gives_modules_categories(self) -> bool:
         """Whether a module's commands can be in ACL categories: from 7.2 on, as Valkey reports too."""
         major, minor = self.info("server")["redis_version"].split(".")[:2]

@@ -298,6 +298,116 @@ def test_states(nodes, name, kind, fill, container, arguments, moved):
         settle(nodes)
 
 
+@pytest.mark.parametrize("moved", ["nothing", "session", "cache", "entry", "cache and entry", "session and cache"])
+@pytest.mark.parametrize("again", [False, True], ids=["first", "again"])
+def test_the_end_of_a_stream_needs_session_cache_and_entry(nodes, again, moved):
+    end = ("SESSION.END", SESSION)
+    try:
+        with nodes.nodes[0].wire() as source, nodes.nodes[1].wire() as target:
+            source("SESSION.APPEND", SESSION, "MSG", "user", "x")
+            source("LLMCACHE.CREATE", CACHE)
+            source("LLMCACHE.SET", CACHE, "PROMPT", "p", "RESPONSE", "old")
+            seq, token, _ = source("SESSION.BEGIN", SESSION, "assistant")
+            source("SESSION.CHUNK", SESSION, seq, token, 0, "new")
+            tail = (seq, token, "CACHE", CACHE, "PROMPT", "p")
+            if again:
+                assert source(*end, *tail) == [seq, 3]
+            keys = {"session": SESSION.encode(), "cache": CACHE.encode()}
+            keys["entry"] = next(k for k in nodes.keys_in_slot(0, SLOT) if k not in keys.values())
+            away = [keys[name] for name in moved.split(" and ") if name in keys]
+            nodes.start_move(SLOT, 0, 1)
+            if away:
+                nodes.move_keys(0, 1, away)
+            here = "ok" if not away else "ASK" if "session" in moved else "TRYAGAIN"
+            for wire, asking, want in ((source, False, here), (target, True, "TRYAGAIN")):
+                reply = run(wire, *end, tail, asking)
+                if asking and (again or "session" not in moved):
+                    # A session that is not there has no such message, as on any node; and who ended a message is
+                    # not remembered where it has moved.
+                    assert isinstance(reply, Failure)
+                else:
+                    assert fits(reply, want), (moved, want, reply)
+            with nodes.client() as client:
+                nodes.move_keys(0, 1, nodes.keys_in_slot(0, SLOT))
+                reply = client(*end, *tail)
+                assert reply == [seq, 3] or ((again or not away) and reply.word == "LEASELOST")
+                assert client("LLMCACHE.GET", CACHE, "PROMPT", "p") == b"new"
+    finally:
+        settle(nodes)
+
+
+@pytest.mark.parametrize("stream", ["sink", "loader"])
+def test_a_stream_that_is_on_its_way_is_not_made_anew(nodes, stream):
+    name = "stream" + TAG
+    try:
+        with nodes.nodes[0].wire() as source, nodes.nodes[1].wire() as target:
+            source("LLMCACHE.CREATE", CACHE)
+            source("LLMCACHE.SET", CACHE, "PROMPT", "p", "RESPONSE", "r")
+            source("XADD", name, "*", "a", "b")
+            assert source("LLMCACHE.CONFIG", CACHE, "SET", stream, name) == "OK"
+            nodes.start_move(SLOT, 0, 1)
+            rest = [key for key in nodes.keys_in_slot(0, SLOT) if key != name.encode()]
+            if stream == "sink":
+                command = ("LLMCACHE.SET", CACHE, ("PROMPT", "p", "RESPONSE", "r2"))
+            else:
+                command = ("LLMCACHE.FETCH", CACHE, ("PROMPT", "q", "VIA"))
+            nodes.move_keys(0, 1, [name.encode()])
+            assert run(source, *command, asking=False).word == "TRYAGAIN"
+            assert nodes.keys_in_slot(1, SLOT) == [name.encode()]
+            nodes.move_keys(0, 1, rest)
+            assert not isinstance(run(target, *command, asking=True), Failure)
+            assert target("CLUSTER", "COUNTKEYSINSLOT", SLOT) == 3
+    finally:
+        settle(nodes)
+
+
+def test_an_explanation_says_that_the_slot_moves(nodes):
+    try:
+        with nodes.nodes[0].wire() as source, nodes.nodes[1].wire() as target:
+            answers(source)
+            ask = (*V, "THRESHOLD", 1, "EXPLAIN")
+            reason = lambda reply: dict(zip(reply[::2], reply[1::2]))[b"reason"]  # noqa: E731
+            assert reason(source("LLMCACHE.GETSEM", CACHE, *fp32(unit(2, 8)), *ask[2:])) in (b"below-threshold", "below-threshold")
+            entries = [key for key in nodes.keys_in_slot(0, SLOT) if key != CACHE.encode()]
+            nodes.start_move(SLOT, 0, 1)
+            nodes.move_keys(0, 1, entries)
+            assert reason(source("LLMCACHE.GETSEM", CACHE, *ask)) in (b"moving", "moving")
+            assert reason(run(target, "LLMCACHE.GETSEM", CACHE, ask, asking=True)) in (b"moving", "moving")
+    finally:
+        settle(nodes)
+
+
+@pytest.mark.parametrize("where", ["MULTI", "script"])
+def test_transactions_and_scripts_are_told_too(nodes, where):
+    try:
+        with nodes.nodes[0].wire() as source, nodes.nodes[1].wire() as target:
+            answers(source)
+            entries = [key for key in nodes.keys_in_slot(0, SLOT) if key != CACHE.encode()]
+            nodes.start_move(SLOT, 0, 1)
+            nodes.move_keys(0, 1, entries)
+
+            def delete(wire, asking):
+                if where == "script":
+                    if asking:
+                        expect_ok(wire("ASKING"))
+                    return wire("EVAL", "return redis.pcall('LLMCACHE.DEL', KEYS[1], 'e')", 1, CACHE)
+                if asking:
+                    expect_ok(wire("ASKING"))
+                expect_ok(wire("MULTI"))
+                if asking:
+                    wire("ASKING")
+                wire("LLMCACHE.DEL", CACHE, "e")
+                reply = wire("EXEC")
+                return reply[-1] if isinstance(reply, list) else reply
+
+            reply = delete(source, False)
+            assert isinstance(reply, Failure) and "TRYAGAIN" in reply.text, reply
+            nodes.move_keys(0, 1, [CACHE.encode()])
+            assert delete(target, True) == 1
+    finally:
+        settle(nodes)
+
+
 def test_every_command_has_a_row(nodes):
     with nodes.nodes[0].wire() as wire:
         listed = {name.decode().lower() for name in wire("COMMAND", "LIST", "FILTERBY", "MODULE", "llmcache")}

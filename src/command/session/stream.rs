@@ -7,9 +7,9 @@ use crate::command::parse::{
     vector,
 };
 use crate::ffi::command::KeyUse;
-use crate::ffi::{Access, CommandArgs, Ctx, RString, Reply};
+use crate::ffi::{Access, CommandArgs, Ctx, RString, Reply, ServerString};
 use crate::keyspace::{
-    Deadline, Linking, change_session, check_second_key, open_cache, open_entry,
+    Deadline, Linking, Presence, change_session, check_second_key, open_cache, open_entry,
 };
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::{EntryId, UnixMs};
@@ -173,12 +173,13 @@ pub fn run_end(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 
 /// Refuses an END sent again that names an answer which the first did not store: nothing would be done.
 fn check_stored(ctx: Ctx<'_>, cache: &RString, prompt: &[u8], text: &[u8]) -> Result<()> {
-    let stored = open_cache(ctx, cache)?.is_some_and(|cache| {
+    let presence = Presence::of(ctx, cache.as_bytes());
+    if let Some(cache) = open_cache(ctx, cache)? {
         let key = cache.with(|cache| cache.entry_key(&EntryId::of(b"", b"", prompt)));
-        open_entry(ctx, &key, Access::Probe).is_some_and(|entry| entry.view().response() == text)
-    });
-    if stored {
-        return Ok(());
+        let entry = presence.found(open_entry(ctx, &key, Access::Probe))?;
+        if entry.is_some_and(|entry| entry.view().response() == text) {
+            return Ok(());
+        }
     }
     Err(Error::err("the message has ended, and CACHE does not hold it: nothing was stored"))
 }

@@ -118,7 +118,9 @@ pub(super) const FETCH: &[CommandSpec] = &[
             between commands. NEAR (all entries at least so similar, whatever their scope), FILTER and \
             OLDER (stored so many seconds ago or more) walk over the cache in slices, in turns with \
             other walks, while the caller waits. In MULTI and scripts they go in one go, and are refused with `BUSY` \
-            where that would take longer than about 10 ms (some thousands of entries, unless LIMIT is small). What is stored meanwhile stays. `SOFT` keeps the answers and \
+            where that would take longer than about 10 ms (some thousands of entries, unless LIMIT is small). At most 64 walks wait at a time: `BUSY`. One that cannot \
+            come to its end answers no number but an error: `UNBLOCKED` where the server became a replica, \
+            `TRYAGAIN` or a redirection where its slot moves (`docs/cluster.md`). What is stored meanwhile stays. `SOFT` keeps the answers and \
             marks them stale. `DRYRUN` only counts. `LIMIT` bounds how many are taken, of IDS, NEAR, FILTER \
             and OLDER. An answer whose lease was given before is refused when it comes (`LEASELOST`): of \
             the tags, the scope or the ids named; of NEAR, FILTER, OLDER and ALL any. Channel \

@@ -173,7 +173,8 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             CONTEXT) above the threshold; an absent option is the empty string, never \"all\". \
             Similarity is cosine in [-1, 1], rounded to six decimals; an identical vector scores \
             exactly 1. `FILTER` is described in `docs/filter.md`. Reasons of a miss: `empty`, \
-            `below-threshold`, `filter`, `expired`, `max-age`, `guard`, `no-cache`; and of a text that is not \
+            `below-threshold`, `filter`, `expired`, `max-age`, `guard`, `no-cache`, and `moving` while \
+            keys of the hash slot may be on another node (`docs/cluster.md`); and of a text that is not \
             embedded `too-long`, `script`, `empty`. `GUARD` judges more strictly than the cache does, never \
             less; `guard` says which guard refused: `number`, `polarity`, `order`, `name`, \
             `unjudged`. `EF` widens the walk over \

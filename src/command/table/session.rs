@@ -394,7 +394,8 @@ pub const SESSION: &[CommandSpec] = &[
             between characters: one that does not fit MAX, or of which only the beginning was written, \
             comes next time; a single one longer than MAX is returned whole. Bytes that are no UTF-8 are \
             cut at MAX. An end is answered \
-            with the last byte, not before: a reader goes on while the answer is `open`.",
+            with the last byte, not before: a reader goes on while the answer is `open`. Where the hash slot moves, \
+            the client that waits is sent on: `ASK`, then `MOVED`.",
         ..read("SESSION.FOLLOW", command_entry!(follow::run))
     },
     CommandSpec {

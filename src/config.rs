@@ -80,6 +80,8 @@ static ACTIVE_EXPIRE: FlagConfig =
 
 static KV_SHARE_PCT: NumberConfig = number(c"kv-share", 75, 0, 100);
 static KV_IN_FLIGHT: NumberConfig = number(c"kv-in-flight", 1 << 30, 0, i64::MAX);
+static REPLY_MAX_BYTES: NumberConfig = number(c"reply-max-bytes", 64 << 20, 1 << 20, i64::MAX);
+static REPLY_IN_FLIGHT: NumberConfig = number(c"reply-in-flight", 1 << 30, 1 << 20, i64::MAX);
 
 static SEARCH_THREADS: NumberConfig =
     number(c"search-threads", 2, 0, limits::SEARCH_THREADS_MAX as i64);
@@ -175,6 +177,8 @@ pub fn register(ctx: Ctx<'_>) -> bool {
         && register_flag(ctx, &ACTIVE_EXPIRE)
         && register_number(ctx, &KV_SHARE_PCT)
         && register_number(ctx, &KV_IN_FLIGHT)
+        && register_number(ctx, &REPLY_MAX_BYTES)
+        && register_number(ctx, &REPLY_IN_FLIGHT)
         && register_number(ctx, &SEARCH_THREADS)
         && register_number(ctx, &SEARCH_INLINE_US)
         && register_fixed_text(ctx, &EMBED_MODELS)
@@ -267,6 +271,16 @@ pub fn kv_share_pct() -> u64 {
 /// Payload bytes that may wait for clients before a FETCH is refused; 0 for no bound.
 pub fn kv_in_flight() -> u64 {
     KV_IN_FLIGHT.value.load(Ordering::Relaxed) as u64
+}
+
+/// Bytes that one reply may have.
+pub fn reply_max_bytes() -> u64 {
+    REPLY_MAX_BYTES.value.load(Ordering::Relaxed) as u64
+}
+
+/// Bytes of replies that may wait for clients before a command that answers much is refused.
+pub fn reply_in_flight() -> u64 {
+    REPLY_IN_FLIGHT.value.load(Ordering::Relaxed) as u64
 }
 
 /// Threads that searches go on in; 0 for none.

@@ -43,6 +43,8 @@ pub const MGETSEM_RESULTS_MAX: usize = 10_000;
 pub const STORE_BATCH_MAX: usize = 1_000;
 /// Most embeddings asked for by one command.
 pub const EMBEDDINGS_MAX: usize = 10_000;
+/// Most numbers of one reply as text: one vector of the most dimensions, or so many short ones.
+pub const VALUES_MAX: usize = DIM_MAX as usize;
 /// Candidates among which MMR chooses, where COUNT is not larger.
 pub const MMR_POOL_MAX: usize = 200;
 /// Largest TOKENS of a search.
@@ -211,6 +213,8 @@ pub const SESSION_REPLY_MESSAGES_MAX: usize = 10_000;
 pub const SESSION_WALKED_MAX: usize = 1 << 16;
 /// Pinned messages of a session.
 pub const SESSION_PINS_MAX: usize = 1_024;
+/// Sessions that are gone, which a LIST passes over before it says where to go on.
+pub const SESSION_LIST_PASSED_MAX: usize = 4_096;
 /// Lines of one LOAD.
 pub const SESSION_LOAD_MAX: usize = 1_024;
 /// Most rows of one LIST.

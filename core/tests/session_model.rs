@@ -521,6 +521,7 @@ impl World {
             turns: some(random, 12),
             roles: (random.below(4) == 0).then_some(&roles),
             pairs: random.below(2) == 0,
+            bytes: None,
         };
         let window = self.session.window(&request);
         let expected = plain_window(&self.model.list, &request);

@@ -4,6 +4,23 @@ use super::Ctx;
 use super::api::api;
 use redis_module::raw;
 use std::ffi::{CString, c_long};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of all replies so far. Written on the main thread alone.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+
+/// What the protocol adds to an element, about.
+const ELEMENT_BYTES: usize = 8;
+
+fn note(bytes: usize) {
+    let written = WRITTEN.load(Ordering::Relaxed) + (bytes + ELEMENT_BYTES) as u64;
+    WRITTEN.store(written, Ordering::Relaxed);
+}
+
+/// Bytes of all replies of the module since it was loaded, about.
+pub fn bytes_replied() -> u64 {
+    WRITTEN.load(Ordering::Relaxed)
+}
 
 /// Writes the reply of the running command. Lengths of maps and arrays are given first, and exactly
 /// that many elements must follow.
@@ -25,6 +42,7 @@ impl<'a> Reply<'a> {
 
     /// An array.
     pub fn array(self, elements: usize) -> Self {
+        note(0);
         // SAFETY: see `map`.
         unsafe { api!(RedisModule_ReplyWithArray(self.0.as_ptr(), elements as c_long)) };
         self
@@ -32,6 +50,7 @@ impl<'a> Reply<'a> {
 
     /// A bulk string.
     pub fn bytes(self, bytes: &[u8]) -> Self {
+        note(bytes.len());
         // SAFETY: see `map`; the bytes are copied.
         unsafe {
             let (start, length) = (bytes.as_ptr().cast(), bytes.len());
@@ -42,6 +61,7 @@ impl<'a> Reply<'a> {
 
     /// A bulk string that the server has; newer ones may send it without copying it.
     pub fn string(self, string: &impl super::ServerString) -> Self {
+        note(string.as_bytes().len());
         // SAFETY: see `map`; the string is valid for the call, and the server counts its own handle.
         unsafe { api!(RedisModule_ReplyWithString(self.0.as_ptr(), string.as_ptr())) };
         self
@@ -54,6 +74,7 @@ impl<'a> Reply<'a> {
 
     /// A whole number.
     pub fn int(self, value: i64) -> Self {
+        note(0);
         // SAFETY: see `map`.
         unsafe { api!(RedisModule_ReplyWithLongLong(self.0.as_ptr(), value)) };
         self

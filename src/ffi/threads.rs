@@ -164,7 +164,7 @@ fn never_wait(pipe: &PipeReader) -> Option<()> {
 }
 
 /// Starts a thread that leaves signals to the server's own: it inherits what is blocked meanwhile.
-fn without_signals<R>(start: impl FnOnce() -> R) -> R {
+pub(super) fn without_signals<R>(start: impl FnOnce() -> R) -> R {
     // SAFETY: both sets are written before they are read; the mask is this thread's own, and put back.
     unsafe {
         let (mut all, mut former) = (std::mem::zeroed(), std::mem::zeroed());

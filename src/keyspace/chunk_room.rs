@@ -3,24 +3,31 @@
 //! Owns: what the server said lately of its memory. Commands ask, background work asks the server. Main thread only.
 
 use crate::config;
-use crate::ffi::Ctx;
+use crate::ffi::{Ctx, bytes_replied};
 use crate::keytype::namespace_registry::{NAMESPACES, SharedNamespace};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// `maxmemory` as of the last round; 0 for none.
 static MAXMEMORY: AtomicU64 = AtomicU64::new(0);
-/// Bytes in the output buffers of clients as of the last tick, and payload answered since.
+/// Bytes in the output buffers of clients as of the last tick, and what all replies came to then.
 static BUFFERED: AtomicU64 = AtomicU64::new(0);
-static ANSWERED: AtomicU64 = AtomicU64::new(0);
+static REPLIED: AtomicU64 = AtomicU64::new(0);
+/// Replies that are so small together that the server is not asked what became of them.
+const SMALL_REPLIES_BYTES: u64 = 64 << 10;
 
-/// Counts payload that was answered.
-pub fn note_answered(bytes: u64) {
-    ANSWERED.fetch_add(bytes, Ordering::Relaxed);
+/// Bytes on their way to clients, roughly.
+pub fn in_flight() -> u64 {
+    let replied = bytes_replied() - REPLIED.load(Ordering::Relaxed);
+    BUFFERED.load(Ordering::Relaxed) + replied
 }
 
-/// Payload bytes on their way to clients, roughly.
-pub fn in_flight() -> u64 {
-    BUFFERED.load(Ordering::Relaxed) + ANSWERED.load(Ordering::Relaxed)
+/// `maxmemory` as of the last round, or of the first time it is asked for; 0 for none.
+pub(super) fn maxmemory(ctx: Ctx<'_>) -> u64 {
+    static IS_KNOWN: AtomicBool = AtomicBool::new(false);
+    if !IS_KNOWN.swap(true, Ordering::Relaxed) {
+        note_maxmemory(ctx);
+    }
+    MAXMEMORY.load(Ordering::Relaxed)
 }
 
 /// How much memory the chunks of a namespace may take: its budget, and what other namespaces leave of
@@ -38,9 +45,15 @@ pub fn room_of(namespace: &SharedNamespace) -> u64 {
 
 /// Asks the server what is in the output buffers of clients, where something was answered.
 pub fn note_buffered(ctx: Ctx<'_>) {
-    if ANSWERED.swap(0, Ordering::Relaxed) > 0 || BUFFERED.load(Ordering::Relaxed) > 0 {
+    let replied = bytes_replied();
+    let fresh = replied - REPLIED.load(Ordering::Relaxed);
+    if fresh > SMALL_REPLIES_BYTES || BUFFERED.load(Ordering::Relaxed) > 0 {
         let buffered = ctx.info_number(c"memory", c"mem_clients_normal").unwrap_or(0);
-        BUFFERED.store(buffered, Ordering::Relaxed);
+        // What the server keeps for clients in any case is no reply that waits.
+        let waits = if buffered > SMALL_REPLIES_BYTES { buffered } else { 0 };
+        BUFFERED.store(waits, Ordering::Relaxed);
+        REPLIED.store(replied, Ordering::Relaxed);
+        note_maxmemory(ctx);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns: the order of steps that keeps keyspace, index and replicas in agreement. A cache is
 //! borrowed for single steps and never across opening a key. Main thread only.
 
+mod answer_room;
 mod attach;
 mod backpressure;
 mod caches;
@@ -21,12 +22,13 @@ mod sessions;
 mod slices;
 pub mod slots;
 
+pub use answer_room::{AnswerRoom, answer_room};
 pub use attach::{Attached, Linking, attach_arrival, attach_open};
 pub use backpressure::{StoreReply, reply_when_linked, stores_wait};
 pub use caches::{
     create_cache, find_container, open_cache, open_container, put_back_evicted, unlink_key,
 };
-pub use chunk_room::{in_flight, note_answered, note_buffered, note_maxmemory, room_of};
+pub use chunk_room::{in_flight, note_buffered, note_maxmemory, room_of};
 pub use chunks::{
     ChunkSeen, LeadingRun, NewChunk, OpenedChunk, UseWalk, arm_new_leaves, attach_chunk,
     check_parent, chunk_arrived, chunk_bytes, hint_strongly, is_reachable, make_room, open_chunk,

@@ -95,11 +95,6 @@ impl Searches {
         }
     }
 
-    /// Whether some may go on in threads, so that the command must not reply before it has done all.
-    pub fn may_wait(&self) -> bool {
-        self.may_wait
-    }
-
     /// All done here and now.
     pub fn inline() -> Self {
         Self::new(false, Before::default())

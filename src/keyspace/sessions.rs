@@ -5,12 +5,12 @@
 
 use super::followers;
 use crate::ffi::command::KeyUse;
-use crate::ffi::{Access, Ctx, Key, RString, ServerString, WritePermit};
+use crate::ffi::{Access, Ctx, Key, RString, ServerString, WritePermit, reclaim};
 use crate::keytype::session::note_sliding;
 use crate::keytype::{APPLY_COMMAND, SessionValue};
 use llmcache_core::cluster::key_slot;
 use llmcache_core::error::{Error, ErrorWord, Result};
-use llmcache_core::session::{Effect, Session};
+use llmcache_core::session::{Effect, Removed, Session};
 use std::ffi::CStr;
 
 /// What a change does to the deadline of its session.
@@ -52,10 +52,10 @@ pub fn change_session(
     if key.is_empty() {
         key.set::<SessionValue>(Box::default());
     }
-    let mut answer = 0;
+    let (mut answer, mut removed) = (0, Removed::default());
     if let Some(session) = key.value_mut::<SessionValue>() {
         for effect in effects {
-            answer = session.apply(effect);
+            answer = session.apply_keeping(effect, &mut removed);
         }
         note_sliding(session);
     }
@@ -65,6 +65,8 @@ pub fn change_session(
         Deadline::At(at_ms) => key.set_expire_at_ms(at_ms),
     }
     drop(key);
+    let allocations = removed.allocations();
+    reclaim(removed, allocations);
     let deadline = deadline.to_word();
     let encoded: Vec<Vec<u8>> = effects.iter().map(Effect::encode).collect();
     let mut args: Vec<&[u8]> = vec![name.as_bytes(), deadline.as_bytes()];

@@ -152,13 +152,15 @@ static QUEUE: LazyLock<MainCell<Queue>> = LazyLock::new(|| MainCell::new(Queue::
 pub fn run_pieces<P: Pieces + 'static>(args: &CommandArgs<'_>, mut pieces: P) {
     let (ctx, leave) = (*args.permit(), P::Leave::of_command(args));
     let mut done = 0;
+    let mut end = Instant::now() + SLICE;
     let is_over = loop {
-        if done == PIECES_PER_SLICE {
+        let looks = done % PIECES_PER_LOOK == PIECES_PER_LOOK - 1;
+        if done == PIECES_PER_SLICE || (looks && Instant::now() >= end) {
             let state = ctx.state();
             if state.may_block() && !state.must_obey() {
                 break false;
             }
-            done = 0;
+            (done, end) = (0, Instant::now() + SLICE);
         }
         if !pieces.next(leave) {
             break true;

@@ -3,7 +3,7 @@
 //! RDB form: head section, number of message sections, the sections.
 
 use super::follower_table;
-use crate::ffi::{Digest, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle};
+use crate::ffi::{Digest, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle, reclaim};
 use llmcache_core::session::Session;
 use std::ffi::{CStr, c_int};
 use std::ops::{Deref, DerefMut};
@@ -53,16 +53,25 @@ impl DerefMut for SessionValue {
     }
 }
 
+impl Drop for SessionValue {
+    /// The server frees what DEL, expiry and eviction remove where they run: a large session is freed elsewhere.
+    fn drop(&mut self) {
+        let session = std::mem::take(&mut self.0);
+        let allocations = session.allocations();
+        reclaim(session, allocations);
+    }
+}
+
 impl SessionValue {
     /// Puts together what `aof_rewrite` took apart: head and sections of unknown origin.
-    pub fn from_sections(sections: &[&[u8]]) -> Option<Self> {
+    pub fn from_sections(sections: &[&[u8]]) -> Option<Session> {
         let (head, rest) = sections.split_first()?;
         let mut session = Session::decode_head(head).ok()?;
         for section in rest {
             session.decode_messages(section).ok()?;
         }
         note_sliding(&session);
-        Some(Self(session))
+        Some(session)
     }
 }
 

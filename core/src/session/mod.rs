@@ -27,13 +27,14 @@ mod window;
 pub use codec::{TAG_MESSAGES, TAG_SESSION};
 pub use effect::{Effect, TAG_EFFECT};
 pub use export::{Line, to_json, window_json};
+pub use iter::Range;
 pub use log::{Brief, MessageRef, Session, Totals};
 pub use message::{
     IdText, Link, LinkKind, Message, MessageSeq, Producer, Status, VECTOR_QUANT, check_id,
     check_role, estimate_tokens, is_json_object,
 };
 pub use plan::{AppendTerms, Appending, Outcome};
-pub use recall::Recalled;
+pub use recall::{Recall, Recalled};
 pub use removal::Removed;
 pub use stream::{Began, BeginRequest, Chunked, Ended, Followed};
 pub use window::{Window, WindowRequest};

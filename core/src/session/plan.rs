@@ -143,6 +143,8 @@ impl Session {
         }
         let all = planned.replaced.iter().chain(&planned.messages);
         base.roles.check_room(all.map(|message| message.role))?;
+        let fresh = planned.replaced.iter().chain(&planned.messages);
+        check_pins(base.pinned.len(), fresh)?;
         Ok(Some(planned))
     }
 
@@ -182,6 +184,7 @@ impl Session {
         }
         let messages: Vec<_> = messages.into_iter().map(|(_, message)| message).collect();
         self.roles.check_room(messages.iter().map(|message| message.role))?;
+        check_pins(self.pinned.len(), messages.iter())?;
         Ok(messages)
     }
 
@@ -311,6 +314,16 @@ fn says_the_same(earlier: &Message<'_>, message: &Message<'_>) -> bool {
         && earlier.link == message.link
         && earlier.meta == message.meta
         && earlier.vector == message.vector
+}
+
+/// Refuses messages that would make too many pinned ones.
+fn check_pins<'m>(there: usize, messages: impl Iterator<Item = &'m Message<'m>>) -> Result<()> {
+    let new = messages.filter(|message| message.pinned).count();
+    let max = limits::SESSION_PINS_MAX;
+    if new > 0 && there + new > max {
+        return Err(Error::too_big("the session", there + new, max, "pinned messages"));
+    }
+    Ok(())
 }
 
 fn check_same(earlier: &Message<'_>, message: &Message<'_>) -> Result<()> {

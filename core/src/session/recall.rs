@@ -7,6 +7,7 @@ use super::log::{MessageRef, Session};
 use super::message::{MessageSeq, Status, VECTOR_QUANT};
 use crate::top::Top;
 use crate::vector::{Query, StoredVector};
+use crate::work::{Steps, count};
 
 /// A message that is near a question.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,6 +16,80 @@ pub struct Recalled {
     pub similarity: f64,
     /// The message.
     pub message: MessageRef,
+}
+
+/// Messages looked at in one step, and vectors compared.
+const STEP_MESSAGES: usize = 256;
+const STEP_VECTORS: usize = 8;
+
+/// A question to a session, answered step by step: the session stays as it is meanwhile.
+#[derive(Debug)]
+pub struct Recall {
+    query: Query,
+    least: f64,
+    roles: u128,
+    top: Top<MessageSeq>,
+    next: u32,
+}
+
+impl Recall {
+    /// Before the first message.
+    pub fn new(
+        session: &Session,
+        query: Query,
+        most: usize,
+        least: f64,
+        roles: Option<&[&[u8]]>,
+    ) -> Self {
+        Self { query, least, roles: session.roles.mask(roles), top: Top::new(most), next: 0 }
+    }
+
+    /// Compares the next few messages; false when there were none.
+    pub fn step(&mut self, session: &Session) -> bool {
+        let Some(block) = session.blocks.get(session.block_of(self.next).unwrap_or(0)) else {
+            return false;
+        };
+        let (width, mut looked_at, mut compared) = (session.width(), 0, 0);
+        let next = self.next;
+        let records = block.records().skip_while(|p| block.base + p.record.distance < next);
+        for placed in records.take(STEP_MESSAGES) {
+            let seq = block.base + placed.record.distance;
+            looked_at += 1;
+            self.next = seq.saturating_add(1);
+            let is_wanted = self.roles >> placed.record.role & 1 == 1;
+            let Some(number) = placed.vector.filter(|_| is_wanted) else { continue };
+            if placed.record.status() == Status::Open {
+                continue;
+            }
+            compared += 1;
+            let similarity = similarity(&self.query, block.vector(number, width));
+            if similarity >= self.least && self.top.admits(similarity as f32) {
+                self.top.push(similarity as f32, seq);
+            }
+            if compared == STEP_VECTORS {
+                break;
+            }
+        }
+        count(Steps { rows: compared as u64, path: looked_at, ..Steps::NONE });
+        if looked_at > 0 {
+            return true;
+        }
+        // The block is over: on to the next.
+        let after = session.block_of(next).map_or(0, |block| block + 1);
+        let Some(following) = session.blocks.get(after) else { return false };
+        self.next = following.base;
+        true
+    }
+
+    /// What was found, best first.
+    pub fn finish(self, session: &Session) -> Vec<Recalled> {
+        let found = self.top.into_sorted().filter_map(|(seq, _)| {
+            let message = session.locate(seq)?;
+            let vector = session.whole_message(message).vector?;
+            Some(Recalled { similarity: similarity(&self.query, &vector), message })
+        });
+        found.collect()
+    }
 }
 
 impl Session {
@@ -28,30 +103,9 @@ impl Session {
         least: f64,
         roles: Option<&[&[u8]]>,
     ) -> Vec<Recalled> {
-        let roles = self.roles.mask(roles);
-        let width = self.width();
-        let mut top = Top::<MessageSeq>::new(count);
-        for block in &self.blocks {
-            for placed in block.records() {
-                let Some(number) = placed.vector.filter(|_| roles >> placed.record.role & 1 == 1)
-                else {
-                    continue;
-                };
-                if placed.record.status() == Status::Open {
-                    continue;
-                }
-                let similarity = similarity(query, block.vector(number, width));
-                if similarity >= least && top.admits(similarity as f32) {
-                    top.push(similarity as f32, block.base + placed.record.distance);
-                }
-            }
-        }
-        let found = top.into_sorted().filter_map(|(seq, _)| {
-            let message = self.locate(seq)?;
-            let vector = self.whole_message(message).vector?;
-            Some(Recalled { similarity: similarity(query, &vector), message })
-        });
-        found.collect()
+        let mut recall = Recall::new(self, query.clone(), count, least, roles);
+        while recall.step(self) {}
+        recall.finish(self)
     }
 
     /// Up to `count` messages before one and after it, each list oldest first.

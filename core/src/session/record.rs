@@ -76,6 +76,8 @@ pub(super) struct Head {
     pub(super) flags: u32,
     pub(super) seq: u32,
     pub(super) tokens: u32,
+    /// Length of the record.
+    pub(super) bytes: u32,
     pub(super) role: u8,
 }
 
@@ -93,7 +95,8 @@ impl Head {
             from.text();
         }
         from.text();
-        (Self { at: at as u32, flags, seq: base + distance, tokens, role }, from.at)
+        let bytes = (from.at - at) as u32;
+        (Self { at: at as u32, flags, seq: base + distance, tokens, bytes, role }, from.at)
     }
 
     pub(super) fn has(&self, flag: u32) -> bool {

@@ -25,6 +25,8 @@ pub struct WindowRequest<'a> {
     pub roles: Option<&'a [&'a [u8]]>,
     /// Keeps results with their call.
     pub pairs: bool,
+    /// Most bytes of the reply.
+    pub bytes: Option<u64>,
 }
 
 /// What fits.
@@ -44,13 +46,17 @@ struct Budget {
     tokens: Option<u64>,
     messages: Option<u64>,
     turns: Option<u64>,
+    bytes: Option<u64>,
 }
 
 impl Budget {
     /// Takes from the budget, or nothing when there is too little.
-    fn take(&mut self, tokens: u64, messages: u64, turns: u64) -> bool {
+    fn take(&mut self, tokens: u64, messages: u64, turns: u64, bytes: u64) -> bool {
         let fits = |left: Option<u64>, need: u64| left.is_none_or(|left| need <= left);
-        if !fits(self.tokens, tokens) || !fits(self.messages, messages) || !fits(self.turns, turns)
+        if !fits(self.tokens, tokens)
+            || !fits(self.messages, messages)
+            || !fits(self.turns, turns)
+            || !fits(self.bytes, bytes)
         {
             return false;
         }
@@ -58,6 +64,7 @@ impl Budget {
         less(&mut self.tokens, tokens);
         less(&mut self.messages, messages);
         less(&mut self.turns, turns);
+        less(&mut self.bytes, bytes);
         true
     }
 }
@@ -68,6 +75,7 @@ struct Group {
     messages: Vec<(u32, MessageRef)>,
     tokens: u64,
     turns: u64,
+    bytes: u64,
     /// The call that must be reached before the group may end.
     call: Option<u32>,
 }
@@ -101,6 +109,7 @@ impl Walk<'_> {
         }
         group.messages.push((head.seq, at));
         group.tokens += u64::from(head.tokens);
+        group.bytes += Session::answered_bytes(head);
     }
 }
 
@@ -113,7 +122,8 @@ impl Session {
         let mut walk = Walk { session: self, roles, pairs: request.pairs, finder };
         let most = limits::SESSION_REPLY_MESSAGES_MAX as u64;
         let messages = Some(request.last.map_or(most, |last| last.min(most)));
-        let mut budget = Budget { tokens: request.tokens, messages, turns: request.turns };
+        let mut budget =
+            Budget { tokens: request.tokens, messages, turns: request.turns, bytes: request.bytes };
         let (mut picked, mut tokens, pins_fit) = self.pick_pinned(&mut walk, &mut budget);
         let pins = picked.len();
         let mut more = !pins_fit;
@@ -141,13 +151,13 @@ impl Session {
             if group.call.is_some_and(|call| call < seq) {
                 continue;
             }
-            if !budget.take(group.tokens, group.messages.len() as u64, group.turns) {
+            if !budget.take(group.tokens, group.messages.len() as u64, group.turns, group.bytes) {
                 more = true;
                 break;
             }
             tokens += group.tokens;
             picked.append(&mut group.messages);
-            (group.tokens, group.turns, group.call) = (0, 0, None);
+            (group.tokens, group.turns, group.bytes, group.call) = (0, 0, 0, None);
         }
         count_path(walked);
         more |= !group.messages.is_empty();
@@ -171,7 +181,7 @@ impl Session {
             if !walk.is_privileged(&head) || !walk.wants(&head) {
                 continue;
             }
-            if !budget.take(head.tokens.into(), 1, 0) {
+            if !budget.take(head.tokens.into(), 1, 0, Self::answered_bytes(&head)) {
                 return (picked, tokens, false);
             }
             tokens += u64::from(head.tokens);

@@ -132,6 +132,23 @@ pub fn ttl_ms(expire_at: UnixMs, now: UnixMs) -> i64 {
     }
 }
 
+/// Bytes of the texts of a hit in a reply, and about those of the rest.
+pub fn bytes_of(hit: &Hit<OpenedEntry<'_>>, fields: &[Field]) -> u64 {
+    const REST_BYTES: usize = 32;
+    let view = hit.entry.view();
+    let bytes = |field: &Field| {
+        let own = match field {
+            Field::Prompt | Field::Document => view.prompt().len(),
+            Field::Response | Field::Text => view.response().len(),
+            Field::Meta => view.meta().map_or(0, <[u8]>::len),
+            Field::Tags => view.tags().map(|tag| tag.len() + 8).sum(),
+            _ => 0,
+        };
+        (own + REST_BYTES) as u64
+    };
+    fields.iter().map(bytes).sum()
+}
+
 /// Writes a hit.
 pub fn write(
     reply: Reply<'_>,

@@ -3,11 +3,12 @@
 use super::{Form, Subject, Subjects, find, key_of, look_for, model};
 use crate::command::parse::{ArgReader, Expiry, expiry, is_expiry_word, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply, WritePermit};
-use crate::keyspace::{now_min, remove_entry, set_entry_expiry};
+use crate::keyspace::{answer_room, now_min, remove_entry, set_entry_expiry};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{MissReason, Tier};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EmbeddingDigest, UnixMs};
+use llmcache_core::limits;
 
 /// Runs `EMBCACHE.GET`.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
@@ -69,6 +70,9 @@ fn many(ctx: Ctx<'_>, args: &CommandArgs<'_>, touches: bool) -> Result<()> {
     let named = subjects.model;
     let subjects = subjects.take()?;
     let cache = look_for(ctx, args, named)?;
+    if let Some(cache) = &cache {
+        check_room(ctx, cache, subjects.len(), form.unwrap_or_default())?;
+    }
     let reply = Reply::new(ctx).array(subjects.len());
     let Some(cache) = cache else {
         subjects.iter().for_each(|_| {
@@ -84,6 +88,17 @@ fn many(ctx: Ctx<'_>, args: &CommandArgs<'_>, touches: bool) -> Result<()> {
         ctx.signal_modified(&args.key());
     }
     Ok(())
+}
+
+/// Refuses what would make too large a reply, were all of them there.
+fn check_room(ctx: Ctx<'_>, cache: &SharedCache, count: usize, form: Form) -> Result<()> {
+    let dim = cache.with(|cache| cache.settings.dim.unwrap_or(0)) as usize;
+    let numbers = dim * count;
+    if form == Form::Values && numbers > limits::VALUES_MAX {
+        let max = limits::VALUES_MAX;
+        return Err(Error::too_big("the reply", numbers, max, "numbers as text; use FP32 or FP16"));
+    }
+    answer_room(ctx)?.all(std::iter::repeat_n((dim * form.number_bytes()) as u64, count))
 }
 
 /// Moves deadlines; answers whether one moved.

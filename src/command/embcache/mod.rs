@@ -166,6 +166,16 @@ impl Form {
         }
     }
 
+    /// Bytes of a number in a reply.
+    const fn number_bytes(self) -> usize {
+        match self {
+            Self::Fp32 => 4,
+            Self::Fp16 => 2,
+            // A sign, nine digits, a point, an exponent, and the protocol's lengths.
+            Self::Values => 24,
+        }
+    }
+
     /// Writes an embedding, or null.
     fn write(self, reply: Reply<'_>, embedding: Option<EntryView<'_>>) {
         if let (Self::Fp32, Some(bytes)) = (self, embedding.and_then(|view| raw_embedding(&view))) {

@@ -8,11 +8,11 @@ use crate::command::filtered::Sieve;
 use crate::command::parse::{ArgReader, flag_once, parse_filter, set_once};
 use crate::config;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply, ServerString};
+use crate::keyspace::in_flight;
 use crate::keyspace::{
     LeadingRun, OpenedChunk, Pieces, find_namespace, is_reachable, open_chunk, open_leading_run,
     run_pieces, use_chunk, use_path,
 };
-use crate::keyspace::{in_flight, note_answered};
 use crate::keytype::Whole;
 use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::{Error, ErrorWord, Result};
@@ -268,7 +268,6 @@ pub fn run_fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         };
     }
     let matched = run.len() as u64;
-    note_answered(bytes);
     namespace.with(|namespace| {
         let stats = &mut namespace.stats;
         stats.fetches += 1;
@@ -365,7 +364,6 @@ pub fn run_get(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     write_payload(reply, &chunk, wanted);
     let bytes = chunk.header.payload_bytes;
-    note_answered(bytes);
     drop(chunk);
     namespace.with(|namespace| {
         namespace.stats.bytes_out += bytes;

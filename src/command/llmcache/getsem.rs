@@ -11,8 +11,8 @@ use crate::command::parse::{
 use crate::config;
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{
-    Again, CommandKeyspace, OpenedEntry, Presence, Searches, answer_searching, find_container,
-    is_running_again,
+    Again, CommandKeyspace, OpenedEntry, Presence, Searches, answer_room, answer_searching,
+    find_container, is_running_again,
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
@@ -70,7 +70,12 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
         Prepared::Ready => {}
     }
     match asking.look_up(&question) {
-        Ok(found) => asking.reply(&question, found),
+        Ok(found) => {
+            if question.count.is_some_and(|count| count > 1) {
+                asking.check_room(&question, [&found])?;
+            }
+            asking.reply(&question, found);
+        }
         Err(Halt::Elsewhere) => {}
         Err(Halt::Refused(error)) => return Err(error),
     }
@@ -137,6 +142,20 @@ impl<'c> Asking<'c, '_> {
         let now = UnixMs(self.ctx.now_ms());
         let report = question.look_up(self.ctx, cache, self.searches, now)?;
         Ok(Some((report, now)))
+    }
+
+    /// Refuses what would make too large a reply.
+    pub(super) fn check_room<'f>(
+        &self,
+        question: &Question<'_>,
+        found: impl IntoIterator<Item = &'f Found<'c>>,
+    ) -> Result<()>
+    where
+        'c: 'f,
+    {
+        let reports = found.into_iter().flatten();
+        let hits = reports.flat_map(|(report, _)| &report.hits);
+        answer_room(self.ctx)?.all(hits.map(|hit| hit_reply::bytes_of(hit, question.fields())))
     }
 
     /// Counts what was found and replies; without a cache as for a miss.

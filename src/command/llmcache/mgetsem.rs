@@ -38,26 +38,23 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
         let given = asked.iter().filter_map(|(query, _)| query.as_ref());
         given.map(Query::dim).try_for_each(|dim| check_dim(cache, dim, args.name()))?;
     }
-    let reply = Reply::new(ctx);
     let asking = Asking { ctx, name: args.name(), cache: cache.as_ref(), searches };
     if !embed_all(&asking, &mut question, &mut asked)? {
         return Ok(());
     }
     let (questions, mut found) = (asked.len(), Vec::new());
-    if !searches.may_wait() {
-        reply.array(questions);
-    }
     for (query, prompt) in asked {
         (question.query, question.prompt) = (query, prompt);
         match asking.look_up(&question) {
-            // Nothing shows before all are looked up.
             Err(Halt::Elsewhere) => {}
-            looked if searches.may_wait() => found.push(looked),
-            looked => write(&asking, &question, looked),
+            looked => found.push(looked),
         }
     }
-    if searches.may_wait() && found.len() == questions {
-        reply.array(questions);
+    // Nothing shows before all are looked up.
+    if found.len() == questions {
+        let there = found.iter().filter_map(|looked| looked.as_ref().ok());
+        asking.check_room(&question, there)?;
+        Reply::new(ctx).array(questions);
         found.into_iter().for_each(|looked| write(&asking, &question, looked));
     }
     Ok(())

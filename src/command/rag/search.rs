@@ -8,7 +8,8 @@ use crate::command::container::texts::{Meaning, meaning, model_for, no_vector};
 use crate::command::parse::{ArgReader, is_vector_word, parse_filter, set_once, vector};
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{
-    Again, CommandKeyspace, OpenedEntry, Presence, Searches, answer_searching, open_container,
+    Again, CommandKeyspace, OpenedEntry, Presence, Searches, answer_room, answer_searching,
+    open_container,
 };
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{
@@ -96,9 +97,10 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
         Err(Halt::Refused(error)) => return Err(error),
     };
     search.choose(&mut report);
+    let fields = search.fields.as_deref().unwrap_or(&FIELDS[..USUAL]);
+    answer_room(ctx)?.all(report.hits.iter().map(|hit| hit_reply::bytes_of(hit, fields)))?;
     let mut served = hit_reply::judge(&cache, &report, now);
     Note { ctx, cache: &cache, scope: b"", now }.lookup(&report, &mut served);
-    let fields = search.fields.as_deref().unwrap_or(&FIELDS[..USUAL]);
     reply.array(report.hits.len());
     for (hit, &served) in report.hits.iter().zip(&served) {
         hit_reply::write(reply, hit, fields, served, now);

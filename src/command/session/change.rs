@@ -4,7 +4,7 @@ use super::append::trim;
 use super::{find, id, payload, reply, role, seq, stored, tokens, ttl_ms};
 use crate::command::parse::{ArgReader, flag_once, is_vector_word, set_once, vector};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{Deadline, change_session};
+use crate::keyspace::{Deadline, answer_room, change_session};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::limits;
 use llmcache_core::session::{Effect, MessageRef, MessageSeq, Session};
@@ -110,6 +110,7 @@ pub fn run_pop(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     } else {
         session.backward(MessageSeq(u32::MAX)).take(count).collect()
     };
+    answer_room(ctx)?.all(session.reply_bytes(&popped))?;
     // What goes is answered whole, also where a stream ends within a character.
     reply::removed(Reply::new(ctx), &session, &popped);
     let seqs = popped.iter().map(|at| session.seq_at(*at)).collect();

@@ -57,7 +57,12 @@ pub fn run_load(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     // A text of several lines is as good as several texts.
     let texts = args.options().iter().flat_map(|text| text.split(|byte| *byte == b'\n'));
-    for line in texts.filter(|line| !line.trim_ascii().is_empty()) {
+    let texts: Vec<&[u8]> = texts.filter(|line| !line.trim_ascii().is_empty()).collect();
+    if texts.len() > limits::SESSION_LOAD_MAX {
+        let (got, max) = (texts.len(), limits::SESSION_LOAD_MAX);
+        return Err(Error::too_big("the load", got, max, "lines; more follow by another LOAD"));
+    }
+    for line in texts {
         let number = lines.len() + 1;
         let parsed = Line::parse(line).map_err(|error| {
             Error::new(error.word(), format!("line {number}: {}", error.message()))

@@ -44,7 +44,7 @@ pub fn run_apply(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 pub fn run_load(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let session = SessionValue::from_sections(args.options())
         .ok_or_else(|| Error::err("bad session: its bytes are not whole"))?;
-    put_session(args.permit(), &args.key(), session.0, Deadline::Keep);
+    put_session(args.permit(), &args.key(), session, Deadline::Keep);
     let mut all = vec![args.name()];
     all.extend(args.options());
     args.permit().replicate(c"SESSION._LOAD", &all);

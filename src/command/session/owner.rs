@@ -12,21 +12,51 @@ use crate::ffi::{
 use crate::keyspace::{Presence, check_second_key, open_session, same_slot};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::limits;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_int;
 
 /// Oldest members that an append looks at.
 const LOOKED_AT: usize = 16;
 /// Most dead sessions noted by LIST at a time.
 const NOTED_MAX: usize = 4_096;
+/// Of them, those that an append lets go.
+const REMOVED_AT_ONCE: usize = 64;
 
 /// Rows of a page when nothing is said.
 const ROWS_DEFAULT: u64 = 100;
 
-/// Database, set and member.
-type Dead = (c_int, Vec<u8>, Vec<u8>);
+/// Members that LIST found dead, by database and set.
+#[derive(Default)]
+struct Noted {
+    members: BTreeMap<(c_int, Vec<u8>), BTreeSet<Vec<u8>>>,
+    count: usize,
+}
 
-/// Members that LIST found dead.
-static NOTED: MainCell<Vec<Dead>> = MainCell::new(Vec::new());
+static NOTED: MainCell<Noted> = MainCell::new(Noted { members: BTreeMap::new(), count: 0 });
+
+impl Noted {
+    fn note(&mut self, db: c_int, owner: &[u8], member: &[u8]) {
+        if self.count < NOTED_MAX {
+            let own = self.members.entry((db, owner.to_vec())).or_default();
+            self.count += usize::from(own.insert(member.to_vec()));
+        }
+    }
+
+    /// Some of those of a set, which are forgotten.
+    fn take(&mut self, db: c_int, owner: &[u8]) -> Vec<Vec<u8>> {
+        if self.count == 0 {
+            return Vec::new();
+        }
+        let place = (db, owner.to_vec());
+        let Some(own) = self.members.get_mut(&place) else { return Vec::new() };
+        let some: Vec<_> = std::iter::from_fn(|| own.pop_first()).take(REMOVED_AT_ONCE).collect();
+        if own.is_empty() {
+            self.members.remove(&place);
+        }
+        self.count -= some.len();
+        some
+    }
+}
 
 /// Refuses an owner's key that is in another slot, not the caller's to write, or no sorted set.
 pub fn check(ctx: Ctx<'_>, session: &[u8], owner: &[u8]) -> Result<RString> {
@@ -74,11 +104,8 @@ pub fn note_append(ctx: WritePermit<'_>, owner: &RString, session: &[u8], now_ms
 /// Some members whose sessions are gone: those noted by LIST, and of the oldest.
 fn dead_members(ctx: Ctx<'_>, owner: &RString) -> Vec<RString> {
     let db = ctx.db();
-    let noted = NOTED.with(|noted| {
-        let own = |dead: &mut Dead| dead.0 == db && dead.1 == owner.as_bytes();
-        noted.extract_if(.., own).map(|dead| RString::new(&dead.2)).collect::<Vec<_>>()
-    });
-    let mut members = noted;
+    let noted = NOTED.with(|noted| noted.take(db, owner.as_bytes()));
+    let mut members: Vec<RString> = noted.iter().map(|member| RString::new(member)).collect();
     if let Ok(Some(key)) = open_set(ctx, owner) {
         let mut seen = 0;
         key.zset_walk(ZsetFrom::Lowest, f64::INFINITY, |member, _| {
@@ -122,7 +149,14 @@ pub fn run_list(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         return Ok(());
     };
     let (mut rows, mut refused) = (Vec::new(), None);
+    // Sessions passed over, where the walk was last, and where to go on once too many were.
+    let (mut passed, mut last, mut go_on) = (0, below, None);
     key.zset_walk(ZsetFrom::Highest, below, |member, score| {
+        if passed >= limits::SESSION_LIST_PASSED_MAX && score < last {
+            go_on = Some(last as u64);
+            return false;
+        }
+        last = score;
         let found = match row(ctx, &presence, args.name(), member) {
             Ok(found) => found,
             Err(error) => {
@@ -130,6 +164,7 @@ pub fn run_list(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
                 return false;
             }
         };
+        passed += usize::from(found.is_none());
         rows.extend(found.map(|(length, tokens)| {
             (RString::new(member.as_bytes()), score as u64, length, tokens)
         }));
@@ -139,9 +174,12 @@ pub fn run_list(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     if let Some(error) = refused {
         return Err(error);
     }
-    let reply = Reply::new(ctx).array(rows.len());
+    let reply = Reply::new(ctx).array(rows.len() + usize::from(go_on.is_some()));
     for (member, at_ms, length, tokens) in rows {
         reply.array(4).string(&member).count(at_ms).count(length).count(tokens);
+    }
+    if let Some(before_ms) = go_on {
+        reply.array(4).null().count(before_ms).int(0).int(0);
     }
     Ok(())
 }
@@ -165,11 +203,6 @@ fn row(
         let totals = session.totals();
         return Ok(Some((totals.messages, totals.tokens)));
     }
-    NOTED.with(|noted| {
-        let dead = (ctx.db(), owner.to_vec(), member.as_bytes().to_vec());
-        if noted.len() < NOTED_MAX && !noted.contains(&dead) {
-            noted.push(dead);
-        }
-    });
+    NOTED.with(|noted| noted.note(ctx.db(), owner, member.as_bytes()));
     Ok(None)
 }

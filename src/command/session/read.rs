@@ -3,13 +3,19 @@
 use super::{find, id, reply, roles, seq};
 use crate::command::parse::{ArgReader, flag_once, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use llmcache_core::error::{Error, Result};
-use llmcache_core::session::{MessageRef, MessageSeq, WindowRequest, to_json, window_json};
+use crate::keyspace::{AnswerRoom, Pieces, answer_room, run_pieces};
+use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::limits;
+use llmcache_core::session::{
+    MessageRef, MessageSeq, Range, Session, WindowRequest, to_json, window_json,
+};
 
 /// Runs `SESSION.WINDOW`.
 pub fn run_window(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let (request, as_json) = parse_window(ArgReader::new(args.options()))?;
     let session = find(ctx, args, Access::Read)?;
+    let mut request = request;
+    request.bytes = Some(answer_room(ctx)?.left());
     let window = session.window(&request);
     let to = Reply::new(ctx).array(4).count(window.tokens);
     to.count(window.first.map_or(0, |seq| seq.0).into()).int(i64::from(window.more));
@@ -53,18 +59,24 @@ pub fn run_range(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
     }
     let session = find(ctx, args, Access::Read)?;
-    let wants = |at: &MessageRef| {
-        wanted.is_none_or(|wanted: &[&[u8]]| wanted.contains(&session.message(*at).role))
+    let wanted = session.roles_of(wanted);
+    let most = limits::SESSION_REPLY_MESSAGES_MAX;
+    let range = Range { from, to, reverse, wanted, count: count.unwrap_or(u64::MAX) };
+    let found = match session.range(&range) {
+        Ok(found) => found,
+        Err(at) => {
+            let way = if reverse { "to" } else { "from" };
+            return Err(Error::new(
+                ErrorWord::TooBig,
+                format!(
+                    "the range has more than {most} messages, or passes over more than {}; ask by COUNT, \
+                     and go on with {way} {at}",
+                    limits::SESSION_WALKED_MAX
+                ),
+            ));
+        }
     };
-    let place = |at: &MessageRef| session.seq_at(*at);
-    let count = usize::try_from(count.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-    let found: Vec<MessageRef> = if reverse {
-        let back = session.backward(to).take_while(|at| place(at) >= from);
-        back.filter(wants).take(count).collect()
-    } else {
-        let forward = session.forward(from).take_while(|at| place(at) <= to);
-        forward.filter(wants).take(count).collect()
-    };
+    answer_room(ctx)?.all(session.reply_bytes(&found))?;
     reply::list(Reply::new(ctx), &session, &found);
     Ok(())
 }
@@ -114,12 +126,90 @@ pub fn run_len(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Runs `SESSION.EXPORT`: a line of JSON for each message.
+/// Runs `SESSION.EXPORT s [FROM seq] [COUNT n]`: a line of JSON for each message.
 pub fn run_export(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    let session = find(ctx, args, Access::Read)?;
-    let reply = Reply::new(ctx).array(session.len() as usize);
-    for message in session.whole_messages() {
-        reply.bytes(&to_json(&message));
+    let mut reader = ArgReader::new(args.options());
+    let (mut from, mut count) = (None, None);
+    while let Some(word) = reader.option() {
+        let name = word.as_str();
+        match name {
+            "FROM" => set_once(&mut from, seq(&mut reader, name)?, name)?,
+            "COUNT" => {
+                let most = limits::SESSION_REPLY_MESSAGES_MAX as u64;
+                set_once(&mut count, reader.integer(name, 1, most)? as usize, name)?;
+            }
+            _ => return Err(word.unknown()),
+        }
     }
+    let session = find(ctx, args, Access::Read)?;
+    let is_page = from.is_some() || count.is_some();
+    let most = limits::SESSION_REPLY_MESSAGES_MAX;
+    if !is_page && session.len() > most as u64 {
+        let text = format!(
+            "the session has {} messages, the most in one reply is {most}; use FROM and COUNT",
+            session.len()
+        );
+        return Err(Error::new(ErrorWord::TooBig, text));
+    }
+    // What is written out is the session as it is now: a copy shares all its blocks.
+    let copy = session.fork(MessageSeq(u32::MAX));
+    drop(session);
+    let (next, room) = (from.unwrap_or(MessageSeq(0)), answer_room(ctx)?);
+    let left = count.unwrap_or(most);
+    run_pieces(
+        args,
+        Exporting { copy, next, left, is_page, room, lines: Vec::new(), refused: None },
+    );
     Ok(())
+}
+
+/// Messages written out as one piece.
+const EXPORTED_AT_ONCE: usize = 16;
+
+struct Exporting {
+    copy: Session,
+    next: MessageSeq,
+    left: usize,
+    is_page: bool,
+    room: AnswerRoom,
+    lines: Vec<Vec<u8>>,
+    refused: Option<Error>,
+}
+
+impl Exporting {
+    /// Writes out a message; false where the reply ends before it.
+    fn write(&mut self, at: MessageRef) -> bool {
+        let line = to_json(&self.copy.whole_message(at));
+        match self.room.one(line.len() as u64) {
+            Ok(()) => self.lines.push(line),
+            Err(_) if self.is_page => return false,
+            Err(error) => {
+                self.refused = Some(error);
+                return false;
+            }
+        }
+        self.left -= 1;
+        self.next = MessageSeq(self.copy.seq_at(at).0.saturating_add(1));
+        self.left > 0
+    }
+}
+
+impl Pieces for Exporting {
+    type Leave<'a> = Ctx<'a>;
+
+    fn next(&mut self, _: Ctx<'_>) -> bool {
+        let part: Vec<_> = self.copy.forward(self.next).take(EXPORTED_AT_ONCE).collect();
+        !part.is_empty() && part.into_iter().all(|at| self.write(at))
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        if let Some(error) = self.refused.take() {
+            Reply::new(ctx).error(&error.to_string());
+            return;
+        }
+        let reply = Reply::new(ctx).array(self.lines.len());
+        self.lines.iter().for_each(|line| {
+            reply.bytes(line);
+        });
+    }
 }

@@ -3,8 +3,10 @@
 use super::{find, reply, roles};
 use crate::command::parse::{ArgReader, is_vector_word, set_once, vector};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
+use crate::keyspace::{AnswerRoom, Pieces, answer_room, run_pieces};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::limits;
+use llmcache_core::session::{MessageRef, MessageSeq, Recall, Recalled, Session};
 
 /// Runs the command.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
@@ -29,20 +31,69 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
     }
     let query = query.ok_or_else(|| Error::err("syntax error: RECALL needs a vector"))?;
+    let (count, around) = (count.unwrap_or(1) as usize, around.map(|around| around as usize));
+    let (messages, most) =
+        (count * (1 + 2 * around.unwrap_or(0)), limits::SESSION_REPLY_MESSAGES_MAX);
+    if messages > most {
+        return Err(Error::too_big("COUNT with AROUND", messages, most, "messages"));
+    }
     let session = find(ctx, args, Access::Read)?;
     session.check_query(&query, args.name())?;
-    let count = count.unwrap_or(1) as usize;
-    let found = session.recall(&query, count, least.unwrap_or(-1.0), wanted);
-    let reply = Reply::new(ctx).array(found.len());
-    for hit in found {
-        let message = session.message(hit.message);
-        reply.array(if around.is_some() { 4 } else { 2 }).double(hit.similarity);
-        reply::short(reply, &message);
-        if let Some(around) = around {
-            let (older, newer) = session.around(message.seq, around as usize);
-            reply::list(reply, &session, &older);
-            reply::list(reply, &session, &newer);
+    // What is compared is the session as it is now: a copy shares all its blocks.
+    let copy = session.fork(MessageSeq(u32::MAX));
+    drop(session);
+    let recall = Recall::new(&copy, query, count, least.unwrap_or(-1.0), wanted);
+    run_pieces(args, Recalling { copy, recall: Some(recall), around, room: answer_room(ctx)? });
+    Ok(())
+}
+
+struct Recalling {
+    copy: Session,
+    recall: Option<Recall>,
+    around: Option<usize>,
+    room: AnswerRoom,
+}
+
+impl Recalling {
+    /// The hits, each with its neighbours.
+    fn hits(&mut self) -> Vec<(Recalled, Vec<MessageRef>, Vec<MessageRef>)> {
+        let found = self.recall.take().map_or_else(Vec::new, |recall| recall.finish(&self.copy));
+        let around = |hit: Recalled| {
+            let seq = self.copy.seq_at(hit.message);
+            let (older, newer) = self.copy.around(seq, self.around.unwrap_or(0));
+            (hit, older, newer)
+        };
+        found.into_iter().map(around).collect()
+    }
+}
+
+impl Pieces for Recalling {
+    type Leave<'a> = Ctx<'a>;
+
+    fn next(&mut self, _: Ctx<'_>) -> bool {
+        self.recall.as_mut().is_some_and(|recall| recall.step(&self.copy))
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        let hits = self.hits();
+        for (hit, older, newer) in &hits {
+            let own = [hit.message];
+            for list in [&own[..], older, newer] {
+                if let Err(error) = self.room.all(self.copy.reply_bytes(list)) {
+                    Reply::new(ctx).error(&error.to_string());
+                    return;
+                }
+            }
+        }
+        let reply = Reply::new(ctx).array(hits.len());
+        for (hit, older, newer) in hits {
+            let message = self.copy.message(hit.message);
+            reply.array(if self.around.is_some() { 4 } else { 2 }).double(hit.similarity);
+            reply::short(reply, &message);
+            if self.around.is_some() {
+                reply::list(reply, &self.copy, &older);
+                reply::list(reply, &self.copy, &newer);
+            }
         }
     }
-    Ok(())
 }

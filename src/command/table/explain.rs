@@ -465,6 +465,8 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     ("SESSION", "to", "Last place; `+` is the last there is."),
     ("SESSION", "REV", "Goes from the last to the first."),
     ("SESSION", "COUNT", "Most messages; default no limit."),
+    ("SESSION.EXPORT", "COUNT", "Most messages of a page, 1 to 10,000; default as many as fit."),
+    ("SESSION.EXPORT", "FROM", "Place of the first message of the page; default the first."),
     ("SESSION.POP", "COUNT", "How many messages; default 1."),
     ("SESSION.RECALL", "COUNT", "How many messages; default 1."),
     ("SESSION.LIST", "COUNT", "How many sessions; default 100."),

@@ -75,7 +75,7 @@ pub const SESSION: &[CommandSpec] = &[
             when it took the place of another of its ID; then the messages and the tokens of the session. \
             Null when a condition does not hold.",
         notes: "Options before the first `MSG` are the session's, later ones that message's; at most \
-            1,024 messages. A role is 1 to 32 letters, digits, `_`, `-` or `.`; a payload any bytes, at \
+            1,024 messages, and 1,024 pinned ones in a session. A role is 1 to 32 letters, digits, `_`, `-` or `.`; a payload any bytes, at \
             most 32 MiB. The same ID with the same role and payload is a duplicate, with others an \
             error; an ID is known as long as its message is there. A request of duplicates alone is \
             answered as the first time, whatever its conditions say. `IFSEQ n` appends only if the \
@@ -110,7 +110,8 @@ pub const SESSION: &[CommandSpec] = &[
             back, until one does not fit. With `TURNS` a turn (from a `user` message to before the next) \
             fits or not as a whole; with `PAIRS` so does a call with everything up to its last result, \
             results without their call are left out, and a pin does not count for calls and results. \
-            Messages that are still being written are left out. The deadline does not move. With `JSON` \
+            Messages that are still being written are left out. The deadline does not move. A window ends \
+            after 10,000 messages, after 65,536 that were looked at, and at `llmcache.reply-max-bytes`. With `JSON` \
             the messages are one string instead: a JSON array of objects of `role`, `content`, and `call` or \
             `result` where marked, as chat interfaces take it; what is no UTF-8 is in `content_hex`.",
         ..read("SESSION.WINDOW", command_entry!(read::run_window))
@@ -128,7 +129,9 @@ pub const SESSION: &[CommandSpec] = &[
             ROLES,
         ],
         reply: SHORT,
-        notes: "`from` and `to` belong to the range; `-` is the first place, `+` the last. `REV` begins \
+        notes: "A range of more than 10,000 messages, or one that passes over more than 65,536, is refused \
+            (`TOOBIG`), and the error says where to go on; so is one of more than `llmcache.reply-max-bytes`. \
+            `from` and `to` belong to the range; `-` is the first place, `+` the last. `REV` begins \
             at `to` and goes back.",
         ..read("SESSION.RANGE", command_entry!(read::run_range))
     },
@@ -162,7 +165,7 @@ pub const SESSION: &[CommandSpec] = &[
     CommandSpec {
         arity: 2,
         summary: "Shows what a session holds.",
-        complexity: "O(n / 32)",
+        complexity: "O(1)",
         args: &[KEY],
         reply: "A map of `messages tokens estimated pinned open first_seq last_seq next_seq vectors dim \
             ttl payload_bytes bytes`, or null.",
@@ -211,7 +214,7 @@ pub const SESSION: &[CommandSpec] = &[
     CommandSpec {
         arity: 4,
         summary: "Removes the oldest messages that are not pinned.",
-        complexity: "O(k) for k messages removed",
+        complexity: "O(b) for b blocks of 8 KiB removed, and pinned messages before them",
         args: &[
             KEY,
             arg(
@@ -230,7 +233,7 @@ pub const SESSION: &[CommandSpec] = &[
     CommandSpec {
         arity: 2,
         summary: "Removes all messages, pinned ones too.",
-        complexity: "O(n)",
+        complexity: "O(b) for b blocks of 8 KiB; their memory is freed in a thread",
         args: &[KEY],
         reply: "How many were removed.",
         notes: "The session itself stays, with its TTL, and goes on counting places where it was.",
@@ -251,7 +254,7 @@ pub const SESSION: &[CommandSpec] = &[
         arity: -5,
         flags: "write deny-oom",
         summary: "Replaces the messages up to a place by a summary.",
-        complexity: "O(k) for k messages removed",
+        complexity: "O(b) for b blocks of 8 KiB removed, and pinned messages before them",
         args: &[
             KEY,
             need("UPTO", "seq", ArgKind::Integer),
@@ -280,7 +283,8 @@ pub const SESSION: &[CommandSpec] = &[
         ],
         reply: "An array of `[similarity, message]`, best first; with AROUND `[similarity, message, \
             before, after]`, the latter two arrays of so many messages.",
-        notes: "COUNT is 1 unless given. Every vector of the session is compared; they are kept in half \
+        notes: "COUNT is 1 unless given; with AROUND the reply has at most 10,000 messages. Every vector of the \
+            session is compared, in slices while the client waits where there are many; they are kept in half \
             precision. A message has the form `SESSION.RANGE` answers.",
         ..read("SESSION.RECALL", command_entry!(recall::run))
     },
@@ -288,7 +292,7 @@ pub const SESSION: &[CommandSpec] = &[
         arity: -3,
         flags: "write deny-oom",
         summary: "Copies a session up to a place into a new one.",
-        complexity: "O(n)",
+        complexity: "O(b) for b blocks of 8 KiB, which the two share until one of them changes them",
         args: &[KEY, arg("new", ArgKind::Key), opt("AT", "seq", ArgKind::Integer)],
         second_key: Some(KeyUse::Insert),
         reply: "How many messages were copied.",
@@ -299,25 +303,30 @@ pub const SESSION: &[CommandSpec] = &[
     CommandSpec {
         arity: -2,
         summary: "Lists the sessions of an owner, newest first.",
-        complexity: "O(log u + k) for k sessions answered or passed over",
+        complexity: "O(log u + k) for k sessions answered or passed over, at most COUNT + 4,096",
         args: &[
             arg("owner", ArgKind::Key),
             COUNT,
             opt("BEFORE", "unix-time-milliseconds", ArgKind::UnixTime),
         ],
-        reply: "An array of `[session, last append in Unix milliseconds, messages, tokens]`.",
+        reply: "An array of `[session, last append in Unix milliseconds, messages, tokens]`. Where more than \
+            4,096 sessions that are gone were passed over, a last row `[null, ms, 0, 0]` says that the list goes on \
+            with `BEFORE ms`.",
         notes: "COUNT is 100 unless given. Sessions that expired or were deleted are passed over, and \
             removed from the set by the next append with this OWNER. Sessions that the user may not \
             read are passed over.",
         ..read("SESSION.LIST", command_entry!(owner::run_list))
     },
     CommandSpec {
-        arity: 2,
-        summary: "Answers all messages as lines of JSON.",
-        complexity: "O(n)",
-        args: &[KEY],
+        arity: -2,
+        summary: "Answers messages as lines of JSON, all or page by page.",
+        complexity: "O(b + k) for b blocks of 8 KiB and k messages answered, in slices while the client waits",
+        args: &[KEY, opt("FROM", "first-seq", ArgKind::Integer), COUNT],
         reply: "An array of lines, oldest message first.",
-        notes: "A line has the members `seq role content tokens`, and of `id estimated pinned summary \
+        notes: "At most 10,000 messages and `llmcache.reply-max-bytes` in one reply: all of a larger session at once is \
+            refused (`TOOBIG`). With `FROM`, `COUNT` or both a page is answered, which may be shorter than COUNT: go on \
+            with `FROM` the last `seq` and one, until a page is empty. What is answered is the session as it was when the \
+            command came. A line has the members `seq role content tokens`, and of `id estimated pinned summary \
             call result meta vector_f16_hex status` those that apply. What is no UTF-8 is in \
             `content_hex`, `id_hex`, `call_hex`, `result_hex`. `SESSION.LOAD` reads these lines to the \
             same messages.",
@@ -331,7 +340,8 @@ pub const SESSION: &[CommandSpec] = &[
         args: &[KEY, many("line", ArgKind::Text)],
         reply: "How many messages were loaded.",
         notes: "Lines as `SESSION.EXPORT` writes them; `role` and `content` are enough. A `seq` must be \
-            behind all others, and lines without one take the next place. An argument may hold several \
+            behind all others, and lines without one take the next place. At most 1,024 lines at once: more follow by \
+            another LOAD. An argument may hold several \
             lines. All lines are loaded, or none.",
         ..write("SESSION.LOAD", command_entry!(copy::run_load), KeyUse::Insert)
     },

@@ -10,8 +10,13 @@ SERVER ?=
 # make bench ONLY="graph stalls": some of the benchmarks, printed and not written.
 ONLY   ?=
 
+# make run PORT=7000: on another port than 6379.
+PORT   ?= 6379
+# make install DESTDIR=/tmp/root: below Debian's ExecPaths, where its unit lets the server map it.
+MODULES ?= /usr/lib/redis/modules
+
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test bench lint fmt docs clean setup
+.PHONY: help demo run build test bench lint fmt docs dist install clean setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +24,8 @@ help: ## list the targets
 demo: build $(VENV)/.ready ## show the module at work on real questions
 	$(PY) demo/run.py
 
-run: build ## serve on redis.conf with the module loaded
-	redis-server redis.conf
+run: build ## serve on redis.conf with the module loaded (PORT=7000 for another port)
+	redis-server redis.conf --port $(PORT)
 
 build: setup ## build the module: target/release/libllmcache.so
 	cargo build --release
@@ -31,9 +36,10 @@ test: build $(VENV)/.ready ## run all tests, on every server (T=file and SERVER=
 bench: build $(VENV)/.ready ## measure against real peers (VECTORS=folder, TRACE=file for more)
 	$(PY) bench/run.py $(if $(VECTORS),--vectors $(VECTORS)) $(if $(TRACE),--trace $(TRACE)) $(if $(ONLY),--only $(ONLY))
 
-lint: setup ## check the format, the arrows between rooms and the licences; clippy, warnings denied
+lint: setup ## check format, arrows, licences and packaging; clippy, warnings denied
 	$(PYTHON) scripts/check_arrows.py
 	$(PYTHON) scripts/check_licences.py
+	$(PYTHON) scripts/check_packaging.py
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
@@ -43,9 +49,16 @@ fmt: ## format the source
 docs: ## write docs/commands/ from the command table
 	LLMCACHE_WRITE_DOCS=1 cargo test --test command_docs
 
+dist: setup ## build what a release attaches: stripped modules, Debian packages, checksums, in dist/
+	scripts/dist.sh
+
+install: build ## install the module into /usr/lib/redis/modules (DESTDIR and MODULES for elsewhere)
+	install -D -m 644 target/release/libllmcache.so $(DESTDIR)$(MODULES)/libllmcache.so
+	@echo "add to redis.conf: loadmodule $(MODULES)/libllmcache.so"
+
 clean: ## remove what was built, fetched and installed here
 	cargo clean
-	rm -rf bench/hnsw-reference/target
+	rm -rf bench/hnsw-reference/target dist
 	rm -rf $(VENV) .servers .pytest_cache
 
 setup: ## install what building and testing need

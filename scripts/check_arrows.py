@@ -60,11 +60,12 @@ LAYERS = {
         "src/command/container", "src/command/embcache", "src/command/kvchunk", "src/command/llmcache",
         "src/command/rag", "src/command/session", "src/ffi",
     },
-    "src/info": {"core", "src/background", "src/config", "src/ffi", "src/keyspace", "src/keytype"},
+    "src/version": set(),
+    "src/info": {"core", "src/background", "src/config", "src/ffi", "src/keyspace", "src/keytype", "src/version"},
     "src/events": {"core", "src/background", "src/config", "src/ffi", "src/keyspace", "src/keytype"},
     "src/lib": {
         "core", "src/background", "src/command/table", "src/config", "src/events", "src/ffi", "src/info",
-        "src/keyspace", "src/keytype",
+        "src/keyspace", "src/keytype", "src/version",
     },
 }  # fmt: skip
 

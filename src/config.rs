@@ -12,6 +12,7 @@ use llmcache_core::cache::{BreakerSettings, Kind, Settings};
 use llmcache_core::index::{EF_DEFAULT, EFC_DEFAULT, GraphSettings, IndexMode, M_DEFAULT};
 use llmcache_core::limits;
 use llmcache_core::vector::Quant;
+use std::ffi::CStr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 
@@ -24,7 +25,7 @@ static THRESHOLD: TextConfig = TextConfig {
     shown: Mutex::new(None),
 };
 
-const fn number(name: &'static std::ffi::CStr, default: i64, min: i64, max: i64) -> NumberConfig {
+const fn number(name: &'static CStr, default: i64, min: i64, max: i64) -> NumberConfig {
     NumberConfig { name, default, min, max, value: AtomicI64::new(default) }
 }
 
@@ -152,44 +153,81 @@ fn accept_beta(text: &[u8]) -> Result<(), &'static str> {
     }
 }
 
+static NUMBERS: [&NumberConfig; 25] = [
+    &TTL_S,
+    &JITTER_PCT,
+    &M,
+    &EFC,
+    &EF,
+    &GRACE_S,
+    &LEASE_MS,
+    &WAIT_MS,
+    &BACKOFF_MS,
+    &BREAKER_FAILURES,
+    &BREAKER_WINDOW_S,
+    &BREAKER_COOLDOWN_S,
+    &ORPHAN_GRACE_S,
+    &SWEEP_INTERVAL_MS,
+    &KV_SHARE_PCT,
+    &KV_IN_FLIGHT,
+    &REPLY_MAX_BYTES,
+    &REPLY_IN_FLIGHT,
+    &SEARCH_THREADS,
+    &SEARCH_INLINE_US,
+    &EMBED_THREADS,
+    &EMBED_QUEUE,
+    &EMBED_TIMEOUT_MS,
+    &EMBED_INLINE_TOKENS,
+    &EMBED_MEMO,
+];
+static CHOICES: [&ChoiceConfig; 3] = [&QUANT, &INDEX, &GUARD];
+static FLAGS: [&FlagConfig; 2] = [&AUTO_CREATE, &ACTIVE_EXPIRE];
+static TEXTS: [&TextConfig; 3] = [&THRESHOLD, &BETA, &EMBED_DEFAULT];
+/// Those that are read once, at load.
+static FIXED_TEXTS: [&TextConfig; 2] = [&EMBED_MODELS, &EMBED_ENGINE];
+
 /// Registers every config and takes in what redis.conf says of them.
 pub fn register(ctx: Ctx<'_>) -> bool {
-    register_text(ctx, &THRESHOLD)
-        && register_number(ctx, &TTL_S)
-        && register_number(ctx, &JITTER_PCT)
-        && register_choice(ctx, &QUANT)
-        && register_choice(ctx, &INDEX)
-        && register_choice(ctx, &GUARD)
-        && register_number(ctx, &M)
-        && register_number(ctx, &EFC)
-        && register_number(ctx, &EF)
-        && register_number(ctx, &GRACE_S)
-        && register_number(ctx, &LEASE_MS)
-        && register_number(ctx, &WAIT_MS)
-        && register_text(ctx, &BETA)
-        && register_number(ctx, &BACKOFF_MS)
-        && register_number(ctx, &BREAKER_FAILURES)
-        && register_number(ctx, &BREAKER_WINDOW_S)
-        && register_number(ctx, &BREAKER_COOLDOWN_S)
-        && register_flag(ctx, &AUTO_CREATE)
-        && register_number(ctx, &ORPHAN_GRACE_S)
-        && register_number(ctx, &SWEEP_INTERVAL_MS)
-        && register_flag(ctx, &ACTIVE_EXPIRE)
-        && register_number(ctx, &KV_SHARE_PCT)
-        && register_number(ctx, &KV_IN_FLIGHT)
-        && register_number(ctx, &REPLY_MAX_BYTES)
-        && register_number(ctx, &REPLY_IN_FLIGHT)
-        && register_number(ctx, &SEARCH_THREADS)
-        && register_number(ctx, &SEARCH_INLINE_US)
-        && register_fixed_text(ctx, &EMBED_MODELS)
-        && register_text(ctx, &EMBED_DEFAULT)
-        && register_fixed_text(ctx, &EMBED_ENGINE)
-        && register_number(ctx, &EMBED_THREADS)
-        && register_number(ctx, &EMBED_QUEUE)
-        && register_number(ctx, &EMBED_TIMEOUT_MS)
-        && register_number(ctx, &EMBED_INLINE_TOKENS)
-        && register_number(ctx, &EMBED_MEMO)
+    TEXTS.iter().all(|text| register_text(ctx, text))
+        && FIXED_TEXTS.iter().all(|text| register_fixed_text(ctx, text))
+        && NUMBERS.iter().all(|number| register_number(ctx, number))
+        && CHOICES.iter().all(|choice| register_choice(ctx, choice))
+        && FLAGS.iter().all(|flag| register_flag(ctx, flag))
         && load_configs(ctx)
+}
+
+/// The settings that differ from their defaults, as `name=value` separated by commas.
+pub fn changed() -> String {
+    let mut out = Vec::new();
+    let mut note = |name: &CStr, differs: bool, value: String| {
+        if differs {
+            out.push(format!("{}={value}", name.to_string_lossy()));
+        }
+    };
+    let threshold = f64::from_bits(THRESHOLD_BITS.load(Ordering::Relaxed));
+    note(THRESHOLD.name, threshold != 0.90, threshold.to_string());
+    note(BETA.name, beta() != 0.0, beta().to_string());
+    for (text, value) in [
+        (&EMBED_MODELS, kept_text(&EMBED_MODELS_TEXT)),
+        (&EMBED_DEFAULT, kept_text(&EMBED_DEFAULT_TEXT)),
+        (&EMBED_ENGINE, kept_text(&EMBED_ENGINE_TEXT)),
+    ] {
+        note(text.name, !value.is_empty(), value);
+    }
+    for number in NUMBERS {
+        let value = number.value.load(Ordering::Relaxed);
+        note(number.name, value != number.default, value.to_string());
+    }
+    for choice in CHOICES {
+        let value = choice.value.load(Ordering::Relaxed);
+        let word = choice.words.get(value as usize).map(|word| word.to_string_lossy());
+        note(choice.name, value != choice.default, word.unwrap_or_default().into_owned());
+    }
+    for flag in FLAGS {
+        let value = flag.value.load(Ordering::Relaxed);
+        note(flag.name, value != flag.default, if value { "yes" } else { "no" }.into());
+    }
+    out.join(",")
 }
 
 /// Settings of a container for which nothing else was said. What concerns answers alone (threshold,

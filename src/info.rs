@@ -1,18 +1,24 @@
 //! The module's sections of `INFO`: sums over all containers of each kind, and over all namespaces of KV-cache
 //! chunks, of this process.
 
-use crate::background;
 use crate::ffi::{InfoWriter, blocked_count};
 use crate::keyspace::{embedding_counts, flight_counts, in_flight, search_counts, sliced_count};
 use crate::keytype::cache_registry::CACHES;
 use crate::keytype::follower_table;
 use crate::keytype::namespace_registry::NAMESPACES;
+use crate::{background, config, version};
 use llmcache_core::cache::{FetchOutcome, Kind, MissReason, ScopeStats};
+use llmcache_core::distance::kernels;
 use llmcache_core::embed::Refusal;
 use std::ffi::CStr;
 
 /// Writes the sections.
 pub fn write(info: &mut InfoWriter) {
+    if info.section(c"module") {
+        info.text(c"version", version::TEXT);
+        info.text(c"kernels", kernels().name);
+        info.text(c"settings_changed", &config::changed());
+    }
     if info.section(c"caches") {
         write_caches(info);
     }

@@ -8,12 +8,12 @@ pub mod ffi;
 mod info;
 mod keyspace;
 mod keytype;
+mod version;
 
 use ffi::Ctx;
+use llmcache_core::distance::kernels;
 
-const VERSION: i32 = 1;
-
-module_entry!(c"llmcache", VERSION, start);
+module_entry!(c"llmcache", version::NUMBER, start);
 
 /// Puts the module together. Settings come first: what is wrong with them refuses the rest. Nothing that would run
 /// by itself is begun here, since the server may still find fault after it.
@@ -43,5 +43,8 @@ fn start(ctx: Ctx<'_>) -> Result<(), String> {
     keyspace::set_minute(ctx);
     let subscribed = events::subscribe(ctx) && ffi::once_loaded(ctx, background::start);
     subscribed.then_some(()).ok_or("a subscription was refused")?;
+    let (version, kernels, changed) = (version::TEXT, kernels().name, config::changed());
+    let settings = if changed.is_empty() { "all at their defaults" } else { &changed };
+    ctx.log_notice(&format!("llmcache {version}, kernels {kernels}, settings {settings}"));
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Owns: the form of the pages. Fails when a page differs from the table, when one is missing and
 //! when one is left over. `make docs` writes them again.
 
-use llmcache::command::table::{COMMANDS, explain, label};
+use llmcache::command::table::{COMMANDS, explain, label, unused};
 use llmcache::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -170,6 +170,43 @@ fn parts(arg: &Arg) -> &'static [Arg] {
         ArgKind::OneOf(inner) | ArgKind::Block(inner) => inner,
         _ => &[],
     }
+}
+
+#[test]
+fn every_command_has_an_example() {
+    let without = COMMANDS.iter().filter(|spec| example(spec).is_empty()).map(|spec| spec.name);
+    let without: Vec<_> = without.collect();
+    assert!(without.is_empty(), "add them to docs/examples/: {without:?}");
+}
+
+#[test]
+fn every_argument_is_explained_and_every_explanation_is_used() {
+    let all = all_arguments();
+    let silent = all.iter().filter(|(command, arg)| explain(command, arg).is_empty());
+    let mut silent: Vec<_> = silent.map(|(c, arg)| format!("{c} {}", label(arg))).collect();
+    silent.dedup();
+    assert!(silent.is_empty(), "say what these mean in table/explain.rs:\n{}", silent.join("\n"));
+    let is_used = |scope: &str, name: &str| {
+        all.iter().any(|(command, arg)| {
+            label(arg) == name
+                && (*command == scope
+                    || command.split('.').next() == Some(scope)
+                    || scope.is_empty())
+        })
+    };
+    assert_eq!(unused(is_used), [], "explanations of nothing");
+}
+
+fn all_arguments() -> Vec<(&'static str, Arg)> {
+    fn collect(command: &'static str, args: &'static [Arg], all: &mut Vec<(&'static str, Arg)>) {
+        for arg in args {
+            all.push((command, *arg));
+            collect(command, parts(arg), all);
+        }
+    }
+    let mut all = Vec::new();
+    COMMANDS.iter().for_each(|spec| collect(spec.name, spec.args, &mut all));
+    all
 }
 
 /// The syntax line, in the pieces between which a line may be broken.

@@ -1,8 +1,14 @@
 """Settings and figures: module configs, the INFO section, CONFIG, INFO and STATS of a cache."""
 
+import re
+from pathlib import Path
+
 import pytest
 from harness.cache import Cache
+from harness.replies import fields
 from harness.vectors import near, unit
+
+ROOT = Path(__file__).resolve().parent.parent
 
 DEFAULTS = {
     "llmcache.threshold": "0.9",
@@ -246,3 +252,27 @@ def test_info_of_the_server_has_a_section_of_the_module(server, cache):
     assert int(own["llmcache_hits"]) == 1
     assert int(own["llmcache_lookups"]) == 2
     assert set(own) <= set(server.info("everything"))
+
+
+def version_of_cargo() -> str:
+    return re.search(r'^version = "(.*)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
+
+
+def test_one_version_everywhere(server, client):
+    version = version_of_cargo()
+    major, minor, patch = map(int, version.split("."))
+    (module,) = [fields(row) for row in client.execute_command("MODULE", "LIST") if b"llmcache" in flatten(row)]
+    assert module["ver"] == major * 10_000 + minor * 100 + patch
+    assert server.info("llmcache")["llmcache_version"] == version
+    assert f"llmcache {version}, kernels " in server.log()
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_settings_that_differ_are_told_in_the_log_and_in_info(fleet):
+    assert "settings all at their defaults" in fleet.launch().log()
+    server = fleet.launch(llmcache__ttl=60, llmcache__guard="strict", llmcache__auto_create="no", llmcache__threshold="0.8")
+    told = "threshold=0.8,ttl=60,guard=strict,auto-create=no"
+    assert told in server.log()
+    assert server.info("llmcache")["llmcache_settings_changed"] == told
+    server.client().config_set("llmcache.ttl", 0)
+    assert server.info("llmcache")["llmcache_settings_changed"] == told.replace("ttl=60,", "")

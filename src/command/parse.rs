@@ -55,6 +55,15 @@ impl<'a> ArgReader<'a> {
         })
     }
 
+    /// The next argument as an amount of memory in bytes, with the units that the server's own settings take.
+    pub fn memory(&mut self, what: &str) -> Result<u64> {
+        parse_memory(self.next(what)?).ok_or_else(|| {
+            Error::err(format!(
+                "{what} must be a number of bytes, or one with a unit such as 100mb or 2gb"
+            ))
+        })
+    }
+
     /// The next argument as a decimal within bounds.
     pub fn decimal(&mut self, what: &str, min: f64, max: f64) -> Result<f64> {
         let number = parse_f64(self.next(what)?);
@@ -252,6 +261,24 @@ pub struct PageRequest {
 }
 
 /// Most that a page visits when nothing is said, as `SCAN` of the server.
+/// Bytes from `1024`, `100mb`, `2gb`: a unit of one letter is decimal, one that ends with `b` binary, as in redis.conf.
+fn parse_memory(text: &[u8]) -> Option<u64> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = std::str::from_utf8(number).ok()?.parse().ok()?;
+    let scale = match unit.to_ascii_lowercase().as_slice() {
+        b"" | b"b" => 1,
+        b"k" => 1_000,
+        b"kb" => 1 << 10,
+        b"m" => 1_000_000,
+        b"mb" => 1 << 20,
+        b"g" => 1_000_000_000,
+        b"gb" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(scale)
+}
+
 const PAGE_DEFAULT: u64 = 10;
 
 /// The whole of `cursor [COUNT n] [FILTER e]`.

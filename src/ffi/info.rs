@@ -3,7 +3,7 @@
 use super::api::api;
 use super::guarded;
 use redis_module::raw;
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, CString, c_int};
 use std::sync::OnceLock;
 
 /// Writes sections and fields of `INFO`.
@@ -23,6 +23,13 @@ impl InfoWriter {
     pub fn number(&mut self, name: &CStr, value: u64) {
         // SAFETY: see `section`.
         unsafe { api!(RedisModule_InfoAddFieldULongLong(self.0, name.as_ptr(), value)) };
+    }
+
+    /// A text, without NUL and without a line break.
+    pub fn text(&mut self, name: &CStr, value: &str) {
+        let Ok(value) = CString::new(value) else { return };
+        // SAFETY: see `section`; the text is copied.
+        unsafe { api!(RedisModule_InfoAddFieldCString(self.0, name.as_ptr(), value.as_ptr())) };
     }
 }
 

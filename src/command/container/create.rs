@@ -242,7 +242,7 @@ impl Given {
                 set_once(&mut self.max_entries, most, name)
             }
             "MAXMEMORY" => {
-                let most = args.integer(name, 0, u64::MAX)?;
+                let most = args.memory(name)?;
                 set_once(&mut self.max_memory_bytes, most, name)
             }
             "QUANT" => {

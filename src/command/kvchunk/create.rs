@@ -128,7 +128,7 @@ impl Given {
                 let seconds = args.integer(name, 0, limits::TTL_MAX_MS / 1_000)?;
                 set_once(&mut self.ttl_ms, seconds * 1_000, name)
             }
-            "BUDGET" => set_once(&mut self.budget_bytes, args.integer(name, 0, u64::MAX)?, name),
+            "BUDGET" => set_once(&mut self.budget_bytes, args.memory(name)?, name),
             "CHECKSUM" => {
                 let checksum = match args.next(name)?.to_ascii_uppercase().as_slice() {
                     b"ON" => Checksum::On,
@@ -150,7 +150,7 @@ impl Given {
 /// Runs `KVCHUNK.BUDGET ns bytes`.
 pub fn run_budget(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
-    let bytes = reader.integer("BUDGET", 0, u64::MAX)?;
+    let bytes = reader.memory("BUDGET")?;
     reader.finish()?;
     let namespace = need_namespace(ctx, args)?;
     namespace.with(|namespace| namespace.set_budget(bytes));

@@ -32,8 +32,8 @@ pub(super) fn begin_lease(
     length_ms: u64,
 ) -> Result<LeaseId> {
     let now = ctx.now_ms();
-    // Positive as a signed number, and never the name that stands for making room.
-    let id = (ctx.random() >> 2) | 1 << 62;
+    // Below 2^53, since JavaScript and Lua hold integers as doubles; never the name that stands for making room.
+    let id = (ctx.random() >> 12) | 1 << 52;
     namespace.with(|namespace| {
         let Namespace { tree, leases, .. } = namespace;
         leases.lapse(tree, UnixMs(now), limits::KV_LAPSED_AT_ONCE);

@@ -123,7 +123,7 @@ fn change(mut settings: Settings, name: &str, mut args: ArgReader<'_>) -> Result
         "MAXENTRIES" => {
             settings.max_entries = args.integer(name, 0, limits::MAXENTRIES_MAX)?;
         }
-        "MAXMEMORY" => settings.max_memory_bytes = args.integer(name, 0, u64::MAX)?,
+        "MAXMEMORY" => settings.max_memory_bytes = args.memory(name)?,
         "INDEX" => settings.graph.mode = index_mode(&mut args)?,
         "EFC" => settings.graph.efc = efc(&mut args)?,
         "EF" => settings.graph.ef = ef(&mut args)?,

@@ -145,7 +145,7 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     (
         "",
         "MAXMEMORY",
-        "Most bytes of index and entries together; beyond it the least valuable entries are removed. 0, the default, is no limit.",
+        "Most bytes of index and entries together, also as `100mb` or `2gb`; beyond it the least valuable entries are removed. 0, the default, is no limit.",
     ),
     (
         "",
@@ -386,9 +386,13 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     (
         "KVCHUNK",
         "BUDGET",
-        "Most bytes of all chunks of the namespace; beyond it leaves are evicted. 0, the default, is no bound of its own.",
+        "Most bytes of all chunks of the namespace, also as `100mb` or `2gb`; beyond it leaves are evicted. 0, the default, is no bound of its own.",
     ),
-    ("KVCHUNK", "bytes", "Most bytes of all chunks of the namespace; 0 is no bound of its own."),
+    (
+        "KVCHUNK",
+        "bytes",
+        "Most bytes of all chunks of the namespace, also as `100mb` or `2gb`; 0 is no bound of its own.",
+    ),
     ("KVCHUNK", "CHECKSUM", "Whether payloads are checked against a checksum; default ON."),
     ("KVCHUNK.CREATE", "ON", "They are."),
     ("KVCHUNK.CREATE", "OFF", "Only their length is."),

@@ -40,21 +40,22 @@ LAYERS = {
     "src/keyspace": {"core", "src/config", "src/ffi", "src/keytype"},
     "src/background": {"core", "src/config", "src/ffi", "src/keyspace", "src/keytype"},
     "src/command/parse": {"core", "src/ffi"},
+    "src/command/filtered": {"core", "src/command/parse", "src/config", "src/ffi", "src/keyspace", "src/keytype"},
     "src/command/container": {
-        "core", "src/command/parse", "src/config", "src/ffi", "src/keyspace", "src/keytype",
+        "core", "src/command/filtered", "src/command/parse", "src/config", "src/ffi", "src/keyspace", "src/keytype",
     },
     "src/command/llmcache": {
-        "core", "src/command/container", "src/command/parse", "src/config", "src/ffi", "src/keyspace", "src/keytype",
+        "core", "src/command/container", "src/command/filtered", "src/command/parse", "src/config", "src/ffi", "src/keyspace", "src/keytype",
     },
     "src/command/rag": {
-        "core", "src/command/container", "src/command/parse", "src/config", "src/ffi", "src/keyspace", "src/keytype",
+        "core", "src/command/container", "src/command/filtered", "src/command/parse", "src/config", "src/ffi", "src/keyspace", "src/keytype",
     },
     "src/command/embcache": {
-        "core", "src/command/container", "src/command/parse", "src/config", "src/ffi", "src/keyspace", "src/keytype",
+        "core", "src/command/container", "src/command/filtered", "src/command/parse", "src/config", "src/ffi", "src/keyspace", "src/keytype",
     },
-    "src/command/kvchunk": {"core", "src/command/parse", "src/config", "src/ffi", "src/keyspace", "src/keytype"},
+    "src/command/kvchunk": {"core", "src/command/filtered", "src/command/parse", "src/config", "src/ffi", "src/keyspace", "src/keytype"},
     "src/command/session": {
-        "core", "src/command/llmcache", "src/command/parse", "src/config", "src/ffi", "src/keyspace", "src/keytype",
+        "core", "src/command/llmcache", "src/command/filtered", "src/command/parse", "src/config", "src/ffi", "src/keyspace", "src/keytype",
     },
     "src/command/table": {
         "src/command/container", "src/command/embcache", "src/command/kvchunk", "src/command/llmcache",
@@ -74,12 +75,12 @@ KNOWN_CIRCLES = [
     {f"core/src/cache/{file}.rs" for file in ("embedding", "entry")},
     {f"core/src/cache/{file}.rs" for file in ("container", "lookup", "stats")},
     {f"core/src/embed/{file}.rs" for file in ("bert", "glue", "kernel/mod", "quant")},
-    {f"core/src/filter/{file}.rs" for file in ("eval", "lexer", "mod")},
+    {f"core/src/filter/{file}.rs" for file in ("lexer", "mod", "program", "record", "value")},
     {f"core/src/index/{file}.rs" for file in ("expiry_walk", "filter_cache", "mod", "partitions", "slots")}
     | {f"core/src/index/hnsw/{file}.rs" for file in ("build", "graph", "mod", "upper_links", "walk")},
     {f"core/src/kvchunk/tree/{file}.rs" for file in ("mod", "node", "order")},
     {f"src/command/kvchunk/{file}.rs" for file in ("fetch", "retention")},
-    {f"src/ffi/{file}.rs" for file in ("api", "context", "guard", "io", "mod", "string")},
+    {f"src/ffi/{file}.rs" for file in ("api", "block", "call", "context", "guard", "io", "mod", "permit", "reply", "string")},
     {f"src/keytype/{file}.rs" for file in ("namespace", "namespace_registry")},
 ]
 

@@ -102,6 +102,12 @@ impl Error {
         Self::new(ErrorWord::Err, message)
     }
 
+    /// `WRONGTYPE`, in the server's own words.
+    pub fn wrong_type() -> Self {
+        let message = "Operation against a key holding the wrong kind of value";
+        Self::new(ErrorWord::WrongType, message)
+    }
+
     /// `TOOBIG`, naming what was too big, its size and the bound, both in `unit`.
     pub fn too_big(what: &str, got: usize, max: usize, unit: &str) -> Self {
         Self::new(ErrorWord::TooBig, format!("{what} has {got} {unit}, at most {max} are accepted"))

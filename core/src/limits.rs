@@ -103,6 +103,14 @@ pub const FILTER_ASKED_MAX: usize = 64;
 pub const MAXENTRIES_MAX: u64 = u32::MAX as u64 - 1;
 /// Longest time to live: what Redis itself accepts as a deadline leaves room for this.
 pub const TTL_MAX_MS: u64 = 100 * 365 * 86_400_000;
+/// Largest share by which JITTER shortens a time to live, in percent.
+pub const JITTER_MAX_PCT: u64 = 100;
+/// Latest deadline that a server keeps, in Unix milliseconds: it adds to them without looking.
+pub const DEADLINE_MAX_MS: u64 = i64::MAX as u64 / 2;
+/// Latest time that a double holds exactly, in Unix milliseconds: members of sorted sets are scored with them.
+pub const SCORE_MAX_MS: u64 = 1 << 53;
+/// Largest cursor of a page.
+pub const CURSOR_MAX: u64 = u32::MAX as u64;
 /// Largest COST of one answer, in nano-dollars (one million dollars).
 pub const COST_MAX_NANO_USD: u64 = 1_000_000 * 1_000_000_000;
 /// Largest token count of one answer.

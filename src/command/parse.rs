@@ -283,7 +283,7 @@ const PAGE_DEFAULT: u64 = 10;
 
 /// The whole of `cursor [COUNT n] [FILTER e]`.
 pub fn page_request(mut args: ArgReader<'_>) -> Result<PageRequest> {
-    let cursor = args.integer("the cursor", 0, u64::from(u32::MAX))? as u32;
+    let cursor = args.integer("the cursor", 0, limits::CURSOR_MAX)? as u32;
     let (mut count, mut filter) = (None, None);
     while let Some(word) = args.option() {
         match word.as_str() {

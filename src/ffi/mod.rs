@@ -55,7 +55,7 @@ pub use reply::{Reply, bytes_replied};
 pub use string::{ArgString, HeldString, RString, ServerString};
 pub use threads::{Threads, Work};
 pub use timer::{run_later, run_once, start_timer};
-pub use value::{ModuleValue, TypeHandle, register_type};
+pub use value::{ModuleValue, TellsLength, Thin, TypeHandle, register_type};
 pub use zset::From as ZsetFrom;
 
 /// The raw bindings, for the entry point's signature alone.

@@ -6,7 +6,6 @@
 
 use super::api::api;
 use super::{Ctx, Digest, RString, RdbReader, RdbWriter, bytes_of, guarded};
-use llmcache_core::cache::Entry;
 use redis_module::raw;
 use std::ffi::{CString, c_int, c_void};
 use std::ptr::{self, NonNull};
@@ -63,33 +62,54 @@ impl<T> Kept<T> for Box<T> {
     }
 }
 
-/// An entry tells its length by itself, so the pointer to its bytes is all there is to keep: no box
-/// with pointer and length in between, which would be 16 bytes an entry and a wait for memory.
-impl Kept<Entry> for Box<Entry> {
+/// A value that is its bytes and tells by the first of them how many they are.
+pub trait TellsLength {
+    /// Bytes that every value begins with; they say how long the head is.
+    const HEADER_BYTES: usize;
+
+    /// Length of the head, by the header; at least the header's.
+    fn head_len(header: &[u8]) -> usize;
+    /// Length of the whole, by the head. Nothing that is done to a value changes it.
+    fn whole_len(head: &[u8]) -> usize;
+    /// The value's bytes.
+    fn bytes(&self) -> &[u8];
+    /// The value that these bytes are: the same address and length.
+    fn cast(bytes: *mut [u8]) -> *mut Self;
+}
+
+/// A box of such a value, kept as the pointer to its bytes alone: no pointer and length in between, which would be
+/// 16 bytes a value and a wait for memory.
+#[derive(Debug)]
+pub struct Thin<T: ?Sized>(pub Box<T>);
+
+impl<T: TellsLength + ?Sized> Kept<T> for Thin<T> {
     fn into_raw(self) -> NonNull<c_void> {
-        let bytes = self.as_bytes();
+        let bytes: *const [u8] = self.0.bytes();
+        let told = T::whole_len(self.0.bytes());
+        let kept = NonNull::from(Box::leak(self.0));
         // What `value` relies on.
-        assert_eq!(Entry::whole_len(bytes), bytes.len(), "an entry tells its length");
-        NonNull::from(Self::leak(self)).cast()
+        assert_eq!(told, bytes.len(), "a value tells its length");
+        assert!(ptr::addr_eq(kept.as_ptr(), bytes), "a value begins with its bytes");
+        kept.cast()
     }
 
     unsafe fn from_raw(raw: NonNull<c_void>) -> Self {
         // SAFETY: by the contract the box that `into_raw` leaked, with the length it had.
-        unsafe { Self::from_raw(<Self as Kept<Entry>>::value(raw).as_ptr()) }
+        Self(unsafe { Box::from_raw(<Self as Kept<T>>::value(raw).as_ptr()) })
     }
 
     #[inline]
-    unsafe fn value(raw: NonNull<c_void>) -> NonNull<Entry> {
+    unsafe fn value(raw: NonNull<c_void>) -> NonNull<T> {
         let start = raw.as_ptr().cast::<u8>();
-        // SAFETY: an entry has a header, the header says how far the groups go, both together say how
-        // long the entry is, and nothing that is done to one changes that: `into_raw` saw that it holds.
+        // SAFETY: a value has a header, the header says how far the head goes, the head how long the value is, and
+        // nothing that is done to one changes that: `into_raw` saw that it holds.
         let length = unsafe {
-            let header = slice::from_raw_parts(start, Entry::HEADER_BYTES);
-            Entry::whole_len(slice::from_raw_parts(start, Entry::head_len(header)))
+            let header = slice::from_raw_parts(start, T::HEADER_BYTES);
+            T::whole_len(slice::from_raw_parts(start, T::head_len(header)))
         };
-        let bytes = ptr::slice_from_raw_parts_mut(start, length);
-        // SAFETY: not null, as `raw` is not. An `Entry` is its bytes (`repr(transparent)`).
-        unsafe { NonNull::new_unchecked(bytes as *mut Entry) }
+        let value = T::cast(ptr::slice_from_raw_parts_mut(start, length));
+        // SAFETY: not null, as `raw` is not.
+        unsafe { NonNull::new_unchecked(value) }
     }
 }
 

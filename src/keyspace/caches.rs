@@ -5,7 +5,7 @@ use crate::ffi::{Access, Ctx, Key, RString, ServerString, WritePermit};
 use crate::keytype::cache_registry::{self, CACHES, SharedCache};
 use crate::keytype::{CREATE_COMMAND, cache_in, set_cache};
 use llmcache_core::cache::Kind;
-use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::error::{Error, Result};
 use std::sync::Arc;
 
 /// The cache in a key: `None` when there is no such key, an error when it holds something else, or may be on
@@ -33,13 +33,9 @@ pub fn find_container(
 ) -> Result<Option<SharedCache>> {
     let Some(cache) = open_any(ctx, name)? else { return Ok(None) };
     if cache.with(|cache| cache.settings.kind) != kind {
-        return Err(wrong_type());
+        return Err(Error::wrong_type());
     }
     Ok(Some(cache))
-}
-
-fn wrong_type() -> Error {
-    Error::new(ErrorWord::WrongType, "Operation against a key holding the wrong kind of value")
 }
 
 fn open_any(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<SharedCache>> {
@@ -57,7 +53,7 @@ fn open_any(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<SharedCache
             Ok(Some(cache))
         }
         None if key.is_empty() => Ok(evicted()),
-        None => Err(wrong_type()),
+        None => Err(Error::wrong_type()),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::attach::{Linking, index_entry, key_bytes};
 use super::caches::unlink_key;
 use super::searches::Searches;
-use crate::ffi::{Access, Ctx, Key, KeyOf, RString, WritePermit};
+use crate::ffi::{Access, Ctx, Key, KeyOf, RString, Thin, WritePermit};
 use crate::keytype::cache_registry::SharedCache;
 use crate::keytype::{ENTRY_COMMAND, EntryValue, STALE_COMMAND};
 use llmcache_core::cache::{Cache, Entry, EntryKey, Halt, Keyspace, Looked};
@@ -117,7 +117,7 @@ pub fn put_entry(ctx: WritePermit<'_>, cache: Option<&SharedCache>, new: NewEntr
     let portable = entry.portable_bytes();
     let name_string = RString::new(&name);
     let mut key = Key::open_to_write(ctx, &name_string);
-    key.set::<EntryValue>(entry);
+    key.set::<EntryValue>(Thin(entry));
     key.set_expire_at_ms(expire_at.0);
     let mut slot = SlotId::NONE;
     if let Some(value) = key.value_mut::<EntryValue>()

@@ -5,7 +5,7 @@ use super::slots::Presence;
 use crate::ffi::{Access, Ctx, Key, RString, ServerString, WritePermit};
 use crate::keytype::namespace_registry::{NAMESPACES, SharedNamespace};
 use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue};
-use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::error::{Error, Result};
 
 /// Arrivals that one command takes in; more are taken in between commands.
 const ATTACH_AT_ONCE: usize = 4_096;
@@ -25,10 +25,7 @@ pub fn find_namespace(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<S
     match key.value::<NamespaceValue>() {
         Some(value) => Ok(Some(value.0.clone())),
         None if key.is_empty() => Ok(evicted()),
-        None => Err(Error::new(
-            ErrorWord::WrongType,
-            "Operation against a key holding the wrong kind of value",
-        )),
+        None => Err(Error::wrong_type()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::ffi::{Access, Ctx, Key, KeyOf, ServerString};
 use crate::keytype::SessionValue;
-use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::error::{Error, Result};
 use llmcache_core::session::Session;
 use std::ops::Deref;
 
@@ -30,9 +30,6 @@ pub fn open_session<'a>(
     }
     match key.into_typed() {
         Some(key) => Ok(Some(OpenSession(key))),
-        None => Err(Error::new(
-            ErrorWord::WrongType,
-            "Operation against a key holding the wrong kind of value",
-        )),
+        None => Err(Error::wrong_type()),
     }
 }

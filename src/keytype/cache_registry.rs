@@ -77,7 +77,7 @@ pub fn note_work(cache: &Cache) {
     }
 }
 
-/// Takes the caches whose invalidations wait to be carried out, for good, and where they are.
+/// Drains the caches with pending invalidations, each with the place of its key.
 pub fn take_invalidated() -> Vec<(SharedCache, Place)> {
     let invalidated = REGISTRY.with(|registry| std::mem::take(&mut registry.invalidated));
     invalidated.into_iter().filter_map(|uid| CACHES.placed(uid)).collect()

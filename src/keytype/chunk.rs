@@ -4,6 +4,7 @@
 //! what is saved of a chunk that is not durable. What is loaded damaged becomes a stub, a miss that is
 //! removed; RESTORE refuses it.
 
+use super::VALUE_OVERHEAD_BYTES;
 use super::cache_registry;
 use super::namespace_registry::NAMESPACES;
 use crate::ffi::{
@@ -17,8 +18,6 @@ use std::ffi::{CStr, c_int};
 /// The internal command that stores a chunk as it is: AOF and replicas.
 pub const CHUNK_COMMAND: &CStr = c"KVCHUNK._PUT";
 
-/// What the server allocates around a module's value: the object and the pair of type and pointer.
-const VALUE_OVERHEAD_BYTES: usize = 16 + 16;
 /// From more than this on the server frees a value on another thread. A segment may still be on its
 /// way to a client by reference there, counted without atomics, so freeing stays on the main thread.
 const FREE_EFFORT_MAX: usize = 64;

@@ -1,7 +1,10 @@
 //! The key of one entry: an `Entry`, nothing else.
 
+use super::VALUE_OVERHEAD_BYTES;
 use super::cache_registry::{self, CACHES};
-use crate::ffi::{Digest, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle};
+use crate::ffi::{
+    Digest, ModuleValue, RString, RdbReader, RdbWriter, TellsLength, Thin, TypeHandle,
+};
 use llmcache_core::allocation::allocated_bytes;
 use llmcache_core::cache::Entry;
 use std::ffi::{CStr, c_int};
@@ -11,10 +14,6 @@ pub const ENTRY_COMMAND: &CStr = c"LLMCACHE._ENTRY";
 
 /// The internal command that marks an entry stale: AOF and replicas.
 pub const STALE_COMMAND: &CStr = c"LLMCACHE._STALE";
-
-/// What the server allocates around a module's value and leaves out of `MEMORY USAGE`: the object
-/// and the pair of type and pointer.
-const VALUE_OVERHEAD_BYTES: usize = 16 + 16;
 
 /// Memory of an entry as the value of a key.
 pub fn entry_value_bytes(entry: &Entry) -> usize {
@@ -26,8 +25,33 @@ static HANDLE: TypeHandle = TypeHandle::unregistered();
 /// Value of an entry key.
 pub type EntryValue = Entry;
 
+/// The pointer to an entry's bytes is all that the server keeps of it.
+impl TellsLength for EntryValue {
+    const HEADER_BYTES: usize = Self::HEADER_BYTES;
+
+    #[inline]
+    fn head_len(header: &[u8]) -> usize {
+        Self::head_len(header)
+    }
+
+    #[inline]
+    fn whole_len(head: &[u8]) -> usize {
+        Self::whole_len(head)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.as_bytes()
+    }
+
+    #[inline]
+    fn cast(bytes: *mut [u8]) -> *mut Self {
+        // An `Entry` is its bytes (`repr(transparent)`).
+        bytes as *mut Self
+    }
+}
+
 impl ModuleValue for EntryValue {
-    type Kept = Box<Self>;
+    type Kept = Thin<Self>;
 
     const TYPE_NAME: &'static str = "llm-entry";
     const ENCODING: c_int = 1;
@@ -41,7 +65,7 @@ impl ModuleValue for EntryValue {
         encoding: c_int,
         _db: c_int,
         _key: &[u8],
-    ) -> Option<Box<Self>> {
+    ) -> Option<Thin<Self>> {
         if encoding != Self::ENCODING {
             return None;
         }
@@ -50,7 +74,7 @@ impl ModuleValue for EntryValue {
         if checksum != u64::from(crc32fast::hash(&bytes)) {
             return None;
         }
-        Self::from_bytes(bytes).ok()
+        Self::from_bytes(bytes).ok().map(Thin)
     }
 
     fn rdb_save(&self, to: &mut RdbWriter) {

@@ -20,3 +20,7 @@ pub use chunk::{CHUNK_COMMAND, ChunkValue, Whole, payload_crc, put_args};
 pub use entry::{ENTRY_COMMAND, EntryValue, STALE_COMMAND, entry_value_bytes};
 pub use namespace::{NAMESPACE_COMMAND, NamespaceValue};
 pub use session::{APPLY_COMMAND, SessionValue};
+
+/// What the server allocates around a module's value and leaves out of `MEMORY USAGE`: the object and the pair of type
+/// and pointer.
+const VALUE_OVERHEAD_BYTES: usize = 16 + 16;

@@ -2,6 +2,7 @@
 //!
 //! RDB form: head section, number of message sections, the sections.
 
+use super::VALUE_OVERHEAD_BYTES;
 use super::follower_table;
 use crate::ffi::{Digest, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle, reclaim};
 use llmcache_core::session::Session;
@@ -13,9 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const LOAD_COMMAND: &CStr = c"SESSION._LOAD";
 /// The internal command that changes a session: AOF and replicas.
 pub const APPLY_COMMAND: &CStr = c"SESSION._APPLY";
-
-/// What the server allocates around a module's value: the object and the pair of type and pointer.
-const VALUE_OVERHEAD_BYTES: usize = 16 + 16;
 
 static HANDLE: TypeHandle = TypeHandle::unregistered();
 

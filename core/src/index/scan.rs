@@ -25,7 +25,7 @@ const LISTED_ROWS: usize = 1_024;
 const PASSED_ROWS: u32 = 1 << 16;
 const PASSED_PER_STEP: u64 = 8;
 
-/// What a search reads; of an index, or of the picture that a search on another thread took along.
+/// What a search reads: of the index, or of the snapshot held by a worker thread.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) states: &'a RowStates,

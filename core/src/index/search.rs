@@ -71,12 +71,12 @@ pub(super) enum Stage {
     /// To its end.
     Done(SearchResult),
     /// Up to what costs more: what it found out so far, and what is left.
-    Left(SearchResult, Rest),
+    Partial(SearchResult, Remaining),
 }
 
 /// What is left of a search.
 #[derive(Debug)]
-pub(super) enum Rest {
+pub(super) enum Remaining {
     /// A walk from `points`.
     Walk { ef: usize, most: usize, points: Vec<u64>, tail: Vec<u32> },
     /// To compare these rows.
@@ -91,7 +91,7 @@ impl Index {
     /// The entries whose codes are nearest to the query's, at most `limit`.
     pub fn search(&mut self, request: &SearchRequest<'_>) -> SearchResult {
         match self.search_within(request, u64::MAX) {
-            Stage::Done(result) | Stage::Left(result, _) => result,
+            Stage::Done(result) | Stage::Partial(result, _) => result,
         }
     }
 
@@ -142,7 +142,7 @@ impl Index {
             passing.list(&mut listed);
             let plan = Plan::Compare(Span::Listed(&listed));
             if too_long(plan) {
-                return Stage::Left(result, Rest::Rows(listed));
+                return Stage::Partial(result, Remaining::Rows(listed));
             }
             view.search(request, plan, scratch, &mut result);
             scratch.rows = listed;
@@ -151,7 +151,7 @@ impl Index {
         let Some(planned) = planned else {
             let plan = Plan::Compare(Span::Listed(rows));
             if too_long(plan) {
-                return Stage::Left(result, Rest::Partition);
+                return Stage::Partial(result, Remaining::Partition);
             }
             view.search(request, plan, scratch, &mut result);
             return Stage::Done(result);
@@ -164,14 +164,14 @@ impl Index {
         if too_long(plan) {
             let (points, tail) = (scratch.points.clone(), list.tail().to_vec());
             result.scanned = scratch.distances;
-            return Stage::Left(result, Rest::Walk { ef, most, points, tail });
+            return Stage::Partial(result, Remaining::Walk { ef, most, points, tail });
         }
         if view.search(request, plan, scratch, &mut result) {
             return Stage::Done(result);
         }
         let plan = Plan::Judge(Span::Listed(rows));
         if too_long(plan) {
-            return Stage::Left(result, Rest::Judged);
+            return Stage::Partial(result, Remaining::Judged);
         }
         view.search(request, plan, scratch, &mut result);
         Stage::Done(result)

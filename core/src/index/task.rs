@@ -14,7 +14,7 @@ use super::hnsw::{Codes, Scratch};
 use super::request::{SearchRequest, SearchResult};
 use super::row_state::RowStates;
 use super::scan::{Plan, Progress, Span, View};
-use super::search::{Rest, Stage};
+use super::search::{Remaining, Stage};
 use super::tags::Tags;
 use crate::filter::Filter;
 use crate::ids::{PartitionKey, Seq, UnixMs};
@@ -50,7 +50,7 @@ pub struct SearchTask {
     min_seq: Seq,
     filter: Option<Filter>,
     found: SearchResult,
-    rest: Rest,
+    rest: Remaining,
     progress: Progress,
 }
 
@@ -60,7 +60,7 @@ impl Index {
     pub fn search_or_task(&mut self, request: &SearchRequest<'_>, most_ns: u64) -> Searched {
         let (found, rest) = match self.search_within(request, most_ns) {
             Stage::Done(result) => return Searched::Done(result),
-            Stage::Left(found, rest) => (found, rest),
+            Stage::Partial(found, rest) => (found, rest),
         };
         let (Some(arena), Some(view)) = (&self.arena, self.view()) else {
             return Searched::Done(found);
@@ -96,9 +96,9 @@ impl Index {
     ) -> Result<SearchResult, Box<SearchTask>> {
         let mut scratch = std::mem::take(&mut self.graphs.scratch);
         let tags = self.tags.any_bound().then_some(&self.tags);
-        let mut ended = task.go_on(&mut scratch, tags, most);
+        let mut ended = task.resume(&mut scratch, tags, most);
         while !ended && goes_on() {
-            ended = task.go_on(&mut scratch, tags, most);
+            ended = task.resume(&mut scratch, tags, most);
         }
         self.graphs.scratch = scratch;
         if ended { Ok(task.end()) } else { Err(task) }
@@ -115,7 +115,7 @@ impl SearchTask {
     /// Goes on for about `most` steps; answers whether it came to the end. What cannot be left off in the middle, a
     /// walk, takes as long as a walk takes.
     pub fn slice(&mut self, scratch: &mut TaskScratch, most: u64) -> bool {
-        self.go_on(&mut scratch.0, None, most)
+        self.resume(&mut scratch.0, None, most)
     }
 
     /// What was found.
@@ -125,7 +125,7 @@ impl SearchTask {
         found
     }
 
-    fn go_on(&mut self, scratch: &mut Scratch, tags: Option<&Tags>, most: u64) -> bool {
+    fn resume(&mut self, scratch: &mut Scratch, tags: Option<&Tags>, most: u64) -> bool {
         let view = View {
             states: &self.states,
             codes: Codes::new(&self.arena),
@@ -147,18 +147,18 @@ impl SearchTask {
         };
         let (progress, found) = (&mut self.progress, &mut self.found);
         let plan = match &self.rest {
-            Rest::Walk { ef, most, points, tail } => {
+            Remaining::Walk { ef, most, points, tail } => {
                 scratch.start_from(points);
                 let plan = Plan::Walk { ef: *ef, most: *most, tail };
                 let ended = view.walk(&request, plan, scratch, progress, found);
                 if !ended {
-                    self.rest = Rest::Judged;
+                    self.rest = Remaining::Judged;
                 }
                 return ended;
             }
-            Rest::Rows(rows) => Plan::Compare(Span::Listed(rows)),
-            Rest::Partition => Plan::Compare(Span::Partition),
-            Rest::Judged => Plan::Judge(Span::Partition),
+            Remaining::Rows(rows) => Plan::Compare(Span::Listed(rows)),
+            Remaining::Partition => Plan::Compare(Span::Partition),
+            Remaining::Judged => Plan::Judge(Span::Partition),
         };
         view.go_through(&request, plan, scratch, progress, most, found)
     }

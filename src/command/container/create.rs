@@ -236,7 +236,11 @@ impl Given {
                 let seconds = args.integer(name, 0, limits::TTL_MAX_MS / 1_000)?;
                 set_once(&mut self.ttl_ms, seconds * 1_000, name)
             }
-            "JITTER" => set_once(&mut self.jitter_pct, args.integer(name, 0, 100)? as u8, name),
+            "JITTER" => set_once(
+                &mut self.jitter_pct,
+                args.integer(name, 0, limits::JITTER_MAX_PCT)? as u8,
+                name,
+            ),
             "MAXENTRIES" => {
                 let most = args.integer(name, 0, limits::MAXENTRIES_MAX)?;
                 set_once(&mut self.max_entries, most, name)

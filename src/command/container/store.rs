@@ -32,7 +32,7 @@ pub fn shown(name: &[u8]) -> String {
     String::from_utf8_lossy(&name[..name.len().min(64)]).into_owned()
 }
 
-/// Refuses an entry for which the whole container would have to go, and more.
+/// Rejects an entry larger than the container's MAXMEMORY.
 pub fn check_fits(cache: &SharedCache, new: &NewEntry) -> Result<()> {
     let most = cache.with(|cache| cache.settings.max_memory_bytes);
     let bytes = new.memory_bytes();

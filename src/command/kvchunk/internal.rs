@@ -42,7 +42,7 @@ pub fn run_put(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let header = ChunkHeader::from_bytes(reader.next("the chunk")?)
         .map_err(|error| Error::err(format!("bad chunk: {error}")))?;
-    let expire_at = UnixMs(reader.integer("the deadline", 0, i64::MAX as u64 / 2)?);
+    let expire_at = UnixMs(reader.integer("the deadline", 0, limits::DEADLINE_MAX_MS)?);
     let mut segments = Vec::new();
     let mut bytes = 0;
     while let Some(segment) = reader.maybe_next() {

@@ -119,7 +119,7 @@ fn change(mut settings: Settings, name: &str, mut args: ArgReader<'_>) -> Result
     match name {
         "THRESHOLD" => settings.threshold = args.similarity(name)?,
         "TTL" => settings.ttl_ms = args.integer(name, 0, limits::TTL_MAX_MS / 1_000)? * 1_000,
-        "JITTER" => settings.jitter_pct = args.integer(name, 0, 100)? as u8,
+        "JITTER" => settings.jitter_pct = args.integer(name, 0, limits::JITTER_MAX_PCT)? as u8,
         "MAXENTRIES" => {
             settings.max_entries = args.integer(name, 0, limits::MAXENTRIES_MAX)?;
         }

@@ -4,7 +4,7 @@
 //! `EMBCACHE.*` have too.
 
 pub(super) mod admin;
-pub(super) mod answer_fetch;
+pub(super) mod fetch;
 pub(super) mod get;
 pub(super) mod getsem;
 pub(super) mod internal;

@@ -7,6 +7,7 @@ use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{Deadline, change_session, put_session};
 use crate::keytype::SessionValue;
 use llmcache_core::error::{Error, Result};
+use llmcache_core::limits;
 use llmcache_core::session::Effect;
 
 /// Runs `SESSION._APPLY key deadline change…`.
@@ -16,7 +17,7 @@ pub fn run_apply(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let deadline = match ahead.next("the deadline")? {
         b"KEEP" => Deadline::Keep,
         b"PERSIST" => Deadline::Remove,
-        _ => Deadline::At(reader.integer("the deadline", 1, i64::MAX as u64 / 2)?),
+        _ => Deadline::At(reader.integer("the deadline", 1, limits::DEADLINE_MAX_MS)?),
     };
     let bad = |why: &dyn std::fmt::Display| Error::err(format!("bad change of a session: {why}"));
     let changes: Vec<Effect<'_>> = args.options()[1..]

@@ -10,7 +10,7 @@ use crate::ffi::{
     Access, CommandArgs, Ctx, Key, MainCell, RString, Reply, ServerString, WritePermit, ZsetFrom,
 };
 use crate::keyspace::{Presence, check_second_key, open_session, same_slot};
-use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::error::{Error, Result};
 use llmcache_core::limits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_int;
@@ -72,10 +72,7 @@ pub fn check(ctx: Ctx<'_>, session: &[u8], owner: &[u8]) -> Result<RString> {
 fn open_set<'a>(ctx: Ctx<'a>, owner: &impl ServerString) -> Result<Option<Key<'a>>> {
     match Key::open(ctx, owner, Access::Read) {
         Some(key) if key.is_zset() => Ok(Some(key)),
-        Some(key) if !key.is_empty() => Err(Error::new(
-            ErrorWord::WrongType,
-            "Operation against a key holding the wrong kind of value",
-        )),
+        Some(key) if !key.is_empty() => Err(Error::wrong_type()),
         _ => Ok(None),
     }
 }
@@ -137,7 +134,9 @@ pub fn run_list(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
                 let most = limits::SESSION_LIST_MAX;
                 set_once(&mut count, reader.integer(name, 1, most)?, name)?;
             }
-            "BEFORE" => set_once(&mut before, reader.integer(name, 0, 1 << 53)?, name)?,
+            "BEFORE" => {
+                set_once(&mut before, reader.integer(name, 0, limits::SCORE_MAX_MS)?, name)?
+            }
             _ => return Err(word.unknown()),
         }
     }

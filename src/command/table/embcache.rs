@@ -78,7 +78,7 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
     CommandSpec {
         arity: -7,
         flags: "write deny-oom",
-        summary: "Keeps the embeddings of many texts in one trip.",
+        summary: "Stores the embeddings of many texts in one round trip.",
         complexity: "That of SET for each",
         args: &[
             CACHE,
@@ -100,7 +100,7 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
     CommandSpec {
         arity: -4,
         flags: "readonly fast",
-        summary: "Answers the embedding of a text.",
+        summary: "Returns the embedding of a text.",
         args: &[CACHE, SUBJECT, AS, MODEL],
         reply: "The vector as `AS` says: a blob of `FP32` (as when nothing is said) or `FP16`, \
             little-endian, or an array of numbers; or null.",
@@ -108,7 +108,7 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -5,
-        summary: "Answers the embeddings of many texts in one trip.",
+        summary: "Returns the embeddings of many texts in one round trip.",
         complexity: "O(n d) for n texts",
         args: &[CACHE, SUBJECTS, AS, MODEL],
         reply: "An array of what `EMBCACHE.GET` answers to each, in their order.",
@@ -117,7 +117,7 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -6,
-        summary: "Answers the embeddings of many texts and moves their deadlines, in one trip.",
+        summary: "Returns the embeddings of many texts and moves their deadlines, in one round trip.",
         complexity: "O(n d) for n texts",
         args: &[CACHE, SUBJECTS, need("", "expiry", ArgKind::OneOf(EXPIRY_FORMS)), AS, MODEL],
         reply: "That of `EMBCACHE.MGET`.",
@@ -126,7 +126,7 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -4,
-        summary: "Answers an embedding, or gives one caller the lease to compute it.",
+        summary: "Returns an embedding, or gives one caller the lease to compute it.",
         args: &[
             CACHE,
             SUBJECT,
@@ -181,7 +181,7 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
         reply: "A map: `name uid prefix entries bytes index_bytes leases waiters lookups hits misses \
             hit_ratio bytes_saved bytes_served stores evicted lead busy coalesced model dim quant ttl \
             maxentries maxmemory`. `bytes_saved` is what the vectors kept take less than f32 would, \
-            `bytes_served` what f32 vectors would have had to be computed anew. `NOCACHE` where there is \
+            `bytes_served` what f32 vectors would have had to be recomputed. `NOCACHE` where there is \
             no such cache.",
         notes: "Counts of use are of this process: neither saved nor replicated.",
         ..read("EMBCACHE.INFO", command_entry!(admin::run_info))

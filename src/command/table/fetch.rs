@@ -5,7 +5,7 @@ use super::words::{
     opt_word, word, write,
 };
 use crate::command::container::{drop, lease};
-use crate::command::llmcache::{answer_fetch, internal, invalidate};
+use crate::command::llmcache::{fetch, internal, invalidate};
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
@@ -38,7 +38,7 @@ const WHICH: Arg = arg(
 pub(super) const FETCH: &[CommandSpec] = &[
     CommandSpec {
         arity: -4,
-        summary: "Answers a question, or gives one caller the lease to make the answer.",
+        summary: "Returns an answer, or gives one caller the lease to generate it.",
         complexity: "That of GETSEM, and O(l d) for the l answers of the partition that are being made",
         args: &[
             CACHE,
@@ -58,7 +58,7 @@ pub(super) const FETCH: &[CommandSpec] = &[
             opt_word("VIA", "via"),
         ],
         reply: "A map with `status` and what goes with it. `HIT`: `hit`, a map as of GETSEM. `STALE`: \
-            `hit`; somebody makes the answer anew, or nobody may now. `LEAD`: `token`, `lease_ms`; the \
+            `hit`; another caller regenerates the answer, or none may now. `LEAD`: `token`, `lease_ms`; the \
             caller is to make the answer. `LEAD-STALE`: the same with the old `hit`. `BUSY`: `retry_ms`; \
             somebody makes the answer. `NEG`: `error`, `retry_ms`; making it failed a moment ago. `OPEN`: \
             `retry_ms`; making answers of this scope fails.",
@@ -73,7 +73,7 @@ pub(super) const FETCH: &[CommandSpec] = &[
             `CONFIG … SET loader` names (fields `cache token until prompt scope context`); the caller \
             waits. Nothing waits in MULTI or a script. Leases, waiters and failures are of this process: \
             neither saved nor replicated. A cache that does not exist is made as by SETSEM.",
-        ..write("LLMCACHE.FETCH", command_entry!(answer_fetch::run), KeyUse::Update)
+        ..write("LLMCACHE.FETCH", command_entry!(fetch::run), KeyUse::Update)
     },
     CommandSpec {
         arity: -3,
@@ -94,7 +94,7 @@ pub(super) const FETCH: &[CommandSpec] = &[
     CommandSpec {
         arity: 4,
         flags: "write fast",
-        summary: "Prolongs the lease to make an answer.",
+        summary: "Extends the lease to generate an answer.",
         args: &[CACHE, TOKEN, arg("milliseconds", ArgKind::Integer)],
         reply: "`OK`; `LEASELOST` where no lease has the token.",
         notes: "The lease ends that long from now, which may be sooner than before.",
@@ -102,7 +102,7 @@ pub(super) const FETCH: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -3,
-        summary: "Takes answers out of use, by id, tag, scope, radius, filter or age.",
+        summary: "Invalidates answers by id, tag, scope, radius, filter or age.",
         complexity: "O(1) for TAG, SCOPE and ALL; O(n) for n ids; O(n d) for NEAR and O(n) for FILTER and \
             OLDER over the n entries of the cache (FILTER times its values and operators), in slices",
         args: &[

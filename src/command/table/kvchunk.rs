@@ -172,7 +172,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -4,
-        summary: "Answers the payloads of the longest prefix of a prompt that is there.",
+        summary: "Returns the payloads of the longest prefix of a prompt that is there.",
         complexity: "O(n) for n chunks of the prompt, and the bytes answered",
         args: &[
             NAMESPACE,
@@ -194,7 +194,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -3,
-        summary: "Answers one chunk by its digest.",
+        summary: "Returns one chunk by its digest.",
         args: &[NAMESPACE, DIGEST, RANGE, opt_word("NOPAYLOAD", "nopayload")],
         reply: "An array: a map of `digest parent position dtype format shape created deadline prio \
             pinned leases hits checksum meta`, the length of the payload, an array of segments; or \
@@ -205,7 +205,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -4,
-        summary: "Tells which chunks of a prompt are not there.",
+        summary: "Lists which chunks of a prompt are not there.",
         complexity: "O(n) for n chunks of the prompt",
         args: &[NAMESPACE, CHAIN],
         reply: "An array of places in the prompt, in chunks from 0.",
@@ -347,7 +347,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
     CommandSpec {
         arity: 3,
         flags: "write deny-oom admin",
-        summary: "Internal: makes a namespace as AOF and replicas are told.",
+        summary: "Internal: creates a namespace as AOF and replicas are told.",
         args: &[NAMESPACE, arg("head", ArgKind::Text)],
         reply: "`OK`.",
         notes: "Not for clients. The bytes are checked as hostile input.",

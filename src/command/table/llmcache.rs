@@ -144,7 +144,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -4,
-        summary: "Finds the answer to a question asked before, in these words or in others.",
+        summary: "Finds a stored answer by exact prompt or by similarity.",
         complexity: "O(1) for an exact hit, else O(n d) for the n entries of a small partition, \
             O(log(n) EF d) for a large one",
         args: &[
@@ -185,7 +185,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -5,
-        summary: "Finds the answers to many questions in one trip.",
+        summary: "Finds the answers to many questions in one round trip.",
         complexity: "That of GETSEM for each question",
         args: &[
             CACHE,
@@ -217,7 +217,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -4,
-        summary: "Answers the response stored for exactly this prompt.",
+        summary: "Returns the response stored for exactly this prompt.",
         flags: "readonly fast",
         args: &[CACHE, need("PROMPT", "prompt", ArgKind::Text), CONTEXT, SCOPE],
         reply: "The response as one bulk string, or null, also where the answer is stale.",
@@ -334,7 +334,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
     CommandSpec {
         arity: 3,
         flags: "write deny-oom admin",
-        summary: "Internal: makes a cache as AOF and replicas are told.",
+        summary: "Internal: creates a cache as AOF and replicas are told.",
         args: &[CACHE, arg("head", ArgKind::Text)],
         reply: "`OK`.",
         notes: "Not for clients. The bytes are checked as hostile input.",

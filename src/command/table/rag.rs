@@ -57,7 +57,7 @@ pub(super) const RAG: &[CommandSpec] = &[
     CommandSpec {
         arity: -6,
         flags: "write deny-oom",
-        summary: "Stores many documents in one trip.",
+        summary: "Stores many documents in one round trip.",
         complexity: "That of ADD for each",
         args: &[
             DOCUMENTS,
@@ -107,7 +107,7 @@ pub(super) const RAG: &[CommandSpec] = &[
     CommandSpec {
         arity: 3,
         flags: "readonly fast",
-        summary: "Answers a document by its id.",
+        summary: "Returns a document by its id.",
         args: &[DOCUMENTS, ID],
         reply: "A map of `id text meta tags tokens age ttl hits` (times in milliseconds, ttl -1 for \
             never), or null.",

@@ -93,7 +93,7 @@ pub const SESSION: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -2,
-        summary: "Answers the newest messages that fit a budget.",
+        summary: "Returns the newest messages that fit a budget.",
         complexity: "O(log n + k) for k messages answered or passed over",
         args: &[
             KEY,
@@ -118,7 +118,7 @@ pub const SESSION: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -4,
-        summary: "Answers messages by their places.",
+        summary: "Returns messages by their places.",
         complexity: "O(log n + k) for k messages answered or passed over",
         args: &[
             KEY,
@@ -137,7 +137,7 @@ pub const SESSION: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: 4,
-        summary: "Answers one message with everything it carries.",
+        summary: "Returns one message with everything it carries.",
         complexity: "O(log n)",
         args: &[
             KEY,
@@ -319,7 +319,7 @@ pub const SESSION: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -2,
-        summary: "Answers messages as lines of JSON, all or page by page.",
+        summary: "Returns messages as lines of JSON, all or page by page.",
         complexity: "O(b + k) for b blocks of 8 KiB and k messages answered, in slices while the client waits",
         args: &[KEY, opt("FROM", "first-seq", ArgKind::Integer), COUNT],
         reply: "An array of lines, oldest message first.",
@@ -464,7 +464,7 @@ pub const SESSION: &[CommandSpec] = &[
     CommandSpec {
         arity: -3,
         flags: "write deny-oom admin",
-        summary: "Internal: makes a session as the AOF holds it.",
+        summary: "Internal: creates a session as the AOF holds it.",
         args: &[
             KEY,
             arg("head", ArgKind::Text),

@@ -7,8 +7,8 @@ from harness.expiry import set_active_expire
 from harness.vectors import near, unit
 
 EXPLAINED = [
-    *("status", "reason", "threshold", "tier", "nearest", "guard", "candidates"),
-    *("scanned", "filtered", "opened", "index", "filter_from_entry", "hits"),
+    *("status", "reason", "threshold", "tier", "nearest", "guard", "guard_words", "alone"),
+    *("candidates", "scanned", "filtered", "opened", "index", "filter_from_entry", "hits"),
 ]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from harness.cache import Cache
+from harness.replication import pair
 from harness.vectors import near, unit
 from harness.wire import Failure
 
@@ -66,11 +67,103 @@ def test_the_level_of_the_cache_is_a_floor(cache):
     assert cache.getsem(vector=unit(1)) is None, "nothing to judge by"
     assert cache.explain(vector=unit(1))["guard"] == b"unjudged"
     assert cache.config_set("GUARD", "ON") == b"OK"
-    assert cache.getsem(**asked) is not None
-    assert cache.getsem(**asked, guard="STRICT") is None
+    assert cache.getsem(**asked) is None, "names are compared under ON too"
+    assert cache.explain(**asked)["guard"] == b"name"
+    assert cache.explain(**asked)["guard_words"] == [b"leeds", b"london"]
     assert cache.getsem(vector=unit(1)) is not None
+    assert cache.getsem(vector=unit(1), guard="STRICT") is None
     assert cache.config_set("GUARD", "OFF") == b"OK"
     assert cache.getsem(prompt="Rent in Leeds on 4 May", vector=unit(1)) is not None
+    assert cache.getsem(**asked, guard="ON") is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "words"),
+    [
+        ("Is it legal with consent?", "Is it legal without consent?", [b"without", b"with"]),
+        ("When do I start the tablets?", "When do I stop the tablets?", [b"stop", b"start"]),
+        ("Is everything included?", "Is nothing included?", [b"nothing", b"everything"]),
+        ("How do I pay?", "How do I not pay?", [b"not", b""]),
+    ],
+)
+def test_a_word_that_negates_and_is_an_opposite_counts_once(cache, stored, asked, words):
+    cache.setsem(stored, "A", unit(1))
+    why = cache.explain(prompt=asked, vector=near(unit(1), 0.99))
+    assert (why["guard"], why["guard_words"]) == (b"polarity", words)
+
+
+def test_other_languages_are_judged_by_numbers_alone(cache):
+    cache.setsem("Kann ich mit Karte in London zahlen?", "A", unit(1))
+    vector = near(unit(1), 0.97)
+    assert cache.getsem(prompt="Kann ich ohne Karte in Leeds zahlen?", vector=vector) is not None
+    assert cache.explain(prompt="Kann ich am 3. zahlen?", vector=vector)["guard"] == b"number"
+
+
+def test_numbers_of_one_side_alone_pass_where_the_cache_says_conflict(cache):
+    cache.create(numbers="CONFLICT")
+    cache.setsem("What is the weather in Rome?", "A", unit(1))
+    vector = near(unit(1), 0.97)
+    assert cache.getsem(prompt="What is the weather in Rome today?", vector=vector) is not None
+    cache.setsem("Who won in 2023?", "B", unit(2))
+    assert cache.getsem(prompt="Who won in 2024?", vector=near(unit(2), 0.97)) is None
+    assert cache.config()["numbers"] == b"CONFLICT"
+    assert cache.config_set("NUMBERS", "EQUAL") == b"OK"
+    assert cache.getsem(prompt="What is the weather in Rome today?", vector=vector) is None
+
+
+def test_an_exchanged_word_asks_for_more_where_the_cache_says_so(cache):
+    cache.setsem("How do I clean the oven?", "A", unit(1))
+    asked = "How do I clean the fridge?"
+    assert cache.getsem(prompt=asked, vector=near(unit(1), 0.93)) is not None
+    assert cache.config_set("EXCHANGE", "ON") == b"OK"
+    assert cache.getsem(prompt=asked, vector=near(unit(1), 0.93)) is None
+    why = cache.explain(prompt=asked, vector=near(unit(1), 0.93))
+    assert (why["guard"], why["guard_words"]) == (b"exchange", [b"fridge", b"oven"])
+    assert cache.getsem(prompt=asked, vector=near(unit(1), 0.96)) is not None
+
+
+def test_rules_survive_restart_and_reach_the_replica(fleet):
+    both = pair(fleet, appendonly="yes", aof_use_rdb_preamble="no")
+    Cache(both.primary.client()).create(numbers="CONFLICT", exchange="ON")
+    both.assert_equal()
+    both.primary.restart()
+    for server in (both.replica, both.primary):
+        config = Cache(server.client()).info()
+        assert (config["numbers"], config["exchange"]) == (b"CONFLICT", b"ON")
+
+
+ALONE, REFERS = "How do I reset the password of my account?", "How do I reset it?"
+
+
+def test_a_prompt_that_stands_alone_leaves_the_context(cache_by):
+    cache = cache_by
+    for prompt, answer in ((ALONE, "1"), (REFERS, "2")):
+        cache.setsem(prompt, answer, unit(len(answer) + len(prompt)), context="one", **{"unless-alone": True})
+
+    def ask(prompt, context, *flags):
+        return cache.client.execute_command(
+            "LLMCACHE.GETSEM", "faq", "PROMPT", prompt, "CONTEXT", context, *flags, "RETURN", 1, "response"
+        )
+
+    assert ask(ALONE, "two", "UNLESS-ALONE") is not None
+    assert ask(REFERS, "two", "UNLESS-ALONE") is None
+    assert ask(REFERS, "one", "UNLESS-ALONE") is not None
+    assert ask(ALONE, "one") is None, "filed under the empty context"
+    assert ask(ALONE, "") is not None
+    for prompt, alone in ((ALONE, 1), (REFERS, 0)):
+        assert cache.explain(prompt=prompt, context="two", **{"unless-alone": True})["alone"] == alone
+
+
+def test_unless_alone_needs_a_context(server):
+    with server.wire() as wire:
+        for command in (
+            ("LLMCACHE.GETSEM", "faq", "PROMPT", ALONE, "UNLESS-ALONE"),
+            ("LLMCACHE.FETCH", "faq", "PROMPT", ALONE, "UNLESS-ALONE"),
+            ("LLMCACHE.MGETSEM", "faq", 1, "VALUES", 1, 1, "PROMPT", ALONE, "UNLESS-ALONE"),
+            ("LLMCACHE.SETSEM", "faq", "PROMPT", ALONE, "RESPONSE", "x", "UNLESS-ALONE"),
+            ("LLMCACHE.SET", "faq", "PROMPT", ALONE, "RESPONSE", "x", "UNLESS-ALONE"),
+        ):
+            assert wire(*command).word == "ERR", command
 
 
 def test_the_default_is_a_config(server):
@@ -119,4 +212,4 @@ def test_real_pairs(cache):
         )
         served[pair.same_answer] += hit is not None
     assert served[True] >= 0.46 * 300, f"{served[True]} of 300 true repeats"
-    assert served[False] <= 0.12 * 300, f"{served[False]} of 300 traps"
+    assert served[False] <= 0.01 * 300, f"{served[False]} of 300 traps"

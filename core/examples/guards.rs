@@ -10,7 +10,7 @@
 #![expect(clippy::print_stdout, reason = "printing is what this program is for")]
 
 use half::f16;
-use llmcache_core::cache::guard::{GuardLevel, Question};
+use llmcache_core::cache::guard::{GuardLevel, NumberRule, Question, Rules};
 use llmcache_core::distance::kernels;
 use serde_json::Value;
 use std::path::Path;
@@ -39,7 +39,9 @@ fn report(name: &str, cases: &[Case]) {
             let kept = |level| {
                 let serves = |case: &&&Case| {
                     let question = Question::new(Some(case.0.as_bytes()));
-                    question.refuses(case.1.as_bytes(), level).is_none()
+                    let rules = Rules { level, numbers: NumberRule::Equal, exchange: false };
+                    let headroom = f64::from(case.2 - threshold);
+                    question.refuses(case.1.as_bytes(), rules, headroom).is_none()
                 };
                 near.iter().filter(serves).count() as f64 * 100.0
             };

@@ -65,14 +65,7 @@ impl EntryId {
 
     /// The inverse of `hex`; `None` unless the text is 32 lower-case hex digits.
     pub fn from_hex(text: &[u8]) -> Option<Self> {
-        if text.len() != 32 {
-            return None;
-        }
-        let mut id = [0u8; 16];
-        for (byte, pair) in id.iter_mut().zip(text.chunks_exact(2)) {
-            *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
-        }
-        Some(Self(id))
+        from_hex(text).map(Self)
     }
 }
 
@@ -83,6 +76,25 @@ impl fmt::Debug for EntryId {
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// Bytes as lower-case hex digits.
+pub(crate) fn hex_of(bytes: &[u8]) -> String {
+    let digits =
+        bytes.iter().flat_map(|byte| [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+    digits.map(char::from).collect()
+}
+
+/// Reads exactly so many bytes written as lower-case hex digits.
+pub(crate) fn from_hex<const BYTES: usize>(text: &[u8]) -> Option<[u8; BYTES]> {
+    if text.len() != 2 * BYTES {
+        return None;
+    }
+    let mut bytes = [0; BYTES];
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
+    }
+    Some(bytes)
+}
 
 fn hex_digit(digit: u8) -> Option<u8> {
     match digit {
@@ -115,11 +127,7 @@ impl EmbeddingDigest {
 
     /// Reads 64 lower-case hex digits.
     pub fn from_hex(text: &[u8]) -> Option<Self> {
-        let (high, low) = text.split_at_checked(32)?;
-        let mut digest = [0; 32];
-        digest[..16].copy_from_slice(&EntryId::from_hex(high)?.0);
-        digest[16..].copy_from_slice(&EntryId::from_hex(low)?.0);
-        Some(Self(digest))
+        from_hex(text).map(Self)
     }
 
     /// The id of its entry: the first half, which no second hash is computed for.

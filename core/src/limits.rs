@@ -59,6 +59,14 @@ pub const GUARD_REFUSED_MAX_BYTES: usize = 16 << 10;
 /// Entries opened and not served, whatever refused them (MAXAGE, a guard, FILTER), beyond COUNT before a lookup is a
 /// miss, or has no more hits.
 pub const LOOKUP_REFUSED_MAX: usize = 1_024;
+/// Longest value of a setting that came after the first release.
+pub const SETTING_MAX_BYTES: usize = 4 << 10;
+/// Most thresholds of MAXERROR: one each hundredth of similarity.
+pub const MAXERROR_GRID_MAX: usize = 100;
+/// Tickets whose use a cache remembers, so that none counts twice.
+pub const AUDIT_NONCES_MAX: usize = 4_096;
+/// How long after its issue a ticket counts, in seconds.
+pub const AUDIT_TTL_S: u32 = 86_400;
 /// Longest question that guards judge; longer ones are documents.
 pub const GUARDED_MAX_BYTES: usize = 4 << 10;
 /// Most entries one page of SCAN visits.

@@ -1,6 +1,6 @@
 //! Single flight, stale answers and failures on a timeline with a clock of the test's own.
 
-use llmcache_core::cache::guard::GuardLevel;
+use llmcache_core::cache::guard::{GuardLevel, Rules};
 use llmcache_core::cache::{
     Ask, BreakerSettings, Entry, EntryFields, Epochs, Extent, Flights, Found, Lapse, LeaseToken,
     Settings, Severity, Verdict, WaiterId, refreshes_early,
@@ -62,7 +62,7 @@ impl Play {
             prompt: asker.prompt.as_bytes(),
             query: asker.query,
             threshold: asker.threshold,
-            guard: GuardLevel::On,
+            rules: Rules { level: GuardLevel::On, ..Rules::OFF },
             quant: Quant::F16,
             seq: Seq(self.seq),
             now: UnixMs(self.now),

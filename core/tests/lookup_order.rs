@@ -719,7 +719,7 @@ fn a_guard_refuses_what_is_near_and_says_another_thing() {
     // The farther one is right; the nearest is explained.
     let report = world.ask(&guarded);
     assert_eq!(prompts(&report), ["what to give to a child of 6"]);
-    assert_eq!(report.guard, Some(Refusal::Number));
+    assert_eq!(report.guard.map(|verdict| verdict.refusal), Some(Refusal::Number));
     assert_eq!(report.nearest.expect("the refused one").prompt, b"a dose for a child of 16");
     assert!((report.nearest_similarity.expect("its own") - 0.99).abs() < 0.01);
     // Alone it is a miss, and the guard is the reason.
@@ -732,7 +732,8 @@ fn a_guard_refuses_what_is_near_and_says_another_thing() {
     let vector_alone = LookupRequest { prompt: None, ..plain };
     assert_eq!(prompts(&world.ask(&vector_alone)), ["a dose for a child of 16"]);
     let report = world.ask(&LookupRequest { guard: GuardLevel::Strict, ..vector_alone });
-    assert_eq!((report.reason, report.guard), (Some(MissReason::Guard), Some(Refusal::Unjudged)));
+    let refusal = report.guard.map(|verdict| verdict.refusal);
+    assert_eq!((report.reason, refusal), (Some(MissReason::Guard), Some(Refusal::Unjudged)));
     // Not on the exact tier.
     let exact = LookupRequest { prompt: Some(b"a dose for a child of 16"), ..guarded };
     assert_eq!(world.ask(&exact).hits[0].tier, Tier::Exact);

@@ -80,6 +80,15 @@ impl<'a> ArgReader<'a> {
             .ok_or_else(|| Error::err(format!("{what} must be a similarity between -1 and 1")))
     }
 
+    /// The next argument, `ON` or `OFF`.
+    pub fn on_or_off(&mut self, what: &str) -> Result<bool> {
+        match self.next(what)?.to_ascii_uppercase().as_slice() {
+            b"ON" => Ok(true),
+            b"OFF" => Ok(false),
+            _ => Err(Error::err(format!("{what} must be ON or OFF"))),
+        }
+    }
+
     /// The next argument, at most `max` bytes long.
     pub fn text(&mut self, what: &str, max: usize) -> Result<&'a [u8]> {
         let text = self.next(what)?;

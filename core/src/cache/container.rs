@@ -18,7 +18,10 @@ use smallvec::SmallVec;
 
 /// Section tag of a container's head.
 pub const TAG_HEAD: u16 = 0x0101;
+/// Version of a head whose settings are those of the first release.
 const VERSION: u16 = 3;
+/// Version of a head that has settings beyond those, behind all else.
+const VERSION_EXTENDED: u16 = 4;
 
 /// Slots passed in search of an entry that is due before a living one is removed.
 const DUE_WALK_SLOTS: u64 = 256;
@@ -346,24 +349,30 @@ impl Cache {
 
     /// Identity and settings as one section: the argument of the create command, the head of RDB.
     pub fn save_head(&self) -> Vec<u8> {
-        let mut out = Writer::section(TAG_HEAD, VERSION);
+        let extensions = self.settings.extensions();
+        let version = if extensions.is_empty() { VERSION } else { VERSION_EXTENDED };
+        let mut out = Writer::section(TAG_HEAD, version);
         out.u64(self.uid.0).bytes(&self.prefix).u64(self.next_seq);
         self.settings.write(&mut out);
         self.epochs.write(&mut out);
+        Settings::write_extensions(&extensions, &mut out);
         out.finish()
     }
 
     /// A cache without entries from a head; hostile bytes are refused.
     pub fn load_head(bytes: &[u8]) -> std::result::Result<Self, DecodeError> {
         let (tag, version, mut from) = open_section(bytes)?;
-        if (tag, version) != (TAG_HEAD, VERSION) {
+        if tag != TAG_HEAD || !(VERSION..=VERSION_EXTENDED).contains(&version) {
             return Err(DecodeError("not a cache of a known version"));
         }
         let uid = ContainerUid(from.u64()?);
         let prefix: Box<[u8]> = from.bytes(2 * limits::CONTAINER_NAME_MAX_BYTES)?.into();
         let next_seq = from.u64()?;
-        let settings = Settings::read(&mut from)?;
+        let mut settings = Settings::read(&mut from)?;
         let epochs = Epochs::read(&mut from, next_seq)?;
+        if version == VERSION_EXTENDED {
+            settings.read_extensions(&mut from)?;
+        }
         from.finish()?;
         let tail = format!(":{uid}:");
         let name_ok = prefix.strip_suffix(tail.as_bytes()).is_some_and(|name| !name.is_empty());

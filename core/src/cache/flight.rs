@@ -7,7 +7,7 @@
 //! time and random words are passed in, so a timeline can be played without a server.
 
 use super::breaker::{BreakerSettings, Breakers};
-use super::guard::{GuardLevel, Question};
+use super::guard::{Question, Rules};
 use crate::ids::{EntryId, PartitionKey, Seq, UnixMs};
 use crate::limits;
 use crate::vector::quantise::{Code, quantise};
@@ -106,8 +106,8 @@ pub struct Ask<'a> {
     pub query: Option<&'a Query>,
     /// Least similarity of a pending question whose answer will do.
     pub threshold: f64,
-    /// How strictly that question is judged.
-    pub guard: GuardLevel,
+    /// What guards ask of that question.
+    pub rules: Rules,
     /// How the container keeps vectors.
     pub quant: Quant,
     /// The next place of the store order.
@@ -266,8 +266,9 @@ impl Flights {
             }
             let same = *flight.scope == *ask.scope && *flight.context == *ask.context;
             let vector = StoredVector::parse(flight.quant, flight.dim, &flight.vector);
-            same && vector.is_ok_and(|vector| vector.similarity(query) >= ask.threshold)
-                && question.refuses(&flight.prompt, ask.guard).is_none()
+            let headroom = vector.map_or(f64::NAN, |v| v.similarity(query) - ask.threshold);
+            same && headroom >= 0.0
+                && question.refuses(&flight.prompt, ask.rules, headroom).is_none()
         };
         others.iter().find(near).copied()
     }

@@ -5,7 +5,7 @@
 //! its key was opened and named the same container, slot and store order. No borrow of the cache is
 //! alive while a key is opened, because opening an expired key deletes it. Main thread only.
 
-use super::guard::{GuardLevel, Question, Refusal};
+use super::guard::{Finding, GuardLevel, Question, Rules};
 use super::miss_reason::{MissReason, Nearest, Refused, id_text, miss_reason};
 use super::{Cache, Entry, EntryView, Severity};
 use crate::error::{Error, ErrorWord};
@@ -170,7 +170,7 @@ pub struct LookupReport<O> {
     /// That entry, when an explanation was asked for.
     pub nearest: Option<Nearest>,
     /// The guard that refused the nearest of those that guards refused.
-    pub guard: Option<Refusal>,
+    pub guard: Option<Box<Finding>>,
     /// The threshold applied.
     pub threshold: f64,
     /// Entries of the partition.
@@ -253,11 +253,11 @@ pub fn look_up<K: Keyspace>(
 /// Makes an entry that a guard refused the nearest, where it is.
 fn note_guarded<O>(
     request: &LookupRequest<'_>,
-    guarded: Option<(Nearest, Refusal)>,
+    guarded: Option<(Nearest, Finding)>,
     report: &mut LookupReport<O>,
 ) {
-    let Some((nearest, refusal)) = guarded else { return };
-    report.guard = Some(refusal);
+    let Some((nearest, finding)) = guarded else { return };
+    report.guard = Some(Box::new(finding));
     if report.nearest_similarity.is_none_or(|other| nearest.similarity > other) {
         report.nearest_similarity = Some(nearest.similarity);
         report.nearest = request.explain.then_some(nearest);
@@ -357,7 +357,7 @@ struct Asked<'r, 'a> {
     query: &'r Query,
     /// The prompt, for the guards.
     question: Question,
-    guard: GuardLevel,
+    rules: Rules,
     threshold: f64,
     /// Entries to be scored.
     wanted: usize,
@@ -376,8 +376,8 @@ impl Asked<'_, '_> {
 
     /// Whether guards may refuse what is near enough.
     fn guards_judge(&self) -> bool {
-        self.guard == GuardLevel::Strict
-            || (self.guard == GuardLevel::On && self.request.prompt.is_some())
+        self.rules.level == GuardLevel::Strict
+            || (self.rules.level == GuardLevel::On && self.request.prompt.is_some())
     }
 
     /// How many keys are opened at once: more than one only where each would be opened in any case.
@@ -418,15 +418,16 @@ fn search<K: Keyspace>(
 ) -> Looked<()> {
     let partition = PartitionKey::of(request.scope, request.context);
     report.candidates = keyspace.with_cache(|cache| cache.index.partition_len(partition));
-    let (guard, quant, min_seq) = keyspace.with_cache(|cache| {
-        let (guard, quant) = (cache.settings.guard, cache.settings.quant);
-        (guard.max(request.guard), quant, cache.epochs().min_seq(request.scope))
+    let (rules, quant, min_seq) = keyspace.with_cache(|cache| {
+        let settings = &cache.settings;
+        let rules = settings.rules(request.guard);
+        (rules, settings.quant, cache.epochs().min_seq(request.scope))
     });
     let asked = Asked {
         request,
         query,
-        question: Question::new(request.prompt.filter(|_| guard > GuardLevel::Off)),
-        guard,
+        question: Question::new(request.prompt.filter(|_| rules.level > GuardLevel::Off)),
+        rules,
         threshold: report.threshold,
         wanted: request.count,
         exact_id,
@@ -590,11 +591,12 @@ fn score<K: Keyspace>(
     if !accepts(keyspace, request, &view, similarity, refused)? {
         return Ok(None);
     }
-    if similarity >= asked.threshold && asked.guards_judge() {
+    let headroom = similarity - asked.threshold;
+    if headroom >= 0.0 && asked.guards_judge() {
         // A guard takes both apart, letter by letter.
         keyspace.spend(Steps { path: view.prompt().len() as u64, ..Steps::NONE })?;
-        if let Some(refusal) = asked.question.refuses(view.prompt(), asked.guard) {
-            refused.note_guarded(&view, id, similarity, refusal);
+        if let Some(finding) = asked.question.refuses(view.prompt(), asked.rules, headroom) {
+            refused.note_guarded(&view, id, similarity, finding);
             return Ok(None);
         }
     }

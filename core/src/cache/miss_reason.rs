@@ -3,7 +3,7 @@
 //! Owns: the reasons, their order, the counts behind them. Used by `lookup` alone; main thread only.
 
 use super::EntryView;
-use super::guard::Refusal;
+use super::guard::Finding;
 use crate::ids::EntryId;
 use crate::index::Refusals;
 use crate::limits::{GUARD_REFUSALS_MAX, GUARD_REFUSED_MAX_BYTES};
@@ -64,8 +64,8 @@ pub(super) struct Refused {
     pub(super) invisible: Refusals,
     pub(super) too_old: Refusals,
     pub(super) guarded: Refusals,
-    /// The nearest that a guard refused, and which guard.
-    pub(super) nearest_guarded: Option<(Nearest, Refusal)>,
+    /// The nearest that a guard refused, and why.
+    pub(super) nearest_guarded: Option<(Nearest, Finding)>,
     /// Bytes of the prompts that guards refused.
     guarded_bytes: usize,
 }
@@ -94,14 +94,14 @@ impl Refused {
         view: &EntryView<'_>,
         id: EntryId,
         similarity: f64,
-        refusal: Refusal,
+        finding: Finding,
     ) {
         self.guarded.add(similarity);
         self.guarded_bytes += view.prompt().len();
-        let farther = |(nearest, _): &(Nearest, Refusal)| nearest.similarity < similarity;
+        let farther = |(nearest, _): &(Nearest, Finding)| nearest.similarity < similarity;
         if self.nearest_guarded.as_ref().is_none_or(farther) {
             let (id, prompt) = (id_text(view, id), view.prompt().to_vec());
-            self.nearest_guarded = Some((Nearest { id, prompt, similarity }, refusal));
+            self.nearest_guarded = Some((Nearest { id, prompt, similarity }, finding));
         }
     }
 

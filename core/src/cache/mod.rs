@@ -13,6 +13,7 @@ mod flight;
 pub mod guard;
 mod kind;
 mod lookup;
+pub mod maxerror;
 mod miss_reason;
 mod mmr;
 mod money;

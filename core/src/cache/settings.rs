@@ -4,13 +4,17 @@
 //! adapter's; every value passes `check` before it takes effect.
 
 use super::Kind;
-use super::guard::GuardLevel;
+use super::guard::{GuardLevel, NumberRule, Rules};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::error::{Error, Result};
 use crate::ids::UnixMs;
 use crate::index::{GraphSettings, IndexMode};
 use crate::limits;
 use crate::vector::Quant;
+
+/// Tags of the settings that came after the first release.
+const TAG_NUMBERS: u8 = 1;
+const TAG_EXCHANGE: u8 = 2;
 
 /// Settings of one cache.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +41,10 @@ pub struct Settings {
     pub graph: GraphSettings,
     /// How strictly answers found by meaning are judged before they are served.
     pub guard: GuardLevel,
+    /// How guards compare numbers.
+    pub numbers: NumberRule,
+    /// Whether one exchanged word lowers the similarity that is held against the threshold.
+    pub exchange: bool,
     /// How long entries are served as stale after their time to live.
     pub grace_s: u32,
     /// The stream that misses of FETCH VIA are written to; empty for none.
@@ -59,6 +67,8 @@ impl Default for Settings {
             quant: Quant::F16,
             graph: GraphSettings::default(),
             guard: GuardLevel::On,
+            numbers: NumberRule::Equal,
+            exchange: false,
             grace_s: 0,
             loader: Box::default(),
             sink: Box::default(),
@@ -105,6 +115,11 @@ impl Settings {
         Ok(())
     }
 
+    /// What guards ask, at this level or the container's own, whichever is stricter.
+    pub fn rules(&self, level: GuardLevel) -> Rules {
+        Rules { level: self.guard.max(level), numbers: self.numbers, exchange: self.exchange }
+    }
+
     /// When an entry stored at `now` without an expiry of its own stops being fresh. `random` spreads
     /// these times by JITTER, so that entries stored together do not all go together.
     pub fn fresh_until(&self, now: UnixMs, random: u64) -> UnixMs {
@@ -137,6 +152,56 @@ impl Settings {
         out.u32(self.grace_s).bytes(&self.loader).bytes(&self.sink);
     }
 
+    /// The settings that `write` has no place for, where they are not the defaults: tag and value of
+    /// each, by ascending tag.
+    pub fn extensions(&self) -> Vec<(u8, Vec<u8>)> {
+        let defaults = Self::default();
+        let mut given: Vec<(u8, Vec<u8>)> = Vec::new();
+        if self.numbers != defaults.numbers {
+            given.push((TAG_NUMBERS, vec![self.numbers.as_byte()]));
+        }
+        if self.exchange != defaults.exchange {
+            given.push((TAG_EXCHANGE, vec![u8::from(self.exchange)]));
+        }
+        given
+    }
+
+    /// Appends them: how many, then each. Nothing where there are none.
+    pub fn write_extensions(given: &[(u8, Vec<u8>)], out: &mut Writer) {
+        if !given.is_empty() {
+            out.u8(given.len() as u8);
+            for (tag, value) in given {
+                out.u8(*tag).bytes(value);
+            }
+        }
+    }
+
+    /// Reads what `write_extensions` wrote, which was not nothing.
+    pub fn read_extensions(
+        &mut self,
+        from: &mut Reader<'_>,
+    ) -> std::result::Result<(), DecodeError> {
+        let mut before = None;
+        let count = from.u8()?;
+        for _ in 0..count {
+            let tag = from.u8()?;
+            let mut value = Reader::new(from.bytes(limits::SETTING_MAX_BYTES)?);
+            if before.is_some_and(|before| before >= tag) {
+                return Err(DecodeError("settings are not in their order"));
+            }
+            before = Some(tag);
+            let unknown = DecodeError("a setting of another version");
+            match tag {
+                TAG_NUMBERS => self.numbers = NumberRule::from_byte(value.u8()?).ok_or(unknown)?,
+                TAG_EXCHANGE if value.u8()? == 1 => self.exchange = true,
+                _ => return Err(unknown),
+            }
+            value.finish()?;
+        }
+        let canonical = count > 0 && self.extensions().len() == usize::from(count);
+        canonical.then_some(()).ok_or(DecodeError("a setting that need not be said"))
+    }
+
     /// Reads what `write` wrote; hostile bytes are refused.
     pub fn read(from: &mut Reader<'_>) -> std::result::Result<Self, DecodeError> {
         let settings = Self {
@@ -160,6 +225,8 @@ impl Settings {
                 ef: from.u32()?,
             },
             guard: GuardLevel::from_byte(from.u8()?).ok_or(DecodeError("unknown guard level"))?,
+            numbers: NumberRule::default(),
+            exchange: false,
             grace_s: from.u32()?,
             loader: from.bytes(limits::STREAM_NAME_MAX_BYTES)?.into(),
             sink: from.bytes(limits::STREAM_NAME_MAX_BYTES)?.into(),
@@ -193,15 +260,20 @@ mod tests {
             quant: Quant::Q8,
             graph: GraphSettings { mode: IndexMode::Hnsw, m: 12, efc: 70, ef: 90 },
             guard: GuardLevel::Strict,
+            numbers: NumberRule::Conflict,
+            exchange: true,
             grace_s: 60,
             loader: (*b"todo").into(),
             sink: (*b"done").into(),
         };
         let mut out = Writer::section(1, 1);
         settings.write(&mut out);
+        Settings::write_extensions(&settings.extensions(), &mut out);
         let bytes = out.finish();
         let (_, _, mut body) = open_section(&bytes).unwrap();
-        assert_eq!(Settings::read(&mut body).unwrap(), settings);
+        let mut read = Settings::read(&mut body).unwrap();
+        read.read_extensions(&mut body).unwrap();
+        assert_eq!(read, settings);
         body.finish().unwrap();
     }
 

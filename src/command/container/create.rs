@@ -10,7 +10,7 @@ use crate::ffi::{CommandArgs, Ctx, MainCell, Reply, WritePermit};
 use crate::keyspace::{ModelId, create_cache, default_model, open_container};
 use crate::keytype::CREATE_COMMAND;
 use crate::keytype::cache_registry::SharedCache;
-use llmcache_core::cache::guard::GuardLevel;
+use llmcache_core::cache::guard::{GuardLevel, NumberRule};
 use llmcache_core::cache::{Cache, Kind, Settings};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::ContainerUid;
@@ -121,6 +121,8 @@ struct Given {
     efc: Option<u32>,
     ef: Option<u32>,
     guard: Option<GuardLevel>,
+    numbers: Option<NumberRule>,
+    exchange: Option<bool>,
     grace_s: Option<u32>,
     /// The model that embeds; empty for none.
     embed: Option<Box<[u8]>>,
@@ -195,6 +197,8 @@ fn parse_settings(mut args: ArgReader<'_>, kind: Kind) -> Result<Wanted> {
             ef: given.ef.unwrap_or(defaults.graph.ef),
         },
         guard: given.guard.unwrap_or(defaults.guard),
+        numbers: given.numbers.unwrap_or(defaults.numbers),
+        exchange: given.exchange.unwrap_or(defaults.exchange),
         grace_s: given.grace_s.unwrap_or(defaults.grace_s),
         ..defaults
     };
@@ -262,6 +266,8 @@ impl Given {
             "EFC" => set_once(&mut self.efc, efc(args)?, name),
             "EF" => set_once(&mut self.ef, ef(args)?, name),
             "GUARD" => set_once(&mut self.guard, guard_level(args)?, name),
+            "NUMBERS" => set_once(&mut self.numbers, number_rule(args)?, name),
+            "EXCHANGE" => set_once(&mut self.exchange, args.on_or_off(name)?, name),
             "GRACE" => set_once(&mut self.grace_s, grace_s(args)?, name),
             "EMBED" => {
                 let model = args.text(name, limits::EMBED_NAME_MAX_BYTES)?;
@@ -292,6 +298,15 @@ pub fn guard_level(args: &mut ArgReader<'_>) -> Result<GuardLevel> {
         .into_iter()
         .find(|level| level.as_str().as_bytes().eq_ignore_ascii_case(word))
         .ok_or_else(|| Error::err("GUARD must be OFF, ON or STRICT"))
+}
+
+/// Reads the value of NUMBERS.
+pub fn number_rule(args: &mut ArgReader<'_>) -> Result<NumberRule> {
+    let word = args.next("NUMBERS")?;
+    NumberRule::ALL
+        .into_iter()
+        .find(|rule| rule.as_str().as_bytes().eq_ignore_ascii_case(word))
+        .ok_or_else(|| Error::err("NUMBERS must be EQUAL or CONFLICT"))
 }
 
 /// Reads the value of GRACE, in seconds.

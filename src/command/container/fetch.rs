@@ -277,8 +277,9 @@ impl<'c> Asking<'c, '_, '_> {
     ) -> R {
         let wanted = &self.request.wanted;
         let (scope, context, prompt) = wanted.identity();
-        let (guard, quant, seq) = self.cache.with(|cache| {
-            (cache.settings.guard.max(wanted.guard()), cache.settings.quant, cache.next_seq())
+        let (rules, quant, seq) = self.cache.with(|cache| {
+            let settings = &cache.settings;
+            (settings.rules(wanted.guard()), settings.quant, cache.next_seq())
         });
         work(&Ask {
             id: wanted.id(self.cache),
@@ -287,7 +288,7 @@ impl<'c> Asking<'c, '_, '_> {
             prompt,
             query: wanted.query(),
             threshold: report.threshold,
-            guard,
+            rules,
             quant,
             seq,
             now,

@@ -17,6 +17,8 @@ pub fn write_setting(reply: Reply<'_>, settings: &Settings, name: &str) {
         "efc" => reply.count(settings.graph.efc.into()),
         "ef" => reply.count(settings.graph.ef.into()),
         "guard" => reply.text(settings.guard.as_str()),
+        "numbers" => reply.text(settings.numbers.as_str()),
+        "exchange" => reply.text(if settings.exchange { "ON" } else { "OFF" }),
         "threshold" => reply.double(settings.threshold),
         "ttl" => reply.count(settings.ttl_ms / 1_000),
         "jitter" => reply.count(u64::from(settings.jitter_pct)),

@@ -130,11 +130,7 @@ impl Given {
             }
             "BUDGET" => set_once(&mut self.budget_bytes, args.memory(name)?, name),
             "CHECKSUM" => {
-                let checksum = match args.next(name)?.to_ascii_uppercase().as_slice() {
-                    b"ON" => Checksum::On,
-                    b"OFF" => Checksum::Off,
-                    _ => return Err(Error::err("CHECKSUM must be ON or OFF")),
-                };
+                let checksum = if args.on_or_off(name)? { Checksum::On } else { Checksum::Off };
                 set_once(&mut self.checksum, checksum, name)
             }
             "DURABLE" => {

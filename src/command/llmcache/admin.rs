@@ -1,7 +1,7 @@
 //! `LLMCACHE.CONFIG` and `LLMCACHE.INFO`: what a cache is set to and what it holds.
 
 use super::need_cache;
-use crate::command::container::create::{ef, efc, grace_s, guard_level, index_mode};
+use crate::command::container::create::{ef, efc, grace_s, guard_level, index_mode, number_rule};
 use crate::command::container::settings::{write_info, write_setting};
 use crate::command::parse::ArgReader;
 use crate::ffi::command::KeyUse;
@@ -96,7 +96,7 @@ pub fn run_internal_config(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 /// Settings that CONFIG shows; all but `dim`, `model`, `quant` and `m` can be changed.
-const SETTINGS: [&str; 16] = [
+const SETTINGS: [&str; 18] = [
     "dim",
     "model",
     "quant",
@@ -105,6 +105,8 @@ const SETTINGS: [&str; 16] = [
     "efc",
     "ef",
     "guard",
+    "numbers",
+    "exchange",
     "threshold",
     "ttl",
     "jitter",
@@ -128,6 +130,8 @@ fn change(mut settings: Settings, name: &str, mut args: ArgReader<'_>) -> Result
         "EFC" => settings.graph.efc = efc(&mut args)?,
         "EF" => settings.graph.ef = ef(&mut args)?,
         "GUARD" => settings.guard = guard_level(&mut args)?,
+        "NUMBERS" => settings.numbers = number_rule(&mut args)?,
+        "EXCHANGE" => settings.exchange = args.on_or_off(name)?,
         "GRACE" => settings.grace_s = grace_s(&mut args)?,
         "LOADER" => settings.loader = args.text(name, limits::STREAM_NAME_MAX_BYTES)?.into(),
         "SINK" => settings.sink = args.text(name, limits::STREAM_NAME_MAX_BYTES)?.into(),

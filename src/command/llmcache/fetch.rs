@@ -83,6 +83,7 @@ fn parse(mut args: ArgReader<'_>) -> Result<FetchRequest<'_>> {
             _ => question.read(&word, &mut args)?,
         }
     }
+    question.settle_context()?;
     if question.prompt.is_none() {
         return Err(Error::err("syntax error: PROMPT is needed"));
     }

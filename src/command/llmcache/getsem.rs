@@ -15,7 +15,7 @@ use crate::keyspace::{
     find_container, is_running_again,
 };
 use crate::keytype::cache_registry::SharedCache;
-use llmcache_core::cache::guard::GuardLevel;
+use llmcache_core::cache::guard::{GuardLevel, stands_alone};
 use llmcache_core::cache::{Halt, Kind, Looked, LookupReport, LookupRequest, MissReason, look_up};
 use llmcache_core::embed::{Refusal, Role};
 use llmcache_core::error::{Error, Result};
@@ -44,6 +44,14 @@ pub(in crate::command) struct Question<'a> {
     exact: bool,
     /// Why the prompt was not embedded.
     pub(super) refusal: Option<Refusal>,
+    unless_alone: bool,
+    /// Whether the prompt stands alone, so that the context does not matter to it.
+    pub(super) alone: bool,
+}
+
+/// The error of UNLESS-ALONE where there is no context to leave out.
+pub(super) fn unless_alone_without_context() -> Error {
+    Error::err("syntax error: UNLESS-ALONE goes with CONTEXT")
 }
 
 /// Runs the command.
@@ -217,7 +225,8 @@ impl<'a> Question<'a> {
     /// Scope, context and prompt, empty where they were not given.
     pub(super) fn identity(&self) -> (&'a [u8], &'a [u8], &'a [u8]) {
         let text = Option::unwrap_or_default;
-        (text(self.scope), text(self.context), text(self.prompt))
+        let context = self.context.filter(|_| !self.alone);
+        (text(self.scope), text(context), text(self.prompt))
     }
 
     /// How strictly an answer by meaning is judged, where that is stricter than the cache's own level.
@@ -235,7 +244,17 @@ impl<'a> Question<'a> {
                 question.read(&word, &mut args)?;
             }
         }
+        question.settle_context()?;
         Ok(question)
+    }
+
+    /// Decides whether the context matters to the prompt; to be called when both are known.
+    pub(super) fn settle_context(&mut self) -> Result<()> {
+        if self.unless_alone && self.context.is_none() {
+            return Err(unless_alone_without_context());
+        }
+        self.alone = self.unless_alone && self.prompt.is_some_and(stands_alone);
+        Ok(())
     }
 
     /// Reads the option that `word` opened.
@@ -265,6 +284,7 @@ impl<'a> Question<'a> {
                 let fields = args.list(name, hit_reply::ALL.len())?;
                 set_once(&mut self.fields, hit_reply::parse_fields(fields, &hit_reply::ALL)?, name)
             }
+            "UNLESS-ALONE" => flag_once(&mut self.unless_alone, name),
             "EXPLAIN" => flag_once(&mut self.explain, name),
             "EXACT" => flag_once(&mut self.exact, name),
             _ => Err(word.unknown()),
@@ -335,7 +355,7 @@ impl<'a> Question<'a> {
         now: UnixMs,
     ) {
         let status = if report.hits.is_empty() { "miss" } else { "hit" };
-        reply.map(13);
+        reply.map(15);
         reply.text("status").text(status);
         reply.text("reason").text(reason);
         reply.text("threshold").double(report.threshold);
@@ -354,10 +374,16 @@ impl<'a> Question<'a> {
             None => reply.null(),
         };
         reply.text("guard");
-        match report.guard {
-            Some(refusal) => reply.text(refusal.as_str()),
+        match &report.guard {
+            Some(finding) => reply.text(finding.refusal.as_str()),
             None => reply.null(),
         };
+        reply.text("guard_words");
+        match &report.guard {
+            Some(finding) => reply.array(2).text(&finding.asked).text(&finding.stored),
+            None => reply.null(),
+        };
+        reply.text("alone").count(u64::from(self.alone));
         reply.text("candidates").count(report.candidates as u64);
         reply.text("scanned").count(report.scanned as u64);
         reply.text("filtered").count(report.filtered as u64);

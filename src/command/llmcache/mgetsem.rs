@@ -45,17 +45,21 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
     let (questions, mut found) = (asked.len(), Vec::new());
     for (query, prompt) in asked {
         (question.query, question.prompt) = (query, prompt);
+        question.settle_context()?;
         match asking.look_up(&question) {
             Err(Halt::Elsewhere) => {}
-            looked => found.push(looked),
+            looked => found.push((looked, question.alone)),
         }
     }
     // Nothing shows before all are looked up.
     if found.len() == questions {
-        let there = found.iter().filter_map(|looked| looked.as_ref().ok());
+        let there = found.iter().filter_map(|(looked, _)| looked.as_ref().ok());
         asking.check_room(&question, there)?;
         Reply::new(ctx).array(questions);
-        found.into_iter().for_each(|looked| write(&asking, &question, looked));
+        for (looked, alone) in found {
+            question.alone = alone;
+            write(&asking, &question, looked);
+        }
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `LLMCACHE.SETSEM` and `LLMCACHE.SET`: store an answer, with or without a vector.
 
+use super::getsem::unless_alone_without_context;
 use crate::command::container::create::auto_create;
 use crate::command::container::lease::lease_token;
 use crate::command::container::store::{
@@ -16,6 +17,7 @@ use crate::keyspace::{
     reply_when_linked,
 };
 use crate::keytype::cache_registry::SharedCache;
+use llmcache_core::cache::guard::stands_alone;
 use llmcache_core::cache::{Cache, Entry, EntryFields, LeaseToken, Severity, parse_usd};
 use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, Result};
@@ -32,6 +34,7 @@ pub struct StoreRequest<'a> {
     id: Option<&'a [u8]>,
     scope: Option<&'a [u8]>,
     context: Option<&'a [u8]>,
+    unless_alone: bool,
     tags: Option<&'a [&'a [u8]]>,
     meta: Option<&'a [u8]>,
     expiry: Option<Expiry>,
@@ -204,6 +207,10 @@ impl<'a> StoreRequest<'a> {
         if request.prompt.is_none() || request.response.is_none() {
             return Err(Error::err("syntax error: PROMPT and RESPONSE are needed"));
         }
+        if request.unless_alone {
+            let context = request.context.ok_or_else(unless_alone_without_context)?;
+            request.context = Some(context).filter(|_| !stands_alone(request.prompt()));
+        }
         Ok(request)
     }
 
@@ -237,6 +244,7 @@ impl<'a> StoreRequest<'a> {
                 set_once(&mut self.latency_ms, latency, name)
             }
             "LEASE" => set_once(&mut self.lease, lease_token(args)?, name),
+            "UNLESS-ALONE" => flag_once(&mut self.unless_alone, name),
             "NX" => flag_once(&mut self.nx, name),
             _ => Err(word.unknown()),
         }

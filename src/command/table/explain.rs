@@ -88,12 +88,29 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     ),
     (
         "",
+        "NUMBERS",
+        "When numbers and dates of two questions disagree: `EQUAL` (the default) when they are not the same, \
+         `CONFLICT` when each question has one that the other lacks.",
+    ),
+    (
+        "",
+        "EXCHANGE",
+        "`ON` holds the similarity less 0.05 against the threshold where the questions differ by one word \
+         in the place of another; `OFF` is the default.",
+    ),
+    (
+        "",
+        "UNLESS-ALONE",
+        "Leaves CONTEXT out where the prompt can be understood without the conversation before it.",
+    ),
+    (
+        "",
         "GUARD",
         "Check of the question asked against the question answered before a hit by meaning is served; ON by default. A lookup can only be stricter than its cache.",
     ),
     ("", "OFF", "No check."),
-    ("", "ON", "Numbers and dates, negations and opposites, and order must agree."),
-    ("", "STRICT", "Names must agree too, and what cannot be checked is refused."),
+    ("", "ON", "Numbers and dates, negations and opposites, order and names must agree."),
+    ("", "STRICT", "As ON, and what cannot be checked is refused."),
     ("", "RETURN", "Fields to return instead of all, in this order."),
     ("", "field", "Name of a field of the reply."),
     (

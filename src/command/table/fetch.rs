@@ -1,8 +1,8 @@
 //! The rows of the command table for single flight and invalidation.
 
 use super::words::{
-    CACHE, CONTEXT, GUARD_LEVELS, RETURN, SCOPE, VECTOR, VECTOR_FORMS, arg, many, need, opt,
-    opt_word, word, write,
+    CACHE, CONTEXT, GUARD_LEVELS, RETURN, SCOPE, UNLESS_ALONE, VECTOR, VECTOR_FORMS, arg, many,
+    need, opt, opt_word, word, write,
 };
 use crate::command::container::{drop, lease};
 use crate::command::llmcache::{fetch, internal, invalidate};
@@ -46,6 +46,7 @@ pub(super) const FETCH: &[CommandSpec] = &[
             VECTOR,
             SCOPE,
             CONTEXT,
+            UNLESS_ALONE,
             opt("THRESHOLD", "similarity", ArgKind::Double),
             opt("FILTER", "expression", ArgKind::Text),
             opt("MAXAGE", "seconds", ArgKind::Integer),

@@ -1,15 +1,15 @@
 //! The rows of `LLMCACHE.*`, but for single flight and invalidation, which are in `fetch`.
 
 use super::words::{
-    CACHE, CONTEXT, EMBED, EXPIRY, EXPIRY_FORMS, GUARD_LEVELS, INDEX, QUANT, RETURN, SCOPE, SCRIPT,
-    TAGS, VECTOR, arg, many, need, opt, opt_word, read, word, write,
+    CACHE, CONTEXT, EMBED, EXPIRY, EXPIRY_FORMS, GUARD_LEVELS, INDEX, NUMBER_RULES, QUANT, RETURN,
+    SCOPE, SCRIPT, TAGS, UNLESS_ALONE, VECTOR, arg, many, need, opt, opt_word, read, word, write,
 };
 use crate::command::container::{create, entry, scan};
 use crate::command::llmcache::{admin, get, getsem, internal, mgetsem, setsem, stats};
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
-const STORE_TAIL: [Arg; 11] = [
+const STORE_TAIL: [Arg; 12] = [
     opt("ID", "id", ArgKind::Text),
     SCOPE,
     CONTEXT,
@@ -21,6 +21,7 @@ const STORE_TAIL: [Arg; 11] = [
     opt("LATENCY", "milliseconds", ArgKind::Integer),
     opt("LEASE", "token", ArgKind::Text),
     opt_word("NX", "nx"),
+    UNLESS_ALONE,
 ];
 
 const STORE_NOTES: &str = "The id is the digest of scope, context and prompt unless `ID` gives one \
@@ -35,10 +36,13 @@ const STORE_NOTES: &str = "The id is the digest of scope, context and prompt unl
     caught up, some milliseconds later; the entry is stored and found at once. `LEASE token` stores the answer that FETCH asked for: `LEASELOST`, and \
     nothing stored, when the lease was given to somebody else, is another question's, or when what it is \
     for was invalidated since. Where the cache has a `sink`, the answer is appended to that stream in the \
-    same step (fields `cache id seq prompt response scope context meta`).";
+    same step (fields `cache id seq prompt response scope context meta`). `UNLESS-ALONE` stores the answer \
+    under the empty context when the prompt can be understood without the conversation before it \
+    (in English: at least three words that say something, none that points back, such as `it` or `that`), and \
+    under CONTEXT otherwise.";
 
 /// What holds for a look-up, and for all of many.
-const LOOKUP_TAIL: [Arg; 11] = [
+const LOOKUP_TAIL: [Arg; 12] = [
     SCOPE,
     CONTEXT,
     opt("THRESHOLD", "similarity", ArgKind::Double),
@@ -50,6 +54,7 @@ const LOOKUP_TAIL: [Arg; 11] = [
     RETURN,
     opt_word("EXPLAIN", "explain"),
     opt_word("EXACT", "exact"),
+    UNLESS_ALONE,
 ];
 
 pub(super) const LLMCACHE: &[CommandSpec] = &[
@@ -72,6 +77,8 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             opt("EFC", "width", ArgKind::Integer),
             opt("EF", "width", ArgKind::Integer),
             opt("GUARD", "level", ArgKind::OneOf(GUARD_LEVELS)),
+            opt("NUMBERS", "rule", ArgKind::OneOf(NUMBER_RULES)),
+            opt("EXCHANGE", "on-or-off", ArgKind::Text),
             opt("GRACE", "seconds", ArgKind::Integer),
             EMBED,
             SCRIPT,
@@ -83,8 +90,11 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             all entries of a small scope and gives a large one a graph; M links (twice as many on \
             the lowest level), EFC entries looked at to link one, EF to answer (more find more, \
             and take longer). GUARD compares the question asked with the one answered before an \
-            answer found by meaning is served: numbers and dates, negations and opposites, order; \
-            STRICT names too. GRACE keeps answers that long past their time, served as stale. MAXENTRIES and \
+            answer found by meaning is served: numbers and dates in any language, and in English \
+            negations and opposites, order, and names of which each has one that the other lacks; \
+            STRICT also refuses what cannot be judged (no prompt, or one above 4 KiB). NUMBERS \
+            CONFLICT lets a number pass that only one of the two has. EXCHANGE ON holds the \
+            similarity less 0.05 against the threshold where one word is exchanged for another. GRACE keeps answers that long past their time, served as stale. MAXENTRIES and \
             MAXMEMORY (index and entries together) remove the entries least worth keeping: aged \
             hits x cost / bytes. EMBED names a model of `llmcache.embed-models` by which texts are embedded \
             here, see `docs/embedding.md`: DIM and THRESHOLD follow from it, MODEL shows it with its digest; \
@@ -113,6 +123,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             STORE_TAIL[8],
             STORE_TAIL[9],
             STORE_TAIL[10],
+            STORE_TAIL[11],
         ],
         reply: "The id of the entry; null when `NX` found the question answered already.",
         notes: STORE_NOTES,
@@ -137,6 +148,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             STORE_TAIL[8],
             STORE_TAIL[9],
             STORE_TAIL[10],
+            STORE_TAIL[11],
         ],
         reply: "The id of the entry; null when `NX` found the question answered already.",
         notes: STORE_NOTES,
@@ -162,10 +174,11 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             LOOKUP_TAIL[8],
             LOOKUP_TAIL[9],
             LOOKUP_TAIL[10],
+            LOOKUP_TAIL[11],
         ],
         reply: "A map of `id tier similarity prompt response age ttl stale meta tags hits` (times in \
             milliseconds; ttl until the answer is stale, -1 for never), or null. With `COUNT` an array of such maps, best first. \
-            With `EXPLAIN` always a map: `status reason threshold tier nearest guard candidates scanned \
+            With `EXPLAIN` always a map: `status reason threshold tier nearest guard guard_words alone candidates scanned \
             filtered opened index filter_from_entry hits`.",
         notes: "PROMPT or a vector is needed. On a cache with EMBED a PROMPT without a vector is embedded \
             where it was not stored word for word, while the client waits; EXACT leaves that out. A cache that does not exist answers like a \
@@ -176,8 +189,10 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             `below-threshold`, `filter`, `expired`, `max-age`, `guard`, `no-cache`, and `moving` while \
             keys of the hash slot may be on another node (`docs/cluster.md`); and of a text that is not \
             embedded `too-long`, `script`, `empty`. `GUARD` judges more strictly than the cache does, never \
-            less; `guard` says which guard refused: `number`, `polarity`, `order`, `name`, \
-            `unjudged`. `EF` widens the walk over \
+            less; `guard` says which guard refused: `number`, `polarity`, `order`, `name`, `exchange`, \
+            `unjudged`; `guard_words` the word of the question asked and of the one answered that it goes by. \
+            With `UNLESS-ALONE` a prompt that stands alone is looked up under the empty context, any other under \
+            CONTEXT; `alone` says which. `EF` widens the walk over \
             a graph. `index` says how was searched: `flat`, `graph`, `graph-then-flat` (too few \
             passed FILTER), `none`. A search estimated to take longer than `llmcache.search-inline-us` goes on \
             in a thread while the client waits; in MULTI and scripts it does not.",
@@ -208,6 +223,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             LOOKUP_TAIL[8],
             LOOKUP_TAIL[9],
             LOOKUP_TAIL[10],
+            LOOKUP_TAIL[11],
         ],
         reply: "An array of what `LLMCACHE.GETSEM` answers to each question, in their order.",
         notes: "Each question is a vector, and its prompt if the exact tier and the guards are to \

@@ -55,6 +55,7 @@ pub(super) const EXPIRY_FORMS: &[Arg] = &[
 
 pub(super) const SCOPE: Arg = opt("SCOPE", "scope", ArgKind::Text);
 pub(super) const CONTEXT: Arg = opt("CONTEXT", "context", ArgKind::Text);
+pub(super) const UNLESS_ALONE: Arg = opt_word("UNLESS-ALONE", "unless-alone");
 
 pub(super) const fn write(
     name: &'static str,
@@ -104,6 +105,7 @@ pub(super) const TAGS: Arg = opt(
 
 pub(super) const GUARD_LEVELS: &[Arg] =
     &[word("OFF", "off"), word("ON", "on"), word("STRICT", "strict")];
+pub(super) const NUMBER_RULES: &[Arg] = &[word("EQUAL", "equal"), word("CONFLICT", "conflict")];
 
 pub(super) const RETURN: Arg = opt(
     "RETURN",

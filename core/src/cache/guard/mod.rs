@@ -2,29 +2,36 @@
 //!
 //! Owns: the comparison of the question asked with the question answered, before an answer found by
 //! meaning is served. Exact hits need none. Pure; any thread. The rules are general, the words are data
-//! (`english.txt`): numbers and dates must be equal, neither may say the opposite of the other, and
-//! what is first may not have become last.
+//! (`english.txt`, `antonyms.txt`): numbers and dates must agree, neither may say the opposite of the
+//! other, what is first may not have become last, and neither may have a name where the other has
+//! another.
 //!
-//! A guard refuses; it never makes an answer a hit. Text in a language without a table is compared by
-//! its numbers alone.
+//! A guard refuses; it never makes an answer a hit. All rules but that of numbers are declared for
+//! English and stand aside where either question is in another language (`language`).
 
+mod alone;
+mod differences;
+mod language;
 mod numbers;
+mod polarity;
 mod tables;
 mod words;
 
+pub use alone::stands_alone;
+
 use crate::limits::GUARDED_MAX_BYTES;
 use tables::tables;
-use words::Words;
+use words::{Compared, Words};
 
 /// How strictly an answer found by meaning is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum GuardLevel {
     /// Not at all.
     Off,
-    /// By numbers and dates, opposites, and order.
+    /// By numbers and dates, opposites, order, and names.
     #[default]
     On,
-    /// By names too, and what cannot be judged is refused.
+    /// The same, and what cannot be judged is refused.
     Strict,
 }
 
@@ -52,6 +59,60 @@ impl GuardLevel {
     }
 }
 
+/// When numbers and dates of two questions disagree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NumberRule {
+    /// When they are not the same.
+    #[default]
+    Equal,
+    /// When each question has one that the other lacks: a number that one side alone mentions passes.
+    Conflict,
+}
+
+impl NumberRule {
+    /// Every rule, in the order of their bytes.
+    pub const ALL: [Self; 2] = [Self::Equal, Self::Conflict];
+
+    /// As written in arguments and replies.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Equal => "EQUAL",
+            Self::Conflict => "CONFLICT",
+        }
+    }
+
+    /// As saved.
+    pub const fn as_byte(self) -> u8 {
+        self as u8
+    }
+
+    /// The inverse of `as_byte`.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(byte)).copied()
+    }
+}
+
+/// What is asked of an answer found by meaning before it is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// How strictly.
+    pub level: GuardLevel,
+    /// How numbers are compared.
+    pub numbers: NumberRule,
+    /// Whether an answer to a question in which one word is exchanged for another must be nearer, by
+    /// [`EXCHANGE_PENALTY`].
+    pub exchange: bool,
+}
+
+impl Rules {
+    /// Nothing is asked.
+    pub const OFF: Self =
+        Self { level: GuardLevel::Off, numbers: NumberRule::Equal, exchange: false };
+}
+
+/// By how much one exchanged word lowers the similarity that is held against the threshold.
+pub const EXCHANGE_PENALTY: f64 = 0.05;
+
 /// Which guard refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -61,8 +122,10 @@ pub enum Refusal {
     Polarity,
     /// The same things stand in another order.
     Order,
-    /// Names differ (STRICT).
+    /// Each has a name that the other lacks.
     Name,
+    /// One word was exchanged for another, and the similarity less [`EXCHANGE_PENALTY`] is too small.
+    Exchange,
     /// There was nothing to judge by (STRICT): no question asked, or one too long.
     Unjudged,
 }
@@ -75,9 +138,21 @@ impl Refusal {
             Self::Polarity => "polarity",
             Self::Order => "order",
             Self::Name => "name",
+            Self::Exchange => "exchange",
             Self::Unjudged => "unjudged",
         }
     }
+}
+
+/// A guard that refused, and the words it went by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The guard.
+    pub refusal: Refusal,
+    /// What the question asked has, empty where it has nothing that counts.
+    pub asked: String,
+    /// What the question answered has.
+    pub stored: String,
 }
 
 /// A question made ready to be compared with others.
@@ -94,27 +169,55 @@ impl Question {
         Self { words: text.map(|text| Words::new(text, tables())) }
     }
 
-    /// Why an answer to `stored` should not be served for this question, if it should not.
-    pub fn refuses(&self, stored: &[u8], level: GuardLevel) -> Option<Refusal> {
-        if level == GuardLevel::Off {
+    /// Why an answer to `stored` should not be served for this question, if it should not. `headroom`
+    /// is how far their similarity lies above the threshold.
+    pub fn refuses(&self, stored: &[u8], rules: Rules, headroom: f64) -> Option<Finding> {
+        if rules.level == GuardLevel::Off {
             return None;
         }
-        let strict = level == GuardLevel::Strict;
-        let Some(asked) = &self.words else { return strict.then_some(Refusal::Unjudged) };
-        let Some(stored) = &Self::new(Some(stored)).words else {
-            return strict.then_some(Refusal::Unjudged);
+        let stored = Self::new(Some(stored)).words;
+        let (Some(asked), Some(stored)) = (&self.words, &stored) else {
+            let unjudged = || Finding {
+                refusal: Refusal::Unjudged,
+                asked: String::new(),
+                stored: String::new(),
+            };
+            return (rules.level == GuardLevel::Strict).then(unjudged);
         };
-        if !asked.has_numbers_of(stored) {
-            return Some(Refusal::Number);
-        }
-        if asked.says_the_opposite(stored, tables()) {
-            return Some(Refusal::Polarity);
-        }
-        if asked.is_reordered(stored, tables()) {
-            return Some(Refusal::Order);
-        }
-        (strict && asked.names != stored.names).then_some(Refusal::Name)
+        let (refusal, (asked, stored)) = difference(asked, stored, rules, headroom)?;
+        Some(Finding { refusal, asked: asked.to_owned(), stored: stored.to_owned() })
     }
+}
+
+/// The first rule that refuses, and the words it goes by.
+fn difference<'a>(
+    asked: &'a Words,
+    stored: &'a Words,
+    rules: Rules,
+    headroom: f64,
+) -> Option<(Refusal, (&'a str, &'a str))> {
+    if let Some(words) = numbers::disagree(asked, stored, rules.numbers) {
+        return Some((Refusal::Number, words));
+    }
+    if !asked.language.is_english_with(stored.language) {
+        return None;
+    }
+    let tables = tables();
+    let compared = Compared::new(asked, stored);
+    if compared.only_asked.is_empty() && compared.only_stored.is_empty() {
+        // The same words: only their order can differ.
+        return differences::reordered(asked, stored, tables).map(|words| (Refusal::Order, words));
+    }
+    let polarity =
+        || Some((Refusal::Polarity, polarity::opposite(asked, stored, &compared, tables)?));
+    let order = || Some((Refusal::Order, differences::reordered(asked, stored, tables)?));
+    let name = || Some((Refusal::Name, differences::swapped_names(asked, stored, &compared)?));
+    let exchange = || {
+        let counts = rules.exchange && headroom < EXCHANGE_PENALTY;
+        counts.then(|| differences::exchanged(&compared, tables)).flatten()
+    };
+    let exchange = || Some((Refusal::Exchange, exchange()?));
+    polarity().or_else(order).or_else(name).or_else(exchange)
 }
 
 #[cfg(test)]
@@ -122,9 +225,14 @@ mod tests {
     use super::*;
 
     fn judge(asked: &str, stored: &str, level: GuardLevel) -> Option<Refusal> {
-        let refusal = Question::new(Some(asked.as_bytes())).refuses(stored.as_bytes(), level);
-        let mirrored = Question::new(Some(stored.as_bytes())).refuses(asked.as_bytes(), level);
-        assert_eq!(refusal, mirrored, "{asked} / {stored}");
+        let rules = Rules { level, ..Rules::OFF };
+        let verdict = |asked: &str, stored: &str| {
+            let question = Question::new(Some(asked.as_bytes()));
+            question.refuses(stored.as_bytes(), rules, 0.0)
+        };
+        let (refusal, mirrored) = (verdict(asked, stored), verdict(stored, asked));
+        let refusal = refusal.map(|verdict| verdict.refusal);
+        assert_eq!(refusal, mirrored.map(|verdict| verdict.refusal), "{asked} / {stored}");
         refusal
     }
 
@@ -178,18 +286,17 @@ mod tests {
     }
 
     #[test]
-    fn strict_compares_names_and_refuses_what_it_cannot_judge() {
-        let (london, leeds) = ("Rent in London?", "Rent in Leeds?");
-        assert_eq!(judge(london, leeds, GuardLevel::On), None);
-        assert_eq!(judge(london, leeds, GuardLevel::Strict), Some(Refusal::Name));
-        assert_eq!(judge("Rent in London?", "rent in London", GuardLevel::Strict), None);
+    fn strict_refuses_what_it_cannot_judge() {
         let long = "x ".repeat(GUARDED_MAX_BYTES);
         assert_eq!(judge(&long, &long, GuardLevel::On), None);
         assert_eq!(judge(&long, &long, GuardLevel::Strict), Some(Refusal::Unjudged));
-        let vector_alone = Question::new(None);
-        assert_eq!(vector_alone.refuses(b"7", GuardLevel::On), None);
-        assert_eq!(vector_alone.refuses(b"7", GuardLevel::Strict), Some(Refusal::Unjudged));
-        assert_eq!(Question::new(Some(b"\xff")).refuses(b"7", GuardLevel::On), None);
+        let by = |prompt, level| {
+            let rules = Rules { level, ..Rules::OFF };
+            Question::new(prompt).refuses(b"7", rules, 0.0).map(|verdict| verdict.refusal)
+        };
+        assert_eq!(by(None, GuardLevel::On), None);
+        assert_eq!(by(None, GuardLevel::Strict), Some(Refusal::Unjudged));
+        assert_eq!(by(Some(b"\xff"), GuardLevel::On), None);
     }
 
     #[test]

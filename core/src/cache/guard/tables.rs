@@ -1,75 +1,129 @@
-//! The word tables of the guards, read once from `english.txt`.
+//! The word tables of the guards, read once from the text files beside this one.
+//!
+//! Owns: the form of those files, the stem by which words are compared across inflections. Any thread.
 
 use hashbrown::{HashMap, HashSet};
+use rust_stemmers::{Algorithm, Stemmer};
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
-/// What is known of a language.
-#[derive(Debug, Default)]
+/// What is known of English.
+#[derive(Default)]
 pub(super) struct Tables {
     pub(super) negations: HashSet<&'static str>,
     pub(super) idioms: Vec<Vec<&'static str>>,
     pub(super) common: HashSet<&'static str>,
     pub(super) articles: HashSet<&'static str>,
     pub(super) directions: HashSet<&'static str>,
+    pub(super) symmetric: HashSet<&'static str>,
+    pub(super) referring: HashSet<&'static str>,
+    pub(super) continuing: HashSet<&'static str>,
     pub(super) prefixes: Vec<&'static str>,
     pub(super) numbers: HashMap<&'static str, f64>,
     pub(super) months: HashMap<&'static str, u8>,
     pub(super) days: HashSet<&'static str>,
     pub(super) same: HashMap<&'static str, &'static str>,
-    pub(super) opposites: HashSet<(&'static str, &'static str)>,
+    /// The opposites of a word, all by stem.
+    opposites: HashMap<Box<str>, Vec<Box<str>>>,
 }
 
 /// The tables in use.
 pub(super) fn tables() -> &'static Tables {
-    static TABLES: LazyLock<Tables> = LazyLock::new(|| Tables::parse(include_str!("english.txt")));
+    static TABLES: LazyLock<Tables> = LazyLock::new(|| {
+        let mut tables = Tables::default();
+        tables.read(include_str!("english.txt"));
+        tables.read(include_str!("antonyms.txt"));
+        tables
+    });
     &TABLES
+}
+
+/// What inflections of an English word share: "starts" and "starting" have the stem of "start".
+pub(super) fn stem(word: &str) -> Cow<'_, str> {
+    static STEMMER: LazyLock<Stemmer> = LazyLock::new(|| Stemmer::create(Algorithm::English));
+    STEMMER.stem(word)
+}
+
+/// The sections of a table file: each line with its section's name, comments and blank lines left out.
+pub(super) fn lines(text: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let mut section = "";
+    text.lines().map(|line| line.split('#').next().unwrap_or("").trim()).filter_map(move |line| {
+        match line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            Some(name) => section = name,
+            None if !line.is_empty() => return Some((section, line)),
+            None => {}
+        }
+        None
+    })
 }
 
 impl Tables {
     /// Reads the form that `english.txt` describes. A line that says nothing is skipped: the tests hold
-    /// the file to what it should say.
-    fn parse(text: &'static str) -> Self {
-        let mut tables = Self::default();
-        let mut section = "";
+    /// the files to what they should say.
+    fn read(&mut self, text: &'static str) {
         let mut idioms = String::new();
-        for line in text.lines().map(|line| line.split('#').next().unwrap_or("").trim()) {
-            if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-                section = name;
-                continue;
-            }
+        for (section, line) in lines(text) {
             let words = line.split_whitespace();
             let pair = line.split_once(' ');
             match section {
-                "negation" => tables.negations.extend(words),
-                "common" => tables.common.extend(words),
-                "article" => tables.articles.extend(words),
-                "direction" => tables.directions.extend(words),
-                "prefix" => tables.prefixes.extend(words),
-                "day" => tables.days.extend(words),
+                "negation" => self.negations.extend(words),
+                "common" => self.common.extend(words),
+                "article" => self.articles.extend(words),
+                "direction" => self.directions.extend(words),
+                "symmetric" => self.symmetric.extend(words),
+                "referring" => self.referring.extend(words),
+                "continuing" => self.continuing.extend(words),
+                "prefix" => self.prefixes.extend(words),
+                "day" => self.days.extend(words),
                 "idiom" => {
                     idioms.push(' ');
                     idioms.push_str(line);
                 }
-                "number" => {
-                    tables.numbers.extend(pair.and_then(|(w, n)| Some((w, n.parse().ok()?))))
-                }
-                "month" => tables.months.extend(pair.and_then(|(w, n)| Some((w, n.parse().ok()?)))),
-                "same" => tables.same.extend(pair),
-                "opposite" => {
-                    tables.opposites.extend(pair.into_iter().flat_map(|(a, b)| [(a, b), (b, a)]))
-                }
+                "number" => self.numbers.extend(pair.and_then(|(w, n)| Some((w, n.parse().ok()?)))),
+                "month" => self.months.extend(pair.and_then(|(w, n)| Some((w, n.parse().ok()?)))),
+                "same" => self.same.extend(pair),
+                "opposite" => self.add_opposites(pair),
                 _ => {}
             }
         }
-        let idioms: &'static str = idioms.leak();
-        tables.idioms = idioms
-            .split(',')
-            .map(|idiom| idiom.split_whitespace().collect::<Vec<_>>())
-            .filter(|idiom| !idiom.is_empty())
-            .collect();
+        self.add_idioms(idioms.leak());
+    }
+
+    fn add_idioms(&mut self, idioms: &'static str) {
+        let phrases = idioms.split(',').map(|idiom| idiom.split_whitespace().collect::<Vec<_>>());
+        self.idioms.extend(phrases.filter(|idiom| !idiom.is_empty()));
         // The longest first: "whether or not" before "or not".
-        tables.idioms.sort_by_key(|idiom| std::cmp::Reverse(idiom.len()));
-        tables
+        self.idioms.sort_by_key(|idiom| std::cmp::Reverse(idiom.len()));
+    }
+
+    fn add_opposites(&mut self, pair: Option<(&'static str, &'static str)>) {
+        for (word, opposite) in pair.into_iter().flat_map(|(a, b)| [(a, b), (b, a)]) {
+            let (word, opposite) = (stem(word), stem(opposite));
+            let known = self.opposites.entry(word.as_ref().into()).or_default();
+            if word != opposite && !known.iter().any(|other| **other == *opposite) {
+                known.push(opposite.into());
+            }
+        }
+    }
+
+    /// The stems of the opposites of a word with this stem.
+    pub(super) fn opposites(&self, stem: &str) -> &[Box<str>] {
+        self.opposites.get(stem).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the word turns a statement round by itself.
+    pub(super) fn negates(&self, word: &str) -> bool {
+        self.negations.contains(word) || word.ends_with("n't")
+    }
+
+    /// Whether the word says what a question is about.
+    pub(super) fn is_content(&self, word: &str) -> bool {
+        !self.common.contains(word) && !self.negates(word)
+    }
+
+    /// Whether some opposite of the word is known.
+    pub(super) fn has_opposite(&self, word: &str) -> bool {
+        self.opposites.contains_key(stem(word).as_ref())
     }
 }
 
@@ -84,13 +138,27 @@ mod tests {
         assert!(tables.idioms.iter().any(|idiom| idiom == &["whether", "or", "not"]));
         assert!(tables.common.contains("the") && tables.articles.contains("the"));
         assert!(tables.directions.contains("to") && tables.prefixes.contains(&"un"));
+        assert!(tables.symmetric.contains("married") && tables.referring.contains("those"));
+        assert!(tables.continuing.contains("but"));
         assert_eq!(tables.numbers.get("twelve"), Some(&12.0));
         assert_eq!((tables.months.len(), tables.months.get("dec")), (24, Some(&12)));
         assert!(tables.days.contains("tomorrow"));
-        assert!(tables.opposites.contains(&("open", "closed")));
-        assert!(tables.opposites.contains(&("closed", "open")));
-        assert!(
-            tables.opposites.iter().all(|(a, b)| a != b && !a.contains(' ') && !b.contains(' '))
-        );
+        // Those of english.txt and those of antonyms.txt, in both directions and every inflection.
+        for (word, opposite) in [("open", "closing"), ("starts", "stopping"), ("wisdom", "folly")] {
+            for (word, opposite) in [(word, opposite), (opposite, word)] {
+                let known = tables.opposites(&stem(word));
+                assert!(known.iter().any(|other| **other == *stem(opposite)), "{word} {opposite}");
+            }
+        }
+    }
+
+    #[test]
+    fn opposites_are_single_words() {
+        for text in [include_str!("english.txt"), include_str!("antonyms.txt")] {
+            for (_, line) in lines(text).filter(|(section, _)| *section == "opposite") {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                assert!(words.len() == 2 && words[0] != words[1], "{line}");
+            }
+        }
     }
 }

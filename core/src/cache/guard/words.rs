@@ -1,122 +1,89 @@
-//! The words of a question and what two questions' words say of each other.
+//! The words of a question, and the words of two questions side by side.
 //!
 //! Owns: where words begin and end (letters and digits of any script; an apostrophe or a hyphen between
-//! letters joins), what is negated, what is the opposite of what, what an order leads to.
+//! letters joins), which words are names. Any thread.
 
+use super::language::Language;
 use super::numbers::{digit, numbers_of};
 use super::tables::Tables;
 use hashbrown::HashSet;
 
-/// Shortest word that a prefix turns into another: "in" and "into" are no pair.
-const STEM_MIN_BYTES: usize = 4;
-
 /// A question in words.
 #[derive(Debug)]
 pub(super) struct Words {
-    all: Vec<String>,
+    pub(super) all: Vec<String>,
     pub(super) numbers: Vec<String>,
     /// Words written with a capital inside a sentence, sorted, each once.
     pub(super) names: Vec<String>,
-    negations: usize,
+    pub(super) language: Language,
     /// Whether "one" stands in it, which is a number in "one minute" and none in "a new one".
-    has_one: bool,
+    pub(super) has_one: bool,
 }
 
 impl Words {
     pub(super) fn new(text: &str, tables: &Tables) -> Self {
-        let (mut all, mut names) = split(text);
-        names.sort_unstable();
-        names.dedup();
+        let (mut all, names) = split(text);
+        let language = Language::of(&all, tables);
+        let names = names_among(names, all.len(), tables);
         cut_idioms(&mut all, tables);
         let numbers = numbers_of(&all, tables);
-        let negates =
-            |word: &&String| tables.negations.contains(word.as_str()) || word.ends_with("n't");
-        let negations = all.iter().filter(negates).count();
         let has_one = all.iter().any(|word| word == "one");
-        Self { all, numbers, names, negations, has_one }
+        Self { all, numbers, names, language, has_one }
     }
 
-    /// Whether both speak of the same numbers, dates and days. "One" counts where the other has a 1.
-    pub(super) fn has_numbers_of(&self, other: &Self) -> bool {
-        let (mine, theirs) = (&self.numbers, &other.numbers);
-        let besides_one = |numbers: &'_ [String]| -> Vec<String> {
-            numbers.iter().filter(|number| *number != "1").cloned().collect()
-        };
-        let speaks_of_one = |words: &Self| words.has_one || words.numbers.iter().any(|n| n == "1");
-        mine == theirs
-            || (speaks_of_one(self)
-                && speaks_of_one(other)
-                && besides_one(mine) == besides_one(theirs))
-    }
-
-    fn set(&self) -> HashSet<&str> {
+    /// The words, each once.
+    pub(super) fn set(&self) -> HashSet<&str> {
         self.all.iter().map(String::as_str).collect()
     }
+}
 
-    /// Whether one question is negated and the other is not, or one has the opposite of a word of the
-    /// other. Two turns in one question turn it back.
-    pub(super) fn says_the_opposite(&self, other: &Self, tables: &Tables) -> bool {
-        let (mine, theirs) = (self.set(), other.set());
-        let one_is_negated = self.negations % 2 != other.negations % 2;
-        let negated = one_is_negated && are_about_the_same(&mine, &theirs, tables);
-        let only_mine: Vec<&str> = mine.difference(&theirs).copied().collect();
-        let only_theirs: Vec<&str> = theirs.difference(&mine).copied().collect();
-        let turned = only_mine
-            .iter()
-            .flat_map(|a| only_theirs.iter().map(move |b| (*a, *b)))
-            .filter(|&(a, b)| tables.opposites.contains(&(a, b)) || differ_by_prefix(a, b, tables))
-            .count();
-        (negated || turned > 0) && !(one_is_negated && turned % 2 == 1)
-    }
+/// The words of each of two questions, each once, and those that only one of them has.
+pub(super) struct Compared<'a> {
+    pub(super) asked: HashSet<&'a str>,
+    pub(super) stored: HashSet<&'a str>,
+    /// In the order of the question, so that what a guard names does not depend on a hash.
+    pub(super) only_asked: Vec<&'a str>,
+    pub(super) only_stored: Vec<&'a str>,
+}
 
-    /// Whether what this question leads to stands elsewhere in the other, and the other way round:
-    /// "from Rome to Paris", "from Paris to Rome".
-    pub(super) fn is_reordered(&self, other: &Self, tables: &Tables) -> bool {
-        let (mine, theirs) = (self.aims(tables), other.aims(tables));
-        let moved = |aims: &HashSet<&str>, kept: &HashSet<&str>, there: &Self| {
-            aims.difference(kept)
-                .any(|aim| !tables.common.contains(aim) && there.all.iter().any(|word| word == aim))
+impl<'a> Compared<'a> {
+    pub(super) fn new(asked: &'a Words, stored: &'a Words) -> Self {
+        let (in_asked, in_stored) = (asked.set(), stored.set());
+        let only = |words: &'a Words, other: &HashSet<&str>| {
+            let mut taken = HashSet::new();
+            let alone = words.all.iter().map(String::as_str);
+            alone.filter(|word| !other.contains(word) && taken.insert(*word)).collect()
         };
-        moved(&mine, &theirs, other) && moved(&theirs, &mine, self)
+        let (only_asked, only_stored) = (only(asked, &in_stored), only(stored, &in_asked));
+        Self { asked: in_asked, stored: in_stored, only_asked, only_stored }
     }
 
-    /// The first word after each word of direction, articles passed over.
-    fn aims(&self, tables: &Tables) -> HashSet<&str> {
-        let places = self.all.iter().enumerate();
-        places
-            .filter(|(_, word)| tables.directions.contains(word.as_str()))
-            .filter_map(|(at, _)| {
-                let mut after = self.all[at + 1..].iter().map(String::as_str);
-                after.find(|word| !tables.articles.contains(word))
-            })
-            .collect()
+    /// Whether most of the words that say something are the same: only then is a negation in the one a
+    /// negation of the other.
+    pub(super) fn are_about_the_same(&self, tables: &Tables) -> bool {
+        let tells = |word: &&&str| tables.is_content(word);
+        let shared = self.asked.intersection(&self.stored).filter(tells).count();
+        let union = self.asked.union(&self.stored).filter(tells).count();
+        // Two of five: questions in other words share about that.
+        5 * shared >= 2 * union
     }
 }
 
-/// Whether most of the words that say something are the same: only then is a negation in the one a
-/// negation of the other.
-fn are_about_the_same(mine: &HashSet<&str>, theirs: &HashSet<&str>, tables: &Tables) -> bool {
-    let tells = |word: &&&str| {
-        !tables.common.contains(**word)
-            && !tables.negations.contains(**word)
-            && !word.ends_with("n't")
-    };
-    let shared = mine.intersection(theirs).filter(tells).count();
-    let union = mine.union(theirs).filter(tells).count();
-    // Two of five: questions in other words share about that.
-    5 * shared >= 2 * union
-}
-
-fn differ_by_prefix(a: &str, b: &str, tables: &Tables) -> bool {
-    let (stem, longer) = if a.len() < b.len() { (a, b) } else { (b, a) };
-    // One that negates by itself is counted as that: "not able", "unable".
-    !tables.negations.contains(longer)
-        && stem.len() >= STEM_MIN_BYTES
-        && longer.strip_suffix(stem).is_some_and(|prefix| tables.prefixes.contains(&prefix))
+/// Of the capitalised words, those that can be names: not the words that say little, and none where
+/// most words have a capital, as in a title.
+fn names_among(mut names: Vec<String>, words: usize, tables: &Tables) -> Vec<String> {
+    if names.len() > 2 && 2 * names.len() > words {
+        return Vec::new();
+    }
+    let is_date = |name: &str| tables.days.contains(name) || tables.months.contains_key(name);
+    names.retain(|name| tables.is_content(name) && !is_date(name));
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// The words in lower case, and those that begin with a capital other than at the start of a sentence.
-fn split(text: &str) -> (Vec<String>, Vec<String>) {
+pub(super) fn split(text: &str) -> (Vec<String>, Vec<String>) {
     let letters: Vec<char> = text.chars().map(|c| if c == '\u{2019}' { '\'' } else { c }).collect();
     let (mut all, mut names): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     let (mut at, mut starts_sentence) = (0, true);

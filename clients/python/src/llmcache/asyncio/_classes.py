@@ -132,7 +132,6 @@ class Session(SessionBase, Awaiting):
     edit = awaitable(SessionFlows.edit)
     delete = awaitable(SessionFlows.delete)
     pop = awaitable(SessionFlows.pop)
-    touch = awaitable(SessionFlows.touch)
     trim = awaitable(SessionFlows.trim)
     clear = awaitable(SessionFlows.clear)
     drop = awaitable(SessionFlows.drop)

@@ -1,0 +1,158 @@
+//! Which language a question is in, as far as the rules need to know: whether those for English apply.
+//!
+//! Owns: the evidence. Function words of English speak for it; function words of other languages
+//! (`languages.txt`), letters that English words do not have, and other scripts speak against it. A word
+//! that English shares with another language speaks for both; a shared negation ("no") does not speak for
+//! English. Other words of English count only where nothing speaks against it. Any thread.
+
+use super::tables::{Tables, lines};
+use hashbrown::HashMap;
+use std::sync::LazyLock;
+
+/// What a question's words say of its language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Language {
+    English,
+    /// Nothing speaks for any language.
+    Unknown,
+    Other,
+}
+
+/// The function words that tell other languages from English.
+struct Others {
+    /// For each word, the languages that have it, a bit each.
+    words: HashMap<&'static str, u32>,
+    /// Beginnings of elided words, with their apostrophe.
+    elided: Vec<(&'static str, u32)>,
+    languages: usize,
+}
+
+static OTHERS: LazyLock<Others> = LazyLock::new(|| {
+    let mut others = Others { words: HashMap::new(), elided: Vec::new(), languages: 0 };
+    let mut names: Vec<&str> = Vec::new();
+    for (language, line) in lines(include_str!("languages.txt")) {
+        let at = names.iter().position(|name| *name == language).unwrap_or_else(|| {
+            names.push(language);
+            names.len() - 1
+        });
+        for word in line.split_whitespace() {
+            if word.ends_with('\'') {
+                others.elided.push((word, 1 << at));
+            } else {
+                *others.words.entry(word).or_default() |= 1 << at;
+            }
+        }
+    }
+    others.languages = names.len();
+    others
+});
+
+impl Language {
+    /// Weighs the words, in lower case and without those cut as idioms.
+    pub(super) fn of(words: &[String], tables: &Tables) -> Self {
+        let others = &*OTHERS;
+        let (mut english, mut foreign, mut foreign_letters) = (0_usize, 0_usize, 0_usize);
+        let mut says_something_english = false;
+        let mut counts = [0_usize; 32];
+        for word in words.iter().filter(|word| !word.starts_with(|c: char| c.is_ascii_digit())) {
+            let languages = others.of_word(word);
+            let is_english = tables.is_function_word(word);
+            let is_shared = is_english && languages != 0;
+            english += usize::from(is_english && !(is_shared && tables.negates(word)));
+            foreign += usize::from(languages != 0 && !is_shared);
+            foreign_letters += usize::from(!word.is_ascii());
+            says_something_english |= languages == 0 && tables.is_known(word);
+            for (at, count) in counts.iter_mut().enumerate().take(others.languages) {
+                *count += usize::from(languages >> at & 1 == 1);
+            }
+        }
+        let likeliest = counts.into_iter().max().unwrap_or(0);
+        let speaks_against = foreign + foreign_letters > 0;
+        match (speaks_against, english > 0 || says_something_english) {
+            (false, false) => Self::Unknown,
+            (false, true) => Self::English,
+            (true, _) if english > likeliest + foreign_letters => Self::English,
+            (true, _) => Self::Other,
+        }
+    }
+
+    /// Whether rules for English can judge two questions in these languages.
+    pub(super) fn is_english_with(self, other: Self) -> bool {
+        let both = [self, other];
+        both.contains(&Self::English) && !both.contains(&Self::Other)
+    }
+}
+
+impl Others {
+    fn of_word(&self, word: &str) -> u32 {
+        let elided = self.elided.iter().filter(|(start, _)| word.starts_with(start));
+        let elided = elided.fold(0, |all, (_, languages)| all | languages);
+        elided | self.words.get(word).copied().unwrap_or(0)
+    }
+}
+
+impl Tables {
+    fn is_function_word(&self, word: &str) -> bool {
+        self.common.contains(word)
+            || self.negates(word)
+            || self.articles.contains(word)
+            || self.directions.contains(word)
+            || self.referring.contains(word)
+    }
+
+    /// Whether the word is in a table of English words that say something.
+    fn is_known(&self, word: &str) -> bool {
+        self.days.contains(word)
+            || self.months.contains_key(word)
+            || self.numbers.contains_key(word)
+            || self.has_opposite(word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tables::tables;
+    use super::super::words::split;
+    use super::*;
+
+    fn language(text: &str) -> Language {
+        Language::of(&split(text).0, tables())
+    }
+
+    #[test]
+    fn english_is_told_from_others() {
+        for text in [
+            "How do I get my money back?",
+            "Can't I cancel my order?",
+            "Is there a café near the station?",
+            "install Python",
+            "hotel in Berlin",
+            "What does \"c'est la vie\" mean in English, and who said it?",
+        ] {
+            assert_eq!(language(text), Language::English, "{text}");
+        }
+        for text in [
+            "Wie kann ich mein Abo cancel?",
+            "¿Puedo pagar con stop loss?",
+            "no puedo entrar",
+            "Comment annuler l'abonnement ?",
+            "Como posso cancelar o pedido?",
+            "Hoe kan ik mijn bestelling annuleren?",
+            "jak mogę anulować zamówienie",
+            "siparişimi nasıl iptal ederim",
+            "как отменить заказ",
+            "注文をキャンセルしたい",
+            "주문을 취소하는 방법",
+        ] {
+            assert_eq!(language(text), Language::Other, "{text}");
+        }
+        for text in ["", "no", "12 13", "Berlin hotel", "no carga"] {
+            assert_eq!(language(text), Language::Unknown, "{text}");
+        }
+    }
+
+    #[test]
+    fn all_languages_have_a_bit() {
+        assert!(OTHERS.languages > 10 && OTHERS.languages <= 32);
+    }
+}

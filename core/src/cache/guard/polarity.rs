@@ -1,0 +1,95 @@
+//! Whether two questions say the opposite of each other.
+//!
+//! Owns: negations and opposites, and how they add up. A word that negates and takes part in a pair of
+//! opposites ("with", "without") counts once, as an opposite: counted as a negation too it would cancel
+//! itself. Linear in the words of both questions. Any thread.
+
+use super::tables::{Tables, stem};
+use super::words::{Compared, Words};
+use hashbrown::{HashMap, HashSet};
+use std::borrow::Cow;
+
+/// Shortest word that a prefix turns into another: "in" and "into" are no pair.
+const STEM_MIN_BYTES: usize = 4;
+
+/// The word of each question that turns it against the other; empty where that question has none.
+pub(super) type Turn<'a> = (&'a str, &'a str);
+
+/// What makes one question say the opposite of the other. Two turns turn back: "is it not allowed" asks
+/// what "is it forbidden" does.
+pub(super) fn opposite<'a>(
+    asked: &'a Words,
+    stored: &'a Words,
+    compared: &Compared<'a>,
+    tables: &Tables,
+) -> Option<Turn<'a>> {
+    let pairs = opposites_between(compared, tables);
+    let paired = |word: &str| pairs.iter().any(|(a, b)| *a == word || *b == word);
+    let negations = |words: &'a Words| {
+        let all = words.all.iter().map(String::as_str);
+        all.filter(|word| tables.negates(word) && !paired(word)).collect::<Vec<_>>()
+    };
+    let (in_asked, in_stored) = (negations(asked), negations(stored));
+    let one_is_negated = in_asked.len() % 2 != in_stored.len() % 2;
+    if one_is_negated && pairs.len() % 2 == 1 {
+        return None;
+    }
+    if let Some(pair) = pairs.first() {
+        return Some(*pair);
+    }
+    let negated = one_is_negated && compared.are_about_the_same(tables);
+    negated.then(|| odd_one(&in_asked, &in_stored))
+}
+
+/// The negation that one question has and the other lacks; it stands in the question that has it.
+fn odd_one<'a>(asked: &[&'a str], stored: &[&'a str]) -> Turn<'a> {
+    let lacking = |mine: &[&'a str], theirs: &[&'a str]| {
+        mine.iter().copied().find(|word| !theirs.contains(word)).or(mine.last().copied())
+    };
+    if asked.len() > stored.len() {
+        (lacking(asked, stored).unwrap_or(""), "")
+    } else {
+        ("", lacking(stored, asked).unwrap_or(""))
+    }
+}
+
+/// Each word of the question asked that has an opposite among the words of the other, with that.
+fn opposites_between<'a>(compared: &Compared<'a>, tables: &Tables) -> Vec<Turn<'a>> {
+    let stems: Vec<(&str, Cow<'_, str>)> = with_stems(&compared.only_stored);
+    let by_word: HashSet<&str> = compared.only_stored.iter().copied().collect();
+    let by_stem: HashMap<&str, &'a str> = stems.iter().map(|(w, s)| (s.as_ref(), *w)).collect();
+    // What a word of the other question is without a prefix.
+    let mut shortened: HashMap<&str, &'a str> = HashMap::new();
+    for (word, stem) in &stems {
+        for short in [*word, stem.as_ref()].into_iter().flat_map(|w| without_prefix(w, tables)) {
+            if !tables.negates(word) {
+                shortened.entry(short).or_insert(word);
+            }
+        }
+    }
+    let of_word = |word: &'a str| -> Option<&'a str> {
+        let stem = stem(word);
+        let named = tables.opposites(&stem).iter().find_map(|opposite| by_stem.get(&**opposite));
+        let negates = tables.negates(word);
+        let prefixed = || {
+            let shorter =
+                without_prefix(word, tables).find_map(|short| by_word.get(short).copied());
+            let by_stem = || without_prefix(&stem, tables).find_map(|s| by_stem.get(s).copied());
+            shorter.or_else(by_stem).filter(|_| !negates)
+        };
+        let longer = || shortened.get(word).or_else(|| shortened.get(stem.as_ref())).copied();
+        named.copied().or_else(prefixed).or_else(longer)
+    };
+    compared.only_asked.iter().filter_map(|word| Some((*word, of_word(word)?))).collect()
+}
+
+fn with_stems<'a>(words: &[&'a str]) -> Vec<(&'a str, Cow<'a, str>)> {
+    words.iter().map(|word| (*word, stem(word))).collect()
+}
+
+/// The rest of a word behind each prefix that makes another word of it. A word that negates by itself
+/// is counted as that: "not able", "unable".
+fn without_prefix<'w>(word: &'w str, tables: &Tables) -> impl Iterator<Item = &'w str> {
+    let rests = tables.prefixes.iter().filter_map(move |prefix| word.strip_prefix(prefix));
+    rests.filter(|rest| rest.len() >= STEM_MIN_BYTES)
+}

@@ -84,6 +84,25 @@ def test_changes(r):
     assert not session.drop()
 
 
+def test_replacing_and_taking_from_either_end(r):
+    session = Session(r, "c", ttl=100)
+    session.append(user("a", id="a"), user("b", id="b"), user("c", id="c"))
+    told = session.append(user("B", id="b"), user("d", id="d"), upsert=True)
+    assert told is not None
+    assert told.places == [(2, False), (4, True)]
+    assert session.edit(None, "C", id="c")
+    assert session.delete(ids=["d", "none"]) == 1
+    with pytest.raises(TypeError, match="places or ids"):
+        session.delete(1, ids=["a"])
+    assert [m.text for m in session.pop(2, oldest=True)] == ["a", "B"]
+    assert session.append(user("x"), user("y"), replace=True) is not None
+    assert [m.text for m in session.messages()] == ["x", "y"]
+    r.expire("c", 5)
+    assert session.touch(200)
+    assert 190 < r.ttl("c") <= 200
+    assert not Session(r, "none").touch()
+
+
 def test_more_messages_than_one_command_takes(r):
     session = Session(r, "c")
     told = session.append(*[user(f"m{n}") for n in range(2_500)])

@@ -57,16 +57,29 @@ def texts(values: Any) -> list[str]:
     return [text(value) for value in values or ()]
 
 
-def plain(value: Any) -> Any:
-    """A reply for a person: text where bytes are, numbers where text spells them."""
-    if isinstance(value, bytes):
-        shown = text(value)
-        try:
-            return float(shown) if "." in shown or "e" in shown else shown
-        except ValueError:
-            return shown
-    if isinstance(value, Mapping):
-        return {text(name): plain(member) for name, member in value.items()}
+FRACTIONS = frozenset(
+    ("hit_ratio", "usd_saved", "threshold", "cost", "similarity", "similarity_histogram", "thresholds", "half_life")
+)
+"""Members whose numbers have a fraction, which RESP2 sends as text."""
+
+
+def member(name: str, value: Any) -> Any:
+    """A member of a map for a person."""
+    return _numbers(value) if name in FRACTIONS else plain(value)
+
+
+def _numbers(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return [plain(member) for member in value]
+        return [_numbers(one) for one in value]
+    return float(value) if isinstance(value, bytes) else value
+
+
+def plain(value: Any) -> Any:
+    """A reply for a person: text where bytes are."""
+    if isinstance(value, bytes):
+        return text(value)
+    if isinstance(value, Mapping):
+        return {text(name): plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
     return value

@@ -97,11 +97,19 @@ class SessionFlows(SessionBase):
     # Writing.
 
     def append(
-        self, *messages: Message, if_seq: int | None = None, nx: bool = False, xx: bool = False
+        self,
+        *messages: Message,
+        if_seq: int | None = None,
+        nx: bool = False,
+        xx: bool = False,
+        upsert: bool = False,
+        replace: bool = False,
     ) -> Flow[Appended | None]:
         """Appends messages in one step with the session's ttl, trims and owner; None where a condition does not hold.
 
-        `if_seq` appends only if that is the newest place. Above 1,024 messages it takes several steps.
+        `if_seq` appends only if that is the newest place; with `upsert` a message of a known id replaces that one where
+        it stands; with `replace` these messages take the place of all others. Above 1,024 messages it takes several
+        steps.
         """
         ready: list[Message] = []
         for message in messages:
@@ -113,6 +121,8 @@ class SessionFlows(SessionBase):
             if number == 0:
                 args += [*(["NX"] if nx else []), *(["XX"] if xx else [])]
                 args += [] if if_seq is None else ["IFSEQ", if_seq]
+                args += ["CLEAR"] if replace else []
+            args += ["UPSERT"] if upsert else []
             for word, value in (("TTL", self.ttl), ("MAXLEN", self.maxlen), ("MAXTOKENS", self.maxtokens)):
                 if value is not None:
                     args += [word, value]
@@ -124,7 +134,7 @@ class SessionFlows(SessionBase):
             if reply is None:
                 return None
             *rows, count, tokens = reply
-            places += [(int(seq), bool(int(new))) for seq, new in rows]
+            places += [(int(seq), int(new) == 1) for seq, new in rows]
         return Appended(places, int(count), int(tokens))
 
     def _embedded(self, message: Message) -> Flow[Message]:
@@ -136,21 +146,36 @@ class SessionFlows(SessionBase):
         return dataclasses.replace(message, vector=vector)
 
     def edit(
-        self, seq: int, text: str | bytes, *, tokens: int | None = None, vector: Vector | None = None
+        self,
+        seq: int | None,
+        text: str | bytes,
+        *,
+        id: str | None = None,
+        tokens: int | None = None,
+        vector: Vector | None = None,
     ) -> Flow[bool]:
-        """Replaces what a message says; whether it was there."""
+        """Replaces what a message says, by its place or its id; whether it was there."""
+        which: list[Argument] = ["ID", r.raw(id or "")] if seq is None else [seq]
         args: list[Argument] = [] if tokens is None else ["TOKENS", tokens]
-        reply = yield Command(("SESSION.EDIT", self.key, seq, r.raw(text), *args, *vectors.arguments(vector)))
+        reply = yield Command(("SESSION.EDIT", self.key, *which, r.raw(text), *args, *vectors.arguments(vector)))
         return bool(reply)
 
-    def delete(self, *seqs: int) -> Flow[int]:
-        """Removes messages by their places; how many there were."""
-        return int((yield Command(("SESSION.DEL", self.key, *seqs)))) if seqs else 0
+    def delete(self, *seqs: int, ids: Sequence[str] = ()) -> Flow[int]:
+        """Removes messages by their places, or by their ids; how many there were."""
+        if seqs and ids:
+            raise TypeError("say places or ids")
+        which: list[Argument] = ["ID", *map(r.raw, ids)] if ids else list(seqs)
+        return int((yield Command(("SESSION.DEL", self.key, *which)))) if which else 0
 
-    def pop(self, count: int = 1) -> Flow[list[Message]]:
-        """Removes the newest messages and returns them, newest first."""
-        reply = yield Command(("SESSION.POP", self.key, "COUNT", count))
+    def pop(self, count: int = 1, *, oldest: bool = False) -> Flow[list[Message]]:
+        """Removes the newest messages and returns them, newest first; or the oldest, in their order."""
+        reply = yield Command(("SESSION.POP", self.key, "COUNT", count, *(["OLDEST"] if oldest else [])))
         return [Message.of(one) for one in reply]
+
+    def touch(self, ttl: int | None = None) -> Flow[bool]:
+        """Counts a use: the deadline moves to the session's ttl from now, or to `ttl`, which is kept."""
+        args: list[Argument] = [] if ttl is None else ["TTL", ttl]
+        return bool((yield Command(("SESSION.EXPIRE", self.key, *args))))
 
     def trim(self, *, maxlen: int | None = None, maxtokens: int | None = None, minseq: int | None = None) -> Flow[int]:
         """Removes the oldest messages that are not pinned; how many."""

@@ -91,7 +91,10 @@ def summed(told: Sequence[Fields]) -> Fields:
     for name, first in told[0].items():
         values = [one.get(name) for one in told]
         if name == "similarity_histogram":
-            total[name] = [[edge, sum(v[at][1] for v in values if v)] for at, (edge, _) in enumerate(first)]
+            counts: dict[float, Any] = {}
+            for edge, count in (row for value in values for row in value or ()):
+                counts[edge] = counts.get(edge, 0) + count
+            total[name] = [[edge, counts[edge]] for edge in sorted(counts)]
         elif name == "hottest":
             total[name] = sorted((row for v in values for row in v or ()), key=lambda row: -row[1])[:10]
         elif isinstance(first, int | float) and name not in _NOT_SUMMED:
@@ -99,13 +102,18 @@ def summed(told: Sequence[Fields]) -> Fields:
     if total.get("lookups"):
         total["hit_ratio"] = total.get("hits", 0) / total["lookups"]
     if "thresholds" in total:
-        counts = [one.get("hits_semantic", 0) + one.get("misses_threshold", 0) for one in told]
-        whole = sum(counts) or 1
-        total["thresholds"] = [
-            [edge, sum(one["thresholds"][at][1] * n for one, n in zip(told, counts, strict=True)) / whole]
-            for at, (edge, _) in enumerate(total["thresholds"])
-        ]
+        total["thresholds"] = _shares(told)
     return total
+
+
+def _shares(told: Sequence[Fields]) -> list[list[float]]:
+    """What part of all look-ups by meaning each threshold would serve: each shard's share, by its look-ups."""
+    asked = [one.get("hits_semantic", 0) + one.get("misses_threshold", 0) for one in told]
+    sums: dict[float, float] = {}
+    for one, weight in zip(told, asked, strict=True):
+        for edge, share in one.get("thresholds") or ():
+            sums[edge] = sums.get(edge, 0.0) + share * weight
+    return [[edge, sums[edge] / (sum(asked) or 1)] for edge in sorted(sums)]
 
 
 def unless_absent(commands: Sequence[Sequence[Argument]]) -> Flow[list[Any]]:

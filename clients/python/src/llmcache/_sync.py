@@ -127,6 +127,7 @@ class Session(SessionBase, Blocking):
     edit = blocking(SessionFlows.edit)
     delete = blocking(SessionFlows.delete)
     pop = blocking(SessionFlows.pop)
+    touch = blocking(SessionFlows.touch)
     trim = blocking(SessionFlows.trim)
     clear = blocking(SessionFlows.clear)
     drop = blocking(SessionFlows.drop)

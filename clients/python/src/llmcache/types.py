@@ -157,7 +157,7 @@ class Explanation:
             nearest=_readable(nearest) if nearest else None,
             guard=r.maybe_text(m.get("guard")),
             hits=[Hit.of(one) for one in found],
-            all={name: r.plain(value) for name, value in m.items() if name not in ("hits", "nearest")},
+            all={name: r.member(name, value) for name, value in m.items() if name not in ("hits", "nearest")},
         )
 
 
@@ -180,7 +180,7 @@ class Fields(dict[str, Any]):
 
     @classmethod
     def of(cls, reply: Any) -> Fields:
-        return cls({name: r.plain(value) for name, value in r.mapping(reply).items()})
+        return cls({name: r.member(name, value) for name, value in r.mapping(reply).items()})
 
 
 class Stats(Fields):

@@ -132,6 +132,7 @@ class Session(SessionBase, Awaiting):
     edit = awaitable(SessionFlows.edit)
     delete = awaitable(SessionFlows.delete)
     pop = awaitable(SessionFlows.pop)
+    touch = awaitable(SessionFlows.touch)
     trim = awaitable(SessionFlows.trim)
     clear = awaitable(SessionFlows.clear)
     drop = awaitable(SessionFlows.drop)

@@ -410,39 +410,26 @@ def test_transactions_and_scripts_are_told_too(nodes, where):
 
 @pytest.mark.parametrize("first", ["entry", "container"])
 @pytest.mark.parametrize("which", [("TAG", "x"), ("SCOPE", ""), ("ALL",), ("DROP",)], ids=" ".join)
-def test_what_holds_for_all_entries_holds_for_those_away(nodes, which, first):
+def test_what_holds_for_all_entries_holds_for_those_away(fleet, which, first):
     """Taken out of use by a bound, or with its cache, an entry does not come back from the other node."""
-    try:
-        with nodes.nodes[0].wire() as source, nodes.client() as client:
-            answers(source)
-            entries = [key for key in nodes.keys_in_slot(0, SLOT) if key != CACHE.encode()]
-            nodes.start_move(SLOT, 0, 1)
-            nodes.move_keys(0, 1, entries if first == "entry" else [CACHE.encode()])
-            # By whichever node has the cache.
-            done = client("LLMCACHE.DROP", CACHE) if which == ("DROP",) else client("LLMCACHE.INVALIDATE", CACHE, *which)
-            assert not isinstance(done, Failure), done
-            while rest := nodes.keys_in_slot(0, SLOT):
-                nodes.move_keys(0, 1, rest)
-            nodes.end_move(SLOT, 1)
-            assert client("LLMCACHE.GET", CACHE, "PROMPT", "p") is None
-            assert client("LLMCACHE.GETSEM", CACHE, *V) is None
-            assert client("LLMCACHE.ENTRY", CACHE, "e") is None
-            assert client("LLMCACHE.SETSEM", CACHE, "PROMPT", "p", "RESPONSE", "again", "ID", "e", *V)
-            hit = client("LLMCACHE.GETSEM", CACHE, *V, "RETURN", 1, "response")
-            assert hit == [b"response", b"again"]
-    finally:
-        give_back(nodes)
-        settle(nodes)
-
-
-def give_back(cluster):
-    """The slot is the target's now: back with it, empty."""
-    with cluster.nodes[1].wire() as wire:
-        expect_ok(wire("FLUSHALL"))
-        owner = wire("CLUSTER", "SLOTS")
-    if any(first <= SLOT <= last and node[1] == cluster.nodes[1].port for first, last, node, *_ in owner):
-        cluster.start_move(SLOT, 1, 0)
-        cluster.end_move(SLOT, 0)
+    cluster = Cluster(fleet, [[(SLOT, 16_383)], [(0, SLOT - 1)]])
+    with cluster.nodes[0].wire() as source, cluster.client() as client:
+        answers(source)
+        entries = [key for key in cluster.keys_in_slot(0, SLOT) if key != CACHE.encode()]
+        cluster.start_move(SLOT, 0, 1)
+        cluster.move_keys(0, 1, entries if first == "entry" else [CACHE.encode()])
+        # By whichever node has the cache.
+        done = client("LLMCACHE.DROP", CACHE) if which == ("DROP",) else client("LLMCACHE.INVALIDATE", CACHE, *which)
+        assert not isinstance(done, Failure), done
+        while rest := cluster.keys_in_slot(0, SLOT):
+            cluster.move_keys(0, 1, rest)
+        cluster.end_move(SLOT, 1)
+        assert client("LLMCACHE.GET", CACHE, "PROMPT", "p") is None
+        assert client("LLMCACHE.GETSEM", CACHE, *V) is None
+        assert client("LLMCACHE.ENTRY", CACHE, "e") is None
+        assert client("LLMCACHE.SETSEM", CACHE, "PROMPT", "p", "RESPONSE", "again", "ID", "e", *V)
+        hit = client("LLMCACHE.GETSEM", CACHE, *V, "RETURN", 1, "response")
+        assert hit == [b"response", b"again"]
 
 
 def test_every_command_has_a_row(nodes):

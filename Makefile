@@ -16,7 +16,7 @@ PORT   ?= 6379
 MODULES ?= /usr/lib/redis/modules
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test bench lint fmt docs dist install clean setup
+.PHONY: help demo run build test bench lint fmt docs dist install clean setup suites client
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ test: build $(VENV)/.ready ## run all tests, on every server (T=file and SERVER=
 
 bench: build $(VENV)/.ready ## measure against real peers (VECTORS=folder, TRACE=file for more)
 	$(PY) bench/run.py $(if $(VECTORS),--vectors $(VECTORS)) $(if $(TRACE),--trace $(TRACE)) $(if $(ONLY),--only $(ONLY))
+
+suites: build $(VENV)/.ready ## run public suites, unchanged, over the Python client's adapters
+	$(PY) clients/python/suites/run.py
+
+client: build $(VENV)/.ready ## lint, type and cover the Python client, and install its package
+	$(PY) clients/python/suites/check.py
 
 lint: setup ## check format, arrows, licences and packaging; clippy, warnings denied
 	$(PYTHON) scripts/check_arrows.py

@@ -52,7 +52,7 @@ class Suite:
     needs_search: bool = False
 
 
-PYTEST = ["-m", "pytest", "-q", "-rfE", "--timeout", "10", "-p", "no:cacheprovider"]
+PYTEST = ["-m", "pytest", "-q", "-rfE", "--timeout", "40", "-p", "no:cacheprovider"]
 AGENTS = ["-o", "asyncio_mode=auto", "-p", "swap_agents"]
 SUITES = (
     Suite(

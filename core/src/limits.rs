@@ -104,6 +104,8 @@ pub const COMMAND_STEPS_MAX: u64 = 1 << 17;
 /// Work of one command that cannot be left to a thread or to slices (MULTI, scripts): beyond it is refused with BUSY. Some
 /// ten milliseconds.
 pub const UNBLOCKABLE_STEPS_MAX: u64 = 1 << 19;
+/// The same for a command whose client has waited for its text to be embedded, and waits no second time.
+pub const WAITED_STEPS_MAX: u64 = 8 * UNBLOCKABLE_STEPS_MAX;
 /// Names of members that a container keeps in its records because filters asked for them, the latest.
 pub const FILTER_ASKED_MAX: usize = 64;
 

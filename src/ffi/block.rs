@@ -41,7 +41,18 @@ struct Blocked {
     timer: Option<raw::RedisModuleTimerID>,
     is_timed: bool,
     waiter: Box<dyn Waiter>,
+    command: Option<Command>,
 }
+
+/// The command that a client waits in, for who works on it in rounds.
+#[derive(Clone)]
+struct Command {
+    argv: Vec<*mut super::RedisModuleString>,
+    is_resp3: bool,
+}
+
+// SAFETY: as for `Handle`.
+unsafe impl Send for Command {}
 
 /// The server's handle of a blocked client; from being unblocked on it is the server's alone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -112,9 +123,62 @@ pub fn block_client(
     let timer = (timeout_ms > 0).then(|| start_deadline(ctx, timeout_ms, id));
     TABLE.with(|table| {
         table.by_handle.insert(handle, id);
-        table.waiting.insert(id, Blocked { handle, timer, is_timed: false, waiter });
+        table.waiting.insert(id, Blocked { handle, timer, is_timed: false, waiter, command: None });
     });
     BlockedId(id)
+}
+
+/// The same without end, for a command that is worked on in rounds: `in_round`.
+pub fn block_for_rounds(
+    ctx: Ctx<'_>,
+    args: &Arguments<'_>,
+    make: impl FnOnce(BlockedId) -> Box<dyn Waiter>,
+) -> BlockedId {
+    let id = block_client(ctx, 0, make);
+    let command = Command { argv: args.pointers().to_vec(), is_resp3: ctx.state().is_resp3() };
+    TABLE.with(|table| {
+        if let Some(blocked) = table.waiting.get_mut(&id.0) {
+            blocked.command = Some(command);
+        }
+    });
+    id
+}
+
+/// Works on the command of a client that waits, in its database. What is replied is kept until `end_rounds`, and
+/// thrown away where the client is answered in another way. `None` where it waits no more.
+pub fn in_round<R>(id: BlockedId, work: impl FnOnce(Ctx<'_>, &Arguments<'_>) -> R) -> Option<R> {
+    let (handle, mut command) = TABLE.with(|table| {
+        let blocked = table.waiting.get(&id.0)?;
+        Some((blocked.handle, blocked.command.clone()?))
+    })?;
+    // SAFETY: the client waits, so its handle is valid; the context is freed below. The main thread needs no lock.
+    let raw = unsafe { api!(RedisModule_GetThreadSafeContext(handle.0)) };
+    let argc = command.argv.len() as c_int;
+    // SAFETY: the context is valid until it is freed. A client keeps the arguments of the command that it waits in,
+    // and it is in the table until it is told that the client goes; nothing here lets it go.
+    let (ctx, args) = unsafe {
+        let ctx = Ctx::from_waiting_raw(raw, command.is_resp3);
+        (ctx, Arguments::from_raw(command.argv.as_mut_ptr(), argc))
+    };
+    // It waits already.
+    let was_replying = REPLYING.swap(true, Ordering::Relaxed);
+    let result = guarded("a round", || work(ctx, &args));
+    REPLYING.store(was_replying, Ordering::Relaxed);
+    if result.is_none() {
+        super::Reply::new(ctx).internal_error();
+    }
+    // SAFETY: made above, and used no more.
+    unsafe { api!(RedisModule_FreeThreadSafeContext(raw)) };
+    result
+}
+
+/// Ends the wait of a client whose reply was written in rounds.
+pub fn end_rounds(ctx: Ctx<'_>, id: BlockedId) {
+    let Some(blocked) = take(id.0) else { return };
+    if let Some(timer) = blocked.timer {
+        stop_deadline(ctx, timer);
+    }
+    unblock_with(blocked, Wake::Ready, true);
 }
 
 type CommandFn =
@@ -176,11 +240,15 @@ pub fn count_time_from_now(id: BlockedId) {
 }
 
 fn unblock(blocked: Blocked, wake: Wake) {
+    unblock_with(blocked, wake, false);
+}
+
+fn unblock_with(blocked: Blocked, wake: Wake, answered: bool) {
     if blocked.is_timed {
         // SAFETY: the handle left the table and was not unblocked yet.
         unsafe { api!(RedisModule_BlockedClientMeasureTimeEnd(blocked.handle.0)) };
     }
-    let woken = Box::new(Woken { waiter: blocked.waiter, wake, answered: false });
+    let woken = Box::new(Woken { waiter: blocked.waiter, wake, answered });
     // SAFETY: the handle left the table, so it is unblocked this once; `on_free` takes the box back.
     unsafe { api!(RedisModule_UnblockClient(blocked.handle.0, Box::into_raw(woken).cast())) };
 }
@@ -224,6 +292,10 @@ unsafe extern "C" fn on_reply(
         let data = api!(RedisModule_GetBlockedClientPrivateData(ctx));
         (Ctx::from_raw(ctx), &mut *data.cast::<Woken>(), Arguments::from_raw(argv, argc))
     };
+    if woken.answered {
+        // Its reply was written in rounds: the server adds it now.
+        return raw::REDISMODULE_OK as c_int;
+    }
     woken.answered = true;
     answer(&mut *woken.waiter, ctx, &args, woken.wake);
     raw::REDISMODULE_OK as c_int

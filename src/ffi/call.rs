@@ -63,6 +63,11 @@ impl<'a> Arguments<'a> {
         Self { pointers, slices }
     }
 
+    /// The server's handles, the command's own name first.
+    pub(super) fn pointers(&self) -> &'a [*mut RedisModuleString] {
+        self.pointers
+    }
+
     /// The key, which is the first argument of every command.
     pub fn key(&self) -> ArgString<'a> {
         self.string(0)

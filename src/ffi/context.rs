@@ -13,6 +13,8 @@ const ATOMIC_SLOT_MIGRATION: c_int = 1 << 5;
 #[derive(Debug, Clone, Copy)]
 pub struct Ctx<'a> {
     raw: *mut raw::RedisModuleCtx,
+    /// Of a client that waits: whether it speaks RESP3, which its context does not tell.
+    waits_as_resp3: bool,
     call: PhantomData<&'a ()>,
 }
 
@@ -76,7 +78,13 @@ impl<'a> Ctx<'a> {
     /// # Safety
     /// `raw` is the context of the running call and valid for `'a`.
     pub(super) unsafe fn from_raw(raw: *mut raw::RedisModuleCtx) -> Self {
-        Self { raw, call: PhantomData }
+        Self { raw, waits_as_resp3: false, call: PhantomData }
+    }
+
+    /// # Safety
+    /// `raw` is the context of a client that waits, valid for `'a`, and `is_resp3` says what it speaks.
+    pub(super) unsafe fn from_waiting_raw(raw: *mut raw::RedisModuleCtx, is_resp3: bool) -> Self {
+        Self { raw, waits_as_resp3: is_resp3, call: PhantomData }
     }
 
     pub(super) fn as_ptr(self) -> *mut raw::RedisModuleCtx {
@@ -86,7 +94,9 @@ impl<'a> Ctx<'a> {
     /// What the server is and does.
     pub fn state(self) -> ServerState {
         // SAFETY: the context is valid.
-        ServerState(unsafe { api!(RedisModule_GetContextFlags(self.raw)) })
+        let flags = unsafe { api!(RedisModule_GetContextFlags(self.raw)) };
+        let resp3 = raw::REDISMODULE_CTX_FLAGS_RESP3 as c_int;
+        ServerState(if self.waits_as_resp3 { flags | resp3 } else { flags })
     }
 
     /// Milliseconds since the Unix epoch.

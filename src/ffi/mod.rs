@@ -32,8 +32,8 @@ mod value;
 mod zset;
 
 pub use block::{
-    BlockedId, Waiter, Wake, block_client, blocked_count, count_time_from_now, wait_on,
-    wake_blocked,
+    BlockedId, Waiter, Wake, block_client, block_for_rounds, blocked_count, count_time_from_now,
+    end_rounds, in_round, wait_on, wake_blocked,
 };
 pub use call::{Arguments, CommandArgs, Handler, take_command_count};
 use guard::guarded;

@@ -24,8 +24,10 @@ pub trait Work: Send + 'static {
     /// What comes of it.
     type Outcome: Send;
 
-    /// Does it.
-    fn run(self, scratch: &mut Self::Scratch) -> Self::Outcome;
+    /// Does a part of it, of some milliseconds at most; answers whether that was the last.
+    fn slice(&mut self, scratch: &mut Self::Scratch) -> bool;
+    /// What came of it.
+    fn end(self) -> Self::Outcome;
     /// Its name.
     fn ticket(&self) -> Self::Ticket;
 }
@@ -144,15 +146,29 @@ fn serve<W: Work>(queues: &Queues<W>) {
     while let Ok(1) = (&queues.called).read(&mut [0]) {
         // One for one: were more taken, the pipe would fill up while there is always work, and the main
         // thread would wait for room in it.
-        if let Some(work) = queues.work.pop() {
-            let ticket = work.ticket();
-            let outcome = guarded("work of a thread", || work.run(&mut scratch));
-            if outcome.is_none() {
-                scratch = W::Scratch::default();
+        let Some(mut work) = queues.work.pop() else { continue };
+        let ended = loop {
+            let ended = guarded("work of a thread", || work.slice(&mut scratch));
+            // In turns: what others wait for comes before the next part.
+            if ended != Some(false) || !queues.work.is_empty() {
+                break ended;
             }
-            queues.done.push((ticket, outcome));
-            ring(&queues.answer);
-        }
+        };
+        let ticket = work.ticket();
+        let outcome = match ended {
+            Some(true) => guarded("work of a thread", || work.end()),
+            Some(false) => {
+                queues.work.push(work);
+                ring(&queues.call);
+                continue;
+            }
+            None => {
+                scratch = W::Scratch::default();
+                None
+            }
+        };
+        queues.done.push((ticket, outcome));
+        ring(&queues.answer);
     }
 }
 

@@ -12,7 +12,8 @@ use crate::ffi::{
     Arguments, BlockedId, CommandArgs, Ctx, Handler, MainCell, Reply, Threads, Waiter, Wake, Work,
     WritePermit, block_client, count_time_from_now, run_later, wake_blocked,
 };
-use crate::keyspace::searches::{Answer, Searches};
+use crate::keyspace::search_rounds::Answer;
+use crate::keyspace::searches::Searches;
 use crate::keyspace::slots::redirection;
 use hashbrown::HashMap;
 use llmcache_core::cache::Settings;
@@ -104,6 +105,7 @@ struct Job {
     model: Arc<Model>,
     tokens: Arc<Tokens>,
     is_wanted: Arc<AtomicBool>,
+    outcome: Outcome,
 }
 
 enum Outcome {
@@ -124,15 +126,19 @@ impl Work for Job {
         self.key
     }
 
-    fn run(self, scratch: &mut Scratch) -> Outcome {
-        if !self.is_wanted.load(Ordering::Relaxed) {
-            return Outcome::Skipped;
+    fn slice(&mut self, scratch: &mut Scratch) -> bool {
+        if self.is_wanted.load(Ordering::Relaxed) {
+            let begin = Instant::now();
+            self.outcome = match self.model.embed(&self.tokens, scratch) {
+                Some(vector) => Outcome::Vector(vector, begin.elapsed().as_micros() as u64),
+                None => Outcome::None,
+            };
         }
-        let begin = Instant::now();
-        match self.model.embed(&self.tokens, scratch) {
-            Some(vector) => Outcome::Vector(vector, begin.elapsed().as_micros() as u64),
-            None => Outcome::None,
-        }
+        true
+    }
+
+    fn end(self) -> Outcome {
+        self.outcome
     }
 }
 
@@ -479,7 +485,8 @@ impl Service {
     fn submit(&self, key: TextKey, model: &Arc<Model>, pending: &Pending) {
         let Some(threads) = &self.threads else { return };
         let (tokens, is_wanted) = (Arc::clone(&pending.tokens), Arc::clone(&pending.is_wanted));
-        threads.submit(Job { key, model: Arc::clone(model), tokens, is_wanted });
+        let (model, outcome) = (Arc::clone(model), Outcome::Skipped);
+        threads.submit(Job { key, model, tokens, is_wanted, outcome });
     }
 
     /// Takes in what a thread did; answers the clients that have all they wait for.
@@ -590,7 +597,7 @@ impl Embedding {
         match self.again {
             Again::Reads(answer) => {
                 let _ended = again_with(found);
-                answer(ctx, args, &Searches::inline())
+                answer(ctx, args, &Searches::after_wait())
             }
             Again::Writes(handler) => {
                 let args = CommandArgs::again(args, permit(ctx)?);

@@ -6,10 +6,11 @@ use super::searches::Searches;
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString, Thin, WritePermit};
 use crate::keytype::cache_registry::SharedCache;
 use crate::keytype::{ENTRY_COMMAND, EntryValue, STALE_COMMAND};
-use llmcache_core::cache::{Cache, Entry, EntryKey, Halt, Keyspace, Looked};
+use llmcache_core::cache::{Cache, Entry, EntryKey, Keyspace, Looked};
 use llmcache_core::evict::initial_lfu;
 use llmcache_core::ids::{ContainerUid, SlotId, UnixMs};
 use llmcache_core::index::{SearchRequest, SearchResult};
+use llmcache_core::work::Steps;
 use std::ops::Deref;
 
 /// Most entries removed in one go to get back under a limit; the rest goes in the background.
@@ -85,7 +86,18 @@ impl<'a> Keyspace for CommandKeyspace<'a, '_> {
     }
 
     fn search(&self, request: &SearchRequest<'_>) -> Looked<SearchResult> {
-        self.searches.search(self.ctx, self.cache, request).ok_or(Halt::Elsewhere)
+        self.searches.search(self.ctx, self.cache, request)
+    }
+
+    fn learn(&self, request: &SearchRequest<'_>) -> Looked<bool> {
+        match request.filter {
+            Some(filter) => self.searches.learn(self.ctx, self.cache, request.partition, filter),
+            None => Ok(false),
+        }
+    }
+
+    fn spend(&self, steps: Steps) -> Looked<()> {
+        self.searches.spend(self.ctx, steps)
     }
 }
 

@@ -16,6 +16,7 @@ mod flights;
 pub mod followers;
 mod invalidation_walk;
 mod namespaces;
+mod search_rounds;
 mod searches;
 mod session_key;
 mod sessions;
@@ -52,7 +53,8 @@ pub use invalidation_walk::{
     Criterion, InvalidationWalk, check_walks, start_invalidation, tell_ids,
 };
 pub use namespaces::{create_namespace, find_namespace, open_namespace, put_back_namespaces};
-pub use searches::{Searches, answer_searching, search_counts};
+pub use search_rounds::{answer_searching, search_counts};
+pub use searches::Searches;
 pub use session_key::{OpenSession, open_session};
 pub use sessions::{
     Deadline, change_session, check_second_key, deadline_was_moved, put_session, same_slot,

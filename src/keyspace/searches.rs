@@ -1,36 +1,36 @@
-//! Searches that would hold up other clients: they go on in threads of their own while the client waits, and the
-//! command is run again when what they found is there.
+//! The searches of a running command: done at once while they are short, left to threads and slices where they are
+//! not, refused where they are not and the client cannot be made to wait.
 //!
-//! Owns: the threads, who waits for which search, and what was found until it is used. A thread gets all it
-//! reads with the task and knows no key and no client; entries are opened here, on the main thread, when the command
-//! is run again. So whatever happened meanwhile (the client gone, the cache deleted or made anew, FLUSHALL) is met
-//! by the same code as ever: what was found for a cache that is no more is dropped. Main thread only.
+//! Owns: what a command that is run in rounds knows of the rounds before (what was found and opened, how many
+//! questions are answered), and what it leaves for the next (`search_rounds`). Main thread only.
 
-use super::slots::redirection;
+use super::search_rounds::{Lesson, Rest, can_yield};
 use crate::config;
-use crate::ffi::{
-    Arguments, BlockedId, Ctx, MainCell, Reply, Threads, Waiter, Wake, Work, block_client,
-    count_time_from_now, wake_blocked,
-};
-use crate::keytype::cache_registry::{CACHES, SharedCache};
-use hashbrown::HashMap;
-use llmcache_core::error::Result;
+use crate::ffi::Ctx;
+use crate::keytype::cache_registry::SharedCache;
+use llmcache_core::cache::{Halt, Looked, too_much_at_once};
+use llmcache_core::filter::Filter;
 use llmcache_core::ids::{ContainerUid, PartitionKey};
-use llmcache_core::index::{SearchRequest, SearchResult, SearchTask, Searched, TaskScratch};
+use llmcache_core::index::{SearchRequest, SearchResult, Searched};
 use llmcache_core::limits;
+use llmcache_core::work::{Counter, Steps};
 use smallvec::SmallVec;
-use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
 
-/// A command that searches: it may be run twice, and must do nothing that shows before all its searches are
-/// answered.
-pub type Answer = fn(Ctx<'_>, &Arguments<'_>, &Searches) -> Result<()>;
+/// How long a round of a command may take.
+const ROUND: Duration = Duration::from_micros(500);
+/// Searches that one round leaves to threads, at most: more would only wait there.
+const TASKS_PER_ROUND: usize = 16;
+/// How much longer than one search all that a command does at once may take.
+const INLINE_SEARCHES: u64 = 3;
+/// Steps of a search between two looks at what is left.
+const STEPS_PER_LOOK: u64 = 1 << 14;
 
 /// Names a search among those of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Asked {
-    uid: ContainerUid,
+pub(super) struct Asked {
+    pub(super) uid: ContainerUid,
     partition: PartitionKey,
     limit: usize,
     code: Box<[i8]>,
@@ -48,261 +48,262 @@ type KeyEnd = [u8; 16];
 
 /// Keys that a command opened, and whether that counted as a use; without an allocation for as many as a lookup of
 /// ten opens.
-type OpenedKeys = SmallVec<[(KeyEnd, bool); 24]>;
+pub(super) type OpenedKeys = SmallVec<[(KeyEnd, bool); 24]>;
 
-/// What is there already when a command is run.
+/// What is there already when a command is run again.
 #[derive(Debug, Default)]
-struct Before {
-    found: Vec<(Asked, SearchResult)>,
-    opened: OpenedKeys,
+pub(super) struct Before {
+    pub(super) found: Vec<(Asked, SearchResult)>,
+    /// In order, each once.
+    pub(super) opened: OpenedKeys,
+    answered: usize,
+    replied_bytes: u64,
+    has_learned: bool,
+}
+
+/// What becomes of work that is long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// It goes on elsewhere, as far as the server lets the client wait.
+    Yields,
+    /// Beyond so many steps it is refused.
+    Bounded(u64),
+    /// It is done all the same: a replica obeys, an operator unblocked the client.
+    Unbounded,
 }
 
 /// The searches of a running command.
 #[derive(Debug)]
 pub struct Searches {
-    /// Whether the client may be made to wait.
-    may_wait: bool,
-    found: RefCell<Vec<(Asked, SearchResult)>>,
-    tasks: RefCell<Vec<(Asked, Box<SearchTask>)>>,
-    /// What was opened by the run that left the searches to threads, in order; in that run, what it opens.
+    mode: Cell<Mode>,
+    is_round: bool,
+    began: Instant,
+    before: RefCell<Before>,
+    /// Keys that this run opens.
     opened: RefCell<OpenedKeys>,
+    /// What searches may still take at once, in nanoseconds.
+    inline_ns: Cell<u64>,
+    rest: RefCell<Rest>,
+    steps: Counter,
 }
 
 impl Searches {
-    fn new(may_wait: bool, before: Before) -> Self {
-        let Before { found, opened } = before;
-        let (found, opened) = (RefCell::new(found), RefCell::new(opened));
-        Self { may_wait, found, tasks: RefCell::default(), opened }
+    fn new(mode: Mode, is_round: bool, before: Before) -> Self {
+        Self {
+            mode: Cell::new(mode),
+            is_round,
+            began: Instant::now(),
+            before: RefCell::new(before),
+            opened: RefCell::default(),
+            inline_ns: Cell::new(config::search_inline_us() * 1_000 * INLINE_SEARCHES),
+            rest: RefCell::default(),
+            steps: Counter::default(),
+        }
+    }
+
+    /// Those of a command that just came.
+    pub(super) fn first() -> Self {
+        Self::new(Mode::Yields, false, Before::default())
+    }
+
+    /// Those of one that goes on.
+    pub(super) fn again(before: Before) -> Self {
+        Self::new(Mode::Yields, true, before)
+    }
+
+    /// Those of one that has to be answered now, from its first question on.
+    pub(super) fn at_last(before: Before) -> Self {
+        Self::new(Mode::Unbounded, false, Before { answered: 0, replied_bytes: 0, ..before })
+    }
+
+    /// Those of one that is answered in the moment it asks, or refused.
+    pub fn inline() -> Self {
+        Self::new(Mode::Bounded(limits::UNBLOCKABLE_STEPS_MAX), false, Before::default())
+    }
+
+    /// Those of one that waited for something else, and cannot be made to wait again.
+    pub(super) fn after_wait() -> Self {
+        Self::new(Mode::Bounded(limits::WAITED_STEPS_MAX), false, Before::default())
+    }
+
+    /// Steps that a command may take at once.
+    fn most_steps(&self) -> u64 {
+        match self.mode.get() {
+            Mode::Bounded(most) => most,
+            Mode::Yields | Mode::Unbounded => u64::MAX,
+        }
+    }
+
+    /// What is left to do, and what the next round finds there.
+    pub(super) fn into_rest(self) -> (Rest, Before) {
+        let (mut before, opened) = (self.before.into_inner(), self.opened.into_inner());
+        before.opened.extend(opened);
+        // Of one that was opened twice, what counted.
+        before.opened.sort_unstable_by(|one, other| other.cmp(one));
+        before.opened.dedup_by_key(|&mut (end, _)| end);
+        before.opened.reverse();
+        (self.rest.into_inner(), before)
     }
 
     /// Whether a former run of the command opened a key, so that it must not count twice; and whether it
     /// counted as a use.
     pub fn opened_before(&self, key: &[u8]) -> Option<bool> {
-        if self.may_wait {
+        let before = self.before.borrow();
+        if before.opened.is_empty() {
             return None;
         }
-        let (opened, end) = (self.opened.borrow(), key.last_chunk()?);
-        let place = opened.binary_search_by_key(end, |&(end, _)| end).ok()?;
-        Some(opened[place].1)
+        let end = key.last_chunk()?;
+        let place = before.opened.binary_search_by_key(end, |&(end, _)| end).ok()?;
+        Some(before.opened[place].1)
     }
 
     /// Notes that a key is opened, for a run to come.
     pub fn note_opened(&self, key: &[u8], is_used: bool) {
-        if self.may_wait
+        if self.yields()
             && let Some(&end) = key.last_chunk()
         {
             self.opened.borrow_mut().push((end, is_used));
         }
     }
 
-    /// All done here and now.
-    pub fn inline() -> Self {
-        Self::new(false, Before::default())
+    /// Whether some may go on elsewhere, so that the command must not reply before it has done all.
+    pub fn yields(&self) -> bool {
+        self.mode.get() == Mode::Yields
     }
 
-    /// Searches; `None` where that goes on in a thread, and the command is to end without a reply.
+    /// Whether the command goes on: what it replies is added to what it replied in former rounds.
+    pub fn is_round(&self) -> bool {
+        self.is_round
+    }
+
+    /// Questions that former rounds answered.
+    pub fn answered(&self) -> usize {
+        self.before.borrow().answered
+    }
+
+    /// Notes that the next question, which was asked by this code, is answered.
+    pub fn note_answered(&self, code: &[i8]) {
+        let mut before = self.before.borrow_mut();
+        before.answered += 1;
+        before.found.retain(|(asked, _)| *asked.code != *code);
+    }
+
+    /// Bytes that former rounds and this one replied.
+    pub fn replied_bytes(&self) -> u64 {
+        self.before.borrow().replied_bytes
+    }
+
+    /// Notes bytes of the reply.
+    pub fn note_replied(&self, bytes: u64) {
+        self.before.borrow_mut().replied_bytes += bytes;
+    }
+
+    /// Whether the round has taken its time, or left as much to threads as is of use.
+    pub fn is_spent(&self) -> bool {
+        self.rest.borrow().tasks.len() >= TASKS_PER_ROUND || self.began.elapsed() >= ROUND
+    }
+
+    /// Has the command go on in another round; false where it cannot.
+    pub fn pause(&self, ctx: Ctx<'_>) -> bool {
+        let yields = self.may_yield(ctx);
+        self.rest.borrow_mut().is_paused |= yields;
+        yields
+    }
+
+    /// Asks the server whether the client may be made to wait, where that matters.
+    fn may_yield(&self, ctx: Ctx<'_>) -> bool {
+        if self.yields() && !self.is_round && self.rest.borrow().is_empty() && !can_yield(ctx) {
+            // Who has no threads chose to have all done at once.
+            let is_free = ctx.state().must_obey() || config::search_threads() == 0;
+            let bounded = Mode::Bounded(limits::UNBLOCKABLE_STEPS_MAX);
+            self.mode.set(if is_free { Mode::Unbounded } else { bounded });
+        }
+        self.yields()
+    }
+
+    /// Counts work; refuses to go on where the client cannot be made to wait for so much.
+    pub fn spend(&self, ctx: Ctx<'_>, steps: Steps) -> Looked<()> {
+        self.steps.add(steps);
+        let is_much = self.steps.get().weight() > limits::UNBLOCKABLE_STEPS_MAX;
+        if is_much && !self.may_yield(ctx) && self.steps.get().weight() > self.most_steps() {
+            return Err(too_much_at_once("").into());
+        }
+        Ok(())
+    }
+
+    /// Searches, or halts where that goes on elsewhere and the command is to end without a reply.
     pub fn search(
         &self,
         ctx: Ctx<'_>,
         cache: &SharedCache,
         request: &SearchRequest<'_>,
+    ) -> Looked<SearchResult> {
+        if let Some(found) = self.found_before(cache, request) {
+            return Ok(found);
+        }
+        if self.mode.get() == Mode::Unbounded {
+            return Ok(cache.with(|cache| cache.index.search(request)));
+        }
+        let (left_ns, dim) = (self.inline_ns.get(), request.code.len());
+        let most_ns = left_ns.min(config::search_inline_us() * 1_000);
+        let task = match cache.with(|cache| cache.index.search_or_task(request, most_ns)) {
+            Searched::Done(result) => {
+                self.inline_ns.set(left_ns.saturating_sub(result.took_ns(dim)));
+                self.spend(ctx, result.steps)?;
+                return Ok(result);
+            }
+            Searched::Task(task) => task,
+        };
+        if self.may_yield(ctx) {
+            let uid = cache.with(|cache| cache.uid());
+            self.rest.borrow_mut().tasks.push((Asked::of(uid, request), task));
+            return Err(Halt::Elsewhere);
+        }
+        let most = self.most_steps().saturating_sub(self.steps.get().weight());
+        let mut looks = most / STEPS_PER_LOOK;
+        let goes_on = || {
+            looks = looks.saturating_sub(1);
+            looks > 0
+        };
+        let found = cache.with(|cache| cache.index.finish(task, STEPS_PER_LOOK, goes_on));
+        let found = found.map_err(|_| Halt::from(too_much_at_once("")))?;
+        self.spend(ctx, found.steps)?;
+        Ok(found)
+    }
+
+    fn found_before(
+        &self,
+        cache: &SharedCache,
+        request: &SearchRequest<'_>,
     ) -> Option<SearchResult> {
-        let mut found = self.found.borrow_mut();
-        if !found.is_empty() {
-            let asked = Asked::of(cache.with(|cache| cache.uid()), request);
-            if let Some(place) = found.iter().position(|(other, _)| *other == asked) {
-                return Some(found.swap_remove(place).1);
-            }
+        let before = self.before.borrow();
+        if before.found.is_empty() {
+            return None;
         }
-        if !self.may_wait {
-            return Some(cache.with(|cache| cache.index.search(request)));
-        }
-        let most_ns = config::search_inline_us() * 1_000;
-        match cache.with(|cache| cache.index.search_or_task(request, most_ns)) {
-            Searched::Done(result) => Some(result),
-            // Asking the server what it does takes longer than a cheap search does.
-            Searched::Task(task) if !has_threads(ctx) => {
-                let found = cache.with(|cache| cache.index.finish(task, u64::MAX, || true));
-                found.ok()
-            }
-            Searched::Task(task) => {
-                let uid = cache.with(|cache| cache.uid());
-                self.tasks.borrow_mut().push((Asked::of(uid, request), task));
-                None
-            }
-        }
-    }
-}
-
-/// A search on its way through a thread.
-struct Job {
-    client: BlockedId,
-    asked: Asked,
-    task: Box<SearchTask>,
-    is_wanted: Arc<AtomicBool>,
-}
-
-impl Work for Job {
-    type Scratch = TaskScratch;
-    type Ticket = (BlockedId, Asked);
-    type Outcome = SearchResult;
-
-    fn ticket(&self) -> Self::Ticket {
-        (self.client, self.asked.clone())
+        let asked = Asked::of(cache.with(|cache| cache.uid()), request);
+        let found = before.found.iter().find(|(other, _)| *other == asked);
+        found.map(|(_, found)| found.clone())
     }
 
-    fn run(self, scratch: &mut TaskScratch) -> SearchResult {
-        if self.is_wanted.load(Ordering::Relaxed) {
-            self.task.run(scratch)
-        } else {
-            SearchResult::default()
+    /// Has records of a partition answer what a filter asks for; false where that was done before.
+    pub fn learn(
+        &self,
+        ctx: Ctx<'_>,
+        cache: &SharedCache,
+        partition: PartitionKey,
+        filter: &Filter,
+    ) -> Looked<bool> {
+        if std::mem::replace(&mut self.before.borrow_mut().has_learned, true) {
+            return Ok(false);
         }
-    }
-}
-
-/// What a client waits for.
-struct Awaited {
-    before: Before,
-    missing: usize,
-    is_wanted: Arc<AtomicBool>,
-}
-
-#[derive(Default)]
-struct Pool {
-    threads: Option<Threads<Job>>,
-    awaited: HashMap<BlockedId, Awaited>,
-    /// Searches given to threads and not back yet.
-    out: usize,
-    /// Searches ever given to threads.
-    given: u64,
-}
-
-static POOL: LazyLock<MainCell<Pool>> = LazyLock::new(|| MainCell::new(Pool::default()));
-
-/// Searches given to threads, for INFO.
-#[derive(Debug)]
-pub struct SearchCounts {
-    /// Since the start.
-    pub given: u64,
-    /// Not back yet.
-    pub out: usize,
-}
-
-/// Searches given to threads.
-pub fn search_counts() -> SearchCounts {
-    POOL.with(|pool| SearchCounts { given: pool.given, out: pool.out })
-}
-
-/// Runs a command that searches. Where its client may wait, a search that is estimated to take longer than
-/// `llmcache.search-inline-us` goes on in a thread.
-pub fn answer_searching(ctx: Ctx<'_>, args: &Arguments<'_>, answer: Answer) -> Result<()> {
-    let searches = Searches::new(true, Before::default());
-    let answered = answer(ctx, args, &searches);
-    let tasks = searches.tasks.into_inner();
-    if !tasks.is_empty() && answered.is_ok() {
-        wait_for(ctx, tasks, searches.opened.into_inner(), answer);
-    }
-    answered
-}
-
-/// Whether the running command may leave a search to a thread.
-fn has_threads(ctx: Ctx<'_>) -> bool {
-    let (state, wanted) = (ctx.state(), config::search_threads());
-    if wanted == 0 || !state.may_block() || state.must_obey() {
-        return false;
-    }
-    POOL.with(|pool| {
-        if pool.out >= limits::SEARCHES_OUT_MAX {
-            return false;
+        let mut lesson = Lesson::new(ctx, cache, partition, filter.clone());
+        if self.may_yield(ctx) {
+            self.rest.borrow_mut().lesson = Some(lesson);
+            return Err(Halt::Elsewhere);
         }
-        if pool.threads.is_none() {
-            pool.threads = Threads::new(ctx, on_done);
+        while let Some(steps) = lesson.step(ctx) {
+            self.spend(ctx, steps)?;
         }
-        pool.threads.as_mut().is_some_and(|threads| threads.have(wanted) > 0)
-    })
-}
-
-fn wait_for(
-    ctx: Ctx<'_>,
-    tasks: Vec<(Asked, Box<SearchTask>)>,
-    mut opened: OpenedKeys,
-    answer: Answer,
-) {
-    // Of one that was opened twice, what counted.
-    opened.sort_unstable_by(|one, other| other.cmp(one));
-    opened.dedup_by_key(|&mut (end, _)| end);
-    opened.reverse();
-    let client = block_client(ctx, 0, |client| Box::new(Searching { client, answer }));
-    count_time_from_now(client);
-    let is_wanted = Arc::new(AtomicBool::new(true));
-    POOL.with(|pool| {
-        let missing = tasks.len();
-        let before = Before { found: Vec::new(), opened };
-        let awaited = Awaited { before, missing, is_wanted: Arc::clone(&is_wanted) };
-        pool.awaited.insert(client, awaited);
-        pool.out += missing;
-        pool.given += missing as u64;
-        let Some(threads) = &pool.threads else { return };
-        for (asked, task) in tasks {
-            threads.submit(Job { client, asked, task, is_wanted: Arc::clone(&is_wanted) });
-        }
-    });
-}
-
-/// Takes in what threads have found, and wakes the clients who have all they wait for.
-fn on_done(ctx: Ctx<'_>) {
-    while let Some(((client, asked), found)) =
-        POOL.with(|pool| pool.threads.as_ref().and_then(Threads::take_done))
-    {
-        let uid = asked.uid;
-        let is_complete = POOL.with(|pool| {
-            pool.out -= 1;
-            let Some(awaited) = pool.awaited.get_mut(&client) else { return false };
-            // One that panicked is searched again, here.
-            awaited.before.found.extend(found.map(|found| (asked, found)));
-            awaited.missing -= 1;
-            awaited.missing == 0
-        });
-        if is_complete {
-            wake_blocked(ctx, client);
-        }
-        if let Some(cache) = CACHES.any(uid) {
-            cache.with(|cache| cache.index.tidy());
-        }
-    }
-}
-
-/// A client that waits for searches.
-struct Searching {
-    client: BlockedId,
-    answer: Answer,
-}
-
-impl Searching {
-    /// Ends the wait; answers what was found, nothing unless all was.
-    fn end(&self) -> Before {
-        let awaited = POOL.with(|pool| pool.awaited.remove(&self.client));
-        let Some(awaited) = awaited else { return Before::default() };
-        awaited.is_wanted.store(false, Ordering::Relaxed);
-        awaited.before
-    }
-}
-
-impl Waiter for Searching {
-    fn reply(&mut self, ctx: Ctx<'_>, args: &Arguments<'_>, _: Wake) {
-        if let Some(elsewhere) = redirection(ctx, args.name()) {
-            self.end();
-            Reply::new(ctx).error(&elsewhere.to_string());
-            return;
-        }
-        // What is still missing, as for a client that was unblocked by another, is searched here.
-        let searches = Searches::new(false, self.end());
-        if let Err(error) = (self.answer)(ctx, args, &searches) {
-            Reply::new(ctx).error(&error.to_string());
-        }
-    }
-
-    fn gone(&mut self, _: Ctx<'_>) {
-        self.end();
+        Ok(true)
     }
 }

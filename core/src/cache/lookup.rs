@@ -76,7 +76,7 @@ const UNDECIDED_MAX: usize = 32;
 
 /// META up to this size is judged anew when its entry is opened; of longer the record, which was made of it, is
 /// believed where it decides: parsing it would take longer than all the rest.
-const JUDGED_AGAIN_MAX_BYTES: usize = 4 << 10;
+const JUDGED_AGAIN_MAX_BYTES: usize = 512;
 
 /// The error of work that is too much for a client that cannot be made to wait, with what else helps.
 pub fn too_much_at_once(advice: &str) -> Error {

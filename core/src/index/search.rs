@@ -49,6 +49,13 @@ fn row_ns(dim: usize) -> u64 {
     ROW_NS + dim as u64 / DIMS_PER_NS
 }
 
+impl SearchResult {
+    /// What it took, estimated by its steps, where vectors have so many dimensions.
+    pub fn took_ns(&self, dim: usize) -> u64 {
+        self.steps.rows * row_ns(dim) + self.steps.terms * TERM_NS
+    }
+}
+
 impl Plan<'_> {
     /// What it costs, estimated, in a partition of so many rows, each of which the filter judges in so many steps.
     fn estimate_ns(&self, rows: usize, dim: usize, terms: u64) -> u64 {

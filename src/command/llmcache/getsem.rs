@@ -80,7 +80,7 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
     match asking.look_up(&question) {
         Ok(found) => {
             if question.count.is_some_and(|count| count > 1) {
-                asking.check_room(&question, [&found])?;
+                asking.check_room(&question, 0, [&found])?;
             }
             asking.reply(&question, found);
         }
@@ -152,18 +152,26 @@ impl<'c> Asking<'c, '_> {
         Ok(Some((report, now)))
     }
 
-    /// Refuses what would make too large a reply.
+    /// Refuses what would make too large a reply, to which so many bytes were written; answers the bytes it adds.
     pub(super) fn check_room<'f>(
         &self,
         question: &Question<'_>,
+        before: u64,
         found: impl IntoIterator<Item = &'f Found<'c>>,
-    ) -> Result<()>
+    ) -> Result<u64>
     where
         'c: 'f,
     {
         let reports = found.into_iter().flatten();
         let hits = reports.flat_map(|(report, _)| &report.hits);
-        answer_room(self.ctx)?.all(hits.map(|hit| hit_reply::bytes_of(hit, question.fields())))
+        let mut room = answer_room(self.ctx)?;
+        if before > 0 {
+            room.one(before)?;
+        }
+        let mut added = 0;
+        let bytes = hits.map(|hit| hit_reply::bytes_of(hit, question.fields()));
+        room.all(bytes.inspect(|bytes| added += bytes))?;
+        Ok(added)
     }
 
     /// Counts what was found and replies; without a cache as for a miss.

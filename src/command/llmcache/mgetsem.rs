@@ -12,56 +12,170 @@ use llmcache_core::error::{Error, Result};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
 
-/// Runs the command. All is read and checked before the first question is answered.
+/// Questions of one round, at most.
+const QUESTIONS_PER_ROUND: usize = 128;
+
+/// Runs the command. All is read and checked before the first question is answered; where it takes long, the rest is
+/// answered in rounds between other clients' commands, each question as of its own moment.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     answer_searching(ctx, args, answer)
 }
 
+/// The questions of a round.
+struct Round<'a> {
+    /// All, and how many were answered before.
+    count: usize,
+    first: usize,
+    /// Vector and prompt of those to be answered, from the first on.
+    asked: Vec<Asked<'a>>,
+    /// What holds for all.
+    question: Question<'a>,
+}
+
 fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()> {
-    let mut reader = ArgReader::new(args.options());
-    let count = reader.integer("the count of questions", 1, limits::MGETSEM_MAX.into())?;
-    let mut asked = Vec::new();
-    for _ in 0..count {
-        asked.push(read_question(&mut reader)?);
-    }
-    let mut question = Question::parse(reader)?;
-    if question.prompt.is_some() || question.query.is_some() {
-        return Err(Error::err("syntax error: more questions follow than were announced"));
-    }
-    let results = asked.len() * question.count.unwrap_or(1);
-    if results > limits::MGETSEM_RESULTS_MAX {
-        let max = limits::MGETSEM_RESULTS_MAX;
-        return Err(Error::too_big("COUNT times the questions", results, max, "results"));
-    }
-    let cache = find_container(ctx, &args.key(), Kind::Answers)?;
-    if let Some(cache) = &cache {
-        let given = asked.iter().filter_map(|(query, _)| query.as_ref());
-        given.map(Query::dim).try_for_each(|dim| check_dim(cache, dim, args.name()))?;
-    }
+    let mut round = Round::parse(args, searches)?;
+    let cache = find_container(ctx, &args.key(), Kind::Answers).and_then(|cache| {
+        if let Some(cache) = &cache {
+            let given = round.asked.iter().filter_map(|(query, _)| query.as_ref());
+            given.map(Query::dim).try_for_each(|dim| check_dim(cache, dim, args.name()))?;
+        }
+        Ok(cache)
+    });
+    let cache = match cache {
+        // What was refused at once is refused whole.
+        Err(error) if !searches.is_round() => return Err(error),
+        Err(error) => {
+            round.refuse(Reply::new(ctx), &error);
+            return Ok(());
+        }
+        Ok(cache) => cache,
+    };
     let asking = Asking { ctx, name: args.name(), cache: cache.as_ref(), searches };
-    if !embed_all(&asking, &mut question, &mut asked)? {
+    match embed_all(&asking, &mut round.question, &mut round.asked) {
+        Ok(true) => {}
+        Ok(false) => return Ok(()),
+        Err(error) if !searches.is_round() => return Err(error),
+        Err(error) => {
+            round.refuse(Reply::new(ctx), &error);
+            return Ok(());
+        }
+    }
+    if searches.is_round() {
+        round.go_on(&asking);
         return Ok(());
     }
-    let (questions, mut found) = (asked.len(), Vec::new());
-    for (query, prompt) in asked {
-        (question.query, question.prompt) = (query, prompt);
-        question.settle_context()?;
-        match asking.look_up(&question) {
-            Err(Halt::Elsewhere) => {}
-            looked => found.push((looked, question.alone)),
+    round.begin(&asking)
+}
+
+impl<'a> Round<'a> {
+    fn parse(args: &'a Arguments<'_>, searches: &Searches) -> Result<Self> {
+        let mut reader = ArgReader::new(args.options());
+        let count = reader.integer("the count of questions", 1, limits::MGETSEM_MAX.into())?;
+        let (count, first) = (count as usize, searches.answered());
+        let mut asked = Vec::new();
+        for number in 0..count {
+            // What is not of this round was checked in the first.
+            let is_asked = number >= first && asked.len() < QUESTIONS_PER_ROUND;
+            if is_asked || !searches.is_round() {
+                asked.push(read_question(&mut reader)?);
+            } else {
+                skip_question(&mut reader)?;
+            }
+        }
+        let question = Question::parse(reader)?;
+        if question.prompt.is_some() || question.query.is_some() {
+            return Err(Error::err("syntax error: more questions follow than were announced"));
+        }
+        let results = count * question.count.unwrap_or(1);
+        if results > limits::MGETSEM_RESULTS_MAX {
+            let max = limits::MGETSEM_RESULTS_MAX;
+            return Err(Error::too_big("COUNT times the questions", results, max, "results"));
+        }
+        Ok(Self { count, first, asked, question })
+    }
+
+    /// Answers all in one go, or nothing: where some is left to threads or time is up, rounds begin anew.
+    fn begin(self, asking: &Asking<'_, '_>) -> Result<()> {
+        let Self { count, asked, mut question, .. } = self;
+        let searches = asking.searches;
+        let (mut found, mut is_whole) = (Vec::new(), true);
+        for (query, prompt) in asked {
+            (question.query, question.prompt) = (query, prompt);
+            question.settle_context()?;
+            match asking.look_up(&question) {
+                Err(Halt::Elsewhere) => is_whole = false,
+                looked if is_whole => found.push((looked, question.alone)),
+                _ => {}
+            }
+            let is_rest = !is_whole || found.len() < count;
+            if is_rest && searches.is_spent() && searches.yields() && searches.pause(asking.ctx) {
+                return Ok(());
+            }
+        }
+        if is_whole {
+            let there = found.iter().filter_map(|(looked, _)| looked.as_ref().ok());
+            asking.check_room(&question, 0, there)?;
+            Reply::new(asking.ctx).array(count);
+            for (looked, alone) in found {
+                question.alone = alone;
+                write(asking, &question, looked);
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers what comes next, up to the first question that goes on elsewhere.
+    fn go_on(self, asking: &Asking<'_, '_>) {
+        let Self { count, first, asked, mut question } = self;
+        let (searches, mut answered, mut is_next) = (asking.searches, first, true);
+        for (query, prompt) in asked {
+            (question.query, question.prompt) = (query, prompt);
+            let looked = match question.settle_context() {
+                Ok(()) => asking.look_up(&question),
+                Err(error) => Err(Halt::Refused(error)),
+            };
+            match looked {
+                Err(Halt::Elsewhere) => is_next = false,
+                looked if is_next => {
+                    let reply = Reply::new(asking.ctx);
+                    if answered == 0 {
+                        reply.array(count);
+                    }
+                    let there = looked.as_ref().ok();
+                    match asking.check_room(&question, searches.replied_bytes(), there) {
+                        Ok(bytes) => searches.note_replied(bytes),
+                        Err(error) => {
+                            // The reply has as many parts as were announced.
+                            (answered..count).for_each(|_| reply.error(&error.to_string()));
+                            return;
+                        }
+                    }
+                    write(asking, &question, looked);
+                    answered += 1;
+                    let code = question.query.as_ref().map_or(&[][..], Query::code);
+                    searches.note_answered(code);
+                }
+                // It is looked up again when those before it are answered.
+                _ => {}
+            }
+            if searches.is_spent() {
+                break;
+            }
+        }
+        if is_next && answered < count {
+            searches.pause(asking.ctx);
         }
     }
-    // Nothing shows before all are looked up.
-    if found.len() == questions {
-        let there = found.iter().filter_map(|(looked, _)| looked.as_ref().ok());
-        asking.check_room(&question, there)?;
-        Reply::new(ctx).array(questions);
-        for (looked, alone) in found {
-            question.alone = alone;
-            write(&asking, &question, looked);
+
+    /// Answers all that is left with an error.
+    fn refuse(&self, reply: Reply<'_>, error: &Error) {
+        if self.first == 0 {
+            reply.array(self.count);
+        }
+        for _ in self.first..self.count {
+            reply.error(&error.to_string());
         }
     }
-    Ok(())
 }
 
 /// Answers one question; one that is refused has its error in its place.
@@ -124,4 +238,25 @@ fn read_question<'a>(reader: &mut ArgReader<'a>) -> Result<Asked<'a>> {
     }
     *reader = ahead;
     Ok((Some(query), Some(reader.text("PROMPT", limits::PROMPT_MAX_BYTES)?)))
+}
+
+/// Passes over a question that was read before.
+fn skip_question(reader: &mut ArgReader<'_>) -> Result<()> {
+    let missing = || Error::err("syntax error: fewer questions follow than were announced");
+    let word = reader.option().ok_or_else(missing)?;
+    if word.as_str() == "PROMPT" {
+        reader.text("PROMPT", limits::PROMPT_MAX_BYTES)?;
+        return Ok(());
+    }
+    if word.as_str() == "VALUES" {
+        reader.list("VALUES", limits::DIM_MAX as usize)?;
+    } else {
+        reader.text(word.as_str(), usize::MAX)?;
+    }
+    let mut ahead = reader.clone();
+    if ahead.option().is_some_and(|word| word.as_str() == "PROMPT") {
+        *reader = ahead;
+        reader.text("PROMPT", limits::PROMPT_MAX_BYTES)?;
+    }
+    Ok(())
 }

@@ -19,6 +19,7 @@ build() {
 # package ARCHITECTURE DEBIAN-ARCHITECTURE: a .deb with the module where Debian's unit lets the server map it.
 package() {
     root=$(mktemp -d)
+    chmod 755 "$root"
     install -D -m 644 "dist/libllmcache-$version-$1.so" "$root/usr/lib/redis/modules/libllmcache.so"
     install -D -m 644 -t "$root/usr/share/doc/llmcache" LICENSE-APACHE LICENSE-MIT CHANGELOG.md README.md
     install -D -m 644 redis.conf "$root/usr/share/doc/llmcache/examples/redis.conf"

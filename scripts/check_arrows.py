@@ -59,7 +59,7 @@ LAYERS = {
     },
     "src/command/table": {
         "src/command/container", "src/command/embcache", "src/command/kvchunk", "src/command/llmcache",
-        "src/command/rag", "src/command/session", "src/ffi",
+        "src/command/rag", "src/command/session", "src/ffi", "core/limits",
     },
     "src/version": set(),
     "src/info": {"core", "src/background", "src/config", "src/ffi", "src/keyspace", "src/keytype", "src/version"},
@@ -81,7 +81,7 @@ KNOWN_CIRCLES = [
     | {f"core/src/index/hnsw/{file}.rs" for file in ("build", "graph", "mod", "upper_links", "walk")},
     {f"core/src/kvchunk/tree/{file}.rs" for file in ("mod", "node", "order")},
     {f"src/command/kvchunk/{file}.rs" for file in ("fetch", "retention")},
-    {f"src/ffi/{file}.rs" for file in ("api", "block", "call", "context", "guard", "io", "mod", "permit", "reply", "string")},
+    {f"src/ffi/{file}.rs" for file in ("api", "block", "call", "context", "guard", "io", "mod", "permit", "reply", "steps", "string")},
     {f"src/keytype/{file}.rs" for file in ("namespace", "namespace_registry")},
 ]
 

@@ -84,6 +84,9 @@ static KV_IN_FLIGHT: NumberConfig = number(c"kv-in-flight", 1 << 30, 0, i64::MAX
 static REPLY_MAX_BYTES: NumberConfig = number(c"reply-max-bytes", 64 << 20, 1 << 20, i64::MAX);
 static REPLY_IN_FLIGHT: NumberConfig = number(c"reply-in-flight", 1 << 30, 1 << 20, i64::MAX);
 
+static CHECK_WORK: FlagConfig =
+    FlagConfig { name: c"check-work", default: false, value: AtomicBool::new(false) };
+
 static SEARCH_THREADS: NumberConfig =
     number(c"search-threads", 2, 0, limits::SEARCH_THREADS_MAX as i64);
 static SEARCH_INLINE_US: NumberConfig =
@@ -181,7 +184,7 @@ static NUMBERS: [&NumberConfig; 25] = [
     &EMBED_MEMO,
 ];
 static CHOICES: [&ChoiceConfig; 3] = [&QUANT, &INDEX, &GUARD];
-static FLAGS: [&FlagConfig; 2] = [&AUTO_CREATE, &ACTIVE_EXPIRE];
+static FLAGS: [&FlagConfig; 3] = [&AUTO_CREATE, &ACTIVE_EXPIRE, &CHECK_WORK];
 static TEXTS: [&TextConfig; 3] = [&THRESHOLD, &BETA, &EMBED_DEFAULT];
 /// Those that are read once, at load.
 static FIXED_TEXTS: [&TextConfig; 2] = [&EMBED_MODELS, &EMBED_ENGINE];
@@ -319,6 +322,11 @@ pub fn reply_max_bytes() -> u64 {
 /// Bytes of replies that may wait for clients before a command that answers much is refused.
 pub fn reply_in_flight() -> u64 {
     REPLY_IN_FLIGHT.value.load(Ordering::Relaxed) as u64
+}
+
+/// Whether each command is compared with what is stated of its cost: for tests.
+pub fn check_work() -> bool {
+    CHECK_WORK.value.load(Ordering::Relaxed)
 }
 
 /// Threads that searches go on in; 0 for none.

@@ -1,7 +1,7 @@
 //! The module's sections of `INFO`: sums over all containers of each kind, and over all namespaces of KV-cache
 //! chunks, of this process.
 
-use crate::ffi::{InfoWriter, blocked_count};
+use crate::ffi::{InfoWriter, blocked_count, watched};
 use crate::keyspace::{embedding_counts, flight_counts, in_flight, search_counts, sliced_count};
 use crate::keytype::cache_registry::CACHES;
 use crate::keytype::follower_table;
@@ -174,6 +174,11 @@ fn write_caches(info: &mut InfoWriter) {
     info.number(c"searches_in_threads", searches.given);
     info.number(c"searches_out", searches.out as u64);
     info.number(c"commands_in_slices", sliced_count() as u64);
+    let (broken, [keys, path, reply]) = watched();
+    info.number(c"bounds_broken", broken);
+    info.number(c"last_command_keys", keys);
+    info.number(c"last_command_steps", path);
+    info.number(c"last_command_reply_bytes", reply);
     info.number(c"tokens_saved", stats.tokens_saved);
     info.number(c"ms_saved", stats.ms_saved);
     let micro_usd = stats.nano_usd_saved / 1_000;

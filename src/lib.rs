@@ -36,6 +36,7 @@ fn start(ctx: Ctx<'_>) -> Result<(), String> {
     ffi::register_type::<keytype::SessionValue>(ctx)
         .then_some(())
         .ok_or("the type of sessions was refused")?;
+    ffi::judge_commands(config::check_work, command::table::judge);
     for spec in command::table::COMMANDS {
         ffi::command::register(ctx, spec, command::table::explain)?;
     }

@@ -3,7 +3,7 @@
 //! Owns: the form of the pages. Fails when a page differs from the table, when one is missing and
 //! when one is left over. `make docs` writes them again.
 
-use llmcache::command::table::{COMMANDS, explain, label, unused};
+use llmcache::command::table::{COMMANDS, COSTS, cost_of, explain, label, unused};
 use llmcache::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -36,6 +36,17 @@ fn pages_agree_with_the_command_table() {
     let left_over = found.keys().filter(|path| !wanted.contains_key(*path));
     wrong.extend(left_over.map(|path| format!("{} has no command", path.display())));
     assert!(wrong.is_empty(), "run `make docs`, then look at the changes:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_command_states_its_worst_case_once() {
+    let names: Vec<&str> = COMMANDS.iter().map(|spec| spec.name).collect();
+    for name in &names {
+        let stated = COSTS.iter().filter(|(own, _)| own == name).count();
+        assert_eq!(stated, 1, "{name} has {stated} rows in src/command/table/cost.rs");
+    }
+    let left_over: Vec<_> = COSTS.iter().filter(|(own, _)| !names.contains(own)).collect();
+    assert!(left_over.is_empty(), "statements without a command: {left_over:?}");
 }
 
 #[test]
@@ -119,6 +130,7 @@ fn page(spec: &CommandSpec) -> String {
     for (name, value) in [
         ("Since", spec.since),
         ("Complexity", spec.complexity),
+        ("At worst", &cost_of(spec.name.as_bytes()).expect("a statement of cost").describe()),
         ("Arity", &arity(spec.arity)),
         ("Flags", &flags.join(" ")),
         ("Key", &key),

@@ -1,6 +1,7 @@
 //! From the server's command callback to a handler: arguments as slices, errors as replies, panics
 //! caught.
 
+use super::steps;
 use super::string::bytes_of;
 use super::{ArgString, Ctx, RedisModuleCtx, RedisModuleString, Reply, WritePermit, guarded};
 use llmcache_core::error::Error;
@@ -111,10 +112,16 @@ pub unsafe fn run_command(
     let (ctx, arguments) = unsafe { (Ctx::from_raw(ctx), Arguments::from_raw(argv, argc)) };
     let args = CommandArgs { arguments, permit: WritePermit::of_command(ctx) };
     COMMANDS.fetch_add(1, Ordering::Relaxed);
+    let before = steps::begin();
     match guarded("a command", || handler(ctx, &args)) {
         Some(Ok(())) => {}
         Some(Err(error)) => Reply::new(ctx).error(&error.to_string()),
         None => Reply::new(ctx).internal_error(),
+    }
+    if let Some(before) = before {
+        // SAFETY: the command's own name is the first argument.
+        let name = unsafe { bytes_of(*argv) };
+        guarded("what a command came to", || steps::end(ctx, name, argc as usize - 1, &before));
     }
     raw::REDISMODULE_OK as c_int
 }

@@ -59,6 +59,7 @@ impl<'a> Key<'a> {
     }
 
     fn open_in_mode(ctx: Ctx<'a>, name: &impl ServerString, mode: u32) -> Option<Self> {
+        super::steps::note_opened();
         // SAFETY: context and name are valid; the key is closed on drop.
         let key = unsafe { api!(RedisModule_OpenKey(ctx.as_ptr(), name.as_ptr(), mode as c_int)) };
         NonNull::new(key).map(|raw| Self { raw, ctx })

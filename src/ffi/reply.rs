@@ -106,6 +106,7 @@ impl<'a> Reply<'a> {
 
     /// Null.
     pub fn null(self) -> Self {
+        note(0);
         // SAFETY: see `map`.
         unsafe { api!(RedisModule_ReplyWithNull(self.0.as_ptr())) };
         self
@@ -113,6 +114,7 @@ impl<'a> Reply<'a> {
 
     /// `+OK`.
     pub fn ok(self) {
+        note(0);
         // SAFETY: see `map`; the text is static.
         unsafe { api!(RedisModule_ReplyWithSimpleString(self.0.as_ptr(), c"OK".as_ptr())) };
     }
@@ -124,6 +126,7 @@ impl<'a> Reply<'a> {
 
     /// An error; its text begins with the error word.
     pub fn error(self, message: &str) {
+        note(message.len());
         // The protocol's errors are one line; what a client sent may hold anything.
         let line: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let line = CString::new(line).unwrap_or_default();

@@ -111,6 +111,8 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     ("", "OFF", "No check."),
     ("", "ON", "Numbers and dates, negations and opposites, order and names must agree."),
     ("", "STRICT", "As ON, and what cannot be checked is refused."),
+    ("LLMCACHE.CREATE", "EQUAL", "They must be the same."),
+    ("LLMCACHE.CREATE", "CONFLICT", "Each must have one that the other lacks."),
     ("", "RETURN", "Fields to return instead of all, in this order."),
     ("", "field", "Name of a field of the reply."),
     (

@@ -2,6 +2,7 @@
 //! `COMMAND DOCS` and the pages of `docs/commands/`, which a test keeps equal to it. A file a family has
 //! the rows, `words` the vocabulary they are written in, `explain` a sentence for each argument.
 
+mod cost;
 mod embcache;
 mod explain;
 mod fetch;
@@ -12,6 +13,7 @@ mod session;
 mod words;
 
 use crate::ffi::command::CommandSpec;
+pub use cost::{COSTS, Cost, cost_of, judge};
 use embcache::EMBCACHE;
 pub use explain::{explain, label, unused};
 use fetch::FETCH;

@@ -16,13 +16,16 @@ PORT   ?= 6379
 MODULES ?= /usr/lib/redis/modules
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test bench lint fmt docs dist install clean setup suites client
+.PHONY: help model demo run build test bench lint fmt docs dist install clean setup suites client
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build $(VENV)/.ready ## show the module at work on real questions
 	$(PY) demo/run.py
+
+model: ## fetch the embedding model all-MiniLM-L6-v2 (84 MB) into models/
+	$(PYTHON) scripts/model.py
 
 run: build ## serve on redis.conf with the module loaded (PORT=7000 for another port)
 	redis-server redis.conf --port $(PORT)

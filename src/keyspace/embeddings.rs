@@ -155,6 +155,7 @@ struct Awaited {
     missing: Vec<TextKey>,
     found: Found,
     writes: bool,
+    take: Option<Take>,
 }
 
 /// What was embedded for a command; no vector where the model gave none.
@@ -201,6 +202,9 @@ struct Service {
     counts: EmbeddingCounts,
     /// What the running command was run again with.
     again: Option<Found>,
+    /// Clients that may have to wait once more, in their order, and the one of them that is run again now.
+    ready: VecDeque<BlockedId>,
+    turn: Option<BlockedId>,
 }
 
 static SERVICE: LazyLock<MainCell<Service>> = LazyLock::new(|| MainCell::new(Service::default()));
@@ -345,13 +349,19 @@ pub struct Texts<'a> {
     pub texts: &'a [&'a [u8]],
 }
 
-/// How a command is run again.
-#[derive(Debug, Clone, Copy)]
+/// Has a client whose vectors are there go on waiting for something else, between commands; false where its command is to
+/// be run again.
+pub type Take = Box<dyn Fn(Ctx<'_>, BlockedId) -> bool + Send>;
+
+/// How a command goes on.
 pub enum Again {
     /// One that only reads.
     Reads(Answer),
     /// One that writes: what the server checked before its first run is checked before its second.
     Writes(Handler),
+    /// One that writes and may have to wait once more, which nothing can in its second run. One of these is run again
+    /// at a time, so that the next sees what it did.
+    Takes(Handler, Take),
 }
 
 /// What came of texts.
@@ -451,7 +461,13 @@ fn wait_for(
     })?;
     let more = wanted.len() as u64 - 1;
     let timeout_ms = config::embed_timeout_ms() + more * limits::EMBED_TIMEOUT_PER_TEXT_MS;
-    let client = block_client(ctx, timeout_ms, |client| Box::new(Embedding { client, again }));
+    let (second, take) = match again {
+        Again::Reads(answer) => (Second::Reads(answer), None),
+        Again::Writes(handler) => (Second::Writes(handler), None),
+        Again::Takes(handler, take) => (Second::Writes(handler), Some(take)),
+    };
+    let writes = matches!(second, Second::Writes(_));
+    let client = block_client(ctx, timeout_ms, |client| Box::new(Embedding { client, second }));
     count_time_from_now(client);
     SERVICE.with(|service| {
         let mut missing: Vec<TextKey> = Vec::with_capacity(wanted.len());
@@ -475,8 +491,7 @@ fn wait_for(
             service.texts.insert(key, pending);
         }
         service.counts.queued_most = service.counts.queued_most.max(service.texts.len());
-        let writes = matches!(again, Again::Writes(_));
-        service.clients.insert(client, Awaited { missing, found: Vec::new(), writes });
+        service.clients.insert(client, Awaited { missing, found: Vec::new(), writes, take });
     });
     Ok(Embedded::Later)
 }
@@ -532,8 +547,55 @@ fn on_done(ctx: Ctx<'_>) {
         SERVICE.with(|service| service.threads.as_ref().and_then(Threads::take_done))
     {
         for client in SERVICE.with(|service| service.take_in(key, outcome)) {
+            let takes = SERVICE.with(|service| {
+                let takes = service.clients.get(&client).is_some_and(|c| c.take.is_some());
+                if takes {
+                    service.ready.push_back(client);
+                }
+                takes
+            });
+            if !takes {
+                wake_when_allowed(ctx, client);
+            }
+        }
+        take_turns(ctx);
+    }
+}
+
+/// Has those who may have to wait once more do so, up to the first whose command is to be run again.
+fn take_turns(ctx: Ctx<'_>) {
+    while let Some((client, found, take)) = SERVICE.with(|service| {
+        if service.turn.is_some() {
+            return None;
+        }
+        while let Some(client) = service.ready.pop_front() {
+            if let Some(awaited) = service.clients.get_mut(&client)
+                && let Some(take) = awaited.take.take()
+            {
+                return Some((client, awaited.found.clone(), take));
+            }
+        }
+        None
+    }) {
+        let taken = {
+            SERVICE.with(|service| service.again = Some(found));
+            let _ended = Ended;
+            take(ctx, client)
+        };
+        if taken {
+            SERVICE.with(|service| service.end(client));
+        } else {
+            SERVICE.with(|service| service.turn = Some(client));
             wake_when_allowed(ctx, client);
         }
+    }
+}
+
+/// The turn of a client is over.
+fn end_turn(ctx: Ctx<'_>, client: BlockedId) {
+    let ended = SERVICE.with(|service| service.turn.take_if(|turn| *turn == client).is_some());
+    if ended {
+        take_turns(ctx);
     }
 }
 
@@ -551,7 +613,14 @@ fn wake_when_allowed(ctx: Ctx<'_>, client: BlockedId) {
 /// A client that waits for texts.
 struct Embedding {
     client: BlockedId,
-    again: Again,
+    second: Second,
+}
+
+/// The second run of a command.
+#[derive(Clone, Copy)]
+enum Second {
+    Reads(Answer),
+    Writes(Handler),
 }
 
 impl Waiter for Embedding {
@@ -569,10 +638,12 @@ impl Waiter for Embedding {
         if let Err(error) = answered {
             Reply::new(ctx).error(&error.to_string());
         }
+        end_turn(ctx, self.client);
     }
 
-    fn gone(&mut self, _: Ctx<'_>) {
+    fn gone(&mut self, ctx: Ctx<'_>) {
         SERVICE.with(|service| service.end(self.client));
+        end_turn(ctx, self.client);
     }
 }
 
@@ -594,12 +665,12 @@ impl Embedding {
             SERVICE.with(|service| service.again = Some(found));
             Ended
         };
-        match self.again {
-            Again::Reads(answer) => {
+        match self.second {
+            Second::Reads(answer) => {
                 let _ended = again_with(found);
                 answer(ctx, args, &Searches::after_wait())
             }
-            Again::Writes(handler) => {
+            Second::Writes(handler) => {
                 let args = CommandArgs::again(args, permit(ctx)?);
                 let _ended = again_with(found);
                 handler(ctx, &args)

@@ -38,8 +38,8 @@ pub use chunks::{
 };
 pub use clock::{now_min, set_minute};
 pub use embeddings::{
-    Again, Embedded, ModelId, Texts, default_model, embed, embedding_counts, is_running_again,
-    load_models, model_of,
+    Again, Embedded, ModelId, Take, Texts, default_model, embed, embedding_counts,
+    is_running_again, load_models, model_of,
 };
 pub use entries::{
     CommandKeyspace, NewEntry, OpenedEntry, enforce_limits, mark_stale, open_entry, put_entry,

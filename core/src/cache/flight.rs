@@ -331,6 +331,13 @@ impl Flights {
         Some(flight)
     }
 
+    /// Whether somebody makes the answer to this very question.
+    pub fn is_led(&self, id: EntryId, now: UnixMs) -> bool {
+        self.by_id
+            .get(&id)
+            .is_some_and(|flight| flight.is_held(now) && flight.waiters.len() < limits::WAITERS_MAX)
+    }
+
     /// Puts a waiter behind the others of a flight.
     pub fn wait(&mut self, id: EntryId, waiter: WaiterId) {
         if let Some(flight) = self.by_id.get_mut(&id) {

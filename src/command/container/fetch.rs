@@ -5,15 +5,16 @@
 
 use super::hit_reply::{self, Served};
 use super::note::Note;
+use crate::command::container::texts::{Meaning, meaning, model_for};
 use crate::command::parse::{ArgReader, OptionWord, flag_once, set_once};
 use crate::config;
 use crate::ffi::{
-    Access, Arguments, BlockedId, CommandArgs, Ctx, Key, RString, Reply, Waiter, Wake, WritePermit,
-    block_client,
+    Access, Arguments, BlockedId, CommandArgs, Ctx, Handler, Key, RString, Reply, Waiter, Wake,
+    WritePermit, block_client, wait_on,
 };
 use crate::keyspace::{
-    OpenedEntry, Presence, Searches, redirection, wake, watch_lease, with_flights,
-    with_known_flights,
+    Again, OpenedEntry, Presence, Searches, Take, is_running_again, redirection, wake, watch_lease,
+    with_flights, with_known_flights,
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
@@ -21,6 +22,7 @@ use llmcache_core::cache::{
     Ask, FetchOutcome, Found, Halt, Hit, LeaseToken, Looked, LookupReport, Verdict, WaiterId,
     refreshes_early,
 };
+use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::{ContainerUid, EntryId, UnixMs};
 use llmcache_core::limits;
@@ -38,6 +40,12 @@ pub trait Wanted {
     fn identity(&self) -> (&[u8], &[u8], &[u8]);
     /// Its vector, where near ones will do.
     fn query(&self) -> Option<&Query>;
+    /// The text that is embedded where there is no vector, and why it was not.
+    fn text(&self) -> Option<&[u8]> {
+        None
+    }
+    /// Takes the vector of that text.
+    fn set_query(&mut self, _query: Query) {}
     /// How strictly near ones are judged.
     fn guard(&self) -> GuardLevel;
     /// Looks it up.
@@ -101,8 +109,13 @@ pub struct FetchRequest<'a> {
 pub type ParseFetch = for<'a> fn(ArgReader<'a>) -> Result<FetchRequest<'a>>;
 
 /// Fetches what `parse` reads from the arguments.
-pub fn fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>, parse: ParseFetch) -> Result<()> {
-    let request = parse(ArgReader::new(args.options()))?;
+pub fn fetch(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    parse: ParseFetch,
+    again: Handler,
+) -> Result<()> {
+    let mut request = parse(ArgReader::new(args.options()))?;
     let cache = request.wanted.container(ctx, args)?;
     if request.via {
         let stream = cache.with(|cache| cache.settings.loader.to_vec());
@@ -115,11 +128,57 @@ pub fn fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>, parse: ParseFetch) -> Result<
     }
     let name = args.name();
     let asker = Asker::Command(args.permit());
+    if !embed(ctx, &cache, &mut request, parse, again)? {
+        return Ok(());
+    }
     let told = Asking { ctx, name, cache: &cache, request: &request, asker }.ask()?;
     let Told::Wait(flight) = told else { return Ok(()) };
     let uid = cache.with(|cache| cache.uid());
     block(ctx, request.wait_ms, FetchWaiter { parse, uid, flight, id: WaiterId(0) });
     Ok(())
+}
+
+/// Has the text embedded where that is needed to decide: its own words are not stored, and nobody makes the answer to
+/// them. False where the command is to end and goes on when the vector is there.
+fn embed(
+    ctx: Ctx<'_>,
+    cache: &SharedCache,
+    request: &mut FetchRequest<'_>,
+    parse: ParseFetch,
+    again: Handler,
+) -> Result<bool> {
+    let wanted = &request.wanted;
+    let Some(text) = wanted.text() else { return Ok(true) };
+    let Some(model) = model_for(cache) else { return Ok(true) };
+    let (id, uid, now) = (wanted.id(cache), cache.with(|cache| cache.uid()), UnixMs(ctx.now_ms()));
+    let wait_ms = request.wait_ms;
+    let joins = move |ctx: Ctx<'_>| {
+        let now = UnixMs(ctx.now_ms());
+        wait_ms > 0 && with_known_flights(uid, |flights| flights.is_led(id, now))
+    };
+    if !is_running_again() {
+        let stored = wanted.look_up(ctx, cache, &Searches::inline(), now);
+        let is_stored = stored.is_ok_and(|report| !report.hits.is_empty());
+        if is_stored || (joins(ctx) && ctx.state().may_block()) {
+            return Ok(true);
+        }
+    }
+    // Of many who ask at once the first leads, and the others wait for its answer.
+    let take: Take = Box::new(move |ctx, client| {
+        let id_of_waiter = WaiterId(client.0);
+        let waiter = FetchWaiter { parse, uid, flight: id, id: id_of_waiter };
+        let taken = joins(ctx) && wait_on(ctx, client, wait_ms, Box::new(waiter));
+        if taken {
+            with_flights(uid, |flights| flights.wait(id, id_of_waiter));
+        }
+        taken
+    });
+    match meaning(ctx, Some(&model), text, Role::Query, Again::Takes(again, take))? {
+        Meaning::Later => return Ok(false),
+        Meaning::Vector(query) => request.wanted.set_query(query),
+        Meaning::None(_) => {}
+    }
+    Ok(true)
 }
 
 fn block(ctx: Ctx<'_>, wait_ms: u64, waiter: FetchWaiter) {

@@ -23,7 +23,7 @@ struct WantedEmbedding<'a> {
 
 /// Runs the command.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    fetch(ctx, args, parse)
+    fetch(ctx, args, parse, run)
 }
 
 /// Runs `EMBCACHE.FAIL`.

@@ -17,7 +17,7 @@ use llmcache_core::vector::Query;
 
 /// Runs `LLMCACHE.FETCH`.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    fetch(ctx, args, parse)
+    fetch(ctx, args, parse, run)
 }
 
 impl Wanted for Question<'_> {
@@ -47,6 +47,14 @@ impl Wanted for Question<'_> {
 
     fn query(&self) -> Option<&Query> {
         self.query.as_ref()
+    }
+
+    fn text(&self) -> Option<&[u8]> {
+        if self.query.is_none() && !self.exact { self.prompt } else { None }
+    }
+
+    fn set_query(&mut self, query: Query) {
+        self.query = Some(query);
     }
 
     fn guard(&self) -> GuardLevel {

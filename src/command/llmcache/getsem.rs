@@ -41,7 +41,7 @@ pub(in crate::command) struct Question<'a> {
     fields: Option<Vec<Field>>,
     explain: bool,
     /// By its own words alone.
-    exact: bool,
+    pub(super) exact: bool,
     /// Why the prompt was not embedded.
     pub(super) refusal: Option<Refusal>,
     unless_alone: bool,

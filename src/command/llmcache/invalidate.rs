@@ -2,20 +2,22 @@
 
 use super::need_cache;
 use crate::command::container::store::check_dim;
+use crate::command::container::texts::{Meaning, meaning, model_for, no_vector};
 use crate::command::parse::{
     ArgReader, OptionWord, flag_once, is_vector_word, parse_filter, set_once, vector,
 };
 use crate::ffi::{
-    Access, Arguments, CommandArgs, Ctx, MainCell, RString, Reply, Waiter, Wake, WritePermit,
-    block_client, wake_blocked,
+    Access, Arguments, BlockedId, CommandArgs, Ctx, MainCell, RString, Reply, Waiter, Wake,
+    WritePermit, block_client, wait_on, wake_blocked,
 };
 use crate::keyspace::{
-    Criterion, InvalidationWalk, Presence, check_walks, mark_stale, open_cache, open_entry,
-    remove_entry, start_invalidation, tell_ids, void_lease, with_known_flights,
+    Again, Criterion, InvalidationWalk, Presence, Take, check_walks, mark_stale, open_cache,
+    open_entry, remove_entry, start_invalidation, tell_ids, void_lease, with_known_flights,
 };
 use crate::keytype::EPOCH_COMMAND;
 use crate::keytype::cache_registry::{self, SharedCache};
 use llmcache_core::cache::{EntryKey, Extent, Severity, too_much_at_once};
+use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, Result};
 use llmcache_core::filter::Filter;
 use llmcache_core::ids::{EntryId, ScopeKey, Seq, UnixMs};
@@ -35,6 +37,8 @@ enum Which<'a> {
     Ids(&'a [&'a [u8]]),
     Extent(Extent<'a>),
     Near(Query, f64),
+    /// The same of a text that is embedded.
+    NearText(&'a [u8], f64),
     Filter(Filter),
     Older(u64),
 }
@@ -48,18 +52,18 @@ struct InvalidateRequest<'a> {
 
 /// Runs `LLMCACHE.INVALIDATE`.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    let request = InvalidateRequest::parse(ArgReader::new(args.options()))?;
+    let mut request = InvalidateRequest::parse(ArgReader::new(args.options()))?;
     let Some(cache) = open_cache(ctx, &args.key())? else {
         Reply::new(ctx).int(0);
         return Ok(());
     };
+    if !embed(ctx, args, &cache, &mut request)? {
+        return Ok(());
+    }
     if let Which::Near(query, _) = &request.which {
         check_dim(&cache, query.dim(), args.name())?;
     }
-    let mut channel = b"llmcache:invalidate:".to_vec();
-    channel.extend_from_slice(args.name());
-    let severity = if request.soft { Severity::Stale } else { Severity::Gone };
-    let severity = (!request.dry_run).then_some(severity);
+    let (channel, severity) = (channel_of(args.name()), request.severity());
     let target = Target { ctx: args.permit(), cache, name: args.name(), channel, severity };
     match request.which {
         Which::Ids(ids) => {
@@ -73,6 +77,8 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         Which::Near(query, least) => {
             target.pick(Criterion::Near(Box::new(query), least), request.limit)?;
         }
+        // Its vector is in its place.
+        Which::NearText(..) => return Err(no_vector(None)),
         Which::Filter(filter) => target.pick(Criterion::Filter(filter), request.limit)?,
         Which::Older(age_ms) => {
             let before = UnixMs(ctx.now_ms().saturating_sub(age_ms));
@@ -80,6 +86,46 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Has the text of a NEAR embedded; false where the command is to end. When the vector is there the walk begins between
+/// commands: within its second run the command could not leave it to slices.
+fn embed(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    cache: &SharedCache,
+    request: &mut InvalidateRequest<'_>,
+) -> Result<bool> {
+    let Which::NearText(text, least) = request.which else { return Ok(true) };
+    let model = model_for(cache).ok_or_else(|| no_vector(None))?;
+    let uid = cache.with(|cache| cache.uid());
+    let (db, name, limit) = (ctx.db(), args.name().to_vec(), request.limit);
+    let (model_again, text_again, severity) = (model.clone(), text.to_vec(), request.severity());
+    let take: Take = Box::new(move |ctx, client| {
+        let Some(permit) = WritePermit::between_commands(ctx) else { return false };
+        let again = Again::Writes(run);
+        let meaning = meaning(ctx, Some(&model_again), &text_again, Role::Query, again);
+        let Some(cache) = cache_registry::CACHES.find(uid, db).filter(|_| ctx.select_db(db)) else {
+            return false;
+        };
+        let Ok(Meaning::Vector(query)) = meaning else { return false };
+        if Presence::of(ctx, &name).need_all().is_err() || check_walks().is_err() {
+            return false;
+        }
+        let channel = channel_of(&name);
+        let target = Target { ctx: permit, cache, name: &name, channel, severity };
+        target.begin(Criterion::Near(Box::new(query), least), limit, client)
+    });
+    match meaning(ctx, Some(&model), text, Role::Query, Again::Takes(run, take))? {
+        Meaning::Later => return Ok(false),
+        Meaning::Vector(query) => request.which = Which::Near(query, least),
+        Meaning::None(refusal) => return Err(no_vector(refusal)),
+    }
+    Ok(true)
+}
+
+fn channel_of(name: &[u8]) -> Vec<u8> {
+    [b"llmcache:invalidate:", name].concat()
 }
 
 /// A cache of which something is invalidated.
@@ -173,6 +219,28 @@ impl Target<'_> {
         });
         self.ctx.publish(&self.channel, message.to_string().as_bytes());
         Ok(count)
+    }
+
+    /// Begins a walk for a client that waits already.
+    fn begin(self, criterion: Criterion, limit: u64, client: BlockedId) -> bool {
+        let end = Arc::new(MainCell::new(None));
+        let waiter = WalkWaiter { end: Arc::clone(&end) };
+        if !wait_on(*self.ctx, client, 0, Box::new(waiter)) {
+            return false;
+        }
+        self.signal();
+        let Self { ctx, cache, name, channel, severity } = self;
+        if severity.is_some() {
+            let uid = cache.with(|cache| cache.uid());
+            with_known_flights(uid, |flights| flights.note_picked());
+        }
+        let pick = InvalidationWalk::new(cache, channel, criterion, severity, limit);
+        let done = move |ctx: Ctx<'_>, ended| {
+            end.with(|end| *end = Some(ended));
+            wake_blocked(ctx, client);
+        };
+        start_invalidation(*ctx, pick, name, Box::new(done));
+        true
     }
 
     fn pick(self, criterion: Criterion, limit: u64) -> Result<()> {
@@ -290,6 +358,12 @@ pub fn run_epoch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 impl<'a> InvalidateRequest<'a> {
+    /// `None` where nothing is to change.
+    fn severity(&self) -> Option<Severity> {
+        let severity = if self.soft { Severity::Stale } else { Severity::Gone };
+        (!self.dry_run).then_some(severity)
+    }
+
     fn parse(mut args: ArgReader<'a>) -> Result<Self> {
         let (mut which, mut soft, mut dry_run, mut limit) = (None, false, false, None);
         while let Some(word) = args.option() {
@@ -336,12 +410,18 @@ impl<'a> Which<'a> {
             "FILTER" => Self::Filter(parse_filter(args)?),
             "OLDER" => Self::Older(args.integer(name, 0, limits::TTL_MAX_MS / 1_000)? * 1_000),
             "NEAR" => {
-                let missing = || Error::err("syntax error: NEAR needs a vector, then SIMILARITY");
-                let word = args.option().filter(is_vector_word).ok_or_else(missing)?;
-                let query = vector(&word, args)?;
+                let missing =
+                    || Error::err("syntax error: NEAR needs a vector or PROMPT, then SIMILARITY");
+                let word = args.option().ok_or_else(missing)?;
+                let (query, text) = match word.as_str() {
+                    "PROMPT" => (None, args.text("PROMPT", limits::PROMPT_MAX_BYTES)?),
+                    _ if is_vector_word(&word) => (Some(vector(&word, args)?), &b""[..]),
+                    _ => return Err(missing()),
+                };
                 let word = args.option().filter(|word| word.as_str() == "SIMILARITY");
                 word.ok_or_else(missing)?;
-                Self::Near(query, args.similarity("SIMILARITY")?)
+                let least = args.similarity("SIMILARITY")?;
+                query.map_or(Self::NearText(text, least), |query| Self::Near(query, least))
             }
             _ => return Err(word.unknown()),
         })

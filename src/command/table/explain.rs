@@ -173,6 +173,7 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     ),
     ("", "SCRIPT", "Which scripts are embedded; default those that the model knows."),
     ("", "ANY", "Every script."),
+    ("", "question", "A vector, or on a cache with EMBED a prompt that is embedded."),
     ("", "EXACT", "Looks for the exact prompt alone: it is not embedded."),
     ("", "QUANT", "How an entry keeps its vector; default F16."),
     ("", "NONE", "As 32-bit floats, bit for bit."),

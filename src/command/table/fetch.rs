@@ -11,6 +11,10 @@ use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
 const TOKEN: Arg = arg("token", ArgKind::Text);
 
+/// A vector, or a text that is embedded.
+const QUESTION_FORMS: &[Arg] =
+    &[VECTOR_FORMS[0], VECTOR_FORMS[1], VECTOR_FORMS[2], need("PROMPT", "prompt", ArgKind::Text)];
+
 const WHICH: Arg = arg(
     "which",
     ArgKind::OneOf(&[
@@ -25,7 +29,7 @@ const WHICH: Arg = arg(
             "NEAR",
             "near",
             ArgKind::Block(&[
-                arg("vector", ArgKind::OneOf(VECTOR_FORMS)),
+                arg("question", ArgKind::OneOf(QUESTION_FORMS)),
                 need("SIMILARITY", "similarity", ArgKind::Double),
             ]),
         ),
@@ -57,6 +61,7 @@ pub(super) const FETCH: &[CommandSpec] = &[
             opt("WAIT", "milliseconds", ArgKind::Integer),
             opt("BETA", "eagerness", ArgKind::Double),
             opt_word("VIA", "via"),
+            opt_word("EXACT", "exact"),
         ],
         reply: "A map with `status` and what goes with it. `HIT`: `hit`, a map as of GETSEM. `STALE`: \
             `hit`; another caller regenerates the answer, or none may now. `LEAD`: `token`, `lease_ms`; the \
@@ -73,7 +78,9 @@ pub(super) const FETCH: &[CommandSpec] = &[
             probability exp(-left / (b LATENCY)). `VIA` gives the lease to whoever reads the stream \
             `CONFIG … SET loader` names (fields `cache token until prompt scope context`); the caller \
             waits. Nothing waits in MULTI or a script. Leases, waiters and failures are of this process: \
-            neither saved nor replicated. A cache that does not exist is made as by SETSEM.",
+            neither saved nor replicated. A cache that does not exist is made as by SETSEM. On a cache with EMBED a \
+            prompt without a vector is embedded first, unless it is stored word for word or its answer is being made; \
+            who then finds the answer to a near question being made, or gave the lease away by `VIA`, gets `BUSY`.",
         ..write("LLMCACHE.FETCH", command_entry!(fetch::run), KeyUse::Update)
     },
     CommandSpec {

@@ -1,7 +1,8 @@
-//! What two questions in English differ by besides opposites: the order of things, names, one word.
+//! What two questions differ by besides opposites: numbers, the order of things, names, one word.
 //!
-//! Owns: those three rules. Each names the word of either question that it goes by. Any thread.
+//! Owns: those four rules. Each names the word of either question that it goes by. Any thread.
 
+use super::NumberRule;
 use super::tables::{Tables, stem};
 use super::words::{Compared, Words};
 use hashbrown::HashSet;
@@ -72,4 +73,26 @@ pub(super) fn exchanged<'a>(
     let shares = compared.asked.intersection(&compared.stored).any(|word| tables.is_content(word));
     let nothing_else = (compared.only_asked.len(), compared.only_stored.len()) == (1, 1);
     (shares || nothing_else).then_some(pair)
+}
+
+/// A number, date or day of each question that the other lacks, empty for a question that lacks none,
+/// where they disagree by the rule. "One" counts where the other has a 1.
+pub(super) fn numbers_disagree<'a>(
+    asked: &'a Words,
+    stored: &'a Words,
+    rule: NumberRule,
+) -> Option<(&'a str, &'a str)> {
+    let speaks_of_one = |words: &Words| words.has_one || words.numbers.iter().any(|n| n == "1");
+    let one_counts = !(speaks_of_one(asked) && speaks_of_one(stored));
+    let lacking = |mine: &'a [String], theirs: &'a [String]| {
+        let mine = mine.iter().filter(|number| one_counts || *number != "1");
+        mine.map(String::as_str).find(|number| !theirs.iter().any(|other| other == number))
+    };
+    let words =
+        (lacking(&asked.numbers, &stored.numbers), lacking(&stored.numbers, &asked.numbers));
+    let disagree = match rule {
+        NumberRule::Equal => words.0.is_some() || words.1.is_some(),
+        NumberRule::Conflict => words.0.is_some() && words.1.is_some(),
+    };
+    disagree.then(|| (words.0.unwrap_or(""), words.1.unwrap_or("")))
 }

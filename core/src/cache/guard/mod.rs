@@ -196,7 +196,7 @@ fn difference<'a>(
     rules: Rules,
     headroom: f64,
 ) -> Option<(Refusal, (&'a str, &'a str))> {
-    if let Some(words) = numbers::disagree(asked, stored, rules.numbers) {
+    if let Some(words) = differences::numbers_disagree(asked, stored, rules.numbers) {
         return Some((Refusal::Number, words));
     }
     if !asked.language.is_english_with(stored.language) {

@@ -3,9 +3,7 @@
 //! Owns: reading digits of any script the Unicode standard calls decimal that is in wide use, thousands
 //! separators, numbers as words, months and days.
 
-use super::NumberRule;
 use super::tables::Tables;
-use super::words::Words;
 
 /// Zeros of the decimal digits of scripts in wide use; the nine others follow each (Unicode, general
 /// category Nd).
@@ -66,28 +64,6 @@ pub(super) fn numbers_of(words: &[String], tables: &Tables) -> Vec<String> {
     found.sort_unstable();
     found.dedup();
     found
-}
-
-/// A number, date or day of each question that the other lacks, empty for a question that lacks none,
-/// where they disagree by the rule. "One" counts where the other has a 1.
-pub(super) fn disagree<'a>(
-    asked: &'a Words,
-    stored: &'a Words,
-    rule: NumberRule,
-) -> Option<(&'a str, &'a str)> {
-    let speaks_of_one = |words: &Words| words.has_one || words.numbers.iter().any(|n| n == "1");
-    let one_counts = !(speaks_of_one(asked) && speaks_of_one(stored));
-    let lacking = |mine: &'a [String], theirs: &'a [String]| {
-        let mine = mine.iter().filter(|number| one_counts || *number != "1");
-        mine.map(String::as_str).find(|number| !theirs.iter().any(|other| other == number))
-    };
-    let words =
-        (lacking(&asked.numbers, &stored.numbers), lacking(&stored.numbers, &asked.numbers));
-    let disagree = match rule {
-        NumberRule::Equal => words.0.is_some() || words.1.is_some(),
-        NumberRule::Conflict => words.0.is_some() && words.1.is_some(),
-    };
-    disagree.then(|| (words.0.unwrap_or(""), words.1.unwrap_or("")))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! entry, settings, lookup order, statistics, eviction arithmetic. Must not know: Redis, a clock, a
 //! source of randomness, threads; callers pass the time and random words in. Arrows inside run one
 //! way: `distance <- vector <- index <- cache`, and `kvchunk`, `session` and `embed` beside them; `allocation`, `cluster`, `codec`,
-//! `ids`, `error`, `limits` and `work` serve all.
+//! `ids`, `error`, `limits`, `listing` and `work` serve all.
 
 pub mod allocation;
 pub mod cache;
@@ -19,6 +19,7 @@ pub mod ids;
 pub mod index;
 pub mod kvchunk;
 pub mod limits;
+pub mod listing;
 pub mod session;
 mod sync;
 mod top;

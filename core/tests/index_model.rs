@@ -550,7 +550,9 @@ fn ten_rounds_of_filling_and_emptying_do_not_grow() {
             assert!(index.remove(slot, seq));
         }
         let (full_at_first, empty_at_first) = *first.get_or_insert((full, index.bytes()));
-        assert!(full <= full_at_first, "round {round}: {full} after {full_at_first} bytes");
+        // Ids are listed by a hash that has another seed each time, so its leaves split elsewhere.
+        let most = full_at_first + full_at_first / 200;
+        assert!(full <= most, "round {round}: {full} after {full_at_first} bytes");
         assert!(index.bytes() <= empty_at_first, "round {round}: empty");
     }
 }

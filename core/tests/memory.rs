@@ -8,7 +8,7 @@ use llmcache_core::ids::{EntryId, PartitionKey, Seq, UnixMs};
 use llmcache_core::index::{GraphSettings, Index, IndexMode, NewSlot, Work};
 
 const DIM: usize = 384;
-const MOST: usize = 600;
+const MOST: usize = 612;
 
 fn insert(index: &mut Index, random: &mut Random, number: u64) {
     let code: Vec<i8> = (0..DIM).map(|_| (random.below(255) as i16 - 127) as i8).collect();
@@ -28,7 +28,7 @@ fn insert(index: &mut Index, random: &mut Random, number: u64) {
 /// 10,000 rows use 16 of the last block's 256, 5,000 rows 136, 7,000 rows 88: what is empty of it is paid
 /// for by all.
 #[test]
-fn an_entry_takes_at_most_600_bytes_of_the_index() {
+fn an_entry_takes_at_most_612_bytes_of_the_index() {
     let mut index = Index::new();
     // What links take does not depend on how well they were chosen.
     let settings = GraphSettings { mode: IndexMode::Hnsw, efc: 16, ..GraphSettings::default() };

@@ -33,14 +33,16 @@ pub use task::{SearchTask, Searched, TaskScratch};
 use crate::allocation::allocated_bytes;
 use crate::filter::{Asked, Filter, FilterRecord};
 use crate::ids::{EntryId, PartitionKey, ScopeKey, Seq, SlotId, UnixMs};
+use crate::listing::Listing;
 use crate::vector::arena::CodeArena;
 use expiry_walk::DueWalk;
 use filter_cache::FilterCache;
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap};
 use hnsw::Graphs;
 use partitions::Partitions;
 use scopes::Scopes;
 use slots::Slots;
+use std::hash::BuildHasher;
 use tags::Tags;
 
 /// What the index is told of a new entry.
@@ -86,6 +88,9 @@ pub struct Index {
     partitions: Partitions,
     graphs: Graphs,
     arena: Option<CodeArena>,
+    /// The row of each entry: one, whatever came in which order.
+    by_id: Listing,
+    hasher: DefaultHashBuilder,
     names: HashMap<EntryId, Box<[u8]>>,
     name_bytes: usize,
     tags: Tags,
@@ -106,7 +111,7 @@ impl Index {
         Self::default()
     }
 
-    /// Adds an entry and answers its slot. The caller removed any former entry of the same id, and
+    /// Adds an entry and answers its slot; a row that its id had before is gone. The caller
     /// checked that the code has the index's dimension (`dim`), which the first code sets. Where its
     /// graph is behind, links or repairs a node or two, so that no row of inserts outruns the graph.
     pub fn insert(&mut self, new: NewSlot<'_>) -> SlotId {
@@ -119,11 +124,38 @@ impl Index {
     /// The same, but leaves all linking to `work`: for a caller that lets whoever stores wait while
     /// the graph `is_behind`.
     pub fn insert_unlinked(&mut self, new: NewSlot<'_>) -> SlotId {
+        self.remove_id(&new.id);
         let id = self.slots.allocate();
         if let Some(list) = self.fill(id, new) {
             self.note_inserted(list);
         }
         id
+    }
+
+    /// Removes the row of an id, if it has one: it is about to get another.
+    fn remove_id(&mut self, id: &EntryId) {
+        if let Some(slot) = self.row_of(id)
+            && let Some(seq) = self.slots.get(slot).map(|found| found.seq())
+        {
+            self.take_out(slot, seq);
+        }
+    }
+
+    /// Where an id is listed.
+    fn key_of(&self, id: &EntryId) -> u32 {
+        (self.hasher.hash_one(id) >> 32) as u32
+    }
+
+    /// The row of an id.
+    pub fn row_of(&self, id: &EntryId) -> Option<SlotId> {
+        self.by_id.find(self.key_of(id), |row| self.slots.is_of(row, id)).map(SlotId)
+    }
+
+    /// Entries from a place of the listing on: how pages of SCAN walk. The place of an entry is that of its id,
+    /// so that one which is there throughout is listed, replaced or not. Two may share a place.
+    pub fn listed_from(&self, place: u32) -> impl Iterator<Item = (u32, SlotId, Slot<'_>)> {
+        let rows = self.by_id.from(place);
+        rows.filter_map(|(place, row)| Some((place, SlotId(row), self.slots.get(SlotId(row))?)))
     }
 
     /// Fills a slot; answers the list of its partition, if there is one.
@@ -145,6 +177,7 @@ impl Index {
         self.due.note(new.expire_at);
         self.last_seq = self.last_seq.max(new.seq);
         self.scopes.add(new.partition.scope());
+        self.by_id.insert(self.key_of(&new.id), id.0);
         let has_code = new.code.is_some();
         self.filter_cache.came(id.0, has_code, new.record.as_ref());
         self.slots.occupy(id, new);
@@ -179,12 +212,19 @@ impl Index {
     /// Removes the entry in `slot` if it still is the one stored as `seq`. Constant time, allocates
     /// nothing: this runs where the server deletes a key. Answers whether something was removed.
     pub fn remove(&mut self, slot: SlotId, seq: Seq) -> bool {
+        let removed = self.take_out(slot, seq);
+        self.clear_if_empty();
+        removed
+    }
+
+    fn take_out(&mut self, slot: SlotId, seq: Seq) -> bool {
         let Some(found) = self.slot_of(slot, seq) else { return false };
         let (id, bytes, scope) = (found.id, found.bytes, found.partition.scope());
         let (has_code, named, hidden) = (found.has_code(), found.is_named(), found.is_hidden());
         if found.is_tagged() {
             self.tags.clear(slot.0);
         }
+        self.by_id.remove(self.key_of(&id), slot.0);
         self.scopes.take(scope);
         self.filter_cache.went(slot.0);
         let mut node = false;
@@ -208,7 +248,6 @@ impl Index {
         if !node {
             self.release(slot);
         }
-        self.clear_if_empty();
         true
     }
 
@@ -285,7 +324,8 @@ impl Index {
         self.slots.get(slot).filter(|found| found.seq() == seq)
     }
 
-    /// The first occupied slot at or after `from`: how pages of SCAN and slow sweeps walk.
+    /// The first occupied slot at or after `from`: how slow sweeps walk. An entry that is replaced may move to
+    /// a slot that was passed.
     pub fn next_occupied(&self, from: u32) -> Option<(SlotId, Slot<'_>)> {
         self.slots.next_occupied(from)
     }
@@ -369,6 +409,7 @@ impl Index {
             + self.tags.bytes()
             + self.scopes.bytes()
             + self.filter_cache.bytes()
+            + self.by_id.bytes()
             + names
     }
 
@@ -399,6 +440,7 @@ impl Index {
             named += usize::from(slot.is_named());
             tagged += usize::from(slot.is_tagged());
             scopes.add(slot.partition.scope());
+            assert_eq!(self.row_of(&slot.id), Some(id), "the row of an id");
             assert!(!slot.is_named() || self.names.contains_key(&slot.id), "{id:?}: name");
             if slot.has_code() {
                 seen.vectors += 1;
@@ -408,6 +450,8 @@ impl Index {
             }
         }
         assert_eq!((seen, named), (self.totals, self.names.len()));
+        assert_eq!(self.by_id.len() as u64, seen.entries, "a row for each entry");
+        self.by_id.check_invariants();
         let name_bytes = self.names.values().map(|name| allocated_bytes(name.len()));
         assert_eq!(name_bytes.sum::<usize>(), self.name_bytes, "bytes of names");
         assert_eq!(tagged, self.tags.check_invariants(), "tagged slots");

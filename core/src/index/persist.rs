@@ -126,7 +126,7 @@ impl Index {
         let (bytes, worth) = (from.u32()?, from.u8()?);
         let name = if with & WITH_NAME != 0 {
             let length = usize::from(from.u8()?);
-            if length == 0 || length > limits::ID_MAX_BYTES || self.names.contains_key(&id) {
+            if length == 0 || length > limits::ID_MAX_BYTES {
                 return Err(DecodeError("name of a slot"));
             }
             Some(from.raw(length)?)
@@ -158,6 +158,8 @@ impl Index {
         };
         let slot = self.slots.allocate_at(block, row);
         let slot: SlotId = slot.ok_or(DecodeError("two entries in one slot"))?;
+        // Servers before this one saved an entry twice where it had two rows. Its key tells which was meant.
+        self.remove_id(&id);
         self.fill(
             slot,
             NewSlot { id, seq, partition, expire_at, bytes, worth, record, name, code },

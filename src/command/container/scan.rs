@@ -1,14 +1,14 @@
 //! `LLMCACHE.SCAN` and `RAG.SCAN`: the ids of a container, page by page.
 //!
-//! The cursor is a slot number. An entry keeps its slot from store to removal, so one that is there
-//! from the first page to the last is seen exactly once.
+//! The cursor is a place in the listing of ids, which an entry keeps however often it is replaced: one that is
+//! there from the first page to the last is seen exactly once.
 
 use crate::command::filtered::{Sieve, decided};
 use crate::command::parse::{ArgReader, PageRequest, page_request};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{Presence, open_container, open_entry};
 use crate::keytype::cache_registry::SharedCache;
-use llmcache_core::cache::Kind;
+use llmcache_core::cache::{Cache, Kind};
 use llmcache_core::error::Result;
 use llmcache_core::filter::{Filter, Verdict};
 use llmcache_core::ids::UnixMs;
@@ -37,6 +37,14 @@ pub fn scan(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
     Ok(())
 }
 
+/// An entry of a page.
+struct Listed {
+    id: Vec<u8>,
+    /// A document whose id cannot name a key is named by the digest, and tells its id itself.
+    tells: bool,
+    verdict: Verdict,
+}
+
 /// Visits `count` entries from `cursor` on, fewer where judging them takes long; answers where to go on (0 at the end)
 /// and the ids that pass the filter.
 fn page(
@@ -48,42 +56,55 @@ fn page(
 ) -> Result<(u32, Vec<Vec<u8>>)> {
     let sieve = Sieve::new(filter);
     let now = UnixMs(ctx.now_ms());
-    let (mut from, mut ids) = (cursor, Vec::new());
-    for _ in 0..count {
-        let visited = cache.with(|cache| {
-            let (id, slot) = cache.index.next_occupied(from)?;
-            // A document whose id cannot name a key is named by the digest, and tells its id itself.
-            let tells = !slot.is_named() && cache.settings.kind == Kind::Documents;
-            let name = cache.id_text(&slot.id);
-            let gone = slot.seq() < cache.epochs().min_seq_of(slot.partition.scope())
-                || cache.index.is_gone_by_tag(id, &slot);
-            let mut steps = Steps { rows: 1, ..Steps::NONE };
-            let verdict = if slot.is_visible(now) && !gone {
-                let judge = |filter: &Filter| filter.judge_record(slot.record, &mut steps);
-                filter.map_or(Verdict::Yes, judge)
-            } else {
-                Verdict::No
+    let (mut from, mut visited, mut ids) = (cursor, 0, Vec::new());
+    while visited < count && !sieve.is_spent() {
+        let next = cache.with(|cache| next_listed(cache, from, &sieve, filter, now));
+        let Some((place, listed)) = next else { return Ok((0, ids)) };
+        visited += listed.len();
+        for Listed { id, tells, verdict } in listed {
+            let passes = match verdict {
+                Verdict::NeedsEntry => passes_opened(ctx, cache, &id, &sieve)?,
+                verdict => decided(verdict)?,
             };
-            sieve.count(steps);
-            Some((id, name, tells, verdict))
-        });
-        let Some((slot, id, tells, verdict)) = visited else { return Ok((0, ids)) };
-        let passes = match verdict {
-            Verdict::NeedsEntry => passes_opened(ctx, cache, &id, &sieve)?,
-            verdict => decided(verdict)?,
-        };
-        if passes && tells {
-            ids.extend(document_id(ctx, cache, &id));
-        } else if passes {
-            ids.push(id);
+            if passes && tells {
+                ids.extend(document_id(ctx, cache, &id));
+            } else if passes {
+                ids.push(id);
+            }
         }
-        from = slot.0 + 1;
-        if sieve.is_spent() {
-            break;
-        }
+        let Some(behind) = place.checked_add(1) else { return Ok((0, ids)) };
+        from = behind;
     }
-    let more = cache.with(|cache| cache.index.next_occupied(from).is_some());
-    Ok((if more { from } else { 0 }, ids))
+    let more = cache.with(|cache| cache.index.listed_from(from).next().map(|(place, ..)| place));
+    Ok((more.unwrap_or(0), ids))
+}
+
+/// The next place of the listing and who stands there: one entry, now and then two, which are told together, since
+/// a page ends between two places.
+fn next_listed(
+    cache: &Cache,
+    from: u32,
+    sieve: &Sieve<'_>,
+    filter: Option<&Filter>,
+    now: UnixMs,
+) -> Option<(u32, Vec<Listed>)> {
+    let first = cache.index.listed_from(from).next()?.0;
+    let same = cache.index.listed_from(first).take_while(|&(place, ..)| place == first);
+    let listed = same.map(|(_, id, slot)| {
+        let tells = !slot.is_named() && cache.settings.kind == Kind::Documents;
+        let gone = slot.seq() < cache.epochs().min_seq_of(slot.partition.scope())
+            || cache.index.is_gone_by_tag(id, &slot);
+        let mut steps = Steps { rows: 1, ..Steps::NONE };
+        let verdict = if slot.is_visible(now) && !gone {
+            let judge = |filter: &Filter| filter.judge_record(slot.record, &mut steps);
+            filter.map_or(Verdict::Yes, judge)
+        } else {
+            Verdict::No
+        };
+        sieve.count(steps);
+        Listed { id: cache.id_text(&slot.id), tells, verdict }
+    });
+    Some((first, listed.collect()))
 }
 
 fn document_id(ctx: Ctx<'_>, cache: &SharedCache, digest: &[u8]) -> Option<Vec<u8>> {

@@ -102,17 +102,19 @@ pub fn run_stats(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The next chunks of a namespace, from a place of its tree on; where to go on, 0 at the end.
+/// The next chunks of a namespace, from a place of its listing on; where to go on, 0 at the end.
 fn page(namespace: &SharedNamespace, from: u32, count: usize) -> (u32, Vec<ChunkDigest>) {
     namespace.with(|namespace| {
-        let (mut at, mut found) = (from, Vec::new());
-        while found.len() < count {
-            let Some((next, id)) = namespace.tree.next_from(at) else { return (0, found) };
-            found.push(namespace.tree.node(id).digest.clone());
-            at = next;
+        let (tree, mut found, mut last) = (&namespace.tree, Vec::new(), from);
+        for (place, id) in tree.listed_from(from) {
+            // Those that share a place are told together: a page ends between two places.
+            if found.len() >= count && place != last {
+                return (place, found);
+            }
+            found.push(tree.node(id).digest.clone());
+            last = place;
         }
-        let more = namespace.tree.next_from(at).is_some();
-        (if more { at } else { 0 }, found)
+        (0, found)
     })
 }
 

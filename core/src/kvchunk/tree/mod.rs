@@ -14,6 +14,7 @@ mod order;
 use super::{ChunkDigest, Content};
 use crate::ids::UnixMs;
 use crate::limits;
+use crate::listing::Listing;
 use crate::work;
 use admission::Admission;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
@@ -49,6 +50,8 @@ pub struct PrefixTree {
     free: Vec<u32>,
     by_digest: HashTable<u32>,
     hasher: DefaultHashBuilder,
+    /// The chunks that are there, in an order that does not change with their nodes.
+    listing: Listing,
     /// The newest chunk of each print; the others follow through their nodes.
     by_print: HashMap<u64, u32>,
     order: BTreeSet<OrderKey>,
@@ -96,6 +99,7 @@ impl PrefixTree {
         self.nodes.capacity() * size_of::<Node>()
             + self.free.capacity() * 4
             + self.by_digest.allocation_size()
+            + self.listing.bytes()
             + self.by_print.allocation_size()
             + self.order.len() * (size_of::<OrderKey>() + 8)
             + self.admission.heap_bytes()
@@ -188,11 +192,23 @@ impl PrefixTree {
         node.state == State::Here && !node.damaged && !node.expire_at.is_past(now)
     }
 
-    /// The first chunk at or after a place of the slab, for walks: the place to go on from, and it.
+    /// The first chunk at or after a place of the slab, for walks: the place to go on from, and it. A chunk that
+    /// is stored again may move to a place that was passed.
     pub fn next_from(&self, from: u32) -> Option<(u32, NodeId)> {
         let nodes = self.nodes.iter().enumerate().skip(from as usize);
         let (slot, _) = nodes.into_iter().find(|(_, node)| node.state == State::Here)?;
         Some((slot as u32 + 1, NodeId(slot as u32)))
+    }
+
+    /// Chunks from a place of the listing on, for pages: one that is there throughout is listed, stored again or
+    /// not. Two may share a place.
+    pub fn listed_from(&self, place: u32) -> impl Iterator<Item = (u32, NodeId)> + '_ {
+        self.listing.from(place).map(|(place, slot)| (place, NodeId(slot)))
+    }
+
+    /// Where a chunk is listed.
+    fn place_of(&self, slot: u32) -> u32 {
+        (self.hash_of(&self.nodes[slot as usize].digest) >> 32) as u32
     }
 
     /// Chunks whose tokens have this print, the newest first.
@@ -300,6 +316,7 @@ impl PrefixTree {
         self.payload_bytes += new.payload_bytes;
         self.pinned += u64::from(new.pinned);
         self.ghosts.remove(&slot);
+        self.listing.insert(self.place_of(slot), slot);
         if let Some(content) = new.content {
             self.note_print(slot, content.print);
         }
@@ -349,6 +366,7 @@ impl PrefixTree {
         self.payload_bytes -= payload;
         self.pinned -= u64::from(pinned);
         self.ghosts.insert(slot);
+        self.listing.remove(self.place_of(slot), slot);
         if let Some(Content { print, .. }) = content {
             self.forget_print(slot, print);
         }

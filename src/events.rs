@@ -20,12 +20,12 @@ pub fn subscribe(ctx: Ctx<'_>) -> bool {
             loading_started: |_| cache_registry::loading_started(),
             loading_ended: on_loading_ended,
             flushed: |ctx, db| {
-                CACHES.flushed(db);
+                cache_registry::flushed(db);
                 namespace_registry::flushed(db);
                 followers::flushed(ctx, db);
             },
             swapped: |ctx, first, second| {
-                CACHES.swapped(first, second);
+                cache_registry::swapped(first, second);
                 namespace_registry::swapped(first, second);
                 followers::flushed(ctx, Some(first));
                 followers::flushed(ctx, Some(second));
@@ -59,7 +59,7 @@ fn on_deadline(ctx: Ctx<'_>, name: &[u8]) {
     if let Some(key) = Key::open(ctx, &RString::new(name), Access::Probe)
         && let Some(cache) = cache_in(&key)
     {
-        CACHES.note_expiry(&cache, key.expire_at_ms());
+        CACHES.note_expiry(&cache, ctx.db(), key.expire_at_ms());
         return;
     }
     attach_arrival(ctx, name, false);
@@ -74,7 +74,7 @@ fn on_arrival(ctx: Ctx<'_>, name: &[u8]) {
         if ctx.state().is_cluster() && slot != key_slot(name) {
             become_other(&value.0, &place);
         }
-        NAMESPACES.place(&value.0, place);
+        namespace_registry::place(&value.0, place);
         return;
     }
     chunk_arrived(ctx, name);

@@ -1,19 +1,21 @@
 //! The module's sections of `INFO`: sums over all containers of each kind, and over all namespaces of KV-cache
-//! chunks, of this process.
+//! chunks, of this process. They are kept as containers change; nothing here visits one, and counts of what happened
+//! do not fall when a container goes or its statistics are reset.
 
 use crate::ffi::{InfoWriter, blocked_count, watched};
-use crate::keyspace::{embedding_counts, flight_counts, in_flight, search_counts, sliced_count};
-use crate::keytype::cache_registry::CACHES;
+use crate::keyspace::{embedding_counts, in_flight, pending_flights, search_counts, sliced_count};
+use crate::keytype::cache_registry;
 use crate::keytype::follower_table;
-use crate::keytype::namespace_registry::NAMESPACES;
+use crate::keytype::namespace_registry::{self, NAMESPACES};
 use crate::{background, config, version};
-use llmcache_core::cache::{FetchOutcome, Kind, MissReason, ScopeStats};
+use llmcache_core::cache::{FetchOutcome, Kind};
 use llmcache_core::distance::kernels;
 use llmcache_core::embed::Refusal;
 use std::ffi::CStr;
 
 /// Writes the sections.
 pub fn write(info: &mut InfoWriter) {
+    cache_registry::sum_up(SUMMED_UP);
     if info.section(c"module") {
         info.text(c"version", version::TEXT);
         info.text(c"kernels", kernels().name);
@@ -39,6 +41,9 @@ pub fn write(info: &mut InfoWriter) {
     }
 }
 
+/// Caches whose index's memory is asked for anew, at most: that of others is as of their last slice.
+const SUMMED_UP: usize = 256;
+
 fn write_texts(info: &mut InfoWriter) {
     let counts = embedding_counts();
     info.number(c"models", counts.models as u64);
@@ -62,29 +67,16 @@ fn write_texts(info: &mut InfoWriter) {
 }
 
 fn write_chunks(info: &mut InfoWriter) {
-    let (mut count, mut chunks, mut bytes, mut payload_bytes) = (0, 0, 0, 0);
-    let (mut asked, mut matched, mut evicted, mut leases) = (0, 0, 0, 0);
-    for (namespace, _) in NAMESPACES.all() {
-        namespace.with(|namespace| {
-            let (tree, stats) = (&namespace.tree, &namespace.stats);
-            count += 1;
-            chunks += tree.chunks();
-            bytes += tree.chunk_bytes();
-            payload_bytes += tree.payload_bytes();
-            leases += namespace.leases.len() as u64;
-            asked += stats.asked;
-            matched += stats.matched;
-            evicted += stats.evicted;
-        });
-    }
-    info.number(c"namespaces", count);
+    let totals = namespace_registry::totals();
+    let [chunks, bytes, payload_bytes, leases] = totals.held.sums();
+    info.number(c"namespaces", NAMESPACES.count() as u64);
     info.number(c"chunks", chunks);
     info.number(c"chunk_bytes", bytes);
     info.number(c"chunk_payload_bytes", payload_bytes);
     info.number(c"chunk_leases", leases);
-    info.number(c"chunks_asked", asked);
-    info.number(c"chunks_matched", matched);
-    info.number(c"chunks_evicted", evicted);
+    info.number(c"chunks_asked", totals.asked.get());
+    info.number(c"chunks_matched", totals.matched.get());
+    info.number(c"chunks_evicted", totals.evicted.get());
     info.number(c"chunk_bytes_in_flight", in_flight());
 }
 
@@ -108,53 +100,30 @@ const OF_EMBEDDINGS: Names = [
 ];
 
 fn write_containers(info: &mut InfoWriter, kind: Kind, names: &Names) {
-    let mut sums = [0; 6];
-    for (cache, _) in CACHES.all() {
-        cache.with(|cache| {
-            if cache.settings.kind != kind {
-                return;
-            }
-            let (totals, stats) = (cache.index.totals(), &cache.stats.total);
-            let (hits, index_bytes) = (stats.hits_exact + stats.hits_semantic, cache.index.bytes());
-            let bytes = cache.total_bytes();
-            let own = [1, totals.entries, bytes, index_bytes as u64, stats.lookups, hits];
-            sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
-        });
-    }
+    let totals = cache_registry::totals(kind);
+    let [entries, _, entry_bytes, index_bytes, count] = totals.held.sums();
+    let hits = totals.did.hits_exact.get() + totals.did.hits_semantic.get();
+    let lookups = totals.did.lookups.get();
+    let sums = [count, entries, entry_bytes + index_bytes, index_bytes, lookups, hits];
     names.iter().zip(sums).for_each(|(name, sum)| info.number(name, sum));
 }
 
 fn write_caches(info: &mut InfoWriter) {
-    let (mut caches, mut entries, mut bytes, mut index_bytes, mut hidden) = (0, 0, 0, 0, 0);
-    let (mut stats, mut failures, mut leases, mut waiters) = (ScopeStats::default(), 0, 0, 0);
-    for (cache, _) in CACHES.all() {
-        cache.with(|cache| {
-            if cache.settings.kind != Kind::Answers {
-                return;
-            }
-            let totals = cache.index.totals();
-            caches += 1;
-            entries += totals.entries;
-            hidden += totals.hidden;
-            bytes += cache.total_bytes();
-            index_bytes += cache.index.bytes() as u64;
-            stats.add(&cache.stats.total);
-            failures += cache.stats.failures;
-            let [held, waiting, ..] = flight_counts(cache.uid());
-            leases += held as u64;
-            waiters += waiting as u64;
-        });
-    }
+    let totals = cache_registry::totals(Kind::Answers);
+    let [entries, hidden, entry_bytes, index_bytes, caches] = totals.held.sums();
+    let bytes = entry_bytes + index_bytes;
+    let did = &totals.did;
+    let [leases, waiters] = pending_flights();
     info.number(c"caches", caches);
     info.number(c"entries", entries);
     info.number(c"entries_hidden", hidden);
     info.number(c"bytes", bytes);
     info.number(c"index_bytes", index_bytes);
-    info.number(c"lookups", stats.lookups);
-    info.number(c"hits", stats.hits_exact + stats.hits_semantic);
-    info.number(c"hits_exact", stats.hits_exact);
-    info.number(c"hits_semantic", stats.hits_semantic);
-    info.number(c"refused_by_guards", stats.misses[MissReason::Guard as usize]);
+    info.number(c"lookups", did.lookups.get());
+    info.number(c"hits", did.hits_exact.get() + did.hits_semantic.get());
+    info.number(c"hits_exact", did.hits_exact.get());
+    info.number(c"hits_semantic", did.hits_semantic.get());
+    info.number(c"refused_by_guards", did.refused_by_guards.get());
     for outcome in FetchOutcome::ALL {
         let name = match outcome {
             FetchOutcome::Stale => c"fetch_stale",
@@ -164,9 +133,9 @@ fn write_caches(info: &mut InfoWriter) {
             FetchOutcome::Negative => c"fetch_negative",
             FetchOutcome::Open => c"fetch_open",
         };
-        info.number(name, stats.fetches[outcome as usize]);
+        info.number(name, did.fetches[outcome as usize].get());
     }
-    info.number(c"failures", failures);
+    info.number(c"failures", did.failures.get());
     info.number(c"leases", leases);
     info.number(c"waiters", waiters);
     info.number(c"clients_blocked", blocked_count() as u64);
@@ -179,10 +148,9 @@ fn write_caches(info: &mut InfoWriter) {
     info.number(c"last_command_keys", keys);
     info.number(c"last_command_steps", path);
     info.number(c"last_command_reply_bytes", reply);
-    info.number(c"tokens_saved", stats.tokens_saved);
-    info.number(c"ms_saved", stats.ms_saved);
-    let micro_usd = stats.nano_usd_saved / 1_000;
-    info.number(c"micro_usd_saved", u64::try_from(micro_usd).unwrap_or(u64::MAX));
+    info.number(c"tokens_saved", did.tokens_saved.get());
+    info.number(c"ms_saved", did.ms_saved.get());
+    info.number(c"micro_usd_saved", did.nano_usd_saved.get() / 1_000);
     info.number(c"entries_reaped", background::reaped());
     info.number(c"caches_put_back", background::put_back());
     info.number(c"orphan_groups", background::orphan_groups());

@@ -3,9 +3,10 @@
 //! Owns: everything that can be decided without a server: ids, vectors, the index, the form of an
 //! entry, settings, lookup order, statistics, eviction arithmetic. Must not know: Redis, a clock, a
 //! source of randomness, threads; callers pass the time and random words in. Arrows inside run one
-//! way: `distance <- vector <- index <- cache`, and `kvchunk`, `session` and `embed` beside them; `allocation`, `cluster`, `codec`,
-//! `ids`, `error`, `limits`, `listing` and `work` serve all.
+//! way: `distance <- vector <- index <- cache`, and `kvchunk`, `session` and `embed` beside them; `account`, `allocation`,
+//! `cluster`, `codec`, `ids`, `error`, `limits`, `listing`, `sharded` and `work` serve all.
 
+pub mod account;
 pub mod allocation;
 pub mod cache;
 pub mod cluster;
@@ -21,6 +22,7 @@ pub mod kvchunk;
 pub mod limits;
 pub mod listing;
 pub mod session;
+pub mod sharded;
 mod sync;
 mod top;
 pub mod vector;

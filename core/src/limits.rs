@@ -128,6 +128,9 @@ pub const TOKENS_MAX: u64 = u32::MAX as u64;
 /// Largest LATENCY of one answer.
 pub const LATENCY_MAX_MS: u64 = 7 * 86_400_000;
 
+/// How long a lease that lapsed is kept for an answer that comes late, where nobody else was given it.
+pub const LAPSED_LEASE_KEPT_MS: u64 = 600_000;
+
 /// Tags and scopes of a container whose invalidation is remembered.
 pub const EPOCHS_MAX: usize = 4_096;
 /// Entries that one INVALIDATE by ids, filter, age or radius takes, when LIMIT does not say less.

@@ -11,10 +11,11 @@ use crate::keyspace::{
     remove_stub, room_of, shrink_to,
 };
 use crate::keytype::NamespaceValue;
+use crate::keytype::container_registry::{Place, Round};
 use crate::keytype::namespace_registry::{self, KeylessNamespace, NAMESPACES, SharedNamespace};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::kvchunk::NodeId;
-use llmcache_core::limits;
+use std::ffi::c_int;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,8 +34,9 @@ const KEPT_BY_REPLICA_MS: u64 = 10_000;
 
 #[derive(Default)]
 struct Rounds {
+    round: Round,
+    under_way: bool,
     next_at_ms: u64,
-    walks: hashbrown::HashMap<u64, u32>,
 }
 
 static ROUNDS: LazyLock<MainCell<Rounds>> = LazyLock::new(|| MainCell::new(Rounds::default()));
@@ -63,60 +65,82 @@ static ARMING: AtomicBool = AtomicBool::new(false);
 fn arm_now(ctx: Ctx<'_>) {
     ARMING.store(false, Ordering::Relaxed);
     let Some(permit) = WritePermit::between_commands(ctx) else { return };
-    for (namespace, (db, name)) in NAMESPACES.all() {
-        if ctx.select_db(db) && slots::of_key(ctx, &name) == Ownership::Settled {
-            arm_new_leaves(permit, &namespace, || true);
+    arm(permit, || true);
+}
+
+/// Gives the keys of chunks that became leaves their deadlines back, in namespaces where some did; answers whether
+/// there is more that should not wait.
+fn arm(permit: WritePermit<'_>, in_time: impl Fn() -> bool) -> bool {
+    // Each once: one whose hash slot is moving stays on the list.
+    for _ in 0..namespace_registry::with_leaves() {
+        if !in_time() {
+            return true;
         }
+        let Some((namespace, (db, name))) = namespace_registry::take_with_leaves() else { break };
+        if permit.select_db(db) && slots::of_key(*permit, &name) == Ownership::Settled {
+            arm_new_leaves(permit, &namespace, &in_time);
+        }
+        namespace.with(|namespace| namespace_registry::note_work(namespace));
     }
+    false
 }
 
 /// One slice; answers whether more is to do at once.
 pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     note_buffered(ctx);
     let now = ctx.now_ms();
-    let due = ROUNDS.with(|rounds| {
-        let due = now >= rounds.next_at_ms;
-        if due {
-            rounds.next_at_ms = now + ROUND_MS;
-        }
-        due
-    });
     let permit = WritePermit::between_commands(ctx);
     let mut backlog = attach_arrivals(ctx, &in_time) | reap(ctx, &in_time);
+    while in_time() && namespace_registry::lapse_one(UnixMs(now)) {}
     if let Some(permit) = permit {
         backlog |= remove_stubs(permit, &in_time);
+        backlog |= arm(permit, &in_time);
     }
-    let all = NAMESPACES.all();
-    if due && !all.is_empty() {
-        note_maxmemory(ctx);
-    }
-    for (namespace, (db, name)) in all {
-        namespace.with(|n| n.leases.lapse(&mut n.tree, UnixMs(now), limits::KV_LAPSED_AT_ONCE));
+    while in_time()
+        && let Some((namespace, (db, name))) = next_of_round(ctx, now)
+    {
         if !ctx.select_db(db) {
             continue;
         }
-        if due {
-            shield(ctx, &name);
-        }
+        shield(ctx, db, &name);
         if let Some(permit) = permit
             && slots::of_key(ctx, &name) == Ownership::Settled
         {
-            arm_new_leaves(permit, &namespace, &in_time);
-            if due {
-                clean(permit, &namespace, now);
-            }
+            clean(permit, &namespace, now);
         }
     }
     backlog
 }
 
+/// The next namespace of the round over all, which begins once a second.
+fn next_of_round(ctx: Ctx<'_>, now: u64) -> Option<(SharedNamespace, Place)> {
+    let begins = ROUNDS.with(|rounds| {
+        let begins = !rounds.under_way && now >= rounds.next_at_ms;
+        if begins {
+            (rounds.under_way, rounds.next_at_ms) = (true, now + ROUND_MS);
+        }
+        begins
+    });
+    if begins && NAMESPACES.count() > 0 {
+        note_maxmemory(ctx);
+    }
+    ROUNDS.with(|rounds| {
+        if !rounds.under_way {
+            return None;
+        }
+        let found = NAMESPACES.step(&mut rounds.round);
+        rounds.under_way = found.is_some();
+        found
+    })
+}
+
 /// Keeps the key of a namespace from the server's eviction.
-fn shield(ctx: Ctx<'_>, name: &[u8]) {
+fn shield(ctx: Ctx<'_>, db: c_int, name: &[u8]) {
     if let Some(mut key) = Key::open(ctx, &RString::new(name), Access::Probe) {
         key.hint_lfu(u8::MAX);
         key.hint_used_now();
         if let Some(value) = key.value::<NamespaceValue>() {
-            NAMESPACES.note_expiry(&value.0, key.expire_at_ms());
+            NAMESPACES.note_expiry(&value.0, db, key.expire_at_ms());
         }
     }
 }
@@ -133,10 +157,7 @@ fn clean(ctx: WritePermit<'_>, namespace: &SharedNamespace, now: u64) {
             now.saturating_sub(*since) >= grace
         })
     });
-    let uid = namespace.with(|n| n.uid().0);
-    let from = ROUNDS.with(|rounds| rounds.walks.get(&uid).copied().unwrap_or(0));
-    let (next, overdue) = walk(namespace, from, now);
-    ROUNDS.with(|rounds| rounds.walks.insert(uid, next));
+    let overdue = walk(namespace, now);
     for id in orphans.into_iter().chain(overdue) {
         let may_go = namespace.with(|n| n.tree.is_current(id));
         if may_go {
@@ -150,20 +171,23 @@ fn clean(ctx: WritePermit<'_>, namespace: &SharedNamespace, now: u64) {
     namespace.with(|n| n.adapt_to(room));
 }
 
-/// Looks at the next chunks for what should not be there any more; answers where to go on.
-fn walk(namespace: &SharedNamespace, from: u32, now: u64) -> (u32, Vec<NodeId>) {
+/// Looks at the next chunks for what should not be there any more.
+fn walk(namespace: &SharedNamespace, now: u64) -> Vec<NodeId> {
     let late = UnixMs(now.saturating_sub(OVERDUE_MS));
     namespace.with(|n| {
-        let (mut at, mut found) = (from, Vec::new());
+        let mut found = Vec::new();
         for _ in 0..WALK_PER_ROUND {
-            let Some((next, id)) = n.tree.next_from(at) else { return (0, found) };
+            let Some((next, id)) = n.tree.next_from(n.round_at) else {
+                n.round_at = 0;
+                break;
+            };
             let node = n.tree.node(id);
             if node.damaged || node.expire_at.is_past(late) {
                 found.push(id);
             }
-            at = next;
+            n.round_at = next;
         }
-        (at, found)
+        found
     })
 }
 
@@ -195,12 +219,13 @@ fn reap(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     let (prefix, uid) = gone.container.with(|n| (n.prefix().to_vec(), n.uid()));
     let ownership = slots::of_key(ctx, &prefix);
     if ownership == Ownership::Foreign {
+        NAMESPACES.let_wait(&gone);
         return true;
     }
     let permit = WritePermit::between_commands(ctx)
         .filter(|_| ownership == Ownership::Settled && ctx.select_db(gone.place.0));
     let Some(permit) = permit else {
-        NAMESPACES.put_back_remains(gone, true);
+        NAMESPACES.put_back_remains(&gone, true);
         return false;
     };
     while in_time() {
@@ -209,12 +234,15 @@ fn reap(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
             let digest = n.tree.node(id).digest.clone();
             Some((next, n.chunk_key(&digest), digest))
         });
-        let Some((next, key, digest)) = next else { return true };
+        let Some((next, key, digest)) = next else {
+            NAMESPACES.let_wait(&gone);
+            return true;
+        };
         gone.next_slot = next;
         count_reaped(u64::from(remove_chunk(permit, &key, uid)));
         gone.container.with(|n| n.tree.remove(&digest));
     }
-    NAMESPACES.put_back_remains(gone, false);
+    NAMESPACES.put_back_remains(&gone, false);
     true
 }
 
@@ -225,6 +253,8 @@ fn keep_for_primary(ctx: Ctx<'_>, mut gone: KeylessNamespace) {
         gone.since_ms = now_ms;
     }
     if now_ms < gone.since_ms + KEPT_BY_REPLICA_MS {
-        NAMESPACES.put_back_remains(gone, true);
+        NAMESPACES.put_back_remains(&gone, true);
+    } else {
+        NAMESPACES.let_wait(&gone);
     }
 }

@@ -4,17 +4,16 @@
 //!
 //! The index names what is due; opening such a key has the server delete it as it would itself: event,
 //! statistics, AOF and replicas. Nothing is concluded from a key that is not there. A timer of its own,
-//! because it comes each millisecond while there is something to do. Main thread, on a primary only.
+//! because it comes each millisecond while there is something to do. The registry knows which cache is to be looked at
+//! first, and when. Main thread, on a primary only.
 
 use crate::config;
 use crate::ffi::{Access, Ctx, MainCell, WritePermit, start_timer};
 use crate::keyspace::open_entry;
 use crate::keyspace::slots::{self, Ownership};
-use crate::keytype::cache_registry::{CACHES, SharedCache};
-use llmcache_core::cache::Cache;
+use crate::keytype::cache_registry::{self, CACHES, Place, SharedCache};
 use llmcache_core::ids::{Seq, SlotId, UnixMs};
 use llmcache_core::index::DueStep;
-use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
 /// Pause between slices while something is due, while nothing is, and while nothing has a deadline.
@@ -28,19 +27,10 @@ const SLICE_MIN: Duration = Duration::from_micros(100);
 const SLICE_MAX: Duration = Duration::from_micros(400);
 /// Rows looked at between two looks at the clock.
 const ROWS_PER_STEP: u32 = 512;
-/// Pause between two listings of the caches that have deadlines.
-const LISTED_EVERY_MS: u64 = 1_000;
+/// Longest pause before a cache is looked at again that could not be: its hash slot is moving.
+const LATER_MS: u64 = 1_000;
 
-#[derive(Default)]
-struct Rounds {
-    /// Held weakly: a cache that is flushed meanwhile gives its memory back at once.
-    caches: Vec<Weak<MainCell<Cache>>>,
-    next: usize,
-    listed_at_ms: u64,
-    last_slice: Option<Instant>,
-}
-
-static ROUNDS: LazyLock<MainCell<Rounds>> = LazyLock::new(|| MainCell::new(Rounds::default()));
+static LAST_SLICE: MainCell<Option<Instant>> = MainCell::new(None);
 
 /// Starts the timer; called once, on load.
 pub fn start(ctx: Ctx<'_>) {
@@ -49,60 +39,43 @@ pub fn start(ctx: Ctx<'_>) {
 
 fn tick(ctx: Ctx<'_>) -> u64 {
     let start = Instant::now();
-    let since = ROUNDS.with(|rounds| rounds.last_slice.replace(start));
+    let since = LAST_SLICE.with(|last| last.replace(start));
     let since = since.map_or(SLICE_MAX, |last| start - last);
     let permit = WritePermit::between_commands(ctx).filter(|_| config::active_expire());
     let Some(permit) = permit else { return IDLE_PAUSE_MS };
     let now_ms = ctx.now_ms();
-    let count = list(now_ms);
     let end = start + (since / SHARE).clamp(SLICE_MIN, SLICE_MAX);
     let in_time = || Instant::now() < end;
-    for _ in 0..count {
-        let Some(cache) = ROUNDS.with(|rounds| rounds.caches.get(rounds.next)?.upgrade()) else {
-            pass_on();
+    // The server lets a key go once its deadline is past, not when it has come.
+    let now = UnixMs(now_ms - 1);
+    while let Some(uid) = cache_registry::next_due(now) {
+        let Some((cache, place)) = CACHES.placed(uid) else {
+            cache_registry::postpone_due(uid, None);
             continue;
         };
-        // The server lets a key go once its deadline is past, not when it has come.
-        if !expire_due(permit, &cache, UnixMs(now_ms - 1), in_time) {
+        if !in_time() || !expire_due(permit, &cache, &place, now, in_time) {
             return BUSY_PAUSE_MS;
         }
-        pass_on();
+        let next = cache.with(|cache| cache.index.next_round_at());
+        // What could not be looked at now is later.
+        let next = next.map(|at| if at.is_past(now) { UnixMs(now_ms + LATER_MS) } else { at });
+        cache_registry::postpone_due(uid, next);
     }
-    if count > 0 { PAUSE_MS } else { IDLE_PAUSE_MS }
-}
-
-fn pass_on() {
-    ROUNDS.with(|rounds| rounds.next = (rounds.next + 1) % rounds.caches.len().max(1));
-}
-
-/// Lists the caches with deadlines when it is time; answers how many there are.
-fn list(now_ms: u64) -> usize {
-    let wanted = ROUNDS.with(|rounds| now_ms.abs_diff(rounds.listed_at_ms) >= LISTED_EVERY_MS);
-    if wanted {
-        let all = CACHES.all().into_iter();
-        let with_deadlines = all.filter(|(cache, _)| cache.with(|c| c.index.has_deadlines()));
-        let caches: Vec<_> = with_deadlines.map(|(cache, _)| Arc::downgrade(&cache)).collect();
-        ROUNDS.with(|rounds| {
-            rounds.next = rounds.next.min(caches.len().saturating_sub(1));
-            rounds.caches = caches;
-            rounds.listed_at_ms = now_ms;
-        });
-    }
-    ROUNDS.with(|rounds| rounds.caches.len())
+    if cache_registry::has_deadlines() { PAUSE_MS } else { IDLE_PAUSE_MS }
 }
 
 /// Has the server expire what is due of one cache; false when the time was up before.
 fn expire_due(
     ctx: WritePermit<'_>,
     cache: &SharedCache,
+    (db, name): &Place,
     now: UnixMs,
     in_time: impl Fn() -> bool,
 ) -> bool {
     if !cache.with(|cache| cache.index.may_be_due(now)) {
         return true;
     }
-    let Some((db, name)) = CACHES.place_of(cache.with(|cache| cache.uid())) else { return true };
-    if !ctx.select_db(db) || slots::of_key(*ctx, &name) != Ownership::Settled {
+    if !ctx.select_db(*db) || slots::of_key(*ctx, name) != Ownership::Settled {
         return true;
     }
     while in_time() {

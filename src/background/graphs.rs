@@ -11,13 +11,12 @@ pub fn run(in_time: impl Fn() -> bool) -> bool {
         // Done in every turn already.
         return true;
     }
-    let mut more = false;
-    for cache in cache_registry::take_busy() {
+    while in_time() {
+        let Some(cache) = cache_registry::take_busy() else { return false };
         cache.with(|cache| {
             while in_time() && cache.index.work(Work(1)).more {}
-            more |= cache.index.has_work();
             cache_registry::note_work(cache);
         });
     }
-    more
+    cache_registry::has_busy()
 }

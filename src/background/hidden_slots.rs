@@ -1,11 +1,12 @@
 //! Slots that the index is unsure of: hidden ones, and ones past their deadline that no removal was
-//! heard of (an entry that was due while the server was down leaves such a slot). A slow walk looks
-//! at their keys and shows the slot again or frees it.
+//! heard of (an entry that was due while the server was down leaves such a slot); and all of a cache that has more rows
+//! than the sweep met entries. A slow walk looks at their keys and shows the slot again or frees it.
 
 use crate::ffi::{Access, Ctx, MainCell};
 use crate::keyspace::open_entry;
 use crate::keyspace::slots::{self, Ownership};
-use crate::keytype::cache_registry::{CACHES, Place, SharedCache};
+use crate::keytype::cache_registry::{self, CACHES, Place, SharedCache};
+use crate::keytype::container_registry::Round;
 use llmcache_core::cache::Cache;
 use llmcache_core::ids::{Seq, SlotId, UnixMs};
 use std::sync::{Arc, LazyLock, Weak};
@@ -17,9 +18,25 @@ const OVERDUE_MS: u64 = 2_000;
 
 #[derive(Default)]
 struct Walk {
+    round: Round,
     /// Held weakly: a cache that is flushed meanwhile gives its memory back at once.
-    caches: Vec<(Weak<MainCell<Cache>>, Place)>,
+    at: Option<(Weak<MainCell<Cache>>, Place)>,
     next_slot: u32,
+}
+
+impl Walk {
+    /// The cache it is in, or the next one; `None` at the end of a round.
+    fn cache(&mut self) -> Option<(SharedCache, Place)> {
+        let at =
+            self.at.as_ref().and_then(|(cache, place)| Some((cache.upgrade()?, place.clone())));
+        if at.is_some() {
+            return at;
+        }
+        let (cache, place) = CACHES.step(&mut self.round)?;
+        self.at = Some((Arc::downgrade(&cache), place.clone()));
+        self.next_slot = 0;
+        Some((cache, place))
+    }
 }
 
 static WALK: LazyLock<MainCell<Walk>> = LazyLock::new(|| MainCell::new(Walk::default()));
@@ -29,19 +46,8 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) {
     let now = ctx.now_ms();
     let mut passed = 0;
     while passed < SLOTS_PER_SLICE && in_time() {
-        let at = WALK.with(|walk| {
-            if walk.caches.is_empty() {
-                let all = CACHES.all().into_iter();
-                walk.caches = all.map(|(cache, place)| (Arc::downgrade(&cache), place)).collect();
-                walk.next_slot = 0;
-            }
-            while walk.caches.last().is_some_and(|(cache, _)| cache.strong_count() == 0) {
-                walk.caches.pop();
-                walk.next_slot = 0;
-            }
-            let (cache, place) = walk.caches.last()?;
-            Some((cache.upgrade()?, place.clone(), walk.next_slot))
-        });
+        let at =
+            WALK.with(|walk| walk.cache().map(|(cache, place)| (cache, place, walk.next_slot)));
         let Some((cache, place, from)) = at else { return };
         let left = SLOTS_PER_SLICE - passed;
         let (next, unsure) = next_unsure(&cache, from, left, now);
@@ -49,19 +55,10 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) {
         if let Some((slot, seq)) = unsure {
             settle(ctx, &cache, &place, slot, seq);
         }
-        let round_over = WALK.with(|walk| {
-            match next {
-                Some(next) => walk.next_slot = next,
-                None => {
-                    walk.caches.pop();
-                    walk.next_slot = 0;
-                }
-            }
-            walk.caches.is_empty()
+        WALK.with(|walk| match next {
+            Some(next) => walk.next_slot = next,
+            None => walk.at = None,
         });
-        if round_over {
-            return;
-        }
     }
 }
 
@@ -74,12 +71,18 @@ fn next_unsure(
     now: u64,
 ) -> (Option<u32>, Option<(SlotId, Seq)>) {
     cache.with(|cache| {
+        if from == 0 {
+            cache.begin_walk();
+        }
         let mut at = from;
         for _ in 0..most {
-            let Some((slot, found)) = cache.index.next_occupied(at) else { return (None, None) };
+            let Some((slot, found)) = cache.index.next_occupied(at) else {
+                cache.end_walk();
+                return (None, None);
+            };
             at = slot.0 + 1;
             let overdue = UnixMs(now.saturating_sub(OVERDUE_MS));
-            if found.is_hidden() || found.expire_at.is_past(overdue) {
+            if found.is_hidden() || found.expire_at.is_past(overdue) || cache.doubts_all() {
                 return (Some(at), Some((slot, found.seq())));
             }
         }
@@ -102,6 +105,7 @@ fn settle(ctx: Ctx<'_>, cache: &SharedCache, (db, _): &Place, slot: SlotId, seq:
         Some((true, expire_at)) => cache.with(|cache| {
             cache.index.unhide(slot, seq);
             cache.index.set_expiry(slot, seq, expire_at);
+            cache_registry::note_work(cache);
         }),
         // The key lives and is another entry's, or stands elsewhere in the index.
         Some((false, _)) => {

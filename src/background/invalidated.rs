@@ -11,7 +11,12 @@ use llmcache_core::ids::{Seq, SlotId};
 /// Works until all is carried out or time is up; answers whether more is to be done.
 pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     let mut more = false;
-    for (cache, place) in cache_registry::take_invalidated() {
+    // Each once: one whose slot is moving stays on the list.
+    for _ in 0..cache_registry::invalidated_count() {
+        if !in_time() {
+            return true;
+        }
+        let Some((cache, place)) = cache_registry::take_invalidated() else { break };
         if let Some(permit) = WritePermit::between_commands(ctx)
             && ctx.select_db(place.0)
         {

@@ -20,13 +20,16 @@ use crate::keyspace::{
     any_flights, attach_arrival, end_flights_without_cache, followers, put_back_evicted,
     put_back_namespaces, set_minute, slots,
 };
-use crate::keytype::cache_registry::CACHES;
+use crate::keytype::cache_registry::{self, CACHES};
 use crate::keytype::follower_table;
+use crate::keytype::namespace_registry::NAMESPACES;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Length of one slice.
 const SLICE: Duration = Duration::from_micros(500);
+/// Indexes whose memory is asked for in a slice.
+const SUMMED_UP_PER_SLICE: usize = 64;
 /// Pause between slices while there is a backlog and clients call the module: background work takes at
 /// most a quarter of the main thread then, and all of it that nobody else wants when they do not.
 const BUSY_PAUSE_MS: u64 = 3;
@@ -81,7 +84,10 @@ fn tick(ctx: Ctx<'_>) -> u64 {
     put_back_now(ctx);
     followers::wake_bereft(ctx);
     send_on(ctx);
-    shield::run(ctx);
+    shield::run(ctx, in_time);
+    CACHES.free_flushed();
+    NAMESPACES.free_flushed();
+    cache_registry::sum_up(SUMMED_UP_PER_SLICE);
     let backlog = attach_arrivals(ctx, in_time)
         | reaper::run(ctx, in_time)
         | invalidated::run(ctx, in_time)

@@ -8,7 +8,7 @@ use crate::keytype::cache_registry::{CACHES, KeylessCache};
 use llmcache_core::cache::EntryKey;
 use llmcache_core::ids::{Seq, SlotId};
 
-/// How long a replica keeps the index of a deleted cache.
+/// How long a replica has the index of a deleted cache ready to be reaped, should it be promoted.
 const KEPT_BY_REPLICA_MS: u64 = 10_000;
 
 /// Works on the oldest deleted cache; answers whether more is to do at once.
@@ -20,38 +20,46 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     }
     let key = remains.container.with(|cache| cache.prefix().to_vec());
     match slots::of_key(ctx, &key) {
-        Ownership::Foreign => return true,
+        Ownership::Foreign => {
+            CACHES.let_wait(&remains);
+            return true;
+        }
         Ownership::Moving => {
-            CACHES.put_back_remains(remains, true);
+            CACHES.put_back_remains(&remains, true);
             return false;
         }
         Ownership::Settled => {}
     }
     let permit = WritePermit::between_commands(ctx).filter(|_| ctx.select_db(remains.place.0));
     let Some(permit) = permit else {
-        CACHES.put_back_remains(remains, true);
+        CACHES.put_back_remains(&remains, true);
         return false;
     };
     while in_time() {
-        let Some((slot, seq, key)) = next_entry(&mut remains) else { return true };
+        let Some((slot, seq, key)) = next_entry(&mut remains) else {
+            CACHES.let_wait(&remains);
+            return true;
+        };
         let uid = remains.container.with(|cache| cache.uid());
         count_reaped(u64::from(remove_entry_of(permit, &key, uid)));
         // Frees the index along the way instead of in one long step at the end.
         remains.container.with(|cache| cache.index.remove(slot, seq));
     }
-    CACHES.put_back_remains(remains, false);
+    CACHES.put_back_remains(&remains, false);
     true
 }
 
-/// The primary sends every removal, or makes the cache again where its server evicted it: the index
-/// is kept for a while in case. Should this server be promoted, the sweep finds what is left.
+/// The primary sends every removal, or makes the cache again where its server evicted it: the index is
+/// kept until the last entry went. Should this server be promoted, the sweep finds what is left.
 fn wait_for_primary(ctx: Ctx<'_>, mut remains: KeylessCache) {
     let now_ms = ctx.now_ms();
     if remains.since_ms == 0 {
         remains.since_ms = now_ms;
     }
     if now_ms < remains.since_ms + KEPT_BY_REPLICA_MS {
-        CACHES.put_back_remains(remains, true);
+        CACHES.put_back_remains(&remains, true);
+    } else {
+        CACHES.let_wait(&remains);
     }
 }
 

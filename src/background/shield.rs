@@ -7,35 +7,33 @@ use crate::keyspace::enforce_limits;
 use crate::keyspace::slots::{self, Ownership};
 use crate::keytype::cache_in;
 use crate::keytype::cache_registry::{self, CACHES, Place, SharedCache};
+use crate::keytype::container_registry::Round;
 use llmcache_core::ids::SlotId;
 use std::sync::LazyLock;
 
 /// Pause between rounds: LFU counters decay by the minute, the LRU clock ticks by the second.
 const ROUND_MS: u64 = 1_000;
-/// Containers looked at in one slice.
+/// Containers looked at in one slice, at most.
 const PER_SLICE: usize = 128;
 
 #[derive(Default)]
-struct Round {
-    left: Vec<(SharedCache, Place)>,
+struct Rounds {
+    round: Round,
+    under_way: bool,
     next_at_ms: u64,
 }
 
-static ROUND: LazyLock<MainCell<Round>> = LazyLock::new(|| MainCell::new(Round::default()));
+static ROUNDS: LazyLock<MainCell<Rounds>> = LazyLock::new(|| MainCell::new(Rounds::default()));
 
 /// Goes on with the round, or starts one when it is time.
-pub fn run(ctx: Ctx<'_>) {
+pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) {
     let now = ctx.now_ms();
-    let due = ROUND.with(|round| {
-        if round.left.is_empty() && now >= round.next_at_ms {
-            round.left = CACHES.all();
-            round.next_at_ms = now + ROUND_MS;
-        }
-        let keep = round.left.len().saturating_sub(PER_SLICE);
-        round.left.split_off(keep)
-    });
     let permit = WritePermit::between_commands(ctx);
-    for (cache, (db, name)) in due {
+    for _ in 0..PER_SLICE {
+        if !in_time() {
+            return;
+        }
+        let Some((cache, (db, name))) = next(now) else { return };
         if !ctx.select_db(db) {
             continue;
         }
@@ -43,7 +41,7 @@ pub fn run(ctx: Ctx<'_>) {
             key.hint_lfu(u8::MAX);
             key.hint_used_now();
             if let Some(cache) = cache_in(&key) {
-                CACHES.note_expiry(&cache, key.expire_at_ms());
+                CACHES.note_expiry(&cache, db, key.expire_at_ms());
             }
         }
         // What removed entries without saying so, as a lookup that found one gone.
@@ -55,4 +53,18 @@ pub fn run(ctx: Ctx<'_>) {
             enforce_limits(permit, &cache, SlotId::NONE);
         }
     }
+}
+
+fn next(now: u64) -> Option<(SharedCache, Place)> {
+    ROUNDS.with(|rounds| {
+        if !rounds.under_way && now < rounds.next_at_ms {
+            return None;
+        }
+        if !rounds.under_way {
+            (rounds.under_way, rounds.next_at_ms) = (true, now + ROUND_MS);
+        }
+        let found = CACHES.step(&mut rounds.round);
+        rounds.under_way = found.is_some();
+        found
+    })
 }

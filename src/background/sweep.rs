@@ -1,5 +1,7 @@
 //! A walk over the whole keyspace that makes good whatever events did not tell: entries and chunks that
-//! their container does not know are added to it, those without a container are removed after a grace. One walk after each load, then one a minute or so, each in slices.
+//! their container does not know are added to it, those without a container are indexed for one that may come, and
+//! removed after a grace. A cache with more rows than entries that were met has them looked at (`settle`). One walk after
+//! each load, then one a minute or so, each in slices.
 
 use super::count_reaped;
 use crate::config;
@@ -9,6 +11,7 @@ use crate::keyspace::{
     Attached, ChunkSeen, attach_arrival, attach_chunk, attach_open, remove_chunk, remove_entry_of,
 };
 use crate::keytype::cache_registry::CACHES;
+use crate::keytype::container_registry::Round;
 use crate::keytype::namespace_registry::NAMESPACES;
 use crate::keytype::{ChunkValue, EntryValue, cache_registry, namespace_registry};
 use hashbrown::{HashMap, HashSet};
@@ -30,6 +33,12 @@ struct Sweep {
     /// When entries of a uid without a container were first seen.
     orphans: HashMap<Group, u64>,
     seen: HashSet<Group>,
+    /// Entries met of each cache that knows them.
+    met: HashMap<Group, u64>,
+    /// Caches whose index this walk fills.
+    filling: HashSet<ContainerUid>,
+    /// After a walk, the round in which rows are counted against entries.
+    counting: Option<Round>,
 }
 
 static SWEEP: LazyLock<MainCell<Sweep>> = LazyLock::new(|| MainCell::new(Sweep::default()));
@@ -39,6 +48,7 @@ static SWEEP: LazyLock<MainCell<Sweep>> = LazyLock::new(|| MainCell::new(Sweep::
 struct Found {
     unknown: Vec<Vec<u8>>,
     orphans: Vec<(ContainerUid, Vec<u8>)>,
+    known: Vec<ContainerUid>,
 }
 
 /// How many uids of deleted caches still have entries.
@@ -55,11 +65,15 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
             sweep.scan = Some(KeyScan::start());
             sweep.db = 0;
             sweep.seen.clear();
+            sweep.met = HashMap::new();
+            sweep.counting = None;
+            // One that began anew fills what the one before would have.
+            sweep.filling.extend(cache_registry::take_filling());
         }
         sweep.scan.is_some()
     });
     if !walking {
-        return false;
+        return count(in_time);
     }
     while in_time() {
         if !step(ctx, now) {
@@ -92,12 +106,16 @@ fn step(ctx: Ctx<'_>, now: u64) -> bool {
         match attach_open(db, name, value, key.expire_at_ms()) {
             Attached::Added => found.unknown.push(name.to_vec()),
             Attached::NoContainer => found.orphans.push((value.view().uid(), name.to_vec())),
-            Attached::Known | Attached::Foreign | Attached::Absent => {}
+            Attached::Known => found.known.push(value.view().uid()),
+            Attached::Foreign | Attached::Absent => {}
         }
     });
     SWEEP.with(|sweep| {
         sweep.scan = Some(if more { scan } else { KeyScan::start() });
         sweep.db += c_int::from(!more);
+        for uid in found.known {
+            *sweep.met.entry((db, uid)).or_default() += 1;
+        }
     });
     for name in found.unknown {
         attach_arrival(ctx, &name, false);
@@ -110,18 +128,39 @@ fn step(ctx: Ctx<'_>, now: u64) -> bool {
 
 fn end_walk(now: u64) {
     let pause = (config::orphan_grace_ms() / 2).clamp(config::sweep_interval_ms(), PAUSE_MAX_MS);
-    SWEEP.with(|sweep| {
+    let (seen, filled) = SWEEP.with(|sweep| {
         sweep.next_at_ms = now + pause;
+        sweep.counting = Some(Round::default());
         let seen = std::mem::take(&mut sweep.seen);
-        sweep.orphans.retain(|group, _| {
-            let still = seen.contains(group);
-            if !still {
-                CACHES.stop_waiting(group.1);
-                NAMESPACES.stop_waiting(group.1);
-            }
-            still
-        });
+        sweep.orphans.retain(|group, _| seen.contains(group));
+        sweep.orphans.shrink_to(64);
+        (seen, std::mem::take(&mut sweep.filling))
     });
+    CACHES.wait_only_for(|db, uid| seen.contains(&(db, uid)));
+    NAMESPACES.wait_only_for(|db, uid| seen.contains(&(db, uid)));
+    for uid in filled {
+        if let Some(cache) = CACHES.any(uid) {
+            cache.with(|cache| cache.set_filling(false));
+        }
+    }
+}
+
+/// Counts the rows of each cache against the entries that the walk met; answers whether there are more caches.
+fn count(in_time: impl Fn() -> bool) -> bool {
+    while in_time() {
+        let next = SWEEP.with(|sweep| {
+            let next = CACHES.step(sweep.counting.as_mut()?);
+            if next.is_none() {
+                (sweep.counting, sweep.met) = (None, HashMap::new());
+            }
+            let (cache, (db, _)) = next?;
+            let uid = cache.with(|cache| cache.uid());
+            Some((cache, sweep.met.get(&(db, uid)).copied().unwrap_or(0)))
+        });
+        let Some((cache, met)) = next else { return false };
+        cache.with(|cache| cache.count_against(met));
+    }
+    true
 }
 
 fn meet_orphan(ctx: Ctx<'_>, uid: ContainerUid, name: &[u8], now: u64) {
@@ -137,5 +176,8 @@ fn meet_orphan(ctx: Ctx<'_>, uid: ContainerUid, name: &[u8], now: u64) {
     {
         let removed = remove_entry_of(permit, name, uid) || remove_chunk(permit, name, uid);
         count_reaped(u64::from(removed));
+    } else {
+        // Indexed for the cache that may come.
+        attach_arrival(ctx, name, true);
     }
 }

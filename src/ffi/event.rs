@@ -8,6 +8,7 @@ use super::{Ctx, MainCell, bytes_of, guarded, run_once};
 use redis_module::raw;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the module wants to hear.
 #[derive(Debug, Clone, Copy)]
@@ -81,12 +82,14 @@ pub fn subscribe(ctx: Ctx<'_>, events: ServerEvents) -> bool {
         let loading = event(raw::REDISMODULE_EVENT_LOADING);
         let flush = event(raw::REDISMODULE_EVENT_FLUSHDB);
         let swap = event(raw::REDISMODULE_EVENT_SWAPDB);
+        let saving = event(raw::REDISMODULE_EVENT_PERSISTENCE);
         let ctx = ctx.as_ptr();
         api!(RedisModule_SubscribeToKeyspaceEvents(ctx, classes, Some(on_keyspace))) == ok
             && api!(RedisModule_SubscribeToServerEvent(ctx, loading, Some(on_loading))) == ok
             && api!(RedisModule_SubscribeToServerEvent(ctx, flush, Some(on_flush))) == ok
             && api!(RedisModule_SubscribeToServerEvent(ctx, swap, Some(on_swap))) == ok
             && api!(RedisModule_SubscribeToServerEvent(ctx, role, Some(on_role))) == ok
+            && api!(RedisModule_SubscribeToServerEvent(ctx, saving, Some(on_saving))) == ok
     }
 }
 
@@ -126,6 +129,26 @@ unsafe extern "C" fn on_loading(
         }
         _ => (events.loading_started)(ctx),
     });
+}
+
+/// Whether this process writes the whole data set. The server tells who writes it, so while a forked child does, that
+/// alone knows, and a `DUMP` meanwhile is one.
+static SAVING: AtomicBool = AtomicBool::new(false);
+
+/// Whether what is saved now is part of the whole data set: RDB, full synchronisation or the preamble of an AOF.
+pub(super) fn is_saving() -> bool {
+    SAVING.load(Ordering::Relaxed)
+}
+
+unsafe extern "C" fn on_saving(
+    _: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    phase: u64,
+    _: *mut c_void,
+) {
+    let ended =
+        [raw::REDISMODULE_SUBEVENT_PERSISTENCE_ENDED, raw::REDISMODULE_SUBEVENT_PERSISTENCE_FAILED];
+    SAVING.store(!ended.contains(&phase), Ordering::Relaxed);
 }
 
 unsafe extern "C" fn on_flush(

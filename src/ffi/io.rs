@@ -68,6 +68,11 @@ impl RdbWriter {
         Self(io)
     }
 
+    /// Whether the whole data set is being written, not a key alone for `DUMP` or `MIGRATE`.
+    pub fn is_whole(&self) -> bool {
+        super::event::is_saving()
+    }
+
     /// A number.
     pub fn number(&mut self, value: u64) {
         // SAFETY: the stream is valid while its callback runs; so below.

@@ -56,7 +56,7 @@ pub use reply::{Reply, bytes_replied};
 pub use steps::{Done, judge_commands, watched};
 pub use string::{ArgString, HeldString, RString, ServerString};
 pub use threads::{Threads, Work};
-pub use timer::{run_later, run_once, start_timer};
+pub use timer::{Alarm, run_later, run_once, start_timer};
 pub use value::{ModuleValue, TellsLength, Thin, TypeHandle, register_type};
 pub use zset::From as ZsetFrom;
 

@@ -1,7 +1,7 @@
 //! The server's timers: callbacks on the main thread between commands.
 
 use super::api::api;
-use super::{Ctx, guarded};
+use super::{Ctx, MainCell, guarded};
 use redis_module::raw;
 use std::ffi::c_void;
 
@@ -57,4 +57,46 @@ unsafe extern "C" fn on_later(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) 
     // SAFETY: the context is the server's for this call; `data` is the box of `run_later`.
     let (ctx, task) = unsafe { (Ctx::from_raw(ctx), Box::from_raw(data.cast::<Task>())) };
     guarded("a later task", || task(ctx));
+}
+
+/// A timer that is set to the soonest of many times: there is one at most, whatever it looks after.
+pub struct Alarm {
+    ring: fn(Ctx<'_>),
+    /// When it rings, in Unix milliseconds, and which timer that is.
+    set: MainCell<Option<(u64, raw::RedisModuleTimerID)>>,
+}
+
+impl Alarm {
+    /// One that calls `ring`, which sets it again where there is more.
+    pub const fn new(ring: fn(Ctx<'_>)) -> Self {
+        Self { ring, set: MainCell::new(None) }
+    }
+
+    /// Has it ring at this time, unless it rings sooner.
+    pub fn set(&'static self, ctx: Ctx<'_>, at_ms: u64) {
+        let set = self.set.with(|set| *set);
+        if set.is_some_and(|(sooner, _)| sooner <= at_ms) {
+            return;
+        }
+        let data = std::ptr::from_ref(self).cast_mut().cast::<c_void>();
+        let delay = at_ms.saturating_sub(ctx.now_ms()).min(i64::MAX as u64) as i64;
+        // SAFETY: the context is valid; the former timer is one of ours that did not fire yet, as firing clears
+        // `set`; `data` lives as long as the process, and `on_alarm` reads it as what it is.
+        let timer = unsafe {
+            if let Some((_, former)) = set {
+                api!(RedisModule_StopTimer(ctx.as_ptr(), former, std::ptr::null_mut()));
+            }
+            api!(RedisModule_CreateTimer(ctx.as_ptr(), delay, Some(on_alarm), data))
+        };
+        self.set.with(|set| *set = Some((at_ms, timer)));
+    }
+}
+
+unsafe extern "C" fn on_alarm(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
+    // SAFETY: the context is the server's for this call; `data` is the static of `Alarm::set`.
+    let (ctx, alarm) = unsafe { (Ctx::from_raw(ctx), &*data.cast::<Alarm>()) };
+    guarded("an alarm", || {
+        alarm.set.with(|set| *set = None);
+        (alarm.ring)(ctx);
+    });
 }

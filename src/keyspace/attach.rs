@@ -92,51 +92,95 @@ pub(super) fn index_entry(
     slot
 }
 
-/// Looks at the entry in a key and brings it together with its container; `wait` remembers it when
-/// the container is not there yet.
+/// Looks at the entry in a key and brings it together with its container. Where that is not here, `wait` has the
+/// entry indexed for it, so that a container that comes after its entries knows them at once.
 pub fn attach_arrival(ctx: Ctx<'_>, name: &[u8], wait: bool) -> Attached {
-    let Some(key) = Key::open(ctx, &RString::new(name), Access::Probe) else {
+    // Where an entry stands in the index is no change of the entry: the key is not opened for writing.
+    let Some(mut key) = Key::open(ctx, &RString::new(name), Access::Probe) else {
         return Attached::Absent;
     };
-    let Some(value) = key.value::<EntryValue>() else { return Attached::Absent };
+    let (db, expire_at) = (ctx.db(), UnixMs(key.expire_at_ms()));
+    let Some(value) = key.value_mut::<EntryValue>() else { return Attached::Absent };
     let uid = value.view().uid();
-    let (seen, expire_at) =
-        (attach_open(ctx.db(), name, value, key.expire_at_ms()), key.expire_at_ms());
-    drop(key);
-    match seen {
-        Attached::NoContainer if wait => CACHES.wait_for(uid, (ctx.db(), name.to_vec())),
-        Attached::Added => add(ctx, name, UnixMs(expire_at)),
-        _ => {}
+    if let Some(container) = CACHES.find(uid, db) {
+        return container.with(|cache| attach_to(cache, name, value, expire_at));
     }
-    seen
+    if wait && let Some(awaited) = CACHES.awaited(uid, db, || Cache::awaited(name, &value.view())) {
+        awaited.with(|cache| attach_to(cache, name, value, expire_at));
+        CACHES.lost_one(uid, db);
+    }
+    Attached::NoContainer
+}
+
+fn attach_to(
+    cache: &mut Cache,
+    name: &[u8],
+    value: &mut EntryValue,
+    expire_at: UnixMs,
+) -> Attached {
+    let seen = judge(cache, name, &value.view());
+    match seen {
+        Seen::Known(slot) => {
+            let seq = value.view().seq();
+            cache.index.unhide(slot, seq);
+            cache.index.set_expiry(slot, seq, expire_at);
+            cache_registry::note_work(cache);
+            value.set_slot(slot);
+            Attached::Known
+        }
+        Seen::Unknown => {
+            let bytes = key_bytes(name, value) as u32;
+            // Its code is compared from here on; its links are for later.
+            let slot = index_entry(cache, &value.view(), expire_at, bytes, Linking::Later);
+            value.set_slot(slot);
+            Attached::Added
+        }
+        Seen::Foreign => Attached::Foreign,
+    }
+}
+
+/// What an index knows of an entry.
+enum Seen {
+    /// It has this row, whatever the entry says.
+    Known(SlotId),
+    /// It has none that is this entry's.
+    Unknown,
+    /// It is not to have one.
+    Foreign,
+}
+
+fn judge(cache: &Cache, name: &[u8], view: &EntryView<'_>) -> Seen {
+    let id = view.id();
+    if *name != *cache.named_key(&view.id_text()) || !cache.takes(view) {
+        return Seen::Foreign;
+    }
+    let Some((slot, seq)) = cache.index.row_of(&id).and_then(|slot| {
+        let found = cache.index.slot(slot)?;
+        Some((slot, found.seq()))
+    }) else {
+        return Seen::Unknown;
+    };
+    if seq == view.seq() {
+        return Seen::Known(slot);
+    }
+    // A key holds one entry, so what is here is right. Of two keys for one question the later one counts.
+    let same_key = *name == *cache.entry_key(&id);
+    if same_key || seq < view.seq() { Seen::Unknown } else { Seen::Foreign }
 }
 
 /// Judges an opened entry, changing neither key nor index except to show a slot that was hidden:
-/// `Added` means that it should be added.
+/// `Added` means that it should be added, by `attach_arrival`.
 pub fn attach_open(db: c_int, name: &[u8], value: &EntryValue, expire_at_ms: u64) -> Attached {
     let view = value.view();
     let Some(shared) = CACHES.find(view.uid(), db) else { return Attached::NoContainer };
-    shared.with(|cache| {
-        // A renamed entry is not in the index any more, so what is known stands under its own name.
-        if cache.index.slot_of(view.slot(), view.seq()).is_some() {
-            cache.index.unhide(view.slot(), view.seq());
-            cache.index.set_expiry(view.slot(), view.seq(), UnixMs(expire_at_ms));
-            return Attached::Known;
+    shared.with(|cache| match judge(cache, name, &view) {
+        Seen::Known(slot) if slot == view.slot() => {
+            cache.index.unhide(slot, view.seq());
+            cache.index.set_expiry(slot, view.seq(), UnixMs(expire_at_ms));
+            cache_registry::note_work(cache);
+            Attached::Known
         }
-        if *name != *cache.named_key(&view.id_text()) {
-            return Attached::Foreign;
-        }
-        if cache.takes(&view) { Attached::Added } else { Attached::Foreign }
+        Seen::Known(_) | Seen::Unknown => Attached::Added,
+        Seen::Foreign => Attached::Foreign,
     })
-}
-
-fn add(ctx: Ctx<'_>, name: &[u8], expire_at: UnixMs) {
-    // Where an entry stands in the index is no change of the entry: the key is not opened for writing.
-    let Some(mut key) = Key::open(ctx, &RString::new(name), Access::Probe) else { return };
-    let Some(value) = key.value_mut::<EntryValue>() else { return };
-    let Some(shared) = CACHES.find(value.view().uid(), ctx.db()) else { return };
-    let bytes = key_bytes(name, value) as u32;
-    let slot = shared
-        .with(|cache| index_entry(cache, &value.view(), expire_at, bytes, Linking::AlongTheWay));
-    value.set_slot(slot);
 }

@@ -81,7 +81,7 @@ pub fn put_back_evicted(ctx: WritePermit<'_>) -> u64 {
         let name = cache.place.1.clone();
         let name_string = RString::new(&name);
         if Key::open(*ctx, &name_string, Access::Probe).is_some() {
-            CACHES.give_up(cache);
+            CACHES.give_up(&cache);
             continue;
         }
         put_back += 1;

@@ -4,7 +4,7 @@
 
 use crate::config;
 use crate::ffi::{Ctx, bytes_replied};
-use crate::keytype::namespace_registry::{NAMESPACES, SharedNamespace};
+use crate::keytype::namespace_registry::{self, SharedNamespace};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// `maxmemory` as of the last round; 0 for none.
@@ -38,8 +38,8 @@ pub fn room_of(namespace: &SharedNamespace) -> u64 {
     if share == 0 {
         return budget;
     }
-    let all: u64 = NAMESPACES.all().iter().map(|(n, _)| n.with(|n| n.tree.chunk_bytes())).sum();
-    let left = share.saturating_sub(all - own).max(1);
+    let [_, all, ..] = namespace_registry::totals().held.sums();
+    let left = share.saturating_sub(all.saturating_sub(own)).max(1);
     if budget == 0 { left } else { budget.min(left) }
 }
 

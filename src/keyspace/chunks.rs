@@ -43,7 +43,10 @@ pub fn open_chunk<'a>(
     let opened = Key::open(ctx, &RString::new(&key), access).and_then(Key::into_typed);
     let Some(opened) = opened.map(OpenedChunk).filter(|opened| opened.0.whole().is_some()) else {
         if !ctx.state().is_replica() {
-            namespace.with(|namespace| namespace.tree.remove(digest));
+            namespace.with(|namespace| {
+                namespace.tree.remove(digest);
+                namespace_registry::note_work(namespace);
+            });
         }
         return None;
     };
@@ -177,6 +180,7 @@ fn insert_node(
     if header.fingerprint != *namespace.fingerprint() {
         namespace.tree.set_damaged(id);
     }
+    namespace_registry::note_work(namespace);
     Ok(id)
 }
 
@@ -439,7 +443,10 @@ pub fn remove_node(ctx: WritePermit<'_>, namespace: &SharedNamespace, id: NodeId
         (digest, name, namespace.uid())
     });
     let removed = remove_chunk(ctx, &name, uid);
-    namespace.with(|namespace| namespace.tree.remove(&digest));
+    namespace.with(|namespace| {
+        namespace.tree.remove(&digest);
+        namespace_registry::note_work(namespace);
+    });
     removed
 }
 
@@ -500,7 +507,7 @@ pub fn shrink_to(ctx: WritePermit<'_>, namespace: &SharedNamespace, room: u64, m
 
 fn evict(ctx: WritePermit<'_>, namespace: &SharedNamespace, plan: Vec<NodeId>) -> u64 {
     let evicted = plan.into_iter().filter(|&id| remove_node(ctx, namespace, id)).count() as u64;
-    namespace.with(|namespace| namespace.stats.evicted += evicted);
+    namespace.with(|namespace| namespace.note_evicted(evicted));
     evicted
 }
 

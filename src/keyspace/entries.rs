@@ -4,7 +4,7 @@ use super::attach::{Linking, index_entry, key_bytes};
 use super::caches::unlink_key;
 use super::searches::Searches;
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString, Thin, WritePermit};
-use crate::keytype::cache_registry::SharedCache;
+use crate::keytype::cache_registry::{self, SharedCache};
 use crate::keytype::{ENTRY_COMMAND, EntryValue, STALE_COMMAND};
 use llmcache_core::cache::{Cache, Entry, EntryKey, Keyspace, Looked};
 use llmcache_core::evict::initial_lfu;
@@ -200,7 +200,10 @@ pub fn set_entry_expiry(
     }
     key.set_expire_at_ms(at.0);
     drop(key);
-    cache.with(|cache| cache.index.set_expiry(slot, seq, at));
+    cache.with(|cache| {
+        cache.index.set_expiry(slot, seq, at);
+        cache_registry::note_work(cache);
+    });
     if at == UnixMs::NEVER {
         ctx.replicate(c"PERSIST", &[name]);
         ctx.notify_generic(c"persist", &name_string);

@@ -1,22 +1,60 @@
 //! The answers that are being made, by cache, and the clients that wait for them.
 //!
-//! Owns: the map from cache to flights, which outlives no process and no cache, and the timers of
-//! leases. Main thread only.
+//! Owns: the map from cache to flights, which outlives no process and no cache, what all of them together have, and the
+//! one timer that looks after all leases. Main thread only.
 
 use super::slots::Served;
-use crate::ffi::{BlockedId, Ctx, MainCell, run_later, wake_blocked};
-use crate::keytype::cache_registry::{CACHES, SharedCache};
+use crate::ffi::{Alarm, BlockedId, Ctx, MainCell, wake_blocked};
+use crate::keytype::cache_registry::{self, Bereft, CACHES, SharedCache};
 use hashbrown::HashMap;
-use llmcache_core::cache::{Flights, Lapse, LeaseToken, WaiterId};
+use llmcache_core::cache::{Flights, WaiterId};
 use llmcache_core::ids::{ContainerUid, EntryId, UnixMs};
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-static FLIGHTS: LazyLock<MainCell<HashMap<ContainerUid, Flights>>> =
-    LazyLock::new(|| MainCell::new(HashMap::new()));
+#[derive(Default)]
+struct All {
+    of: HashMap<ContainerUid, Flights>,
+    /// When something of each cache is to be looked at.
+    due: BTreeSet<(UnixMs, ContainerUid)>,
+    /// Leases and waiters of all caches together.
+    pending: [u64; 2],
+}
+
+static FLIGHTS: LazyLock<MainCell<All>> = LazyLock::new(|| MainCell::new(All::default()));
+
+impl All {
+    /// Works on flights, and keeps the sums and the times.
+    fn with<R>(&mut self, uid: ContainerUid, work: impl FnOnce(&mut Flights) -> R) -> Option<R> {
+        let flights = self.of.get_mut(&uid)?;
+        let (before, due) = (flights.held_and_waiting(), flights.next_due());
+        let result = work(flights);
+        let (after, next) = (flights.held_and_waiting(), flights.next_due());
+        for ((sum, before), after) in self.pending.iter_mut().zip(before).zip(after) {
+            *sum = *sum + after - before;
+        }
+        if due != next {
+            if let Some(at) = due {
+                self.due.remove(&(at, uid));
+            }
+            self.due.extend(next.map(|at| (at, uid)));
+        }
+        if flights.is_empty() {
+            self.of.remove(&uid);
+            if self.of.is_empty() {
+                self.of.shrink_to_fit();
+            }
+        }
+        Some(result)
+    }
+}
 
 /// Works on the flights of a cache that may get one. `work` must not open keys.
 pub fn with_flights<R>(uid: ContainerUid, work: impl FnOnce(&mut Flights) -> R) -> R {
-    FLIGHTS.with(|all| work(all.entry(uid).or_default()))
+    FLIGHTS.with(|all| {
+        all.of.entry(uid).or_default();
+        all.with(uid, work).expect("it was made a line above")
+    })
 }
 
 /// Works on the flights of a cache, if there are any. `work` must not open keys.
@@ -24,12 +62,17 @@ pub fn with_known_flights<R: Default>(
     uid: ContainerUid,
     work: impl FnOnce(&mut Flights) -> R,
 ) -> R {
-    FLIGHTS.with(|all| all.get_mut(&uid).map(work)).unwrap_or_default()
+    FLIGHTS.with(|all| all.with(uid, work)).unwrap_or_default()
+}
+
+/// Leases and waiters of all caches together.
+pub fn pending_flights() -> [u64; 2] {
+    FLIGHTS.with(|all| all.pending)
 }
 
 /// Leases, waiters, failures remembered and open breakers of a cache.
 pub fn flight_counts(uid: ContainerUid) -> [usize; 4] {
-    FLIGHTS.with(|all| all.get(&uid).map_or([0; 4], Flights::counts))
+    FLIGHTS.with(|all| all.of.get(&uid).map_or([0; 4], Flights::counts))
 }
 
 /// Has clients that wait look again, in their order, when the running command has ended.
@@ -46,47 +89,48 @@ pub fn void_lease(ctx: Ctx<'_>, cache: &SharedCache, question: EntryId) {
     wake(ctx, with_known_flights(uid, |flights| flights.void(question)));
 }
 
-/// Looks after a lease when its time is over: if nobody stored an answer, the oldest who waits is to
-/// make it.
-pub fn watch_lease(ctx: Ctx<'_>, uid: ContainerUid, token: LeaseToken, lease_ms: u64) {
-    run_later(
-        ctx,
-        lease_ms,
-        Box::new(move |ctx| {
-            let now = UnixMs(ctx.now_ms());
-            let known = FLIGHTS.with(|all| all.get_mut(&uid).map(|own| own.lapse(token, now)));
-            match known.unwrap_or(Lapse::Ended) {
-                Lapse::Ended | Lapse::Unwanted => {}
-                Lapse::Until(until) => {
-                    watch_lease(ctx, uid, token, until.0.saturating_sub(now.0).max(1));
-                }
-                Lapse::Heir(heir) => wake(ctx, Some(heir)),
-            }
-        }),
-    );
+/// Things looked at in one go.
+const TENDED_AT_ONCE: usize = 256;
+
+/// The alarm of all leases.
+static ALARM: Alarm = Alarm::new(tend);
+
+/// Looks after leases when their time is over: if nobody stored an answer, the oldest who waits is to make it. To be
+/// called when one was granted or its time was changed.
+pub fn watch_leases(ctx: Ctx<'_>) {
+    if let Some(UnixMs(at)) = FLIGHTS.with(|all| all.due.first().map(|&(at, _)| at)) {
+        ALARM.set(ctx, at);
+    }
+}
+
+fn tend(ctx: Ctx<'_>) {
+    let now = UnixMs(ctx.now_ms());
+    let mut woken = Vec::new();
+    for _ in 0..TENDED_AT_ONCE {
+        let first = FLIGHTS.with(|all| all.due.first().copied());
+        let Some((_, uid)) = first.filter(|(at, _)| at.is_past(now)) else { break };
+        woken.extend(with_known_flights(uid, |flights| flights.tend(now, TENDED_AT_ONCE)));
+    }
+    wake(ctx, woken);
+    watch_leases(ctx);
 }
 
 /// Whether there are flights.
 pub fn any_flights() -> bool {
-    FLIGHTS.with(|all| !all.is_empty())
+    FLIGHTS.with(|all| !all.of.is_empty())
 }
 
-/// Ends the flights of caches that are no more, or are another server's, so that nobody waits for them; and forgets
-/// those of caches where nothing is pending.
+/// Ends the flights of caches that are no more, or are another server's, so that nobody waits for them.
 pub fn end_flights_without_cache(ctx: Ctx<'_>, served: Option<&Served>) {
-    let ended = FLIGHTS.with(|all| {
-        let mut ended = Vec::new();
-        all.retain(|uid, flights| {
-            let place = CACHES.place_of(*uid);
-            if place.is_none_or(|(_, name)| served.is_some_and(|served| !served.has(&name))) {
-                ended.extend(flights.end());
-            }
-            !flights.is_empty()
-        });
-        if all.is_empty() {
-            all.shrink_to_fit();
+    let of_all = || FLIGHTS.with(|all| all.of.keys().copied().collect());
+    let gone: Vec<ContainerUid> = match cache_registry::take_bereft() {
+        Bereft::These(uids) if served.is_none() => uids,
+        _ => of_all(),
+    };
+    for uid in gone {
+        let place = CACHES.place_of(uid);
+        if place.is_none_or(|(_, name)| served.is_some_and(|served| !served.has(&name))) {
+            wake(ctx, with_known_flights(uid, Flights::end));
         }
-        ended
-    });
-    wake(ctx, ended);
+    }
 }

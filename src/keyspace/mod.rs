@@ -46,8 +46,8 @@ pub use entries::{
     remove_entry, remove_entry_of, set_entry_expiry, touch,
 };
 pub use flights::{
-    any_flights, end_flights_without_cache, flight_counts, void_lease, wake, watch_lease,
-    with_flights, with_known_flights,
+    any_flights, end_flights_without_cache, flight_counts, pending_flights, void_lease, wake,
+    watch_leases, with_flights, with_known_flights,
 };
 pub use invalidation_walk::{
     Criterion, InvalidationWalk, check_walks, start_invalidation, tell_ids,

@@ -3,7 +3,7 @@
 use super::chunks::chunk_arrived;
 use super::slots::Presence;
 use crate::ffi::{Access, Ctx, Key, RString, ServerString, WritePermit};
-use crate::keytype::namespace_registry::{NAMESPACES, SharedNamespace};
+use crate::keytype::namespace_registry::{self, NAMESPACES, SharedNamespace};
 use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue};
 use llmcache_core::error::{Error, Result};
 
@@ -55,7 +55,7 @@ pub fn create_namespace(
     key.set::<NamespaceValue>(Box::new(value.clone()));
     key.hint_lfu(u8::MAX);
     drop(key);
-    NAMESPACES.place(&value.0, (ctx.db(), name.to_vec()));
+    namespace_registry::place(&value.0, (ctx.db(), name.to_vec()));
     ctx.notify_module(c"kvchunk.create", &name_string);
     shared
 }
@@ -70,7 +70,7 @@ pub fn put_back_namespaces(ctx: WritePermit<'_>) {
         let (name, expire_at_ms) = (gone.place.1.clone(), gone.expire_at_ms);
         let name_string = RString::new(&name);
         if Key::open(*ctx, &name_string, Access::Probe).is_some() {
-            NAMESPACES.give_up(gone);
+            NAMESPACES.give_up(&gone);
             continue;
         }
         let shared = create_namespace(ctx, &name, NamespaceValue(gone.container));

@@ -5,8 +5,12 @@
 //! RDB form: head section, number of slot blocks, one section a block, number of sections of the graphs
 //! and these. A head that does not decode refuses the value; a block that does not decode costs the
 //! index only, which the sweep then fills again from the entries.
+//!
+//! `DUMP`, and so MIGRATE, writes the head alone, of whatever size the container is: rows come with the entries, which
+//! are keys of their own and travel for themselves. For the same reason rows that a `RESTORE` brings along, as dumps
+//! of earlier versions do, are passed over: what they speak of may not be here.
 
-use super::cache_registry::{self, CACHES, SharedCache};
+use super::cache_registry::{self, SharedCache};
 use crate::ffi::{
     Ctx, Digest, Key, MainCell, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle,
     register_type,
@@ -107,39 +111,24 @@ impl<P: Published> ModuleValue for CacheValue<P> {
         if cache.settings.kind != P::KIND {
             return None;
         }
-        let blocks = from.number()?;
-        let (mut intact, mut graph_intact) = (true, true);
-        for _ in 0..blocks {
-            let block = from.bytes()?;
-            intact = intact && cache.index.load_block(&block).is_ok();
-        }
-        for _ in 0..from.number()? {
-            // A graph that does not check out is thrown away by the index, and built again.
-            let section = from.bytes()?;
-            graph_intact = graph_intact && intact && cache.index.load_graph(&section).is_ok();
-        }
-        let kind = cache.settings.kind;
-        let dim_agrees = cache
-            .index
-            .dim()
-            .is_none_or(|dim| kind.is_searched() && cache.settings.dim == Some(dim));
-        if intact && dim_agrees {
-            cache.index.finish_load();
-            cache.bound_tags();
-        } else if cache_registry::is_loading() {
-            cache.index.clear();
-        } else {
-            // RESTORE can say no; a server that starts has nothing better than the entries.
-            return None;
-        }
+        let is_whole = cache_registry::is_loading();
+        let intact = load_index(from, &mut cache, is_whole)?;
         let shared = Arc::new(MainCell::new(cache));
         cache_registry::loaded(&shared, db, key);
+        if !intact {
+            cache_registry::fill_by_sweep(&shared);
+        }
         Some(Box::new(Self(shared, PhantomData)))
     }
 
     fn rdb_save(&self, to: &mut RdbWriter) {
         self.0.with(|cache| {
             to.bytes(&cache.save_head());
+            if !to.is_whole() {
+                to.number(0);
+                to.number(0);
+                return;
+            }
             let blocks: Vec<_> = cache.index.used_blocks().collect();
             to.number(blocks.len() as u64);
             for block in blocks {
@@ -174,6 +163,35 @@ impl<P: Published> ModuleValue for CacheValue<P> {
     }
 
     fn unlinked(&self, db: c_int, key: &[u8]) {
-        CACHES.unlinked(&self.0, db, key);
+        cache_registry::unlinked(&self.0, db, key);
     }
+}
+
+/// Reads the index of a container; false where it is to be filled from the entries. `None` where the stream ended.
+fn load_index(from: &mut RdbReader, cache: &mut Cache, is_whole: bool) -> Option<bool> {
+    let blocks = from.number()?;
+    let (mut intact, mut graph_intact) = (true, true);
+    for _ in 0..blocks {
+        let block = from.bytes()?;
+        intact = intact && is_whole && cache.index.load_block(&block).is_ok();
+    }
+    for _ in 0..from.number()? {
+        // A graph that does not check out is thrown away by the index, and built again.
+        let section = from.bytes()?;
+        graph_intact = graph_intact && intact && cache.index.load_graph(&section).is_ok();
+    }
+    if !is_whole {
+        return Some(true);
+    }
+    let kind = cache.settings.kind;
+    let dim_agrees =
+        cache.index.dim().is_none_or(|dim| kind.is_searched() && cache.settings.dim == Some(dim));
+    if intact && dim_agrees {
+        cache.index.finish_load();
+        cache.bound_tags();
+    } else {
+        // A server that starts has nothing better than the entries.
+        cache.index.clear();
+    }
+    Some(intact && dim_agrees)
 }

@@ -1,13 +1,15 @@
-//! Which caches live, which have work to be done between commands, and whether a data set is loading.
+//! Which caches live, which have work to be done between commands and when, what all of them together have and did,
+//! and whether a data set is loading.
 //!
-//! Owns: the registry of caches; the flags of loading and of the sweep, which concern chunks too. All of
-//! it is derived. Nothing here opens keys. Main thread only.
+//! Owns: the registry of caches; the sums of each kind; the flags of loading and of the sweep, which concern chunks
+//! too. All of it is derived. Nothing here opens keys, and nothing lists all caches. Main thread only.
 
-use super::container_registry::{self, Container, Containers, Shared};
+use super::container_registry::{self, Container, Containers, Placed, Shared};
 use crate::ffi::MainCell;
-use hashbrown::HashSet;
-use llmcache_core::cache::Cache;
-use llmcache_core::ids::ContainerUid;
+use hashbrown::{HashMap, HashSet};
+use llmcache_core::cache::{Cache, Kind, KindTotals};
+use llmcache_core::ids::{ContainerUid, UnixMs};
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::c_int;
 use std::sync::LazyLock;
 
@@ -22,6 +24,13 @@ pub type KeylessCache = container_registry::Keyless<Cache>;
 /// All caches, and entries that look for theirs.
 pub static CACHES: Containers<Cache> = Containers::new();
 
+static TOTALS: [KindTotals; Kind::ALL.len()] = [const { KindTotals::new() }; Kind::ALL.len()];
+
+/// What all containers of a kind have and did.
+pub fn totals(kind: Kind) -> &'static KindTotals {
+    &TOTALS[usize::from(kind.as_byte())]
+}
+
 impl Container for Cache {
     fn uid(&self) -> ContainerUid {
         self.uid()
@@ -30,14 +39,117 @@ impl Container for Cache {
     fn become_other(&mut self, name: &[u8], uid: ContainerUid) {
         self.become_other(name, uid);
     }
+
+    fn take_entries_of(&mut self, other: &mut Self) -> bool {
+        self.take_entries_of(other)
+    }
+
+    fn has_entries(&self) -> bool {
+        self.index.totals().entries > 0
+    }
+
+    fn next_key(&self, from: u32) -> Option<(u32, Vec<u8>)> {
+        let (slot, found) = self.index.next_occupied(from)?;
+        Some((slot.0 + 1, self.entry_key(&found.id).to_vec()))
+    }
+
+    fn set_filling(&mut self, is_filling: bool) {
+        self.set_filling(is_filling);
+    }
+
+    fn count_with_all(&mut self) {
+        self.count_with(totals(self.settings.kind));
+    }
+
+    fn count_alone(&mut self) {
+        self.count_alone();
+    }
+}
+
+/// When each container is to be looked at.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    by_time: BTreeSet<(UnixMs, ContainerUid)>,
+    by_uid: HashMap<ContainerUid, UnixMs>,
+}
+
+impl Schedule {
+    /// The one to be looked at first, if its time has come.
+    pub(super) fn first(&self, now: UnixMs) -> Option<ContainerUid> {
+        let &(at, uid) = self.by_time.first()?;
+        at.is_past(now).then_some(uid)
+    }
+
+    pub(super) fn set(&mut self, uid: ContainerUid, at: Option<UnixMs>) {
+        let former = match at {
+            Some(at) => self.by_uid.insert(uid, at),
+            None => self.by_uid.remove(&uid),
+        };
+        if former != at {
+            if let Some(former) = former {
+                self.by_time.remove(&(former, uid));
+            }
+            self.by_time.extend(at.map(|at| (at, uid)));
+        }
+    }
+}
+
+/// Containers to be looked at, each once, in the order in which they were noted.
+#[derive(Debug, Default)]
+pub(super) struct Worklist {
+    order: VecDeque<ContainerUid>,
+    noted: HashSet<ContainerUid>,
+}
+
+impl Worklist {
+    pub(super) fn note(&mut self, uid: ContainerUid) {
+        if self.noted.insert(uid) {
+            self.order.push_back(uid);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(super) fn take(&mut self) -> Option<ContainerUid> {
+        let uid = self.order.pop_front()?;
+        self.noted.remove(&uid);
+        if self.order.is_empty() {
+            self.order.shrink_to(64);
+            self.noted.shrink_to(64);
+        }
+        Some(uid)
+    }
+}
+
+/// Caches whose keys went since somebody asked; some may stand in a key again.
+#[derive(Debug)]
+pub enum Bereft {
+    /// These.
+    These(Vec<ContainerUid>),
+    /// Any may have: a database was flushed, or swapped with another.
+    Any,
+}
+
+impl Default for Bereft {
+    fn default() -> Self {
+        Self::These(Vec::new())
+    }
 }
 
 #[derive(Debug, Default)]
 struct Registry {
     /// Caches whose graphs have work to be done between commands.
-    busy: HashSet<ContainerUid>,
+    busy: Worklist,
     /// Caches of which entries were invalidated and not removed or marked yet.
-    invalidated: HashSet<ContainerUid>,
+    invalidated: Worklist,
+    /// Caches whose index may take more or less memory than the sums say.
+    resized: Worklist,
+    /// Caches whose index is to be filled by the sweep.
+    filling: HashSet<ContainerUid>,
+    due: Schedule,
+    bereft: Bereft,
     loading: bool,
     sweep_wanted: bool,
 }
@@ -55,38 +167,137 @@ pub fn loaded(cache: &SharedCache, db: c_int, key: &[u8]) {
 
 /// A cache stands in a key: it was created, loaded, restored, renamed or moved there.
 pub fn place(cache: &SharedCache, place: Place) {
+    let Placed { moved, incomplete } = CACHES.place(cache, place);
+    // Entries may have been given up, or were never seen, while it stood elsewhere or nowhere.
+    let is_filling = incomplete || cache.with(|cache| cache.is_filling());
+    if moved || is_filling {
+        want_sweep();
+    }
+    if is_filling {
+        fill_by_sweep(cache);
+    }
     cache.with(|cache| note_work(cache));
-    if CACHES.place(cache, place) {
-        // Its entries may have been given up, or were never seen, while it stood elsewhere.
-        REGISTRY.with(|registry| registry.sweep_wanted = true);
-    }
 }
 
-/// Notes that the graphs of a cache, or its invalidated entries, may be work to be done between commands.
+/// The key of a cache is going, or is renamed or moved.
+pub fn unlinked(cache: &SharedCache, db: c_int, key: &[u8]) {
+    let uid = cache.with(|cache| cache.uid());
+    CACHES.unlinked(cache, db, key);
+    REGISTRY.with(|registry| {
+        if let Bereft::These(uids) = &mut registry.bereft {
+            uids.push(uid);
+        }
+    });
+}
+
+/// A database, or all of them, lost all keys.
+pub fn flushed(db: Option<c_int>) {
+    CACHES.flushed(db);
+    REGISTRY.with(|registry| registry.bereft = Bereft::Any);
+}
+
+/// Two databases changed places.
+pub fn swapped(first: c_int, second: c_int) {
+    CACHES.swapped(first, second);
+    REGISTRY.with(|registry| registry.bereft = Bereft::Any);
+}
+
+/// Takes what is known of caches whose keys went.
+pub fn take_bereft() -> Bereft {
+    REGISTRY.with(|registry| std::mem::take(&mut registry.bereft))
+}
+
+/// The index of a cache is to be filled from its entries by the next sweep.
+pub fn fill_by_sweep(cache: &SharedCache) {
+    let uid = cache.with(|cache| {
+        cache.set_filling(true);
+        cache.uid()
+    });
+    REGISTRY.with(|registry| {
+        registry.filling.insert(uid);
+        registry.sweep_wanted = true;
+    });
+}
+
+/// Takes the caches that a sweep fills which begins now.
+pub fn take_filling() -> HashSet<ContainerUid> {
+    REGISTRY.with(|registry| std::mem::take(&mut registry.filling))
+}
+
+/// Notes that the graphs of a cache, its invalidated entries, its entries that are due or its memory may be
+/// work to be done between commands.
 pub fn note_work(cache: &Cache) {
-    let (linking, invalidated) = (cache.index.has_work(), cache.has_invalidated());
-    if linking || invalidated {
-        REGISTRY.with(|registry| {
-            if linking {
-                registry.busy.insert(cache.uid());
-            }
-            if invalidated {
-                registry.invalidated.insert(cache.uid());
-            }
-        });
+    let (uid, linking, invalidated) =
+        (cache.uid(), cache.index.has_work(), cache.has_invalidated());
+    let due = cache.index.next_round_at();
+    REGISTRY.with(|registry| {
+        if linking {
+            registry.busy.note(uid);
+        }
+        if invalidated {
+            registry.invalidated.note(uid);
+        }
+        registry.resized.note(uid);
+        registry.due.set(uid, due);
+    });
+}
+
+/// The cache whose entries may be due soonest, if that is now.
+pub fn next_due(now: UnixMs) -> Option<ContainerUid> {
+    REGISTRY.with(|registry| registry.due.first(now))
+}
+
+/// Whether any cache has entries with a deadline.
+pub fn has_deadlines() -> bool {
+    REGISTRY.with(|registry| !registry.due.by_time.is_empty())
+}
+
+/// A cache is not to be looked at for entries that are due before this time; never where there is none.
+pub fn postpone_due(uid: ContainerUid, at: Option<UnixMs>) {
+    REGISTRY.with(|registry| registry.due.set(uid, at));
+}
+
+/// Takes a cache whose invalidations wait to be carried out, for good, and where it is.
+pub fn take_invalidated() -> Option<(SharedCache, Place)> {
+    while let Some(uid) = REGISTRY.with(|registry| registry.invalidated.take()) {
+        if let Some(found) = CACHES.placed(uid) {
+            return Some(found);
+        }
     }
+    None
 }
 
-/// Drains the caches with pending invalidations, each with the place of its key.
-pub fn take_invalidated() -> Vec<(SharedCache, Place)> {
-    let invalidated = REGISTRY.with(|registry| std::mem::take(&mut registry.invalidated));
-    invalidated.into_iter().filter_map(|uid| CACHES.placed(uid)).collect()
+/// How many caches may have such work.
+pub fn invalidated_count() -> usize {
+    REGISTRY.with(|registry| registry.invalidated.len())
 }
 
-/// Takes the caches that may have such work, for good.
-pub fn take_busy() -> Vec<SharedCache> {
-    let busy = REGISTRY.with(|registry| std::mem::take(&mut registry.busy));
-    busy.into_iter().filter_map(|uid| CACHES.any(uid)).collect()
+/// Takes a cache that may have graphs to be worked on, for good.
+pub fn take_busy() -> Option<SharedCache> {
+    while let Some(uid) = REGISTRY.with(|registry| registry.busy.take()) {
+        if let Some(cache) = CACHES.any(uid) {
+            return Some(cache);
+        }
+    }
+    None
+}
+
+/// Whether any may have.
+pub fn has_busy() -> bool {
+    REGISTRY.with(|registry| registry.busy.len() > 0)
+}
+
+/// Brings the sums up to the memory that indexes take; answers whether more are to be looked at.
+pub fn sum_up(most: usize) -> bool {
+    for _ in 0..most {
+        let Some(uid) = REGISTRY.with(|registry| registry.resized.take()) else {
+            return false;
+        };
+        if let Some((cache, _)) = CACHES.placed(uid) {
+            cache.with(|cache| cache.index.tell_bytes());
+        }
+    }
+    true
 }
 
 /// Whether a data set is being loaded.
@@ -106,6 +317,11 @@ pub fn loading_ended() {
         registry.loading = false;
         registry.sweep_wanted = true;
     });
+}
+
+/// Asks for a sweep: entries or chunks may be here that nobody knows.
+pub fn want_sweep() {
+    REGISTRY.with(|registry| registry.sweep_wanted = true);
 }
 
 /// Whether a sweep was asked for; asking ends with this.

@@ -6,7 +6,7 @@
 
 use super::VALUE_OVERHEAD_BYTES;
 use super::cache_registry;
-use super::namespace_registry::NAMESPACES;
+use super::namespace_registry::{self, NAMESPACES};
 use crate::ffi::{
     Digest, HeldString, ModuleValue, RString, RdbReader, RdbWriter, ServerString, TypeHandle,
 };
@@ -196,6 +196,7 @@ impl ModuleValue for ChunkValue {
                 // A copy under another name is none of the tree's.
                 if *namespace.chunk_key(digest) == *key {
                     namespace.tree.remove(digest);
+                    namespace_registry::note_work(namespace);
                 }
             });
         }

@@ -2,17 +2,21 @@
 //! with their entries and namespaces with their chunks have in common.
 //!
 //! Owns: the map from uid to container, containers whose keys are to be removed, those that the server
-//! evicted and that are put back, keys that arrived before their container. All of it is derived: the
-//! map is filled as keys are loaded, created, restored, renamed or moved, and an empty one is legal.
-//! Nothing here opens keys. Main thread only.
+//! evicted and that are put back, those of which only entries are here, keys that arrived before their
+//! container. All of it is derived: the map is filled as keys are loaded, created, restored, renamed or
+//! moved, and an empty one is legal. Nothing here opens keys. Main thread only.
+//!
+//! Nothing lists all containers: whoever visits them goes on from a `Round`, a few at a time. Each
+//! database has its own map, so that a flush or a swap moves a map and no container.
 
+use super::places::{Database, Row, Standing};
 use crate::ffi::MainCell;
 use hashbrown::HashMap;
 use llmcache_core::ids::ContainerUid;
 use sha2::{Digest, Sha256};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::c_int;
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::{Arc, LazyLock};
 
 /// What stands in a key of its own and has other keys.
 pub trait Container: Send + 'static {
@@ -20,6 +24,18 @@ pub trait Container: Send + 'static {
     fn uid(&self) -> ContainerUid;
     /// Takes on another identity, without the keys it had.
     fn become_other(&mut self, name: &[u8], uid: ContainerUid);
+    /// Takes over what another of the same uid knows of its keys, where it knows none itself.
+    fn take_entries_of(&mut self, other: &mut Self) -> bool;
+    /// Whether it knows any of its keys.
+    fn has_entries(&self) -> bool;
+    /// The first of its keys from a place on, and the place behind it.
+    fn next_key(&self, from: u32) -> Option<(u32, Vec<u8>)>;
+    /// Notes whether keys of its are here that it does not know yet.
+    fn set_filling(&mut self, is_filling: bool);
+    /// Counts what it has with all others, while it stands in a key.
+    fn count_with_all(&mut self);
+    /// What it has counts no more.
+    fn count_alone(&mut self);
 }
 
 /// A container, shared between its key, the reaper and whoever works on it.
@@ -30,24 +46,10 @@ pub type Place = (c_int, Vec<u8>);
 
 /// Keys that wait for one container, at most; later ones are found by the sweep.
 const WAITING_MAX: usize = 1 << 20;
+/// Containers of which only entries are here, at most; entries of others are found by the sweep.
+const AWAITED_MAX: usize = 4_096;
 /// Containers known by name, at most; others cost an opened key.
 const NAMED_MAX: usize = 4_096;
-
-#[derive(Debug)]
-struct Registered<C> {
-    container: Weak<MainCell<C>>,
-    place: Place,
-    /// The key went, or is being renamed or moved; which of these shows when it is placed again.
-    unlinked: bool,
-    /// The key's deadline when it was last looked at, in Unix milliseconds; 0 for none.
-    expire_at_ms: u64,
-}
-
-impl<C> Registered<C> {
-    fn lives(&self) -> bool {
-        !self.unlinked && self.container.strong_count() > 0
-    }
-}
 
 /// A container without its key: what it had is to be removed, or its key is to be put back.
 #[derive(Debug)]
@@ -62,38 +64,107 @@ pub struct Keyless<C> {
     pub next_slot: u32,
     /// Since when its key is gone, in Unix milliseconds; 0 before it was first looked at.
     pub since_ms: u64,
+    uid: ContainerUid,
 }
 
-impl<C> Keyless<C> {
-    fn was_at(&self, db: c_int, key: &[u8]) -> bool {
-        self.place.0 == db && self.place.1 == key
-    }
+/// Where a walk over all containers is.
+#[derive(Debug, Default)]
+pub struct Round {
+    db: c_int,
+    at: usize,
+}
+
+/// What came of a container that stands in a key now.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// It stood in another database before.
+    pub moved: bool,
+    /// Entries of it may be here that nobody knows.
+    pub incomplete: bool,
+}
+
+/// What arrived and is to be looked at.
+#[derive(Debug)]
+enum Arrival<C> {
+    Key(Place),
+    /// All that a container knows from a place on, by name, for another that knows others already.
+    All {
+        container: Shared<C>,
+        db: c_int,
+        next: u32,
+    },
 }
 
 #[derive(Debug)]
 struct Known<C> {
-    containers: HashMap<ContainerUid, Registered<C>>,
-    remains: VecDeque<Keyless<C>>,
-    /// Evicted by the server: they live on, what they have finds them, commands are answered from
-    /// them, and their keys are put back as soon as the module may write.
-    evicted: Vec<Keyless<C>>,
+    databases: BTreeMap<c_int, Database<C>>,
+    /// How many stand in a key.
+    placed: usize,
+    /// How many are awaited.
+    awaited: usize,
+    /// Entries came of containers beyond those that may be awaited.
+    overflowed: bool,
     /// Containers by the name of their key, so that a command need not open it. Holds only what is
-    /// certain: emptied whenever a container's key goes, comes or gets a deadline.
+    /// certain: a name is forgotten whenever its key goes, comes or gets a deadline.
     named: HashMap<Box<[u8]>, (c_int, Shared<C>)>,
-    waiting: HashMap<ContainerUid, Vec<Place>>,
-    arrivals: VecDeque<Place>,
+    arrivals: VecDeque<Arrival<C>>,
+    /// Databases that were flushed, to be freed in slices.
+    flushed: Vec<Database<C>>,
 }
 
 impl<C> Default for Known<C> {
     fn default() -> Self {
         Self {
-            containers: HashMap::new(),
-            remains: VecDeque::new(),
-            evicted: Vec::new(),
+            databases: BTreeMap::new(),
+            placed: 0,
+            awaited: 0,
+            overflowed: false,
             named: HashMap::new(),
-            waiting: HashMap::new(),
             arrivals: VecDeque::new(),
+            flushed: Vec::new(),
         }
+    }
+}
+
+impl<C: Container> Known<C> {
+    fn row(&self, uid: ContainerUid, db: c_int) -> Option<&Row<C>> {
+        self.databases.get(&db)?.row(uid)
+    }
+
+    fn row_mut(&mut self, uid: ContainerUid, db: c_int) -> Option<&mut Row<C>> {
+        self.databases.get_mut(&db)?.row_mut(uid)
+    }
+
+    /// Takes a row out, and what counts it.
+    fn take_row(&mut self, uid: ContainerUid, db: c_int) -> Option<Row<C>> {
+        let row = self.databases.get_mut(&db)?.take(uid)?;
+        self.placed -= usize::from(row.standing == Standing::Placed);
+        self.awaited -= usize::from(row.standing == Standing::Awaited);
+        Some(row)
+    }
+
+    fn put_row(&mut self, uid: ContainerUid, db: c_int, row: Row<C>) {
+        self.placed += usize::from(row.standing == Standing::Placed);
+        self.awaited += usize::from(row.standing == Standing::Awaited);
+        self.databases.entry(db).or_default().put(uid, row);
+    }
+
+    /// Takes out what is known of a uid that is to stand in another key; answers what is left of a former life in
+    /// the same database, and whether it stood in another one.
+    fn take_former(
+        &mut self,
+        uid: ContainerUid,
+        db: c_int,
+        own: &Shared<C>,
+    ) -> (Option<Row<C>>, bool) {
+        let elsewhere: Vec<c_int> = self.databases.keys().copied().filter(|&at| at != db).collect();
+        let mut moved = false;
+        for at in elsewhere {
+            if self.row(uid, at).is_some_and(|row| row.is_of(own)) {
+                moved |= self.take_row(uid, at).is_some();
+            }
+        }
+        (self.take_row(uid, db), moved)
     }
 }
 
@@ -132,30 +203,28 @@ impl<C: Container> Containers<C> {
 
     /// The living container of this uid, if it is in this database: keys elsewhere are not its own.
     pub fn find(&self, uid: ContainerUid, db: c_int) -> Option<Shared<C>> {
-        self.0.with(|known| {
-            let found = known.containers.get(&uid).filter(|found| !found.unlinked)?;
-            found.container.upgrade().filter(|_| found.place.0 == db)
-        })
+        self.0.with(|known| known.row(uid, db).filter(|row| row.lives())?.container())
     }
 
-    /// The same, even if its key is gone: what is to forget one of its keys.
+    /// The same, even if its key is gone, or not here yet: what is to forget one of its keys.
     pub fn find_even_gone(&self, uid: ContainerUid, db: c_int) -> Option<Shared<C>> {
-        self.0.with(|known| {
-            let found = known.containers.get(&uid).filter(|found| found.place.0 == db)?;
-            found.container.upgrade()
-        })
+        self.0.with(|known| known.row(uid, db)?.container())
     }
 
     /// The container of this uid wherever it is, with or without its key.
     pub fn any(&self, uid: ContainerUid) -> Option<Shared<C>> {
-        self.0.with(|known| known.containers.get(&uid)?.container.upgrade())
+        self.0.with(|known| {
+            known.databases.values().find_map(|database| database.row(uid)?.container())
+        })
     }
 
     /// The living container of this uid and where it is.
     pub fn placed(&self, uid: ContainerUid) -> Option<(Shared<C>, Place)> {
         self.0.with(|known| {
-            let found = known.containers.get(&uid).filter(|found| !found.unlinked)?;
-            Some((found.container.upgrade()?, found.place.clone()))
+            known.databases.iter().find_map(|(&db, database)| {
+                let row = database.row(uid).filter(|row| row.lives())?;
+                Some((row.container()?, (db, row.name.clone())))
+            })
         })
     }
 
@@ -164,43 +233,70 @@ impl<C: Container> Containers<C> {
         self.placed(uid).map(|(_, place)| place)
     }
 
-    /// Every living container and where it is.
-    pub fn all(&self) -> Vec<(Shared<C>, Place)> {
+    /// The next container of a walk over all that stand in keys; `None` at the end, from where it begins anew. One
+    /// that comes or goes meanwhile may be passed or met twice in the same round.
+    pub fn step(&self, round: &mut Round) -> Option<(Shared<C>, Place)> {
         self.0.with(|known| {
-            let live = known.containers.values().filter(|found| !found.unlinked);
-            live.filter_map(|found| Some((found.container.upgrade()?, found.place.clone())))
-                .collect()
+            loop {
+                let Some((&db, database)) = known.databases.range(round.db..).next() else {
+                    *round = Round::default();
+                    return None;
+                };
+                if db != round.db {
+                    *round = Round { db, at: 0 };
+                }
+                let Some(row) = database.placed_at(round.at) else {
+                    *round = Round { db: db + 1, at: 0 };
+                    continue;
+                };
+                round.at += 1;
+                if let Some(container) = row.container() {
+                    return Some((container, (db, row.name.clone())));
+                }
+            }
         })
     }
 
-    /// How many live.
+    /// How many stand in a key.
     pub fn count(&self) -> usize {
-        self.0.with(|known| known.containers.values().filter(|found| !found.unlinked).count())
+        self.0.with(|known| known.placed)
     }
 
     /// A container stands in a key: it was created, loaded, restored, renamed or moved there. A second
     /// one of a living uid gets another identity, derived from uid and place, so that primary and
-    /// replica agree. Answers whether it stood in another database before.
-    pub fn place(&self, container: &Shared<C>, place: Place) -> bool {
+    /// replica agree. One whose entries are here already takes over what is known of them.
+    pub fn place(&self, container: &Shared<C>, place: Place) -> Placed {
         let uid = uid_of(container);
         let taken = self.0.with(|known| {
-            known.containers.get(&uid).is_some_and(|found| {
-                found.lives() && !std::ptr::eq(found.container.as_ptr(), Arc::as_ptr(container))
-            })
+            let rows = known.databases.values().filter_map(|database| database.row(uid));
+            rows.into_iter().any(|row| row.lives() && !row.is_of(container))
         });
         let uid = if taken { become_other(container, &place) } else { uid };
+        let (db, name) = place;
         self.0.with(|known| {
-            let former = known.containers.get(&uid);
-            let moved = former.is_some_and(|former| former.place.0 != place.0);
-            let expire_at_ms = former.map_or(0, |former| former.expire_at_ms);
-            let container = Arc::downgrade(container);
-            let placed = Registered { container, place, unlinked: false, expire_at_ms };
-            known.containers.insert(uid, placed);
-            known.named.clear();
-            known.remains.retain(|gone| uid_of(&gone.container) != uid);
-            known.evicted.retain(|gone| uid_of(&gone.container) != uid);
-            known.arrivals.extend(known.waiting.remove(&uid).unwrap_or_default());
-            moved
+            let (former, moved) = known.take_former(uid, db, container);
+            known.named.remove(&*name);
+            let mut row = Row::placed(container, name);
+            let mut incomplete = known.overflowed;
+            if let Some(former) = former {
+                row.expire_at_ms = former.expire_at_ms;
+                known.named.remove(&*former.name);
+                let kept = former.container().filter(|kept| !Arc::ptr_eq(kept, container));
+                if let Some(kept) = kept {
+                    incomplete |= !inherit(container, &kept, db, &mut known.arrivals);
+                }
+            }
+            let waiting = known.databases.get_mut(&db).and_then(|at| at.waiting.remove(&uid));
+            let waiting = waiting.into_iter().flatten();
+            known.arrivals.extend(waiting.map(|name| Arrival::Key((db, name))));
+            known.put_row(uid, db, row);
+            container.with(|container| {
+                container.count_with_all();
+                if incomplete {
+                    container.set_filling(true);
+                }
+            });
+            Placed { moved, incomplete }
         })
     }
 
@@ -208,19 +304,18 @@ impl<C: Container> Containers<C> {
     pub fn unlinked(&self, container: &Shared<C>, db: c_int, key: &[u8]) {
         let uid = uid_of(container);
         self.0.with(|known| {
-            known.named.clear();
-            let Some(found) = known.containers.get_mut(&uid) else { return };
-            if !std::ptr::eq(found.container.as_ptr(), Arc::as_ptr(container)) {
+            known.named.remove(key);
+            if !known.row(uid, db).is_some_and(|row| row.is_of(container)) {
                 return;
             }
-            found.unlinked = true;
-            known.remains.push_back(Keyless {
-                container: Arc::clone(container),
-                place: (db, key.to_vec()),
-                expire_at_ms: found.expire_at_ms,
-                next_slot: 0,
-                since_ms: 0,
-            });
+            let Some(mut row) = known.take_row(uid, db) else { return };
+            row.unlink(container, key);
+            known.put_row(uid, db, row);
+            if let Some(database) = known.databases.get_mut(&db) {
+                database.queue_remains(uid, true);
+                database.last_unlinked = Some(uid);
+            }
+            container.with(Container::count_alone);
         });
     }
 
@@ -229,13 +324,15 @@ impl<C: Container> Containers<C> {
     /// was.
     pub fn evicted(&self, db: c_int, key: &[u8]) -> bool {
         self.0.with(|known| {
-            let at = known.remains.iter().rposition(|gone| gone.was_at(db, key));
-            let Some(gone) = at.and_then(|at| known.remains.remove(at)) else { return false };
-            let Some(found) = known.containers.get_mut(&uid_of(&gone.container)) else {
+            // The server tells of an eviction right after the key went.
+            let Some(database) = known.databases.get_mut(&db) else { return false };
+            let Some(uid) = database.last_unlinked.take() else { return false };
+            let Some(row) = database.row_mut(uid) else { return false };
+            if row.standing != Standing::Gone || *row.name != *key {
                 return false;
-            };
-            found.unlinked = false;
-            known.evicted.push(gone);
+            }
+            row.standing = Standing::Evicted;
+            database.evicted.push(uid);
             true
         })
     }
@@ -243,125 +340,303 @@ impl<C: Container> Containers<C> {
     /// The evicted container that stood in this key and was not put back yet.
     pub fn evicted_from(&self, db: c_int, key: &[u8]) -> Option<Shared<C>> {
         self.0.with(|known| {
-            let found = known.evicted.iter().find(|gone| gone.was_at(db, key))?;
-            Some(Arc::clone(&found.container))
+            let database = known.databases.get(&db)?;
+            let rows = database.evicted.iter().filter_map(|&uid| database.row(uid));
+            let mut rows = rows.filter(|row| row.standing == Standing::Evicted);
+            rows.find(|row| *row.name == *key)?.container()
         })
     }
 
     /// Takes the containers that are to be put back, for good: place each again, or give it up.
     pub fn take_evicted(&self) -> Vec<Keyless<C>> {
-        self.0.with(|known| std::mem::take(&mut known.evicted))
-    }
-
-    /// The place of an evicted container was taken by another key: what it had is to be removed.
-    pub fn give_up(&self, evicted: Keyless<C>) {
         self.0.with(|known| {
-            if let Some(found) = known.containers.get_mut(&uid_of(&evicted.container)) {
-                found.unlinked = true;
+            let mut taken = Vec::new();
+            for (&db, database) in &mut known.databases {
+                for uid in std::mem::take(&mut database.evicted) {
+                    let row = database.row(uid).filter(|row| row.standing == Standing::Evicted);
+                    taken.extend(row.and_then(|row| keyless(uid, db, row)));
+                }
             }
-            known.remains.push_back(evicted);
-        });
-    }
-
-    /// The container of this uid whose key went a short while ago, if it is still at hand.
-    pub fn remains_of(&self, uid: ContainerUid) -> Option<Shared<C>> {
-        self.0.with(|known| {
-            let found = known.remains.iter().find(|gone| uid_of(&gone.container) == uid)?;
-            Some(Arc::clone(&found.container))
+            taken
         })
     }
 
-    /// Notes the deadline of a container's key.
-    pub fn note_expiry(&self, container: &Shared<C>, expire_at_ms: u64) {
+    /// What is left of a container whose key went is of no use any more: what it had comes anew.
+    pub fn forget_gone(&self, uid: ContainerUid) {
         self.0.with(|known| {
-            if let Some(found) = known.containers.get_mut(&uid_of(container)) {
-                found.expire_at_ms = expire_at_ms;
+            let databases: Vec<c_int> = known.databases.keys().copied().collect();
+            for db in databases {
+                if known.row(uid, db).is_some_and(|row| row.standing == Standing::Gone) {
+                    known.take_row(uid, db);
+                }
             }
+        });
+    }
+
+    /// The place of an evicted container was taken by another key: what it had is to be removed.
+    pub fn give_up(&self, evicted: &Keyless<C>) {
+        self.0.with(|known| {
+            let Some(database) = known.databases.get_mut(&evicted.place.0) else { return };
+            if let Some(row) = database.row_mut(evicted.uid)
+                && row.standing == Standing::Evicted
+            {
+                row.standing = Standing::Gone;
+                database.queue_remains(evicted.uid, true);
+            }
+        });
+    }
+
+    /// Notes the deadline of a container's key.
+    pub fn note_expiry(&self, container: &Shared<C>, db: c_int, expire_at_ms: u64) {
+        let uid = uid_of(container);
+        self.0.with(|known| {
+            let Some(row) = known.row_mut(uid, db) else { return };
+            row.expire_at_ms = expire_at_ms;
             if expire_at_ms > 0 {
-                known.named.clear();
+                let name = row.name.clone();
+                known.named.remove(&*name);
             }
         });
     }
 
     /// A key arrived and is to be looked at.
     pub fn arrived(&self, place: Place) {
-        self.0.with(|known| known.arrivals.push_back(place));
+        self.0.with(|known| known.arrivals.push_back(Arrival::Key(place)));
     }
 
     /// A key arrived and its container is not known: it waits for it.
-    pub fn wait_for(&self, uid: ContainerUid, place: Place) {
+    pub fn wait_for(&self, uid: ContainerUid, (db, name): Place) {
         self.0.with(|known| {
-            let waiting = known.waiting.entry(uid).or_default();
+            let waiting = known.databases.entry(db).or_default().waiting.entry(uid).or_default();
             if waiting.len() < WAITING_MAX {
-                waiting.push(place);
+                waiting.push(name);
             }
         });
     }
 
-    /// Keys of this uid are gone: nobody waits any more.
-    pub fn stop_waiting(&self, uid: ContainerUid) {
-        self.0.with(|known| known.waiting.remove(&uid));
+    /// The container that an entry waits for, or that is left of one that went: what is known of entries whose
+    /// container is not here. Made by `make` where there is none; `None` where that makes none, or where too many are
+    /// awaited: then the sweep finds the entry.
+    pub fn awaited(
+        &self,
+        uid: ContainerUid,
+        db: c_int,
+        make: impl FnOnce() -> Option<C>,
+    ) -> Option<Shared<C>> {
+        self.0.with(|known| {
+            if let Some(row) = known.row(uid, db) {
+                return row.container();
+            }
+            if known.awaited >= AWAITED_MAX {
+                known.overflowed = true;
+                return None;
+            }
+            let container = Arc::new(MainCell::new(make()?));
+            known.put_row(uid, db, Row::awaited(&container));
+            Some(container)
+        })
+    }
+
+    /// One of the keys of a container went. Nobody waits for one of which nothing is left.
+    pub fn lost_one(&self, uid: ContainerUid, db: c_int) {
+        self.0.with(|known| {
+            let is_over = |row: &Row<C>| {
+                row.standing == Standing::Awaited
+                    && row.container().is_none_or(|own| !own.with(|own| own.has_entries()))
+            };
+            if known.row(uid, db).is_some_and(is_over) {
+                known.take_row(uid, db);
+            }
+        });
+    }
+
+    /// Keys wait for these containers only: for the others none was seen in a walk over all keys.
+    pub fn wait_only_for(&self, is_seen: impl Fn(c_int, ContainerUid) -> bool) {
+        self.0.with(|known| {
+            for (&db, database) in &mut known.databases {
+                database.waiting.retain(|&uid, _| is_seen(db, uid));
+                if database.waiting.is_empty() {
+                    database.waiting.shrink_to_fit();
+                }
+            }
+            // The walk met the entries of those that could not be awaited before.
+            known.overflowed &= known.awaited >= AWAITED_MAX;
+        });
     }
 
     /// The next key whose container arrived after it, or that is to be looked at.
     pub fn next_arrival(&self) -> Option<Place> {
-        self.0.with(|known| known.arrivals.pop_front())
+        self.0.with(|known| {
+            loop {
+                match known.arrivals.front_mut()? {
+                    Arrival::Key(_) => {
+                        let Some(Arrival::Key(place)) = known.arrivals.pop_front() else {
+                            return None;
+                        };
+                        if known.arrivals.is_empty() {
+                            known.arrivals.shrink_to(64);
+                        }
+                        return Some(place);
+                    }
+                    Arrival::All { container, db, next } => {
+                        let (db, from) = (*db, *next);
+                        if let Some((behind, key)) = container.with(|all| all.next_key(from)) {
+                            *next = behind;
+                            return Some((db, key));
+                        }
+                        let uid = uid_of(container);
+                        known.arrivals.pop_front();
+                        if let Some(own) = known.row(uid, db).and_then(Row::container) {
+                            own.with(|own| own.set_filling(false));
+                        }
+                    }
+                }
+            }
+        })
     }
 
     /// Takes the oldest container whose keys are to be removed; give it back with `put_back_remains`
-    /// unless it is done.
+    /// unless it is done, or is to wait (`let_wait`).
     pub fn take_remains(&self) -> Option<Keyless<C>> {
         self.0.with(|known| {
-            known
-                .containers
-                .retain(|_, found| !found.unlinked || found.container.strong_count() > 0);
-            known.remains.pop_front()
+            known.databases.iter_mut().find_map(|(&db, database)| {
+                while let Some(uid) = database.next_remains() {
+                    let row = database.row(uid).filter(|row| row.standing == Standing::Gone);
+                    if let Some(gone) = row.and_then(|row| keyless(uid, db, row)) {
+                        return Some(gone);
+                    }
+                }
+                None
+            })
         })
     }
 
     /// Gives back a container whose keys are not all removed; behind the others when `later`.
-    pub fn put_back_remains(&self, gone: Keyless<C>, later: bool) {
+    pub fn put_back_remains(&self, gone: &Keyless<C>, later: bool) {
         self.0.with(|known| {
+            let Some(database) = known.databases.get_mut(&gone.place.0) else { return };
             // Its key may have been placed again meanwhile: then what it has has an owner.
-            if known.containers.get(&uid_of(&gone.container)).is_some_and(Registered::lives) {
+            let Some(row) = database.row_mut(gone.uid).filter(|row| row.is_left_of(gone)) else {
+                return;
+            };
+            (row.next_slot, row.since_ms) = (gone.next_slot, gone.since_ms);
+            database.queue_remains(gone.uid, later);
+        });
+    }
+
+    /// A container whose keys are not to be removed here: what is left of it waits for its like, nothing of one
+    /// that has none.
+    pub fn let_wait(&self, gone: &Keyless<C>) {
+        self.0.with(|known| {
+            let (uid, db) = (gone.uid, gone.place.0);
+            if !known.row(uid, db).is_some_and(|row| row.is_left_of(gone)) {
                 return;
             }
-            if later {
-                known.remains.push_back(gone);
-            } else {
-                known.remains.push_front(gone);
+            let Some(mut row) = known.take_row(uid, db) else { return };
+            if gone.container.with(|container| container.has_entries()) {
+                row.standing = Standing::Awaited;
+                known.put_row(uid, db, row);
             }
         });
     }
 
     /// A database, or all of them, lost all keys.
     pub fn flushed(&self, db: Option<c_int>) {
-        let hit = |at: c_int| db.is_none_or(|db| db == at);
         self.0.with(|known| {
             known.named.clear();
-            known.containers.retain(|_, found| !hit(found.place.0));
-            known.remains.retain(|gone| !hit(gone.place.0));
-            known.evicted.retain(|gone| !hit(gone.place.0));
-            known.arrivals.retain(|place| !hit(place.0));
-            for waiting in known.waiting.values_mut() {
-                waiting.retain(|place| !hit(place.0));
+            let gone: Vec<Database<C>> = match db {
+                None => std::mem::take(&mut known.databases).into_values().collect(),
+                Some(db) => known.databases.remove(&db).into_iter().collect(),
+            };
+            for database in gone {
+                known.placed -= database.placed();
+                known.awaited -= database.awaited();
+                known.flushed.push(database);
             }
-            known.waiting.retain(|_, waiting| !waiting.is_empty());
+            match db {
+                None => known.arrivals.clear(),
+                Some(db) => known.arrivals.retain(|arrival| arrival.db() != db),
+            }
+            known.overflowed &= db.is_some();
         });
+    }
+
+    /// Frees some of what was flushed; answers whether more is to be freed.
+    pub fn free_flushed(&self) -> bool {
+        let part = self.0.with(|known| {
+            let database = known.flushed.last_mut()?;
+            let part = database.pop_part();
+            if part.is_none() {
+                known.flushed.pop();
+            }
+            part
+        });
+        // Dropped here, outside of the borrow: a container may be freed with it.
+        drop(part);
+        self.0.with(|known| !known.flushed.is_empty())
     }
 
     /// Two databases changed places.
     pub fn swapped(&self, first: c_int, second: c_int) {
-        let swap = |at: &mut c_int| swap_db(at, first, second);
         self.0.with(|known| {
             known.named.clear();
-            known.containers.values_mut().for_each(|found| swap(&mut found.place.0));
-            known.remains.iter_mut().for_each(|gone| swap(&mut gone.place.0));
-            known.evicted.iter_mut().for_each(|gone| swap(&mut gone.place.0));
-            known.arrivals.iter_mut().for_each(|place| swap(&mut place.0));
-            known.waiting.values_mut().flatten().for_each(|place| swap(&mut place.0));
+            let (one, other) = (known.databases.remove(&first), known.databases.remove(&second));
+            known.databases.extend(one.map(|database| (second, database)));
+            known.databases.extend(other.map(|database| (first, database)));
+            for arrival in &mut known.arrivals {
+                swap_db(arrival.db_mut(), first, second);
+            }
         });
     }
+}
+
+impl<C> Arrival<C> {
+    fn db(&self) -> c_int {
+        match self {
+            Self::Key((db, _)) | Self::All { db, .. } => *db,
+        }
+    }
+
+    fn db_mut(&mut self) -> &mut c_int {
+        match self {
+            Self::Key((db, _)) | Self::All { db, .. } => db,
+        }
+    }
+}
+
+impl<C> Row<C> {
+    fn is_left_of(&self, gone: &Keyless<C>) -> bool {
+        self.standing == Standing::Gone && self.is_of(&gone.container)
+    }
+}
+
+fn keyless<C>(uid: ContainerUid, db: c_int, row: &Row<C>) -> Option<Keyless<C>> {
+    Some(Keyless {
+        container: row.container()?,
+        place: (db, row.name.clone()),
+        expire_at_ms: row.expire_at_ms,
+        next_slot: row.next_slot,
+        since_ms: row.since_ms,
+        uid,
+    })
+}
+
+/// Has a container take over what another of its uid knew; where it knows keys of its own already, those of the
+/// other are looked at one by one. Answers whether nothing is left to be looked at.
+fn inherit<C: Container>(
+    container: &Shared<C>,
+    kept: &Shared<C>,
+    db: c_int,
+    arrivals: &mut VecDeque<Arrival<C>>,
+) -> bool {
+    let taken = kept.with(|kept| {
+        kept.count_alone();
+        !kept.has_entries() || container.with(|container| container.take_entries_of(kept))
+    });
+    if !taken {
+        arrivals.push_back(Arrival::All { container: Arc::clone(kept), db, next: 0 });
+    }
+    taken
 }
 
 /// Gives a copy of a container an identity of its own, derived from where it stands, so that every

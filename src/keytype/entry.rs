@@ -7,6 +7,7 @@ use crate::ffi::{
 };
 use llmcache_core::allocation::allocated_bytes;
 use llmcache_core::cache::Entry;
+use llmcache_core::ids::SlotId;
 use std::ffi::{CStr, c_int};
 
 /// The internal command that stores an entry as it is: AOF and replicas.
@@ -74,7 +75,12 @@ impl ModuleValue for EntryValue {
         if checksum != u64::from(crc32fast::hash(&bytes)) {
             return None;
         }
-        Self::from_bytes(bytes).ok().map(Thin)
+        let mut entry = Self::from_bytes(bytes).ok()?;
+        if !cache_registry::is_loading() {
+            // What is restored says where it stood on another server, or on this one before.
+            entry.set_slot(SlotId::NONE);
+        }
+        Some(Thin(entry))
     }
 
     fn rdb_save(&self, to: &mut RdbWriter) {
@@ -106,10 +112,14 @@ impl ModuleValue for EntryValue {
     fn unlinked(&self, db: c_int, _key: &[u8]) {
         let view = self.view();
         if let Some(cell) = CACHES.find_even_gone(view.uid(), db) {
-            cell.with(|cache| {
+            let is_last = cell.with(|cache| {
                 cache.index.remove(view.slot(), view.seq());
                 cache_registry::note_work(cache);
+                cache.index.totals().entries == 0
             });
+            if is_last {
+                CACHES.lost_one(view.uid(), db);
+            }
         }
     }
 }

@@ -1,13 +1,16 @@
-//! Which namespaces live, and which stubs of their chunks are to be removed.
+//! Which namespaces live, which have work to be done between commands, what all of them together have and did, and which
+//! stubs of their chunks are to be removed.
 //!
-//! Owns: the registry of namespaces, and the stubs. All of it is derived. Nothing here opens keys. Main
+//! Owns: the registry of namespaces, their sums, and the stubs. All of it is derived. Nothing here opens keys. Main
 //! thread only.
 
+use super::NamespaceValue;
+use super::cache_registry::{self, Schedule, Worklist};
 use super::container_registry::{self, Container, Containers, Place, Shared};
-use super::{NamespaceValue, cache_registry};
 use crate::ffi::MainCell;
-use llmcache_core::ids::ContainerUid;
-use llmcache_core::kvchunk::Namespace;
+use llmcache_core::ids::{ContainerUid, UnixMs};
+use llmcache_core::kvchunk::{KvTotals, Namespace};
+use llmcache_core::limits;
 use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::sync::LazyLock;
@@ -32,12 +35,101 @@ impl Container for Namespace {
     fn become_other(&mut self, name: &[u8], uid: ContainerUid) {
         self.become_other(name, uid);
     }
+
+    fn take_entries_of(&mut self, other: &mut Self) -> bool {
+        self.take_entries_of(other)
+    }
+
+    fn has_entries(&self) -> bool {
+        self.tree.chunks() > 0
+    }
+
+    fn next_key(&self, from: u32) -> Option<(u32, Vec<u8>)> {
+        let (next, id) = self.tree.next_from(from)?;
+        Some((next, self.chunk_key(&self.tree.node(id).digest).to_vec()))
+    }
+
+    fn set_filling(&mut self, _: bool) {}
+
+    fn count_with_all(&mut self) {
+        self.count_with(&TOTALS);
+    }
+
+    fn count_alone(&mut self) {
+        self.count_alone();
+    }
+}
+
+static TOTALS: KvTotals = KvTotals::new();
+
+/// What all namespaces together have and did.
+pub fn totals() -> &'static KvTotals {
+    &TOTALS
+}
+
+/// Namespaces that have work to be done between commands.
+#[derive(Debug, Default)]
+struct Pending {
+    /// Those in which chunks became leaves that have a deadline.
+    leaves: Worklist,
+    /// When leases of each lapse.
+    leases: Schedule,
+}
+
+static PENDING: LazyLock<MainCell<Pending>> = LazyLock::new(|| MainCell::new(Pending::default()));
+
+/// Notes that new leaves or leases of a namespace may be work to be done between commands.
+pub fn note_work(namespace: &Namespace) {
+    let lapse = namespace.leases.next_lapse();
+    PENDING.with(|pending| {
+        if namespace.tree.has_new_leaves() {
+            pending.leaves.note(namespace.uid());
+        }
+        pending.leases.set(namespace.uid(), lapse);
+    });
+}
+
+/// Takes a namespace that may have new leaves, for good, and where it is.
+pub fn take_with_leaves() -> Option<(SharedNamespace, Place)> {
+    while let Some(uid) = PENDING.with(|pending| pending.leaves.take()) {
+        if let Some(found) = NAMESPACES.placed(uid) {
+            return Some(found);
+        }
+    }
+    None
+}
+
+/// How many may have new leaves.
+pub fn with_leaves() -> usize {
+    PENDING.with(|pending| pending.leaves.len())
+}
+
+/// Ends leases whose time is over, in the namespace where that is first; false where none is.
+pub fn lapse_one(now: UnixMs) -> bool {
+    let Some(uid) = PENDING.with(|pending| pending.leases.first(now)) else { return false };
+    match NAMESPACES.any(uid) {
+        Some(namespace) => namespace.with(|n| {
+            n.leases.lapse(&mut n.tree, now, limits::KV_LAPSED_AT_ONCE);
+            note_work(n);
+        }),
+        None => PENDING.with(|pending| pending.leases.set(uid, None)),
+    }
+    true
+}
+
+/// A namespace stands in a key: it was created, loaded, restored, renamed or moved there.
+pub fn place(namespace: &SharedNamespace, place: Place) {
+    let placed = NAMESPACES.place(namespace, place);
+    if placed.moved || placed.incomplete {
+        cache_registry::want_sweep();
+    }
+    namespace.with(|namespace| note_work(namespace));
 }
 
 /// A namespace was read from RDB; under RESTORE its event places it.
 pub fn loaded(value: &NamespaceValue, db: c_int, key: &[u8]) {
     if cache_registry::is_loading() {
-        NAMESPACES.place(&value.0, (db, key.to_vec()));
+        place(&value.0, (db, key.to_vec()));
     }
 }
 

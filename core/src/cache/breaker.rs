@@ -18,12 +18,21 @@ pub struct BreakerSettings {
     pub cooldown_ms: u64,
 }
 
+impl BreakerSettings {
+    fn forgotten_at(&self, now: UnixMs) -> u64 {
+        now.0 + self.window_ms + self.cooldown_ms
+    }
+}
+
 #[derive(Debug, Default)]
 struct Breaker {
     failures: u32,
     first_failure_ms: u64,
     /// While open, when the next trial is due.
     next_trial_ms: Option<u64>,
+    /// When it is forgotten unless something happens: what failed counts no longer, or nobody tried for as long
+    /// as the scope was to rest and failures count.
+    forgotten_at_ms: u64,
 }
 
 /// The breakers of a container.
@@ -44,28 +53,23 @@ impl Breakers {
             Some(due) if now.0 < due => Err(due - now.0),
             Some(_) => {
                 breaker.next_trial_ms = Some(now.0 + settings.cooldown_ms);
+                breaker.forgotten_at_ms = settings.forgotten_at(now);
                 Ok(())
             }
             None => Ok(()),
         }
     }
 
-    /// Counts a failure; answers whether the breaker is open now.
+    /// Counts a failure. Answers when to ask `forget` where this is the scope's first.
     pub fn note_failure(
         &mut self,
         scope: ScopeKey,
         settings: BreakerSettings,
         now: UnixMs,
-    ) -> bool {
-        if settings.failures == 0 {
-            return false;
-        }
-        if self.0.len() >= limits::BREAKERS_MAX && !self.0.contains_key(&scope) {
-            let recent = |b: &Breaker| now.0 < b.first_failure_ms + settings.window_ms;
-            self.0.retain(|_, breaker| breaker.next_trial_ms.is_some() || recent(breaker));
-            if self.0.len() >= limits::BREAKERS_MAX {
-                return false;
-            }
+    ) -> Option<UnixMs> {
+        let is_new = !self.0.contains_key(&scope);
+        if settings.failures == 0 || (is_new && self.0.len() >= limits::BREAKERS_MAX) {
+            return None;
         }
         let breaker = self.0.entry(scope).or_default();
         if now.0 >= breaker.first_failure_ms + settings.window_ms {
@@ -75,7 +79,29 @@ impl Breakers {
         if breaker.next_trial_ms.is_some() || breaker.failures >= settings.failures {
             breaker.next_trial_ms = Some(now.0 + settings.cooldown_ms);
         }
-        breaker.next_trial_ms.is_some()
+        breaker.forgotten_at_ms = settings.forgotten_at(now);
+        is_new.then_some(UnixMs(breaker.forgotten_at_ms))
+    }
+
+    /// Forgets a scope where its time has come; answers when to ask again where it has not.
+    pub fn forget(&mut self, scope: ScopeKey, now: UnixMs) -> Option<UnixMs> {
+        let at = UnixMs(self.0.get(&scope)?.forgotten_at_ms);
+        if !at.is_past(now) {
+            return Some(at);
+        }
+        self.0.remove(&scope);
+        None
+    }
+
+    /// Whether no scope failed lately.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a scope's breaker is open.
+    #[cfg(test)]
+    fn is_open(&self, scope: ScopeKey) -> bool {
+        self.0.get(&scope).is_some_and(|breaker| breaker.next_trial_ms.is_some())
     }
 
     /// An answer was made: the scope's failures are forgotten.
@@ -98,21 +124,39 @@ mod tests {
         let settings = BreakerSettings { failures: 3, window_ms: 1_000, cooldown_ms: 500 };
         let (scope, mut breakers) = (ScopeKey(7), Breakers::default());
         let at = UnixMs;
-        assert!(!breakers.note_failure(scope, settings, at(1)));
-        assert!(!breakers.note_failure(scope, settings, at(900)));
+        let fail = |breakers: &mut Breakers, ms| {
+            breakers.note_failure(scope, settings, at(ms));
+            breakers.is_open(scope)
+        };
+        assert!(!fail(&mut breakers, 1));
+        assert!(!fail(&mut breakers, 900));
         // The window of the first failure is over: it counts no longer.
-        assert!(!breakers.note_failure(scope, settings, at(1_001)));
-        assert!(!breakers.note_failure(scope, settings, at(1_002)));
-        assert!(breakers.note_failure(scope, settings, at(1_003)));
+        assert!(!fail(&mut breakers, 1_001));
+        assert!(!fail(&mut breakers, 1_002));
+        assert!(fail(&mut breakers, 1_003));
         assert_eq!(breakers.admit(scope, settings, at(1_004)), Err(499));
         assert_eq!(breakers.admit(ScopeKey(8), settings, at(1_004)), Ok(()));
         assert_eq!(breakers.admit(scope, settings, at(1_503)), Ok(()), "one trial");
         assert_eq!(breakers.admit(scope, settings, at(1_503)), Err(500), "and one only");
-        assert!(breakers.note_failure(scope, settings, at(1_600)), "the trial failed");
+        assert!(fail(&mut breakers, 1_600), "the trial failed");
         assert_eq!(breakers.admit(scope, settings, at(1_601)), Err(499));
         assert_eq!(breakers.open_count(), 1);
         breakers.note_success(scope);
         assert_eq!(breakers.admit(scope, settings, at(1_601)), Ok(()));
         assert_eq!(breakers.open_count(), 0);
+    }
+
+    #[test]
+    fn a_scope_is_forgotten_when_nothing_happened_for_long() {
+        let settings = BreakerSettings { failures: 2, window_ms: 1_000, cooldown_ms: 500 };
+        let (scope, mut breakers) = (ScopeKey(7), Breakers::default());
+        let first = breakers.note_failure(scope, settings, UnixMs(10));
+        assert_eq!(first, Some(UnixMs(1_510)));
+        assert_eq!(breakers.note_failure(scope, settings, UnixMs(20)), None, "noted once");
+        assert_eq!(breakers.forget(scope, UnixMs(1_510)), Some(UnixMs(1_520)), "too soon");
+        assert_eq!(breakers.admit(scope, settings, UnixMs(1_515)), Ok(()), "a trial");
+        assert_eq!(breakers.forget(scope, UnixMs(1_520)), Some(UnixMs(3_015)));
+        assert_eq!(breakers.forget(scope, UnixMs(3_015)), None);
+        assert!(breakers.is_empty());
     }
 }

@@ -5,7 +5,8 @@
 
 use super::epochs::{Epochs, Extent, Severity};
 use super::stats::Hot;
-use super::{EntryView, Kind, Settings, Stats};
+use super::{EntryView, Kind, Lifetime, Settings, Stats};
+use crate::account::Account;
 use crate::allocation::allocated_bytes;
 use crate::cluster::{derived_prefix, hash_tag};
 use crate::codec::{DecodeError, Writer, open_section};
@@ -47,6 +48,38 @@ pub struct Cache {
     epochs: Epochs,
     /// Where the walk that carries invalidations out goes on, and up to which bound it does.
     carry_out: Option<CarryOut>,
+    /// Entries are here that the index does not know yet.
+    is_filling: bool,
+    doubt: Doubt,
+    /// The next place of the store order when rows and keys were last counted against each other.
+    counted_at: u64,
+}
+
+/// Whether rows may stand for entries that are not here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// None is known to.
+    None,
+    /// Some do; which, a walk over all rows is to tell.
+    Raised,
+    /// That walk is under way.
+    Walked,
+}
+
+/// What all containers of a kind together have and did.
+#[derive(Debug, Default)]
+pub struct KindTotals {
+    /// Entries, hidden ones, bytes of their keys, bytes of indexes, containers.
+    pub held: Account<5>,
+    /// What they did.
+    pub did: Lifetime,
+}
+
+impl KindTotals {
+    /// All zero.
+    pub const fn new() -> Self {
+        Self { held: Account::new(), did: Lifetime::new() }
+    }
 }
 
 /// A walk that carries invalidations out.
@@ -69,8 +102,117 @@ impl Cache {
     fn empty(uid: ContainerUid, prefix: Box<[u8]>, next_seq: u64, settings: Settings) -> Self {
         let (mut index, stats) = (Index::new(), Stats::default());
         index.set_graph_settings(settings.graph);
-        let (epochs, carry_out) = (Epochs::default(), None);
-        Self { uid, prefix, next_seq, due_walk: 0, settings, index, stats, epochs, carry_out }
+        let (epochs, carry_out, is_filling) = (Epochs::default(), None, false);
+        let due_walk = 0;
+        Self {
+            uid,
+            prefix,
+            next_seq,
+            due_walk,
+            settings,
+            index,
+            stats,
+            epochs,
+            carry_out,
+            is_filling,
+            doubt: Doubt::None,
+            counted_at: next_seq,
+        }
+    }
+
+    /// Holds the entries that a walk over all keys met against the rows: what was there throughout was met, so more
+    /// rows than that and than were stored since the last such count stand for nothing. They are to be looked at one by
+    /// one.
+    pub fn count_against(&mut self, met: u64) {
+        let stored = self.next_seq - std::mem::replace(&mut self.counted_at, self.next_seq);
+        if self.index.totals().entries > met.saturating_add(stored) {
+            self.doubt = Doubt::Raised;
+        }
+    }
+
+    /// A walk over all rows that opens the keys of those it is unsure of begins. Whether it is to open all.
+    pub fn begin_walk(&mut self) {
+        if self.doubt == Doubt::Raised {
+            self.doubt = Doubt::Walked;
+        }
+    }
+
+    /// Whether that walk is unsure of every row.
+    pub fn doubts_all(&self) -> bool {
+        self.doubt == Doubt::Walked
+    }
+
+    /// That walk is over.
+    pub fn end_walk(&mut self) {
+        if self.doubt == Doubt::Walked {
+            self.doubt = Doubt::None;
+        }
+    }
+
+    /// A container of which only entries are known so far, or only entries any more: it indexes them for the one
+    /// that is to come (`take_entries_of`). `key` is that of one of them. `None` where that is not the name
+    /// of an entry of the uid it tells.
+    pub fn awaited(key: &[u8], entry: &EntryView<'_>) -> Option<Self> {
+        let (uid, id) = (entry.uid(), entry.id_text());
+        let prefix = key.strip_suffix(&*id)?;
+        let tail = format!(":{uid}:");
+        let named = prefix.strip_suffix(tail.as_bytes()).is_some_and(|name| !name.is_empty());
+        if !named || hash_tag(prefix).is_none() {
+            return None;
+        }
+        let kind = if entry.is_embedding() { Kind::Embeddings } else { Kind::Answers };
+        let settings = Settings { kind, ..Settings::default() };
+        Some(Self::empty(uid, prefix.into(), 1, settings))
+    }
+
+    /// Takes over the index of a container of the same entries, where this one has none: what was indexed
+    /// before its key came, or before its key went. Answers whether it did.
+    pub fn take_entries_of(&mut self, other: &mut Self) -> bool {
+        let searched = self.settings.kind.is_searched() == other.settings.kind.is_searched();
+        let dims = [self.settings.dim, other.index.dim()];
+        let dims_agree = dims[0].is_none() || dims[1].is_none() || dims[0] == dims[1];
+        let fits = self.index.totals().entries == 0
+            && self.uid == other.uid
+            && self.prefix == other.prefix
+            && searched
+            && dims_agree;
+        if !fits {
+            return false;
+        }
+        self.observe_seq(Seq(other.next_seq.saturating_sub(1)));
+        self.settings.dim = self.settings.dim.or(other.settings.dim);
+        other.index.close_account();
+        std::mem::swap(&mut self.index, &mut other.index);
+        if self.index.graph_settings() != self.settings.graph {
+            self.index.set_graph_settings(self.settings.graph);
+        }
+        self.bound_tags();
+        // What was invalidated while it was elsewhere is to be found by another walk.
+        self.epochs.carry_out_again();
+        self.carry_out = None;
+        true
+    }
+
+    /// Whether entries are here that the index does not know yet: what a search, a walk or a count of it answers is
+    /// not whole.
+    pub fn is_filling(&self) -> bool {
+        self.is_filling
+    }
+
+    /// Notes whether it is.
+    pub fn set_filling(&mut self, is_filling: bool) {
+        self.is_filling = is_filling;
+    }
+
+    /// Counts with all others of its kind from here on.
+    pub fn count_with(&mut self, totals: &'static KindTotals) {
+        self.index.open_account(&totals.held);
+        self.stats.count_with(&totals.did);
+    }
+
+    /// What it has counts no more; what it did stays counted.
+    pub fn count_alone(&mut self) {
+        self.index.close_account();
     }
 
     /// Changes the settings, which passed their check.
@@ -106,15 +248,6 @@ impl Cache {
         self.uid = uid;
         self.epochs = Epochs::default();
         self.index.clear();
-    }
-
-    /// Takes over identity and settings of `head`, which has no entries, and keeps the index.
-    pub fn take_head(&mut self, head: Self) {
-        self.next_seq = self.next_seq.max(head.next_seq);
-        (self.uid, self.prefix) = (head.uid, head.prefix);
-        self.epochs = head.epochs;
-        self.bound_tags();
-        self.change_settings(head.settings);
     }
 
     /// What every entry key of this cache begins with.

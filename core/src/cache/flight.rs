@@ -8,17 +8,17 @@
 
 use super::breaker::{BreakerSettings, Breakers};
 use super::guard::{Question, Rules};
-use crate::ids::{EntryId, PartitionKey, Seq, UnixMs};
+use crate::ids::{EntryId, PartitionKey, ScopeKey, Seq, UnixMs};
 use crate::limits;
 use crate::vector::quantise::{Code, quantise};
 use crate::vector::{Quant, Query, StoredVector};
 use hashbrown::HashMap;
 use std::cell::LazyCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
 /// What a maker shows to store its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseToken(pub u64);
 
 impl LeaseToken {
@@ -51,6 +51,8 @@ struct Holder {
     since: Seq,
     /// How often entries had been picked out and invalidated by then.
     picks: u64,
+    /// Where it stands in the agenda.
+    due: (UnixMs, Due),
 }
 
 /// One answer in the making.
@@ -185,6 +187,19 @@ pub enum Lapse {
     Heir(WaiterId),
 }
 
+/// What is to be looked at when its time has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// A lease whose time is over.
+    Lease(LeaseToken),
+    /// A lease that lapsed a long while ago.
+    Lapsed(LeaseToken),
+    /// A failure that is remembered no longer.
+    Failure(EntryId),
+    /// A scope whose failures may count no longer.
+    Breaker(ScopeKey),
+}
+
 /// The flights of a container.
 #[derive(Debug, Default)]
 pub struct Flights {
@@ -193,6 +208,10 @@ pub struct Flights {
     by_partition: HashMap<PartitionKey, Vec<EntryId>>,
     negatives: HashMap<EntryId, Negative>,
     breakers: Breakers,
+    /// What comes due when: each lease, failure and scope once.
+    agenda: BTreeSet<(UnixMs, Due)>,
+    /// How many wait for all flights together.
+    waiting: usize,
     /// How often entries were picked out and invalidated, by a radius, a filter or their age.
     picks: u64,
 }
@@ -200,13 +219,86 @@ pub struct Flights {
 impl Flights {
     /// Whether nothing is pending or remembered.
     pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty() && self.negatives.is_empty() && self.breakers.open_count() == 0
+        self.by_id.is_empty() && self.negatives.is_empty() && self.breakers.is_empty()
     }
 
     /// Leases, waiters, failures remembered, scopes whose breaker is open.
     pub fn counts(&self) -> [usize; 4] {
-        let waiters = self.by_id.values().map(|flight| flight.waiters.len()).sum();
-        [self.by_token.len(), waiters, self.negatives.len(), self.breakers.open_count()]
+        [self.by_token.len(), self.waiting, self.negatives.len(), self.breakers.open_count()]
+    }
+
+    /// Leases and waiters; costs nothing to ask.
+    pub fn held_and_waiting(&self) -> [u64; 2] {
+        [self.by_token.len() as u64, self.waiting as u64]
+    }
+
+    /// When something is to be looked at, by `tend`.
+    pub fn next_due(&self) -> Option<UnixMs> {
+        self.agenda.first().map(|&(at, _)| at)
+    }
+
+    /// Looks at what is due, at most `most` things: leases that lapsed pass on to the oldest who waits, and are
+    /// forgotten a long while later where nobody did; failures are remembered no longer. Answers who is to be
+    /// woken.
+    pub fn tend(&mut self, now: UnixMs, most: usize) -> Vec<WaiterId> {
+        let mut woken = Vec::new();
+        for _ in 0..most {
+            let Some(&(at, due)) = self.agenda.first().filter(|(at, _)| at.is_past(now)) else {
+                break;
+            };
+            self.agenda.remove(&(at, due));
+            match due {
+                Due::Lease(token) => match self.lapse(token, now) {
+                    Lapse::Heir(heir) => woken.push(heir),
+                    Lapse::Unwanted => {
+                        let forgotten_at = UnixMs(now.0 + limits::LAPSED_LEASE_KEPT_MS);
+                        self.note_due(token, (forgotten_at, Due::Lapsed(token)));
+                    }
+                    Lapse::Until(until) => self.note_due(token, (until, due)),
+                    Lapse::Ended => {}
+                },
+                Due::Lapsed(token) => {
+                    if let Some(&id) = self.by_token.get(&token)
+                        && self.by_id.get(&id).is_some_and(|flight| flight.is_idle(now))
+                    {
+                        self.remove(id);
+                    }
+                }
+                Due::Failure(id) => {
+                    self.negatives.remove(&id);
+                }
+                Due::Breaker(scope) => {
+                    if let Some(later) = self.breakers.forget(scope, now) {
+                        self.agenda.insert((later, due));
+                    }
+                }
+            }
+        }
+        woken
+    }
+
+    /// A holder is none any more.
+    fn dismiss(&mut self, holder: &Holder) {
+        self.by_token.remove(&holder.token);
+        self.agenda.remove(&holder.due);
+    }
+
+    /// Has a holder looked at when its time comes.
+    fn note_due(&mut self, token: LeaseToken, due: (UnixMs, Due)) {
+        let Self { by_id, by_token, agenda, .. } = self;
+        let flight = by_token.get(&token).and_then(|id| by_id.get_mut(id));
+        if let Some(holder) = flight.and_then(|flight| flight.holder.as_mut()) {
+            agenda.remove(&holder.due);
+            holder.due = due;
+            agenda.insert(due);
+        }
+    }
+
+    /// Remembers a failure no more.
+    fn forget_failure(&mut self, id: EntryId) {
+        if let Some(negative) = self.negatives.remove(&id) {
+            self.agenda.remove(&(negative.until, Due::Failure(id)));
+        }
     }
 
     /// Decides what an asker is told, and grants the lease where it is `Lead`.
@@ -297,15 +389,17 @@ impl Flights {
             }
         };
         let picks = self.picks;
-        let Some(flight) = self.by_id.get_mut(&id) else { return false };
-        flight.heir = None;
         let until = UnixMs(ask.now.0 + ask.lease_ms);
         let (token, since) = (ask.token, ask.seq);
-        let holder = Holder { token, question: ask.id, until, since, picks };
+        let due = (until, Due::Lease(token));
+        let holder = Holder { token, question: ask.id, until, since, picks, due };
+        let Some(flight) = self.by_id.get_mut(&id) else { return false };
+        flight.heir = None;
         if let Some(former) = flight.holder.replace(holder) {
-            self.by_token.remove(&former.token);
+            self.dismiss(&former);
         }
         self.by_token.insert(ask.token, id);
+        self.agenda.insert(due);
         true
     }
 
@@ -319,8 +413,9 @@ impl Flights {
 
     fn remove(&mut self, id: EntryId) -> Option<Flight> {
         let flight = self.by_id.remove(&id)?;
+        self.waiting -= flight.waiters.len();
         if let Some(holder) = &flight.holder {
-            self.by_token.remove(&holder.token);
+            self.dismiss(holder);
         }
         if let Some(others) = self.by_partition.get_mut(&flight.partition) {
             others.retain(|other| *other != id);
@@ -342,6 +437,7 @@ impl Flights {
     pub fn wait(&mut self, id: EntryId, waiter: WaiterId) {
         if let Some(flight) = self.by_id.get_mut(&id) {
             flight.waiters.push_back(waiter);
+            self.waiting += 1;
         }
     }
 
@@ -349,12 +445,15 @@ impl Flights {
     /// the answer.
     pub fn leave(&mut self, id: EntryId, waiter: WaiterId) -> Option<WaiterId> {
         let flight = self.by_id.get_mut(&id)?;
+        let before = flight.waiters.len();
         flight.waiters.retain(|other| *other != waiter);
+        self.waiting -= before - flight.waiters.len();
         if flight.heir != Some(waiter) {
             return None;
         }
         flight.heir = flight.waiters.pop_front();
         let heir = flight.heir;
+        self.waiting -= usize::from(heir.is_some());
         if heir.is_none() {
             self.remove(id);
         }
@@ -378,12 +477,14 @@ impl Flights {
     /// Takes the lease of a flight away; answers who is to be woken to make the answer. Without anybody
     /// who waits the flight is over.
     fn vacate(&mut self, id: EntryId) -> Option<WaiterId> {
-        let flight = self.by_id.get_mut(&id)?;
-        if let Some(holder) = flight.holder.take() {
-            self.by_token.remove(&holder.token);
+        let holder = self.by_id.get_mut(&id)?.holder.take();
+        if let Some(holder) = holder {
+            self.dismiss(&holder);
         }
+        let flight = self.by_id.get_mut(&id)?;
         if flight.heir.is_none() {
             flight.heir = flight.waiters.pop_front();
+            self.waiting -= usize::from(flight.heir.is_some());
         }
         let heir = flight.heir;
         if heir.is_none() {
@@ -394,7 +495,7 @@ impl Flights {
 
     /// The entry of a question was removed or invalidated: a lease on it is void.
     pub fn void(&mut self, id: EntryId) -> Option<WaiterId> {
-        self.negatives.remove(&id);
+        self.forget_failure(id);
         self.by_id.get(&id)?.holder.as_ref()?;
         self.vacate(id)
     }
@@ -422,7 +523,7 @@ impl Flights {
     /// An answer to a question was stored, by `token`'s holder or by anybody: its flight is over, and all
     /// who wait are to be woken, oldest first.
     pub fn stored(&mut self, question: EntryId, token: Option<LeaseToken>) -> Vec<WaiterId> {
-        self.negatives.remove(&question);
+        self.forget_failure(question);
         let by_token = token.and_then(|token| self.by_token.get(&token).copied());
         let Some(flight) = self.remove(by_token.unwrap_or(question)) else { return Vec::new() };
         self.breakers.note_success(flight.partition.scope());
@@ -441,7 +542,10 @@ impl Flights {
     ) -> Option<Vec<WaiterId>> {
         let id = *self.by_token.get(&token)?;
         let flight = self.remove(id)?;
-        self.breakers.note_failure(flight.partition.scope(), breaker, now);
+        let scope = flight.partition.scope();
+        if let Some(forgotten_at) = self.breakers.note_failure(scope, breaker, now) {
+            self.agenda.insert((forgotten_at, Due::Breaker(scope)));
+        }
         let question = flight.holder.as_ref().map_or(id, |holder| holder.question);
         if backoff_ms > 0 {
             for id in [id, question] {
@@ -452,18 +556,18 @@ impl Flights {
     }
 
     fn remember(&mut self, id: EntryId, until: UnixMs, text: &[u8], now: UnixMs) {
-        if self.negatives.len() >= limits::NEGATIVES_MAX {
-            self.negatives.retain(|_, negative| !negative.until.is_past(now));
-            if self.negatives.len() >= limits::NEGATIVES_MAX {
-                return;
-            }
+        self.forget_failure(id);
+        // Those whose time is over are gone: they are on the agenda, which is kept as time passes.
+        if self.negatives.len() >= limits::NEGATIVES_MAX || until.is_past(now) {
+            return;
         }
         self.negatives.insert(id, Negative { until, text: text.into() });
+        self.agenda.insert((until, Due::Failure(id)));
     }
 
     fn negative(&mut self, id: EntryId, now: UnixMs) -> Option<(&[u8], u64)> {
         if self.negatives.get(&id)?.until.is_past(now) {
-            self.negatives.remove(&id);
+            self.forget_failure(id);
             return None;
         }
         let negative = &self.negatives[&id];
@@ -474,10 +578,10 @@ impl Flights {
     pub fn extend(&mut self, token: LeaseToken, until: UnixMs) -> bool {
         let id = self.by_token.get(&token);
         let holder = id.and_then(|id| self.by_id.get_mut(id)).and_then(|f| f.holder.as_mut());
-        holder.is_some_and(|holder| {
-            holder.until = until;
-            true
-        })
+        let Some(holder) = holder else { return false };
+        holder.until = until;
+        self.note_due(token, (until, Due::Lease(token)));
+        true
     }
 
     /// Ends everything; answers all who wait.

@@ -21,7 +21,7 @@ mod settings;
 mod stats;
 
 pub use breaker::BreakerSettings;
-pub use container::{Cache, EntryKey, TAG_HEAD};
+pub use container::{Cache, EntryKey, KindTotals, TAG_HEAD};
 pub use embedding::{kept_bytes, pack_embedding, raw_embedding, unpack_embedding};
 pub use entry::{Entry, EntryFields, EntryView};
 pub use epochs::{Epochs, Extent, Severity};
@@ -35,4 +35,4 @@ pub use miss_reason::{MissReason, Nearest};
 pub use mmr::{estimated_tokens, pick_diverse, within_budget};
 pub use money::{format_usd, parse_usd};
 pub use settings::Settings;
-pub use stats::{FetchOutcome, HISTOGRAM_BUCKETS, Hot, ScopeStats, Stats};
+pub use stats::{FetchOutcome, HISTOGRAM_BUCKETS, Hot, Lifetime, ScopeStats, Stats};

@@ -5,6 +5,7 @@
 use super::EntryView;
 use super::lookup::Tier;
 use super::miss_reason::MissReason;
+use crate::account::Count;
 use crate::ids::{ScopeKey, Seq, SlotId};
 use crate::limits::STATS_SCOPES_MAX;
 use hashbrown::HashMap;
@@ -87,6 +88,57 @@ pub struct ScopeStats {
     pub fetches: [u64; FetchOutcome::COUNT],
 }
 
+/// What all containers of a kind did since the process started: no RESET and no container that goes takes any of
+/// it away.
+#[derive(Debug, Default)]
+pub struct Lifetime {
+    /// Lookups answered.
+    pub lookups: Count,
+    /// Hits by the exact prompt.
+    pub hits_exact: Count,
+    /// Hits by meaning.
+    pub hits_semantic: Count,
+    /// Misses because a guard refused.
+    pub refused_by_guards: Count,
+    /// FETCH, by `FetchOutcome`.
+    pub fetches: [Count; FetchOutcome::COUNT],
+    /// Makers that gave up.
+    pub failures: Count,
+    /// Tokens not generated again.
+    pub tokens_saved: Count,
+    /// Milliseconds not waited again.
+    pub ms_saved: Count,
+    /// Nano-dollars not spent again.
+    pub nano_usd_saved: Count,
+}
+
+impl Lifetime {
+    /// All zero.
+    pub const fn new() -> Self {
+        Self {
+            lookups: Count::new(),
+            hits_exact: Count::new(),
+            hits_semantic: Count::new(),
+            refused_by_guards: Count::new(),
+            fetches: [const { Count::new() }; FetchOutcome::COUNT],
+            failures: Count::new(),
+            tokens_saved: Count::new(),
+            ms_saved: Count::new(),
+            nano_usd_saved: Count::new(),
+        }
+    }
+
+    fn note_hit(&self, tier: Tier, entry: &EntryView<'_>) {
+        match tier {
+            Tier::Exact => self.hits_exact.add(1),
+            Tier::Semantic => self.hits_semantic.add(1),
+        }
+        self.tokens_saved.add(entry.tokens().into());
+        self.ms_saved.add(entry.latency_ms().into());
+        self.nano_usd_saved.add(entry.cost_nano_usd());
+    }
+}
+
 /// Counters of a container.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -105,6 +157,7 @@ pub struct Stats {
     empty_scope: ScopeStats,
     scopes: HashMap<ScopeKey, Box<ScopeStats>>,
     hottest: Vec<Hot>,
+    lifetime: Option<&'static Lifetime>,
 }
 
 impl Default for ScopeStats {
@@ -133,21 +186,6 @@ impl ScopeStats {
         (all > 0).then(|| near as f64 / all as f64)
     }
 
-    /// Takes in the counters of another.
-    pub fn add(&mut self, other: &Self) {
-        self.lookups += other.lookups;
-        self.hits_exact += other.hits_exact;
-        self.hits_semantic += other.hits_semantic;
-        self.tokens_saved += other.tokens_saved;
-        self.ms_saved += other.ms_saved;
-        self.nano_usd_saved += other.nano_usd_saved;
-        self.misses.iter_mut().zip(other.misses).for_each(|(sum, more)| *sum += more);
-        self.fetches.iter_mut().zip(other.fetches).for_each(|(sum, more)| *sum += more);
-        for (sum, more) in self.histogram.iter_mut().zip(other.histogram) {
-            *sum = sum.saturating_add(more);
-        }
-    }
-
     /// All misses.
     pub fn misses_total(&self) -> u64 {
         self.misses.iter().sum()
@@ -172,6 +210,19 @@ impl ScopeStats {
 }
 
 impl Stats {
+    /// Counts with those of its kind, too.
+    pub fn count_with(&mut self, lifetime: &'static Lifetime) {
+        self.lifetime = Some(lifetime);
+    }
+
+    /// A maker gave up.
+    pub fn note_failure(&mut self) {
+        self.failures += 1;
+        if let Some(lifetime) = self.lifetime {
+            lifetime.failures.add(1);
+        }
+    }
+
     /// Counts a hit; `similarity` is that of the nearest entry where a search by meaning was made.
     pub fn note_hit(
         &mut self,
@@ -180,6 +231,10 @@ impl Stats {
         entry: &EntryView<'_>,
         similarity: Option<f64>,
     ) {
+        if let Some(lifetime) = self.lifetime {
+            lifetime.lookups.add(1);
+            lifetime.note_hit(tier, entry);
+        }
         self.each(scope, |stats| {
             stats.lookups += 1;
             stats.note_hit(tier, entry);
@@ -191,6 +246,10 @@ impl Stats {
 
     /// Counts a miss and why it was one.
     pub fn note_miss(&mut self, scope: &[u8], reason: MissReason, similarity: Option<f64>) {
+        if let Some(lifetime) = self.lifetime {
+            lifetime.lookups.add(1);
+            lifetime.refused_by_guards.add(u64::from(reason == MissReason::Guard));
+        }
         self.each(scope, |stats| {
             stats.lookups += 1;
             stats.misses[reason as usize] += 1;
@@ -202,6 +261,9 @@ impl Stats {
 
     /// Counts what a FETCH was told.
     pub fn note_fetch(&mut self, scope: &[u8], outcome: FetchOutcome) {
+        if let Some(lifetime) = self.lifetime {
+            lifetime.fetches[outcome as usize].add(1);
+        }
         self.each(scope, |stats| stats.fetches[outcome as usize] += 1);
     }
 
@@ -259,7 +321,7 @@ impl Stats {
     /// Starts counting anew, for all or for one scope.
     pub fn reset(&mut self, scope: Option<&[u8]>) {
         match scope {
-            None => *self = Self::default(),
+            None => *self = Self { lifetime: self.lifetime, ..Self::default() },
             Some(b"") => self.empty_scope = ScopeStats::default(),
             Some(scope) => {
                 self.scopes.remove(&ScopeKey::of(scope));

@@ -75,6 +75,11 @@ impl Index {
         self.due.bound != UnixMs::NEVER
     }
 
+    /// When `next_due` has something to look at; `None` while no entry has a deadline.
+    pub fn next_round_at(&self) -> Option<UnixMs> {
+        self.has_deadlines().then(|| self.due.bound.max(self.due.next_round_at))
+    }
+
     /// Whether `next_due` has something to look at; costs nothing.
     pub fn may_be_due(&self, now: UnixMs) -> bool {
         self.due.is_time(now)

@@ -15,7 +15,6 @@ mod row_state;
 mod scan;
 mod scopes;
 mod search;
-mod sharded;
 mod slots;
 mod tags;
 mod task;
@@ -30,6 +29,7 @@ pub use request::{Candidate, Refusals, SearchMode, SearchRequest, SearchResult};
 pub use slots::{BLOCK_SLOTS, Slot};
 pub use task::{SearchTask, Searched, TaskScratch};
 
+use crate::account::{Account, Holding};
 use crate::allocation::allocated_bytes;
 use crate::filter::{Asked, Filter, FilterRecord};
 use crate::ids::{EntryId, PartitionKey, ScopeKey, Seq, SlotId, UnixMs};
@@ -99,6 +99,7 @@ pub struct Index {
     asked: Asked,
     due: DueWalk,
     totals: Totals,
+    holding: Holding<5>,
     /// The latest place in the store order that came in.
     last_seq: Seq,
     /// Whether blocks without entries wait for a search on another thread to end before they can be freed.
@@ -181,6 +182,7 @@ impl Index {
         let has_code = new.code.is_some();
         self.filter_cache.came(id.0, has_code, new.record.as_ref());
         self.slots.occupy(id, new);
+        self.tell();
         if has_code { self.partitions.add(&mut self.slots, id) } else { None }
     }
 
@@ -248,6 +250,7 @@ impl Index {
         if !node {
             self.release(slot);
         }
+        self.tell();
         true
     }
 
@@ -373,6 +376,7 @@ impl Index {
         if self.slot_of(slot, seq).is_some_and(|found| !found.is_hidden()) {
             self.slots.set_hidden(slot.0, true);
             self.totals.hidden += 1;
+            self.tell();
         }
     }
 
@@ -381,6 +385,7 @@ impl Index {
         if self.slot_of(slot, seq).is_some_and(|found| found.is_hidden()) {
             self.slots.set_hidden(slot.0, false);
             self.totals.hidden -= 1;
+            self.tell();
         }
     }
 
@@ -413,6 +418,28 @@ impl Index {
             + names
     }
 
+    /// Counts what it has with an account: entries, hidden ones, bytes of their keys, bytes of indexes, indexes.
+    pub fn open_account(&mut self, account: &'static Account<5>) {
+        self.holding.open(account);
+        self.tell();
+        self.tell_bytes();
+    }
+
+    /// Counts with no account any more.
+    pub fn close_account(&mut self) {
+        self.holding.close();
+    }
+
+    fn tell(&mut self) {
+        let Totals { entries, hidden, entry_bytes, .. } = self.totals;
+        self.holding.tell([entries, hidden, entry_bytes, self.holding.told()[3], 1]);
+    }
+
+    /// Tells the account the index's own memory, which takes a walk over its blocks to know.
+    pub fn tell_bytes(&mut self) {
+        self.holding.tell_one(3, self.bytes() as u64);
+    }
+
     /// Gives back what an empty index still holds: directories and tables keep their room while anything
     /// is in them. Blocks of tombstones are freed by `work` before, one after the other.
     fn clear_if_empty(&mut self) {
@@ -424,7 +451,9 @@ impl Index {
     /// Forgets every entry and gives the memory back; settings stay.
     pub fn clear(&mut self) {
         let (graphs, last_seq) = (Graphs::new(self.graph_settings()), self.last_seq);
-        *self = Self { graphs, last_seq, ..Self::default() };
+        let holding = std::mem::take(&mut self.holding);
+        *self = Self { graphs, last_seq, holding, ..Self::default() };
+        self.tell();
     }
 
     /// Panics unless every structure agrees with every other; for tests, in O(n).

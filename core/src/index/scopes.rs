@@ -3,8 +3,8 @@
 //! Owns: the counts, by the scope's key. Most containers use the empty scope alone, which is counted
 //! without a table. Main thread only; taking one away allocates nothing.
 
-use super::sharded::ShardedMap;
 use crate::ids::ScopeKey;
+use crate::sharded::ShardedMap;
 
 /// Entries by scope.
 #[derive(Debug, Default)]

@@ -168,7 +168,7 @@ impl Slots {
     /// Whether the entry in a slot is of this id.
     pub(super) fn is_of(&self, row: u32, id: &EntryId) -> bool {
         self.record_of(row).is_some_and(|record| record.id == *id)
-            && self.facts.head(row).has(Head::OCCUPIED)
+            && self.states.head(row).has(Head::OCCUPIED)
     }
 
     /// The partition of the entry in a slot.

@@ -4,9 +4,9 @@
 //! has some; untagged slots cost nothing here. Main thread only. Taking the tags of a slot away
 //! allocates nothing: it runs where the server deletes a key.
 
-use super::sharded::ShardedMap;
 use crate::allocation::allocated_bytes;
 use crate::ids::Seq;
+use crate::sharded::ShardedMap;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use std::hash::BuildHasher;
 

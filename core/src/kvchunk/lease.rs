@@ -3,6 +3,7 @@
 //! Owns: which lease holds which chunks, and when it lapses. Main thread.
 
 use super::{NodeId, PrefixTree};
+use crate::account::{Account, Holding};
 use crate::ids::UnixMs;
 use std::collections::{BTreeSet, HashMap};
 
@@ -17,6 +18,7 @@ type Held = (NodeId, u32);
 pub struct Leases {
     held: HashMap<LeaseId, (UnixMs, Vec<Held>)>,
     due: BTreeSet<(UnixMs, LeaseId)>,
+    holding: Holding<4>,
 }
 
 impl Leases {
@@ -30,12 +32,33 @@ impl Leases {
         self.held.is_empty()
     }
 
+    /// Counts them with the account of the trees, as its fourth number.
+    pub fn open_account(&mut self, account: &'static Account<4>) {
+        self.holding.open(account);
+        self.tell();
+    }
+
+    /// Counts with no account any more.
+    pub fn close_account(&mut self) {
+        self.holding.close();
+    }
+
+    fn tell(&mut self) {
+        self.holding.tell_one(3, self.held.len() as u64);
+    }
+
+    /// When the next one lapses.
+    pub fn next_lapse(&self) -> Option<UnixMs> {
+        self.due.first().map(|&(until, _)| until).filter(|&until| until != UnixMs::NEVER)
+    }
+
     /// Leases nodes of the tree until `until`.
     pub fn grant(&mut self, tree: &mut PrefixTree, id: LeaseId, nodes: &[NodeId], until: UnixMs) {
         self.release(tree, id);
         let held = nodes.iter().map(|&node| (node, tree.lease(node))).collect();
         self.held.insert(id, (until, held));
         self.due.insert((until, id));
+        self.tell();
     }
 
     /// Has a lease hold one more node; false where it has ended.
@@ -65,6 +88,7 @@ impl Leases {
     pub fn release(&mut self, tree: &mut PrefixTree, id: LeaseId) -> usize {
         let Some((until, held)) = self.held.remove(&id) else { return 0 };
         self.due.remove(&(until, id));
+        self.tell();
         held.into_iter().filter(|&(node, life)| tree.unlease(node, life)).count()
     }
 
@@ -88,6 +112,7 @@ impl Leases {
     pub fn clear(&mut self) {
         self.held.clear();
         self.due.clear();
+        self.tell();
     }
 
     /// Memory, roughly.

@@ -18,7 +18,7 @@ pub use digest::{ChunkDigest, Content, TOKEN_BYTES, chain, content_of, root};
 pub use find::{Found, find_contents};
 pub use header::{ChunkHeader, Stub, TAG_CHUNK, TAG_STUB};
 pub use lease::{LeaseId, Leases};
-pub use namespace::{ChunkKey, KvStats, Namespace, TAG_NAMESPACE};
+pub use namespace::{ChunkKey, KvStats, KvTotals, Namespace, TAG_NAMESPACE};
 pub use segments::{SEGMENT_MAX_BYTES, fits_its_class, segment_plan};
 pub use settings::{Checksum, Dtype, Durable, NamespaceSettings};
 pub use tree::{Lineage, NewNode, Node, NodeId, PrefixTree, Reach, Refused};

@@ -4,6 +4,7 @@
 //! thread; `save_head` also in the forked child.
 
 use super::{ChunkDigest, Leases, NamespaceSettings, PrefixTree, root};
+use crate::account::{Account, Count};
 use crate::allocation::allocated_bytes;
 use crate::cluster::{derived_prefix, hash_tag};
 use crate::codec::{DecodeError, Writer, open_section};
@@ -49,6 +50,27 @@ pub struct KvStats {
     pub damaged: u64,
 }
 
+/// What all namespaces together have and did. What they did only grows.
+#[derive(Debug, Default)]
+pub struct KvTotals {
+    /// Chunks, their bytes, those of their payloads, leases.
+    pub held: Account<4>,
+    /// Chunks asked for by MATCH and FETCH.
+    pub asked: Count,
+    /// Chunks of leading runs they found.
+    pub matched: Count,
+    /// Chunks evicted by BUDGET or the share of all namespaces.
+    pub evicted: Count,
+}
+
+impl KvTotals {
+    /// All zero.
+    pub const fn new() -> Self {
+        let (asked, matched, evicted) = (Count::new(), Count::new(), Count::new());
+        Self { held: Account::new(), asked, matched, evicted }
+    }
+}
+
 /// A namespace.
 #[derive(Debug)]
 pub struct Namespace {
@@ -64,6 +86,9 @@ pub struct Namespace {
     pub stats: KvStats,
     /// Where the next VERIFY goes on.
     pub verify_at: u32,
+    /// Where the next round over its chunks goes on.
+    pub round_at: u32,
+    totals: Option<&'static KvTotals>,
 }
 
 impl Namespace {
@@ -76,7 +101,50 @@ impl Namespace {
     fn empty(uid: ContainerUid, prefix: Box<[u8]>, settings: NamespaceSettings) -> Self {
         let (fingerprint, tree) = (settings.fingerprint(), PrefixTree::default());
         let (leases, stats) = (Leases::default(), KvStats::default());
-        Self { uid, prefix, fingerprint, settings, tree, leases, stats, verify_at: 0 }
+        let (verify_at, round_at, totals) = (0, 0, None);
+        Self {
+            uid,
+            prefix,
+            fingerprint,
+            settings,
+            tree,
+            leases,
+            stats,
+            verify_at,
+            round_at,
+            totals,
+        }
+    }
+
+    /// Counts with all others from here on.
+    pub fn count_with(&mut self, totals: &'static KvTotals) {
+        self.totals = Some(totals);
+        self.tree.open_account(&totals.held);
+        self.leases.open_account(&totals.held);
+    }
+
+    /// What it has counts no more.
+    pub fn count_alone(&mut self) {
+        self.tree.close_account();
+        self.leases.close_account();
+    }
+
+    /// Counts chunks that were asked for, and those of them that were found.
+    pub fn note_asked(&mut self, asked: u64, matched: u64) {
+        self.stats.asked += asked;
+        self.stats.matched += matched;
+        if let Some(totals) = self.totals {
+            totals.asked.add(asked);
+            totals.matched.add(matched);
+        }
+    }
+
+    /// Counts chunks that were evicted.
+    pub fn note_evicted(&mut self, evicted: u64) {
+        self.stats.evicted += evicted;
+        if let Some(totals) = self.totals {
+            totals.evicted.add(evicted);
+        }
     }
 
     /// Identity of this life of the namespace.
@@ -128,10 +196,19 @@ impl Namespace {
         self.clear();
     }
 
-    /// Takes over identity and settings of `head`, which has no chunks, and keeps the tree.
-    pub fn take_head(&mut self, head: Self) {
-        (self.uid, self.prefix) = (head.uid, head.prefix);
-        (self.settings, self.fingerprint) = (head.settings, head.fingerprint);
+    /// Takes over the tree of a namespace of the same chunks, where this one has none: what was known before its key
+    /// came, or before its key went. Answers whether it did.
+    pub fn take_entries_of(&mut self, other: &mut Self) -> bool {
+        let fits = self.tree.chunks() == 0
+            && self.uid == other.uid
+            && self.prefix == other.prefix
+            && self.fingerprint == other.fingerprint;
+        if fits {
+            other.count_alone();
+            std::mem::swap(&mut self.tree, &mut other.tree);
+            std::mem::swap(&mut self.leases, &mut other.leases);
+        }
+        fits
     }
 
     /// Forgets all chunks.

@@ -13,8 +13,8 @@ use crate::ffi::{
     WritePermit, block_client, wait_on,
 };
 use crate::keyspace::{
-    Again, OpenedEntry, Presence, Searches, Take, is_running_again, redirection, wake, watch_lease,
-    with_flights, with_known_flights,
+    Again, OpenedEntry, Presence, Searches, Take, is_running_again, redirection, wake,
+    watch_leases, with_flights, with_known_flights,
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
@@ -289,7 +289,7 @@ impl<'c> Asking<'c, '_, '_> {
             with_flights(uid, |flights| flights.decide(ask, found))
         });
         if verdict == Verdict::Lead {
-            watch_lease(self.ctx, uid, token, self.request.lease_ms);
+            watch_leases(self.ctx);
             if let Asker::Command(permit) = self.asker
                 && self.request.via
                 && report.hits.is_empty()

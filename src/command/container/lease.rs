@@ -6,7 +6,7 @@ use crate::command::container::store::lease_lost;
 use crate::command::parse::{ArgReader, set_once};
 use crate::config;
 use crate::ffi::{CommandArgs, Ctx, Reply};
-use crate::keyspace::{wake, watch_lease, with_known_flights};
+use crate::keyspace::{wake, watch_leases, with_known_flights};
 use llmcache_core::cache::{Kind, LeaseToken};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
@@ -49,8 +49,9 @@ pub fn fail(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
         flights.fail(token, backoff_ms, text.unwrap_or_default(), breaker, now)
     });
     let waiters = waiters.ok_or_else(|| lease_lost(NO_LEASE))?;
-    cache.with(|cache| cache.stats.failures += 1);
+    cache.with(|cache| cache.stats.note_failure());
     wake(ctx, waiters);
+    watch_leases(ctx);
     Reply::new(ctx).ok();
     Ok(())
 }
@@ -71,8 +72,8 @@ pub fn extend(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
     if !with_known_flights(uid, |flights| flights.extend(token, until)) {
         return Err(lease_lost(NO_LEASE));
     }
-    // A lease may be shortened too: the timer of its first length would come too late.
-    watch_lease(ctx, uid, token, lease_ms);
+    // A lease may be shortened too.
+    watch_leases(ctx);
     Reply::new(ctx).ok();
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::keyspace::{
     run_pieces, use_chunk, use_path,
 };
 use crate::keytype::Whole;
-use crate::keytype::namespace_registry::SharedNamespace;
+use crate::keytype::namespace_registry::{self, SharedNamespace};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::filter::Filter;
 use llmcache_core::ids::UnixMs;
@@ -41,6 +41,7 @@ pub(super) fn begin_lease(
             return Err(Error::new(ErrorWord::Busy, "the namespace has too many leases"));
         }
         leases.grant(tree, id, &[], UnixMs(now + length_ms));
+        namespace_registry::note_work(namespace);
         Ok(id)
     })
 }
@@ -135,10 +136,8 @@ impl Pieces for Matching {
         }
         let (matched, asked) = (self.run.len() as u64, self.digests.len() as u64);
         let tokens = self.namespace.with(|namespace| {
-            let stats = &mut namespace.stats;
-            stats.matches += 1;
-            stats.asked += asked;
-            stats.matched += matched;
+            namespace.stats.matches += 1;
+            namespace.note_asked(asked, matched);
             if let Some(id) = self.lease.filter(|_| matched == 0) {
                 namespace.leases.release(&mut namespace.tree, id);
             }
@@ -269,11 +268,9 @@ pub fn run_fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     let matched = run.len() as u64;
     namespace.with(|namespace| {
-        let stats = &mut namespace.stats;
-        stats.fetches += 1;
-        stats.asked += digests.len() as u64;
-        stats.matched += matched;
-        stats.bytes_out += bytes;
+        namespace.note_asked(digests.len() as u64, matched);
+        namespace.stats.fetches += 1;
+        namespace.stats.bytes_out += bytes;
     });
     Ok(())
 }

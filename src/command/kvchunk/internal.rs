@@ -19,17 +19,13 @@ pub fn run_create(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     reader.finish()?;
     let namespace = Namespace::load_head(head)
         .map_err(|error| Error::err(format!("bad namespace head: {error}")))?;
+    // Where chunks of it are here, as after the primary's server evicted the key, it takes over their tree. A slot that
+    // migrates atomically brings all anew: what it was here before is of no use.
     let state = ctx.state();
-    let evicted_by_primary = state.is_replica() || state.is_loading();
-    let remains = evicted_by_primary.then(|| NAMESPACES.remains_of(namespace.uid())).flatten();
-    let value = match remains {
-        Some(shared) => {
-            shared.with(|known| known.take_head(namespace));
-            NamespaceValue(shared)
-        }
-        None => NamespaceValue::new(namespace),
-    };
-    create_namespace(args.permit(), name, value);
+    if !state.is_replica() && !state.is_loading() {
+        NAMESPACES.forget_gone(namespace.uid());
+    }
+    create_namespace(args.permit(), name, NamespaceValue::new(namespace));
     args.permit().replicate(NAMESPACE_COMMAND, &[name, head]);
     Reply::new(ctx).ok();
     Ok(())

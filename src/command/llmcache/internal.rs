@@ -3,7 +3,7 @@
 
 use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, MainCell, RString, Reply};
-use crate::keyspace::{Linking, NewEntry, create_cache, mark_stale, put_entry};
+use crate::keyspace::{Linking, NewEntry, attach_arrival, create_cache, mark_stale, put_entry};
 use crate::keytype::CREATE_COMMAND;
 use crate::keytype::cache_registry::CACHES;
 use llmcache_core::cache::{Cache, Entry};
@@ -20,19 +20,13 @@ pub fn run_create(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     reader.finish()?;
     let cache =
         Cache::load_head(head).map_err(|error| Error::err(format!("bad cache head: {error}")))?;
-    // The primary's server evicted the key and the primary put it back: the index is still at hand.
-    // A slot that migrates atomically brings a cache and its entries anew: what it was here before is of no use.
+    // Where entries of it are here, as after the primary's server evicted the key, it takes over their index. A slot
+    // that migrates atomically brings a cache and its entries anew: what it was here before is of no use.
     let state = ctx.state();
-    let evicted_by_primary = state.is_replica() || state.is_loading();
-    let remains = evicted_by_primary.then(|| CACHES.remains_of(cache.uid())).flatten();
-    let shared = match remains {
-        Some(shared) => {
-            shared.with(|known| known.take_head(cache));
-            shared
-        }
-        None => Arc::new(MainCell::new(cache)),
-    };
-    create_cache(args.permit(), name, &shared);
+    if !state.is_replica() && !state.is_loading() {
+        CACHES.forget_gone(cache.uid());
+    }
+    create_cache(args.permit(), name, &Arc::new(MainCell::new(cache)));
     args.permit().replicate(CREATE_COMMAND, &[name, head]);
     Reply::new(ctx).ok();
     Ok(())
@@ -73,7 +67,9 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     );
     match CACHES.place_of(uid).filter(|(db, _)| *db == ctx.db()) {
         Some((_, name)) => ctx.signal_modified(&RString::new(&name)),
-        None => CACHES.wait_for(uid, (ctx.db(), key.to_vec())),
+        None => {
+            attach_arrival(ctx, key, true);
+        }
     }
     Reply::new(ctx).ok();
     Ok(())

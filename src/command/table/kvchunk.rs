@@ -311,7 +311,8 @@ pub const KVCHUNK: &[CommandSpec] = &[
             opt("COUNT", "count", ArgKind::Integer),
             opt("FILTER", "expression", ArgKind::Text),
         ],
-        reply: "The next cursor (0 at the end) and an array of digests.",
+        reply: "The next cursor (0 at the end) and an array of digests. A chunk that is there from the first page to the last \
+            is listed once, replaced meanwhile or not.",
         notes: "A chunk that is there throughout is listed exactly once.",
         ..read("KVCHUNK.SCAN", command_entry!(info::run_scan))
     },

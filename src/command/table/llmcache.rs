@@ -275,7 +275,8 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             opt("COUNT", "count", ArgKind::Integer),
             opt("FILTER", "expression", ArgKind::Text),
         ],
-        reply: "The next cursor (0 at the end) and an array of ids.",
+        reply: "The next cursor (0 at the end) and an array of ids. An entry that is there from the first page to the last \
+            is listed once, replaced meanwhile or not.",
         notes: "An entry that is there throughout is listed exactly once.",
         ..read("LLMCACHE.SCAN", command_entry!(scan::run))
     },

@@ -131,7 +131,8 @@ pub(super) const RAG: &[CommandSpec] = &[
             opt("COUNT", "count", ArgKind::Integer),
             opt("FILTER", "expression", ArgKind::Text),
         ],
-        reply: "The next cursor (0 at the end) and an array of ids.",
+        reply: "The next cursor (0 at the end) and an array of ids. A document that is there from the first page to the last \
+            is listed once, replaced meanwhile or not.",
         notes: "A document that is there throughout is listed exactly once.",
         ..read("RAG.SCAN", command_entry!(admin::run_scan))
     },

@@ -12,6 +12,7 @@ mod node;
 mod order;
 
 use super::{ChunkDigest, Content};
+use crate::account::{Account, Holding};
 use crate::ids::UnixMs;
 use crate::limits;
 use crate::listing::Listing;
@@ -66,9 +67,25 @@ pub struct PrefixTree {
     bytes: u64,
     payload_bytes: u64,
     pinned: u64,
+    holding: Holding<4>,
 }
 
 impl PrefixTree {
+    /// Counts what it has with an account: chunks, their bytes, those of their payloads.
+    pub fn open_account(&mut self, account: &'static Account<4>) {
+        self.holding.open(account);
+        self.tell();
+    }
+
+    /// Counts with no account any more.
+    pub fn close_account(&mut self) {
+        self.holding.close();
+    }
+
+    fn tell(&mut self) {
+        self.holding.tell([self.chunks, self.bytes, self.payload_bytes, 0]);
+    }
+
     /// Chunks that are there.
     pub fn chunks(&self) -> u64 {
         self.chunks
@@ -315,6 +332,7 @@ impl PrefixTree {
         self.bytes += new.bytes;
         self.payload_bytes += new.payload_bytes;
         self.pinned += u64::from(new.pinned);
+        self.tell();
         self.ghosts.remove(&slot);
         self.listing.insert(self.place_of(slot), slot);
         if let Some(content) = new.content {
@@ -365,6 +383,7 @@ impl PrefixTree {
         self.bytes -= bytes;
         self.payload_bytes -= payload;
         self.pinned -= u64::from(pinned);
+        self.tell();
         self.ghosts.insert(slot);
         self.listing.remove(self.place_of(slot), slot);
         if let Some(Content { print, .. }) = content {
@@ -524,6 +543,11 @@ impl PrefixTree {
         here.fold(own, later)
     }
 
+    /// Whether chunks became leaves and have a deadline.
+    pub fn has_new_leaves(&self) -> bool {
+        !self.new_leaves.is_empty()
+    }
+
     /// The next chunk that became a leaf and has a deadline.
     pub fn pop_new_leaf(&mut self) -> Option<ChunkDigest> {
         self.new_leaves.pop_front()
@@ -572,7 +596,9 @@ impl PrefixTree {
     /// Forgets everything.
     pub fn clear(&mut self) {
         let (half_life, capacity) = (self.half_life, self.capacity);
-        *self = Self { half_life, capacity, ..Self::default() };
+        let holding = std::mem::take(&mut self.holding);
+        *self = Self { half_life, capacity, holding, ..Self::default() };
+        self.tell();
     }
 }
 

@@ -1,7 +1,8 @@
 //! A map from numbers that never moves many entries at once: it is split before a rehash would take
 //! longer than a fraction of a millisecond.
 //!
-//! Owns: the split. For tables with an entry for each of a container's entries. Main thread only.
+//! Owns: the split. For tables with an entry for each of a container's entries, or for each container. Main thread
+//! only.
 
 use hashbrown::HashMap;
 
@@ -11,7 +12,7 @@ const SHARDS: usize = 64;
 
 /// A map from `u64`.
 #[derive(Debug)]
-pub(super) struct ShardedMap<V> {
+pub struct ShardedMap<V> {
     shards: Vec<HashMap<u64, V>>,
     len: usize,
 }
@@ -28,17 +29,19 @@ impl<V> ShardedMap<V> {
         if self.shards.len() > 1 { key as usize % SHARDS } else { 0 }
     }
 
-    pub(super) fn get(&self, key: u64) -> Option<&V> {
+    /// What a key stands for.
+    pub fn get(&self, key: u64) -> Option<&V> {
         self.shards.get(self.shard_of(key))?.get(&key)
     }
 
-    pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut V> {
+    /// The same for change.
+    pub fn get_mut(&mut self, key: u64) -> Option<&mut V> {
         let shard = self.shard_of(key);
         self.shards.get_mut(shard)?.get_mut(&key)
     }
 
     /// Adds a key that is not there.
-    pub(super) fn insert(&mut self, key: u64, value: V) {
+    pub fn insert(&mut self, key: u64, value: V) {
         if self.shards.is_empty() {
             self.shards.push(HashMap::new());
         } else if self.shards.len() == 1 && self.len == SPLIT_AT {
@@ -51,7 +54,7 @@ impl<V> ShardedMap<V> {
     }
 
     /// Takes a key away; allocates nothing.
-    pub(super) fn remove(&mut self, key: u64) -> Option<V> {
+    pub fn remove(&mut self, key: u64) -> Option<V> {
         let shard = self.shard_of(key);
         let value = self.shards.get_mut(shard)?.remove(&key)?;
         self.len -= 1;
@@ -70,16 +73,30 @@ impl<V> ShardedMap<V> {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// How many keys.
+    pub fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &V)> {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes a part of all keys away at once, a bounded one: for freeing a map in slices. `None` when it is empty.
+    pub fn pop_part(&mut self) -> Option<HashMap<u64, V>> {
+        let part = self.shards.pop()?;
+        self.len -= part.len();
+        Some(part)
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &V)> {
         self.shards.iter().flatten().map(|(&key, value)| (key, value))
     }
 
     /// Memory of the tables, not of what values own.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         let tables: usize = self.shards.iter().map(HashMap::allocation_size).sum();
         self.shards.capacity() * size_of::<HashMap<u64, V>>() + tables
     }

@@ -38,8 +38,9 @@ def test_pairs_are_told_apart_as_by_f32(server):
             served[level, same] = 100 * hits / len(kind)
     assert abs(served["OFF", True] - 47.3) <= 1
     assert abs(served["OFF", False] - 27.7) <= 1
-    assert abs(served["ON", False] - 1.7) <= 1
-    assert abs(served["ON", True] - 47.3) <= 1
+    # Guards are rules of their own, which may get better: they refuse near-misses, and hardly a repeat.
+    assert served["ON", False] <= 2.7
+    assert served["ON", True] >= 46.3
 
 
 def test_the_first_question_of_a_new_user(server):

@@ -126,7 +126,21 @@ fn page(spec: &CommandSpec) -> String {
     out.push_str(&wrapped(&syntax(spec), SYNTAX_COLUMNS, "    "));
     out.push_str("\n```\n\n| | |\n|---|---|\n");
     let flags: Vec<String> = spec.flags.split(' ').map(|flag| format!("`{flag}`")).collect();
-    let key = format!("the first argument; {}", key_use(spec.key));
+    let mut key = format!("the first argument; {}", key_use(spec.key));
+    if let Some(second) = spec.second_key {
+        let _ = write!(key, ". The second; {}", key_use(second));
+    }
+    for option in spec.key_options {
+        let (first, names) = (option.first.map(key_use), option.names.map(key_use));
+        let _ = write!(key, ". With `{}`", option.token);
+        if let Some(first) = first {
+            let _ = write!(key, " also {first}");
+        }
+        if let Some(names) = names {
+            let and = if first.is_some() { ", and" } else { "" };
+            let _ = write!(key, "{and} the key named by it; {names}");
+        }
+    }
     for (name, value) in [
         ("Since", spec.since),
         ("Complexity", spec.complexity),
@@ -287,6 +301,8 @@ fn key_use(key: KeyUse) -> &'static str {
         KeyUse::Insert => "written (adds to it)",
         KeyUse::Update => "written (changes what is there)",
         KeyUse::Delete => "written (removes from it)",
+        KeyUse::UpdateAndRead => "read and written (changes what is there)",
+        KeyUse::DeleteAndRead => "read and written (removes from it)",
     }
 }
 

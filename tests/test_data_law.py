@@ -12,6 +12,7 @@ from harness.dump import Payload, damaged, resealed, sections
 from harness.expiry import set_active_expire
 from harness.families import FAMILIES, Answers, Documents, Embeddings
 from harness.names import key_slot
+from harness.primary import Primary
 from harness.replication import pair
 from harness.vectors import fp32, unit
 from harness.waiting import wait_until
@@ -49,8 +50,7 @@ OF_EACH = {
         *(("SETSEM", "PROMPT", "p", "RESPONSE", "r"), ("GETSEM", "PROMPT", "p"), ("MGETSEM", 1, "VALUES", 1, 1)),
         *(("GET", "PROMPT", "p"), ("ENTRY", "x"), ("DEL", "x"), ("EXPIRE", "x", "EX", 5), ("SCAN", 0), ("INFO",)),
         *(("CONFIG", "GET"), ("CONFIG", "SET", "TTL", 5), ("STATS",), ("FETCH", "PROMPT", "p"), ("DROP",)),
-        *(("FAIL", "0" * 16), ("EXTEND", "0" * 16, 5), ("INVALIDATE", "ALL"), ("CREATE",), ("_EPOCH", "ALL", "", 1, "HARD")),
-        *(("SET", "PROMPT", "p", "RESPONSE", "r"), ("_CONFIG", "TTL", 5)),
+        *(("FAIL", "0" * 16), ("EXTEND", "0" * 16, 5), ("INVALIDATE", "ALL"), ("CREATE",), ("SET", "PROMPT", "p", "RESPONSE", "r")),
     ],
     "RAG": [
         *(("CREATE",), ("ADD", "x", "VALUES", 1, 1, "TEXT", "t"), ("MADD", 1, "x", "VALUES", 1, 1, "TEXT", "t")),
@@ -410,12 +410,12 @@ def test_internal_commands_refuse_what_is_not_of_the_kind(server, client, family
     box = filled(family, client)
     strangers = [filled(other, client, other.family, 3) for other in FAMILIES if other is not family]
     before = box.held(range(COUNT))
-    with server.wire() as wire:
-        for stranger in strangers:
-            body = Payload.parse(client.dump(stranger.key_number(1))).body
-            for tail in (body, body[9:], b"", fp32(unit(1))[1]):
-                reply = wire("LLMCACHE._ENTRY", box.key_number(1), tail)
-                assert isinstance(reply, Failure)
+    bodies = [Payload.parse(client.dump(stranger.key_number(1))).body for stranger in strangers]
+    target, dumps = box.key_number(1), {key: client.dump(key) for key in client.keys()}
+    with Primary(server) as primary:
+        primary.send(*(("RESTORE", key, 0, dump) for key, dump in dumps.items()))
+        tails = [tail for body in bodies for tail in (body, body[9:], b"", fp32(unit(1))[1])]
+        assert primary.refused(("LLMCACHE._ENTRY", target, tail) for tail in tails) == len(tails)
     assert box.held(range(COUNT)) == before
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness.cache import Cache
+from harness.primary import Primary
 from harness.replication import pair
 from harness.replies import fields, hit
 from harness.vectors import fp32, near, unit
@@ -372,9 +373,15 @@ def test_bad_input(server, cache, arguments):
         reply = wire("LLMCACHE.INVALIDATE", "faq", *arguments)
         assert isinstance(reply, Failure) and reply.word in ("ERR", "BADFILTER", "DIMMISMATCH", "TOOBIG"), reply
     assert left(cache) == set(range(30))
-    with server.wire() as wire:
-        for epoch in (["TAG", "t", 0, "HARD"], ["FOO", "t", 1, "HARD"], ["TAG", "t", 1, "FOO"], ["ALL", "x", 1, "HARD"]):
-            assert isinstance(wire("LLMCACHE._EPOCH", "faq", *epoch), Failure)
+
+
+def test_bad_epochs_from_a_primary(server, cache):
+    stock(cache)
+    head = cache.client.dump("faq")
+    with Primary(server) as primary:
+        primary.send(("RESTORE", "faq", 0, head))
+        bad = (["TAG", "t", 0, "HARD"], ["FOO", "t", 1, "HARD"], ["TAG", "t", 1, "FOO"], ["ALL", "x", 1, "HARD"])
+        assert primary.refused(("LLMCACHE._EPOCH", "faq", *epoch) for epoch in bad) == len(bad)
 
 
 def test_an_absent_cache_has_nothing_to_invalidate(cache_by):

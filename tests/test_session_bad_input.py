@@ -4,6 +4,7 @@ import random
 
 import pytest
 from harness.dump import Payload, damaged, resealed, sections
+from harness.primary import Primary
 from harness.session import Session, Writer, msg
 from harness.wire import Failure
 
@@ -136,10 +137,10 @@ REFUSED = {
     "a line with a used ID": ("ERR", "LOAD", '{"role":"user","content":"x","id":"x"}'),
     "a line of another dimension": ("DIMMISMATCH", "LOAD", '{"role":"user","content":"x","vector_f16_hex":"003c"}'),
     # Internal commands.
-    "a change of noise": ("ERR", "_APPLY", "KEEP", b"\x00" * 40),
-    "a deadline of noise": ("ERR", "_APPLY", "SOON", b""),
-    "a session of noise": ("ERR", "_LOAD", b"\x00" * 40),
-    "no session": ("ERR", "_LOAD", b""),
+    "a change of noise": ("NOPERM", "_APPLY", "KEEP", b"\x00" * 40),
+    "a deadline of noise": ("NOPERM", "_APPLY", "SOON", b""),
+    "a session of noise": ("NOPERM", "_LOAD", b"\x00" * 40),
+    "no session": ("NOPERM", "_LOAD", b""),
 }
 
 
@@ -165,6 +166,17 @@ def test_a_refused_command_makes_no_session(server, name):
         fine = command in ("APPEND", "BEGIN", "LOAD") and "ID" in arguments or "line" in name or "owner" in name
         if not fine:
             assert wire("EXISTS", ABSENT) == 0
+
+
+def test_noise_from_a_primary_is_refused(server, there):
+    internal = [arguments for word, *arguments in REFUSED.values() if word == "NOPERM"]
+    dump = there.client.dump("s")
+    with Primary(server) as primary:
+        primary.send(("RESTORE", "s", 0, dump))
+        digest = server.digest()
+        for command, *arguments in internal:
+            assert primary.refused([(f"SESSION.{command}", "s", *arguments)]) == 1
+        assert server.digest() == digest
 
 
 def test_keys_of_other_types(server, there):

@@ -4,7 +4,7 @@
 use super::steps;
 use super::string::bytes_of;
 use super::{ArgString, Ctx, RedisModuleCtx, RedisModuleString, Reply, WritePermit, guarded};
-use llmcache_core::error::Error;
+use llmcache_core::error::{Error, ErrorWord};
 use redis_module::raw;
 use smallvec::SmallVec;
 use std::ffi::c_int;
@@ -126,9 +126,61 @@ pub unsafe fn run_command(
     raw::REDISMODULE_OK as c_int
 }
 
+/// Runs the handler of a command that only a primary and the AOF may give: whoever else could make the
+/// data set say what no command ever checked. Servers before 7.2 put modules' commands into no category,
+/// so that rules alone do not keep users from it.
+///
+/// # Safety
+/// To be called by the server, with the arguments of a command callback.
+pub unsafe fn run_internal_command(
+    handler: Handler,
+    ctx: *mut RedisModuleCtx,
+    argv: *mut *mut RedisModuleString,
+    argc: c_int,
+) -> c_int {
+    // SAFETY: the server's context is valid until the callback returns.
+    let called = unsafe { Ctx::from_raw(ctx) };
+    if called.is_for_a_user() {
+        let error = Error::new(ErrorWord::NoPerm, "this command serves AOF and replication alone");
+        Reply::new(called).error(&error.to_string());
+        return raw::REDISMODULE_OK as c_int;
+    }
+    // SAFETY: the caller's word.
+    unsafe { run_command(handler, ctx, argv, argc) }
+}
+
 /// Makes the `extern "C"` entry point of a handler.
 #[macro_export]
 macro_rules! command_entry {
+    // Of a row whose keys depend on options: the server also calls it to be told which they are.
+    ($handler:path, keys) => {{
+        unsafe extern "C" fn entry(
+            ctx: *mut $crate::ffi::RedisModuleCtx,
+            argv: *mut *mut $crate::ffi::RedisModuleString,
+            argc: std::ffi::c_int,
+        ) -> std::ffi::c_int {
+            // SAFETY: only the server calls this, as a command callback.
+            unsafe {
+                if $crate::ffi::command::tell_keys(entry, ctx, argv, argc) {
+                    return 0;
+                }
+                $crate::ffi::command::run_command($handler, ctx, argv, argc)
+            }
+        }
+        entry
+    }};
+    // Of a command that AOF and replicas are told, which is none of clients.
+    ($handler:path, internal) => {{
+        unsafe extern "C" fn entry(
+            ctx: *mut $crate::ffi::RedisModuleCtx,
+            argv: *mut *mut $crate::ffi::RedisModuleString,
+            argc: std::ffi::c_int,
+        ) -> std::ffi::c_int {
+            // SAFETY: only the server calls this, as a command callback.
+            unsafe { $crate::ffi::command::run_internal_command($handler, ctx, argv, argc) }
+        }
+        entry
+    }};
     ($handler:path) => {{
         unsafe extern "C" fn entry(
             ctx: *mut $crate::ffi::RedisModuleCtx,

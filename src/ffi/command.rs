@@ -9,7 +9,8 @@ use super::api::api;
 use redis_module::raw;
 use std::ffi::{CString, c_char, c_int};
 
-pub use super::call::run_command;
+pub use super::call::{run_command, run_internal_command};
+pub use super::keys::{KeyOption, tell_keys};
 
 /// A command's entry point, made by `command_entry!`.
 pub type Entry = unsafe extern "C" fn(
@@ -29,15 +30,21 @@ pub enum KeyUse {
     Update,
     /// Removes from it.
     Delete,
+    /// Changes what is there, and answers some of it.
+    UpdateAndRead,
+    /// Removes from it, and answers what that was.
+    DeleteAndRead,
 }
 
 impl KeyUse {
-    fn flags(self) -> u32 {
+    pub(super) fn flags(self) -> u32 {
         match self {
             Self::Read => raw::REDISMODULE_CMD_KEY_RO | raw::REDISMODULE_CMD_KEY_ACCESS,
             Self::Insert => raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_INSERT,
             Self::Update => raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_UPDATE,
             Self::Delete => raw::REDISMODULE_CMD_KEY_RW | raw::REDISMODULE_CMD_KEY_DELETE,
+            Self::UpdateAndRead => Self::Update.flags() | raw::REDISMODULE_CMD_KEY_ACCESS,
+            Self::DeleteAndRead => Self::Delete.flags() | raw::REDISMODULE_CMD_KEY_ACCESS,
         }
     }
 
@@ -99,6 +106,8 @@ pub struct CommandSpec {
     pub key: KeyUse,
     /// What it does with its second argument, where that is a key too.
     pub second_key: Option<KeyUse>,
+    /// What options change of that; such a row's entry point is made by `command_entry!(…, keys)`.
+    pub key_options: &'static [KeyOption],
     /// One line.
     pub summary: &'static str,
     /// Cost in the size of things.
@@ -120,14 +129,20 @@ const INFO_VERSION: c_int = 1;
 pub type Explain = fn(command: &str, arg: &Arg) -> &'static str;
 
 /// Registers one command; the error names what the server refused.
-pub fn register(ctx: Ctx<'_>, spec: &CommandSpec, explain: Explain) -> Result<(), String> {
+pub fn register(ctx: Ctx<'_>, spec: &'static CommandSpec, explain: Explain) -> Result<(), String> {
     let mut strings = Strings::of(spec, explain);
     let name = strings.keep(spec.name);
-    let flags = strings.keep(spec.flags);
+    let asks = if spec.key_options.is_empty() { "" } else { " getkeys-api" };
+    let flags = strings.keep(&format!("{}{asks}", spec.flags));
+    if !spec.key_options.is_empty() {
+        super::keys::keep(spec);
+    }
     let mut args = c_args(spec.args, &mut strings);
-    let second = spec.second_key.map(|key| key_spec(key, 2));
+    let second = spec.second_key.map(|key| key_spec(key.flags(), 2));
+    let named = spec.key_options.iter().filter_map(|option| option.names).map(key_spec_of_option);
+    let first = [key_spec(first_key_flags(spec), 1)];
     let mut key_specs: Vec<_> =
-        [key_spec(spec.key, 1)].into_iter().chain(second).chain([key_spec_end()]).collect();
+        first.into_iter().chain(second).chain(named).chain([key_spec_end()]).collect();
     let version = raw::RedisModuleCommandInfoVersion {
         version: INFO_VERSION,
         sizeof_historyentry: size_of::<raw::RedisModuleCommandHistoryEntry>(),
@@ -265,11 +280,34 @@ fn c_arg(arg: &Arg, strings: &mut Strings<'_>) -> raw::RedisModuleCommandArg {
     }
 }
 
-fn key_spec(key: KeyUse, place: c_int) -> raw::RedisModuleCommandKeySpec {
+/// What a command may do with its first key; where options decide, the server is to ask.
+fn first_key_flags(spec: &CommandSpec) -> u32 {
+    let more = spec.key_options.iter().filter_map(|option| option.first);
+    let all = more.fold(spec.key.flags(), |flags, more| flags | more.flags());
+    let opened = super::keys::opened_once(all);
+    match spec.key_options {
+        [] => opened,
+        _ => opened | raw::REDISMODULE_CMD_KEY_VARIABLE_FLAGS,
+    }
+}
+
+/// A key that an option names. No search for its word would tell it from a text that says the same, so
+/// the server is told that there may be one, and asks.
+fn key_spec_of_option(key: KeyUse) -> raw::RedisModuleCommandKeySpec {
+    use raw::*;
+    RedisModuleCommandKeySpec {
+        flags: u64::from(key.flags() | REDISMODULE_CMD_KEY_INCOMPLETE),
+        begin_search_type: RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_UNKNOWN,
+        find_keys_type: RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_UNKNOWN,
+        ..key_spec_end()
+    }
+}
+
+fn key_spec(flags: u32, place: c_int) -> raw::RedisModuleCommandKeySpec {
     use raw::*;
     RedisModuleCommandKeySpec {
         notes: std::ptr::null(),
-        flags: u64::from(key.flags()),
+        flags: u64::from(flags),
         begin_search_type: RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INDEX,
         bs: RedisModuleCommandKeySpec__bindgen_ty_1 {
             index: RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1 { pos: place },

@@ -20,6 +20,7 @@ mod guard;
 mod info;
 mod io;
 mod key;
+mod keys;
 mod load;
 mod main_cell;
 mod permit;

@@ -3,6 +3,7 @@
 use super::{is_sound, need_namespace};
 use crate::command::filtered::Sieve;
 use crate::command::parse::{ArgReader, PageRequest, flag_once, page_request, set_once};
+use crate::ffi::command::KeyUse;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{Presence, open_chunk, open_namespace, room_of};
 use crate::keytype::namespace_registry::SharedNamespace;
@@ -183,20 +184,29 @@ const VERIFY_DEFAULT: u64 = 16;
 /// Runs `KVCHUNK.VERIFY`.
 pub fn run_verify(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
-    let mut count = None;
+    let (mut count, mut given) = (None, None);
     while let Some(word) = reader.option() {
         match word.as_str() {
             "COUNT" => {
                 let most = u64::from(limits::SCAN_COUNT_MAX);
                 set_once(&mut count, reader.integer("COUNT", 1, most)?, "COUNT")?;
             }
+            "FROM" => {
+                let at = reader.integer("FROM", 0, u64::from(u32::MAX))?;
+                set_once(&mut given, at as u32, "FROM")?;
+            }
             _ => return Err(word.unknown()),
         }
     }
     let namespace = need_namespace(ctx, args)?;
-    let from = namespace.with(|namespace| namespace.verify_at);
+    // The walk that the namespace remembers is everybody's: whoever may only read has one of their own.
+    let shared = given.is_none() && ctx.may_use_key(&args.key(), KeyUse::Update);
+    let kept = || namespace.with(|namespace| namespace.verify_at);
+    let from = given.unwrap_or_else(|| if shared { kept() } else { 0 });
     let (next, digests) = page(&namespace, from, count.unwrap_or(VERIFY_DEFAULT) as usize);
-    namespace.with(|namespace| namespace.verify_at = next);
+    if shared {
+        namespace.with(|namespace| namespace.verify_at = next);
+    }
     let (mut checked, mut damaged) = (0, Vec::new());
     for digest in digests {
         let Some(chunk) = open_chunk(ctx, &namespace, &digest, Access::Probe) else { continue };

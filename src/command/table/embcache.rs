@@ -122,7 +122,7 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
         args: &[CACHE, SUBJECTS, need("", "expiry", ArgKind::OneOf(EXPIRY_FORMS)), AS, MODEL],
         reply: "That of `EMBCACHE.MGET`.",
         notes: "A time in the past answers what was there and removes it, as `GETEX` does.",
-        ..write("EMBCACHE.MGETEX", command_entry!(get::run_many_touching), KeyUse::Update)
+        ..write("EMBCACHE.MGETEX", command_entry!(get::run_many_touching), KeyUse::UpdateAndRead)
     },
     CommandSpec {
         arity: -4,
@@ -141,7 +141,7 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
         notes: "As `LLMCACHE.FETCH`: exactly one caller leads, others wait up to `WAIT`, and when the lease \
             ends without an embedding the one who waits longest leads. In MULTI and scripts nobody waits. \
             Leases are neither saved nor replicated. A cache that does not exist: `NOCACHE`.",
-        ..write("EMBCACHE.FETCH", command_entry!(fetch::run), KeyUse::Update)
+        ..write("EMBCACHE.FETCH", command_entry!(fetch::run), KeyUse::UpdateAndRead)
     },
     CommandSpec {
         arity: -3,

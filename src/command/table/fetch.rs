@@ -1,5 +1,6 @@
 //! The rows of the command table for single flight and invalidation.
 
+use super::words::also;
 use super::words::{
     CACHE, CONTEXT, GUARD_LEVELS, RETURN, SCOPE, UNLESS_ALONE, VECTOR, VECTOR_FORMS, arg, many,
     need, opt, opt_word, word, write,
@@ -81,7 +82,7 @@ pub(super) const FETCH: &[CommandSpec] = &[
             neither saved nor replicated. A cache that does not exist is made as by SETSEM. On a cache with EMBED a \
             prompt without a vector is embedded first, unless it is stored word for word or its answer is being made; \
             who then finds the answer to a near question being made, or gave the lease away by `VIA`, gets `BUSY`.",
-        ..write("LLMCACHE.FETCH", command_entry!(fetch::run), KeyUse::Update)
+        ..write("LLMCACHE.FETCH", command_entry!(fetch::run), KeyUse::UpdateAndRead)
     },
     CommandSpec {
         arity: -3,
@@ -134,7 +135,12 @@ pub(super) const FETCH: &[CommandSpec] = &[
             the tags, the scope or the ids named; of NEAR, FILTER, OLDER and ALL any. Channel \
             `llmcache:invalidate:<cache>` is told, in JSON: `{\"kind\":\"tag\",\"name\":…,\"epoch\":…,\
             \"soft\":…}`, or `{\"kind\":\"ids\",\"ids\":[…],\"soft\":…}` for at most 1,000 ids a message.",
-        ..write("LLMCACHE.INVALIDATE", command_entry!(invalidate::run), KeyUse::Delete)
+        key_options: &[
+            also("DRYRUN", KeyUse::Read),
+            also("FILTER", KeyUse::Read),
+            also("NEAR", KeyUse::Read),
+        ],
+        ..write("LLMCACHE.INVALIDATE", command_entry!(invalidate::run, keys), KeyUse::Delete)
     },
     CommandSpec {
         arity: 2,
@@ -159,7 +165,7 @@ pub(super) const FETCH: &[CommandSpec] = &[
         ],
         reply: "`OK`.",
         notes: "Not for clients.",
-        ..write("LLMCACHE._EPOCH", command_entry!(invalidate::run_epoch), KeyUse::Update)
+        ..write("LLMCACHE._EPOCH", command_entry!(invalidate::run_epoch, internal), KeyUse::Update)
     },
     CommandSpec {
         arity: 2,
@@ -168,6 +174,6 @@ pub(super) const FETCH: &[CommandSpec] = &[
         args: &[arg("key", ArgKind::Key)],
         reply: "`OK`.",
         notes: "Not for clients.",
-        ..write("LLMCACHE._STALE", command_entry!(internal::run_stale), KeyUse::Update)
+        ..write("LLMCACHE._STALE", command_entry!(internal::run_stale, internal), KeyUse::Update)
     },
 ];

@@ -1,5 +1,6 @@
 //! The rows of the command table for `KVCHUNK.*`.
 
+use super::words::also;
 use super::words::{EXPIRY_FORMS, arg, many, need, opt, opt_word, read, word, write};
 use crate::command::kvchunk::{create, fetch, find, info, internal, put, remove, retention};
 use crate::command_entry;
@@ -168,7 +169,8 @@ pub const KVCHUNK: &[CommandSpec] = &[
         notes: "Transfers no payload and counts as no use. FILTER, over META, ends the prefix at the \
             first chunk that fails. With LEASE the chunks found are kept from BUDGET for so many \
             milliseconds.",
-        ..read("KVCHUNK.MATCH", command_entry!(fetch::run_match))
+        key_options: &[also("LEASE", KeyUse::Update)],
+        ..read("KVCHUNK.MATCH", command_entry!(fetch::run_match, keys))
     },
     CommandSpec {
         arity: -4,
@@ -190,7 +192,8 @@ pub const KVCHUNK: &[CommandSpec] = &[
             bytes of every payload; `bytes` is always the length of the whole. `meta` is META as \
             stored, or null. A payload that does not fit its checksum ends the prefix; that is looked \
             at when a chunk is first answered, and again after a minute. Past `llmcache.kv-in-flight` bytes on their way to clients: `BUSY`.",
-        ..read("KVCHUNK.FETCH", command_entry!(fetch::run_fetch))
+        key_options: &[also("LEASE", KeyUse::Update)],
+        ..read("KVCHUNK.FETCH", command_entry!(fetch::run_fetch, keys))
     },
     CommandSpec {
         arity: -3,
@@ -333,15 +336,22 @@ pub const KVCHUNK: &[CommandSpec] = &[
         reply: "A map: `stored exists rejected evicted matches fetches asked matched hit_ratio \
             bytes_in bytes_out damaged`. `asked` and `matched` count chunks of MATCH and FETCH.",
         notes: "Counts are of this process: neither saved nor replicated.",
-        ..read("KVCHUNK.STATS", command_entry!(info::run_stats))
+        key_options: &[also("RESET", KeyUse::Update)],
+        ..read("KVCHUNK.STATS", command_entry!(info::run_stats, keys))
     },
     CommandSpec {
         arity: -2,
         summary: "Checks payloads against their checksums.",
         complexity: "O(n) for the bytes of COUNT chunks",
-        args: &[NAMESPACE, opt("COUNT", "chunks", ArgKind::Integer)],
+        args: &[
+            NAMESPACE,
+            opt("COUNT", "chunks", ArgKind::Integer),
+            opt("FROM", "next", ArgKind::Integer),
+        ],
         reply: "A map: `checked`, `next` (0 when all were looked at), `damaged`, an array of digests.",
-        notes: "Goes on where the last VERIFY of the namespace ended. A damaged chunk is a miss from \
+        notes: "Goes on where the last VERIFY of the namespace ended, or at `FROM`, which is the `next` of an \
+            earlier one and leaves the namespace's own walk alone. A user without write permission begins at \
+            the first chunk unless `FROM` is given. A damaged chunk is a miss from \
             then on and is removed in the background. With `CHECKSUM OFF` only lengths are checked.",
         ..read("KVCHUNK.VERIFY", command_entry!(info::run_verify))
     },
@@ -352,7 +362,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
         args: &[NAMESPACE, arg("head", ArgKind::Text)],
         reply: "`OK`.",
         notes: "Not for clients. The bytes are checked as hostile input.",
-        ..write("KVCHUNK._CREATE", command_entry!(internal::run_create), KeyUse::Insert)
+        ..write("KVCHUNK._CREATE", command_entry!(internal::run_create, internal), KeyUse::Insert)
     },
     CommandSpec {
         arity: -5,
@@ -366,7 +376,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
         ],
         reply: "`OK`.",
         notes: "Not for clients. The bytes are checked as hostile input.",
-        ..write("KVCHUNK._PUT", command_entry!(internal::run_put), KeyUse::Insert)
+        ..write("KVCHUNK._PUT", command_entry!(internal::run_put, internal), KeyUse::Insert)
     },
 ];
 

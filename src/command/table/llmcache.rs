@@ -1,5 +1,6 @@
 //! The rows of `LLMCACHE.*`, but for single flight and invalidation, which are in `fetch`.
 
+use super::words::also;
 use super::words::{
     CACHE, CONTEXT, EMBED, EXPIRY, EXPIRY_FORMS, GUARD_LEVELS, INDEX, NUMBER_RULES, QUANT, RETURN,
     SCOPE, SCRIPT, TAGS, UNLESS_ALONE, VECTOR, arg, many, need, opt, opt_word, read, word, write,
@@ -318,7 +319,8 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             none; not trimmed) can be changed; `dim`, `model`, `quant` and `m` are fixed when the cache is made. A \
             graph that another `index` asks for is built between commands. On a replica the \
             settings are shown by `LLMCACHE.INFO`.",
-        ..write("LLMCACHE.CONFIG", command_entry!(admin::run_config), KeyUse::Update)
+        key_options: &[also("GET", KeyUse::Read)],
+        ..write("LLMCACHE.CONFIG", command_entry!(admin::run_config, keys), KeyUse::Update)
     },
     CommandSpec {
         arity: 2,
@@ -346,7 +348,8 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             guards and filters aside; `hottest` one of `[id, hits]`. `coalesced` had waited for an answer.",
         notes: "Counts are of this process: neither saved nor replicated. The first 4,096 scopes \
             looked up are kept apart; later ones count in the totals only.",
-        ..read("LLMCACHE.STATS", command_entry!(stats::run))
+        key_options: &[also("RESET", KeyUse::Update)],
+        ..read("LLMCACHE.STATS", command_entry!(stats::run, keys))
     },
     CommandSpec {
         arity: 3,
@@ -355,7 +358,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
         args: &[CACHE, arg("head", ArgKind::Text)],
         reply: "`OK`.",
         notes: "Not for clients. The bytes are checked as hostile input.",
-        ..write("LLMCACHE._CREATE", command_entry!(internal::run_create), KeyUse::Insert)
+        ..write("LLMCACHE._CREATE", command_entry!(internal::run_create, internal), KeyUse::Insert)
     },
     CommandSpec {
         arity: 4,
@@ -364,7 +367,11 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
         args: &[CACHE, arg("name", ArgKind::Text), arg("value", ArgKind::Text)],
         reply: "`OK`.",
         notes: "Not for clients.",
-        ..write("LLMCACHE._CONFIG", command_entry!(admin::run_internal_config), KeyUse::Update)
+        ..write(
+            "LLMCACHE._CONFIG",
+            command_entry!(admin::run_internal_config, internal),
+            KeyUse::Update,
+        )
     },
     CommandSpec {
         arity: -3,
@@ -377,6 +384,6 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
         ],
         reply: "`OK`.",
         notes: "Not for clients. The bytes are checked as hostile input.",
-        ..write("LLMCACHE._ENTRY", command_entry!(internal::run_entry), KeyUse::Insert)
+        ..write("LLMCACHE._ENTRY", command_entry!(internal::run_entry, internal), KeyUse::Insert)
     },
 ];

@@ -1,5 +1,6 @@
 //! The rows of the command table for `SESSION.*`.
 
+use super::words::adds_to;
 use super::words::{
     EXPIRY_FORMS, VECTOR, VECTOR_FORMS, arg, many, need, opt, opt_word, read, word, write,
 };
@@ -89,7 +90,8 @@ pub const SESSION: &[CommandSpec] = &[
             once, by this command. TOKENS is `ceil(bytes / 4)` and marked as estimated when left out. \
             `OWNER` is a sorted set in the same hash slot, in which the session becomes the newest \
             (`SESSION.LIST`). All vectors of a session have one dimension.",
-        ..write("SESSION.APPEND", command_entry!(append::run), KeyUse::Insert)
+        key_options: &[adds_to("OWNER", None)],
+        ..write("SESSION.APPEND", command_entry!(append::run, keys), KeyUse::Insert)
     },
     CommandSpec {
         arity: -2,
@@ -209,7 +211,7 @@ pub const SESSION: &[CommandSpec] = &[
             form `SESSION.RANGE` answers.",
         notes: "Pinned messages go like others. A message that is still being written goes with what there \
             is of it.",
-        ..write("SESSION.POP", command_entry!(change::run_pop), KeyUse::Delete)
+        ..write("SESSION.POP", command_entry!(change::run_pop), KeyUse::DeleteAndRead)
     },
     CommandSpec {
         arity: 4,
@@ -440,7 +442,8 @@ pub const SESSION: &[CommandSpec] = &[
             error. Another token than the producer's: `LEASELOST`. `CACHE` also stores the text as the \
             answer to PROMPT, as `LLMCACHE.SETSEM` does, in the same step: where the cache refuses it, \
             nothing ends. Only a text that is `done` is stored. The cache is in the same hash slot.",
-        ..write("SESSION.END", command_entry!(stream::run_end), KeyUse::Update)
+        key_options: &[adds_to("CACHE", Some(KeyUse::Read))],
+        ..write("SESSION.END", command_entry!(stream::run_end, keys), KeyUse::Update)
     },
     CommandSpec {
         arity: 3,
@@ -459,7 +462,7 @@ pub const SESSION: &[CommandSpec] = &[
         args: &[KEY, arg("deadline", ArgKind::Text), many("change", ArgKind::Text)],
         reply: "`OK`.",
         notes: "Not for clients. The bytes are checked as hostile input.",
-        ..write("SESSION._APPLY", command_entry!(internal::run_apply), KeyUse::Insert)
+        ..write("SESSION._APPLY", command_entry!(internal::run_apply, internal), KeyUse::Insert)
     },
     CommandSpec {
         arity: -3,
@@ -472,6 +475,6 @@ pub const SESSION: &[CommandSpec] = &[
         ],
         reply: "`OK`.",
         notes: "Not for clients. The bytes are checked as hostile input.",
-        ..write("SESSION._LOAD", command_entry!(internal::run_load), KeyUse::Insert)
+        ..write("SESSION._LOAD", command_entry!(internal::run_load, internal), KeyUse::Insert)
     },
 ];

@@ -1,6 +1,6 @@
 //! The vocabulary of the command table: forms of arguments and the arguments that families share.
 
-use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
+use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyOption, KeyUse};
 
 pub(super) const fn arg(name: &'static str, kind: ArgKind) -> Arg {
     Arg { name, kind, token: "", optional: false, multiple: false }
@@ -69,6 +69,7 @@ pub(super) const fn write(
         flags: "write",
         key,
         second_key: None,
+        key_options: &[],
         summary: "",
         complexity: "O(1)",
         since: "0.1.0",
@@ -76,6 +77,16 @@ pub(super) const fn write(
         reply: "",
         notes: "",
     }
+}
+
+/// An option with which a command does this with its first key besides.
+pub(super) const fn also(token: &'static str, first: KeyUse) -> KeyOption {
+    KeyOption { token, first: Some(first), names: None }
+}
+
+/// An option whose value is a key that the command adds to.
+pub(super) const fn adds_to(token: &'static str, first: Option<KeyUse>) -> KeyOption {
+    KeyOption { token, first, names: Some(KeyUse::Insert) }
 }
 
 pub(super) const fn read(name: &'static str, entry: crate::ffi::command::Entry) -> CommandSpec {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 from harness.cache import Cache
 from harness.families import Documents
 from harness.names import entry_id
@@ -391,3 +392,14 @@ def test_recall_on_real_vectors_with_filters_of_every_selectivity(server, docs, 
         found += len({int(id_[1:]) for id_ in ids} & set(true.tolist()))
         total += len(true)
     assert found / total >= 0.95
+
+
+def test_mmr_over_too_many_long_vectors_is_refused(server):
+    client = server.client()
+    client.execute_command("RAG.CREATE", "long", "DIM", 16_384)
+    row = fp32(unit(1, 16_384))
+    client.execute_command("RAG.ADD", "long", "d", "TEXT", "t", *row)
+    with pytest.raises(redis.ResponseError, match="^TOOBIG MMR: COUNT x candidates x dimensions"):
+        client.execute_command("RAG.SEARCH", "long", *row, "COUNT", 1_000, "MMR", 0.5)
+    assert len(client.execute_command("RAG.SEARCH", "long", *row, "COUNT", 20, "MMR", 0.5)) == 1
+    assert len(client.execute_command("RAG.SEARCH", "long", *row, "COUNT", 1_000)) == 1

@@ -47,6 +47,8 @@ pub const EMBEDDINGS_MAX: usize = 10_000;
 pub const VALUES_MAX: usize = DIM_MAX as usize;
 /// Candidates among which MMR chooses, where COUNT is not larger.
 pub const MMR_POOL_MAX: usize = 200;
+/// Products of numbers that MMR computes to compare what it chose with what is left: some milliseconds.
+pub const MMR_PRODUCTS_MAX: usize = 1 << 26;
 /// Largest TOKENS of a search.
 pub const BUDGET_TOKENS_MAX: u64 = 1 << 53;
 /// Results opened beyond COUNT when their codes are too close to call.

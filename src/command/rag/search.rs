@@ -88,6 +88,7 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
     };
     let Some(query) = search.query.as_ref().or(given.as_ref()) else { return Ok(()) };
     check_dim(&cache, query.dim(), args.name())?;
+    search.check_mmr(query.dim())?;
     Presence::of(ctx, args.name()).need_all()?;
     let now = UnixMs(ctx.now_ms());
     let keyspace = CommandKeyspace { ctx, cache: &cache, searches };
@@ -146,6 +147,16 @@ impl<'a> Search<'a> {
             now,
         };
         look_up(keyspace, &request)
+    }
+
+    /// Refuses to choose among so many long vectors that comparing each with each would hold up the server.
+    fn check_mmr(&self, dim: usize) -> Result<()> {
+        let products = self.count() * self.pool() * dim;
+        if self.lambda.is_some() && products > limits::MMR_PRODUCTS_MAX {
+            let what = "MMR: COUNT x candidates x dimensions";
+            return Err(Error::too_big(what, products, limits::MMR_PRODUCTS_MAX, "products"));
+        }
+        Ok(())
     }
 
     /// Leaves of what was found what is to be answered, in its order.

@@ -196,7 +196,8 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             CONTEXT; `alone` says which. `EF` widens the walk over \
             a graph. `index` says how was searched: `flat`, `graph`, `graph-then-flat` (too few \
             passed FILTER), `none`. A search estimated to take longer than `llmcache.search-inline-us` goes on \
-            in a thread while the client waits; in MULTI and scripts it does not.",
+            in a thread while the client waits, in turns with those of other clients; in MULTI and scripts one that \
+            would take longer than about 10 ms is refused: `BUSY`.",
         ..read("LLMCACHE.GETSEM", command_entry!(getsem::run))
     },
     CommandSpec {
@@ -229,7 +230,8 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
         reply: "An array of what `LLMCACHE.GETSEM` answers to each question, in their order.",
         notes: "Each question is a vector, and its prompt if the exact tier and the guards are to \
             judge it; on a cache with EMBED it may be a prompt alone. The options after the last question hold for all of them. A question that is \
-            not well formed refuses the whole command. Long searches go on in threads, several at once.",
+            not well formed refuses the whole command; one that is refused later has its error in its place. Where all take \
+            long they are answered in rounds, each question as of its own moment.",
         ..read("LLMCACHE.MGETSEM", command_entry!(mgetsem::run))
     },
     CommandSpec {

@@ -99,7 +99,8 @@ pub(super) const RAG: &[CommandSpec] = &[
             in `docs/filter.md`, similarity is cosine in [-1, 1]. `MMR lambda` chooses among the 4 x COUNT \
             nearest (at least 20, at most 200 or COUNT) by maximal marginal relevance: `lambda` x \
             similarity - (1 - `lambda`) x the largest similarity to one chosen before; 1 is the plain \
-            order, the first is always the nearest. `TOKENS` ends the results, in their order, before the \
+            order, the first is always the nearest; COUNT x candidates x dimensions is at most 67,108,864 \
+            (`TOOBIG`): COUNT 200 at 1,536 dimensions, 60 at 5,000. `TOKENS` ends the results, in their order, before the \
             first that would exceed the budget. Only what is answered counts as used. A long search goes on \
             in a thread, as that of `LLMCACHE.GETSEM`.",
         ..read("RAG.SEARCH", command_entry!(search::run))

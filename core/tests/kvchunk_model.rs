@@ -9,6 +9,7 @@ use llmcache_core::work::take_counted;
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
 
+const ROOT: [u8; 32] = [7; 32];
 const NAMES: u8 = 24;
 
 fn name(at: u8) -> ChunkDigest {
@@ -264,7 +265,7 @@ proptest! {
         for chunk in 0..8u32 {
             let bytes = blob(&chunk_tokens(chunk).collect::<Vec<_>>());
             let digest = name(chunk as u8);
-            let new = NewNode { content: Some(content_of(&bytes)), ..node(&digest, None) };
+            let new = NewNode { content: Some(content_of(&ROOT, &bytes)), ..node(&digest, None) };
             stored.insert(bytes, tree.insert(&new).unwrap());
         }
         let tokens: Vec<u32> = picks
@@ -287,7 +288,7 @@ proptest! {
         let runs = wanted.chunk_by(|a, b| a.0 + WINDOW == b.0);
         let wanted: Vec<(u32, NodeId)> =
             runs.filter(|run| run.len() >= least_run as usize).flatten().copied().collect();
-        let found = find_contents(&tree, &bytes, WINDOW, stride, least_run, UnixMs(1));
+        let found = find_contents(&tree, &ROOT, &bytes, WINDOW, stride, least_run, UnixMs(1));
         let found: Vec<(u32, NodeId)> = found.iter().map(|f| (f.offset, f.node)).collect();
         prop_assert_eq!(found, wanted);
     }
@@ -437,7 +438,7 @@ fn equal_tokens_are_searched_in_steps_of_their_number() {
     const WINDOW: u32 = 8;
     const CHUNKS: u32 = 1_000;
     let tokens: Vec<u8> = (0..CHUNKS * WINDOW).flat_map(|_| 7u32.to_le_bytes()).collect();
-    let content = content_of(&tokens[..WINDOW as usize * TOKEN_BYTES]);
+    let content = content_of(&ROOT, &tokens[..WINDOW as usize * TOKEN_BYTES]);
     let names: Vec<ChunkDigest> =
         (0..CHUNKS).map(|at| ChunkDigest::from_bytes(&at.to_le_bytes()).unwrap()).collect();
     let mut tree = PrefixTree::default();
@@ -446,13 +447,13 @@ fn equal_tokens_are_searched_in_steps_of_their_number() {
         tree.insert(&NewNode { content: Some(content), ..node(digest, parent) }).unwrap();
     }
     take_counted();
-    let found = find_contents(&tree, &tokens, WINDOW, 1, 1, UnixMs(1));
+    let found = find_contents(&tree, &ROOT, &tokens, WINDOW, 1, 1, UnixMs(1));
     assert!(found.iter().map(|f| f.offset).eq((0..CHUNKS).map(|at| at * WINDOW)));
     let there = take_counted();
     assert!(there.path < u64::from(4 * CHUNKS * WINDOW), "{there:?}");
     assert!(there.bytes <= tokens.len() as u64, "{there:?}");
     tree.remove(&names[0]);
-    assert_eq!(find_contents(&tree, &tokens, WINDOW, 1, 1, UnixMs(1)), []);
+    assert_eq!(find_contents(&tree, &ROOT, &tokens, WINDOW, 1, 1, UnixMs(1)), []);
     let gone = take_counted();
     assert!(gone.path < u64::from(4 * CHUNKS * WINDOW) && gone.bytes == 0, "{gone:?}");
     for digest in &names[1..] {

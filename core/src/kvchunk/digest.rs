@@ -89,16 +89,32 @@ pub struct Content {
     pub sha: [u8; 16],
 }
 
-/// The content name of one chunk's tokens.
-pub fn content_of(tokens: &[u8]) -> Content {
+/// The content name of one chunk's tokens under a root, which stands for fingerprint and salt: equal tokens
+/// of two salts have nothing in common.
+pub fn content_of(root: &[u8; 32], tokens: &[u8]) -> Content {
+    let mut hash = Sha256::new();
+    hash.update(root);
+    hash.update(tokens);
     let mut sha = [0; 16];
-    sha.copy_from_slice(&Sha256::digest(tokens)[..16]);
+    sha.copy_from_slice(&hash.finalize()[..16]);
     let print = tokens_of(tokens).fold(0, |print, token| add(multiply(print, BASE), token));
-    Content { print, sha }
+    Content { print: print ^ print_key(root), sha }
 }
 
-/// The prints of all windows of `window` tokens, in order of their offsets.
-pub fn rolling_prints(tokens: &[u8], window: u32) -> impl Iterator<Item = u64> + '_ {
+/// What the print of any tokens is changed by under a root.
+fn print_key(root: &[u8; 32]) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&root[..8]);
+    u64::from_le_bytes(word)
+}
+
+/// The prints under a root of all windows of `window` tokens, in order of their offsets.
+pub fn rolling_prints<'t>(
+    root: &[u8; 32],
+    tokens: &'t [u8],
+    window: u32,
+) -> impl Iterator<Item = u64> + use<'t> {
+    let key = print_key(root);
     let head = (1..window).fold(1, |power, _| multiply(power, BASE));
     let mut leaving = tokens_of(tokens);
     let mut print = 0;
@@ -108,7 +124,7 @@ pub fn rolling_prints(tokens: &[u8], window: u32) -> impl Iterator<Item = u64> +
             print = add(print, MODULUS - gone);
         }
         print = add(multiply(print, BASE), token);
-        (at + 1 >= window as usize).then_some(print)
+        (at + 1 >= window as usize).then_some(print ^ key)
     })
 }
 

@@ -25,16 +25,17 @@ pub struct Found {
 /// are left out.
 pub fn find_contents(
     tree: &PrefixTree,
+    root: &[u8; 32],
     tokens: &[u8],
     chunk_tokens: u32,
     stride: u32,
     least_run: u32,
     now: UnixMs,
 ) -> Vec<Found> {
-    let mut finder = Finder { tree, reach: Reach::new(now), alike: HashMap::new() };
+    let mut finder = Finder { tree, root: *root, reach: Reach::new(now), alike: HashMap::new() };
     let mut found: Vec<Found> = Vec::new();
     let (mut free_from, mut offsets) = (0, 0);
-    for (offset, print) in rolling_prints(tokens, chunk_tokens).enumerate() {
+    for (offset, print) in rolling_prints(root, tokens, chunk_tokens).enumerate() {
         let offset = offset as u32;
         offsets += 1;
         if offset < free_from || !offset.is_multiple_of(stride) {
@@ -64,6 +65,8 @@ struct Alike<'w> {
 /// What a search has learnt of the tree: each chunk is looked at once, however often its tokens repeat.
 struct Finder<'t, 'w> {
     tree: &'t PrefixTree,
+    /// Of the salt that is asked for: chunks of others are not found.
+    root: [u8; 32],
     reach: Reach,
     alike: HashMap<u64, Alike<'w>>,
 }
@@ -71,7 +74,7 @@ struct Finder<'t, 'w> {
 impl<'w> Finder<'_, 'w> {
     /// A chunk of these tokens.
     fn find(&mut self, print: u64, window: impl Fn() -> &'w [u8]) -> Option<NodeId> {
-        let Self { tree, reach, alike } = self;
+        let Self { tree, root, reach, alike } = self;
         let alike = match alike.entry(print) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
@@ -87,7 +90,7 @@ impl<'w> Finder<'_, 'w> {
             return None;
         }
         work::count_bytes(window.len());
-        let sha = content_of(window).sha;
+        let sha = content_of(root, window).sha;
         let found = alike.reachable.iter().find(|(own, _)| *own == sha).map(|&(_, node)| node);
         if found.is_none() {
             alike.other = Some(window);

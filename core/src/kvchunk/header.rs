@@ -14,6 +14,9 @@ pub const TAG_CHUNK: u16 = 0x0302;
 /// Section tag of what is saved of a chunk that is not durable.
 pub const TAG_STUB: u16 = 0x0303;
 const VERSION: u16 = 1;
+/// The version of headers with the content name of a salt. In those of version 1 it was of no salt, so that
+/// whoever asked could find it: it is dropped, and such a chunk is not found until it is stored again.
+const VERSION_SALTED: u16 = 2;
 
 const FLAG_PINNED: u8 = 1;
 const FLAG_CHECKSUM: u8 = 2;
@@ -59,7 +62,10 @@ pub struct ChunkHeader {
 impl ChunkHeader {
     /// The bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Writer::section(TAG_CHUNK, VERSION);
+        let mut out = Writer::section(
+            TAG_CHUNK,
+            if self.content.is_some() { VERSION_SALTED } else { VERSION },
+        );
         let flag = |on: bool, flag: u8| if on { flag } else { 0 };
         let flags = flag(self.pinned, FLAG_PINNED)
             | flag(self.checksum.is_some(), FLAG_CHECKSUM)
@@ -86,7 +92,7 @@ impl ChunkHeader {
     /// Takes in bytes of unknown origin.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (tag, version, mut from) = open_section(bytes)?;
-        if (tag, version) != (TAG_CHUNK, VERSION) {
+        if tag != TAG_CHUNK || !(VERSION..=VERSION_SALTED).contains(&version) {
             return Err(DecodeError("not a chunk of a known version"));
         }
         let uid = ContainerUid(from.u64()?);
@@ -117,7 +123,7 @@ impl ChunkHeader {
                 let print = from.u64()?;
                 let mut sha = [0; 16];
                 sha.copy_from_slice(from.raw(16)?);
-                Some(Content { print, sha })
+                (version == VERSION_SALTED).then_some(Content { print, sha })
             } else {
                 None
             },
@@ -249,7 +255,10 @@ mod tests {
             let crc = crc32fast::hash(&bad[..end]);
             bad[end..].copy_from_slice(&crc.to_le_bytes());
             match ChunkHeader::from_bytes(&bad) {
-                Ok(header) => assert_eq!(header.to_bytes(), bad),
+                Ok(header) => {
+                    let again = ChunkHeader::from_bytes(&header.to_bytes());
+                    assert_eq!(again.as_ref(), Ok(&header));
+                }
                 Err(_) => refused += 1,
             }
         }

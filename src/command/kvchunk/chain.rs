@@ -58,6 +58,11 @@ impl<'a> ChainArgs<'a> {
         }
     }
 
+    /// What the prompt is chained to: fingerprint and salt.
+    pub fn root(&self, namespace: &Namespace) -> [u8; 32] {
+        namespace.root(self.salt)
+    }
+
     /// The token blob, where tokens were given.
     pub fn tokens(&self) -> Option<&'a [u8]> {
         self.tokens
@@ -71,7 +76,7 @@ impl<'a> ChainArgs<'a> {
         if chunks > limits::CHUNKS_MAX {
             return Err(Error::too_big("the prompt", chunks, limits::CHUNKS_MAX, "chunks"));
         }
-        Ok(chain(namespace.root(self.salt), tokens, chunk_tokens))
+        Ok(chain(self.root(namespace), tokens, chunk_tokens))
     }
 
     /// The tokens of one chunk, where tokens were given.

@@ -24,7 +24,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
                 let chunks = reader.integer(name, 1, limits::CHUNKS_MAX as u64)?;
                 set_once(&mut run, chunks as u32, name)?;
             }
-            "TOKENS" if chain.read(&word, &mut reader)? => {}
+            "TOKENS" | "SALT" if chain.read(&word, &mut reader)? => {}
             _ => return Err(word.unknown()),
         }
     }
@@ -36,7 +36,8 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         found = namespace.with(|namespace| {
             let (tree, chunk) = (&namespace.tree, namespace.settings().chunk_tokens);
             let (stride, run) = (stride.unwrap_or(1), run.unwrap_or(1));
-            let found = find_contents(tree, tokens, chunk, stride, run, now);
+            let found =
+                find_contents(tree, &chain.root(namespace), tokens, chunk, stride, run, now);
             let describe = |found: &llmcache_core::kvchunk::Found| {
                 let node = tree.node(found.node);
                 let position = node.position.saturating_mul(chunk);

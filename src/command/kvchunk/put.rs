@@ -119,6 +119,8 @@ struct Wanted<'a> {
     parent: Option<&'a ChunkDigest>,
     position: u32,
     tokens: Option<&'a [u8]>,
+    /// What the prompt is chained to: fingerprint and salt.
+    root: [u8; 32],
 }
 
 /// Stores one chunk, or says why not. Nothing is left of one that is not stored.
@@ -200,7 +202,7 @@ fn header(
             deadline: namespace.tree.deadline_for(wanted.digest, own_deadline),
             payload_bytes: payload.bytes as u64,
             checksum: (settings.checksum == Checksum::On).then(|| payload_crc(segments)),
-            content: wanted.tokens.map(content_of),
+            content: wanted.tokens.map(|tokens| content_of(&wanted.root, tokens)),
             meta: options.meta.unwrap_or_default().into(),
         }
     })
@@ -260,7 +262,8 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         Some(_) => (chain.tokens_of_chunk(n, at), at as u32),
         None => (None, parent.map_or(0, |parent| n.tree.position_behind(parent))),
     });
-    let wanted = Wanted { digest, parent, position, tokens };
+    let root = namespace.with(|n| chain.root(n));
+    let wanted = Wanted { digest, parent, position, tokens, root };
     if let Some(parent) = parent {
         remove_what_is_due(args.permit(), &namespace, parent);
     }
@@ -323,7 +326,8 @@ fn store_run(
     for (at, payload) in (from..).zip(payloads) {
         let parent = at.checked_sub(1).map(|before| &names[before]);
         let tokens = namespace.with(|n| chain.tokens_of_chunk(n, at));
-        let wanted = Wanted { digest: &names[at], parent, position: at as u32, tokens };
+        let root = namespace.with(|n| chain.root(n));
+        let wanted = Wanted { digest: &names[at], parent, position: at as u32, tokens, root };
         let outcome = if broken {
             // What a missing chunk cuts off would be stored for nothing.
             Outcome::Rejected("prefix")

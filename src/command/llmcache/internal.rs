@@ -9,7 +9,6 @@ use crate::keytype::cache_registry::CACHES;
 use llmcache_core::cache::{Cache, Entry};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
-use llmcache_core::limits;
 use std::sync::Arc;
 
 /// Runs `LLMCACHE._CREATE key head`.
@@ -41,7 +40,7 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let expire_at = match reader.option() {
         None => UnixMs::NEVER,
         Some(word) if word.as_str() == "PXAT" => {
-            UnixMs(reader.integer("PXAT", 1, ctx.now_ms() + limits::TTL_MAX_MS)?)
+            UnixMs(reader.integer("PXAT", 1, i64::MAX as u64 / 2)?)
         }
         Some(word) => return Err(word.unknown()),
     };

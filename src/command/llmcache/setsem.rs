@@ -121,6 +121,9 @@ pub fn store_answer(
         Ok(entry.map(|entry| cache.with(|cache| cache.epochs().standing(&entry.view()))))
     };
     let at_new = standing(&new_key)?;
+    if request.id.is_some() && at_new.is_some_and(|standing| standing != Some(Severity::Gone)) {
+        check_scope(*ctx, &new_key, request.scope())?;
+    }
     let at_old = if moved { standing(&old_key)? } else { None };
     if let Some(token) = request.lease {
         let tags = request.tags.unwrap_or_default();
@@ -145,6 +148,16 @@ pub fn store_answer(
     Storing { ctx, cache: &cache, name: key, now }.keep(new, digest, replaces, request.lease);
     let partition = PartitionKey::of(request.scope(), request.context());
     Ok(Some(Stored { id: id.to_vec(), cache, partition }))
+}
+
+/// Refuses an ID that names an entry of another scope: one tenant does not replace what is another's.
+fn check_scope(ctx: Ctx<'_>, key: &[u8], scope: &[u8]) -> Result<()> {
+    match open_entry(ctx, key, Access::Probe) {
+        Some(entry) if entry.view().scope() != scope => {
+            Err(Error::err("ID names an entry of another scope: nothing was stored"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Appends the answer to the sink, in one step with storing it. Done first: a sink that cannot take it

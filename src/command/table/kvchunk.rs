@@ -221,12 +221,13 @@ pub const KVCHUNK: &[CommandSpec] = &[
         args: &[
             NAMESPACE,
             need("TOKENS", "token-blob", ArgKind::Text),
+            opt("SALT", "salt", ArgKind::Text),
             opt("STRIDE", "tokens", ArgKind::Integer),
             opt("MINRUN", "chunks", ArgKind::Integer),
         ],
         reply: "An array of `[offset in the prompt, offset where it was stored, digest, bytes]`, offsets \
             in tokens.",
-        notes: "Finds what was stored by TOKENS. What it finds was computed behind another prefix: an \
+        notes: "Finds what was stored by TOKENS under the same SALT, and nothing of any other. What it finds was computed behind another prefix: an \
             engine has to correct positions and recompute some of it. Places never overlap; STRIDE \
             looks at every so many offsets only; MINRUN leaves out runs of fewer adjoining chunks.",
         ..read("KVCHUNK.FIND", command_entry!(find::run))

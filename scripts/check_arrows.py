@@ -19,7 +19,8 @@ CRATES = {"src": "src", "core": "core/src"}
 
 # What every room of the core may use.
 BASE = {
-    "core/allocation", "core/cluster", "core/codec", "core/error", "core/ids", "core/limits", "core/sync", "core/work",
+    "core/account", "core/allocation", "core/cluster", "core/codec", "core/error", "core/ids", "core/limits", "core/listing", "core/sharded",
+    "core/sync", "core/work",
 }  # fmt: skip
 
 # Room -> rooms it may use besides BASE and, for rooms of src, the core as a whole ("core").
@@ -80,7 +81,9 @@ KNOWN_CIRCLES = [
     | {f"core/src/index/hnsw/{file}.rs" for file in ("build", "graph", "mod", "upper_links", "walk")},
     {f"core/src/kvchunk/tree/{file}.rs" for file in ("mod", "node", "order")},
     {f"src/command/kvchunk/{file}.rs" for file in ("fetch", "retention")},
-    {f"src/ffi/{file}.rs" for file in ("api", "block", "call", "context", "guard", "io", "mod", "permit", "reply", "steps", "string")},
+    {f"src/ffi/{file}.rs" for file in ("api", "block", "call", "context", "event", "guard", "io", "mod", "permit", "reply", "steps", "string", "timer")},
+    {f"src/ffi/{file}.rs" for file in ("command", "keys")},
+    {f"src/keyspace/{file}.rs" for file in ("search_rounds", "searches")},
     {f"src/keytype/{file}.rs" for file in ("namespace", "namespace_registry")},
 ]
 

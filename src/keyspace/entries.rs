@@ -2,15 +2,12 @@
 
 use super::attach::{Linking, index_entry, key_bytes};
 use super::caches::unlink_key;
-use super::searches::Searches;
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString, Thin, WritePermit};
 use crate::keytype::cache_registry::{self, SharedCache};
 use crate::keytype::{ENTRY_COMMAND, EntryValue, STALE_COMMAND};
-use llmcache_core::cache::{Cache, Entry, EntryKey, Keyspace, Looked};
+use llmcache_core::cache::{Entry, EntryKey};
 use llmcache_core::evict::initial_lfu;
 use llmcache_core::ids::{ContainerUid, SlotId, UnixMs};
-use llmcache_core::index::{SearchRequest, SearchResult};
-use llmcache_core::work::Steps;
 use std::ops::Deref;
 
 /// Most entries removed in one go to get back under a limit; the rest goes in the background.
@@ -19,8 +16,8 @@ const EVICT_AT_ONCE: usize = 64;
 /// An opened entry key.
 #[derive(Debug)]
 pub struct OpenedEntry<'a> {
-    key: KeyOf<'a, EntryValue>,
-    is_used: bool,
+    pub(super) key: KeyOf<'a, EntryValue>,
+    pub(super) is_used: bool,
 }
 
 impl OpenedEntry<'_> {
@@ -52,53 +49,6 @@ pub fn open_entry<'a>(ctx: Ctx<'a>, key: &[u8], access: Access) -> Option<Opened
 /// Counts a use of a key in the server's LRU and LFU, as reading it would.
 pub fn touch(ctx: Ctx<'_>, key: &[u8]) {
     drop(Key::open(ctx, &RString::new(key), Access::Read));
-}
-
-/// The keyspace as lookups see it.
-#[derive(Debug)]
-pub struct CommandKeyspace<'a, 'c> {
-    /// The running command.
-    pub ctx: Ctx<'a>,
-    /// The cache asked.
-    pub cache: &'c SharedCache,
-    /// How it searches.
-    pub searches: &'c Searches,
-}
-
-impl<'a> Keyspace for CommandKeyspace<'a, '_> {
-    type Opened = OpenedEntry<'a>;
-
-    fn open(&self, key: &[u8], served: bool) -> Option<OpenedEntry<'a>> {
-        if let Some(is_used) = self.searches.opened_before(key) {
-            let opened = open_entry(self.ctx, key, Access::Again)?;
-            return Some(OpenedEntry { is_used, ..opened });
-        }
-        self.searches.note_opened(key, served);
-        open_entry(self.ctx, key, if served { Access::Read } else { Access::Probe })
-    }
-
-    fn prefetch(&self, opened: &OpenedEntry<'a>, bytes: usize) {
-        opened.key.prefetch(bytes);
-    }
-
-    fn with_cache<R>(&self, work: impl FnOnce(&mut Cache) -> R) -> R {
-        self.cache.with(work)
-    }
-
-    fn search(&self, request: &SearchRequest<'_>) -> Looked<SearchResult> {
-        self.searches.search(self.ctx, self.cache, request)
-    }
-
-    fn learn(&self, request: &SearchRequest<'_>) -> Looked<bool> {
-        match request.filter {
-            Some(filter) => self.searches.learn(self.ctx, self.cache, request.partition, filter),
-            None => Ok(false),
-        }
-    }
-
-    fn spend(&self, steps: Steps) -> Looked<()> {
-        self.searches.spend(self.ctx, steps)
-    }
 }
 
 /// An entry on its way into its key.

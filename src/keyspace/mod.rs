@@ -10,6 +10,7 @@ mod caches;
 mod chunk_room;
 mod chunks;
 mod clock;
+mod command_keyspace;
 mod embeddings;
 mod entries;
 mod flights;
@@ -37,13 +38,14 @@ pub use chunks::{
     remove_what_is_due, shrink_to, use_chunk, use_path, use_stored,
 };
 pub use clock::{now_min, set_minute};
+pub use command_keyspace::CommandKeyspace;
 pub use embeddings::{
     Again, Embedded, ModelId, Take, Texts, default_model, embed, embedding_counts,
     is_running_again, load_models, model_of,
 };
 pub use entries::{
-    CommandKeyspace, NewEntry, OpenedEntry, enforce_limits, mark_stale, open_entry, put_entry,
-    remove_entry, remove_entry_of, set_entry_expiry, touch,
+    NewEntry, OpenedEntry, enforce_limits, mark_stale, open_entry, put_entry, remove_entry,
+    remove_entry_of, set_entry_expiry, touch,
 };
 pub use flights::{
     any_flights, end_flights_without_cache, flight_counts, pending_flights, void_lease, wake,

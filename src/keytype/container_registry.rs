@@ -9,6 +9,7 @@
 //! Nothing lists all containers: whoever visits them goes on from a `Round`, a few at a time. Each
 //! database has its own map, so that a flush or a swap moves a map and no container.
 
+pub use super::places::Shared;
 use super::places::{Database, Row, Standing};
 use crate::ffi::MainCell;
 use hashbrown::HashMap;
@@ -37,9 +38,6 @@ pub trait Container: Send + 'static {
     /// What it has counts no more.
     fn count_alone(&mut self);
 }
-
-/// A container, shared between its key, the reaper and whoever works on it.
-pub type Shared<C> = Arc<MainCell<C>>;
 
 /// A key by database and name.
 pub type Place = (c_int, Vec<u8>);

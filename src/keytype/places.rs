@@ -4,13 +4,15 @@
 //! Owns: the rows, the ring of those that stand in keys, the queues of those to be reaped and to be put back. Called
 //! by `containers` alone. Main thread only.
 
-use super::container_registry::Shared;
 use crate::ffi::MainCell;
 use hashbrown::HashMap;
 use llmcache_core::ids::ContainerUid;
 use llmcache_core::sharded::ShardedMap;
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
+
+/// A container, shared between its key, the reaper and whoever works on it.
+pub type Shared<C> = Arc<MainCell<C>>;
 
 /// How a container stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

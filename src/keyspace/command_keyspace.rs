@@ -1,0 +1,58 @@
+//! The keyspace as lookups see it: keys opened for a command, searches that may go on elsewhere.
+//!
+//! Owns: the implementation of `Keyspace` for commands. Main thread.
+
+use super::entries::{OpenedEntry, open_entry};
+use super::searches::Searches;
+use crate::ffi::{Access, Ctx};
+use crate::keytype::cache_registry::SharedCache;
+use llmcache_core::cache::{Cache, Keyspace, Looked};
+use llmcache_core::index::{SearchRequest, SearchResult};
+use llmcache_core::work::Steps;
+
+/// What a command looks up in.
+#[derive(Debug)]
+pub struct CommandKeyspace<'a, 'c> {
+    /// The running command.
+    pub ctx: Ctx<'a>,
+    /// The cache asked.
+    pub cache: &'c SharedCache,
+    /// How it searches.
+    pub searches: &'c Searches,
+}
+
+impl<'a> Keyspace for CommandKeyspace<'a, '_> {
+    type Opened = OpenedEntry<'a>;
+
+    fn open(&self, key: &[u8], served: bool) -> Option<OpenedEntry<'a>> {
+        if let Some(is_used) = self.searches.opened_before(key) {
+            let opened = open_entry(self.ctx, key, Access::Again)?;
+            return Some(OpenedEntry { is_used, ..opened });
+        }
+        self.searches.note_opened(key, served);
+        open_entry(self.ctx, key, if served { Access::Read } else { Access::Probe })
+    }
+
+    fn prefetch(&self, opened: &OpenedEntry<'a>, bytes: usize) {
+        opened.key.prefetch(bytes);
+    }
+
+    fn with_cache<R>(&self, work: impl FnOnce(&mut Cache) -> R) -> R {
+        self.cache.with(work)
+    }
+
+    fn search(&self, request: &SearchRequest<'_>) -> Looked<SearchResult> {
+        self.searches.search(self.ctx, self.cache, request)
+    }
+
+    fn learn(&self, request: &SearchRequest<'_>) -> Looked<bool> {
+        match request.filter {
+            Some(filter) => self.searches.learn(self.ctx, self.cache, request.partition, filter),
+            None => Ok(false),
+        }
+    }
+
+    fn spend(&self, steps: Steps) -> Looked<()> {
+        self.searches.spend(self.ctx, steps)
+    }
+}

@@ -155,6 +155,32 @@ def test_a_container_that_comes_last_knows_its_entries_at_once(server):
     assert_exact(server, count=count)
 
 
+def test_a_store_does_not_wait_for_the_links_of_what_has_just_moved(server):
+    """It has two nodes linked for its own, not the thousands that came before it."""
+    count = 6_000
+    cache = Cache(server.client())
+    cache.create(dim=DIM, index="HNSW")
+    cache.fill(count, dim=DIM)
+    client = server.client()
+    dumps = {key: client.dump(key) for key in client.keys("*")}
+    client.flushall()
+    last = dumps.pop(b"faq")
+    with server.wire() as wire:
+        replies = wire.pipeline(
+            [
+                *(("RESTORE", key, 0, dump) for key, dump in dumps.items()),
+                ("RESTORE", "faq", 0, last),
+                *(("LLMCACHE.SETSEM", "faq", "PROMPT", f"new {i}", "RESPONSE", "x", *fp32(v)) for i, v in enumerate(units(20, DIM))),
+                ("LLMCACHE.INFO", "faq"),
+            ]
+        )
+    info = dict(zip(replies[-1][::2], replies[-1][1::2], strict=True))
+    assert info[b"entries"] == count + 20
+    assert info[b"tail"] > count // 2, "the stores waited for the rows of others"
+    wait_until(lambda: cache.info()["tail"] == 0, "all is linked in the end", 60)
+    assert_exact(server, count=count + 20)
+
+
 class Copies:
     """Dumps of entries at several times of their lives."""
 

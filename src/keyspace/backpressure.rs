@@ -27,7 +27,13 @@ struct Waiting {
     /// Held weakly: a cache that is flushed meanwhile is waited for no more.
     cache: Weak<MainCell<Cache>>,
     partition: PartitionKey,
+    /// How many nodes the index has worked on when this store has had its share.
+    paid_at: u64,
 }
+
+/// Nodes that are linked or repaired for each store that waits: more than it brought, so that a stream of stores never
+/// outruns the graph, and no more, so that none waits for the rows of a container that has just moved here.
+const NODES_PER_STORE: u64 = 2;
 
 #[derive(Default)]
 struct Backlog {
@@ -90,9 +96,13 @@ pub fn reply_when_linked(
     }
     let reply = reply.into_owned();
     let client = block_client(ctx, 0, |_| Box::new(Stored { reply }));
+    let worked = cache.with(|cache| cache.index.worked());
     let cache = Arc::downgrade(cache);
     let armed = BACKLOG.with(|backlog| {
-        backlog.waiting.push_back(Waiting { client, cache, partition });
+        let before = backlog.waiting.iter().rev().find(|other| other.cache.ptr_eq(&cache));
+        let from = before.map_or(worked, |other| other.paid_at.max(worked));
+        let paid_at = from + NODES_PER_STORE;
+        backlog.waiting.push_back(Waiting { client, cache, partition, paid_at });
         std::mem::replace(&mut backlog.armed, true)
     });
     if !armed && !run_each_turn(ctx, work) {
@@ -130,7 +140,10 @@ fn work(ctx: Ctx<'_>) -> bool {
     let all = BACKLOG.with(|backlog| std::mem::take(&mut backlog.waiting));
     let behind = |waiting: &Waiting| {
         let cache = waiting.cache.upgrade();
-        cache.is_some_and(|cache| !cache.with(|c| c.index.has_caught_up(waiting.partition)))
+        let is_behind = |cache: &mut Cache| {
+            cache.index.worked() < waiting.paid_at && !cache.index.has_caught_up(waiting.partition)
+        };
+        cache.is_some_and(|cache| cache.with(is_behind))
     };
     let (still, done): (VecDeque<_>, VecDeque<_>) = all.into_iter().partition(behind);
     for waiting in done {

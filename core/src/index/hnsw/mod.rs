@@ -209,6 +209,8 @@ pub(super) struct Graphs {
     linked: u64,
     /// Nodes whose entries went.
     tombstones: u64,
+    /// Nodes linked and repaired since the graphs began.
+    worked: u64,
     pub(super) scratch: Scratch,
     lists: Lists,
 }
@@ -230,6 +232,7 @@ impl Graphs {
             last_queued: NONE,
             linked: 0,
             tombstones: 0,
+            worked: 0,
             scratch: Scratch::default(),
             lists: Lists::default(),
         }

@@ -180,6 +180,11 @@ impl Index {
         })
     }
 
+    /// Nodes linked and repaired so far: what whoever waits is let go by where so much waits that others brought.
+    pub fn worked(&self) -> u64 {
+        self.graphs.worked
+    }
+
     /// Buries a node whose entry went. Constant time, allocates nothing.
     pub(in crate::index) fn bury(&mut self, slot: SlotId, graph: u32) {
         let head = self.graphs.head(graph);
@@ -253,6 +258,7 @@ impl Index {
         }
         self.partitions.mark_linked(&mut self.slots, list, row);
         self.graphs.linked += 1;
+        self.graphs.worked += 1;
     }
 
     fn repair_next(&mut self, number: u32) {
@@ -270,6 +276,7 @@ impl Index {
         if let Some((mut builder, heads)) = self.builder() {
             builder.repair(&mut heads[number as usize], row, others);
         }
+        self.graphs.worked += 1;
         self.release(SlotId(row));
     }
 

@@ -46,7 +46,7 @@ impl Meta {
     }
 }
 
-/// What a filter must say of an entry whose record lists numbers and text but not lists.
+/// What a filter must say of an entry; without META all members are absent.
 type Judge = fn(&Meta) -> Verdict;
 
 fn sure(yes: bool) -> Verdict {
@@ -56,18 +56,16 @@ fn sure(yes: bool) -> Verdict {
 fn filters() -> Vec<(Filter, Judge)> {
     let table: [(&str, Judge); 6] = [
         (".n == 3", |m| sure(m.number == Some(3))),
-        ("not (.n < 5)", |m| sure(m.number.is_some_and(|n| n >= 5))),
+        // What is absent is less than nothing, so that `not` of it holds.
+        ("not (.n < 5)", |m| sure(m.number.is_none_or(|n| n >= 5))),
         (".s in ['a', 'b'] and .n > 2", |m| {
             sure(m.text.is_some_and(|s| s != "c") && m.number.is_some_and(|n| n > 2))
         }),
-        (".s == 'c' or .n == 0", |m| match (m.text, m.number) {
-            (Some(s), Some(n)) => sure(s == "c" || n == 0),
-            _ => Verdict::No,
-        }),
-        ("3 in .a", |m| if m.list.is_some() { Verdict::NeedsEntry } else { Verdict::No }),
-        (".n >= 4 and 1 in .a", |m| match (m.number, &m.list) {
-            (Some(4..), Some(_)) => Verdict::NeedsEntry,
-            _ => Verdict::No,
+        (".s == 'c' or .n == 0", |m| sure(m.text == Some("c") || m.number == Some(0))),
+        ("3 in .a", |m| sure(m.list.as_ref().is_some_and(|list| list.contains(&3)))),
+        (".n >= 4 and 1 in .a", |m| {
+            let listed = m.list.as_ref().is_some_and(|list| list.contains(&1));
+            sure(listed && m.number.is_some_and(|n| n >= 4))
         }),
     ];
     let parse = |text: &str| Filter::parse(text.as_bytes()).expect("a filter of the table");
@@ -303,8 +301,9 @@ impl Pair {
                 invisible += 1;
                 continue;
             }
-            let verdict = filter
-                .map_or(Verdict::Yes, |(_, judge)| known.meta.as_ref().map_or(Verdict::No, judge));
+            let verdict = filter.map_or(Verdict::Yes, |(_, judge)| {
+                judge(known.meta.as_ref().unwrap_or(&Meta::default()))
+            });
             if verdict == Verdict::No {
                 refused += 1;
                 continue;

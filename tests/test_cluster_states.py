@@ -179,7 +179,11 @@ TABLE = {
     "kvchunk.stats": [("container", chunks, NAMESPACE, ())],
     "session.append": [
         ("plain", session, SESSION, ("MSG", "user", "x")),
-        ("entry", owned, SESSION, ("OWNER", OWNER, "MSG", "user", "x")),
+        # The server knows both keys, and sends a command on only when it has neither.
+        (
+            (("ok", "TRYAGAIN", "TRYAGAIN", "ASK"), ("TRYAGAIN", "TRYAGAIN", "TRYAGAIN", "ok")),
+            *(owned, SESSION, ("OWNER", OWNER, "MSG", "user", "x")),
+        ),
         ("all", session, SESSION, ("OWNER", OWNER, "MSG", "user", "x")),
     ],
     "session.begin": [("plain", session, SESSION, ("assistant",))],
@@ -318,7 +322,9 @@ def test_the_end_of_a_stream_needs_session_cache_and_entry(nodes, again, moved):
             nodes.start_move(SLOT, 0, 1)
             if away:
                 nodes.move_keys(0, 1, away)
-            here = "ok" if not away else "ASK" if "session" in moved else "TRYAGAIN"
+            # The server knows session and cache, and sends a command on only when it has neither.
+            both = {"session", "cache"} <= set(moved.split(" and "))
+            here = "ok" if not away else "ASK" if both else "TRYAGAIN"
             for wire, asking, want in ((source, False, here), (target, True, "TRYAGAIN")):
                 reply = run(wire, *end, tail, asking)
                 if asking and (again or "session" not in moved):

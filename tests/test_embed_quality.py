@@ -13,8 +13,6 @@ ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "models/all-MiniLM-L6-v2"
 PAIRS = ROOT / "demo/data/pairs.jsonl"
 
-pytestmark = pytest.mark.skipif(not (MODEL / "model.safetensors").exists(), reason="make model was not run")
-
 
 @pytest.fixture
 def server(fleet):

@@ -12,7 +12,7 @@ import pytest
 from harness.waiting import wait_until
 from make_fixtures import FOLDER, QUESTIONS, answers
 
-RELEASES = sorted(path.name for path in FOLDER.iterdir())
+RELEASES = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
 KEYS = {"faq", "graph", "docs", "emb:none", "emb:f16", "emb:q8", "ns", "stubs", "chat", "chats"}
 
 

@@ -5,6 +5,7 @@ import time
 
 import pytest
 from harness.cache import Cache
+from harness.persistence import wait_for_rewrite
 from harness.vectors import fp32, unit
 from harness.waiting import wait_until
 from harness.wire import Failure
@@ -93,7 +94,7 @@ def test_rewrite_under_load_and_then_kill(fleet, preamble):
     faq.fill(2_000)
     client.bgrewriteaof()
     faq.fill(1_000, start=2_000)
-    wait_until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0, "the rewrite ends", 30)
+    wait_for_rewrite(client)
     faq.fill(200, start=3_000)
     before = server.digest()
     server.kill9()
@@ -107,13 +108,7 @@ def test_rewrite_under_load_and_then_kill(fleet, preamble):
 
 def rewrite(client):
     client.bgrewriteaof()
-    time.sleep(0.05)
-    wait_until(
-        lambda: (p := client.info("persistence"))["aof_rewrite_in_progress"] == 0
-        and p["aof_rewrite_scheduled"] == 0,
-        "the rewrite ends",
-        30,
-    )
+    wait_for_rewrite(client)
     assert client.info("persistence")["aof_last_bgrewrite_status"] == "ok"
 
 

@@ -12,6 +12,7 @@ from harness.dump import Payload, damaged, resealed, sections
 from harness.expiry import set_active_expire
 from harness.families import FAMILIES, Answers, Documents, Embeddings
 from harness.names import key_slot
+from harness.persistence import wait_for_rewrite
 from harness.primary import Primary
 from harness.replication import pair
 from harness.vectors import fp32, unit
@@ -107,7 +108,7 @@ def test_aof(fleet, family, preamble, rewrite):
     box.drop_number(7)
     if rewrite:
         box.client.bgrewriteaof()
-        wait_until(lambda: rewritten(box.client), "the log is rewritten", 30)
+        wait_for_rewrite(box.client)
     box.fill(10, start=COUNT)
     before = server.digest()
     server.kill9()
@@ -115,11 +116,6 @@ def test_aof(fleet, family, preamble, rewrite):
     assert server.digest() == before
     box = family(server.client(), "box")
     assert box.held(range(COUNT + 10)) == set(range(COUNT + 10)) - {7}
-
-
-def rewritten(client):
-    seen = client.info("persistence")
-    return not seen["aof_rewrite_in_progress"] and not seen["aof_rewrite_scheduled"]
 
 
 # Replication.

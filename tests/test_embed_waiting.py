@@ -13,6 +13,7 @@ import pytest
 import redis
 from harness.cache import Cache
 from harness.model import models_option, write_model
+from harness.persistence import wait_for_rewrite
 from harness.replication import pair
 from harness.waiting import wait_until
 from redis.backoff import NoBackoff
@@ -202,9 +203,8 @@ def test_saving_with_work_in_flight(server):
         client.execute_command("CONFIG", "SET", "appendonly", "yes")
         client.execute_command("BGREWRITEAOF")
     waiting.end()
-    wait_until(lambda: server.info("persistence")["aof_rewrite_in_progress"] == "0", "the rewrite ends", 30)
+    wait_for_rewrite(client)
     digest = server.digest()
-    wait_until(lambda: server.info("persistence")["aof_rewrite_scheduled"] == "0", "no rewrite is due", 30)
     client.execute_command("DEBUG", "LOADAOF")
     assert server.digest() == digest
 

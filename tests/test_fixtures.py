@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from harness.persistence import wait_for_rewrite
 from harness.waiting import wait_until
 from make_fixtures import FOLDER, QUESTIONS, answers
 
@@ -52,7 +53,7 @@ def test_what_was_loaded_is_saved_and_loaded_again(fleet, release, kind):
     before = server.digest()
     if kind == "aof":
         server.client().bgrewriteaof()
-        wait_until(lambda: not server.client().info("persistence")["aof_rewrite_in_progress"], "the AOF is rewritten", 20)
+        wait_for_rewrite(server.client())
     else:
         server.client().save()
     server.restart()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness.cache import Cache
+from harness.persistence import wait_for_rewrite
 from harness.primary import Primary
 from harness.replication import pair
 from harness.replies import fields, hit
@@ -306,7 +307,7 @@ def test_invalidations_are_saved(fleet, how):
     invalidate(cache, "SCOPE", "s2", "SOFT")
     with server.wire() as wire:
         assert wire("SAVE" if how == "rdb" else "BGREWRITEAOF")
-    wait_until(lambda: server.info("persistence")["aof_rewrite_in_progress"] == "0", "rewritten")
+    wait_for_rewrite(server.client())
     digest = server.digest()
     if how != "rdb":
         server.restart()

@@ -7,6 +7,7 @@ import time
 import pytest
 from harness.dump import Payload, damaged, resealed, sections
 from harness.kv import Kv, blob, payload
+from harness.persistence import wait_for_rewrite
 from harness.primary import Primary
 from harness.replication import Pair, pair
 from harness.waiting import wait_until
@@ -81,7 +82,7 @@ def test_aof(fleet, preamble, rewritten):
     prompts = traffic(client)
     if rewritten:
         client.bgrewriteaof()
-        wait_until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0, "the rewrite ends", 30, step=0.2)
+        wait_for_rewrite(client)
         Kv(client).put_hash(b"after", b"y")
     before, digest, chunks = seen(Kv(client), prompts), server.digest(), Kv(client).info()["chunks"]
     server.kill9()

@@ -10,6 +10,7 @@ import pytest
 from harness.cache import Cache, answer
 from harness.cluster import Cluster
 from harness.names import key_slot
+from harness.persistence import wait_for_rewrite
 from harness.replication import pair
 from harness.vectors import fp32, units
 from harness.waiting import wait_until
@@ -253,7 +254,7 @@ def test_entries_of_an_aof_in_any_order(fleet):
         cache.fill(300, dim=DIM)
     client = server.client()
     client.bgrewriteaof()
-    wait_until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0, "rewritten", 60)
+    wait_for_rewrite(client, 60)
     cache.fill(300, dim=DIM)
     cache.delete(*cache.scan_ids()[:50])
     server.kill9()

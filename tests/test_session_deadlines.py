@@ -1,9 +1,9 @@
 """Who decides when a session ends: its TTL, its user's EXPIRE and PERSIST, SESSION.EXPIRE."""
 
 import pytest
+from harness.persistence import wait_for_rewrite
 from harness.replication import pair
 from harness.session import Session, msg
-from harness.waiting import wait_until
 
 TTL_MS = 1_000_000
 
@@ -72,7 +72,7 @@ def test_replica_aof_and_a_transaction_agree(fleet):
         if rewrite:
             client = both.primary.client()
             client.bgrewriteaof()
-            wait_until(lambda: both.primary.info("persistence")["aof_rewrite_in_progress"] == "0", "rewritten", 20)
+            wait_for_rewrite(client)
         both.primary.restart()
         client = both.primary.client()
         assert [Session(client, name).info()["ttl"] for name in ("s", "kept", "third", "fork")] == [0, 77, 0, 77]
@@ -85,7 +85,7 @@ def test_plain_rewrite_keeps_the_rule(fleet):
     server = fleet.launch(appendonly="yes", aof_use_rdb_preamble="no")
     session = sliding(server.client())
     server.client().bgrewriteaof()
-    wait_until(lambda: server.info("persistence")["aof_rewrite_in_progress"] == "0", "rewritten", 20)
+    wait_for_rewrite(server.client())
     server.restart()
     assert Session(server.client()).info()["ttl"] == TTL_MS // 1_000
 

@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 import redis
+from harness.persistence import wait_for_rewrite
 from harness.replication import pair
 from harness.session import Session, Writer, msg
 from harness.waiting import wait_until
@@ -76,7 +77,7 @@ def test_aof(fleet, preamble, rewritten):
     writer = traffic(client)
     if rewritten:
         client.bgrewriteaof()
-        wait_until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0, "the rewrite ends", 30, step=0.2)
+        wait_for_rewrite(client)
         Session(client).say("after")
     before, digest, ttl = seen(client), server.digest(), client.pexpiretime("s")
     server.kill9()

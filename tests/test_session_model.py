@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 import redis
+from harness.persistence import wait_for_rewrite
 from harness.replication import pair
 from harness.session import Session, Window, msg
-from harness.waiting import wait_until
 
 ROLES = ("user", "assistant", "tool", "system", "critic")
 STEPS = 12_000
@@ -214,7 +214,7 @@ def test_sessions_are_lists(fleet):
             case 1:
                 client = own[0].client
                 client.bgrewriteaof()
-                wait_until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0, "the rewrite ends", 30)
+                wait_for_rewrite(client)
                 client.execute_command("DEBUG", "LOADAOF")
             case 2:
                 own[0].client.execute_command("DEBUG", "RELOAD")

@@ -2,8 +2,8 @@
 
 import pytest
 from harness.kv import Kv, blob
+from harness.persistence import wait_for_rewrite
 from harness.replication import pair
-from harness.waiting import wait_until
 from redis.exceptions import ResponseError
 
 
@@ -63,6 +63,6 @@ def test_what_the_primary_stored_at_the_longest_settings_is_everywhere(fleet):
     client = both.primary.client()
     client.config_set("aof-use-rdb-preamble", "no")
     client.bgrewriteaof()
-    wait_until(lambda: both.primary.info("persistence")["aof_rewrite_in_progress"] == "0", "rewritten", 20)
+    wait_for_rewrite(client)
     both.primary.restart()
     assert both.primary.digest() == digest

@@ -104,6 +104,7 @@ def worst(world: World) -> dict[str, list]:
         "RAG.MADD": ["docs", ROWS, *(part for at in range(ROWS) for part in (f"d{at}", *v(at), "TEXT", "t"))],
         "RAG.SEARCH": ["docs", *v(1), "COUNT", 1000, "MMR", 0.5, "EF", 10000],
         "RAG.GET": ["docs", "d1"],
+        "RAG.MGET": ["docs", "IDS", ROWS, *(f"d{at}" for at in range(ROWS)), "RETURN", 2, "id", "vector"],
         "RAG.SCAN": ["docs", 0, "COUNT", 10000, "FILTER", ".n >= 0"],
         "RAG.INFO": ["docs"],
         "RAG.DEL": ["docs", *(f"d{at}" for at in range(100))],
@@ -174,7 +175,12 @@ def test_every_command_does_what_its_page_says_at_most(server):
         assert public - set(commands) == set(), "commands without worst arguments in this file"
         assert set(commands) - public == set()
         assert counted(server)[0] == 0, "filling broke a bound"
-        for name, arguments in commands.items():
+        others = [
+            ("RAG.DEL", ["docs", "FILTER", ".n >= 0", "DRYRUN"]),
+            ("RAG.DEL", ["docs", "TAG", "none"]),
+            ("KVCHUNK.FETCH", ["ns", "TOKENS", tokens(CHUNKS), "SPARSE", "LEASE", 1000]),
+        ]
+        for name, arguments in (*others, *commands.items()):
             reply = wire(name, *arguments)
             broken, *did = counted(server)
             assert broken == 0, f"{name} broke its bound: {did}, see the server's log"

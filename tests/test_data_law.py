@@ -56,6 +56,7 @@ OF_EACH = {
     "RAG": [
         *(("CREATE",), ("ADD", "x", "VALUES", 1, 1, "TEXT", "t"), ("MADD", 1, "x", "VALUES", 1, 1, "TEXT", "t")),
         *(("SEARCH", "VALUES", 1, 1), ("GET", "x"), ("DEL", "x"), ("SCAN", 0), ("INFO",), ("DROP",)),
+        *(("MGET", "IDS", 1, "x"), ("DEL", "FILTER", ".n == 1"), ("DEL", "TAG", "t"), ("ADD", "x", "NOVECTOR", "TEXT", "t")),
     ],
     "EMBCACHE": [
         *(("CREATE", "MODEL", "m", "DIM", 3), ("SET", "TEXT", "t", "VALUES", 1, 1), ("GET", "TEXT", "t"), ("INFO",)),

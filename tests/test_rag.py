@@ -403,3 +403,41 @@ def test_mmr_over_too_many_long_vectors_is_refused(server):
         client.execute_command("RAG.SEARCH", "long", *row, "COUNT", 1_000, "MMR", 0.5)
     assert len(client.execute_command("RAG.SEARCH", "long", *row, "COUNT", 20, "MMR", 0.5)) == 1
     assert len(client.execute_command("RAG.SEARCH", "long", *row, "COUNT", 1_000)) == 1
+
+
+def test_many_documents_by_id_in_one_trip(client):
+    for name in ("a", "b"):
+        client.execute_command("RAG.ADD", "docs", name, "VALUES", 3, 0.6, 0.8, 0, "TEXT", f"text {name}")
+    found = client.execute_command("RAG.MGET", "docs", "IDS", 3, "b", "none", "a")
+    assert [row and dict(zip(row[::2], row[1::2], strict=True))[b"text"] for row in found] == [b"text b", None, b"text a"]
+    assert client.execute_command("RAG.GET", "docs", "a")[:8] == found[2][:8]
+    rows = client.execute_command("RAG.MGET", "docs", "IDS", 1, "a", "RETURN", 2, "id", "vector")
+    assert rows[0][:3] == [b"id", b"a", b"vector"]
+    assert np.allclose(np.frombuffer(rows[0][3], "<f4"), [0.6, 0.8, 0], atol=0.01)
+    assert client.execute_command("RAG.MGET", "absent", "IDS", 2, "a", "b") == [None, None]
+    for words in (("IDS", 0), ("IDS", 2, "a"), ("RETURN", 1, "id", "x"), ("IDS", 1, ""), ("IDS", 1_001, *["a"] * 1_001)):
+        with pytest.raises(redis.ResponseError):
+            client.execute_command("RAG.MGET", "docs", *words)
+    client.execute_command("SET", "text", "x")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        client.execute_command("RAG.MGET", "text", "IDS", 1, "a")
+
+
+def test_results_are_passed_over_by_offset(client):
+    for n in range(20):
+        client.execute_command("RAG.ADD", "docs", f"d{n:02}", "VALUES", 2, 1, n / 10, "TEXT", "x" * 8)
+
+    def ids(*words):
+        rows = client.execute_command("RAG.SEARCH", "docs", "VALUES", 2, 1, 0, *words, "RETURN", 1, "id")
+        return [row[1].decode() for row in rows]
+
+    assert ids("COUNT", 5, "OFFSET", 5) == [f"d{n:02}" for n in range(5, 10)]
+    assert ids("COUNT", 5, "OFFSET", 0) == ids("COUNT", 5)
+    assert ids("COUNT", 5, "OFFSET", 18) == ["d18", "d19"]
+    assert ids("COUNT", 5, "OFFSET", 30) == []
+    assert ids("COUNT", 5, "OFFSET", 5, "TOKENS", 4) == ["d05", "d06"]
+    assert ids("COUNT", 2, "OFFSET", 1, "MMR", 0.5) == ids("COUNT", 3, "MMR", 0.5)[1:]
+    with pytest.raises(redis.ResponseError, match="at most 1000"):
+        ids("COUNT", 600, "OFFSET", 600)
+    rows = client.execute_command("RAG.SEARCH", "docs", "VALUES", 2, 1, 0, "COUNT", 1, "RETURN", 1, "vector")
+    assert np.allclose(np.frombuffer(rows[0][1], "<f4"), [1, 0], atol=0.01)

@@ -79,6 +79,9 @@ def test_hits_of_lookups_and_searches(server):
         assert [len(hits) for hits in wire(*ask, "COUNT", 2)] == [2, 2, 2, 2]
         assert refused(wire, "RAG.SEARCH", "docs", *vector(0), "COUNT", 20).startswith("TOOBIG")
         assert len(wire("RAG.SEARCH", "docs", *vector(0), "COUNT", 20, "RETURN", 1, "id")) == 20
+        ids = ["IDS", 20, *(f"d{at}" for at in range(20))]
+        assert refused(wire, "RAG.MGET", "docs", *ids).startswith("TOOBIG")
+        assert len(wire("RAG.MGET", "docs", *ids, "RETURN", 1, "id")) == 20
 
 
 def test_numbers_as_text(server):

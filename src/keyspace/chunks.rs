@@ -129,6 +129,30 @@ pub fn open_leading_run<'a>(
     std::iter::from_fn(|| run.next(ctx, namespace, digests, access, |_| true)).collect()
 }
 
+/// Opens those of `digests` that are there with all before them.
+pub fn open_reachable<'a>(
+    ctx: Ctx<'a>,
+    namespace: &SharedNamespace,
+    digests: &[ChunkDigest],
+) -> Vec<Option<OpenedChunk<'a>>> {
+    let open = |digest| open_chunk(ctx, namespace, digest, Access::Probe);
+    // All are opened first: the tree forgets those that are gone, and then changes no more.
+    let mut opened: Vec<Option<OpenedChunk<'a>>> = digests.iter().map(open).collect();
+    let mut reach = Reach::new(UnixMs(ctx.now_ms()));
+    for (chunk, digest) in opened.iter_mut().zip(digests) {
+        let is_first = |chunk: &OpenedChunk<'_>| chunk.header.parent.is_none();
+        let reached = chunk.as_ref().is_some_and(is_first)
+            || namespace.with(|namespace| {
+                let tree = &namespace.tree;
+                tree.find(digest).is_some_and(|id| reach.is_reachable(tree, id))
+            });
+        if !reached {
+            *chunk = None;
+        }
+    }
+    opened
+}
+
 /// Whether the tree knows a chunk and everything before it.
 pub fn is_reachable(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &ChunkDigest) -> bool {
     let now = UnixMs(ctx.now_ms());

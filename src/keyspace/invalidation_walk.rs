@@ -1,4 +1,4 @@
-//! Entries picked out by what they are, and invalidated: by a radius around a vector, a filter, an age.
+//! Entries picked out by what they are, and invalidated: by a radius around a vector, a filter, an age, a tag.
 //!
 //! Owns: the walk over a cache's entries, in slices short enough that no other client notices, and the
 //! messages that tell who subscribed which entries went. What is stored after a walk began is left
@@ -36,6 +36,8 @@ pub enum Criterion {
     Filter(Filter),
     /// Entries stored at this time or before.
     Before(UnixMs),
+    /// Entries with this tag.
+    Tag(Box<[u8]>),
 }
 
 /// Called when the walk is over, with the number of entries; an error where it did not come to its end.
@@ -45,8 +47,8 @@ type Done = Box<dyn FnOnce(Ctx<'_>, Result<u64>) + Send>;
 pub struct InvalidationWalk {
     /// The cache walked over.
     pub cache: SharedCache,
-    /// The channel that is told.
-    pub channel: Vec<u8>,
+    /// The channel that is told, if any.
+    pub channel: Option<Vec<u8>>,
     /// What is picked out.
     pub criterion: Criterion,
     /// What becomes of it; `None` to count alone.
@@ -82,7 +84,7 @@ impl InvalidationWalk {
     /// A walk over what is stored now.
     pub fn new(
         cache: SharedCache,
-        channel: Vec<u8>,
+        channel: Option<Vec<u8>>,
         criterion: Criterion,
         severity: Option<Severity>,
         limit: u64,
@@ -139,6 +141,7 @@ impl InvalidationWalk {
                         filter.judge_record(slot.record, steps) != Verdict::No
                     }
                     Criterion::Before(_) => true,
+                    Criterion::Tag(tag) => cache.index.tags_of(id).any(|own| *own == **tag),
                 };
             let step = if possible {
                 Step::Candidate(id, slot.seq(), cache.entry_key(&slot.id))
@@ -171,16 +174,18 @@ impl InvalidationWalk {
             }
             Some(Severity::Stale) => mark_stale(ctx, key),
         }
-        self.ids.push(id);
+        if self.channel.is_some() {
+            self.ids.push(id);
+        }
         if self.ids.len() >= limits::INVALIDATED_IDS_MAX {
             self.tell(*ctx);
         }
     }
 
     fn tell(&mut self, ctx: Ctx<'_>) {
-        if !self.ids.is_empty() {
+        if let Some(channel) = self.channel.as_ref().filter(|_| !self.ids.is_empty()) {
             let soft = self.severity == Some(Severity::Stale);
-            tell_ids(ctx, &self.channel, &self.ids, soft);
+            tell_ids(ctx, channel, &self.ids, soft);
             self.ids.clear();
         }
     }
@@ -198,6 +203,7 @@ impl InvalidationWalk {
                 verdict == Verdict::Yes
             }
             Criterion::Before(time) => view.created() <= *time,
+            Criterion::Tag(tag) => view.tags().any(|own| *own == **tag),
         }
     }
 
@@ -233,6 +239,7 @@ impl Criterion {
             Self::Filter(filter) => 1 + filter.cost().steps(cache.index.record_bytes_mean()),
             // The time is in the entry alone.
             Self::Before(_) => LOOK_STEPS,
+            Self::Tag(_) => 2,
         };
         entries.saturating_mul(each) + entries.min(limit).saturating_mul(REMOVAL_STEPS)
     }

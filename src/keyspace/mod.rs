@@ -34,7 +34,7 @@ pub use chunk_room::{in_flight, note_buffered, note_maxmemory, room_of};
 pub use chunks::{
     ChunkSeen, LeadingRun, NewChunk, OpenedChunk, UseWalk, arm_new_leaves, attach_chunk,
     check_parent, chunk_arrived, chunk_bytes, hint_strongly, is_reachable, make_room, open_chunk,
-    open_leading_run, pin_chunk, put_chunk, remove_chunk, remove_node, remove_stub,
+    open_leading_run, open_reachable, pin_chunk, put_chunk, remove_chunk, remove_node, remove_stub,
     remove_what_is_due, shrink_to, use_chunk, use_path, use_stored,
 };
 pub use clock::{now_min, set_minute};

@@ -98,6 +98,8 @@ def test_the_other_families(client):
     assert docs.search(np.eye(40)[7], k=1)[0].id == "d7"
     assert len(docs.search(np.eye(40)[7], k=10, tokens=22)) == 4
     assert [d and d.text for d in docs.get_many(["d3", "none"])] == ["text 3", None]
+    nearest = [d.id for d in docs.search(np.eye(40)[7], k=6)]
+    assert [d.id for d in docs.search(np.eye(40)[7], k=4, offset=2)] == nearest[2:]
     assert docs.delete("d3", "none") == 1
     emb = EmbeddingCache(client, "emb", model="m", shards=4)
     texts = [f"t{n}" for n in range(50)]

@@ -128,13 +128,27 @@ def test_documents(any_r):
     assert 90 < (got.ttl or 0) <= 100
     assert docs.get("none") is None
     assert [d and d.id for d in docs.get_many(["old", "none", "META"])] == ["old", None, "META"]
+    some = docs.get_many(["old"], fields=("id", "vector"))[0]
+    assert some is not None
+    assert np.allclose(some.vector, embed("returns are free within 14 days"), atol=0.01)
+    assert [d.id for d in docs.search("returns free", k=1, offset=1)] == [docs.search("returns free", k=2)[1].id]
     assert sorted(docs.ids(filter=F.year == 2026)) == ["refunds", "returns"]
     assert docs.info().entries == 4
     assert docs.delete(filter=F.year < 2020) == 1
     assert docs.delete("META", "none") == 1
     assert len(docs.ids()) == 2
-    with pytest.raises(TypeError, match="ids or a filter"):
+    with pytest.raises(TypeError, match="a filter or a tag"):
         docs.delete("a", filter=F.x == 1)
+    assert docs.add([Document("imprint", "Example Ltd.", tags=["legal"], meta={"k": 1})], embed=False) == 1
+    assert "imprint" not in [d.id for d in docs.search("Example Ltd.", k=10)]
+    plain = docs.get_many(["imprint"], fields=("id", "text", "vector"))[0]
+    assert plain is not None
+    assert (plain.text, plain.vector) == ("Example Ltd.", None)
+    assert docs.delete(tag="legal") == 1
+    assert docs.get("imprint") is None
+    assert docs.delete(tag="legal") == 0
+    with pytest.raises(TypeError, match="a filter or a tag"):
+        docs.delete(tag="a", filter=F.x == 1)
     assert docs.drop()
     assert docs.search("returns") == []
     assert docs.ids() == []
@@ -156,6 +170,14 @@ def test_more_documents_than_one_command_takes(r):
     assert r.info("commandstats")["cmdstat_RAG.MADD"]["calls"] == 3
     assert len(docs.ids()) == 2_500
     assert docs.delete(*docs.ids()) == 2_500
+
+
+def test_more_text_than_one_reply_holds(fleet):
+    with redis.Redis(port=fleet.launch(llmcache__reply_max_bytes=1 << 20).port) as r:
+        docs = DocumentIndex(r, "docs")
+        docs.add((Document(f"d{n}", "x" * 100_000) for n in range(30)), embed=False)
+        found = docs.get_many([f"d{n}" for n in range(40)])
+        assert [d is not None and len(d.text) == 100_000 for d in found] == [True] * 30 + [False] * 10
 
 
 TOKENS = list(range(24))
@@ -206,6 +228,19 @@ def test_chunks(any_r):
         kv.match()
     with pytest.raises(errors.NoCache):
         KVChunks(any_r, "absent").info()
+
+
+def test_any_set_of_chunks_past_holes(any_r):
+    kv = KVChunks(any_r, "ns")
+    hashes = [bytes([n]) * 32 for n in range(9)]
+    assert kv.fetch_set(hashes) == [None] * 9
+    for n in (0, 3, 4, 8):
+        kv.put(b"%d" % n * 1_000, hash=hashes[n])
+    buffers = [bytearray(1_000) for _ in hashes]
+    found = kv.fetch_set(hashes, into=buffers, max_bytes=2_500)
+    assert [chunk and chunk.payload[:1] for chunk in found] == [b"0", None, None, b"3", b"4", None, None, None, b"8"]
+    assert [bytes(buffer[:1]) for buffer in buffers] == [b"0", b"\0", b"\0", b"3", b"4", b"\0", b"\0", b"\0", b"8"]
+    assert any_r.info("commandstats")["cmdstat_KVCHUNK.FETCH"]["calls"] == 3
 
 
 def test_chunks_by_digests_of_ones_own(r):

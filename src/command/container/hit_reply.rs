@@ -38,6 +38,8 @@ pub enum Field {
     Text,
     /// Tokens of a document, given or estimated.
     Tokens,
+    /// The vector as it is stored, as a blob of little-endian f32; null for none.
+    Vector,
 }
 
 /// All fields of an answer, in the order of the reply.
@@ -71,6 +73,7 @@ impl Field {
             Self::Hits => "hits",
             Self::Text => "text",
             Self::Tokens => "tokens",
+            Self::Vector => "vector",
         }
     }
 }
@@ -133,15 +136,15 @@ pub fn ttl_ms(expire_at: UnixMs, now: UnixMs) -> i64 {
 }
 
 /// Bytes of the texts of a hit in a reply, and about those of the rest.
-pub fn bytes_of(hit: &Hit<OpenedEntry<'_>>, fields: &[Field]) -> u64 {
+pub fn bytes_of(view: &EntryView<'_>, fields: &[Field]) -> u64 {
     const REST_BYTES: usize = 32;
-    let view = hit.entry.view();
     let bytes = |field: &Field| {
         let own = match field {
             Field::Prompt | Field::Document => view.prompt().len(),
             Field::Response | Field::Text => view.response().len(),
             Field::Meta => view.meta().map_or(0, <[u8]>::len),
             Field::Tags => view.tags().map(|tag| tag.len() + 8).sum(),
+            Field::Vector => usize::from(view.dim()) * size_of::<f32>(),
             _ => 0,
         };
         (own + REST_BYTES) as u64
@@ -189,6 +192,15 @@ pub fn write(
                 reply
             }
             Field::Hits => reply.count(u64::from(served.hits)),
+            Field::Vector => match view.vector() {
+                Some(vector) => {
+                    let numbers = vector.to_f32();
+                    let blob: Vec<u8> =
+                        numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+                    reply.bytes(&blob)
+                }
+                None => reply.null(),
+            },
         };
     }
 }

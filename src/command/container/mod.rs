@@ -10,6 +10,7 @@ pub(super) mod fetch;
 pub(super) mod hit_reply;
 pub(super) mod lease;
 pub(super) mod note;
+pub(super) mod picking;
 pub(super) mod scan;
 pub(super) mod settings;
 pub(super) mod store;

@@ -2,68 +2,23 @@
 //! their payloads.
 
 use super::chain::ChainArgs;
-use super::retention::hold_by;
-use super::{hex_digest, need_namespace, was_sound_lately};
+use super::page::{FetchRequest, range, write_chunk, write_meta, write_payload};
+use super::retention::{begin_lease, hold_by, lease, lease_ms};
+use super::{hex_digest, need_namespace, sparse, was_sound_lately};
 use crate::command::filtered::Sieve;
 use crate::command::parse::{ArgReader, flag_once, parse_filter, set_once};
 use crate::config;
-use crate::ffi::{Access, CommandArgs, Ctx, Reply, ServerString};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::in_flight;
 use crate::keyspace::{
     LeadingRun, OpenedChunk, Pieces, find_namespace, is_reachable, open_chunk, open_leading_run,
     run_pieces, use_chunk, use_path,
 };
-use crate::keytype::Whole;
-use crate::keytype::namespace_registry::{self, SharedNamespace};
+use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::filter::Filter;
-use llmcache_core::ids::UnixMs;
-use llmcache_core::kvchunk::{ChunkDigest, ChunkHeader, LeaseId, Namespace, NodeId};
-use llmcache_core::limits;
+use llmcache_core::kvchunk::{ChunkDigest, ChunkHeader, LeaseId, NodeId};
 use std::cell::Cell;
-
-/// Payload of one FETCH when nothing is said.
-const MAXBYTES_DEFAULT: u64 = 64 << 20;
-
-/// Begins a lease that holds nothing yet; answers its name, or an error when there are too many leases.
-pub(super) fn begin_lease(
-    ctx: Ctx<'_>,
-    namespace: &SharedNamespace,
-    length_ms: u64,
-) -> Result<LeaseId> {
-    let now = ctx.now_ms();
-    // Below 2^53, since JavaScript and Lua hold integers as doubles; never the name that stands for making room.
-    let id = (ctx.random() >> 12) | 1 << 52;
-    namespace.with(|namespace| {
-        let Namespace { tree, leases, .. } = namespace;
-        leases.lapse(tree, UnixMs(now), limits::KV_LAPSED_AT_ONCE);
-        if leases.len() >= limits::KV_LEASES_MAX {
-            return Err(Error::new(ErrorWord::Busy, "the namespace has too many leases"));
-        }
-        leases.grant(tree, id, &[], UnixMs(now + length_ms));
-        namespace_registry::note_work(namespace);
-        Ok(id)
-    })
-}
-
-/// Leases chunks; answers the lease's name, or an error when there are too many leases.
-fn lease(
-    ctx: Ctx<'_>,
-    namespace: &SharedNamespace,
-    digests: &[ChunkDigest],
-    length_ms: u64,
-) -> Result<LeaseId> {
-    let id = begin_lease(ctx, namespace, length_ms)?;
-    digests.iter().for_each(|digest| {
-        hold_by(ctx, namespace, id, digest);
-    });
-    Ok(id)
-}
-
-/// Reads the value of LEASE.
-pub(super) fn lease_ms(args: &mut ArgReader<'_>) -> Result<u64> {
-    args.integer("LEASE", 1, limits::KV_LEASE_MAX_MS)
-}
 
 /// Runs `KVCHUNK.MATCH`.
 pub fn run_match(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
@@ -152,70 +107,6 @@ impl Pieces for Matching {
     }
 }
 
-#[derive(Debug, Default)]
-struct FetchRequest<'a> {
-    chain: ChainArgs<'a>,
-    from: Option<usize>,
-    count: Option<usize>,
-    max_bytes: Option<u64>,
-    range: Option<(u64, u64)>,
-    lease_ms: Option<u64>,
-}
-
-impl<'a> FetchRequest<'a> {
-    fn parse(mut args: ArgReader<'a>) -> Result<Self> {
-        let mut request = Self::default();
-        while let Some(word) = args.option() {
-            let (name, most) = (word.as_str(), limits::CHUNKS_MAX as u64);
-            match name {
-                "FROM" => {
-                    set_once(&mut request.from, args.integer(name, 0, most)? as usize, name)?;
-                }
-                "COUNT" => {
-                    set_once(&mut request.count, args.integer(name, 1, most)? as usize, name)?;
-                }
-                "MAXBYTES" => {
-                    let bytes = args.integer(name, 1, u64::MAX)?;
-                    set_once(&mut request.max_bytes, bytes, name)?;
-                }
-                "RANGE" => set_once(&mut request.range, range(&mut args)?, name)?,
-                "LEASE" => set_once(&mut request.lease_ms, lease_ms(&mut args)?, name)?,
-                _ if request.chain.read(&word, &mut args)? => {}
-                _ => return Err(word.unknown()),
-            }
-        }
-        request.chain.check()?;
-        Ok(request)
-    }
-
-    /// Which chunks of the run are answered: from `from` on, as many as `COUNT` and `MAXBYTES` allow,
-    /// and one in any case.
-    fn page(&self, run: &[OpenedChunk<'_>]) -> std::ops::Range<usize> {
-        let from = self.from.unwrap_or(0).min(run.len());
-        let mut left = self.max_bytes.unwrap_or(MAXBYTES_DEFAULT);
-        let fits = |chunk: &&OpenedChunk<'_>| {
-            let bytes = self.answered_bytes(chunk);
-            let fits = bytes <= left;
-            left = left.saturating_sub(bytes);
-            fits
-        };
-        let most = self.count.unwrap_or(usize::MAX);
-        let count = run[from..].iter().take(most).take_while(fits).count();
-        from..from + count.max(1).min(run.len() - from)
-    }
-
-    fn answered_bytes(&self, chunk: &Whole) -> u64 {
-        let all = chunk.header.payload_bytes;
-        self.range.map_or(all, |(offset, length)| all.saturating_sub(offset).min(length))
-    }
-}
-
-/// Reads `offset length`.
-fn range(args: &mut ArgReader<'_>) -> Result<(u64, u64)> {
-    let most = limits::PAYLOAD_MAX_BYTES as u64;
-    Ok((args.integer("RANGE", 0, most)?, args.integer("RANGE", 1, most)?))
-}
-
 /// Runs `KVCHUNK.FETCH`.
 pub fn run_fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let request = FetchRequest::parse(ArgReader::new(args.options()))?;
@@ -236,6 +127,9 @@ pub fn run_fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         ));
     }
     let digests = namespace.with(|namespace| request.chain.digests(namespace))?;
+    if request.sparse {
+        return sparse::answer(ctx, &request, &namespace, &digests);
+    }
     let mut run = open_leading_run(ctx, &namespace, &digests, Access::Probe);
     let mut page = request.page(&run);
     let is_bad = |chunk: &OpenedChunk<'_>| !was_sound_lately(ctx, &namespace, chunk);
@@ -253,11 +147,7 @@ pub fn run_fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     reply.array(page.len());
     let mut bytes = 0;
     for chunk in &run[page] {
-        let header = &chunk.header;
-        reply.array(4).text(&header.digest.hex());
-        write_meta(reply, header);
-        reply.count(header.payload_bytes);
-        write_payload(reply, chunk, request.range);
+        write_chunk(reply, chunk, request.range);
         bytes += request.answered_bytes(chunk);
     }
     if request.lease_ms.is_some() {
@@ -291,40 +181,6 @@ fn note_use(
     });
     let path: Vec<ChunkDigest> = digests[..page.end].iter().rev().cloned().collect();
     use_path(ctx, namespace, &path);
-}
-
-fn write_meta(reply: Reply<'_>, header: &ChunkHeader) {
-    match &*header.meta {
-        [] => reply.null(),
-        meta => reply.bytes(meta),
-    };
-}
-
-/// Writes the segments, or the pieces of them that lie within the range.
-fn write_payload(reply: Reply<'_>, chunk: &Whole, range: Option<(u64, u64)>) {
-    let Some((offset, length)) = range else {
-        reply.array(chunk.segments.len());
-        for segment in &chunk.segments {
-            reply.string(segment);
-        }
-        return;
-    };
-    let (mut skip, mut left) = (offset, length);
-    let mut pieces: Vec<&[u8]> = Vec::new();
-    for segment in &chunk.segments {
-        let bytes = segment.as_bytes();
-        let start = skip.min(bytes.len() as u64) as usize;
-        skip -= start as u64;
-        let end = start + left.min((bytes.len() - start) as u64) as usize;
-        left -= (end - start) as u64;
-        if start < end {
-            pieces.push(&bytes[start..end]);
-        }
-    }
-    reply.array(pieces.len());
-    for piece in pieces {
-        reply.bytes(piece);
-    }
 }
 
 /// Runs `KVCHUNK.GET`.

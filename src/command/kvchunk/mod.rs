@@ -8,10 +8,12 @@ pub(super) mod fetch;
 pub(super) mod find;
 pub(super) mod info;
 pub(super) mod internal;
+mod page;
 pub(super) mod put;
 mod reach;
 pub(super) mod remove;
 pub(super) mod retention;
+mod sparse;
 
 use crate::ffi::{CommandArgs, Ctx};
 use crate::keyspace::open_namespace;

@@ -1,16 +1,57 @@
 //! `KVCHUNK.PIN`, `UNPIN`, `LEASE`, `RELEASE` and `TOUCH`: what keeps chunks from being evicted.
 
-use super::fetch::{begin_lease, lease_ms};
 use super::reach::{Reach, Spread, digests, need_chunks};
 use crate::command::parse::ArgReader;
 use crate::ffi::{Access, CommandArgs, Ctx, RString, Reply, WritePermit};
 use crate::keyspace::{
     Pieces, UseWalk, hint_strongly, open_chunk, open_namespace, pin_chunk, run_pieces,
 };
-use crate::keytype::namespace_registry::SharedNamespace;
-use llmcache_core::error::Result;
-use llmcache_core::kvchunk::{ChunkDigest, LeaseId, NodeId};
+use crate::keytype::namespace_registry::{self, SharedNamespace};
+use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::ids::UnixMs;
+use llmcache_core::kvchunk::{ChunkDigest, LeaseId, Namespace, NodeId};
+use llmcache_core::limits;
 use std::ffi::CStr;
+
+/// Begins a lease that holds nothing yet; answers its name, or an error when there are too many leases.
+pub(super) fn begin_lease(
+    ctx: Ctx<'_>,
+    namespace: &SharedNamespace,
+    length_ms: u64,
+) -> Result<LeaseId> {
+    let now = ctx.now_ms();
+    // Below 2^53, since JavaScript and Lua hold integers as doubles; never the name that stands for making room.
+    let id = (ctx.random() >> 12) | 1 << 52;
+    namespace.with(|namespace| {
+        let Namespace { tree, leases, .. } = namespace;
+        leases.lapse(tree, UnixMs(now), limits::KV_LAPSED_AT_ONCE);
+        if leases.len() >= limits::KV_LEASES_MAX {
+            return Err(Error::new(ErrorWord::Busy, "the namespace has too many leases"));
+        }
+        leases.grant(tree, id, &[], UnixMs(now + length_ms));
+        namespace_registry::note_work(namespace);
+        Ok(id)
+    })
+}
+
+/// Leases chunks; answers the lease's name, or an error when there are too many leases.
+pub(super) fn lease(
+    ctx: Ctx<'_>,
+    namespace: &SharedNamespace,
+    digests: &[ChunkDigest],
+    length_ms: u64,
+) -> Result<LeaseId> {
+    let id = begin_lease(ctx, namespace, length_ms)?;
+    digests.iter().for_each(|digest| {
+        hold_by(ctx, namespace, id, digest);
+    });
+    Ok(id)
+}
+
+/// Reads the value of LEASE.
+pub(super) fn lease_ms(args: &mut ArgReader<'_>) -> Result<u64> {
+    args.integer("LEASE", 1, limits::KV_LEASE_MAX_MS)
+}
 
 /// Runs `KVCHUNK.PIN`.
 pub fn run_pin(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {

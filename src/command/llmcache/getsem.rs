@@ -169,7 +169,7 @@ impl<'c> Asking<'c, '_> {
             room.one(before)?;
         }
         let mut added = 0;
-        let bytes = hits.map(|hit| hit_reply::bytes_of(hit, question.fields()));
+        let bytes = hits.map(|hit| hit_reply::bytes_of(&hit.entry.view(), question.fields()));
         room.all(bytes.inspect(|bytes| added += bytes))?;
         Ok(added)
     }

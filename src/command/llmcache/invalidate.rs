@@ -1,36 +1,26 @@
 //! `LLMCACHE.INVALIDATE`: answers that must not be served any more.
 
 use super::need_cache;
+use crate::command::container::picking::Target;
 use crate::command::container::store::check_dim;
 use crate::command::container::texts::{Meaning, meaning, model_for, no_vector};
 use crate::command::parse::{
     ArgReader, OptionWord, flag_once, is_vector_word, parse_filter, set_once, vector,
 };
-use crate::ffi::{
-    Access, Arguments, BlockedId, CommandArgs, Ctx, MainCell, RString, Reply, Waiter, Wake,
-    WritePermit, block_client, wait_on, wake_blocked,
-};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply, WritePermit};
 use crate::keyspace::{
-    Again, Criterion, InvalidationWalk, Presence, Take, check_walks, mark_stale, open_cache,
-    open_entry, remove_entry, start_invalidation, tell_ids, void_lease, with_known_flights,
+    Again, Criterion, Presence, Take, check_walks, mark_stale, open_cache, open_entry,
+    remove_entry, tell_ids, void_lease,
 };
 use crate::keytype::EPOCH_COMMAND;
 use crate::keytype::cache_registry::{self, SharedCache};
-use llmcache_core::cache::{EntryKey, Extent, Severity, too_much_at_once};
+use llmcache_core::cache::{EntryKey, Extent, Severity};
 use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, Result};
 use llmcache_core::filter::Filter;
 use llmcache_core::ids::{EntryId, ScopeKey, Seq, UnixMs};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// Steps of a walk whose client cannot be made to wait.
-const UNBLOCKABLE: u64 = limits::UNBLOCKABLE_STEPS_MAX;
-
-/// How long a walk runs before its client waits and others get their turn.
-const FIRST_SLICE: Duration = Duration::from_millis(1);
 
 /// Which answers.
 enum Which<'a> {
@@ -124,18 +114,8 @@ fn embed(
     Ok(true)
 }
 
-fn channel_of(name: &[u8]) -> Vec<u8> {
-    [b"llmcache:invalidate:", name].concat()
-}
-
-/// A cache of which something is invalidated.
-struct Target<'a> {
-    ctx: WritePermit<'a>,
-    cache: SharedCache,
-    name: &'a [u8],
-    channel: Vec<u8>,
-    /// `None` to count alone.
-    severity: Option<Severity>,
+fn channel_of(name: &[u8]) -> Option<Vec<u8>> {
+    Some([b"llmcache:invalidate:", name].concat())
 }
 
 impl Target<'_> {
@@ -170,19 +150,12 @@ impl Target<'_> {
             }
             told.push(String::from_utf8_lossy(id).into_owned());
         }
-        if let Some(severity) = self.severity {
+        if let (Some(severity), Some(channel)) = (self.severity, &self.channel) {
             for ids in told.chunks(limits::INVALIDATED_IDS_MAX) {
-                tell_ids(*self.ctx, &self.channel, ids, severity == Severity::Stale);
+                tell_ids(*self.ctx, channel, ids, severity == Severity::Stale);
             }
         }
         Ok(told.len() as u64)
-    }
-
-    /// Tells who watches the cache that it changes.
-    fn signal(&self) {
-        if self.severity.is_some() {
-            self.ctx.signal_modified(&RString::new(self.name));
-        }
     }
 
     /// The key of an id whose entry would be served, and its digest.
@@ -217,87 +190,11 @@ impl Target<'_> {
             "epoch": bound.0,
             "soft": severity == Severity::Stale,
         });
-        self.ctx.publish(&self.channel, message.to_string().as_bytes());
+        if let Some(channel) = &self.channel {
+            self.ctx.publish(channel, message.to_string().as_bytes());
+        }
         Ok(count)
     }
-
-    /// Begins a walk for a client that waits already.
-    fn begin(self, criterion: Criterion, limit: u64, client: BlockedId) -> bool {
-        let end = Arc::new(MainCell::new(None));
-        let waiter = WalkWaiter { end: Arc::clone(&end) };
-        if !wait_on(*self.ctx, client, 0, Box::new(waiter)) {
-            return false;
-        }
-        self.signal();
-        let Self { ctx, cache, name, channel, severity } = self;
-        if severity.is_some() {
-            let uid = cache.with(|cache| cache.uid());
-            with_known_flights(uid, |flights| flights.note_picked());
-        }
-        let pick = InvalidationWalk::new(cache, channel, criterion, severity, limit);
-        let done = move |ctx: Ctx<'_>, ended| {
-            end.with(|end| *end = Some(ended));
-            wake_blocked(ctx, client);
-        };
-        start_invalidation(*ctx, pick, name, Box::new(done));
-        true
-    }
-
-    fn pick(self, criterion: Criterion, limit: u64) -> Result<()> {
-        // What is on its way cannot be picked.
-        Presence::of(*self.ctx, self.name).need_all()?;
-        let may_block = self.ctx.state().may_block();
-        if may_block {
-            check_walks()?;
-        } else if self.cache.with(|cache| criterion.most_steps(cache, limit)) > UNBLOCKABLE {
-            return Err(too_much_at_once("LIMIT it, or "));
-        }
-        self.signal();
-        let Self { ctx, cache, name, channel, severity } = self;
-        if severity.is_some() {
-            let uid = cache.with(|cache| cache.uid());
-            with_known_flights(uid, |flights| flights.note_picked());
-        }
-        let mut pick = InvalidationWalk::new(cache, channel, criterion, severity, limit);
-        let end = Instant::now() + FIRST_SLICE;
-        if let Some(ended) = pick.run(ctx, || !may_block || Instant::now() < end) {
-            Reply::new(*ctx).count(ended?);
-            return Ok(());
-        }
-        let end = Arc::new(MainCell::new(None));
-        let waiter = WalkWaiter { end: Arc::clone(&end) };
-        let id = block_client(*ctx, 0, |_| Box::new(waiter));
-        let done = move |ctx: Ctx<'_>, ended| {
-            end.with(|end| *end = Some(ended));
-            wake_blocked(ctx, id);
-        };
-        start_invalidation(*ctx, pick, name, Box::new(done));
-        Ok(())
-    }
-}
-
-/// A client that waits for its walk to end. The walk goes on without it.
-struct WalkWaiter {
-    end: Arc<MainCell<Option<Result<u64>>>>,
-}
-
-impl Waiter for WalkWaiter {
-    fn reply(&mut self, ctx: Ctx<'_>, _: &Arguments<'_>, _: Wake) {
-        let end = self.end.with(Option::take);
-        let reply = Reply::new(ctx);
-        match end {
-            Some(Ok(count)) => {
-                reply.count(count);
-            }
-            Some(Err(error)) => reply.error(&error.to_string()),
-            // Unblocked by another.
-            None => {
-                reply.null();
-            }
-        }
-    }
-
-    fn gone(&mut self, _: Ctx<'_>) {}
 }
 
 fn words<'a>(extent: Extent<'a>) -> (&'static str, &'a [u8]) {

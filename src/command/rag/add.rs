@@ -7,8 +7,8 @@ use crate::command::container::store::{
 };
 use crate::command::container::texts::{model_for, model_for_new, no_vector, settings_for_new};
 use crate::command::parse::{
-    ArgReader, Expiry, OptionWord, expiry, is_expiry_word, is_vector_word, meta, set_once, tags,
-    vector,
+    ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, is_vector_word, meta,
+    set_once, tags, vector,
 };
 use crate::ffi::{Access, CommandArgs, Ctx};
 use crate::keyspace::{
@@ -26,8 +26,10 @@ use llmcache_core::vector::Query;
 /// A document that is to be stored.
 struct Document<'a> {
     id: &'a [u8],
-    /// Absent where the text is to be embedded.
+    /// Absent where the text is to be embedded, or nothing is.
     query: Option<Query>,
+    /// Kept without a vector: found by its id and by filters, never by meaning.
+    no_vector: bool,
     text: &'a [u8],
     rest: Rest<'a>,
 }
@@ -82,7 +84,8 @@ fn embed_all(
     documents: &mut [Document<'_>],
     again: Again,
 ) -> Result<bool> {
-    if documents.iter().all(|document| document.query.is_some()) {
+    let wants = |document: &&mut Document<'_>| document.query.is_none() && !document.no_vector;
+    if !documents.iter_mut().any(|document| wants(&document)) {
         return Ok(true);
     }
     let model = match open_container(ctx, &args.key(), Kind::Documents)? {
@@ -90,7 +93,7 @@ fn embed_all(
         None => model_for_new(),
     };
     let model = model.ok_or_else(|| no_vector(None))?;
-    let without = documents.iter_mut().filter(|document| document.query.is_none());
+    let without = documents.iter_mut().filter(wants);
     let without: Vec<&mut Document<'_>> = without.collect();
     let texts: Vec<&[u8]> = without.iter().map(|document| document.text).collect();
     let texts = Texts { model: &model, role: Role::Document, texts: &texts };
@@ -111,15 +114,17 @@ fn store(
     let name = args.name();
     let cache = open_container(ctx, &args.key(), Kind::Documents)?;
     let mut dims = documents.iter().filter_map(|document| document.query.as_ref()).map(Query::dim);
-    let dim = dims.next().ok_or_else(|| no_vector(None))?;
-    if let Some(other) = dims.find(|&other| other != dim) {
+    let dim = dims.next();
+    if let Some((other, dim)) = dims.find(|&other| Some(other) != dim).zip(dim) {
         return Err(dim_mismatch(other, dim, name));
     }
     let cache = match cache {
         Some(cache) => cache,
-        None => auto_create_as(args.permit(), name, settings_for_new(Kind::Documents, Some(dim)))?,
+        None => auto_create_as(args.permit(), name, settings_for_new(Kind::Documents, dim))?,
     };
-    check_dim(&cache, dim, name)?;
+    if let Some(dim) = dim {
+        check_dim(&cache, dim, name)?;
+    }
     let mut ready = Vec::with_capacity(documents.len());
     for (place, document) in documents.iter().enumerate() {
         let expire_at = deadline(&cache, document.rest.expiry, now, 0);
@@ -154,11 +159,14 @@ impl<'a> Document<'a> {
     fn read(args: &mut ArgReader<'a>, now: UnixMs) -> Result<Self> {
         let id = document_id(args)?;
         let (mut query, mut text, mut rest) = (None, None, Rest::default());
+        let mut no_vector = false;
         loop {
             let mut ahead = args.clone();
             let Some(word) = ahead.option() else { break };
             if is_vector_word(&word) {
                 set_once(&mut query, vector(&word, &mut ahead)?, "the vector")?;
+            } else if word.as_str() == "NOVECTOR" {
+                flag_once(&mut no_vector, "NOVECTOR")?;
             } else if word.as_str() == "TEXT" {
                 let body = ahead.text("TEXT", limits::RESPONSE_MAX_BYTES)?;
                 set_once(&mut text, body, "TEXT")?;
@@ -169,7 +177,10 @@ impl<'a> Document<'a> {
         }
         let missing = || Error::err("syntax error: an id and TEXT are needed");
         let text = text.ok_or_else(missing)?;
-        Ok(Self { id: check_id(id)?, query, text, rest })
+        if no_vector && query.is_some() {
+            return Err(Error::err("syntax error: a vector and NOVECTOR are given"));
+        }
+        Ok(Self { id: check_id(id)?, query, no_vector, text, rest })
     }
 
     /// Packs it as the one in this place of those that are stored together.

@@ -5,6 +5,7 @@
 
 pub(super) mod add;
 pub(super) mod admin;
+pub(super) mod del;
 pub(super) mod get;
 pub(super) mod search;
 

@@ -32,7 +32,7 @@ const MMR_CANDIDATES: usize = 4;
 const MMR_POOL_MIN: usize = 20;
 
 /// What RETURN knows; without it the first five are answered.
-const FIELDS: [Field; 9] = [
+const FIELDS: [Field; 10] = [
     Field::Document,
     Field::Similarity,
     Field::Text,
@@ -42,6 +42,7 @@ const FIELDS: [Field; 9] = [
     Field::Age,
     Field::Ttl,
     Field::Hits,
+    Field::Vector,
 ];
 const USUAL: usize = 5;
 
@@ -52,6 +53,7 @@ struct Search<'a> {
     /// What is embedded where there is no vector.
     text: Option<&'a [u8]>,
     count: Option<usize>,
+    offset: Option<usize>,
     filter: Option<Filter>,
     similarity: Option<f64>,
     lambda: Option<f64>,
@@ -99,7 +101,8 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
     };
     search.choose(&mut report);
     let fields = search.fields.as_deref().unwrap_or(&FIELDS[..USUAL]);
-    answer_room(ctx)?.all(report.hits.iter().map(|hit| hit_reply::bytes_of(hit, fields)))?;
+    answer_room(ctx)?
+        .all(report.hits.iter().map(|hit| hit_reply::bytes_of(&hit.entry.view(), fields)))?;
     let mut served = hit_reply::judge(&cache, &report, now);
     Note { ctx, cache: &cache, scope: b"", now }.lookup(&report, &mut served);
     reply.array(report.hits.len());
@@ -110,8 +113,9 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
 }
 
 impl<'a> Search<'a> {
+    /// How many are picked: those answered and those passed over.
     fn count(&self) -> usize {
-        self.count.unwrap_or(COUNT_DEFAULT)
+        self.count.unwrap_or(COUNT_DEFAULT) + self.offset.unwrap_or(0)
     }
 
     /// How many of the nearest are looked at.
@@ -143,7 +147,7 @@ impl<'a> Search<'a> {
             max_age_ms: None,
             counts_refused: false,
             explain: false,
-            chooses: self.lambda.is_some() || self.budget_tokens.is_some(),
+            chooses: self.lambda.is_some() || self.budget_tokens.is_some() || self.offset.is_some(),
             now,
         };
         look_up(keyspace, &request)
@@ -163,6 +167,9 @@ impl<'a> Search<'a> {
     fn choose(&self, report: &mut LookupReport<OpenedEntry<'_>>) {
         if let Some(lambda) = self.lambda {
             diversify(&mut report.hits, lambda, self.count());
+        }
+        if let Some(offset) = self.offset {
+            report.hits.drain(..offset.min(report.hits.len()));
         }
         if let Some(budget_tokens) = self.budget_tokens {
             let tokens = report.hits.iter().map(|hit| tokens_of(&hit.entry.view()));
@@ -186,6 +193,10 @@ impl<'a> Search<'a> {
                     let count = args.integer(name, 1, limits::COUNT_MAX.into())? as usize;
                     set_once(&mut search.count, count, name)?;
                 }
+                "OFFSET" => {
+                    let offset = args.integer(name, 0, limits::COUNT_MAX.into())? as usize;
+                    set_once(&mut search.offset, offset, name)?;
+                }
                 "FILTER" => set_once(&mut search.filter, parse_filter(&mut args)?, name)?,
                 "SIMILARITY" => set_once(&mut search.similarity, args.similarity(name)?, name)?,
                 "MMR" => set_once(&mut search.lambda, args.decimal(name, 0.0, 1.0)?, name)?,
@@ -200,6 +211,10 @@ impl<'a> Search<'a> {
                 }
                 _ => return Err(word.unknown()),
             }
+        }
+        if search.count() > limits::COUNT_MAX as usize {
+            let most = limits::COUNT_MAX;
+            return Err(Error::err(format!("COUNT and OFFSET together must be at most {most}")));
         }
         Ok(search)
     }

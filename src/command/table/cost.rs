@@ -265,11 +265,12 @@ pub const COSTS: &[(&str, Cost)] = &[
     ("LLMCACHE._STALE", Cost::SMALL),
     ("RAG.ADD", Cost::STORE),
     ("RAG.CREATE", Cost::SMALL),
-    ("RAG.DEL", Cost { keys: each(16, 4), ..Cost::SMALL }),
+    ("RAG.DEL", Cost { keys: each(600, 4), path: each(MUCH, 0), ..Cost::SMALL }),
     ("RAG.DROP", Cost::SMALL),
     ("RAG.GET", Cost { reply: Reply::Value, ..Cost::SMALL }),
     ("RAG.INFO", Cost::SMALL),
     ("RAG.MADD", Cost { keys: each(280, 8), reply: Reply::PerArgument(64), ..Cost::SMALL }),
+    ("RAG.MGET", Cost { keys: each(16, 4), reply: Reply::Bounded, ..Cost::SMALL }),
     (
         "RAG.SCAN",
         Cost { keys: each(10_016, 0), path: each(MUCH, 0), reply: Reply::Bounded, ..Cost::SMALL },

@@ -184,6 +184,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
             opt("MAXBYTES", "bytes", ArgKind::Integer),
             RANGE,
             LEASE,
+            opt_word("SPARSE", "sparse"),
         ],
         reply: "An array: chunks of the prefix, chunks answered, the FROM to go on with (no more when \
             it is not below the first), and an array of `[digest, meta, bytes, [segment, ...]]`; with \
@@ -191,7 +192,10 @@ pub const KVCHUNK: &[CommandSpec] = &[
         notes: "MAXBYTES is 64 MiB unless given; one chunk is answered in any case. RANGE answers these \
             bytes of every payload; `bytes` is always the length of the whole. `meta` is META as \
             stored, or null. A payload that does not fit its checksum ends the prefix; that is looked \
-            at when a chunk is first answered, and again after a minute. Past `llmcache.kv-in-flight` bytes on their way to clients: `BUSY`.",
+            at when a chunk is first answered, and again after a minute. Past `llmcache.kv-in-flight` bytes on their way to clients: `BUSY`. \
+            With SPARSE the first chunk that is absent ends nothing: of all chunks named, from FROM on, each is answered that is \
+            there with all before it, and null stands for each other; the array then begins with how many were named and how many \
+            of this page are there, and LEASE keeps these. For sets that are no prefix, as HASHES may name them.",
         key_options: &[also("LEASE", KeyUse::Update)],
         ..read("KVCHUNK.FETCH", command_entry!(fetch::run_fetch, keys))
     },

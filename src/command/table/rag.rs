@@ -1,12 +1,17 @@
 //! The rows of `RAG.*` in the command table.
 
 use super::words::{
-    EMBED, EXPIRY, INDEX, QUANT, RETURN, SCRIPT, TAGS, VECTOR, arg, many, need, opt, read, write,
+    EMBED, EXPIRY, INDEX, QUANT, RETURN, SCRIPT, TAGS, VECTOR, VECTOR_FORMS, arg, many, need, opt,
+    opt_word, read, word, write,
 };
-use crate::command::rag::{add, admin, get, search};
+use crate::command::rag::{add, admin, del, get, search};
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
+const OWN_VECTOR_FORMS: &[Arg] =
+    &[VECTOR_FORMS[0], VECTOR_FORMS[1], VECTOR_FORMS[2], word("NOVECTOR", "novector")];
+/// A vector, or that there is none.
+const OWN_VECTOR: Arg = opt("", "vector", ArgKind::OneOf(OWN_VECTOR_FORMS));
 const DOCUMENTS: Arg = arg("index", ArgKind::Key);
 const ID: Arg = arg("id", ArgKind::Text);
 const TEXT: Arg = need("TEXT", "text", ArgKind::Text);
@@ -44,12 +49,13 @@ pub(super) const RAG: &[CommandSpec] = &[
         flags: "write deny-oom",
         summary: "Stores a document, or replaces the one of this id.",
         complexity: "O(d) for d dimensions, and what MAXENTRIES or MAXMEMORY make it remove",
-        args: &[DOCUMENTS, ID, VECTOR, TEXT, META, TAGS, TOKENS, EXPIRY],
+        args: &[DOCUMENTS, ID, OWN_VECTOR, TEXT, META, TAGS, TOKENS, EXPIRY],
         reply: "1 for a new document, 0 for one that replaced another.",
         notes: "An id has 1 to 1,024 bytes; one of up to 128 bytes without control characters names the \
             key (`{index}:<uid>:<id>`), others, and ids that look like a digest, are named by their digest. \
             On an index with EMBED a text without a vector is embedded while the client waits; one that the \
-            model cannot read whole is refused. `TOKENS` is what the text counts in a budget; without it, its bytes / 4. An index that does \
+            model cannot read whole is refused. With NOVECTOR there is no vector: the document is answered by its id \
+            and by `RAG.SCAN FILTER`, and no search finds it. `TOKENS` is what the text counts in a budget; without it, its bytes / 4. An index that does \
             not exist is made with the defaults of the `llmcache.*` configs, unless \
             `llmcache.auto-create` is `no`.",
         ..write("RAG.ADD", command_entry!(add::run), KeyUse::Insert)
@@ -64,7 +70,7 @@ pub(super) const RAG: &[CommandSpec] = &[
             arg("count", ArgKind::Integer),
             Arg {
                 name: "document",
-                kind: ArgKind::Block(&[ID, VECTOR, TEXT, META, TAGS, TOKENS, EXPIRY]),
+                kind: ArgKind::Block(&[ID, OWN_VECTOR, TEXT, META, TAGS, TOKENS, EXPIRY]),
                 token: "",
                 optional: false,
                 multiple: true,
@@ -86,6 +92,7 @@ pub(super) const RAG: &[CommandSpec] = &[
             VECTOR,
             opt("TEXT", "question", ArgKind::Text),
             opt("COUNT", "count", ArgKind::Integer),
+            opt("OFFSET", "passed", ArgKind::Integer),
             opt("FILTER", "expression", ArgKind::Text),
             opt("SIMILARITY", "least", ArgKind::Double),
             opt("MMR", "lambda", ArgKind::Double),
@@ -94,14 +101,17 @@ pub(super) const RAG: &[CommandSpec] = &[
             RETURN,
         ],
         reply: "An array of maps of `id similarity text meta tags`, best first. `RETURN` picks of these and \
-            of `tokens age ttl hits`.",
+            of `tokens age ttl hits vector`.",
         notes: "A vector is needed, or on an index with EMBED a TEXT. `COUNT` is 10 when nothing is said, as that of `VSIM` and `FT.SEARCH`. `FILTER` is described \
             in `docs/filter.md`, similarity is cosine in [-1, 1]. `MMR lambda` chooses among the 4 x COUNT \
             nearest (at least 20, at most 200 or COUNT) by maximal marginal relevance: `lambda` x \
             similarity - (1 - `lambda`) x the largest similarity to one chosen before; 1 is the plain \
             order, the first is always the nearest; COUNT x candidates x dimensions is at most 67,108,864 \
-            (`TOOBIG`): COUNT 200 at 1,536 dimensions, 60 at 5,000. `TOKENS` ends the results, in their order, before the \
-            first that would exceed the budget. Only what is answered counts as used. A long search goes on \
+            (`TOOBIG`): COUNT 200 at 1,536 dimensions, 60 at 5,000. `OFFSET` passes over so many results; COUNT \
+            and OFFSET together are at most 1,000. `TOKENS` ends the results, in their order, before the \
+            first that would exceed the budget. `vector` is the vector as QUANT keeps it, a blob of \
+            little-endian f32, null for a document without one. Only what is answered counts as used. A long \
+            search goes on \
             in a thread, as that of `LLMCACHE.GETSEM`.",
         ..read("RAG.SEARCH", command_entry!(search::run))
     },
@@ -115,12 +125,56 @@ pub(super) const RAG: &[CommandSpec] = &[
         ..read("RAG.GET", command_entry!(get::run))
     },
     CommandSpec {
-        arity: -3,
-        summary: "Removes documents by id.",
+        arity: -5,
+        summary: "Answers documents by their ids, in one trip.",
         complexity: "O(n) for n ids",
-        args: &[DOCUMENTS, many("id", ArgKind::Text)],
-        reply: "How many were removed.",
-        ..write("RAG.DEL", command_entry!(get::run_del), KeyUse::Delete)
+        args: &[
+            DOCUMENTS,
+            need(
+                "IDS",
+                "ids",
+                ArgKind::Block(&[arg("count", ArgKind::Integer), many("id", ArgKind::Text)]),
+            ),
+            RETURN,
+        ],
+        reply: "An array of what `RAG.GET` answers to each, in their order.",
+        notes: "`RETURN` picks of `id text meta tags tokens age ttl hits vector`, the vector as QUANT keeps it, \
+            a blob of little-endian f32; without it all but the vector are answered.",
+        ..read("RAG.MGET", command_entry!(get::run_mget))
+    },
+    CommandSpec {
+        arity: -3,
+        summary: "Removes documents by id, by a filter or by a tag.",
+        complexity: "O(n) for n ids; with FILTER or TAG O(documents), in slices while the client waits",
+        args: &[
+            DOCUMENTS,
+            arg(
+                "which",
+                ArgKind::OneOf(&[
+                    many("id", ArgKind::Text),
+                    need(
+                        "IDS",
+                        "ids",
+                        ArgKind::Block(&[
+                            arg("count", ArgKind::Integer),
+                            many("id", ArgKind::Text),
+                        ]),
+                    ),
+                    need("FILTER", "expression", ArgKind::Text),
+                    need("TAG", "tag", ArgKind::Text),
+                ]),
+            ),
+            opt("LIMIT", "count", ArgKind::Integer),
+            opt_word("DRYRUN", "dryrun"),
+        ],
+        reply: "How many were removed; with DRYRUN would be.",
+        notes: "A first argument that is one of the words IDS, FILTER and TAG is never an id: where ids come from \
+            elsewhere, name them with IDS. FILTER is described in `docs/filter.md`. What is stored after the \
+            command began is left alone. FILTER and TAG go over the index in slices, between which others are \
+            served; where a client cannot wait (MULTI, scripts) many documents are refused, with LIMIT so many are \
+            removed. Like `LLMCACHE.INVALIDATE` it ends with `BUSY` where too many walks are under way, and tells \
+            where a filter asked too much of some documents.",
+        ..write("RAG.DEL", command_entry!(del::run), KeyUse::Delete)
     },
     CommandSpec {
         arity: -3,

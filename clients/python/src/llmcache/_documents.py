@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import _replies as r
 from . import filters, limits, vectors
-from ._flow import Argument, Call, Command, Flow
+from ._flow import Argument, Call, Command, Flow, Many
 from ._observe import observed
-from ._several import batches, every, expiry, present, scanned, summed, unless_absent
+from ._several import batches, every, expiry, present, scanned, summed
 from ._shards import Shards
-from .errors import NoCache
+from .errors import NoCache, TooBig
 from .types import Document, Embed, EmbedMany, Fields
 from .vectors import Vector
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _WORDS = {"dim": "DIM", "model": "MODEL", "ttl": "TTL", "quant": "QUANT", "index": "INDEX", "m": "M", "efc": "EFC",
           "ef": "EF", "maxentries": "MAXENTRIES", "maxmemory": "MAXMEMORY"}  # fmt: skip
 # Ids that RAG.MADD would read as options of the document before.
-_OPTION_WORDS = {"TEXT", "META", "TAGS", "TOKENS", "EX", "PX", "EXAT", "PXAT", "PERSIST", "FP32", "FP16", "VALUES"}
+_OPTION_WORDS = {"TEXT", "META", "TAGS", "TOKENS", "EX", "PX", "EXAT", "PXAT", "PERSIST", "FP32", "FP16", "VALUES",
+                 "NOVECTOR"}  # fmt: skip
 
 
 class DocumentBase:
@@ -46,8 +47,9 @@ class DocumentBase:
         raise NotImplementedError
 
 
-def _argument(document: Document, vector: Vector) -> list[Argument]:
-    args: list[Argument] = [r.raw(document.id), *vectors.blob(vector), "TEXT", r.raw(document.text)]
+def _argument(document: Document, vector: Vector | None) -> list[Argument]:
+    found: tuple[Argument, ...] = ("NOVECTOR",) if vector is None else vectors.blob(vector)
+    args: list[Argument] = [r.raw(document.id), *found, "TEXT", r.raw(document.text)]
     if document.meta is not None:
         args += ["META", json.dumps(document.meta, ensure_ascii=False)]
     if document.tags:
@@ -75,14 +77,15 @@ class DocumentFlows(DocumentBase):
                 args += [_WORDS[word], value]
         yield from every([("RAG.CREATE", name, *args) for name in self.shards.names()])
 
-    def add(self, documents: Iterable[Document]) -> Flow[int]:
+    def add(self, documents: Iterable[Document], *, embed: bool = True) -> Flow[int]:
         """Stores documents, embedding those without a vector; a document of the same id is replaced. How many are new.
 
-        Goes in batches, each stored whole or not at all.
+        With `embed=False` a document without a vector is kept without: found by its id and by filters, never by
+        meaning. Goes in batches, each stored whole or not at all.
         """
         documents = list(documents)
         given = [document.vector for document in documents]
-        bare = [at for at, vector in enumerate(given) if vector is None]
+        bare = [at for at, vector in enumerate(given) if vector is None and embed]
         if bare and self.embed_many is not None:
             made = yield Call(self.embed_many, ([documents[at].text for at in bare],))
             for at, vector in zip(bare, made, strict=True):
@@ -115,6 +118,7 @@ class DocumentFlows(DocumentBase):
         query: str | Vector,
         *,
         k: int = 10,
+        offset: int = 0,
         filter: filters.Filter | None = None,
         similarity: float | None = None,
         mmr: float | None = None,
@@ -128,14 +132,18 @@ class DocumentFlows(DocumentBase):
                 if self.embed is None:
                     raise ValueError("a text can be searched for where the index has embed")
                 query = cast(Vector, (yield Call(self.embed, (query,))))
-            args: list[Argument] = [*vectors.blob(query), "COUNT", k]
+            # Of several shards each may hold all that is passed over.
+            split = self.shards.count > 1 or self.shards.was is not None
+            args: list[Argument] = [*vectors.blob(query), "COUNT", k + offset if split else k]
+            if offset and not split:
+                args += ["OFFSET", offset]
             if filter is not None:
                 args += ["FILTER", filters.text(filter)]
             if similarity is not None:
                 args += ["SIMILARITY", similarity]
             if mmr is not None:
                 args += ["MMR", mmr]
-            if tokens is not None:
+            if tokens is not None and not (split and offset):
                 args += ["TOKENS", tokens]
             if ef is not None:
                 args += ["EF", ef]
@@ -146,7 +154,7 @@ class DocumentFlows(DocumentBase):
             found = [Document.of(one) for reply in replies for one in reply]
             if len(names) > 1:
                 found.sort(key=lambda document: document.similarity or 0.0, reverse=True)
-                found = _within(found[:k], tokens)
+                found = _within(found[offset : offset + k], tokens)
             told["result"] = "hit" if found else "miss"
             told["found"] = len(found)
         return found
@@ -156,29 +164,48 @@ class DocumentFlows(DocumentBase):
         found = yield from DocumentFlows.get_many(self, [id])
         return found[0]
 
-    def get_many(self, ids: Sequence[str]) -> Flow[list[Document | None]]:
-        """Documents by their ids, None where there is none."""
+    def get_many(self, ids: Sequence[str], *, fields: Sequence[str] | None = None) -> Flow[list[Document | None]]:
+        """Documents by their ids in one trip, None where there is none; `fields` may ask for the `vector` too."""
         found: list[Document | None] = [None] * len(ids)
-        asked = [(at, name) for at, id in enumerate(ids) for name in self.shards.places(r.raw(id))]
-        replies = yield from unless_absent([("RAG.GET", name, r.raw(ids[at])) for at, name in asked])
-        for (at, _), reply in zip(asked, replies, strict=True):
-            if reply is not None and found[at] is None:
-                found[at] = Document.of(reply)
+        groups: dict[str, list[int]] = {}
+        for at, id in enumerate(ids):
+            for name in self.shards.places(r.raw(id)):
+                groups.setdefault(name, []).append(at)
+        asked = [(name, batch) for name, members in groups.items() for batch in batches(members, limits.STORE_BATCH)]
+        chosen: list[Argument] = [] if fields is None else ["RETURN", len(fields), *fields]
+        while asked:
+            replies = yield Many(
+                [("RAG.MGET", name, "IDS", len(b), *(r.raw(ids[at]) for at in b), *chosen) for name, b in asked]
+            )
+            again: list[tuple[str, Sequence[int]]] = []
+            for (name, batch), reply in zip(asked, replies, strict=True):
+                if isinstance(reply, TooBig) and len(batch) > 1:
+                    # More text than one reply may hold.
+                    half = len(batch) // 2
+                    again += [(name, batch[:half]), (name, batch[half:])]
+                elif isinstance(reply, Exception) and not isinstance(reply, NoCache):
+                    raise reply
+                elif not isinstance(reply, Exception):
+                    for at, one in zip(batch, reply, strict=True):
+                        if one is not None and found[at] is None:
+                            found[at] = Document.of(one)
+            asked = again
         return found
 
-    def delete(self, *ids: str, filter: filters.Filter | None = None) -> Flow[int]:
-        """Removes documents by id, or all that match a filter; how many there were."""
-        if filter is not None:
-            if ids:
-                raise TypeError("say ids or a filter")
-            ids = tuple((yield from DocumentFlows.ids(self, filter=filter)))
+    def delete(self, *ids: str, filter: filters.Filter | None = None, tag: str | None = None) -> Flow[int]:
+        """Removes documents by id, or all that match a filter, or that carry a tag; how many there were."""
+        if bool(ids) + (filter is not None) + (tag is not None) > 1:
+            raise TypeError("say ids, a filter or a tag")
+        if filter is not None or tag is not None:
+            which = ("TAG", r.raw(tag)) if tag is not None else ("FILTER", filters.text(cast(filters.Filter, filter)))
+            return sum((yield from present([("RAG.DEL", name, *which) for name in self.shards.every()])))
         commands: list[Sequence[Argument]] = []
         groups: dict[str, list[bytes]] = {}
         for id in ids:
             for name in self.shards.places(r.raw(id)):
                 groups.setdefault(name, []).append(r.raw(id))
         for name, members in groups.items():
-            commands += [("RAG.DEL", name, *batch) for batch in batches(members, limits.STORE_BATCH)]
+            commands += [("RAG.DEL", name, "IDS", len(batch), *batch) for batch in batches(members, limits.STORE_BATCH)]
         return sum((yield from present(commands)))
 
     def ids(self, *, filter: filters.Filter | None = None) -> Flow[list[str]]:

@@ -198,6 +198,28 @@ class KVFlows(KVBase):
             at = page.next
         return found
 
+    def fetch_set(
+        self, hashes: Sequence[bytes], *, into: Sequence[Any] | None = None, max_bytes: int = _PAGE_BYTES
+    ) -> Flow[list[Chunk | None]]:
+        """Of any chunks those that are there with all before them, None for each other; page by page.
+
+        With `into` the payload of chunk n is written into buffer n.
+        """
+        name, said = self._where(None, hashes)
+        found: list[Chunk | None] = []
+        while len(found) < len(hashes):
+            page = yield Command(("KVCHUNK.FETCH", name, *said, "SPARSE", "FROM", len(found), "MAXBYTES", max_bytes))
+            rows = page[3]
+            if not rows:
+                # There is no such namespace yet.
+                rows = [None] * (len(hashes) - len(found))
+            for row in rows:
+                chunk = None if row is None else _chunk(row)
+                if chunk is not None and into is not None:
+                    _write(into[len(found)], chunk)
+                found.append(chunk)
+        return found
+
     def put(
         self, payload: Payload, tokens: Tokens | None = None, *, hash: bytes | None = None,
         parent: bytes | None = None, meta: Mapping[str, Any] | None = None, ttl: float | None = None,

@@ -202,6 +202,7 @@ class KVChunks(KVBase, Blocking):
     match = blocking(KVFlows.match)
     fetch_page = blocking(KVFlows.fetch_page)
     fetch = blocking(KVFlows.fetch)
+    fetch_set = blocking(KVFlows.fetch_set)
     put = blocking(KVFlows.put)
     put_many = blocking(KVFlows.put_many)
     get = blocking(KVFlows.get)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from . import _replies as r
+from .vectors import floats
 
 
 class Context:
@@ -209,7 +210,7 @@ class Document:
         return cls(
             id=r.text(m.get("id")),
             text=r.text(m.get("text")),
-            vector=blob,
+            vector=None if blob is None else floats(blob),
             meta=r.document(m.get("meta")),
             tags=r.texts(m.get("tags")),
             tokens=m.get("tokens"),

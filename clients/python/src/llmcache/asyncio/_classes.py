@@ -208,6 +208,7 @@ class KVChunks(KVBase, Awaiting):
     match = awaitable(KVFlows.match)
     fetch_page = awaitable(KVFlows.fetch_page)
     fetch = awaitable(KVFlows.fetch)
+    fetch_set = awaitable(KVFlows.fetch_set)
     put = awaitable(KVFlows.put)
     put_many = awaitable(KVFlows.put_many)
     get = awaitable(KVFlows.get)

@@ -1,0 +1,128 @@
+//! What `KVCHUNK.FETCH` is asked for, and how a chunk and its payload stand in a reply.
+
+use super::chain::ChainArgs;
+use super::retention::lease_ms;
+use crate::command::parse::{ArgReader, flag_once, set_once};
+use crate::ffi::{Reply, ServerString};
+use crate::keyspace::OpenedChunk;
+use crate::keytype::Whole;
+use llmcache_core::error::Result;
+use llmcache_core::kvchunk::ChunkHeader;
+use llmcache_core::limits;
+
+/// Payload of one FETCH when nothing is said.
+const MAXBYTES_DEFAULT: u64 = 64 << 20;
+
+/// What is asked.
+#[derive(Debug, Default)]
+pub(super) struct FetchRequest<'a> {
+    pub(super) chain: ChainArgs<'a>,
+    pub(super) from: Option<usize>,
+    pub(super) count: Option<usize>,
+    max_bytes: Option<u64>,
+    pub(super) range: Option<(u64, u64)>,
+    pub(super) lease_ms: Option<u64>,
+    pub(super) sparse: bool,
+}
+
+impl<'a> FetchRequest<'a> {
+    pub(super) fn parse(mut args: ArgReader<'a>) -> Result<Self> {
+        let mut request = Self::default();
+        while let Some(word) = args.option() {
+            let (name, most) = (word.as_str(), limits::CHUNKS_MAX as u64);
+            match name {
+                "FROM" => {
+                    set_once(&mut request.from, args.integer(name, 0, most)? as usize, name)?;
+                }
+                "COUNT" => {
+                    set_once(&mut request.count, args.integer(name, 1, most)? as usize, name)?;
+                }
+                "MAXBYTES" => {
+                    let bytes = args.integer(name, 1, u64::MAX)?;
+                    set_once(&mut request.max_bytes, bytes, name)?;
+                }
+                "RANGE" => set_once(&mut request.range, range(&mut args)?, name)?,
+                "LEASE" => set_once(&mut request.lease_ms, lease_ms(&mut args)?, name)?,
+                "SPARSE" => flag_once(&mut request.sparse, name)?,
+                _ if request.chain.read(&word, &mut args)? => {}
+                _ => return Err(word.unknown()),
+            }
+        }
+        request.chain.check()?;
+        Ok(request)
+    }
+
+    /// Which chunks of the run are answered: from `from` on, as many as `COUNT` and `MAXBYTES` allow,
+    /// and one in any case.
+    pub(super) fn page(&self, run: &[OpenedChunk<'_>]) -> std::ops::Range<usize> {
+        let from = self.from.unwrap_or(0).min(run.len());
+        let mut left = self.max_bytes();
+        let fits = |chunk: &&OpenedChunk<'_>| {
+            let bytes = self.answered_bytes(chunk);
+            let fits = bytes <= left;
+            left = left.saturating_sub(bytes);
+            fits
+        };
+        let most = self.count.unwrap_or(usize::MAX);
+        let count = run[from..].iter().take(most).take_while(fits).count();
+        from..from + count.max(1).min(run.len() - from)
+    }
+
+    pub(super) fn max_bytes(&self) -> u64 {
+        self.max_bytes.unwrap_or(MAXBYTES_DEFAULT)
+    }
+
+    pub(super) fn answered_bytes(&self, chunk: &Whole) -> u64 {
+        let all = chunk.header.payload_bytes;
+        self.range.map_or(all, |(offset, length)| all.saturating_sub(offset).min(length))
+    }
+}
+
+/// Reads `offset length`.
+pub(super) fn range(args: &mut ArgReader<'_>) -> Result<(u64, u64)> {
+    let most = limits::PAYLOAD_MAX_BYTES as u64;
+    Ok((args.integer("RANGE", 0, most)?, args.integer("RANGE", 1, most)?))
+}
+
+/// Writes a chunk as FETCH answers it.
+pub(super) fn write_chunk(reply: Reply<'_>, chunk: &Whole, range: Option<(u64, u64)>) {
+    let header = &chunk.header;
+    reply.array(4).text(&header.digest.hex());
+    write_meta(reply, header);
+    reply.count(header.payload_bytes);
+    write_payload(reply, chunk, range);
+}
+
+pub(super) fn write_meta(reply: Reply<'_>, header: &ChunkHeader) {
+    match &*header.meta {
+        [] => reply.null(),
+        meta => reply.bytes(meta),
+    };
+}
+
+/// Writes the segments, or the pieces of them that lie within the range.
+pub(super) fn write_payload(reply: Reply<'_>, chunk: &Whole, range: Option<(u64, u64)>) {
+    let Some((offset, length)) = range else {
+        reply.array(chunk.segments.len());
+        for segment in &chunk.segments {
+            reply.string(segment);
+        }
+        return;
+    };
+    let (mut skip, mut left) = (offset, length);
+    let mut pieces: Vec<&[u8]> = Vec::new();
+    for segment in &chunk.segments {
+        let bytes = segment.as_bytes();
+        let start = skip.min(bytes.len() as u64) as usize;
+        skip -= start as u64;
+        let end = start + left.min((bytes.len() - start) as u64) as usize;
+        left -= (end - start) as u64;
+        if start < end {
+            pieces.push(&bytes[start..end]);
+        }
+    }
+    reply.array(pieces.len());
+    for piece in pieces {
+        reply.bytes(piece);
+    }
+}

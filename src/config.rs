@@ -255,14 +255,15 @@ pub fn default_settings(kind: Kind) -> Settings {
     };
     match kind {
         Kind::Answers => of_answers,
-        Kind::Documents | Kind::Embeddings => Settings {
-            threshold: -1.0,
-            jitter_pct: 0,
-            guard: GuardLevel::Off,
-            grace_s: 0,
-            ..of_answers
-        },
+        // Documents are data, not a cache: they expire only where a command says so.
+        Kind::Documents => Settings { ttl_ms: 0, ..without_answers(of_answers) },
+        Kind::Embeddings => without_answers(of_answers),
     }
+}
+
+/// The same without what concerns answers alone.
+fn without_answers(of_answers: Settings) -> Settings {
+    Settings { threshold: -1.0, jitter_pct: 0, guard: GuardLevel::Off, grace_s: 0, ..of_answers }
 }
 
 /// How long the lease to make an answer lasts when FETCH does not say.

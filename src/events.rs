@@ -37,6 +37,9 @@ pub fn subscribe(ctx: Ctx<'_>) -> bool {
 
 fn on_keyspace(ctx: Ctx<'_>, event: &[u8], key: &[u8]) {
     followers::wake_bereft(ctx);
+    if matches!(event, b"restore" | b"rename_to" | b"move_to" | b"copy_to") {
+        followers::wake_arrived(ctx, key);
+    }
     match event {
         b"restore" | b"rename_to" | b"move_to" => on_arrival(ctx, key),
         b"expire" | b"persist" => on_deadline(ctx, key),

@@ -108,6 +108,45 @@ def test_defaults_are_what_new_caches_get(client):
     assert 490 <= client.ttl(auto.key_of(auto.scan_ids()[0])) <= 500
 
 
+def test_documents_expire_only_where_a_command_says_so(client):
+    """`llmcache.ttl` is for what can be regenerated: answers and embeddings."""
+    client.config_set("llmcache.ttl", "500")
+    client.execute_command("EMBCACHE.CREATE", "emb", "MODEL", "m", "DIM", 2)
+    client.execute_command("RAG.ADD", "docs", "a", "VALUES", 2, 1, 0, "TEXT", "t")
+    assert fields(client.execute_command("EMBCACHE.INFO", "emb"))["ttl"] == 500
+    assert fields(client.execute_command("RAG.INFO", "docs"))["ttl"] == 0
+    assert {client.ttl(key) for key in client.scan_iter()} == {-1}
+    client.execute_command("RAG.CREATE", "news", "TTL", 60)
+    assert fields(client.execute_command("RAG.INFO", "news"))["ttl"] == 60
+
+
+def test_the_shipped_redis_conf_sets_defaults_and_evicts_no_conversation(fleet):
+    """redis.conf lists every setting at its default but the TTL that its eviction policy needs."""
+    text = (ROOT / "redis.conf").read_text()
+    lines = [line.split(None, 1) for line in text.splitlines() if line and not line.startswith("#")]
+    given = {name: value for name, value in lines if name.startswith("llmcache.")}
+    told = {line.lstrip("# ").split(None, 1)[0] for line in text.splitlines() if line.lstrip("# ").startswith("llmcache.")}
+    assert given.pop("llmcache.ttl") == "86400"
+    server = fleet.launch(**given)
+    assert told >= set(config(server.client()))
+    assert server.info()["llmcache_settings_changed"] == ""
+    assert dict(lines)["maxmemory-policy"] == "volatile-lfu"
+
+
+def test_conversations_and_documents_outlive_answers_under_the_shipped_layout(fleet):
+    server = fleet.launch(**{"maxmemory-policy": "volatile-lfu", "llmcache.ttl": "86400", "maxmemory-samples": "10"})
+    client = server.client()
+    for at in range(20):
+        client.execute_command("SESSION.APPEND", f"chat:{at}", "MSG", "user", "x" * 10_000)
+        client.execute_command("RAG.ADD", "docs", str(at), "VALUES", 2, 1, at, "TEXT", "t" * 10_000)
+    client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 2_000_000)
+    for at in range(1_000):
+        client.execute_command("LLMCACHE.SET", "faq", "PROMPT", str(at), "RESPONSE", "r" * 10_000)
+    assert client.info("stats")["evicted_keys"] > 500
+    assert client.exists(*(f"chat:{at}" for at in range(20))) == 20
+    assert fields(client.execute_command("RAG.INFO", "docs"))["entries"] == 20
+
+
 def test_caches_that_exist_keep_what_they_had(client):
     cache = Cache(client)
     cache.create()

@@ -5,6 +5,7 @@ import time
 
 import pytest
 import redis
+from harness.replication import pair
 from harness.session import Session, Writer, msg
 from harness.waiting import wait_until
 
@@ -432,3 +433,153 @@ def test_a_second_end_that_says_something_else_is_an_error(server):
     session.run("END", writer.seq, writer.token)
     with pytest.raises(redis.ResponseError, match="TOKENS"):
         session.run("END", writer.seq, writer.token, "TOKENS", 1)
+
+
+class Reader(threading.Thread):
+    """One FOLLOW on a connection of its own; `got` is its reply."""
+
+    def __init__(self, server, name: str, *args, **given):
+        super().__init__()
+        self.got = "no reply"
+        self.session, self.args, self.given = Session(server.client(), name), args, given
+        self.start()
+
+    def run(self):
+        self.got = self.session.follow(*self.args, **self.given)
+
+    def reply(self):
+        self.join(30)
+        return self.got
+
+
+def test_a_reader_names_the_message_by_its_id(session):
+    writer = Writer(session, id="a1")
+    writer.write("hello")
+    assert session.follow("a1", 2) == ("open", 5, b"llo")
+    writer.end()
+    assert session.follow("a1") == ("done", 5, b"hello")
+    assert session.follow("other") is None
+    with pytest.raises(redis.ResponseError, match="beyond the end"):
+        session.follow("a1", 6)
+
+
+BEGINS = {
+    "begin": lambda s, client: Writer(s, id="a1").write("text"),
+    "append": lambda s, client: s.append(msg("assistant", "text", id="a1")),
+    "load": lambda s, client: s.run("LOAD", '{"role":"assistant","content":"text","id":"a1"}'),
+    "rename": lambda s, client: client.rename("other", "s"),
+    "copy": lambda s, client: client.copy("other", "s"),
+    "restore": lambda s, client: client.restore("s", 0, client.dump("other")),
+    "fork": lambda s, client: client.execute_command("SESSION.FORK", "other", "s"),
+}
+
+
+@pytest.mark.parametrize("way", BEGINS)
+def test_a_reader_may_come_before_the_message_and_its_session(server, way):
+    client = server.client()
+    Session(client, "other").append(msg("assistant", "text", id="a1"))
+    reader = Reader(server, "s", "a1", block=60_000)
+    until_followed(server)
+    BEGINS[way](Session(client), client)
+    status, offset, data = reader.reply()
+    assert (status, offset, data) == ("open" if way == "begin" else "done", 4, b"text")
+    until_followed(server, 0)
+
+
+def test_a_reader_that_came_first_stays_until_there_is_text(server):
+    client = server.client()
+    reader = Reader(server, "s", "a1", block=60_000)
+    until_followed(server)
+    session = Session(client)
+    session.say("another message")
+    Writer(session, id="a2").write("not this one")
+    client.delete("s")
+    session.run("CLEAR")
+    writer = Writer(session, id="a1")
+    until_followed(server)
+    assert reader.is_alive()
+    writer.write("hello")
+    assert reader.reply() == ("open", 5, b"hello")
+
+
+def test_a_reader_that_came_first_is_told_when_the_producer_falls_silent(server):
+    reader = Reader(server, "s", "a1", block=60_000)
+    until_followed(server)
+    Writer(Session(server.client()), id="a1", lease=50)
+    assert reader.reply() == ("abandoned", 0, b"")
+
+
+def test_a_message_that_does_not_begin_in_time_is_null(server):
+    client = server.client()
+    assert Session(client).follow("a1", block=20) is None
+    assert Session(client).follow("a1") is None
+    pipe = client.pipeline(transaction=True)
+    pipe.execute_command("SESSION.FOLLOW", "s", "ID", "a1", 0, "BLOCK", 0)
+    assert pipe.execute() == [None]
+    assert not client.exists("s")
+    until_followed(server, 0)
+
+
+def test_a_reader_on_a_replica_may_come_first(fleet):
+    both = pair(fleet)
+    reader = Reader(both.replica, "s", "a1", block=60_000)
+    until_followed(both.replica)
+    Writer(Session(both.primary.client()), id="a1").write("hello")
+    status, offset, data = reader.reply()
+    assert status == "open" and b"hello"[:offset] == data != b""
+
+
+def test_an_end_stores_the_answer_with_all_that_a_store_may_say(server):
+    """The way from a miss to a streamed answer: FETCH, BEGIN, CHUNK, END with the lease."""
+    client = server.client(3)
+    session = Session(server.client())
+    asked = ("PROMPT", "p", "VALUES", 2, 1, 0, "SCOPE", "eu", "CONTEXT", "c")
+    lead = client.execute_command("LLMCACHE.FETCH", "faq", *asked, "LEASE", 60_000)
+    waiting = []
+    waiter = threading.Thread(
+        target=lambda: waiting.append(
+            server.client(3).execute_command("LLMCACHE.FETCH", "faq", *asked, "WAIT", 60_000)
+        )
+    )
+    waiter.start()
+    wait_until(lambda: server.info("everything")["llmcache_waiters"] == "1", "somebody waits")
+    writer = Writer(session, id="a1")
+    writer.write("streamed")
+    end = ("END", writer.seq, writer.token, "TOKENS", 7, "CACHE", "faq", *asked)
+    more = ("TAGS", 2, "refunds", "eu", "COST", "0.25", "LATENCY", 900, "EX", 500, "LEASE", lead[b"token"])
+    assert session.run(*end, *more) == [writer.seq, 8]
+    waiter.join(30)
+    assert waiting[0][b"hit"][b"response"] == b"streamed"
+    entry = client.execute_command("LLMCACHE.ENTRY", "faq", waiting[0][b"hit"][b"id"])
+    assert [entry[name] for name in (b"scope", b"context", b"tokens", b"latency")] == [b"eu", b"c", 7, 900], entry
+    assert entry[b"tags"] == [b"refunds", b"eu"] and float(entry[b"cost"]) == 0.25
+    assert client.execute_command("LLMCACHE.GET", "faq", "PROMPT", "p") is None, "another scope"
+    assert client.execute_command("LLMCACHE.INVALIDATE", "faq", "TAG", "refunds", "DRYRUN") == 1
+    # Sent again after a lost reply it is answered the same, though the lease has ended.
+    before = server.digest()
+    assert session.run(*end, *more) == [writer.seq, 8]
+    with pytest.raises(redis.ResponseError, match="has ended"):
+        session.run("END", writer.seq, writer.token, "CACHE", "faq", "PROMPT", "p")
+    assert server.digest() == before
+
+
+@pytest.mark.parametrize(
+    "given, error",
+    {
+        "a lost lease": (("CACHE", "faq", "PROMPT", "p", "LEASE", "1" * 16), "LEASELOST"),
+        "SCOPE alone": (("SCOPE", "eu"), "CACHE and PROMPT"),
+        "no PROMPT": (("CACHE", "faq", "TAGS", 1, "t"), "CACHE and PROMPT"),
+        "a bad COST": (("CACHE", "faq", "PROMPT", "p", "COST", "much"), "COST"),
+        "SCOPE twice": (("CACHE", "faq", "PROMPT", "p", "SCOPE", "a", "SCOPE", "b"), "SCOPE"),
+        "alone without CONTEXT": (("CACHE", "faq", "PROMPT", "p", "UNLESS-ALONE"), "CONTEXT"),
+    }.values(),
+)
+def test_an_end_whose_answer_is_refused_ends_nothing(server, given, error):
+    session = Session(server.client())
+    writer = Writer(session)
+    writer.write("text")
+    before = server.digest()
+    with pytest.raises(redis.ResponseError, match=error):
+        session.run("END", writer.seq, writer.token, *given)
+    assert server.digest() == before
+    assert session.follow(writer.seq) == ("open", 4, b"text")

@@ -1,15 +1,15 @@
-//! Waking clients that follow a message: when it grows or ends, when it or its session is gone, when its
-//! producer falls silent.
+//! Waking clients that follow a message: when it begins, grows or ends, when it or its session is removed, when
+//! the lease of its producer lapses.
 //!
-//! Owns: who is woken when. Waking is answered after the running command, by the waiter itself, which
-//! looks at the session again.
+//! Owns: who is woken when. The reply is written after the running command, by the waiter itself, which
+//! looks at the session again. Main thread.
 
 use super::session_key::open_session;
 use super::slots::Served;
 use crate::ffi::{Access, Ctx, MainCell, RString, run_later, wake_blocked};
-use crate::keytype::follower_table::{self, Follower, Place};
+use crate::keytype::follower_table::{self, Follower, Place, Target};
 use llmcache_core::ids::UnixMs;
-use llmcache_core::session::{Effect, Session, Status};
+use llmcache_core::session::{Effect, MessageSeq, Session, Status};
 use std::ffi::c_int;
 
 /// When the next timer fires, in Unix milliseconds; 0 for none.
@@ -17,8 +17,9 @@ static NEXT_TIMER: MainCell<u64> = MainCell::new(0);
 
 /// Lets a client follow: `place` is where its session is.
 pub fn add(ctx: Ctx<'_>, place: Place, follower: Follower) {
+    let lease_until_ms = follower.lease_until_ms;
     follower_table::add(place, follower);
-    arm(ctx, follower.lease_until_ms);
+    arm(ctx, lease_until_ms);
 }
 
 /// Wakes those for whom these changes of a session are what they wait for.
@@ -33,7 +34,12 @@ pub fn wake(ctx: Ctx<'_>, key: &[u8], effects: &[Effect<'_>]) {
     let session = open_session(ctx, &name, Access::Probe).ok().flatten();
     let session = session.as_deref();
     let woken = follower_table::take(&place, |follower| {
-        let wakes = effects.iter().any(|effect| is_for(follower, effect, session, now));
+        let wakes = match follower.target {
+            Target::Id(_) => has_begun(follower, session, now, &mut due),
+            Target::Seq(own) => {
+                effects.iter().any(|effect| is_for(follower, own, effect, session, now))
+            }
+        };
         due = due.min(match follower.linger_due_ms {
             0 => u64::MAX,
             linger => linger,
@@ -46,18 +52,47 @@ pub fn wake(ctx: Ctx<'_>, key: &[u8], effects: &[Effect<'_>]) {
     }
 }
 
+/// Wakes those who wait for a message of a session that came whole: loaded, restored, renamed, copied.
+pub fn wake_arrived(ctx: Ctx<'_>, key: &[u8]) {
+    wake(ctx, key, &[]);
+}
+
+/// Whether the message that a client waits for by its ID is there and has something for it. One that has begun
+/// without a text is followed by its sequence number from now on, and `due` is when its lease lapses.
+fn has_begun(
+    follower: &mut Follower,
+    session: Option<&Session>,
+    now_ms: u64,
+    due: &mut u64,
+) -> bool {
+    let Target::Id(id) = &follower.target else { return false };
+    let Some((session, at)) = session.and_then(|s| s.find_id(id).map(|at| (s, at))) else {
+        return false;
+    };
+    let seq = session.seq_at(at);
+    follower.target = Target::Seq(seq);
+    // An offset beyond its end is an error, which the waiter finds as well.
+    let Ok(Some(seen)) = session.follow(seq, follower.offset, usize::MAX, UnixMs(now_ms)) else {
+        return true;
+    };
+    follower.lease_until_ms = seen.lease_until.map_or(u64::MAX, |until| until.0);
+    *due = (*due).min(follower.lease_until_ms);
+    seen.status != Status::Open || !seen.data.is_empty()
+}
+
 fn is_for(
     follower: &mut Follower,
+    own: MessageSeq,
     effect: &Effect<'_>,
     session: Option<&Session>,
     now_ms: u64,
 ) -> bool {
     match effect {
-        Effect::Chunk { seq, offset, lease_until, data } if *seq == follower.seq => {
+        Effect::Chunk { seq, offset, lease_until, data } if *seq == own => {
             follower.lease_until_ms = lease_until.0;
             let have = u64::from(*offset) + data.len() as u64;
             let gathers = follower.linger_due_ms > 0;
-            if !gathers && !session.is_some_and(|s| s.is_readable(*seq, follower.offset)) {
+            if !gathers && !session.is_some_and(|s| s.is_readable(own, follower.offset)) {
                 return false;
             }
             if follower.linger_ms == 0 || have - follower.offset >= follower.max {
@@ -68,13 +103,13 @@ fn is_for(
             }
             false
         }
-        Effect::Produce { seq, producer } if *seq == follower.seq => {
+        Effect::Produce { seq, producer } if *seq == own => {
             follower.lease_until_ms = producer.lease_until.0;
             false
         }
-        Effect::End { seq, .. } => *seq == follower.seq,
-        Effect::Remove { seqs } => seqs.contains(&follower.seq),
-        Effect::Cut { before } => follower.seq < *before,
+        Effect::End { seq, .. } => *seq == own,
+        Effect::Remove { seqs } => seqs.contains(&own),
+        Effect::Cut { before } => own < *before,
         Effect::Clear => true,
         _ => false,
     }
@@ -86,10 +121,12 @@ fn wake_all(ctx: Ctx<'_>, woken: &[Follower]) {
     }
 }
 
-/// Wakes those whose key lost its value: deleted, expired, overwritten, renamed, moved.
+/// Wakes those whose key lost its value: deleted, expired, overwritten, renamed, moved. Those whose message has
+/// not begun lost nothing.
 pub fn wake_bereft(ctx: Ctx<'_>) {
     for place in follower_table::take_bereft() {
-        wake_all(ctx, &follower_table::take(&place, |_| true));
+        let lost = follower_table::take(&place, |f| matches!(f.target, Target::Seq(_)));
+        wake_all(ctx, &lost);
     }
 }
 
@@ -152,9 +189,10 @@ fn on_due(ctx: Ctx<'_>) {
 
 /// Until when the message stays open; `None` when it does not.
 fn lease_of(ctx: Ctx<'_>, key: &[u8], follower: &Follower) -> Option<u64> {
+    let Target::Seq(seq) = follower.target else { return None };
     let session = open_session(ctx, &RString::new(key), Access::Probe).ok()??;
     let now = UnixMs(ctx.now_ms());
-    let seen = session.follow(follower.seq, follower.offset, usize::MAX, now).ok()??;
+    let seen = session.follow(seq, follower.offset, usize::MAX, now).ok()??;
     let until = seen.lease_until.filter(|until| until.0 > now.0)?;
     (seen.status == Status::Open).then_some(until.0)
 }

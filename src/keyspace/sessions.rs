@@ -125,6 +125,7 @@ pub fn put_session(
     }
     drop(key);
     ctx.notify_module(c"session.load", name);
+    followers::wake_arrived(*ctx, name.as_bytes());
 }
 
 /// Refuses a second key that is in another hash slot or that the user may not use so.

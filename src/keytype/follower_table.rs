@@ -12,13 +12,22 @@ use std::sync::LazyLock;
 /// Database and key.
 pub type Place = (c_int, Vec<u8>);
 
+/// Which message a client follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// The one with this sequence number.
+    Seq(MessageSeq),
+    /// The one with this ID; in the table, one that has not begun yet.
+    Id(Box<[u8]>),
+}
+
 /// A client that waits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Follower {
     /// By which it is woken, and leaves.
     pub client: BlockedId,
     /// What it follows.
-    pub seq: MessageSeq,
+    pub target: Target,
     /// What it has.
     pub offset: u64,
     /// Most bytes it takes at once.

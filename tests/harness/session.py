@@ -93,8 +93,10 @@ class Session:
     def begin(self, role: str = "assistant", **given) -> tuple[int, bytes | None, int]:
         return tuple(self.run("BEGIN", role, *options(given)))
 
-    def follow(self, seq: int, offset: int = 0, **given) -> tuple[str, int, bytes] | None:
-        reply = self.run("FOLLOW", seq, offset, *options(given))
+    def follow(self, which: int | str, offset: int = 0, **given) -> tuple[str, int, bytes] | None:
+        """Follows a message by its sequence number or, a text, by its ID."""
+        named = ("ID", which) if isinstance(which, str) else (which,)
+        reply = self.run("FOLLOW", *named, offset, *options(given))
         return None if reply is None else (reply[0].decode(), reply[1], reply[2])
 
     def read_to_end(self, seq: int, offset: int = 0, block: int = 5_000, **given) -> tuple[str, bytes]:

@@ -109,7 +109,7 @@ pub fn store_answer(
         None if request.lease.is_some() => return Err(lease_lost("the cache is gone")),
         None => auto_create(ctx, name, request.query.as_ref().map(Query::dim))?,
     };
-    let digest = EntryId::of(request.scope(), request.context(), request.prompt());
+    let digest = request.digest();
     let hex = digest.hex();
     let id = request.id.unwrap_or(&hex);
     let (new_key, old_key) = cache.with(|cache| (cache.named_key(id), cache.entry_key(&digest)));
@@ -195,14 +195,53 @@ fn write_behind(
 }
 
 impl<'a> StoreRequest<'a> {
-    /// An answer without scope, context and attributes.
-    pub fn plain(prompt: &'a [u8], response: &'a [u8], query: Option<Query>) -> Self {
-        Self { prompt: Some(prompt), response: Some(response), query, ..Self::default() }
+    /// Reads an option of `SESSION.END … CACHE`, where the response and its tokens are those of the message.
+    /// Returns whether the word is such an option.
+    pub fn read_of_message(
+        &mut self,
+        word: &OptionWord,
+        args: &mut ArgReader<'a>,
+        now: UnixMs,
+    ) -> Result<bool> {
+        match word.as_str() {
+            "PROMPT" | "SCOPE" | "CONTEXT" | "UNLESS-ALONE" | "TAGS" | "COST" | "LATENCY"
+            | "LEASE" => self.read(word, args)?,
+            _ if is_vector_word(word) => {
+                set_once(&mut self.query, vector(word, args)?, "the vector")?;
+            }
+            _ if is_expiry_word(word) => {
+                set_once(&mut self.expiry, expiry(word, args, now)?, "the expiry")?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
-    /// The same with a deadline and what the answer took.
-    pub fn with(self, expiry: Option<Expiry>, tokens: Option<u64>) -> Self {
-        Self { expiry, tokens, ..self }
+    /// Applies `UNLESS-ALONE`, once all options are read.
+    pub fn settle_context(&mut self) -> Result<()> {
+        if self.unless_alone {
+            let context = self.context.ok_or_else(unless_alone_without_context)?;
+            self.context = Some(context).filter(|_| !stands_alone(self.prompt()));
+        }
+        Ok(())
+    }
+
+    /// The same with its response.
+    pub fn responding<'b>(self, response: &'b [u8], tokens: Option<u64>) -> StoreRequest<'b>
+    where
+        'a: 'b,
+    {
+        StoreRequest { response: Some(response), tokens, ..self }
+    }
+
+    /// Whether there is a prompt.
+    pub fn has_prompt(&self) -> bool {
+        self.prompt.is_some()
+    }
+
+    /// The digest that the exact tier finds it by.
+    pub fn digest(&self) -> EntryId {
+        EntryId::of(self.scope(), self.context(), self.prompt())
     }
 
     fn parse(mut args: ArgReader<'a>, with_vector: bool, now: UnixMs) -> Result<Self> {
@@ -220,10 +259,7 @@ impl<'a> StoreRequest<'a> {
         if request.prompt.is_none() || request.response.is_none() {
             return Err(Error::err("syntax error: PROMPT and RESPONSE are needed"));
         }
-        if request.unless_alone {
-            let context = request.context.ok_or_else(unless_alone_without_context)?;
-            request.context = Some(context).filter(|_| !stands_alone(request.prompt()));
-        }
+        request.settle_context()?;
         Ok(request)
     }
 

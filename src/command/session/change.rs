@@ -1,13 +1,13 @@
 //! `SESSION.EDIT`, `DEL`, `POP`, `TRIM`, `CLEAR`, `COMPACT` and `EXPIRE`: changing what is there.
 
 use super::append::trim;
-use super::{find, id, payload, reply, role, seq, stored, tokens, ttl_ms};
+use super::{Which, find, id, payload, reply, role, seq, stored, tokens, ttl_ms};
 use crate::command::parse::{ArgReader, flag_once, is_vector_word, set_once, vector};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{Deadline, answer_room, change_session};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::limits;
-use llmcache_core::session::{Effect, MessageRef, MessageSeq, Session};
+use llmcache_core::session::{Effect, MessageRef, MessageSeq};
 
 /// Runs `SESSION.EDIT s (seq | ID id) payload [TOKENS n] [<vector>]`.
 pub fn run_edit(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
@@ -35,32 +35,6 @@ pub fn run_edit(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let changed = planned.map_or(0, |e| change_session(args.permit(), &args.key(), &[e], deadline));
     Reply::new(ctx).count(changed);
     Ok(())
-}
-
-/// A message by its place or by its ID.
-#[derive(Debug, Clone, Copy)]
-enum Which<'a> {
-    Seq(MessageSeq),
-    Id(&'a [u8]),
-}
-
-impl<'a> Which<'a> {
-    /// Reads `seq` or `ID id`.
-    fn read(args: &mut ArgReader<'a>) -> Result<Self> {
-        let mut ahead = args.clone();
-        if ahead.option().is_some_and(|word| word.as_str() == "ID") {
-            *args = ahead;
-            return id(args, "ID").map(Self::Id);
-        }
-        seq(args, "seq").map(Self::Seq)
-    }
-
-    fn locate(self, session: &Session) -> Option<MessageRef> {
-        match self {
-            Self::Seq(seq) => session.locate(seq),
-            Self::Id(id) => session.find_id(id),
-        }
-    }
 }
 
 /// Runs `SESSION.DEL s (seq… | ID id…)`.

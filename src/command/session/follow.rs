@@ -1,21 +1,21 @@
-//! `SESSION.FOLLOW`: reads a message from an offset on, and waits for it to grow.
+//! `SESSION.FOLLOW`: reads a message from an offset on, and waits for it to begin and to grow.
 
-use super::{find, seq};
+use super::{Which, find};
 use crate::command::parse::{ArgReader, set_once};
 use crate::ffi::{
     Access, Arguments, BlockedId, CommandArgs, Ctx, RString, Reply, Waiter, Wake, block_client,
 };
 use crate::keyspace::{followers as wakers, open_session, redirection};
-use crate::keytype::follower_table::{self, Follower, Place};
+use crate::keytype::follower_table::{self, Follower, Place, Target};
 use llmcache_core::error::Result;
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
-use llmcache_core::session::{Followed, MessageSeq, Session, Status};
+use llmcache_core::session::{Followed, Session, Status};
 
 /// What a follower asked.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct FollowRequest {
-    seq: MessageSeq,
+    target: Target,
     offset: u64,
     block_ms: Option<u64>,
     max: usize,
@@ -24,7 +24,10 @@ struct FollowRequest {
 
 impl FollowRequest {
     fn parse(mut args: ArgReader<'_>) -> Result<Self> {
-        let seq = seq(&mut args, "seq")?;
+        let target = match Which::read(&mut args)? {
+            Which::Seq(seq) => Target::Seq(seq),
+            Which::Id(id) => Target::Id(id.into()),
+        };
         let offset = args.integer("offset", 0, u64::from(u32::MAX))?;
         let (mut block_ms, mut max, mut linger_ms) = (None, None, None);
         while let Some(word) = args.option() {
@@ -46,11 +49,38 @@ impl FollowRequest {
             }
         }
         let max = max.unwrap_or(limits::SESSION_PAYLOAD_MAX_BYTES);
-        Ok(Self { seq, offset, block_ms, max, linger_ms: linger_ms.unwrap_or(0) })
+        Ok(Self { target, offset, block_ms, max, linger_ms: linger_ms.unwrap_or(0) })
     }
 
     fn look<'s>(&self, session: &'s Session, now_ms: u64) -> Result<Option<Followed<'s>>> {
-        session.follow(self.seq, self.offset, self.max, UnixMs(now_ms))
+        let seq = match &self.target {
+            Target::Seq(seq) => Some(*seq),
+            Target::Id(id) => session.find_id(id).map(|at| session.seq_at(at)),
+        };
+        match seq {
+            Some(seq) => session.follow(seq, self.offset, self.max, UnixMs(now_ms)),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether there is something to wait for: a message without more text yet, or one named by an ID that has
+    /// not begun.
+    fn waits(&self, seen: Option<Followed<'_>>) -> bool {
+        match seen {
+            Some(seen) => seen.data.is_empty() && seen.status == Status::Open,
+            None => matches!(self.target, Target::Id(_)),
+        }
+    }
+
+    /// What the table of followers waits for.
+    fn awaited(&self, session: &Session) -> Target {
+        match &self.target {
+            Target::Id(id) => match session.find_id(id) {
+                Some(at) => Target::Seq(session.seq_at(at)),
+                None => Target::Id(id.clone()),
+            },
+            seq => seq.clone(),
+        }
     }
 }
 
@@ -59,26 +89,21 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let request = FollowRequest::parse(ArgReader::new(args.options()))?;
     let session = find(ctx, args, Access::Read)?;
     let seen = request.look(&session, ctx.now_ms())?;
-    let waits = seen.is_some_and(|seen| seen.data.is_empty() && seen.status == Status::Open);
-    let (Some(block_ms), true) = (request.block_ms, waits && ctx.state().may_block()) else {
+    let waits = request.waits(seen) && ctx.state().may_block();
+    let (Some(block_ms), true) = (request.block_ms, waits) else {
         write(Reply::new(ctx), seen);
         return Ok(());
     };
     let lease_until_ms = seen.and_then(|seen| seen.lease_until).map_or(u64::MAX, |until| until.0);
+    let target = request.awaited(&session);
     drop(session);
     let place = (ctx.db(), args.name().to_vec());
+    let (offset, max, linger_ms) = (request.offset, request.max as u64, request.linger_ms);
     let client = block_client(ctx, block_ms, |client| {
         Box::new(FollowWaiter { place: place.clone(), client, request })
     });
-    let follower = Follower {
-        client,
-        seq: request.seq,
-        offset: request.offset,
-        max: request.max as u64,
-        linger_ms: request.linger_ms,
-        linger_due_ms: 0,
-        lease_until_ms,
-    };
+    let follower =
+        Follower { client, target, offset, max, linger_ms, linger_due_ms: 0, lease_until_ms };
     wakers::add(ctx, place, follower);
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::ffi::{Access, CommandArgs, Ctx};
 use crate::keyspace::{OpenSession, open_session};
 use llmcache_core::error::Result;
 use llmcache_core::limits;
-use llmcache_core::session::{MessageSeq, Session};
+use llmcache_core::session::{MessageRef, MessageSeq, Session};
 use llmcache_core::vector::Query;
 use std::ops::Deref;
 
@@ -77,6 +77,32 @@ fn id<'a>(args: &mut ArgReader<'a>, what: &str) -> Result<&'a [u8]> {
     let id = args.text(what, limits::ID_MAX_BYTES)?;
     llmcache_core::session::check_id(id, what)?;
     Ok(id)
+}
+
+/// A message by its place or by its ID.
+#[derive(Debug, Clone, Copy)]
+enum Which<'a> {
+    Seq(MessageSeq),
+    Id(&'a [u8]),
+}
+
+impl<'a> Which<'a> {
+    /// Reads `seq` or `ID id`.
+    fn read(args: &mut ArgReader<'a>) -> Result<Self> {
+        let mut ahead = args.clone();
+        if ahead.option().is_some_and(|word| word.as_str() == "ID") {
+            *args = ahead;
+            return id(args, "ID").map(Self::Id);
+        }
+        seq(args, "seq").map(Self::Seq)
+    }
+
+    fn locate(self, session: &Session) -> Option<MessageRef> {
+        match self {
+            Self::Seq(seq) => session.locate(seq),
+            Self::Id(id) => session.find_id(id),
+        }
+    }
 }
 
 /// Reads a payload.

@@ -2,20 +2,16 @@
 
 use super::{find, id, payload, role, seq, tokens};
 use crate::command::llmcache::setsem::{StoreRequest, store_answer};
-use crate::command::parse::{
-    ArgReader, Expiry, expiry, flag_once, is_expiry_word, is_vector_word, json_object, set_once,
-    vector,
-};
+use crate::command::parse::{ArgReader, flag_once, json_object, set_once};
 use crate::ffi::command::KeyUse;
 use crate::ffi::{Access, CommandArgs, Ctx, RString, Reply, ServerString};
 use crate::keyspace::{
     Deadline, Linking, Presence, change_session, check_second_key, open_cache, open_entry,
 };
 use llmcache_core::error::{Error, ErrorWord, Result};
-use llmcache_core::ids::{EntryId, UnixMs};
+use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
 use llmcache_core::session::{BeginRequest, Effect, Status};
-use llmcache_core::vector::Query;
 
 /// How long each write keeps a message its producer's when nothing is said.
 const LEASE_DEFAULT_MS: u32 = 30_000;
@@ -94,14 +90,13 @@ struct EndRequest<'a> {
     tokens: Option<u32>,
     meta: Option<&'a [u8]>,
     cache: Option<&'a [u8]>,
-    prompt: Option<&'a [u8]>,
-    query: Option<Query>,
-    expiry: Option<Expiry>,
+    answer: StoreRequest<'a>,
 }
 
 impl<'a> EndRequest<'a> {
     fn parse(args: &mut ArgReader<'a>, now: UnixMs) -> Result<Self> {
         let mut request = Self::default();
+        let mut of_answer = false;
         while let Some(word) = args.option() {
             let name = word.as_str();
             match name {
@@ -114,24 +109,15 @@ impl<'a> EndRequest<'a> {
                 "TOKENS" => set_once(&mut request.tokens, tokens(args)?, name)?,
                 "META" => set_once(&mut request.meta, json_object(args, name)?, name)?,
                 "CACHE" => set_once(&mut request.cache, args.next(name)?, name)?,
-                "PROMPT" => {
-                    let prompt = args.text(name, limits::PROMPT_MAX_BYTES)?;
-                    set_once(&mut request.prompt, prompt, name)?;
-                }
-                _ if is_vector_word(&word) => {
-                    set_once(&mut request.query, vector(&word, args)?, "the vector")?;
-                }
-                _ if is_expiry_word(&word) => {
-                    set_once(&mut request.expiry, expiry(&word, args, now)?, "the expiry")?;
-                }
+                _ if request.answer.read_of_message(&word, args, now)? => of_answer = true,
                 _ => return Err(word.unknown()),
             }
         }
-        let given = request.prompt.is_some() || request.query.is_some() || request.expiry.is_some();
-        if request.cache.is_some() != request.prompt.is_some() || (given && request.cache.is_none())
-        {
+        let has_cache = request.cache.is_some();
+        if has_cache != request.answer.has_prompt() || (of_answer && !has_cache) {
             return Err(Error::err("syntax error: CACHE and PROMPT belong together"));
         }
+        request.answer.settle_context()?;
         Ok(request)
     }
 }
@@ -154,15 +140,13 @@ pub fn run_end(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         .filter(|_| is_stored || is_again)
         .map(|at| session.message(at).payload.to_vec());
     drop(session);
-    if let (Some(cache), Some(text), Some(prompt), true) = (&cache, &text, request.prompt, is_again)
-    {
-        check_stored(ctx, cache, prompt, text)?;
-    }
-    let text = text.filter(|_| is_stored);
-    if let (Some(cache), Some(text), Some(prompt)) = (&cache, &text, request.prompt) {
-        let answer = StoreRequest::plain(prompt, text, request.query)
-            .with(request.expiry, request.tokens.map(u64::from));
-        store_answer(args.permit(), cache, &answer, now, Linking::AlongTheWay)?;
+    if let (Some(cache), Some(text)) = (&cache, &text) {
+        if is_again {
+            check_stored(ctx, cache, &request.answer, text)?;
+        } else {
+            let answer = request.answer.responding(text, request.tokens.map(u64::from));
+            store_answer(args.permit(), cache, &answer, now, Linking::AlongTheWay)?;
+        }
     }
     if let Some(effect) = ended.effect {
         change_session(args.permit(), &args.key(), &[effect], deadline);
@@ -172,10 +156,15 @@ pub fn run_end(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 /// Refuses an END sent again that names an answer which the first did not store: nothing would be done.
-fn check_stored(ctx: Ctx<'_>, cache: &RString, prompt: &[u8], text: &[u8]) -> Result<()> {
+fn check_stored(
+    ctx: Ctx<'_>,
+    cache: &RString,
+    answer: &StoreRequest<'_>,
+    text: &[u8],
+) -> Result<()> {
     let presence = Presence::of(ctx, cache.as_bytes());
     if let Some(cache) = open_cache(ctx, cache)? {
-        let key = cache.with(|cache| cache.entry_key(&EntryId::of(b"", b"", prompt)));
+        let key = cache.with(|cache| cache.entry_key(&answer.digest()));
         let entry = presence.found(open_entry(ctx, &key, Access::Probe))?;
         if entry.is_some_and(|entry| entry.view().response() == text) {
             return Ok(());

@@ -557,6 +557,17 @@ const SENTENCES: &[(&str, &str, &str)] = &[
         "When the cached answer expires. Without it the TTL of the cache applies.",
     ),
     ("SESSION.END", "vector", "Embedding of the prompt."),
+    (
+        "SESSION.END",
+        "SCOPE",
+        "Scope of the answer in the cache, up to 1 KiB; default the empty scope.",
+    ),
+    ("SESSION.END", "CONTEXT", "Context of the answer in the cache, up to 1 MiB; default empty."),
+    (
+        "SESSION.END",
+        "LEASE",
+        "Token of the lease that LLMCACHE.FETCH gave for this answer: its waiters get the answer.",
+    ),
     ("SESSION", "deadline", "Deadline in Unix milliseconds, KEEP or PERSIST."),
     ("SESSION", "change", "A change in the form of docs/formats.md."),
     ("SESSION", "head", "Head of the session in the form of RDB."),

@@ -2,7 +2,8 @@
 
 use super::words::adds_to;
 use super::words::{
-    EXPIRY_FORMS, VECTOR, VECTOR_FORMS, arg, many, need, opt, opt_word, read, word, write,
+    CONTEXT, EXPIRY_FORMS, SCOPE, TAGS, UNLESS_ALONE, VECTOR, VECTOR_FORMS, arg, many, need, opt,
+    opt_word, read, word, write,
 };
 use crate::command::session::{
     append, change, copy, follow, info, internal, owner, read, recall, stream,
@@ -388,11 +389,11 @@ pub const SESSION: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -4,
-        summary: "Reads a message from an offset on, and waits for it to grow.",
+        summary: "Reads a message from an offset on, and waits for it to begin and to grow.",
         complexity: "O(bytes)",
         args: &[
             KEY,
-            SEQ,
+            WHICH,
             arg("offset", ArgKind::Integer),
             opt("BLOCK", "milliseconds", ArgKind::Integer),
             opt("MAX", "bytes", ArgKind::Integer),
@@ -400,14 +401,14 @@ pub const SESSION: &[CommandSpec] = &[
         ],
         reply: "An array: `open`, `done`, `stopped`, `error` or `abandoned`; the offset to go on with; the \
             text. Null where there is no such message.",
-        notes: "What is there is answered at once. Else, with `BLOCK`, the client waits that long (0: \
-            without end) for text, the end, or the message to go; in MULTI and in scripts nothing waits. \
-            `LINGER` lets text gather so long, or up to MAX, before it is answered. Text in UTF-8 is cut \
-            between characters: one that does not fit MAX, or of which only the beginning was written, \
-            comes next time; a single one longer than MAX is returned whole. Bytes that are no UTF-8 are \
-            cut at MAX. An end is answered \
-            with the last byte, not before: a reader goes on while the answer is `open`. Where the hash slot moves, \
-            the client that waits is sent on: `ASK`, then `MOVED`.",
+        notes: "Text that is there is returned at once. Otherwise, with `BLOCK`, the client waits that long (0: \
+            without limit) for text, for the end, or for the removal of the message. A message named by `ID` that does \
+            not exist yet is waited for too, also while there is no session: the reply is null if it has not begun \
+            in time. Nothing waits in MULTI and in scripts. `LINGER` lets text gather for so long, or up to MAX. \
+            UTF-8 text is cut between characters: one that does not fit MAX, or of which only the beginning was \
+            written, comes next time; a single one longer than MAX is returned whole. Other bytes are cut at MAX. \
+            The end is reported with the last byte, not before: read on while the status is `open`. When the hash \
+            slot moves, a waiting client is redirected: `ASK`, then `MOVED`.",
         ..read("SESSION.FOLLOW", command_entry!(follow::run))
     },
     CommandSpec {
@@ -432,16 +433,26 @@ pub const SESSION: &[CommandSpec] = &[
                     arg("cache-key", ArgKind::Text),
                     need("PROMPT", "prompt", ArgKind::Text),
                     VECTOR,
+                    SCOPE,
+                    CONTEXT,
+                    TAGS,
+                    opt("COST", "usd", ArgKind::Double),
+                    opt("LATENCY", "milliseconds", ArgKind::Integer),
+                    opt("LEASE", "lease", ArgKind::Text),
+                    UNLESS_ALONE,
                     opt("", "expiry", ArgKind::OneOf(EXPIRY_FORMS)),
                 ]),
             ),
         ],
         reply: "An array: its place and its length in bytes.",
-        notes: "The text is a message like any other from then on. The same END again is answered the \
-            same; one with other TOKENS or META, or with a CACHE that does not hold the answer, is an \
-            error. Another token than the producer's: `LEASELOST`. `CACHE` also stores the text as the \
-            answer to PROMPT, as `LLMCACHE.SETSEM` does, in the same step: where the cache refuses it, \
-            nothing ends. Only a text that is `done` is stored. The cache is in the same hash slot.",
+        notes: "After END the text is a message like any other. Repeating the same END returns the same reply; \
+            an END with other TOKENS or META, or with a CACHE that does not hold the answer, is an error. \
+            A token other than the producer's: `LEASELOST`. `CACHE` also stores the text as the answer to \
+            PROMPT, as `LLMCACHE.SETSEM` does with the same options, in the same step; TOKENS of the message count \
+            for the answer too. If the cache refuses the answer, the message does not end: `LEASELOST` of a `LEASE` \
+            from `LLMCACHE.FETCH` is such a refusal, and END without CACHE then ends the message alone. Only a message \
+            that is `done` is stored; after `STATUS ERROR` end the lease by `LLMCACHE.FAIL`. The cache must be \
+            in the same hash slot.",
         key_options: &[adds_to("CACHE", Some(KeyUse::Read))],
         ..write("SESSION.END", command_entry!(stream::run_end, keys), KeyUse::Update)
     },

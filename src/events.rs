@@ -3,7 +3,7 @@
 
 use crate::ffi::{Access, Ctx, Key, RString, ServerEvents};
 use crate::keyspace::{attach_arrival, chunk_arrived, deadline_was_moved, followers};
-use crate::keytype::cache_registry::CACHES;
+use crate::keytype::cache_registry::{CACHES, Place, SharedCache};
 use crate::keytype::container_registry::become_other;
 use crate::keytype::namespace_registry::NAMESPACES;
 use crate::keytype::session::any_slides;
@@ -41,7 +41,8 @@ fn on_keyspace(ctx: Ctx<'_>, event: &[u8], key: &[u8]) {
         followers::wake_arrived(ctx, key);
     }
     match event {
-        b"restore" | b"rename_to" | b"move_to" => on_arrival(ctx, key),
+        b"restore" => on_arrival(ctx, key, cache_registry::restored),
+        b"rename_to" | b"move_to" => on_arrival(ctx, key, cache_registry::place),
         b"expire" | b"persist" => on_deadline(ctx, key),
         b"evicted" if CACHES.evicted(ctx.db(), key) || NAMESPACES.evicted(ctx.db(), key) => {
             background::put_back_soon(ctx);
@@ -68,7 +69,7 @@ fn on_deadline(ctx: Ctx<'_>, name: &[u8]) {
     attach_arrival(ctx, name, false);
 }
 
-fn on_arrival(ctx: Ctx<'_>, name: &[u8]) {
+fn on_arrival(ctx: Ctx<'_>, name: &[u8], place_cache: fn(&SharedCache, Place)) {
     let namespace = Key::open(ctx, &RString::new(name), Access::Probe)
         .and_then(|key| key.value::<NamespaceValue>().cloned());
     if let Some(value) = namespace {
@@ -90,7 +91,7 @@ fn on_arrival(ctx: Ctx<'_>, name: &[u8]) {
                 // A dump restored under a name of another slot: its entry keys would be elsewhere.
                 become_other(&cache, &place);
             }
-            cache_registry::place(&cache, place);
+            place_cache(&cache, place);
         }
         None => {
             attach_arrival(ctx, name, true);

@@ -136,6 +136,7 @@ fn end_walk(now: u64) {
         sweep.orphans.shrink_to(64);
         (seen, std::mem::take(&mut sweep.filling))
     });
+    cache_registry::sweep_ended();
     CACHES.wait_only_for(|db, uid| seen.contains(&(db, uid)));
     NAMESPACES.wait_only_for(|db, uid| seen.contains(&(db, uid)));
     for uid in filled {

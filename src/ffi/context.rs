@@ -305,6 +305,12 @@ pub fn is_cluster() -> bool {
 
 static CLUSTER: AtomicBool = AtomicBool::new(false);
 
+/// Whether this server is a replica, where no context is at hand.
+pub fn is_replica() -> bool {
+    // SAFETY: the server tells its own flags without a context.
+    ServerState(unsafe { api!(RedisModule_GetContextFlags(std::ptr::null_mut())) }).is_replica()
+}
+
 /// Logs where no context is at hand.
 pub(super) fn log_without_context(message: &str) {
     log(std::ptr::null_mut(), c"warning", message);

@@ -1,7 +1,7 @@
 //! Streams of the server: RDB in and out, AOF rewrite, digests.
 
 use super::api::api;
-use super::{HeldString, RString, ServerString};
+use super::{Ctx, HeldString, RString, ServerString, is_cluster};
 use redis_module::raw;
 use std::ffi::CStr;
 
@@ -27,6 +27,23 @@ impl RdbReader {
         // SAFETY: see `failed`.
         let value = unsafe { api!(RedisModule_LoadUnsigned(self.0)) };
         (!self.failed()).then_some(value)
+    }
+
+    /// Whether the key that is read comes with its hash slot, which is on its way to this server: a client that did not
+    /// say `ASKING` would be sent elsewhere.
+    pub fn comes_with_slot(&self, key: &[u8]) -> bool {
+        if !is_cluster() {
+            return false;
+        }
+        // SAFETY: the stream is valid; the context made from its own has no client, lives for this call alone and
+        // stays on the main thread.
+        unsafe {
+            let own = api!(RedisModule_GetContextFromIO(self.0));
+            let detached = api!(RedisModule_GetDetachedThreadSafeContext(own));
+            let is_served = Ctx::from_raw(detached).serves(&[&RString::new(key)]);
+            api!(RedisModule_FreeThreadSafeContext(detached));
+            !is_served
+        }
     }
 
     /// A byte string.

@@ -41,7 +41,7 @@ pub use call::{Arguments, CommandArgs, Handler, take_command_count};
 use guard::guarded;
 use string::bytes_of;
 
-pub use context::{Ctx, ServerState, is_cluster};
+pub use context::{Ctx, ServerState, is_cluster, is_replica};
 pub use event::{ServerEvents, once_loaded, subscribe};
 pub use event_loop_hook::run_each_turn;
 use guard::install_panic_hook;

@@ -10,7 +10,7 @@
 //! are keys of their own and travel for themselves. For the same reason rows that a `RESTORE` brings along, as dumps
 //! of earlier versions do, are passed over: what they speak of may not be here.
 
-use super::cache_registry::{self, SharedCache};
+use super::cache_registry::{self, CACHES, SharedCache};
 use crate::ffi::{
     Ctx, Digest, Key, MainCell, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle,
     register_type,
@@ -109,6 +109,10 @@ impl<P: Published> ModuleValue for CacheValue<P> {
         }
         let mut cache = Cache::load_head(&from.bytes()?).ok()?;
         if cache.settings.kind != P::KIND {
+            return None;
+        }
+        let comes_with_slot = || from.comes_with_slot(key);
+        if !cache_registry::may_arrive(&CACHES, &cache, (db, key), comes_with_slot) {
             return None;
         }
         let is_whole = cache_registry::is_loading();

@@ -5,7 +5,7 @@
 //! too. All of it is derived. Nothing here opens keys, and nothing lists all caches. Main thread only.
 
 use super::container_registry::{self, Container, Containers, Placed, Shared};
-use crate::ffi::MainCell;
+use crate::ffi::{MainCell, is_replica};
 use hashbrown::{HashMap, HashSet};
 use llmcache_core::cache::{Cache, Kind, KindTotals};
 use llmcache_core::ids::{ContainerUid, UnixMs};
@@ -34,6 +34,14 @@ pub fn totals(kind: Kind) -> &'static KindTotals {
 impl Container for Cache {
     fn uid(&self) -> ContainerUid {
         self.uid()
+    }
+
+    fn prefix(&self) -> &[u8] {
+        self.prefix()
+    }
+
+    fn is_named_after(&self, name: &[u8]) -> bool {
+        self.is_named_after(name)
     }
 
     fn become_other(&mut self, name: &[u8], uid: ContainerUid) {
@@ -152,6 +160,14 @@ struct Registry {
     bereft: Bereft,
     loading: bool,
     sweep_wanted: bool,
+    /// No walk over all keys has ended since one was wanted.
+    is_sweep_due: bool,
+}
+
+impl Registry {
+    fn want_sweep(&mut self) {
+        (self.sweep_wanted, self.is_sweep_due) = (true, true);
+    }
 }
 
 static REGISTRY: LazyLock<MainCell<Registry>> =
@@ -177,6 +193,14 @@ pub fn place(cache: &SharedCache, place: Place) {
         fill_by_sweep(cache);
     }
     cache.with(|cache| note_work(cache));
+}
+
+/// A dump brought a cache. Until a walk has met all keys, entries of it may be here that nobody knows.
+pub fn restored(cache: &SharedCache, at: Place) {
+    if REGISTRY.with(|registry| registry.is_sweep_due) {
+        fill_by_sweep(cache);
+    }
+    place(cache, at);
 }
 
 /// The key of a cache is going, or is renamed or moved.
@@ -215,7 +239,7 @@ pub fn fill_by_sweep(cache: &SharedCache) {
     });
     REGISTRY.with(|registry| {
         registry.filling.insert(uid);
-        registry.sweep_wanted = true;
+        registry.want_sweep();
     });
 }
 
@@ -315,16 +339,37 @@ pub fn loading_started() {
 pub fn loading_ended() {
     REGISTRY.with(|registry| {
         registry.loading = false;
-        registry.sweep_wanted = true;
+        registry.want_sweep();
     });
 }
 
 /// Asks for a sweep: entries or chunks may be here that nobody knows.
 pub fn want_sweep() {
-    REGISTRY.with(|registry| registry.sweep_wanted = true);
+    REGISTRY.with(Registry::want_sweep);
 }
 
 /// Whether a sweep was asked for; asking ends with this.
 pub fn take_sweep_wanted() -> bool {
     REGISTRY.with(|registry| std::mem::take(&mut registry.sweep_wanted))
+}
+
+/// A walk over all keys ended: whatever was here when it was asked for is known.
+pub fn sweep_ended() {
+    REGISTRY.with(|registry| registry.is_sweep_due = registry.sweep_wanted);
+}
+
+/// Whether a dump may bring this container, of caches or of namespaces, into a key. What a primary, the AOF or a file
+/// brings is not judged, nor what comes with a slot on its way here, which `comes_with_slot` tells.
+pub(super) fn may_arrive<C: Container>(
+    all: &Containers<C>,
+    arriving: &C,
+    (db, name): (c_int, &[u8]),
+    comes_with_slot: impl FnOnce() -> bool,
+) -> bool {
+    let (is_loading, all_is_known) =
+        REGISTRY.with(|registry| (registry.loading, !registry.is_sweep_due));
+    is_loading
+        || is_replica()
+        || all.may_arrive(arriving, db, name, all_is_known)
+        || comes_with_slot()
 }

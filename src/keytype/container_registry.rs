@@ -23,6 +23,10 @@ use std::sync::{Arc, LazyLock};
 pub trait Container: Send + 'static {
     /// Identity of this life of it.
     fn uid(&self) -> ContainerUid;
+    /// What the names of its keys begin with.
+    fn prefix(&self) -> &[u8];
+    /// Whether its keys are named after a key of this name.
+    fn is_named_after(&self, name: &[u8]) -> bool;
     /// Takes on another identity, without the keys it had.
     fn become_other(&mut self, name: &[u8], uid: ContainerUid);
     /// Takes over what another of the same uid knows of its keys, where it knows none itself.
@@ -295,6 +299,36 @@ impl<C: Container> Containers<C> {
                 }
             });
             Placed { moved, incomplete }
+        })
+    }
+
+    /// Whether a container that a dump brings may stand in the key of this name: it takes over the keys of its uid that
+    /// are here, which whoever restores it may have no right to. It may where these are named after the key, or where
+    /// the container stood last. Under another name it may only if no key of the uid is here, which is certain only if
+    /// all keys are known. If the uid lives, the second container gets another uid.
+    pub fn may_arrive(&self, arriving: &C, db: c_int, name: &[u8], all_is_known: bool) -> bool {
+        let (uid, is_own_name) = (arriving.uid(), arriving.is_named_after(name));
+        self.0.with(|known| {
+            let may_have = |at: c_int, row: &Row<C>| {
+                let same_keys = || {
+                    let left = row.container();
+                    left.is_none_or(|left| left.with(|left| left.prefix() == arriving.prefix()))
+                };
+                (at == db && *row.name == *name) || (is_own_name && same_keys())
+            };
+            let rows = || known.databases.iter().filter_map(|(&at, d)| Some((at, d.row(uid)?)));
+            if rows().any(|(_, row)| row.lives()) {
+                return true;
+            }
+            if !rows().all(|(at, row)| may_have(at, row)) {
+                return false;
+            }
+            if rows().any(|(at, row)| at == db && *row.name == *name) {
+                return true;
+            }
+            let waits = || known.databases.values().any(|d| d.waiting.contains_key(&uid));
+            let is_all_known = all_is_known && !known.overflowed && known.arrivals.is_empty();
+            is_own_name || (is_all_known && !waits())
         })
     }
 

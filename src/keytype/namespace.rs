@@ -1,6 +1,7 @@
 //! The key of one namespace of KV-cache chunks: settings. The chunks are keys of their own, and the
 //! prefix tree is rebuilt from them; nothing of it is saved.
 
+use super::cache_registry;
 use super::namespace_registry::{self, NAMESPACES};
 use crate::ffi::{Digest, MainCell, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle};
 use llmcache_core::kvchunk::Namespace;
@@ -37,7 +38,12 @@ impl ModuleValue for NamespaceValue {
         if encoding != Self::ENCODING {
             return None;
         }
-        let value = Self::new(Namespace::load_head(&from.bytes()?).ok()?);
+        let namespace = Namespace::load_head(&from.bytes()?).ok()?;
+        let comes_with_slot = || from.comes_with_slot(key);
+        if !cache_registry::may_arrive(&NAMESPACES, &namespace, (db, key), comes_with_slot) {
+            return None;
+        }
+        let value = Self::new(namespace);
         namespace_registry::loaded(&value, db, key);
         Some(Box::new(value))
     }

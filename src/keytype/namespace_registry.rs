@@ -32,6 +32,14 @@ impl Container for Namespace {
         self.uid()
     }
 
+    fn prefix(&self) -> &[u8] {
+        self.prefix()
+    }
+
+    fn is_named_after(&self, name: &[u8]) -> bool {
+        self.is_named_after(name)
+    }
+
     fn become_other(&mut self, name: &[u8], uid: ContainerUid) {
         self.become_other(name, uid);
     }

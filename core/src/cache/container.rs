@@ -250,6 +250,11 @@ impl Cache {
         self.index.clear();
     }
 
+    /// Whether its entries are named after a key of this name, as they are unless it was renamed.
+    pub fn is_named_after(&self, name: &[u8]) -> bool {
+        entry_prefix(name, self.uid).is_ok_and(|prefix| *prefix == *self.prefix)
+    }
+
     /// What every entry key of this cache begins with.
     pub fn prefix(&self) -> &[u8] {
         &self.prefix

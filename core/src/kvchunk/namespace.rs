@@ -162,6 +162,11 @@ impl Namespace {
         &self.fingerprint
     }
 
+    /// Whether its chunks are named after a key of this name, as they are unless it was renamed.
+    pub fn is_named_after(&self, name: &[u8]) -> bool {
+        derived_prefix(name, SEPARATOR, "namespace").is_ok_and(|prefix| *prefix == *self.prefix)
+    }
+
     /// What every chunk key begins with.
     pub fn prefix(&self) -> &[u8] {
         &self.prefix

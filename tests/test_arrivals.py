@@ -1,0 +1,161 @@
+"""Heads of containers that arrive by RESTORE: what was another's stays another's, and what is one's own comes along."""
+
+import pytest
+from harness.cluster import Cluster
+from harness.names import key_slot
+from harness.replication import pair
+from harness.vectors import fp32
+from harness.waiting import wait_until
+from harness.wire import Failure
+
+V = fp32([1, 0, 0])
+# How one entry is stored in the container `{}` of each kind, and read, and what the reading answers.
+KINDS = {
+    "answers": (
+        [("LLMCACHE.SETSEM", "{}", "PROMPT", "p", "RESPONSE", "secret", "ID", "x", *V)],
+        ("LLMCACHE.GET", "{}", "PROMPT", "p"),
+    ),
+    "documents": (
+        [("RAG.ADD", "{}", "x", *V, "TEXT", "secret")],
+        ("RAG.SEARCH", "{}", *V, "RETURN", 1, "text"),
+    ),
+    "embeddings": (
+        [("EMBCACHE.CREATE", "{}", "MODEL", "m", "DIM", 3), ("EMBCACHE.SET", "{}", "TEXT", "t", *V, "MODEL", "m")],
+        ("EMBCACHE.GET", "{}", "TEXT", "t"),
+    ),
+    "chunks": (
+        [("KVCHUNK.CREATE", "{}", "CHUNK", 4), ("KVCHUNK.PUT", "{}", "HASH", "h", "PAYLOAD", 1, "secret")],
+        ("KVCHUNK.GET", "{}", "68"),
+    ),
+}
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def named(call, name):
+    return tuple(name if part == "{}" else part for part in call)
+
+
+def read(wire, kind, name="faq"):
+    """What the container answers of its entry; of a chunk its payload, since the rest counts uses."""
+    reply = wire(*named(KINDS[kind][1], name))
+    return reply[-1] if kind == "chunks" and reply else reply
+
+
+def fill(wire, kind, name="faq"):
+    """A container with one entry; answers the dumps of all keys, and the reply to who reads the entry."""
+    for store in KINDS[kind][0]:
+        assert not isinstance(wire(*named(store, name)), Failure)
+    answer = read(wire, kind, name)
+    assert answer and not isinstance(answer, Failure)
+    return {key: wire("DUMP", key) for key in wire("KEYS", "*")}, answer
+
+
+def restore(wire, dumps):
+    for key, dump in dumps.items():
+        assert wire("RESTORE", key, 0, dump) == "OK", key
+
+
+@kinds
+@pytest.mark.parametrize("state", ["deleted", "awaited", "restarted"])
+def test_a_head_under_another_name_takes_up_nothing(fleet, kind, state):
+    """Whatever is left of a container waits for a head under the name that its keys are named after."""
+    server = fleet.launch()
+    with server.wire() as wire:
+        dumps, answer = fill(wire, kind)
+        head = dumps.pop(b"faq")
+        if state != "deleted":
+            wire("FLUSHALL")
+            restore(wire, dumps)
+            before = wire("DBSIZE")
+        if state == "restarted":
+            assert wire("SAVE") == "OK"
+    if state == "restarted":
+        server.restart()
+    with server.wire() as wire:
+        if state == "deleted":
+            # In one go, so that nothing is removed between.
+            wire("MULTI")
+            for call in [("DEL", "faq"), ("SELECT", 1), ("RESTORE", "evil", 0, head), ("SELECT", 0), ("RESTORE", "evil", 0, head), ("DBSIZE",), ("RESTORE", "faq", 0, head)]:
+                assert wire(*call) == "QUEUED"
+            _, _, other, _, refused, size, own = wire("EXEC")
+            assert isinstance(other, Failure) and isinstance(refused, Failure) and size == len(dumps) and own == "OK"
+        else:
+            for db in (1, 0):
+                wire("SELECT", db)
+                assert isinstance(wire("RESTORE", "evil", 0, head), Failure)
+            assert wire("DBSIZE") == before
+            assert wire("RESTORE", "faq", 0, head) == "OK"
+        # The one whose keys they are has them.
+        wait_until(lambda: read(wire, kind) == answer, "the walk after loading has met the entry")
+
+
+@kinds
+def test_who_renames_or_moves_a_container_keeps_its_entries(fleet, kind):
+    """RENAME; DUMP and RESTORE under the name it had last; MIGRATE of a renamed one, before its entries."""
+    one, other = fleet.launch(), fleet.launch()
+    with one.wire() as wire, other.wire() as there:
+        dumps, answer = fill(wire, kind)
+        assert wire("RENAME", "faq", "new") == "OK"
+        assert read(wire, kind, "new") == answer
+        head = wire("DUMP", "new")
+        assert wire("RESTORE", "new", 0, head, "REPLACE") == "OK"
+        assert read(wire, kind, "new") == answer
+        wire("MULTI")
+        wire("DEL", "new")
+        wire("RESTORE", "new", 0, head)
+        assert wire("EXEC") == [1, "OK"]
+        assert read(wire, kind, "new") == answer
+        assert wire("MOVE", "new", 1) == 1 and wire("SELECT", 1) == "OK"
+        for key in (key for key in dumps if key != b"faq"):
+            wire("SELECT", 0)
+            assert wire("MOVE", key, 1) == 1
+        wire("SELECT", 1)
+        assert read(wire, kind, "new") == answer
+        rest = [key for key in dumps if key != b"faq"]
+        assert wire("MIGRATE", "127.0.0.1", other.port, "", 0, 30_000, "KEYS", "new", *rest) == "OK"
+        assert read(there, kind, "new") == answer
+
+
+@kinds
+def test_a_living_container_shares_nothing_with_a_copy_of_its_head(server, kind):
+    with server.wire() as wire:
+        dumps, answer = fill(wire, kind)
+        assert wire("RESTORE", "copy", 0, dumps[b"faq"]) == "OK"
+        assert read(wire, kind, "copy") in (None, [])
+        assert read(wire, kind, "faq") == answer
+
+
+@kinds
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_a_renamed_container_moves_with_its_slot(fleet, kind, order):
+    """Its entries go before it or behind it, and it stands under another name than they are named after."""
+    cluster = Cluster(fleet, [[(0, 8_191)], [(8_192, 16_383)]])
+    slot = key_slot("faq")
+    source, target = (0, 1) if slot < 8_192 else (1, 0)
+    with cluster.nodes[source].wire() as wire, cluster.nodes[target].wire() as there:
+        dumps, answer = fill(wire, kind)
+        assert wire("RENAME", "faq", "{faq}new") == "OK"
+        rest = [key for key in dumps if key != b"faq"]
+        cluster.start_move(slot, source, target)
+        parts = [[b"{faq}new"], rest] if order == "first" else [rest, [b"{faq}new"]]
+        for part in parts:
+            cluster.move_keys(source, target, part)
+        cluster.end_move(slot, target)
+        assert read(there, kind, "{faq}new") == answer
+
+
+@kinds
+def test_replicas_and_the_aof_obey(fleet, kind):
+    both = pair(fleet, appendonly="yes")
+    with both.primary.wire() as wire:
+        dumps, answer = fill(wire, kind)
+        wire("RENAME", "faq", "new")
+        wire("MULTI")
+        wire("DEL", "new")
+        wire("RESTORE", "new", 0, dumps[b"faq"])
+        assert wire("EXEC") == [1, "OK"]
+        assert read(wire, kind, "new") == answer
+    both.assert_equal()
+    both.primary.restart()
+    with both.primary.wire() as wire:
+        assert read(wire, kind, "new") == answer

@@ -12,6 +12,7 @@ from harness.primary import Primary
 from harness.replication import pair
 from harness.replies import fields, hit
 from harness.vectors import fp32, near, unit
+from harness.replication import pair
 from harness.waiting import wait_until
 from harness.wire import Failure
 
@@ -233,6 +234,40 @@ def test_subscribers_are_told(server, client, cache_by):
         lengths.append(len(json.loads(got["data"])["ids"]))
     assert lengths[:2] == [1_000, 1_000] and sum(lengths) > 2_500
     heard.close()
+
+
+@pytest.mark.parametrize("db, channel", [(0, "llmcache:invalidate:faq"), (3, "llmcache:invalidate@3:faq")])
+def test_each_database_has_a_channel_that_replicas_hear(fleet, db, channel):
+    """Whoever may invalidate may do so without a right to channels; whoever listens needs it."""
+    both = pair(fleet)
+    listeners = [server.client().pubsub() for server in (both.primary, both.replica)]
+    for listener in listeners:
+        listener.psubscribe("llmcache:invalidate*")
+        assert listener.get_message(timeout=30)["type"] == "psubscribe"
+    with both.primary.wire() as wire:
+        assert wire("ACL", "SETUSER", "app", "reset", "on", ">pw", "resetchannels", "~faq", "+@all") == "OK"
+        assert wire("AUTH", "app", "pw") == "OK"
+        assert wire("SUBSCRIBE", channel).word == "NOPERM"
+        assert wire("SELECT", db) == "OK"
+        for kind, ways in {"tag": ("TAG", "t"), "ids": ("IDS", 1, "x"), "all": ("ALL",)}.items():
+            assert wire("LLMCACHE.SET", "faq", "PROMPT", "p", "RESPONSE", "r", "ID", "x", "TAGS", 1, "t") == b"x"
+            assert wire("LLMCACHE.INVALIDATE", "faq", *ways) == 1
+            heard = [listener.get_message(timeout=30) for listener in listeners]
+            assert [message["channel"].decode() for message in heard] == [channel] * 2
+            assert [json.loads(message["data"])["kind"] for message in heard] == [kind] * 2
+        # A walk in slices, a transaction and a script tell too.
+        wire("LLMCACHE.SET", "faq", "PROMPT", "p", "RESPONSE", "r")
+        assert wire("LLMCACHE.INVALIDATE", "faq", "OLDER", 0) == 1
+        wire("LLMCACHE.SET", "faq", "PROMPT", "p", "RESPONSE", "r", "TAGS", 1, "t")
+        wire("MULTI")
+        wire("LLMCACHE.INVALIDATE", "faq", "TAG", "t")
+        wire("EVAL", "return redis.call('LLMCACHE.INVALIDATE', KEYS[1], 'SCOPE', 's')", 1, "faq")
+        assert wire("EXEC")[0] == 1
+    for listener in listeners:
+        kinds = [json.loads(listener.get_message(timeout=30)["data"])["kind"] for _ in range(3)]
+        assert kinds == ["ids", "tag", "scope"]
+        listener.close()
+    both.assert_equal()
 
 
 LATE = {

@@ -244,7 +244,7 @@ impl<'a> Ctx<'a> {
         log(self.raw, c"notice", message);
     }
 
-    /// Publishes a message to who subscribed to a channel.
+    /// Publishes a message to who subscribed to a channel on this server, and in a cluster on any.
     pub fn publish(self, channel: &[u8], message: &[u8]) {
         use super::ServerString;
         let (channel, message) = (super::RString::new(channel), super::RString::new(message));

@@ -7,7 +7,7 @@
 //! asks between commands, each time anew. Main thread only.
 
 use super::api::api;
-use super::{Ctx, RString, ServerString};
+use super::{Ctx, RString, ServerString, is_cluster};
 use redis_module::raw;
 use std::ffi::{CStr, c_int};
 use std::ops::Deref;
@@ -52,6 +52,24 @@ impl<'a> WritePermit<'a> {
             ))
         };
         assert_eq!(status, raw::REDISMODULE_OK as c_int, "a command of the table is replicated");
+    }
+
+    /// Publishes a message to who subscribed to a channel, here and on replicas. In a cluster the server tells all nodes
+    /// itself. AOF is not told: nobody listens while it is read.
+    pub fn publish(self, channel: &[u8], message: &[u8]) {
+        Ctx::publish(*self, channel, message);
+        if is_cluster() {
+            return;
+        }
+        let strings = [RString::new(channel), RString::new(message)];
+        let mut pointers: Vec<_> = strings.iter().map(ServerString::as_ptr).collect();
+        // SAFETY: the format "v" takes an array of strings and its length, "A" leaves AOF out; both outlive the call.
+        let status = unsafe {
+            let (array, count) = (pointers.as_mut_ptr(), pointers.len());
+            let (command, format) = (c"PUBLISH".as_ptr(), c"Av".as_ptr());
+            api!(RedisModule_Replicate(self.as_ptr(), command, format, array, count))
+        };
+        assert_eq!(status, raw::REDISMODULE_OK as c_int, "PUBLISH is replicated");
     }
 
     /// Appends to a stream, and has AOF and replicas do so; false when the key holds something else.

@@ -248,7 +248,12 @@ impl Criterion {
 /// Tells who subscribed that entries went, or are stale.
 pub fn tell_ids(ctx: Ctx<'_>, channel: &[u8], ids: &[String], soft: bool) {
     let message = serde_json::json!({ "kind": "ids", "ids": ids, "soft": soft });
-    ctx.publish(channel, message.to_string().as_bytes());
+    let message = message.to_string();
+    // A walk that ends because it may not write any more still tells those who listen here.
+    match WritePermit::between_commands(ctx) {
+        Some(permit) => permit.publish(channel, message.as_bytes()),
+        None => ctx.publish(channel, message.as_bytes()),
+    }
 }
 
 /// Refuses one more walk where many go on already.

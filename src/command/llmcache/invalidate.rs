@@ -21,6 +21,7 @@ use llmcache_core::filter::Filter;
 use llmcache_core::ids::{EntryId, ScopeKey, Seq, UnixMs};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
+use std::ffi::c_int;
 
 /// Which answers.
 enum Which<'a> {
@@ -53,7 +54,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     if let Which::Near(query, _) = &request.which {
         check_dim(&cache, query.dim(), args.name())?;
     }
-    let (channel, severity) = (channel_of(args.name()), request.severity());
+    let (channel, severity) = (channel_of(ctx.db(), args.name()), request.severity());
     let target = Target { ctx: args.permit(), cache, name: args.name(), channel, severity };
     match request.which {
         Which::Ids(ids) => {
@@ -102,7 +103,7 @@ fn embed(
         if Presence::of(ctx, &name).need_all().is_err() || check_walks().is_err() {
             return false;
         }
-        let channel = channel_of(&name);
+        let channel = channel_of(db, &name);
         let target = Target { ctx: permit, cache, name: &name, channel, severity };
         target.begin(Criterion::Near(Box::new(query), least), limit, client)
     });
@@ -114,8 +115,13 @@ fn embed(
     Ok(true)
 }
 
-fn channel_of(name: &[u8]) -> Option<Vec<u8>> {
-    Some([b"llmcache:invalidate:", name].concat())
+/// The channel that tells of a cache. Caches of one name in two databases have two.
+fn channel_of(db: c_int, name: &[u8]) -> Option<Vec<u8>> {
+    let before = match db {
+        0 => "llmcache:invalidate:".to_owned(),
+        db => format!("llmcache:invalidate@{db}:"),
+    };
+    Some([before.as_bytes(), name].concat())
 }
 
 impl Target<'_> {

@@ -133,7 +133,9 @@ pub(super) const FETCH: &[CommandSpec] = &[
             marks them stale. `DRYRUN` only counts. `LIMIT` bounds how many are taken, of IDS, NEAR, FILTER \
             and OLDER. An answer whose lease was given before is refused when it comes (`LEASELOST`): of \
             the tags, the scope or the ids named; of NEAR, FILTER, OLDER and ALL any. Channel \
-            `llmcache:invalidate:<cache>` is told, in JSON: `{\"kind\":\"tag\",\"name\":…,\"epoch\":…,\
+            `llmcache:invalidate:<cache>` (`llmcache:invalidate@<db>:<cache>` in another database than 0) is told, on this \
+            server, its replicas and all nodes of a cluster. As with keyspace events the caller needs no right to the \
+            channel; who subscribes does. A message is JSON: `{\"kind\":\"tag\",\"name\":…,\"epoch\":…,\
             \"soft\":…}`, or `{\"kind\":\"ids\",\"ids\":[…],\"soft\":…}` for at most 1,000 ids a message.",
         key_options: &[
             also("DRYRUN", KeyUse::Read),

@@ -159,3 +159,68 @@ def test_replicas_and_the_aof_obey(fleet, kind):
     both.primary.restart()
     with both.primary.wire() as wire:
         assert read(wire, kind, "new") == answer
+
+
+STORES = {
+    "a store": ("LLMCACHE.SET", "faq", "PROMPT", "p", "RESPONSE", "r"),
+    "a store by meaning": ("LLMCACHE.SETSEM", "faq", "PROMPT", "p", "RESPONSE", "r", *V),
+    # Asked by each user once: who asks again is told that the answer is being made.
+    "a miss for the loader": ("LLMCACHE.FETCH", "faq", "PROMPT", "{user}", "VIA"),
+    "the end of a stream": ("SESSION.END", "faq:s", "{seq}", "{token}", "CACHE", "faq", "PROMPT", "p"),
+}
+WAYS = {
+    "alone": lambda wire, call: wire(*call),
+    "in a transaction": lambda wire, call: (wire("MULTI"), wire(*call), wire("EXEC")[0])[-1],
+    "in a script": lambda wire, call: wire("EVAL", "return redis.pcall(unpack(ARGV))", 2, "faq", "faq:s", *call),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("what", STORES)
+def test_streams_of_a_dump_are_written_to_in_the_name_of_the_caller(fleet, what, way):
+    """Whoever restores a head was not asked for the right to its streams; replicas and files keep them."""
+    both = pair(fleet, appendonly="yes")
+    call = STORES[what]
+
+    def run(server, user):
+        with server.wire() as wire:
+            if user != "default":
+                assert wire("AUTH", user, "pw") == "OK"
+            given = {"{user}": user}
+            if call[0] == "SESSION.END":
+                given["{seq}"], given["{token}"], _ = wire("SESSION.BEGIN", "faq:s", "assistant")
+                wire("SESSION.CHUNK", "faq:s", given["{seq}"], given["{token}"], 0, "text")
+            return WAYS[way](wire, [given.get(part, part) for part in call])
+
+    with both.primary.wire() as wire:
+        assert wire("LLMCACHE.CREATE", "faq") == "OK"
+        for stream in ("sink", "loader"):
+            assert wire("LLMCACHE.CONFIG", "faq", "SET", stream, "theirs") == "OK"
+        head = wire("DUMP", "faq")
+        wire("DEL", "faq")
+        assert wire("ACL", "SETUSER", "app", "reset", "on", ">pw", "~faq*", "+@all") == "OK"
+        assert wire("AUTH", "app", "pw") == "OK"
+        wire("MULTI")
+        wire("RESTORE", "faq", 0, head)
+        wire("LLMCACHE.SET", "faq", "PROMPT", "at once", "RESPONSE", "r")
+        done, refused = wire("EXEC")
+        assert done == "OK" and refused.word == "NOPERM"
+    both.assert_equal()
+    digest = both.primary.digest()
+    both.primary.restart()
+    assert both.primary.digest() == digest, "the file keeps what is known of the streams"
+    with both.primary.wire() as wire:
+        assert wire("ACL", "SETUSER", "app", "reset", "on", ">pw", "~faq*", "+@all") == "OK"
+        assert run(both.primary, "app").word == "NOPERM"
+        assert wire("EXISTS", "theirs") == 0 and wire("DBSIZE") == (2 if call[0] == "SESSION.END" else 1)
+        # Whoever may write to the streams does, as before the move; whoever names them vouches for all.
+        assert not isinstance(run(both.primary, "default"), Failure)
+        assert wire("XLEN", "theirs") == 1
+        for stream in ("sink", "loader"):
+            assert wire("LLMCACHE.CONFIG", "faq", "SET", stream, "theirs") == "OK"
+        wire("LLMCACHE.INVALIDATE", "faq", "ALL")
+        wire("DEL", "faq:s")
+        wire("ACL", "SETUSER", "other", "reset", "on", ">pw", "~faq*", "+@all")
+        assert not isinstance(run(both.primary, "other"), Failure)
+        assert wire("XLEN", "theirs") == 2
+    both.assert_equal()

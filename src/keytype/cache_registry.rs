@@ -197,6 +197,7 @@ pub fn place(cache: &SharedCache, place: Place) {
 
 /// A dump brought a cache. Until a walk has met all keys, entries of it may be here that nobody knows.
 pub fn restored(cache: &SharedCache, at: Place) {
+    cache.with(|cache| cache.settings.note_restored());
     if REGISTRY.with(|registry| registry.is_sweep_due) {
         fill_by_sweep(cache);
     }

@@ -34,5 +34,5 @@ pub use lookup::{
 pub use miss_reason::{MissReason, Nearest};
 pub use mmr::{estimated_tokens, pick_diverse, within_budget};
 pub use money::{format_usd, parse_usd};
-pub use settings::Settings;
+pub use settings::{Outlet, Settings};
 pub use stats::{FetchOutcome, HISTOGRAM_BUCKETS, Hot, Lifetime, ScopeStats, Stats};

@@ -15,6 +15,16 @@ use crate::vector::Quant;
 /// Tags of the settings that came after the first release.
 const TAG_NUMBERS: u8 = 1;
 const TAG_EXCHANGE: u8 = 2;
+const TAG_RESTORED: u8 = 3;
+
+/// A stream that a container names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlet {
+    /// Where misses of FETCH VIA are written to.
+    Loader = 1,
+    /// Where stored answers are written to.
+    Sink = 2,
+}
 
 /// Settings of one cache.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +61,9 @@ pub struct Settings {
     pub loader: Box<[u8]>,
     /// The stream that stored answers are written to; empty for none.
     pub sink: Box<[u8]>,
+    /// Which of these two came with a dump, as bits of `Outlet`: nobody was asked whether whoever restored it may write
+    /// to them, so whoever calls is asked each time.
+    pub restored: u8,
 }
 
 impl Default for Settings {
@@ -72,6 +85,7 @@ impl Default for Settings {
             grace_s: 0,
             loader: Box::default(),
             sink: Box::default(),
+            restored: 0,
         }
     }
 }
@@ -113,6 +127,35 @@ impl Settings {
             return Err(Error::err("M, EFC or EF is out of range"));
         }
         Ok(())
+    }
+
+    /// The name of a stream; empty for none.
+    pub fn stream(&self, outlet: Outlet) -> &[u8] {
+        match outlet {
+            Outlet::Loader => &self.loader,
+            Outlet::Sink => &self.sink,
+        }
+    }
+
+    /// Whether it came with a dump and was not named here since.
+    pub fn is_restored(&self, outlet: Outlet) -> bool {
+        self.restored & outlet as u8 != 0
+    }
+
+    /// Names a stream, which the caller may write to.
+    pub fn set_stream(&mut self, outlet: Outlet, name: &[u8]) {
+        match outlet {
+            Outlet::Loader => self.loader = name.into(),
+            Outlet::Sink => self.sink = name.into(),
+        }
+        self.restored &= !(outlet as u8);
+    }
+
+    /// Notes that the settings came with a dump.
+    pub fn note_restored(&mut self) {
+        let named = [Outlet::Loader, Outlet::Sink].into_iter();
+        let named = named.filter(|outlet| !self.stream(*outlet).is_empty());
+        self.restored = named.fold(0, |bits, outlet| bits | outlet as u8);
     }
 
     /// What guards ask, at this level or the container's own, whichever is stricter.
@@ -163,6 +206,9 @@ impl Settings {
         if self.exchange != defaults.exchange {
             given.push((TAG_EXCHANGE, vec![u8::from(self.exchange)]));
         }
+        if self.restored != 0 {
+            given.push((TAG_RESTORED, vec![self.restored]));
+        }
         given
     }
 
@@ -194,6 +240,14 @@ impl Settings {
             match tag {
                 TAG_NUMBERS => self.numbers = NumberRule::from_byte(value.u8()?).ok_or(unknown)?,
                 TAG_EXCHANGE if value.u8()? == 1 => self.exchange = true,
+                TAG_RESTORED => {
+                    let restored = value.u8()?;
+                    self.note_restored();
+                    self.restored &= restored;
+                    if self.restored != restored {
+                        return Err(DecodeError("a stream that has no name"));
+                    }
+                }
                 _ => return Err(unknown),
             }
             value.finish()?;
@@ -230,6 +284,7 @@ impl Settings {
             grace_s: from.u32()?,
             loader: from.bytes(limits::STREAM_NAME_MAX_BYTES)?.into(),
             sink: from.bytes(limits::STREAM_NAME_MAX_BYTES)?.into(),
+            restored: 0,
         };
         settings.check().map_err(|_| DecodeError("a setting is out of range"))?;
         Ok(settings)
@@ -265,6 +320,7 @@ mod tests {
             grace_s: 60,
             loader: (*b"todo").into(),
             sink: (*b"done").into(),
+            restored: Outlet::Sink as u8,
         };
         let mut out = Writer::section(1, 1);
         settings.write(&mut out);
@@ -275,6 +331,27 @@ mod tests {
         read.read_extensions(&mut body).unwrap();
         assert_eq!(read, settings);
         body.finish().unwrap();
+    }
+
+    #[test]
+    fn streams_of_a_dump_are_known_as_such_until_they_are_named_here() {
+        let both = [Outlet::Loader, Outlet::Sink];
+        let mut settings = Settings::default();
+        settings.note_restored();
+        assert_eq!(both.map(|outlet| settings.is_restored(outlet)), [false, false]);
+        settings.set_stream(Outlet::Sink, b"done");
+        settings.set_stream(Outlet::Loader, b"todo");
+        settings.note_restored();
+        assert_eq!(both.map(|outlet| settings.is_restored(outlet)), [true, true]);
+        settings.set_stream(Outlet::Loader, b"todo");
+        assert_eq!(both.map(|outlet| settings.is_restored(outlet)), [false, true]);
+        // A head that speaks of a stream which it does not name is refused.
+        let mut out = Writer::section(1, 1);
+        Settings::write_extensions(&[(TAG_RESTORED, vec![3])], &mut out);
+        let bytes = out.finish();
+        let (_, _, mut body) = open_section(&bytes).unwrap();
+        settings.set_stream(Outlet::Loader, b"");
+        assert!(settings.read_extensions(&mut body).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use super::hit_reply::{self, Served};
 use super::note::Note;
+use crate::command::container::streams::stream_of;
 use crate::command::container::texts::{Meaning, meaning, model_for};
 use crate::command::parse::{ArgReader, OptionWord, flag_once, set_once};
 use crate::config;
@@ -19,8 +20,8 @@ use crate::keyspace::{
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{
-    Ask, FetchOutcome, Found, Halt, Hit, LeaseToken, Looked, LookupReport, Verdict, WaiterId,
-    refreshes_early,
+    Ask, FetchOutcome, Found, Halt, Hit, LeaseToken, Looked, LookupReport, Outlet, Verdict,
+    WaiterId, refreshes_early,
 };
 use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, ErrorWord, Result};
@@ -118,10 +119,7 @@ pub fn fetch(
     let mut request = parse(ArgReader::new(args.options()))?;
     let cache = request.wanted.container(ctx, args)?;
     if request.via {
-        let stream = cache.with(|cache| cache.settings.loader.to_vec());
-        if stream.is_empty() {
-            return Err(Error::err("VIA needs a loader: CONFIG SET loader <stream>"));
-        }
+        let stream = stream_of(ctx, &cache, Outlet::Loader)?.ok_or_else(no_loader)?;
         // One that is on its way would be made a second time here.
         let presence = Presence::of(ctx, args.name());
         presence.found(Key::open(ctx, &RString::new(&stream), Access::Probe))?;
@@ -179,6 +177,10 @@ fn embed(
         Meaning::None(_) => {}
     }
     Ok(true)
+}
+
+fn no_loader() -> Error {
+    Error::err("VIA needs a loader: CONFIG SET loader <stream>")
 }
 
 fn block(ctx: Ctx<'_>, wait_ms: u64, waiter: FetchWaiter) {

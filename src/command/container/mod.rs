@@ -14,6 +14,7 @@ pub(super) mod picking;
 pub(super) mod scan;
 pub(super) mod settings;
 pub(super) mod store;
+pub(super) mod streams;
 pub(super) mod texts;
 
 use crate::ffi::{CommandArgs, Ctx};

@@ -3,12 +3,12 @@
 use super::need_cache;
 use crate::command::container::create::{ef, efc, grace_s, guard_level, index_mode, number_rule};
 use crate::command::container::settings::{write_info, write_setting};
+use crate::command::container::streams::check_permission;
 use crate::command::parse::ArgReader;
-use crate::ffi::command::KeyUse;
 use crate::ffi::{Access, CommandArgs, Ctx, Key, RString, Reply};
 use crate::keyspace::{Presence, enforce_limits};
 use crate::keytype::{CONFIG_COMMAND, cache_registry};
-use llmcache_core::cache::Settings;
+use llmcache_core::cache::{Outlet, Settings};
 use llmcache_core::cluster::key_slot;
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::SlotId;
@@ -77,10 +77,7 @@ fn check_stream(ctx: Ctx<'_>, name: &[u8], stream: &[u8]) -> Result<()> {
         return Err(Error::new(ErrorWord::CrossSlot, message));
     }
     let stream = RString::new(stream);
-    let may = |how| ctx.may_use_key(&stream, how);
-    if !may(KeyUse::Read) || !may(KeyUse::Insert) {
-        return Err(Error::new(ErrorWord::NoPerm, "the stream is not open to this user"));
-    }
+    check_permission(ctx, &stream)?;
     let found = Presence::of(ctx, name).found(Key::open(ctx, &stream, Access::Probe))?;
     let fits = found.is_none_or(|key| key.is_stream());
     let wrong = || Error::new(ErrorWord::WrongType, "the key holds something else than a stream");
@@ -133,8 +130,10 @@ fn change(mut settings: Settings, name: &str, mut args: ArgReader<'_>) -> Result
         "NUMBERS" => settings.numbers = number_rule(&mut args)?,
         "EXCHANGE" => settings.exchange = args.on_or_off(name)?,
         "GRACE" => settings.grace_s = grace_s(&mut args)?,
-        "LOADER" => settings.loader = args.text(name, limits::STREAM_NAME_MAX_BYTES)?.into(),
-        "SINK" => settings.sink = args.text(name, limits::STREAM_NAME_MAX_BYTES)?.into(),
+        "LOADER" | "SINK" => {
+            let outlet = if name == "SINK" { Outlet::Sink } else { Outlet::Loader };
+            settings.set_stream(outlet, args.text(name, limits::STREAM_NAME_MAX_BYTES)?);
+        }
         "DIM" | "MODEL" | "QUANT" | "M" => {
             return Err(Error::err(format!("{name} is fixed when the cache is made")));
         }

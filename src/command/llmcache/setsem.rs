@@ -6,6 +6,7 @@ use crate::command::container::lease::lease_token;
 use crate::command::container::store::{
     Storing, check_dim, check_fits, check_lease, deadline, lease_lost, linking,
 };
+use crate::command::container::streams::stream_of;
 use crate::command::container::texts::{Meaning, meaning, model_for, model_for_new};
 use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, is_vector_word, meta,
@@ -18,7 +19,7 @@ use crate::keyspace::{
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::stands_alone;
-use llmcache_core::cache::{Cache, Entry, EntryFields, LeaseToken, Severity, parse_usd};
+use llmcache_core::cache::{Cache, Entry, EntryFields, LeaseToken, Outlet, Severity, parse_usd};
 use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EntryId, PartitionKey, UnixMs};
@@ -170,10 +171,7 @@ fn write_behind(
     name: &[u8],
     id: &[u8],
 ) -> Result<()> {
-    let sink = cache.with(|cache| cache.settings.sink.to_vec());
-    if sink.is_empty() {
-        return Ok(());
-    }
+    let Some(sink) = stream_of(*ctx, cache, Outlet::Sink)? else { return Ok(()) };
     // One that is on its way would be made a second time here.
     presence.found(Key::open(*ctx, &RString::new(&sink), Access::Probe))?;
     let seq = cache.with(|cache| cache.next_seq()).0.to_string();

@@ -318,7 +318,8 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
         reply: "`GET`: a map of settings. `SET`: `OK`.",
         notes: "`threshold`, `ttl` (seconds), `jitter`, `grace` (seconds), `maxentries`, `maxmemory`, \
             `index`, `efc`, `ef`, `guard`, `loader` and `sink` (streams of the cache's hash slot, empty for \
-            none; not trimmed) can be changed; `dim`, `model`, `quant` and `m` are fixed when the cache is made. A \
+            none; not trimmed) can be changed; a stream that came with `RESTORE` is written to only for callers who may \
+            write to it themselves, until it is set here. `dim`, `model`, `quant` and `m` are fixed when the cache is made. A \
             graph that another `index` asks for is built between commands. On a replica the \
             settings are shown by `LLMCACHE.INFO`.",
         key_options: &[also("GET", KeyUse::Read)],

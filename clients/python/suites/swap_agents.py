@@ -16,10 +16,10 @@ URL = f"redis://127.0.0.1:{PORT}/0"
 
 
 class RedisSession(LlmcacheSession):
-    """Their constructor: the client by keyword alone."""
+    """Their constructor: the client by keyword alone. Their tests read the hash of metadata, so it is kept."""
 
     def __init__(self, session_id, *, redis_client, **options):
-        super().__init__(session_id, redis_client, **options)
+        super().__init__(session_id, redis_client, metadata=True, **options)
 
     @classmethod
     def from_url(cls, session_id, *, url, redis_kwargs=None, **options):

@@ -13,12 +13,10 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ._flights import Flights
 from .errors import PASSING, told
-
-if TYPE_CHECKING:
-    from ._flow import Flights
 
 WAITERS = 8
 """Commands of one client that wait at once; more ask again and again instead."""
@@ -76,8 +74,6 @@ class _Shared:
     """What connections of threads and of asyncio have in common; one for each client."""
 
     def __init__(self, client: Any, waiters: int):
-        from ._flow import Flights
-
         self.client = client
         self.flights: Flights = Flights()
         self.cluster = is_cluster(client)

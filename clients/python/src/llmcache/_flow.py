@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from ._clients import AsyncConnection, Connection
+from ._flights import Flight
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -83,47 +84,6 @@ class Join:
 
 Effect = Command | Many | Sleep | Call | While | Aside | Join
 Flow = Generator[Effect, Any, T]
-
-
-class Flight:
-    """What several callers of one process want: the first does it, the others wait for what comes of it."""
-
-    __slots__ = ("done", "first", "future", "result")
-
-    def __init__(self) -> None:
-        self.first = True
-        self.result: Any = None
-        self.done: threading.Event | None = None
-        self.future: asyncio.Future[Any] | None = None
-
-
-class Flights:
-    """The flights of one connection; entered and left from any thread, each event loop apart."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[tuple[Any, ...], Flight] = {}
-
-    def enter(self, key: tuple[Any, ...], make: Callable[[Flight], None]) -> tuple[Flight, bool]:
-        with self._lock:
-            flight = self._open.get(key)
-            if flight is not None:
-                return flight, False
-            flight = self._open[key] = Flight()
-            make(flight)
-            return flight, True
-
-    def leave(self, key: tuple[Any, ...], result: Any) -> None:
-        """The first tells the others; None has them try for themselves."""
-        with self._lock:
-            flight = self._open.pop(key, None)
-        if flight is None:
-            return
-        flight.result = result
-        if flight.done is not None:
-            flight.done.set()
-        if flight.future is not None and not flight.future.done():
-            flight.future.set_result(result)
 
 
 class Blocking:
@@ -198,7 +158,7 @@ class Blocking:
             return flight
         assert flight.done is not None
         flight.done.wait(max(0.0, seconds))
-        return _joined(flight.result)
+        return Flight.joined(flight.result)
 
     def _leave(self, key: tuple[Any, ...], result: Any) -> None:
         self._connection.flights.leave(("", *key), result)
@@ -279,7 +239,7 @@ class Awaiting:
             return flight
         assert flight.future is not None
         done, _ = await asyncio.wait([flight.future], timeout=max(0.0, seconds))
-        return _joined(flight.result if done else None)
+        return Flight.joined(flight.result if done else None)
 
     def _leave(self, key: tuple[Any, ...], result: Any) -> None:
         self._connection.flights.leave((id(asyncio.get_running_loop()), *key), result)
@@ -287,13 +247,6 @@ class Awaiting:
     async def aclose(self) -> None:
         """Closes what this package opened; never a client that was handed in."""
         await self._connection.close()
-
-
-def _joined(result: Any) -> Flight:
-    flight = Flight()
-    flight.first = False
-    flight.result = result
-    return flight
 
 
 async def called(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -9,14 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from . import _replies as r
 from .errors import is_outage
-
-if TYPE_CHECKING:
-    from ._sync import Session
 
 log = logging.getLogger("llmcache")
 
@@ -24,11 +21,26 @@ OPEN = ("open",)
 ENDED = ("done", "stopped", "error", "whole")
 
 
+class Writable(Protocol):
+    """What a writer needs of a session."""
+
+    key: Any
+
+    @property
+    def begin(self) -> Callable[..., tuple[int, bytes, int]]: ...
+
+    @property
+    def chunk(self) -> Callable[..., tuple[int, bool]]: ...
+
+    @property
+    def end(self) -> Callable[..., Any]: ...
+
+
 class StreamWriter:
     """A message that is being written. Ends with the `with` block: `error` where that was left by an exception."""
 
     def __init__(
-        self, session: Session, role: str, *, id: str | None, lease: float, linger: float,
+        self, session: Writable, role: str, *, id: str | None, lease: float, linger: float,
         meta: Mapping[str, Any] | None, takeover: bool,
     ):  # fmt: skip
         self._session, self._role, self._id = session, role, id

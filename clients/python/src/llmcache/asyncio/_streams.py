@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 from .. import _replies as r
 from .._clients import AsyncConnection
@@ -22,9 +22,6 @@ from .._streams import ENDED
 from ..errors import StreamGone, is_outage
 from ..types import Part
 
-if TYPE_CHECKING:
-    from ._classes import Session
-
 log = logging.getLogger("llmcache")
 
 # A message that has a connection of its own gives it up after so long, so that each gets one in turn.
@@ -34,11 +31,26 @@ _PART_BYTES = 1 << 20
 _LINGER_MS = 20
 
 
+class Writable(Protocol):
+    """What a writer needs of a session."""
+
+    key: Any
+
+    @property
+    def begin(self) -> Callable[..., Awaitable[tuple[int, bytes, int]]]: ...
+
+    @property
+    def chunk(self) -> Callable[..., Awaitable[tuple[int, bool]]]: ...
+
+    @property
+    def end(self) -> Callable[..., Awaitable[Any]]: ...
+
+
 class StreamWriter:
     """A message that is being written. Ends with the `async with` block: `error` where an exception left it."""
 
     def __init__(
-        self, session: Session, role: str, *, id: str | None, lease: float, linger: float,
+        self, session: Writable, role: str, *, id: str | None, lease: float, linger: float,
         meta: Mapping[str, Any] | None, takeover: bool,
     ):  # fmt: skip
         self._session, self._role, self._id = session, role, id

@@ -312,6 +312,8 @@ class LlmcacheVectorStore(BasePydanticVectorStore):
 
     def _document(self, node: BaseNode) -> Document:
         meta = node_to_metadata_dict(node, remove_text=True, flat_metadata=self.flat_metadata)
+        # A query may name nodes.
+        meta["_node_id"] = node.node_id
         text = node.get_content(metadata_mode="none") or ""  # type: ignore[arg-type]
         return Document(node.node_id, text, vector=node.get_embedding(), meta=meta)
 

@@ -1,7 +1,7 @@
 //! Embeds texts with a model's folder: vectors for comparisons, or times.
 //!
 //! `embed FOLDER vectors < texts > vectors.f32` writes a row of zeros for a text that is refused;
-//! `embed FOLDER time` prints CPU time by engine and length; `embed FOLDER tokens < texts` the numbers of pieces.
+//! `embed FOLDER time [ENGINE]` prints times by engine and length; `embed FOLDER tokens < texts` the numbers of pieces.
 
 use llmcache_core::embed::{Model, Role, Scratch, engine, engines};
 use std::io::{BufRead, Write};
@@ -33,9 +33,12 @@ fn vectors(model: &Model) -> std::io::Result<()> {
     Ok(())
 }
 
-fn time(folder: &Path) -> std::io::Result<()> {
+/// Prints how long passes take, of every engine or of one: the least and the median by the clock, which differ on a busy
+/// machine, and the mean of CPU time.
+fn time(folder: &Path, only: Option<&str>) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    for engine in engines() {
+    for engine in engines().into_iter().filter(|engine| only.is_none_or(|only| only == engine.name))
+    {
         let begin = Instant::now();
         let model = Model::load(folder, engine).expect("a model");
         let (took, bytes) = (begin.elapsed(), model.allocated_bytes());
@@ -44,13 +47,17 @@ fn time(folder: &Path) -> std::io::Result<()> {
         for words in [10, 62, 126, 254] {
             let text = vec!["money"; words].join(" ");
             let tokens = model.read(&text, Role::Query, false).expect("a text");
-            let (begin, before, mut passes) = (Instant::now(), on_cpu(), 0);
-            while passes < 5 || begin.elapsed() < Duration::from_millis(1_500) {
+            let (begin, before, mut passes) = (Instant::now(), on_cpu(), Vec::new());
+            while passes.len() < 5 || begin.elapsed() < Duration::from_millis(1_500) {
+                let begin = Instant::now();
                 std::hint::black_box(model.embed(&tokens, &mut scratch));
-                passes += 1;
+                passes.push(begin.elapsed());
             }
-            let mean = (on_cpu() - before) / passes;
-            writeln!(out, "  {} tokens: {mean:.2?} of CPU time", tokens.ids.len())?;
+            let mean = (on_cpu() - before) / passes.len() as u32;
+            passes.sort_unstable();
+            let (least, median) = (passes[0], passes[passes.len() / 2]);
+            let tokens = tokens.ids.len();
+            writeln!(out, "  {tokens} tokens: {least:.2?} ({median:.2?}), {mean:.2?} of CPU time")?;
         }
         writeln!(out, "  scratch {} KB", scratch.allocated_bytes() >> 10)?;
     }
@@ -61,7 +68,7 @@ fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let folder = Path::new(&arguments[1]);
     if arguments[2] == "time" {
-        return time(folder);
+        return time(folder, arguments.get(3).map(String::as_str));
     }
     let model = Model::load(folder, engine()).expect("a model");
     match arguments[2].as_str() {

@@ -8,10 +8,8 @@
     reason = "each function is under the one condition of `Lanes`: the instructions are there"
 )]
 
-use super::glue::{
-    Norm, QUERIES, Quantised, Strided, add_and_norm, gelu, multiply, multiply_floats, weigh,
-};
-use super::kernel::{Engine, Isa, LANES, Lanes};
+use super::glue::{Norm, Quantised, Strided, add_and_norm, gelu, multiply, multiply_floats, weigh};
+use super::kernel::{Engine, Isa, LANES, Lanes, ROWS};
 use super::quant::{Matrix, Table};
 
 /// How the vectors of all tokens become one.
@@ -154,7 +152,7 @@ pub(super) unsafe fn forward<I: Isa>(encoder: &Encoder, pass: &mut Pass<'_>) {
     for layer in &encoder.layers {
         scratch.quantised.fill::<I>(&scratch.states, hidden);
         multiply::<I>(&scratch.quantised, &layer.asked, &mut scratch.asked);
-        attend::<I::F>(encoder.shape, rows, scratch);
+        attend::<I>(encoder.shape, rows, scratch);
         let mut first = 0;
         while first < rows {
             let end = rows.min(first + BLOCK);
@@ -202,32 +200,34 @@ unsafe fn look_up<F: Lanes>(encoder: &Encoder, tokens: &[u32], states: &mut [f32
 
 /// Each token's mixture of the values of all, by head.
 #[inline(always)]
-unsafe fn attend<F: Lanes>(shape: Shape, rows: usize, scratch: &mut Scratch) {
+unsafe fn attend<I: Isa>(shape: Shape, rows: usize, scratch: &mut Scratch) {
     let (width, stride) = (shape.head_width(), 3 * shape.hidden);
     let padded = rows.next_multiple_of(LANES);
     let scale = 1.0 / (width as f32).sqrt();
     let Scratch { asked, mixed, keys, scores, .. } = scratch;
     keys.resize(width * padded, 0.0);
-    scores.resize(QUERIES * padded, 0.0);
+    scores.resize(ROWS * padded, 0.0);
     for head in 0..shape.heads {
         let (query_at, key_at) = (head * width, shape.hidden + head * width);
         turn(asked, key_at, stride, rows, padded, &mut keys[..width * padded]);
         let keys = Strided { values: keys, stride: padded };
         let values = Strided { values: &asked[2 * shape.hidden + head * width..], stride };
+        let blocks = rows.div_ceil(I::FLOAT_TILE.0);
         let mut first = 0;
-        while first < rows {
-            let count = QUERIES.min(rows - first);
+        for block in 1..=blocks {
+            // Blocks of nearly equal size, as in products of bytes.
+            let count = rows * block / blocks - first;
             let queries = Strided { values: &asked[first * stride + query_at..], stride };
             let sizes = (count, width, padded);
-            multiply_floats::<F>(queries, keys, sizes, &[scale; QUERIES], scores, padded);
-            let mut shares = [0.0; QUERIES];
+            multiply_floats::<I>(queries, keys, sizes, &[scale; ROWS], scores, padded);
+            let mut shares = [0.0; ROWS];
             for (row, share) in shares.iter_mut().enumerate().take(count) {
-                *share = weigh::<F>(&mut scores[row * padded..][..padded], rows);
+                *share = weigh::<I::F>(&mut scores[row * padded..][..padded], rows);
             }
             let weights = Strided { values: scores, stride: padded };
             let to = &mut mixed[first * shape.hidden + head * width..];
             let sizes = (count, rows, width);
-            multiply_floats::<F>(weights, values, sizes, &shares, to, shape.hidden);
+            multiply_floats::<I>(weights, values, sizes, &shares, to, shape.hidden);
             first += count;
         }
     }
@@ -237,8 +237,9 @@ unsafe fn attend<F: Lanes>(shape: Shape, rows: usize, scratch: &mut Scratch) {
 #[inline(always)]
 fn turn(asked: &[f32], at: usize, stride: usize, rows: usize, padded: usize, keys: &mut [f32]) {
     for (dimension, row) in keys.chunks_exact_mut(padded).enumerate() {
-        for (token, value) in row.iter_mut().enumerate() {
-            *value = if token < rows { asked[token * stride + at + dimension] } else { 0.0 };
+        row[rows..].fill(0.0);
+        for (token, value) in row[..rows].iter_mut().enumerate() {
+            *value = asked[token * stride + at + dimension];
         }
     }
 }

@@ -303,14 +303,12 @@ unsafe fn finish<F: Lanes>(
     to: &mut [f32],
 ) {
     for half in 0..TILE / LANES {
-        let (at, mut exact) = (output + half * LANES, [0; LANES]);
-        let totals = &weights.totals()[at..at + LANES];
-        for lane in 0..LANES {
-            exact[lane] = sums[half * LANES + lane] - zero * totals[lane];
-        }
+        let at = output + half * LANES;
+        let (sums, totals) =
+            (&sums.as_chunks().0[half], &weights.totals().as_chunks().0[at / LANES]);
         let scales = F::load(lanes(weights.scales(), at)).mul(F::splat(scale));
         let bias = F::load(lanes(weights.bias(), at));
-        F::of_i32(&exact).mul_add(scales, bias).store(lanes_mut(to, half * LANES));
+        F::of_sums(sums, zero, totals).mul_add(scales, bias).store(lanes_mut(to, half * LANES));
     }
 }
 
@@ -346,41 +344,76 @@ unsafe fn tile<F: Lanes, const R: usize, const C: usize>(
     sums
 }
 
-/// Rows of f32 that are computed together in attention.
-pub(super) const QUERIES: usize = 4;
-
-/// Four rows (fewer at the end) of `left` times `columns` columns of `right`, into rows of `to`, times a factor for each row.
+/// At most `ROWS` rows of `left` times `columns` columns of `right`, into rows of `to`, times a factor for each row.
 ///
 /// # Safety
-/// As for [`Lanes`]; `columns` is a multiple of `LANES`.
+/// As for [`Lanes`]; `columns` is a multiple of `LANES`, and `rows` at most what `I` computes together.
 #[inline(always)]
-pub(super) unsafe fn multiply_floats<F: Lanes>(
+pub(super) unsafe fn multiply_floats<I: Isa>(
     left: Strided<'_>,
     right: Strided<'_>,
     (rows, depth, columns): (usize, usize, usize),
-    factors: &[f32; QUERIES],
+    factors: &[f32; ROWS],
     to: &mut [f32],
     to_stride: usize,
 ) {
-    debug_assert!(rows <= QUERIES && columns.is_multiple_of(LANES));
+    debug_assert!(rows <= I::FLOAT_TILE.0 && columns.is_multiple_of(LANES));
     let mut column = 0;
     while column < columns {
         let part = Strided { values: &right.values[column..], ..right };
-        if rows == QUERIES {
-            let sums = tile::<F, QUERIES, 1>(left, part, depth);
-            for row in 0..QUERIES {
-                let sum = sums[row][0].mul(F::splat(factors[row]));
-                sum.store(lanes_mut(to, row * to_stride + column));
-            }
+        let mut to = Into { values: &mut to[column..], stride: to_stride, factors };
+        if I::FLOAT_TILE.1 == 2 && columns - column >= 2 * LANES {
+            columns_of::<I, 2>(rows, left, part, depth, &mut to);
+            column += 2 * LANES;
         } else {
-            for row in 0..rows {
-                let left = Strided { values: &left.values[row * left.stride..], ..left };
-                let sums = tile::<F, 1, 1>(left, part, depth);
-                let sum = sums[0][0].mul(F::splat(factors[row]));
-                sum.store(lanes_mut(to, row * to_stride + column));
-            }
+            columns_of::<I, 1>(rows, left, part, depth, &mut to);
+            column += LANES;
         }
-        column += LANES;
+    }
+}
+
+/// Where products go.
+struct Into<'a> {
+    values: &'a mut [f32],
+    stride: usize,
+    factors: &'a [f32; ROWS],
+}
+
+/// Some columns of a product; the registers of a tile are a matter of its size, the order of its sums is not.
+#[inline(always)]
+unsafe fn columns_of<I: Isa, const C: usize>(
+    rows: usize,
+    left: Strided<'_>,
+    right: Strided<'_>,
+    depth: usize,
+    to: &mut Into<'_>,
+) {
+    match rows.min(I::FLOAT_TILE.0) {
+        1 => store_tile::<I::F, 1, C>(left, right, depth, to),
+        2 => store_tile::<I::F, 2, C>(left, right, depth, to),
+        3 => store_tile::<I::F, 3, C>(left, right, depth, to),
+        4 => store_tile::<I::F, 4, C>(left, right, depth, to),
+        5 => store_tile::<I::F, 5, C>(left, right, depth, to),
+        6 => store_tile::<I::F, 6, C>(left, right, depth, to),
+        7 => store_tile::<I::F, 7, C>(left, right, depth, to),
+        _ => store_tile::<I::F, 8, C>(left, right, depth, to),
+    }
+}
+
+#[inline(always)]
+unsafe fn store_tile<F: Lanes, const R: usize, const C: usize>(
+    left: Strided<'_>,
+    right: Strided<'_>,
+    depth: usize,
+    to: &mut Into<'_>,
+) {
+    let sums = tile::<F, R, C>(left, right, depth);
+    for row in 0..R {
+        let factor = F::splat(to.factors[row]);
+        for part in 0..C {
+            let place = lanes_mut(to.values, row * to.stride + part * LANES);
+            sums[row][part].mul(factor).store(place);
+        }
     }
 }
 

@@ -42,7 +42,7 @@ impl Matrix {
         Self {
             inputs,
             outputs,
-            lines: vec![[0; LANES * QUAD]; inputs / QUAD * outputs / LANES],
+            lines: vec![Line([0; LANES * QUAD]); inputs / QUAD * outputs / LANES],
             scales: vec![0.0; outputs],
             totals: vec![0; outputs],
             bias: vec![0.0; outputs],
@@ -56,7 +56,7 @@ impl Matrix {
         let lines = &mut self.lines[output / LANES * steps..][..steps];
         let (lane, mut total) = (output % LANES, 0);
         self.scales[output] = quantise(row, |input, weight| {
-            lines[input / QUAD][lane * QUAD + input % QUAD] = weight;
+            lines[input / QUAD].0[lane * QUAD + input % QUAD] = weight;
             total += i32::from(weight);
         });
         self.totals[output] = total;
@@ -67,10 +67,12 @@ impl Matrix {
         self.bias[first..first + bias.len()].copy_from_slice(bias);
     }
 
+    #[inline(always)]
     pub(super) fn inputs(&self) -> usize {
         self.inputs
     }
 
+    #[inline(always)]
     pub(super) fn outputs(&self) -> usize {
         self.outputs
     }
@@ -82,14 +84,17 @@ impl Matrix {
         self.lines[2 * tile * steps..][..2 * steps].split_at(steps)
     }
 
+    #[inline(always)]
     pub(super) fn scales(&self) -> &[f32] {
         &self.scales
     }
 
+    #[inline(always)]
     pub(super) fn totals(&self) -> &[i32] {
         &self.totals
     }
 
+    #[inline(always)]
     pub(super) fn bias(&self) -> &[f32] {
         &self.bias
     }
@@ -118,6 +123,7 @@ impl Table {
     }
 
     /// The codes and the scale of a row.
+    #[inline(always)]
     pub(super) fn row(&self, row: usize) -> (&[i8], f32) {
         (&self.codes[row * self.width..][..self.width], self.scales[row])
     }

@@ -42,6 +42,7 @@ impl Isa for Avx2 {
     type F = Two;
     const WIDE: bool = true;
     const TILE_ROWS: usize = 4;
+    const FLOAT_TILE: (usize, usize) = (6, 1);
 
     /// Weights are widened to 16 bits and multiplied in pairs (`madd`): exact. `maddubs`, which takes them as they
     /// are, would saturate where both activations are large.
@@ -109,10 +110,14 @@ impl Lanes for Two {
         Self(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
     }
     #[inline(always)]
-    unsafe fn of_i32(from: &[i32; LANES]) -> Self {
-        let low = _mm256_loadu_si256(from.as_ptr().cast());
-        let high = _mm256_loadu_si256(from.as_ptr().add(8).cast());
-        Self(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+    unsafe fn of_sums(sums: &[i32; LANES], zero: i32, totals: &[i32; LANES]) -> Self {
+        let zero = _mm256_set1_epi32(zero);
+        let half = |at: usize| {
+            let sums = _mm256_loadu_si256(sums.as_ptr().add(at).cast());
+            let totals = _mm256_loadu_si256(totals.as_ptr().add(at).cast());
+            _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, _mm256_mullo_epi32(zero, totals)))
+        };
+        Self(half(0), half(8))
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {

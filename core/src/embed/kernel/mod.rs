@@ -26,8 +26,10 @@ pub(super) const QUAD: usize = 4;
 /// Most rows that are computed together.
 pub(super) const ROWS: usize = 8;
 
-/// Weights of sixteen outputs by four inputs.
-pub(super) type Line = [i8; LANES * QUAD];
+/// Weights of sixteen outputs by four inputs, in one line of the cache.
+#[derive(Debug, Clone)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub(super) [i8; LANES * QUAD]);
 
 /// Sixteen f32.
 ///
@@ -39,7 +41,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn load(from: &[f32; LANES]) -> Self;
     unsafe fn store(self, to: &mut [f32; LANES]);
     unsafe fn of_i8(from: &[i8; LANES]) -> Self;
-    unsafe fn of_i32(from: &[i32; LANES]) -> Self;
+    /// `sums - zero * totals`, exact in 32 bits, as f32.
+    unsafe fn of_sums(sums: &[i32; LANES], zero: i32, totals: &[i32; LANES]) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -66,6 +69,9 @@ pub(super) trait Isa {
     const WIDE: bool;
     /// Most rows of one tile, at most `ROWS`.
     const TILE_ROWS: usize;
+    /// Most rows of f32 that attention computes together, at most `ROWS`, and over how many steps of lanes (1 or 2):
+    /// what the registers hold.
+    const FLOAT_TILE: (usize, usize);
 
     /// Exact products of `R` rows of activations with the weights of 32 outputs: `low` has the lines of the first
     /// sixteen, `high` those of the others, one line for four inputs.

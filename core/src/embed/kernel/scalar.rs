@@ -18,6 +18,7 @@ impl Isa for Scalar {
     type F = Plain;
     const WIDE: bool = false;
     const TILE_ROWS: usize = ROWS;
+    const FLOAT_TILE: (usize, usize) = (4, 1);
 
     #[inline(always)]
     unsafe fn dots<const R: usize>(
@@ -33,8 +34,8 @@ impl Isa for Scalar {
                 for lane in 0..LANES {
                     for (part, &input) in quad.iter().enumerate() {
                         let (at, input) = (lane * QUAD + part, i32::from(input));
-                        sums[lane] += i32::from(low[at]) * input;
-                        sums[LANES + lane] += i32::from(high[at]) * input;
+                        sums[lane] += i32::from(low.0[at]) * input;
+                        sums[LANES + lane] += i32::from(high.0[at]) * input;
                     }
                 }
             }
@@ -73,8 +74,8 @@ impl Lanes for Plain {
         Self(from.map(f32::from))
     }
     #[inline(always)]
-    unsafe fn of_i32(from: &[i32; LANES]) -> Self {
-        Self(from.map(|value| value as f32))
+    unsafe fn of_sums(sums: &[i32; LANES], zero: i32, totals: &[i32; LANES]) -> Self {
+        Self(std::array::from_fn(|lane| (sums[lane] - zero * totals[lane]) as f32))
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {

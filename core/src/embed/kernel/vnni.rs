@@ -42,6 +42,7 @@ impl Isa for Vnni {
     type F = One;
     const WIDE: bool = false;
     const TILE_ROWS: usize = ROWS;
+    const FLOAT_TILE: (usize, usize) = (ROWS, 2);
 
     /// `dpbusd` adds four products of an unsigned and a signed byte to each sum, in 32 bits: exact.
     #[inline(always)]
@@ -58,6 +59,9 @@ impl Isa for Vnni {
         for step in 0..low.len() {
             let first = _mm512_loadu_si512(low.as_ptr().add(step).cast());
             let second = _mm512_loadu_si512(high.as_ptr().add(step).cast());
+            // The next tile comes from the third cache: it is asked for while this one is computed with.
+            prefetch(low, step + 2 * low.len());
+            prefetch(low, step + 3 * low.len());
             for row in 0..R {
                 let quad = start.add(row * rows.stride + step * QUAD).cast::<i32>();
                 let inputs = _mm512_set1_epi32(quad.read_unaligned());
@@ -70,6 +74,12 @@ impl Isa for Vnni {
             _mm512_storeu_si512(sums[row].as_mut_ptr().add(LANES).cast(), totals[row][1]);
         }
     }
+}
+
+/// Asks for the line `ahead` of the first of `lines`, which need not be there.
+#[inline(always)]
+unsafe fn prefetch(lines: &[Line], ahead: usize) {
+    _mm_prefetch::<_MM_HINT_T0>(lines.as_ptr().wrapping_add(ahead).cast());
 }
 
 /// Sixteen lanes in one register.
@@ -95,8 +105,11 @@ impl Lanes for One {
         Self(_mm512_cvtepi32_ps(wide))
     }
     #[inline(always)]
-    unsafe fn of_i32(from: &[i32; LANES]) -> Self {
-        Self(_mm512_cvtepi32_ps(_mm512_loadu_si512(from.as_ptr().cast())))
+    unsafe fn of_sums(sums: &[i32; LANES], zero: i32, totals: &[i32; LANES]) -> Self {
+        let (sums, totals) =
+            (_mm512_loadu_si512(sums.as_ptr().cast()), _mm512_loadu_si512(totals.as_ptr().cast()));
+        let of_zero = _mm512_mullo_epi32(_mm512_set1_epi32(zero), totals);
+        Self(_mm512_cvtepi32_ps(_mm512_sub_epi32(sums, of_zero)))
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {

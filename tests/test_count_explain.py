@@ -8,7 +8,7 @@ from harness.vectors import near, unit
 
 EXPLAINED = [
     *("status", "reason", "threshold", "tier", "nearest", "guard", "guard_words", "alone"),
-    *("candidates", "scanned", "filtered", "opened", "index", "filter_from_entry", "hits"),
+    *("candidates", "scanned", "filtered", "opened", "index", "filter_from_entry", "tokens", "embed_us", "hits"),
 ]
 
 

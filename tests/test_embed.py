@@ -111,6 +111,25 @@ def test_texts_are_embedded_once(embedding):
     embedding.getsem(prompt=ASKED)
     assert count(client, "texts_embedded") == 1
     assert count(client, "texts_remembered") == 1
+    # A digest, a vector of 64 dimensions, and what a table of them takes.
+    assert count(client, "texts_memo") == 1
+    assert 256 < count(client, "texts_memo_bytes") < 4_096
+    for number in range(20):
+        embedding.getsem(prompt=f"{ASKED} {chr(97 + number)}")
+    assert count(client, "texts_memo") == 21
+    client.config_set("llmcache.embed-memo", 2)
+    embedding.getsem(prompt=f"{ASKED} zz")
+    assert count(client, "texts_memo") == 2
+
+
+def test_an_explanation_says_what_embedding_cost(embedding):
+    embedding.setsem(FAR, "no")
+    first, second = (embedding.explain(prompt=ASKED) for _ in range(2))
+    assert (first["tokens"], second["tokens"]) == (7, 7)
+    assert first["embed_us"] > 0
+    assert second["embed_us"] == 0
+    given = embedding.explain(vector=GIVEN)
+    assert (given["tokens"], given["embed_us"]) == (None, None)
 
 
 def test_texts_that_would_stand_for_others_are_not_embedded(embedding):
@@ -131,6 +150,45 @@ def test_texts_that_would_stand_for_others_are_not_embedded(embedding):
     anyway.create(embed="small", script="any")
     anyway.setsem("ขอเงินคืนได้อย่างไร", "kept")
     assert anyway.info()["vectors"] == 1
+
+
+SMILE, PARTY = f"{ASKED} \U0001f600", f"{ASKED} \U0001f389"
+LONG_WORDS = [f"ab cd ef gh ij {'x' * 120}{end}" for end in "yz"]
+
+
+@pytest.mark.parametrize("guard", ["OFF", "ON", "STRICT"])
+@pytest.mark.parametrize(("stored", "asked"), [(SMILE, PARTY), (SMILE, ASKED), (ASKED, SMILE), LONG_WORDS])
+def test_words_that_the_model_does_not_know_must_be_the_same(embedding, guard, stored, asked):
+    """To the model they are one unknown piece: the vectors of questions that differ in nothing else are equal."""
+    client = embedding.client
+    embedding.run("CONFIG", "SET", "guard", guard)
+    embedding.setsem(stored, "yes")
+    explained = embedding.explain(prompt=asked)
+    assert (explained["status"], explained["reason"], explained["guard"]) == ("miss", "guard", b"unseen")
+    assert embedding.getsem(prompt=asked) is None
+    assert embedding.getsem_many(9, prompt=asked) == []
+    assert embedding.run("MGETSEM", 2, "PROMPT", asked, "PROMPT", stored)[0] is None
+    assert client.eval("return redis.call('LLMCACHE.GETSEM', KEYS[1], 'PROMPT', ARGV[1])", 1, "faq", asked) is None
+    assert b"LEAD" in embedding.run("FETCH", "PROMPT", asked)
+    # The same words in another text are no hindrance; nor is it where the vector was given.
+    found = embedding.getsem(prompt=stored.upper())
+    assert (found.tier, found.response) == ("semantic", b"yes")
+    embedding.setsem(stored, "given", vector=GIVEN)
+    embedding.run("CONFIG", "SET", "guard", "OFF")
+    assert embedding.getsem(prompt=asked, vector=GIVEN).response == b"given"
+
+
+def test_an_answer_on_its_way_to_other_unknown_words_will_not_do(embedding):
+    assert b"LEAD" in embedding.run("FETCH", "PROMPT", SMILE)
+    assert b"BUSY" in embedding.run("FETCH", "PROMPT", SMILE.upper(), "WAIT", 0)
+    assert b"LEAD" in embedding.run("FETCH", "PROMPT", PARTY, "WAIT", 0)
+
+
+def test_what_is_no_utf8_is_not_embedded(embedding):
+    """Bytes that are no text would be left out, and texts that differ in them be one."""
+    embedding.setsem(b"ab cd ef gh caf\xe9", "yes")
+    assert embedding.getsem(prompt=b"ab cd ef gh caf\xe9").tier == "exact"
+    assert embedding.explain(prompt=b"ab cd ef gh caf\xe8")["reason"] == "script"
 
 
 def test_a_vector_is_replicated_and_never_the_text_alone(fleet, model):
@@ -244,6 +302,14 @@ def test_documents_by_text(client):
         with pytest.raises(redis.ResponseError, match="not embedded"):
             client.execute_command("RAG.MADD", "docs", 2, "four", "TEXT", ASKED, "five", "TEXT", text)
     assert client.execute_command("RAG.GET", "docs", "four") is None
+    # Of a long one the beginning, where that is asked for.
+    long = " ".join(["ab"] * 90)
+    assert client.execute_command("RAG.MADD", "docs", 2, "four", "TEXT", long, "TRUNCATE", "five", "TEXT", FAR) == [1, 1]
+    assert client.execute_command("RAG.ADD", "docs", "six", "TEXT", f"{long} cd " * 1_000, "TRUNCATE", "TOKENS", 7) == 1
+    assert long.encode() in client.execute_command("RAG.GET", "docs", "four")
+    best = client.execute_command("RAG.SEARCH", "docs", "TEXT", " ".join(["ab"] * 62), "COUNT", 2, "RETURN", 2, "id", "similarity")
+    assert {one[1] for one in best} == {b"four", b"six"}
+    assert best[0][3] == best[1][3]
     client.execute_command("RAG.CREATE", "plain")
     for call in (("RAG.ADD", "plain", "one", "TEXT", ASKED), ("RAG.SEARCH", "plain", "TEXT", ASKED)):
         with pytest.raises(redis.ResponseError, match="a vector is needed"):

@@ -56,6 +56,7 @@ impl Play {
         self.last_token += 1;
         let token = LeaseToken(self.last_token);
         let ask = Ask {
+            unseen: None,
             id: asker.id(),
             scope: asker.scope.as_bytes(),
             context: b"",

@@ -228,6 +228,7 @@ fn id_text(entry: &Entry) -> Vec<u8> {
 
 fn question<'a>(query: Option<&'a Query>) -> LookupRequest<'a> {
     LookupRequest {
+        unseen: None,
         scope: b"",
         context: b"",
         prompt: None,

@@ -17,6 +17,7 @@ use crate::keyspace::searches::Searches;
 use crate::keyspace::slots::redirection;
 use hashbrown::HashMap;
 use llmcache_core::cache::Settings;
+use llmcache_core::cache::guard::{Sight, Unseen, UnseenDigest};
 use llmcache_core::embed::{Engine, Model, Refusal, Role, Scratch, Tokens, engine, engines};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::limits;
@@ -97,6 +98,8 @@ struct TextKey {
     digest: [u8; 16],
 }
 
+/// A vector, and how many microseconds it took to make for whoever waited; none for who finds it.
+type Made = (Vector, u64);
 type Vector = Arc<[f32]>;
 
 /// A text on its way through a thread.
@@ -159,7 +162,7 @@ struct Awaited {
 }
 
 /// What was embedded for a command; no vector where the model gave none.
-type Found = Vec<(TextKey, Option<Vector>)>;
+type Found = Vec<(TextKey, Option<Made>)>;
 
 /// What INFO shows.
 #[derive(Debug, Default, Clone)]
@@ -174,6 +177,8 @@ pub struct EmbeddingCounts {
     pub inline: u64,
     /// Texts whose vector was remembered.
     pub remembered: u64,
+    /// Vectors that are remembered now, and their bytes.
+    pub memo: (usize, usize),
     /// Texts that were being embedded for another client already.
     pub coalesced: u64,
     /// Texts refused because the queue was full or they waited too long.
@@ -196,6 +201,8 @@ struct Service {
     clients: HashMap<BlockedId, Awaited>,
     queued_bytes: usize,
     memo: HashMap<TextKey, Vector>,
+    /// Bytes of its vectors.
+    memo_bytes: usize,
     /// The remembered in the order they came.
     order: VecDeque<TextKey>,
     scratch: Scratch,
@@ -263,8 +270,13 @@ fn chosen_engine() -> std::result::Result<Engine, String> {
 
 /// What was done and what waits, for INFO.
 pub fn embedding_counts() -> EmbeddingCounts {
-    SERVICE
-        .with(|service| EmbeddingCounts { queued: service.texts.len(), ..service.counts.clone() })
+    SERVICE.with(|service| {
+        let bytes = service.memo_bytes
+            + service.memo.allocation_size()
+            + service.order.capacity() * size_of::<TextKey>();
+        let memo = (service.memo.len(), bytes);
+        EmbeddingCounts { queued: service.texts.len(), memo, ..service.counts.clone() }
+    })
 }
 
 /// Whether the running command waited for its texts and is run again, so that it must not wait once more.
@@ -291,7 +303,7 @@ impl Service {
     }
 
     /// A vector that is there already.
-    fn known(&mut self, key: &TextKey) -> Option<Option<Vector>> {
+    fn known(&mut self, key: &TextKey) -> Option<Option<Made>> {
         if let Some(found) = &self.again
             && let Some((_, vector)) = found.iter().find(|(other, _)| other == key)
         {
@@ -299,28 +311,31 @@ impl Service {
         }
         let vector = self.memo.get(key)?;
         self.counts.remembered += 1;
-        Some(Some(Arc::clone(vector)))
+        Some(Some((Arc::clone(vector), 0)))
     }
 
     fn remember(&mut self, key: TextKey, vector: &Vector) {
         let most = config::embed_memo();
         if most > 0 && self.memo.insert(key, Arc::clone(vector)).is_none() {
             self.order.push_back(key);
+            self.memo_bytes += size_of_val(&**vector);
         }
         while self.memo.len() > most {
             let Some(oldest) = self.order.pop_front() else { break };
-            self.memo.remove(&oldest);
+            let gone = self.memo.remove(&oldest);
+            self.memo_bytes -= gone.map_or(0, |vector| size_of_val(&*vector));
         }
     }
 
-    fn embed_now(&mut self, key: TextKey, model: &Model, tokens: &Tokens) -> Option<Vector> {
+    fn embed_now(&mut self, key: TextKey, model: &Model, tokens: &Tokens) -> Option<Made> {
         let begin = Instant::now();
         let vector: Vector = model.embed(tokens, &mut self.scratch)?.into();
         self.counts.embedded += 1;
         self.counts.inline += 1;
-        self.counts.us += begin.elapsed().as_micros() as u64;
+        let us = begin.elapsed().as_micros() as u64;
+        self.counts.us += us;
         self.remember(key, &vector);
-        Some(vector)
+        Some((vector, us))
     }
 
     /// Takes a client off the texts it waits for, and what was found for it.
@@ -347,6 +362,21 @@ pub struct Texts<'a> {
     pub role: Role,
     /// The texts.
     pub texts: &'a [&'a [u8]],
+    /// Those of them of which the beginning will do where the model cannot read all; none where this is empty.
+    pub cut: &'a [bool],
+}
+
+/// What a text means.
+#[derive(Debug)]
+pub struct Meant {
+    /// Its vector.
+    pub query: Query,
+    /// What that does not show of it.
+    pub unseen: Unseen,
+    /// Tokens that the model reads.
+    pub tokens: usize,
+    /// Microseconds that it took to embed; 0 where the vector was remembered.
+    pub us: u64,
 }
 
 /// Has a client whose vectors are there go on waiting for something else, between commands; false where its command is to
@@ -357,18 +387,31 @@ pub type Take = Box<dyn Fn(Ctx<'_>, BlockedId) -> bool + Send>;
 pub enum Again {
     /// One that only reads.
     Reads(Answer),
-    /// One that writes: what the server checked before its first run is checked before its second.
+    /// One that stores: what the server checked before its first run is checked before its second, memory too.
     Writes(Handler),
-    /// One that writes and may have to wait once more, which nothing can in its second run. One of these is run again
+    /// One that writes, stores nothing that the server would refuse without memory, and may have to wait once more, which nothing can in its second run. One of these is run again
     /// at a time, so that the next sees what it did.
     Takes(Handler, Take),
+}
+
+/// The words that a model does not know.
+#[derive(Debug)]
+struct ModelSight {
+    model: Arc<Model>,
+    role: Role,
+}
+
+impl Sight for ModelSight {
+    fn unseen(&self, text: &[u8]) -> Option<UnseenDigest> {
+        self.model.unseen(std::str::from_utf8(text).ok()?, self.role)
+    }
 }
 
 /// What came of texts.
 #[derive(Debug)]
 pub enum Embedded {
-    /// Of each text its vector, or why it has none.
-    Now(Vec<std::result::Result<Query, Refusal>>),
+    /// Of each text its vector and what that does not show, or why it has none.
+    Now(Vec<std::result::Result<Meant, Refusal>>),
     /// They are being embedded: the command is to end without a reply, and is run again.
     Later,
 }
@@ -377,13 +420,25 @@ pub enum Embedded {
 pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again) -> Result<Embedded> {
     let (place, model) = SERVICE.with(|service| service.find(texts.model))?;
     let role = if model.reads_alike() { Role::Query } else { texts.role };
+    let sight: Arc<dyn Sight> = Arc::new(ModelSight { model: Arc::clone(&model), role });
+    let meant = |made: Option<Made>, tokens: &Tokens| -> Result<_> {
+        let (vector, us) = made.ok_or_else(no_vector)?;
+        let unseen = Unseen::new(Arc::clone(&sight), tokens.unknown);
+        let query = Query::of(vector.to_vec()).map_err(|_| no_vector())?;
+        Ok(Some(Ok(Meant { query, unseen, tokens: tokens.ids.len(), us })))
+    };
     let (mut known, mut missing) = (Vec::with_capacity(texts.texts.len()), Vec::new());
     for (number, bytes) in texts.texts.iter().enumerate() {
-        let text = String::from_utf8_lossy(bytes);
         let digest = Sha256::digest(bytes);
         let mut key = TextKey { model: place, role, digest: [0; 16] };
         key.digest.copy_from_slice(&digest[..16]);
-        let tokens = match model.read(&text, role, texts.model.any_script) {
+        // What is not UTF-8 would lose the bytes that tell it from others.
+        let read = std::str::from_utf8(bytes).map_err(|_| Refusal::Script);
+        let cuts = texts.cut.get(number).is_some_and(|cuts| *cuts);
+        let tokens = match read.and_then(|text| match cuts {
+            true => model.read_beginning(text, role, texts.model.any_script),
+            false => model.read(text, role, texts.model.any_script),
+        }) {
             Ok(tokens) => tokens,
             Err(refusal) => {
                 SERVICE.with(|service| service.counts.refused[refusal as usize] += 1);
@@ -392,7 +447,7 @@ pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again) -> Result<Embedded> 
             }
         };
         match SERVICE.with(|service| service.known(&key)) {
-            Some(vector) => known.push(Some(Ok(query_of(vector)?))),
+            Some(made) => known.push(meant(made, &tokens)?),
             None => {
                 known.push(None);
                 missing.push((number, key, tokens, bytes.len()));
@@ -412,15 +467,14 @@ pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again) -> Result<Embedded> 
         ));
     }
     for (number, key, tokens, _) in missing {
-        let vector = SERVICE.with(|service| service.embed_now(key, &model, &tokens));
-        known[number] = Some(Ok(query_of(vector)?));
+        let made = SERVICE.with(|service| service.embed_now(key, &model, &tokens));
+        known[number] = meant(made, &tokens)?;
     }
     Ok(Embedded::Now(known.into_iter().flatten().collect()))
 }
 
-fn query_of(vector: Option<Vector>) -> Result<Query> {
-    let none = || Error::new(ErrorWord::BadVector, "the model gives no vector for the text");
-    Query::of(vector.ok_or_else(none)?.to_vec()).map_err(|_| none())
+fn no_vector() -> Error {
+    Error::new(ErrorWord::BadVector, "the model gives no vector for the text")
 }
 
 /// Whether the running command may leave texts to threads.
@@ -463,10 +517,10 @@ fn wait_for(
     let timeout_ms = config::embed_timeout_ms() + more * limits::EMBED_TIMEOUT_PER_TEXT_MS;
     let (second, take) = match again {
         Again::Reads(answer) => (Second::Reads(answer), None),
-        Again::Writes(handler) => (Second::Writes(handler), None),
-        Again::Takes(handler, take) => (Second::Writes(handler), Some(take)),
+        Again::Writes(handler) => (Second::Writes(handler, Memory::Needed), None),
+        Again::Takes(handler, take) => (Second::Writes(handler, Memory::Spared), Some(take)),
     };
-    let writes = matches!(second, Second::Writes(_));
+    let writes = matches!(second, Second::Writes(..));
     let client = block_client(ctx, timeout_ms, |client| Box::new(Embedding { client, second }));
     count_time_from_now(client);
     SERVICE.with(|service| {
@@ -507,7 +561,7 @@ impl Service {
     /// Takes in what a thread did; answers the clients that have all they wait for.
     fn take_in(&mut self, key: TextKey, outcome: Option<Outcome>) -> Vec<BlockedId> {
         let Some(pending) = self.texts.remove(&key) else { return Vec::new() };
-        let vector = match outcome {
+        let made = match outcome {
             // Somebody came to want it just then.
             Some(Outcome::Skipped) if !pending.clients.is_empty() => {
                 let model = Arc::clone(&self.models[key.model].1);
@@ -520,7 +574,7 @@ impl Service {
                 self.counts.embedded += 1;
                 self.counts.us += us;
                 self.remember(key, &vector);
-                Some(vector)
+                Some((vector, us))
             }
             // One that panicked gives none either.
             Some(Outcome::Skipped | Outcome::None) | None => None,
@@ -530,7 +584,7 @@ impl Service {
         for client in pending.clients {
             let Some(awaited) = self.clients.get_mut(&client) else { continue };
             awaited.missing.retain(|other| *other != key);
-            awaited.found.push((key, vector.clone()));
+            awaited.found.push((key, made.clone()));
             if awaited.missing.is_empty() {
                 complete.push(client);
             }
@@ -620,7 +674,14 @@ struct Embedding {
 #[derive(Clone, Copy)]
 enum Second {
     Reads(Answer),
-    Writes(Handler),
+    Writes(Handler, Memory),
+}
+
+/// Whether the server refuses a command where memory ran out (the flag `deny-oom` of its row).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    Needed,
+    Spared,
 }
 
 impl Waiter for Embedding {
@@ -670,8 +731,8 @@ impl Embedding {
                 let _ended = again_with(found);
                 answer(ctx, args, &Searches::after_wait())
             }
-            Second::Writes(handler) => {
-                let args = CommandArgs::again(args, permit(ctx)?);
+            Second::Writes(handler, memory) => {
+                let args = CommandArgs::again(args, permit(ctx, memory)?);
                 let _ended = again_with(found);
                 handler(ctx, &args)
             }
@@ -680,13 +741,13 @@ impl Embedding {
 }
 
 /// What the server checked before the command was run first.
-fn permit(ctx: Ctx<'_>) -> Result<WritePermit<'_>> {
+fn permit(ctx: Ctx<'_>, memory: Memory) -> Result<WritePermit<'_>> {
     let state = ctx.state();
     if state.is_replica() {
         let why = "You can't write against a read only replica.";
         return Err(Error::new(ErrorWord::ReadOnly, why));
     }
-    if state.is_out_of_memory() {
+    if memory == Memory::Needed && state.is_out_of_memory() {
         let why = "command not allowed when used memory > 'maxmemory'.";
         return Err(Error::new(ErrorWord::Oom, why));
     }

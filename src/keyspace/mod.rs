@@ -40,7 +40,7 @@ pub use chunks::{
 pub use clock::{now_min, set_minute};
 pub use command_keyspace::CommandKeyspace;
 pub use embeddings::{
-    Again, Embedded, ModelId, Take, Texts, default_model, embed, embedding_counts,
+    Again, Embedded, Meant, ModelId, Take, Texts, default_model, embed, embedding_counts,
     is_running_again, load_models, model_of,
 };
 pub use entries::{

@@ -14,7 +14,7 @@ HIDDEN, HEADS, LAYERS, INNER, WORDS, POSITIONS = 64, 2, 2, 128, 500, 64
 
 
 def pieces() -> list[str]:
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "?"]
     letters = [*ascii_lowercase, *(f"##{letter}" for letter in ascii_lowercase)]
     return (special + letters + ["".join(pair) for pair in product(ascii_lowercase, repeat=2)])[:WORDS]
 

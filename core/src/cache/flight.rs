@@ -7,7 +7,7 @@
 //! time and random words are passed in, so a timeline can be played without a server.
 
 use super::breaker::{BreakerSettings, Breakers};
-use super::guard::{Question, Rules};
+use super::guard::{Question, Rules, Unseen};
 use crate::ids::{EntryId, PartitionKey, ScopeKey, Seq, UnixMs};
 use crate::limits;
 use crate::vector::quantise::{Code, quantise};
@@ -106,6 +106,8 @@ pub struct Ask<'a> {
     pub prompt: &'a [u8],
     /// Its vector, if there is one.
     pub query: Option<&'a Query>,
+    /// What that vector does not show of the prompt, where a model made it of the prompt.
+    pub unseen: Option<&'a Unseen>,
     /// Least similarity of a pending question whose answer will do.
     pub threshold: f64,
     /// What guards ask of that question.
@@ -349,7 +351,7 @@ impl Flights {
         }
         let query = ask.query?;
         let others = self.by_partition.get(&ask.partition())?;
-        let question = LazyCell::new(|| Question::new(Some(ask.prompt)));
+        let question = LazyCell::new(|| Question::new(Some(ask.prompt)).with_unseen(ask.unseen));
         let near = |id: &&EntryId| {
             let flight = &self.by_id[*id];
             let code = flight.code.as_ref();

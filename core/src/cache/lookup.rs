@@ -5,7 +5,7 @@
 //! its key was opened and named the same container, slot and store order. No borrow of the cache is
 //! alive while a key is opened, because opening an expired key deletes it. Main thread only.
 
-use super::guard::{Finding, GuardLevel, Question, Rules};
+use super::guard::{Finding, GuardLevel, Question, Rules, Unseen};
 use super::miss_reason::{MissReason, Nearest, Refused, id_text, miss_reason};
 use super::{Cache, Entry, EntryView, Severity};
 use crate::error::{Error, ErrorWord};
@@ -106,6 +106,8 @@ pub struct LookupRequest<'a> {
     pub prompt: Option<&'a [u8]>,
     /// Its vector, for the semantic tier.
     pub query: Option<&'a Query>,
+    /// What that vector does not show of the prompt, where a model made it of the prompt.
+    pub unseen: Option<&'a Unseen>,
     /// Least similarity of a semantic hit; the cache's own when `None`.
     pub threshold: Option<f64>,
     /// Most hits wanted.
@@ -376,7 +378,8 @@ impl Asked<'_, '_> {
 
     /// Whether guards may refuse what is near enough.
     fn guards_judge(&self) -> bool {
-        self.rules.level == GuardLevel::Strict
+        self.request.unseen.is_some()
+            || self.rules.level == GuardLevel::Strict
             || (self.rules.level == GuardLevel::On && self.request.prompt.is_some())
     }
 
@@ -426,7 +429,8 @@ fn search<K: Keyspace>(
     let asked = Asked {
         request,
         query,
-        question: Question::new(request.prompt.filter(|_| rules.level > GuardLevel::Off)),
+        question: Question::new(request.prompt.filter(|_| rules.level > GuardLevel::Off))
+            .with_unseen(request.unseen),
         rules,
         threshold: report.threshold,
         wanted: request.count,

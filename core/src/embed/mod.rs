@@ -108,7 +108,7 @@ impl Model {
         let measured = MEASURED.iter().find(|(digest, _)| *digest == hex(&weights));
         let threshold = settings.threshold.or(measured.map(|measured| measured.1));
         let prompts = [&settings.query_prompt, &settings.document_prompt]
-            .map(|prompt| tokenizer.tokens(prompt, settings.tokens_max).unwrap_or_default());
+            .map(|prompt| tokenizer.tokens(prompt, settings.tokens_max, true).unwrap_or_default());
         Ok(Self { settings, tokenizer, encoder, engine, digest, threshold, prompts })
     }
 
@@ -119,10 +119,34 @@ impl Model {
         role: Role,
         any_script: bool,
     ) -> std::result::Result<Tokens, Refusal> {
-        let prompt = self.prompt(role);
         if text.len() > EMBED_TEXT_MAX_BYTES {
             return Err(Refusal::TooLong);
         }
+        self.tokens(text, role, any_script, false)
+    }
+
+    /// The same of the beginning of a text, as much of it as the model reads.
+    pub fn read_beginning(
+        &self,
+        text: &str,
+        role: Role,
+        any_script: bool,
+    ) -> std::result::Result<Tokens, Refusal> {
+        let mut end = text.len().min(EMBED_TEXT_MAX_BYTES);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.tokens(&text[..end], role, any_script, true)
+    }
+
+    fn tokens(
+        &self,
+        text: &str,
+        role: Role,
+        any_script: bool,
+        cuts: bool,
+    ) -> std::result::Result<Tokens, Refusal> {
+        let prompt = self.prompt(role);
         let whole;
         let text = match prompt {
             "" => text,
@@ -132,7 +156,7 @@ impl Model {
             }
         };
         let tokens =
-            self.tokenizer.tokens(text, self.settings.tokens_max).ok_or(Refusal::TooLong)?;
+            self.tokenizer.tokens(text, self.settings.tokens_max, cuts).ok_or(Refusal::TooLong)?;
         let before = &self.prompts[role as usize];
         // What the prompt has of each is not the text's; the two may meet in one word.
         let own = |all: usize, before: usize| all.saturating_sub(before);
@@ -148,6 +172,12 @@ impl Model {
             return Err(Refusal::Script);
         }
         Ok(tokens)
+    }
+
+    /// A digest of the words of a text that the model does not know, in their order: their vectors do not tell them apart.
+    /// `None` where it knows all, or does not read the text.
+    pub fn unseen(&self, text: &str, role: Role) -> Option<[u8; 16]> {
+        self.read(text, role, true).ok()?.unknown
     }
 
     /// The vector of tokens that `read` gave, not normalised. `None` of one that is no vector.

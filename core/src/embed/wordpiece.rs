@@ -9,6 +9,7 @@ use super::tables::{IDEOGRAPHS, MARKS, PUNCTUATION, REMOVED, SPACES};
 use super::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 use crate::limits::EMBED_PIECES_MAX;
+use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use unicode_normalization::UnicodeNormalization;
 
@@ -40,6 +41,8 @@ pub struct Tokens {
     pub words: usize,
     /// See `words`.
     pub unknown_words: usize,
+    /// A digest of those words, in their order; `None` where there are none. The ids do not tell them apart.
+    pub unknown: Option<[u8; 16]>,
     /// Letters, and those of scripts that the model does not know.
     pub letters: usize,
     /// See `letters`.
@@ -109,20 +112,27 @@ impl WordPiece {
         self.vocabulary.allocated_bytes()
     }
 
-    /// The tokens of a text; `None` where they are more than `most`.
-    pub(super) fn tokens(&self, text: &str, most: usize) -> Option<Tokens> {
-        let mut reading =
-            Reading { of: self, most, word: Word::default(), tokens: Tokens::default() };
+    /// The tokens of a text, of its beginning where they are more than `most` and it may be cut; else `None` then.
+    pub(super) fn tokens(&self, text: &str, most: usize, cuts: bool) -> Option<Tokens> {
+        let mut reading = Reading {
+            of: self,
+            most,
+            word: Word::default(),
+            unknown: None,
+            tokens: Tokens::default(),
+        };
         reading.tokens.ids.push(self.first);
-        let mut rest = text;
-        while let Some((at, special, number)) = self.next_special(rest) {
-            reading.part(&rest[..at])?;
-            reading.tokens.words += 1;
-            reading.push(number)?;
-            rest = &rest[at + special.len()..];
+        if reading.whole(text).is_none() {
+            if !cuts {
+                return None;
+            }
+            reading.tokens.ids.truncate(most - 1);
+            reading.tokens.ids.push(self.last);
         }
-        reading.part(rest)?;
-        reading.push(self.last)?;
+        reading.tokens.unknown = reading.unknown.map(|unknown| {
+            let whole: [u8; 32] = unknown.finalize().into();
+            std::array::from_fn(|at| whole[at])
+        });
         Some(reading.tokens)
     }
 
@@ -215,6 +225,8 @@ fn read_special(file: &Object<'_>, pieces: usize) -> Result<Vec<(Box<str>, u32)>
 struct Word {
     text: String,
     chars: usize,
+    /// What does not fit into `text`.
+    rest: Option<Sha256>,
 }
 
 /// A text that is being read.
@@ -222,10 +234,25 @@ struct Reading<'a> {
     of: &'a WordPiece,
     most: usize,
     word: Word,
+    unknown: Option<Sha256>,
     tokens: Tokens,
 }
 
 impl Reading<'_> {
+    /// Reads a text to its end; `None` where that is too long.
+    fn whole(&mut self, text: &str) -> Option<()> {
+        let mut rest = text;
+        while let Some((at, special, number)) = self.of.next_special(rest) {
+            let length = special.len();
+            self.part(&rest[..at])?;
+            self.tokens.words += 1;
+            self.push(number)?;
+            rest = &rest[at + length..];
+        }
+        self.part(rest)?;
+        self.push(self.of.last)
+    }
+
     fn push(&mut self, number: u32) -> Option<()> {
         self.tokens.ids.push(number);
         // The last special token needs a place too.
@@ -278,9 +305,12 @@ impl Reading<'_> {
 
     fn add(&mut self, c: char) {
         self.word.chars += 1;
-        // Of a word that is too long for pieces nothing is kept.
+        // Of a word that is too long for pieces a digest is enough.
         if self.word.chars <= self.of.word_chars_max {
             self.word.text.push(c);
+        } else {
+            let rest = self.word.rest.get_or_insert_default();
+            rest.update(c.encode_utf8(&mut [0; 4]));
         }
     }
 
@@ -288,12 +318,16 @@ impl Reading<'_> {
         if self.word.chars == 0 {
             return Some(());
         }
-        let word = std::mem::take(&mut self.word);
+        let mut word = std::mem::take(&mut self.word);
         self.tokens.words += 1;
         let before = self.tokens.ids.len();
         if word.chars > self.of.word_chars_max || !self.pieces(&word.text)? {
             self.tokens.ids.truncate(before);
             self.tokens.unknown_words += 1;
+            let unknown = self.unknown.get_or_insert_default();
+            unknown.update((word.text.len() as u64).to_le_bytes());
+            unknown.update(&word.text);
+            unknown.update(word.rest.take().map(Sha256::finalize).unwrap_or_default());
             self.push(self.of.unknown)?;
         }
         self.word.text = word.text;

@@ -68,3 +68,31 @@ fn a_folder_may_know_every_script() {
     assert!(model.read("как вернуть деньги", Role::Query, false).is_ok());
     assert_eq!(model.threshold(), Some(0.97));
 }
+
+#[test]
+fn words_that_the_model_does_not_know_are_told_apart_beside_the_vector() {
+    let folder = Folder::new("unseen");
+    write_model(&folder, SMALL, 2);
+    let model = Model::load(folder.path(), engine()).expect("a model");
+    let read = |text: &str| model.read(text, Role::Query, true).expect("tokens");
+    let long = |end: &str| format!("ab {}{end}", "x".repeat(150));
+    for (one, other, same) in [
+        ("ab cd ef gh \u{1f600}", "ab cd ef gh \u{1f621}", false),
+        ("ab cd ef gh \u{1f600}", "ab cd \u{1f600} ef gh", true),
+        ("ab cd ef gh", "gh cd", true),
+        ("ab cd ef gh \u{1f600}", "ab cd ef gh", false),
+        ("\u{1f600} ab \u{1f621}", "\u{1f621} ab \u{1f600}", false),
+        ("ab a\u{1f600}b", "ab a\u{1f600}c", false),
+        ("ab \u{1f600}\u{1f600}", "ab \u{1f600} \u{1f600}", false),
+        // A word is unknown too where it is too long for pieces.
+        (&long("y"), &long("z"), false),
+        (&long("y"), &long("Y"), true),
+    ] {
+        let (first, second) = (read(one), read(other));
+        assert_eq!(first.unknown == second.unknown, same, "{one:?} {other:?}");
+        assert_eq!(model.unseen(one, Role::Query), first.unknown);
+    }
+    assert_eq!(read("ab").unknown, None);
+    // To the encoder they are one.
+    assert_eq!(read("ab \u{1f600}").ids, read("ab \u{1f621}").ids);
+}

@@ -14,11 +14,12 @@ use crate::ffi::{
     WritePermit, block_client, wait_on,
 };
 use crate::keyspace::{
-    Again, OpenedEntry, Presence, Searches, Take, is_running_again, redirection, wake,
+    Again, Meant, OpenedEntry, Presence, Searches, Take, is_running_again, redirection, wake,
     watch_leases, with_flights, with_known_flights,
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
+use llmcache_core::cache::guard::Unseen;
 use llmcache_core::cache::{
     Ask, FetchOutcome, Found, Halt, Hit, LeaseToken, Looked, LookupReport, Outlet, Verdict,
     WaiterId, refreshes_early,
@@ -45,8 +46,12 @@ pub trait Wanted {
     fn text(&self) -> Option<&[u8]> {
         None
     }
-    /// Takes the vector of that text.
-    fn set_query(&mut self, _query: Query) {}
+    /// Takes the vector of that text, and what it does not show of it.
+    fn set_meaning(&mut self, _meant: Meant) {}
+    /// What its vector does not show of the prompt, where it was made of the prompt here.
+    fn unseen(&self) -> Option<&Unseen> {
+        None
+    }
     /// How strictly near ones are judged.
     fn guard(&self) -> GuardLevel;
     /// Looks it up.
@@ -173,7 +178,7 @@ fn embed(
     });
     match meaning(ctx, Some(&model), text, Role::Query, Again::Takes(again, take))? {
         Meaning::Later => return Ok(false),
-        Meaning::Vector(query) => request.wanted.set_query(query),
+        Meaning::Vector(meant) => request.wanted.set_meaning(meant),
         Meaning::None(_) => {}
     }
     Ok(true)
@@ -348,6 +353,7 @@ impl<'c> Asking<'c, '_, '_> {
             context,
             prompt,
             query: wanted.query(),
+            unseen: wanted.unseen(),
             threshold: report.threshold,
             rules,
             quant,

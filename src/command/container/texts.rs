@@ -5,18 +5,17 @@
 
 use crate::config;
 use crate::ffi::Ctx;
-use crate::keyspace::{Again, Embedded, ModelId, Texts, default_model, embed, model_of};
+use crate::keyspace::{Again, Embedded, Meant, ModelId, Texts, default_model, embed, model_of};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Kind, Settings};
 use llmcache_core::embed::{Refusal, Role};
 use llmcache_core::error::{Error, Result};
-use llmcache_core::vector::Query;
 
 /// What a text means.
 #[derive(Debug)]
 pub enum Meaning {
     /// Its vector.
-    Vector(Query),
+    Vector(Meant),
     /// It is being embedded: the command is to end without a reply, and is run again.
     Later,
     /// It has no vector: nothing embeds for the container, or the text was refused.
@@ -42,10 +41,10 @@ pub fn meaning(
     again: Again,
 ) -> Result<Meaning> {
     let Some(model) = model else { return Ok(Meaning::None(None)) };
-    match embed(ctx, &Texts { model, role, texts: &[text] }, again)? {
+    match embed(ctx, &Texts { model, role, texts: &[text], cut: &[] }, again)? {
         Embedded::Later => Ok(Meaning::Later),
         Embedded::Now(vectors) => Ok(match vectors.into_iter().next() {
-            Some(Ok(query)) => Meaning::Vector(query),
+            Some(Ok(meant)) => Meaning::Vector(meant),
             Some(Err(refusal)) => Meaning::None(Some(refusal)),
             None => Meaning::None(None),
         }),

@@ -7,9 +7,10 @@ use crate::command::container::hit_reply::{self, Served};
 use crate::command::container::store::check_dim;
 use crate::command::parse::{ArgReader, is_vector_word, set_once, vector};
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
-use crate::keyspace::{OpenedEntry, Searches, open_cache};
+use crate::keyspace::{Meant, OpenedEntry, Searches, open_cache};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
+use llmcache_core::cache::guard::Unseen;
 use llmcache_core::cache::{Hit, Looked, LookupReport};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EntryId, UnixMs};
@@ -53,8 +54,12 @@ impl Wanted for Question<'_> {
         if self.query.is_none() && !self.exact { self.prompt } else { None }
     }
 
-    fn set_query(&mut self, query: Query) {
-        self.query = Some(query);
+    fn set_meaning(&mut self, meant: Meant) {
+        self.set_meaning(meant);
+    }
+
+    fn unseen(&self) -> Option<&Unseen> {
+        self.unseen.as_ref()
     }
 
     fn guard(&self) -> GuardLevel {

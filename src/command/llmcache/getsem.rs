@@ -11,10 +11,11 @@ use crate::command::parse::{
 use crate::config;
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{
-    Again, CommandKeyspace, OpenedEntry, Presence, Searches, answer_room, answer_searching,
+    Again, CommandKeyspace, Meant, OpenedEntry, Presence, Searches, answer_room, answer_searching,
     find_container, is_running_again,
 };
 use crate::keytype::cache_registry::SharedCache;
+use llmcache_core::cache::guard::Unseen;
 use llmcache_core::cache::guard::{GuardLevel, stands_alone};
 use llmcache_core::cache::{Halt, Kind, Looked, LookupReport, LookupRequest, MissReason, look_up};
 use llmcache_core::embed::{Refusal, Role};
@@ -30,6 +31,10 @@ use llmcache_core::vector::Query;
 pub(in crate::command) struct Question<'a> {
     pub(super) prompt: Option<&'a [u8]>,
     pub(super) query: Option<Query>,
+    /// What that vector does not show of the prompt, where it was made of the prompt here.
+    pub(super) unseen: Option<Unseen>,
+    /// How many tokens of the prompt were embedded, and the microseconds that took.
+    embedded: Option<(usize, u64)>,
     scope: Option<&'a [u8]>,
     context: Option<&'a [u8]>,
     threshold: Option<f64>,
@@ -131,7 +136,7 @@ impl<'c> Asking<'c, '_> {
             return Ok(Prepared::Answered(found));
         }
         match meaning(self.ctx, model_for(cache).as_ref(), prompt, Role::Query, again)? {
-            Meaning::Vector(query) => question.query = Some(query),
+            Meaning::Vector(meant) => question.set_meaning(meant),
             Meaning::Later => return Ok(Prepared::Later),
             Meaning::None(refusal) => question.refusal = refusal,
         }
@@ -216,6 +221,7 @@ impl<'a> Question<'a> {
             context,
             prompt: self.prompt,
             query: self.query.as_ref(),
+            unseen: self.unseen.as_ref(),
             threshold: self.threshold,
             count: self.count.unwrap_or(1),
             ef: self.ef,
@@ -235,6 +241,11 @@ impl<'a> Question<'a> {
         let text = Option::unwrap_or_default;
         let context = self.context.filter(|_| !self.alone);
         (text(self.scope), text(context), text(self.prompt))
+    }
+
+    /// Takes the vector that was made of the prompt.
+    pub(super) fn set_meaning(&mut self, Meant { query, unseen, tokens, us }: Meant) {
+        (self.query, self.unseen, self.embedded) = (Some(query), Some(unseen), Some((tokens, us)));
     }
 
     /// How strictly an answer by meaning is judged, where that is stricter than the cache's own level.
@@ -363,7 +374,7 @@ impl<'a> Question<'a> {
         now: UnixMs,
     ) {
         let status = if report.hits.is_empty() { "miss" } else { "hit" };
-        reply.map(15);
+        reply.map(17);
         reply.text("status").text(status);
         reply.text("reason").text(reason);
         reply.text("threshold").double(report.threshold);
@@ -398,6 +409,16 @@ impl<'a> Question<'a> {
         reply.text("opened").count(report.opened as u64);
         reply.text("index").text(index);
         reply.text("filter_from_entry").count(report.judged_by_entry as u64);
+        for (name, value) in [
+            ("tokens", self.embedded.map(|of| of.0 as u64)),
+            ("embed_us", self.embedded.map(|of| of.1)),
+        ] {
+            reply.text(name);
+            match value {
+                Some(value) => reply.count(value),
+                None => reply.null(),
+            };
+        }
         reply.text("hits");
         self.reply_hits(reply, report, served, now);
     }

@@ -9,7 +9,7 @@ use crate::command::parse::{
 };
 use crate::ffi::{Access, CommandArgs, Ctx, Reply, WritePermit};
 use crate::keyspace::{
-    Again, Criterion, Presence, Take, check_walks, mark_stale, open_cache, open_entry,
+    Again, Criterion, Meant, Presence, Take, check_walks, mark_stale, open_cache, open_entry,
     remove_entry, tell_ids, void_lease,
 };
 use crate::keytype::EPOCH_COMMAND;
@@ -99,7 +99,7 @@ fn embed(
         let Some(cache) = cache_registry::CACHES.find(uid, db).filter(|_| ctx.select_db(db)) else {
             return false;
         };
-        let Ok(Meaning::Vector(query)) = meaning else { return false };
+        let Ok(Meaning::Vector(Meant { query, .. })) = meaning else { return false };
         if Presence::of(ctx, &name).need_all().is_err() || check_walks().is_err() {
             return false;
         }
@@ -109,7 +109,7 @@ fn embed(
     });
     match meaning(ctx, Some(&model), text, Role::Query, Again::Takes(run, take))? {
         Meaning::Later => return Ok(false),
-        Meaning::Vector(query) => request.which = Which::Near(query, least),
+        Meaning::Vector(Meant { query, .. }) => request.which = Which::Near(query, least),
         Meaning::None(refusal) => return Err(no_vector(refusal)),
     }
     Ok(true)

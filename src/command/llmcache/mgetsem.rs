@@ -6,6 +6,7 @@ use crate::command::container::texts::{model_for, no_vector};
 use crate::command::parse::{ArgReader, is_vector_word, vector};
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{Again, Embedded, Searches, Texts, answer_searching, embed, find_container};
+use llmcache_core::cache::guard::Unseen;
 use llmcache_core::cache::{Halt, Kind, Looked};
 use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, Result};
@@ -36,8 +37,10 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
     let mut round = Round::parse(args, searches)?;
     let cache = find_container(ctx, &args.key(), Kind::Answers).and_then(|cache| {
         if let Some(cache) = &cache {
-            let given = round.asked.iter().filter_map(|(query, _)| query.as_ref());
-            given.map(Query::dim).try_for_each(|dim| check_dim(cache, dim, args.name()))?;
+            let given = round.asked.iter().filter_map(|(vector, _)| vector.as_ref());
+            given
+                .map(|(query, _)| query.dim())
+                .try_for_each(|dim| check_dim(cache, dim, args.name()))?;
         }
         Ok(cache)
     });
@@ -100,7 +103,7 @@ impl<'a> Round<'a> {
         let searches = asking.searches;
         let (mut found, mut is_whole) = (Vec::new(), true);
         for (query, prompt) in asked {
-            (question.query, question.prompt) = (query, prompt);
+            put(&mut question, query, prompt);
             question.settle_context()?;
             match asking.look_up(&question) {
                 Err(Halt::Elsewhere) => is_whole = false,
@@ -129,7 +132,7 @@ impl<'a> Round<'a> {
         let Self { count, first, asked, mut question } = self;
         let (searches, mut answered, mut is_next) = (asking.searches, first, true);
         for (query, prompt) in asked {
-            (question.query, question.prompt) = (query, prompt);
+            put(&mut question, query, prompt);
             let looked = match question.settle_context() {
                 Ok(()) => asking.look_up(&question),
                 Err(error) => Err(Halt::Refused(error)),
@@ -188,7 +191,16 @@ fn write<'c>(asking: &Asking<'c, '_>, question: &Question<'_>, looked: Looked<Fo
 }
 
 /// A question: its vector, its prompt, or both.
-type Asked<'a> = (Option<Query>, Option<&'a [u8]>);
+type Asked<'a> = (Option<Vector>, Option<&'a [u8]>);
+
+/// A vector, and what it does not show of the prompt where it was made of that here.
+type Vector = (Query, Option<Unseen>);
+
+/// Makes a question one of those that are asked.
+fn put<'a>(question: &mut Question<'a>, vector: Option<Vector>, prompt: Option<&'a [u8]>) {
+    let (query, unseen) = vector.unzip();
+    (question.query, question.unseen, question.prompt) = (query, unseen.flatten(), prompt);
+}
 
 /// Has the prompts without a vector embedded that were not stored word for word; false where the command is to end
 /// and is run again.
@@ -205,18 +217,18 @@ fn embed_all<'a>(
     let mut wanted = Vec::new();
     for (place, (query, prompt)) in asked.iter().enumerate() {
         let (None, &Some(prompt)) = (query, prompt) else { continue };
-        (question.query, question.prompt) = (None, Some(prompt));
+        put(question, None, Some(prompt));
         if !is_enough || asking.stored(question).is_none() {
             wanted.push((place, prompt));
         }
     }
     let texts: Vec<&[u8]> = wanted.iter().map(|(_, text)| *text).collect();
-    let texts = Texts { model: &model, role: Role::Query, texts: &texts };
+    let texts = Texts { model: &model, role: Role::Query, texts: &texts, cut: &[] };
     let Embedded::Now(vectors) = embed(asking.ctx, &texts, Again::Reads(answer))? else {
         return Ok(false);
     };
     for ((place, _), vector) in wanted.into_iter().zip(vectors) {
-        asked[place].0 = vector.ok();
+        asked[place].0 = vector.ok().map(|meant| (meant.query, Some(meant.unseen)));
     }
     Ok(true)
 }
@@ -234,10 +246,10 @@ fn read_question<'a>(reader: &mut ArgReader<'a>) -> Result<Asked<'a>> {
     let query = vector(&word, reader)?;
     let mut ahead = reader.clone();
     if ahead.option().is_none_or(|word| word.as_str() != "PROMPT") {
-        return Ok((Some(query), None));
+        return Ok((Some((query, None)), None));
     }
     *reader = ahead;
-    Ok((Some(query), Some(reader.text("PROMPT", limits::PROMPT_MAX_BYTES)?)))
+    Ok((Some((query, None)), Some(reader.text("PROMPT", limits::PROMPT_MAX_BYTES)?)))
 }
 
 /// Passes over a question that was read before.

@@ -66,7 +66,7 @@ fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, with_vector: bool) -> Result<()> 
             None => model_for_new(),
         };
         match meaning(ctx, model.as_ref(), request.prompt(), Role::Query, Again::Writes(run))? {
-            Meaning::Vector(query) => request.query = Some(query),
+            Meaning::Vector(meant) => request.query = Some(meant.query),
             Meaning::Later => return Ok(()),
             // Found again by its own words alone.
             Meaning::None(_) => {}

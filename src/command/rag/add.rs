@@ -41,6 +41,8 @@ struct Rest<'a> {
     tags: Option<&'a [&'a [u8]]>,
     tokens: Option<u64>,
     expiry: Option<Expiry>,
+    /// Whether the beginning of a text is embedded where the model cannot read all.
+    truncates: bool,
 }
 
 /// Runs `RAG.ADD`.
@@ -95,11 +97,13 @@ fn embed_all(
     let model = model.ok_or_else(|| no_vector(None))?;
     let without = documents.iter_mut().filter(wants);
     let without: Vec<&mut Document<'_>> = without.collect();
+    let cut: Vec<bool> = without.iter().map(|document| document.rest.truncates).collect();
     let texts: Vec<&[u8]> = without.iter().map(|document| document.text).collect();
-    let texts = Texts { model: &model, role: Role::Document, texts: &texts };
+    let texts = Texts { model: &model, role: Role::Document, texts: &texts, cut: &cut };
     let Embedded::Now(vectors) = embed(ctx, &texts, again)? else { return Ok(false) };
     for (document, vector) in without.into_iter().zip(vectors) {
-        document.query = Some(vector.map_err(|refusal| no_vector(Some(refusal)))?);
+        let meant = vector.map_err(|refusal| no_vector(Some(refusal)))?;
+        document.query = Some(meant.query);
     }
     Ok(true)
 }
@@ -216,6 +220,7 @@ impl<'a> Rest<'a> {
         match name {
             "META" => set_once(&mut self.meta, meta(args)?, name)?,
             "TAGS" => set_once(&mut self.tags, tags(args)?, name)?,
+            "TRUNCATE" => flag_once(&mut self.truncates, name)?,
             "TOKENS" => {
                 let tokens = args.integer(name, 1, limits::TOKENS_MAX)?;
                 set_once(&mut self.tokens, tokens, name)?;

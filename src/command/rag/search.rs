@@ -81,7 +81,7 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
         (None, Some(text)) => {
             let again = Again::Reads(answer);
             match meaning(ctx, model_for(&cache).as_ref(), text, Role::Query, again)? {
-                Meaning::Vector(query) => Some(query),
+                Meaning::Vector(meant) => Some(meant.query),
                 Meaning::Later => return Ok(()),
                 Meaning::None(refusal) => return Err(no_vector(refusal)),
             }
@@ -138,6 +138,7 @@ impl<'a> Search<'a> {
             scope: b"",
             context: b"",
             prompt: None,
+            unseen: None,
             query: Some(query),
             threshold: Some(self.similarity.unwrap_or(-1.0)),
             count: self.pool(),

@@ -329,6 +329,11 @@ const SENTENCES: &[(&str, &str, &str)] = &[
         "The question in words, up to 16 MiB, in the place of a vector; the model of the index embeds it.",
     ),
     ("RAG", "TEXT", "The text of the document, up to 64 MiB."),
+    (
+        "RAG",
+        "TRUNCATE",
+        "Of a text longer than the model reads, embed the beginning; default: it is refused. All of the text is stored.",
+    ),
     ("RAG", "id", "Id of the document, 1 to 1,024 bytes."),
     ("RAG.MADD", "count", "How many documents follow, 1 to 1,000."),
     ("RAG", "document", "An id, a vector and a text, with the options of RAG.ADD."),

@@ -191,7 +191,8 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             keys of the hash slot may be on another node (`docs/cluster.md`); and of a text that is not \
             embedded `too-long`, `script`, `empty`. `GUARD` judges more strictly than the cache does, never \
             less; `guard` says which guard refused: `number`, `polarity`, `order`, `name`, `exchange`, \
-            `unjudged`; `guard_words` the word of the question asked and of the one answered that it goes by. \
+            `unjudged`, and of texts embedded here `unseen`, whatever GUARD is (`docs/embedding.md`); `guard_words` the word of the question asked and of the one answered that it goes by. \
+            `tokens` is how many of a prompt that was embedded here, `embed_us` how long that took, 0 where its vector was remembered. \
             With `UNLESS-ALONE` a prompt that stands alone is looked up under the empty context, any other under \
             CONTEXT; `alone` says which. `EF` widens the walk over \
             a graph. `index` says how was searched: `flat`, `graph`, `graph-then-flat` (too few \

@@ -16,6 +16,7 @@ const DOCUMENTS: Arg = arg("index", ArgKind::Key);
 const ID: Arg = arg("id", ArgKind::Text);
 const TEXT: Arg = need("TEXT", "text", ArgKind::Text);
 const META: Arg = opt("META", "json", ArgKind::Text);
+const TRUNCATE: Arg = opt_word("TRUNCATE", "truncate");
 const TOKENS: Arg = opt("TOKENS", "tokens", ArgKind::Integer);
 
 pub(super) const RAG: &[CommandSpec] = &[
@@ -49,12 +50,12 @@ pub(super) const RAG: &[CommandSpec] = &[
         flags: "write deny-oom",
         summary: "Stores a document, or replaces the one of this id.",
         complexity: "O(d) for d dimensions, and what MAXENTRIES or MAXMEMORY make it remove",
-        args: &[DOCUMENTS, ID, OWN_VECTOR, TEXT, META, TAGS, TOKENS, EXPIRY],
+        args: &[DOCUMENTS, ID, OWN_VECTOR, TEXT, TRUNCATE, META, TAGS, TOKENS, EXPIRY],
         reply: "1 for a new document, 0 for one that replaced another.",
         notes: "An id has 1 to 1,024 bytes; one of up to 128 bytes without control characters names the \
             key (`{index}:<uid>:<id>`), others, and ids that look like a digest, are named by their digest. \
             On an index with EMBED a text without a vector is embedded while the client waits; one that the \
-            model cannot read whole is refused. With NOVECTOR there is no vector: the document is answered by its id \
+            model cannot read whole is refused, or with `TRUNCATE` embedded by its beginning. With NOVECTOR there is no vector: the document is answered by its id \
             and by `RAG.SCAN FILTER`, and no search finds it. `TOKENS` is what the text counts in a budget; without it, its bytes / 4. An index that does \
             not exist is made with the defaults of the `llmcache.*` configs, unless \
             `llmcache.auto-create` is `no`.",
@@ -70,7 +71,7 @@ pub(super) const RAG: &[CommandSpec] = &[
             arg("count", ArgKind::Integer),
             Arg {
                 name: "document",
-                kind: ArgKind::Block(&[ID, OWN_VECTOR, TEXT, META, TAGS, TOKENS, EXPIRY]),
+                kind: ArgKind::Block(&[ID, OWN_VECTOR, TEXT, TRUNCATE, META, TAGS, TOKENS, EXPIRY]),
                 token: "",
                 optional: false,
                 multiple: true,

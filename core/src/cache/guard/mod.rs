@@ -15,9 +15,11 @@ mod language;
 mod numbers;
 mod polarity;
 mod tables;
+mod unseen;
 mod words;
 
 pub use alone::stands_alone;
+pub use unseen::{Sight, Unseen, UnseenDigest};
 
 use crate::limits::GUARDED_MAX_BYTES;
 use tables::tables;
@@ -126,6 +128,8 @@ pub enum Refusal {
     Name,
     /// One word was exchanged for another, and the similarity less [`EXCHANGE_PENALTY`] is too small.
     Exchange,
+    /// The words that the model does not know differ, which their vectors do not show.
+    Unseen,
     /// There was nothing to judge by (STRICT): no question asked, or one too long.
     Unjudged,
 }
@@ -139,6 +143,7 @@ impl Refusal {
             Self::Order => "order",
             Self::Name => "name",
             Self::Exchange => "exchange",
+            Self::Unseen => "unseen",
             Self::Unjudged => "unjudged",
         }
     }
@@ -159,6 +164,7 @@ pub struct Finding {
 #[derive(Debug)]
 pub struct Question {
     words: Option<Words>,
+    unseen: Option<Unseen>,
 }
 
 impl Question {
@@ -166,23 +172,29 @@ impl Question {
     pub fn new(prompt: Option<&[u8]>) -> Self {
         let judged = prompt.filter(|prompt| prompt.len() <= GUARDED_MAX_BYTES);
         let text = judged.and_then(|prompt| std::str::from_utf8(prompt).ok());
-        Self { words: text.map(|text| Words::new(text, tables())) }
+        Self { words: text.map(|text| Words::new(text, tables())), unseen: None }
+    }
+
+    /// The question, embedded by a model that does not know all words.
+    #[must_use]
+    pub fn with_unseen(self, unseen: Option<&Unseen>) -> Self {
+        Self { unseen: unseen.cloned(), ..self }
     }
 
     /// Why an answer to `stored` should not be served for this question, if it should not. `headroom`
     /// is how far their similarity lies above the threshold.
     pub fn refuses(&self, stored: &[u8], rules: Rules, headroom: f64) -> Option<Finding> {
+        let nameless = |refusal| Finding { refusal, asked: String::new(), stored: String::new() };
+        if self.unseen.as_ref().is_some_and(|unseen| unseen.tells_from(stored)) {
+            return Some(nameless(Refusal::Unseen));
+        }
         if rules.level == GuardLevel::Off {
             return None;
         }
         let stored = Self::new(Some(stored)).words;
         let (Some(asked), Some(stored)) = (&self.words, &stored) else {
-            let unjudged = || Finding {
-                refusal: Refusal::Unjudged,
-                asked: String::new(),
-                stored: String::new(),
-            };
-            return (rules.level == GuardLevel::Strict).then(unjudged);
+            let is_strict = rules.level == GuardLevel::Strict;
+            return is_strict.then(|| nameless(Refusal::Unjudged));
         };
         let (refusal, (asked, stored)) = difference(asked, stored, rules, headroom)?;
         Some(Finding { refusal, asked: asked.to_owned(), stored: stored.to_owned() })

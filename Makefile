@@ -16,7 +16,7 @@ PORT   ?= 6379
 MODULES ?= /usr/lib/redis/modules
 
 .DEFAULT_GOAL := help
-.PHONY: help model demo run build test bench lint fmt docs dist install clean setup suites client
+.PHONY: help model demo run build test bench lint fmt docs dist install clean setup suites client js
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ suites: build $(VENV)/.ready ## run public suites, unchanged, over the Python cl
 client: build $(VENV)/.ready ## lint, type and cover the Python client, and install its package
 	$(PY) clients/python/suites/check.py
 
+js: build $(VENV)/.ready ## type, test, weigh and pack the JavaScript client (needs node 20)
+	LLMCACHE_JS=required $(PY) clients/js/check.py $(if $(SERVER),--server $(wildcard .servers/$(SERVER)/*-server))
+
 lint: setup ## check format, arrows, licences and packaging; clippy, warnings denied
 	$(PYTHON) scripts/check_arrows.py
 	$(PYTHON) scripts/check_licences.py
@@ -68,7 +71,7 @@ install: build ## install the module into /usr/lib/redis/modules (DESTDIR and MO
 clean: ## remove what was built, fetched and installed here
 	cargo clean
 	rm -rf bench/hnsw-reference/target dist
-	rm -rf $(VENV) .servers .pytest_cache
+	rm -rf $(VENV) .servers .pytest_cache clients/js/node_modules clients/js/dist
 
 setup: ## install what building and testing need
 	@PYTHON=$(PYTHON) sh scripts/setup.sh

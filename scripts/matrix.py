@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "target" / "test-reports"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
 CLIENT = "clients/python/tests"
+JAVASCRIPT = ROOT / "clients" / "js" / "check.py"
+JAVASCRIPT_RESULT = re.compile(r"^JavaScript client: (\d+) passed, (\d+) failed$", re.MULTILINE)
 CARGO_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
 
 
@@ -112,6 +114,26 @@ def run_pytest(server: Server, files: list[str], name: str = "") -> Outcome:
     return outcome
 
 
+def run_javascript(server: Server) -> Outcome:
+    """Types, size and tests of the JavaScript client on one server; where there is no node it says so and is no failure."""
+    outcome = Outcome("client js", server.version)
+    start = time.monotonic()
+    environment = dict(os.environ)
+    environment.setdefault("LLMCACHE_MODULE", str(MODULE))
+    command = [sys.executable, str(JAVASCRIPT), "--quick", "--server", str(server.path)]
+    run = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, env=environment, stdout=subprocess.PIPE, text=True)
+    print(run.stdout, end="", flush=True)
+    outcome.seconds = time.monotonic() - start
+    if found := JAVASCRIPT_RESULT.search(run.stdout):
+        outcome.passed, outcome.failed = map(int, found.groups())
+        settle(outcome, run.returncode)
+    elif run.returncode == 0:
+        outcome.note = run.stdout.strip().splitlines()[-1]
+    else:
+        settle(outcome, run.returncode)
+    return outcome
+
+
 def retry_alone(outcome: Outcome, files: list[str], environment: dict[str, str]) -> int:
     """Two servers' worth of load on two cores can outlast a time limit, so what failed beside other
     tests is run once more, alone. The table names how many needed it; a second failure stands."""
@@ -164,6 +186,10 @@ def main() -> int:
             if not chosen.files:
                 # A run of its own: the client's tests have a configuration and fixtures of their own.
                 outcomes.append(run_pytest(server, [CLIENT], f"client {server.name.split('-')[0]}"))
+
+    usable = next((server for server in servers if server.path is not None), None)
+    if usable is not None and not chosen.files and not chosen.server:
+        outcomes.append(run_javascript(usable))
 
     passed = sum(outcome.passed for outcome in outcomes)
     failed = sum(outcome.failed for outcome in outcomes)

@@ -1,0 +1,114 @@
+/**
+ * Replies of RESP2 and RESP3 turned into one form, and arguments as commands take them. Pure.
+ *
+ * Commands are sent undecoded, so text is always a Buffer; maps are flat arrays in RESP2, and arrays, Maps or objects
+ * in RESP3, by library; numbers with a fraction are text in RESP2.
+ */
+
+/** An argument of a command. */
+export type Argument = string | Buffer;
+
+/** Text, or bytes where bytes matter. */
+export type Text = string | Uint8Array;
+
+/** The arguments of a command; nothing is left out, numbers are written out. */
+export function words(...args: (Argument | number | null | undefined | (Argument | number)[])[]): Argument[] {
+  const out: Argument[] = [];
+  for (const arg of args) {
+    if (arg === null || arg === undefined) continue;
+    for (const one of Array.isArray(arg) ? arg : [arg]) out.push(typeof one === "number" ? String(one) : one);
+  }
+  return out;
+}
+
+/** `word value` where there is a value, else nothing. */
+export function option(word: string, value: Argument | number | null | undefined): (Argument | number)[] {
+  return value === null || value === undefined ? [] : [word, value];
+}
+
+/** Text as bytes. */
+export function raw(value: Text): Buffer {
+  return typeof value === "string"
+    ? Buffer.from(value, "utf8")
+    : Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+}
+
+/** A reply as text. */
+export function text(value: unknown): string {
+  if (value === null || value === undefined) return "";
+  return value instanceof Uint8Array ? raw(value).toString("utf8") : String(value);
+}
+
+/** A reply as text, null as null. */
+export function maybeText(value: unknown): string | null {
+  return value === null || value === undefined ? null : text(value);
+}
+
+/** A reply as bytes. */
+export function bytes(value: unknown): Buffer {
+  return value instanceof Uint8Array ? raw(value) : Buffer.from(text(value), "utf8");
+}
+
+/** A reply as a number; 0 for none. */
+export function number(value: unknown): number {
+  if (typeof value === "number") return value;
+  return value === null || value === undefined ? 0 : Number(text(value));
+}
+
+/** A reply as a number, null as null. */
+export function maybeNumber(value: unknown): number | null {
+  return value === null || value === undefined ? null : number(value);
+}
+
+/** A reply as a list; none for null. */
+export function list(value: unknown): unknown[] {
+  if (value === null || value === undefined) return [];
+  return Array.isArray(value) ? value : [...(value as Iterable<unknown>)];
+}
+
+/** A map, whichever protocol and library it came by. */
+export function mapping(reply: unknown): Map<string, unknown> {
+  const found = new Map<string, unknown>();
+  if (Array.isArray(reply)) for (let at = 0; at + 1 < reply.length; at += 2) found.set(text(reply[at]), reply[at + 1]);
+  else if (reply instanceof Map) for (const [name, value] of reply) found.set(text(name), value);
+  else if (reply) for (const name of Object.keys(reply)) found.set(name, (reply as Record<string, unknown>)[name]);
+  return found;
+}
+
+/** META. */
+export function document(value: unknown): unknown {
+  return value === null || value === undefined ? null : JSON.parse(text(value));
+}
+
+/** A time to live in milliseconds as seconds; null for never. */
+export function seconds(milliseconds: unknown): number | null {
+  const ms = maybeNumber(milliseconds);
+  return ms === null || ms < 0 ? null : ms / 1_000;
+}
+
+/** A map for a person: text where bytes are, numbers where numbers are. */
+export function fields(reply: unknown): Record<string, unknown> {
+  return Object.fromEntries([...mapping(reply)].map(([name, value]) => [name, plain(value)]));
+}
+
+function plain(value: unknown): unknown {
+  if (value instanceof Uint8Array) {
+    const said = text(value);
+    return /^-?\d+(\.\d+)?$/.test(said) && said.length < 16 ? Number(said) : said;
+  }
+  if (Array.isArray(value)) return value.map(plain);
+  return value instanceof Map ? fields(value) : value;
+}
+
+/** `ttl` in seconds; none for the container's own, Infinity for none. */
+export function expiry(ttl: number | null | undefined): Argument[] {
+  if (ttl === null || ttl === undefined) return [];
+  return ttl === Infinity ? ["PERSIST"] : ["PX", String(Math.ceil(ttl * 1_000))];
+}
+
+/** Slices of a list. */
+export function batches<T>(items: readonly T[], size: number): T[][] {
+  const out: T[][] = [];
+  for (let at = 0; at < items.length; at += size) out.push(items.slice(at, at + size));
+  return out;
+}

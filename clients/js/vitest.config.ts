@@ -1,0 +1,22 @@
+import { defineConfig } from "vitest/config";
+
+const src = (name: string) => new URL(`./src/${name}.ts`, import.meta.url).pathname;
+
+export default defineConfig({
+  resolve: {
+    // The examples import this package by its name.
+    alias: [
+      { find: /^llmcache-client$/, replacement: src("index") },
+      { find: /^llmcache-client\/ai$/, replacement: src("ai") },
+      { find: /^llmcache-client\/resumable-stream$/, replacement: src("resumable-stream") },
+    ],
+  },
+  test: {
+    include: ["test/**/*.test.ts"],
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+    // Each file starts servers of its own; more of them at once would only wait for each other.
+    maxWorkers: 2,
+    pool: "forks",
+  },
+});

@@ -35,6 +35,7 @@ static GRACE_S: NumberConfig = number(c"grace", 0, 0, limits::GRACE_MAX_S as i64
 static LEASE_MS: NumberConfig = number(c"lease", 30_000, 1, limits::LEASE_MAX_MS as i64);
 static WAIT_MS: NumberConfig = number(c"wait", 0, 0, limits::LEASE_MAX_MS as i64);
 static BACKOFF_MS: NumberConfig = number(c"backoff", 1_000, 0, limits::BACKOFF_MAX_MS as i64);
+static AUDIT_TTL_S: NumberConfig = number(c"audit-ttl", limits::AUDIT_TTL_S as i64, 1, 30 * 86_400);
 static BREAKER_FAILURES: NumberConfig = number(c"breaker-failures", 10, 0, 1_000_000);
 static BREAKER_WINDOW_S: NumberConfig = number(c"breaker-window", 60, 1, 86_400);
 static BREAKER_COOLDOWN_S: NumberConfig = number(c"breaker-cooldown", 10, 1, 86_400);
@@ -156,7 +157,7 @@ fn accept_beta(text: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-static NUMBERS: [&NumberConfig; 25] = [
+static NUMBERS: [&NumberConfig; 26] = [
     &TTL_S,
     &JITTER_PCT,
     &M,
@@ -166,6 +167,7 @@ static NUMBERS: [&NumberConfig; 25] = [
     &LEASE_MS,
     &WAIT_MS,
     &BACKOFF_MS,
+    &AUDIT_TTL_S,
     &BREAKER_FAILURES,
     &BREAKER_WINDOW_S,
     &BREAKER_COOLDOWN_S,
@@ -284,6 +286,11 @@ pub fn beta() -> f64 {
 /// How long a failure is remembered when FAIL does not say.
 pub fn backoff_ms() -> u64 {
     BACKOFF_MS.value.load(Ordering::Relaxed) as u64
+}
+
+/// How long after its issue a ticket counts, in seconds.
+pub fn audit_ttl_s() -> u32 {
+    AUDIT_TTL_S.value.load(Ordering::Relaxed) as u32
 }
 
 /// When the makers of a scope's answers are given a rest.

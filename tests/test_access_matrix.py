@@ -79,6 +79,12 @@ ROWS = [
     row("LLMCACHE.FETCH", RW, "PROMPT", "new", "LEASE", 50, "WAIT", 1),
     row("LLMCACHE.FAIL", W, "0" * 16),
     row("LLMCACHE.EXTEND", W, "0" * 16, 5),
+    row("LLMCACHE.FEEDBACK", W, "ID", "one", "RIGHT"),
+    row("LLMCACHE.FEEDBACK", W, "TICKET", "0" * 64, "WRONG"),
+    row("LLMCACHE.FEEDBACK", W, "RESET"),
+    row("LLMCACHE.NEARMISSES", R),
+    row("LLMCACHE.NEARMISSES", RW, "RESET"),
+    row("LLMCACHE.GETSEM", R, *V, "AUDIT"),
     row("LLMCACHE.INVALIDATE", W, "TAG", "FILTER"),
     row("LLMCACHE.INVALIDATE", W, "IDS", 2, "DRYRUN", "NEAR"),
     row("LLMCACHE.INVALIDATE", W, "OLDER", 5),
@@ -175,6 +181,8 @@ INTERNAL = [
     ("LLMCACHE._ENTRY", "entry"),
     ("LLMCACHE._CONFIG", "TTL", 5),
     ("LLMCACHE._EPOCH", "ALL", "", 1, "HARD"),
+    ("LLMCACHE._AUDIT", "state"),
+    ("LLMCACHE._LABEL", 0, 9000, 0, 1),
     ("LLMCACHE._STALE",),
     ("KVCHUNK._CREATE", "head"),
     ("KVCHUNK._PUT", "header", 0, "x"),
@@ -185,8 +193,9 @@ EVERY = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 
 FILL = {
     "LLMCACHE": [
-        ["LLMCACHE.CREATE", KEY, "MODEL", "m"],
+        ["LLMCACHE.CREATE", KEY, "MODEL", "m", "MAXERROR", "0.05", "COLD", "STATIC", "NEARMISSES", 10],
         ["LLMCACHE.SETSEM", KEY, "PROMPT", "p", "RESPONSE", SECRET, *V, "ID", "one", "TAGS", 1, SECRET, "META", f'{{"text":"{SECRET}"}}'],
+        ["LLMCACHE.GETSEM", KEY, "PROMPT", SECRET, "VALUES", 2, 1, 1],
     ],
     "RAG": [["RAG.CREATE", KEY, "MODEL", "m"], ["RAG.ADD", KEY, "one", *V, "TEXT", SECRET]],
     "EMBCACHE": [["EMBCACHE.CREATE", KEY, "MODEL", "m", "DIM", 2], ["EMBCACHE.SET", KEY, "TEXT", "t", *V]],

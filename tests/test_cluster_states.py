@@ -42,6 +42,11 @@ def answers(wire):
     assert wire("LLMCACHE.SETSEM", CACHE, "PROMPT", "p", "RESPONSE", "r", "ID", "e", "TAGS", 1, "x", "META", '{"n":1}', *V)
 
 
+def audited(wire):
+    assert wire("LLMCACHE.CREATE", CACHE, "DIM", 8, "MAXERROR", "0.05", "NEARMISSES", 10) == "OK"
+    assert wire("LLMCACHE.SETSEM", CACHE, "PROMPT", "p", "RESPONSE", "r", "ID", "e", *V)
+
+
 def documents(wire):
     assert wire("RAG.ADD", DOCS, "e", *V, "TEXT", "text", "META", '{"n":1}') == 1
 
@@ -110,6 +115,9 @@ TABLE = {
         ("container", answers, CACHE, ("SCOPE", "")),
         ("container", answers, CACHE, ("ALL",)),
     ],
+    "llmcache.feedback": [("container", audited, CACHE, ("RESET",)), ("entry", audited, CACHE, ("ID", "e", "RIGHT"))],
+    # Of this server alone: nothing of it moves along.
+    "llmcache.nearmisses": [("container", audited, CACHE, ())],
     "llmcache.scan": [("all", answers, CACHE, (0,))],
     "llmcache.stats": [("container", answers, CACHE, ())],
     "llmcache.info": [("container", answers, CACHE, ())],
@@ -215,7 +223,8 @@ TABLE = {
 }
 # Run by replicas and while loading, where the primary decides.
 INTERNAL = {
-    "llmcache._create", "llmcache._entry", "llmcache._config", "llmcache._epoch", "llmcache._stale", "kvchunk._create",
+    "llmcache._create", "llmcache._entry", "llmcache._config", "llmcache._epoch", "llmcache._stale", "llmcache._audit",
+    "llmcache._label", "kvchunk._create",
     "kvchunk._put", "session._apply", "session._load",
 }  # fmt: skip
 
@@ -266,7 +275,7 @@ def fits(reply, expected):
 
 
 # Answers that say nothing of what was found.
-NEVER_A_MISS = {"kvchunk.release", "kvchunk.budget", "kvchunk.unpin", "session.stop", "kvchunk.verify", "llmcache.invalidate", "rag.add", "rag.madd"}  # fmt: skip
+NEVER_A_MISS = {"kvchunk.release", "kvchunk.budget", "kvchunk.unpin", "session.stop", "kvchunk.verify", "llmcache.invalidate", "llmcache.nearmisses", "rag.add", "rag.madd"}  # fmt: skip
 
 
 @pytest.mark.parametrize("moved", PLACES)

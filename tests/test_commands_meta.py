@@ -37,6 +37,8 @@ PUBLIC = [
     Command("FETCH", -4, "write", ("PROMPT", "p")),
     Command("FAIL", -3, "write", ("0123456789abcdef",)),
     Command("EXTEND", 4, "write", ("0123456789abcdef", 5)),
+    Command("FEEDBACK", -3, "write", ("RESET",)),
+    Command("NEARMISSES", -2, "read", ()),
     Command("INVALIDATE", -3, "write", ("ALL",)),
     Command("DROP", 2, "write", ()),
 ]
@@ -45,6 +47,8 @@ INTERNAL = [
     Command("_ENTRY", -3, "write", ("blob",), internal=True),
     Command("_CONFIG", 4, "write", ("TTL", 5), internal=True),
     Command("_EPOCH", 6, "write", ("ALL", "", 1, "HARD"), internal=True),
+    Command("_AUDIT", 3, "write", ("state",), internal=True),
+    Command("_LABEL", 6, "write", (0, 9000, 0, 1), internal=True),
     Command("_STALE", 2, "write", (), internal=True),
 ]
 VECTOR = ("VALUES", 2, 1, 2)
@@ -80,7 +84,7 @@ PUBLIC += [
     )
 ]
 # What these do with their keys depends on their options: the server asks the module, call by call.
-BY_OPTIONS = {"LLMCACHE.CONFIG", "LLMCACHE.INVALIDATE", "LLMCACHE.STATS"}
+BY_OPTIONS = {"LLMCACHE.CONFIG", "LLMCACHE.INVALIDATE", "LLMCACHE.NEARMISSES", "LLMCACHE.STATS"}
 EVERY = pytest.mark.parametrize("command", PUBLIC + INTERNAL, ids=lambda c: c.full)
 EACH_PUBLIC = pytest.mark.parametrize("command", PUBLIC, ids=lambda c: c.full)
 
@@ -116,7 +120,8 @@ def test_flags(server, command):
     assert ("write" in flags) == (command.kind != "read")
     if not command.internal:
         assert ("denyoom" in flags) == (command.kind == "store")
-    assert ("admin" in flags) == command.internal
+    # What users asked is for operators.
+    assert ("admin" in flags) == (command.internal or command.full == "LLMCACHE.NEARMISSES")
     assert "blocking" not in flags
     assert ("movablekeys" in flags) == (command.full in BY_OPTIONS)
 
@@ -205,7 +210,8 @@ def test_docs_know_every_option(server, name, tokens):
 @EACH_PUBLIC
 def test_the_documented_call_is_accepted(server, command):
     with server.wire() as wire:
-        wire(f"{command.family}.CREATE", "faq", *(("MODEL", "m", "DIM", 2) if command.family == "EMBCACHE" else ()))
+        given = {"EMBCACHE": ("MODEL", "m", "DIM", 2), "LLMCACHE": ("MAXERROR", "0.05")}.get(command.family, ())
+        wire(f"{command.family}.CREATE", "faq", *given)
         key = "new" if command.name == "CREATE" else "faq"
         reply = wire(command.full, key, *command.call)
         assert getattr(reply, "word", "LEASELOST") == "LEASELOST", reply

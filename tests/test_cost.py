@@ -34,6 +34,9 @@ class World:
         for at in range(ROWS):
             wire("LLMCACHE.SETSEM", "faq", "PROMPT", f"question {at}", "RESPONSE", b"r" * 100, *v(at), "META", '{"n":%d}' % at)
             wire("RAG.ADD", "docs", f"d{at}", *v(at), "TEXT", "text", "META", '{"n":%d}' % at)
+        wire("LLMCACHE.CREATE", "audited", "MAXERROR", "0.05", "NEARMISSES", 10_000, "GUARD", "OFF")
+        wire("LLMCACHE.SETSEM", "audited", "PROMPT", "stored", "RESPONSE", "r", *v(1))
+        wire("EVAL", "for i = 1, 5000 do redis.call('LLMCACHE.GETSEM', KEYS[1], unpack(ARGV)) end", 1, "audited", *v(1), "PROMPT", "q" * 300)
         wire("EMBCACHE.CREATE", "emb", "MODEL", "m", "DIM", DIM)
         self.ids = [id_.decode() for id_ in wire("LLMCACHE.SCAN", "faq", 0, "COUNT", 1000)[1]]
         texts = [part for at in range(ROWS) for part in ("TEXT", f"t{at}", *v(at))]
@@ -86,6 +89,8 @@ def worst(world: World) -> dict[str, list]:
         "LLMCACHE.FETCH": ["faq", "PROMPT", "question 1", *v(1)],
         "LLMCACHE.FAIL": ["faq", "0" * 16],
         "LLMCACHE.EXTEND": ["faq", "0" * 16, 1000],
+        "LLMCACHE.FEEDBACK": ["audited", "RESET"],
+        "LLMCACHE.NEARMISSES": ["audited", "COUNT", 10000],
         "LLMCACHE.INVALIDATE": ["faq", "FILTER", ".n >= 0", "DRYRUN"],
         "LLMCACHE.DEL": ["faq", *ids[:100]],
         "EMBCACHE.CREATE": ["e2", "MODEL", "m", "DIM", DIM],

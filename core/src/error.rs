@@ -24,6 +24,8 @@ pub enum ErrorWord {
     BadFilter,
     /// A value is past its bound in `limits`.
     TooBig,
+    /// The ticket is none that the cache issued.
+    BadTicket,
     /// The server is out of memory.
     Oom,
     /// The lease is no lease any more: it lapsed and was given on, or what it is for was invalidated.
@@ -64,6 +66,7 @@ impl ErrorWord {
             Self::NoCache => "NOCACHE",
             Self::BadFilter => "BADFILTER",
             Self::TooBig => "TOOBIG",
+            Self::BadTicket => "BADTICKET",
             Self::Oom => "OOM",
             Self::LeaseLost => "LEASELOST",
             Self::NoPerm => "NOPERM",

@@ -67,8 +67,18 @@ pub const SETTING_MAX_BYTES: usize = 4 << 10;
 pub const MAXERROR_GRID_MAX: usize = 100;
 /// Tickets whose use a cache remembers, so that none counts twice.
 pub const AUDIT_NONCES_MAX: usize = 4_096;
-/// How long after its issue a ticket counts, in seconds.
+/// Longest state of MAXERROR as bytes: nonces, thresholds, warm-up and a little more.
+pub const AUDIT_BYTES_MAX: usize = 8 * AUDIT_NONCES_MAX + 9 * MAXERROR_GRID_MAX + 512;
+/// Longest ticket that is read; a real one has 64 bytes.
+pub const TICKET_MAX_BYTES: usize = 256;
+/// How long after its issue a ticket counts, in seconds, unless `llmcache.audit-ttl` says otherwise.
 pub const AUDIT_TTL_S: u32 = 86_400;
+/// Most near misses that a cache remembers.
+pub const NEAR_MISSES_MAX: u32 = 10_000;
+/// Bytes that they take at most.
+pub const NEAR_MISSES_MAX_BYTES: usize = 1 << 20;
+/// Bytes of a question that are kept of one.
+pub const NEAR_MISS_TEXT_MAX_BYTES: usize = 256;
 /// Longest question that guards judge; longer ones are documents.
 pub const GUARDED_MAX_BYTES: usize = 4 << 10;
 /// Most entries one page of SCAN visits.

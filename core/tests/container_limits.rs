@@ -14,7 +14,13 @@ use std::collections::{BTreeMap, BTreeSet};
 const NOW: UnixMs = UnixMs(1_000_000_000_000);
 
 fn cache(settings: Settings) -> Cache {
-    Cache::new(b"faq", ContainerUid(7), settings).expect("a good name")
+    Cache::new(
+        b"faq",
+        ContainerUid(7),
+        settings,
+        llmcache_core::cache::maxerror::TicketSecret([0; 2]),
+    )
+    .expect("a good name")
 }
 
 /// Stores an entry of this cost and size, hit as often as told.

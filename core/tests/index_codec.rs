@@ -420,7 +420,13 @@ fn head() -> Vec<u8> {
         max_entries: 1_000,
         ..Settings::default()
     };
-    let mut cache = Cache::new(b"faq", ContainerUid(0xfeed), settings).expect("a name");
+    let mut cache = Cache::new(
+        b"faq",
+        ContainerUid(0xfeed),
+        settings,
+        llmcache_core::cache::maxerror::TicketSecret([0; 2]),
+    )
+    .expect("a name");
     cache.observe_seq(Seq(41));
     cache.save_head()
 }
@@ -453,7 +459,13 @@ fn mutated_heads_are_refused_or_harmless() {
 /// able to store, save and load after it.
 #[test]
 fn the_last_place_of_the_store_order_breaks_nothing() {
-    let mut cache = Cache::new(b"faq", ContainerUid(1), Settings::default()).expect("a good name");
+    let mut cache = Cache::new(
+        b"faq",
+        ContainerUid(1),
+        Settings::default(),
+        llmcache_core::cache::maxerror::TicketSecret([0; 2]),
+    )
+    .expect("a good name");
     for seq in [limits::SEQ_MAX - 1, limits::SEQ_MAX, limits::SEQ_MAX] {
         cache.observe_seq(Seq(seq));
         cache.invalidate(Extent::All, Severity::Gone).expect("an invalidation");

@@ -92,7 +92,15 @@ impl World {
     fn new() -> Self {
         let settings = Settings { threshold: 0.9, guard: GuardLevel::Off, ..Settings::default() };
         Self {
-            cache: RefCell::new(Cache::new(b"faq", UID, settings).expect("a good name")),
+            cache: RefCell::new(
+                Cache::new(
+                    b"faq",
+                    UID,
+                    settings,
+                    llmcache_core::cache::maxerror::TicketSecret([0; 2]),
+                )
+                .expect("a good name"),
+            ),
             keys: RefCell::default(),
             now: Cell::new(NOW),
             opened: RefCell::default(),

@@ -29,6 +29,12 @@ pub const CONFIG_COMMAND: &CStr = c"LLMCACHE._CONFIG";
 /// The internal command that invalidates by tag, scope or all: AOF and replicas.
 pub const EPOCH_COMMAND: &CStr = c"LLMCACHE._EPOCH";
 
+/// The internal command that says what MAXERROR has learnt: AOF and replicas.
+pub const AUDIT_COMMAND: &CStr = c"LLMCACHE._AUDIT";
+
+/// The internal command that counts a label of MAXERROR: AOF and replicas.
+pub const LABEL_COMMAND: &CStr = c"LLMCACHE._LABEL";
+
 /// A kind of container as a data type.
 trait Published: Send + Sync + 'static {
     const KIND: Kind;
@@ -153,7 +159,7 @@ impl<P: Published> ModuleValue for CacheValue<P> {
 
     fn digest(&self, digest: &mut Digest) {
         // The index is a hint and may differ between servers; the entries have digests of their own.
-        self.0.with(|cache| digest.add(&cache.save_head()));
+        self.0.with(|cache| digest.add(&cache.shared_head()));
         digest.end();
     }
 

@@ -15,7 +15,8 @@ mod places;
 pub mod session;
 
 pub use cache::{
-    CONFIG_COMMAND, CREATE_COMMAND, EPOCH_COMMAND, cache_in, register_cache_types, set_cache,
+    AUDIT_COMMAND, CONFIG_COMMAND, CREATE_COMMAND, EPOCH_COMMAND, LABEL_COMMAND, cache_in,
+    register_cache_types, set_cache,
 };
 pub use chunk::{CHUNK_COMMAND, ChunkValue, Whole, payload_crc, put_args};
 pub use entry::{ENTRY_COMMAND, EntryValue, STALE_COMMAND, entry_value_bytes};

@@ -4,6 +4,8 @@
 //! RDB and the create command share. Main thread only; `save_head` also in the forked child.
 
 use super::epochs::{Epochs, Extent, Severity};
+use super::maxerror::{Audit, TicketSecret};
+use super::near_misses::NearMisses;
 use super::stats::Hot;
 use super::{EntryView, Kind, Lifetime, Settings, Stats};
 use crate::account::Account;
@@ -23,6 +25,8 @@ pub const TAG_HEAD: u16 = 0x0101;
 const VERSION: u16 = 3;
 /// Version of a head that has settings beyond those, behind all else.
 const VERSION_EXTENDED: u16 = 4;
+/// Version of a head that has the state of MAXERROR behind those.
+const VERSION_AUDITED: u16 = 5;
 
 /// Slots passed in search of an entry that is due before a living one is removed.
 const DUE_WALK_SLOTS: u64 = 256;
@@ -45,6 +49,10 @@ pub struct Cache {
     pub index: Index,
     /// Its counters.
     pub stats: Stats,
+    /// Lookups that came near and were not served, where they are to be remembered.
+    pub near_misses: NearMisses,
+    /// What MAXERROR has learnt; there as long as that is on.
+    audit: Option<Box<Audit>>,
     epochs: Epochs,
     /// Where the walk that carries invalidations out goes on, and up to which bound it does.
     carry_out: Option<CarryOut>,
@@ -93,10 +101,21 @@ struct CarryOut {
 const CARRY_OUT_SLOTS: usize = 1_024;
 
 impl Cache {
-    /// A new cache under a key name; refuses names whose entry keys could not share its hash slot.
-    pub fn new(name: &[u8], uid: ContainerUid, settings: Settings) -> Result<Self> {
+    /// A new cache under a key name; refuses names whose entry keys could not share its hash slot. `secret` signs
+    /// its tickets, where it issues any.
+    pub fn new(
+        name: &[u8],
+        uid: ContainerUid,
+        settings: Settings,
+        secret: TicketSecret,
+    ) -> Result<Self> {
         let prefix = entry_prefix(name, uid)?.into();
-        Ok(Self::empty(uid, prefix, 1, settings))
+        let mut cache = Self::empty(uid, prefix, 1, settings);
+        if cache.settings.max_error.is_on() {
+            let Settings { max_error, threshold, .. } = cache.settings;
+            cache.audit = Some(Box::new(Audit::new(max_error, threshold, secret, 0)));
+        }
+        Ok(cache)
     }
 
     fn empty(uid: ContainerUid, prefix: Box<[u8]>, next_seq: u64, settings: Settings) -> Self {
@@ -112,6 +131,8 @@ impl Cache {
             settings,
             index,
             stats,
+            near_misses: NearMisses::default(),
+            audit: None,
             epochs,
             carry_out,
             is_filling,
@@ -215,10 +236,33 @@ impl Cache {
         self.index.close_account();
     }
 
-    /// Changes the settings, which passed their check.
-    pub fn change_settings(&mut self, settings: Settings) {
+    /// Changes the settings, which passed their check. `secret` signs tickets, where there were none. Answers whether
+    /// an epoch of MAXERROR began, of which replicas are to be told.
+    pub fn change_settings(&mut self, settings: Settings, secret: TicketSecret) -> bool {
         self.index.set_graph_settings(settings.graph);
+        self.near_misses.keep(settings.near_misses);
+        let rules = |settings: &Settings| settings.rules(settings.guard);
+        let holds = rules(&settings) == rules(&self.settings);
         self.settings = settings;
+        let Settings { max_error, threshold, .. } = self.settings;
+        let epoch = self.audit.as_ref().map(|audit| audit.evidence().epoch());
+        match &mut self.audit {
+            _ if !max_error.is_on() => self.audit = None,
+            Some(audit) => audit.change(max_error, threshold, holds),
+            None => self.audit = Some(Box::new(Audit::new(max_error, threshold, secret, 0))),
+        }
+        let now = self.audit.as_ref().map(|audit| audit.evidence().epoch());
+        now.is_some() && now != epoch
+    }
+
+    /// What MAXERROR has learnt, where that is on.
+    pub fn audit(&self) -> Option<&Audit> {
+        self.audit.as_deref()
+    }
+
+    /// The same, to change it.
+    pub fn audit_mut(&mut self) -> Option<&mut Audit> {
+        self.audit.as_deref_mut()
     }
 
     /// Identity of this life of the cache.
@@ -248,6 +292,9 @@ impl Cache {
         self.uid = uid;
         self.epochs = Epochs::default();
         self.index.clear();
+        if let Some(audit) = &mut self.audit {
+            audit.begin_epoch();
+        }
     }
 
     /// Whether its entries are named after a key of this name, as they are unless it was renamed.
@@ -311,6 +358,8 @@ impl Cache {
             + self.index.bytes()
             + self.stats.bytes()
             + self.epochs.bytes()
+            + self.near_misses.memory_bytes()
+            + self.audit.as_ref().map_or(0, |audit| audit.memory_bytes())
     }
 
     /// Counts a hit on an entry, at the minute `now_min` of its clock. Answers how many it has had.
@@ -487,20 +536,36 @@ impl Cache {
 
     /// Identity and settings as one section: the argument of the create command, the head of RDB.
     pub fn save_head(&self) -> Vec<u8> {
+        self.head(true)
+    }
+
+    /// The same without what is this server's own: what a digest of the data set covers.
+    pub fn shared_head(&self) -> Vec<u8> {
+        self.head(false)
+    }
+
+    fn head(&self, is_whole: bool) -> Vec<u8> {
         let extensions = self.settings.extensions();
-        let version = if extensions.is_empty() { VERSION } else { VERSION_EXTENDED };
+        let version = match (&self.audit, extensions.is_empty()) {
+            (Some(_), _) => VERSION_AUDITED,
+            (None, false) => VERSION_EXTENDED,
+            (None, true) => VERSION,
+        };
         let mut out = Writer::section(TAG_HEAD, version);
         out.u64(self.uid.0).bytes(&self.prefix).u64(self.next_seq);
         self.settings.write(&mut out);
         self.epochs.write(&mut out);
         Settings::write_extensions(&extensions, &mut out);
+        if let Some(audit) = &self.audit {
+            out.bytes(&audit.write(is_whole));
+        }
         out.finish()
     }
 
     /// A cache without entries from a head; hostile bytes are refused.
     pub fn load_head(bytes: &[u8]) -> std::result::Result<Self, DecodeError> {
         let (tag, version, mut from) = open_section(bytes)?;
-        if tag != TAG_HEAD || !(VERSION..=VERSION_EXTENDED).contains(&version) {
+        if tag != TAG_HEAD || !(VERSION..=VERSION_AUDITED).contains(&version) {
             return Err(DecodeError("not a cache of a known version"));
         }
         let uid = ContainerUid(from.u64()?);
@@ -508,16 +573,26 @@ impl Cache {
         let next_seq = from.u64()?;
         let mut settings = Settings::read(&mut from)?;
         let epochs = Epochs::read(&mut from, next_seq)?;
-        if version == VERSION_EXTENDED {
+        if version >= VERSION_EXTENDED {
             settings.read_extensions(&mut from)?;
         }
+        if settings.max_error.is_on() != (version == VERSION_AUDITED) {
+            return Err(DecodeError("a promise without its evidence"));
+        }
+        let audit = match version {
+            VERSION_AUDITED => {
+                let state = from.bytes(limits::AUDIT_BYTES_MAX)?;
+                Some(Box::new(Audit::read(state, settings.max_error, settings.threshold)?))
+            }
+            _ => None,
+        };
         from.finish()?;
         let tail = format!(":{uid}:");
         let name_ok = prefix.strip_suffix(tail.as_bytes()).is_some_and(|name| !name.is_empty());
         if !name_ok || hash_tag(&prefix).is_none() || next_seq == 0 || next_seq > limits::SEQ_MAX {
             return Err(DecodeError("identity of a cache"));
         }
-        Ok(Self { epochs, ..Self::empty(uid, prefix, next_seq, settings) })
+        Ok(Self { epochs, audit, ..Self::empty(uid, prefix, next_seq, settings) })
     }
 }
 
@@ -529,26 +604,43 @@ fn entry_prefix(name: &[u8], uid: ContainerUid) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::maxerror::{MaxError, SimilarityE4};
     use crate::cluster::key_slot;
 
     const UID: ContainerUid = ContainerUid(0xab);
+    const SECRET: TicketSecret = TicketSecret([3, 4]);
 
     #[test]
     fn entry_keys_share_the_slot_of_their_cache() {
         for name in [&b"faq"[..], b"faq{x}", b"{x}faq", b"a{b", b"{{x}", b"\x00\xff"] {
-            let cache = Cache::new(name, UID, Settings::default()).unwrap();
+            let cache = Cache::new(name, UID, Settings::default(), SECRET).unwrap();
             assert_eq!(key_slot(name), key_slot(&cache.named_key(b"any}thing{")), "{name:?}");
         }
         for name in [&b""[..], b"a}b", b"{}", b"{}a{b}", b"}{"] {
-            let refused = Cache::new(name, UID, Settings::default());
+            let refused = Cache::new(name, UID, Settings::default(), SECRET);
             assert!(refused.is_err(), "{name:?}");
         }
     }
 
     #[test]
     fn head_round_trips_and_refuses_every_flipped_bit() {
-        let settings = Settings { dim: Some(3), ..Settings::default() };
-        let mut cache = Cache::new(b"faq", UID, settings).unwrap();
+        let max_error = MaxError { max_error_ppm: 50_000, ..MaxError::default() };
+        for settings in [
+            Settings { dim: Some(3), ..Settings::default() },
+            Settings { dim: Some(3), exchange: true, ..Settings::default() },
+            Settings { dim: Some(3), max_error, ..Settings::default() },
+        ] {
+            head_round_trips(settings);
+        }
+    }
+
+    fn head_round_trips(settings: Settings) {
+        let mut cache = Cache::new(b"faq", UID, settings, SECRET).unwrap();
+        if let Some(audit) = cache.audit_mut() {
+            for _ in 0..30 {
+                audit.note_near(SimilarityE4(9_000), true);
+            }
+        }
         for (extent, severity) in [
             (Extent::Tag(b"t"), Severity::Gone),
             (Extent::Scope(b"s"), Severity::Stale),
@@ -560,6 +652,8 @@ mod tests {
         let head = cache.save_head();
         let loaded = Cache::load_head(&head).unwrap();
         assert_eq!(loaded.save_head(), head);
+        let shared = Cache::load_head(&cache.shared_head()).unwrap();
+        assert!(shared.audit().is_none_or(|audit| audit.evidence().warm().is_empty()));
         assert_eq!(loaded.epochs().min_seq(b""), Seq(3));
         assert_eq!(loaded.uid(), UID);
         assert_eq!(loaded.settings, cache.settings);

@@ -5,7 +5,8 @@
 //! its key was opened and named the same container, slot and store order. No borrow of the cache is
 //! alive while a key is opened, because opening an expired key deletes it. Main thread only.
 
-use super::guard::{Finding, GuardLevel, Question, Rules, Unseen};
+use super::guard::{EXCHANGE_PENALTY, Finding, GuardLevel, Question, Refusal, Rules, Unseen};
+use super::maxerror::SimilarityE4;
 use super::miss_reason::{MissReason, Nearest, Refused, id_text, miss_reason};
 use super::{Cache, Entry, EntryView, Severity};
 use crate::error::{Error, ErrorWord};
@@ -187,6 +188,21 @@ pub struct LookupReport<O> {
     pub judged_by_entry: usize,
     /// Entries opened.
     pub opened: usize,
+    /// In a cache with MAXERROR whether what is served by meaning is so by a proven threshold.
+    pub verified: Option<bool>,
+    /// In a cache with MAXERROR the first candidate of a near lookup.
+    pub near: Option<Box<Near<O>>>,
+}
+
+/// The first candidate of a near lookup: one by meaning, near enough to be told right from wrong.
+#[derive(Debug)]
+pub struct Near<O> {
+    /// Which entry it is.
+    pub id: EntryId,
+    /// Similarity that is held against thresholds.
+    pub similarity: SimilarityE4,
+    /// The candidate, where it is not served.
+    pub candidate: Option<Hit<O>>,
 }
 
 impl<O> LookupReport<O> {
@@ -205,6 +221,54 @@ impl<O> LookupReport<O> {
             filtered: 0,
             judged_by_entry: 0,
             opened: 0,
+            verified: None,
+            near: None,
+        }
+    }
+}
+
+/// From which similarity on a lookup serves by meaning, and from which on it looks at candidates.
+#[derive(Debug, Clone, Copy)]
+struct Bar {
+    /// Least similarity served; infinite where nothing is.
+    threshold: f64,
+    /// Least similarity of a candidate: the same, but lower in a cache with MAXERROR.
+    floor: f64,
+    /// In a cache with MAXERROR whether the threshold is proven.
+    verified: Option<bool>,
+    /// The threshold in a cache like it without MAXERROR.
+    usual: f64,
+    /// Whether the nearest entry is to be known.
+    keeps_nearest: bool,
+}
+
+impl Bar {
+    fn of(cache: &Cache, request: &LookupRequest<'_>) -> Self {
+        let settings = &cache.settings;
+        let usual = request.threshold.unwrap_or(settings.threshold);
+        let keeps_nearest = request.explain || settings.near_misses > 0;
+        let plain = Self { threshold: usual, floor: usual, verified: None, usual, keeps_nearest };
+        let Some(audit) = cache.audit() else { return plain };
+        let least = audit.least().as_f64();
+        let threshold = match audit.serves_from(settings.threshold) {
+            // A lookup can only be stricter.
+            Some(from) => request.threshold.map_or(from, |asked| asked.max(from)),
+            None => f64::INFINITY,
+        };
+        let verified = Some(audit.is_proven());
+        Self { threshold, floor: least.min(threshold), verified, usual, keeps_nearest }
+    }
+
+    /// Whether so near an entry is served.
+    fn serves(&self, similarity: f64) -> bool {
+        match self.verified {
+            // Evidence counts in ten-thousandths: what is served is what a label would count for.
+            Some(_) => {
+                self.threshold.is_finite()
+                    && similarity + f64::EPSILON >= self.threshold
+                    && SimilarityE4::of(similarity) >= SimilarityE4::of(self.threshold)
+            }
+            None => similarity >= self.threshold,
         }
     }
 }
@@ -212,6 +276,8 @@ impl<O> LookupReport<O> {
 /// An entry opened and scored.
 struct Scored<O> {
     similarity: f64,
+    /// What of it is held against thresholds.
+    judged: f64,
     id: EntryId,
     entry: O,
 }
@@ -225,8 +291,9 @@ pub fn look_up<K: Keyspace>(
     keyspace: &K,
     request: &LookupRequest<'_>,
 ) -> Looked<LookupReport<K::Opened>> {
-    let threshold = keyspace.with_cache(|c| request.threshold.unwrap_or(c.settings.threshold));
-    let mut report = LookupReport::nothing(threshold);
+    let bar = keyspace.with_cache(|cache| Bar::of(cache, request));
+    let mut report = LookupReport::nothing(bar.threshold);
+    report.verified = bar.verified;
     let (mut refused, mut refused_exact) = (Refused::default(), Refused::default());
     let exact = match request.prompt {
         Some(prompt) => {
@@ -241,28 +308,32 @@ pub fn look_up<K: Keyspace>(
     if let Some(query) = request.query
         && (report.hits.len() < request.count || request.explain)
     {
-        search(keyspace, request, query, exact_id, &mut report, &mut refused)?;
+        search(keyspace, (request, bar), query, exact_id, &mut report, &mut refused)?;
     }
     refused.merge_exact(&refused_exact);
     report.filtered += refused.filter.count;
-    note_guarded(request, refused.nearest_guarded.take(), &mut report);
+    note_guarded(bar, refused.nearest_guarded.take(), &mut report);
     if report.hits.is_empty() {
-        report.reason = Some(miss_reason(&refused, threshold, report.nearest_similarity));
+        let nearest = report.nearest_similarity;
+        // What would be served if anything were.
+        let is_shut = bar.threshold.is_infinite();
+        let threshold = if is_shut { bar.usual } else { bar.threshold };
+        let is_unproven = is_shut && nearest.is_some_and(|nearest| nearest >= bar.usual);
+        report.reason = Some(match miss_reason(&refused, threshold, nearest) {
+            MissReason::BelowThreshold if is_unproven => MissReason::Unproven,
+            reason => reason,
+        });
     }
     Ok(report)
 }
 
 /// Makes an entry that a guard refused the nearest, where it is.
-fn note_guarded<O>(
-    request: &LookupRequest<'_>,
-    guarded: Option<(Nearest, Finding)>,
-    report: &mut LookupReport<O>,
-) {
+fn note_guarded<O>(bar: Bar, guarded: Option<(Nearest, Finding)>, report: &mut LookupReport<O>) {
     let Some((nearest, finding)) = guarded else { return };
     report.guard = Some(Box::new(finding));
     if report.nearest_similarity.is_none_or(|other| nearest.similarity > other) {
         report.nearest_similarity = Some(nearest.similarity);
-        report.nearest = request.explain.then_some(nearest);
+        report.nearest = bar.keeps_nearest.then_some(nearest);
     }
 }
 
@@ -360,7 +431,7 @@ struct Asked<'r, 'a> {
     /// The prompt, for the guards.
     question: Question,
     rules: Rules,
-    threshold: f64,
+    bar: Bar,
     /// Entries to be scored.
     wanted: usize,
     /// The hit of the exact tier: it is open already, and no key is opened twice.
@@ -388,6 +459,16 @@ impl Asked<'_, '_> {
         if self.guards_judge() { 1 } else { OPEN_AHEAD }
     }
 
+    /// Why an answer to a prompt that is so near should not be served, if it should not.
+    fn refuses(&self, prompt: &[u8], similarity: f64) -> Option<Finding> {
+        let headroom = match self.bar.verified {
+            // Whether an exchanged word counts is asked of every candidate, however near.
+            Some(_) => 0.0,
+            None => similarity - self.bar.threshold,
+        };
+        self.question.refuses(prompt, self.rules, headroom)
+    }
+
     /// Whether an entry that is near enough is certain to be served.
     fn nothing_refuses(&self) -> bool {
         let request = self.request;
@@ -413,7 +494,7 @@ impl Seen {
 
 fn search<K: Keyspace>(
     keyspace: &K,
-    request: &LookupRequest<'_>,
+    (request, bar): (&LookupRequest<'_>, Bar),
     query: &Query,
     exact_id: Option<EntryId>,
     report: &mut LookupReport<K::Opened>,
@@ -432,7 +513,7 @@ fn search<K: Keyspace>(
         question: Question::new(request.prompt.filter(|_| rules.level > GuardLevel::Off))
             .with_unseen(request.unseen),
         rules,
-        threshold: report.threshold,
+        bar,
         wanted: request.count,
         exact_id,
         entry_bytes: Entry::HEADER_BYTES + quant.encoded_len(query.dim()) + 64,
@@ -500,7 +581,7 @@ fn open_candidates<K: Keyspace>(
         let missing = asked.wanted.saturating_sub(scored.len());
         for candidate in left.by_ref().take(missing.clamp(1, asked.ahead())) {
             if missing == 0 {
-                let last = scored[asked.wanted - 1].similarity;
+                let last = scored[asked.wanted - 1].judged;
                 let bound = keyspace.with_cache(|cache| asked.bound(cache, candidate.slot));
                 if spare == 0 || f64::from(candidate.approx + bound) < last {
                     return Ok(true);
@@ -520,8 +601,7 @@ fn open_candidates<K: Keyspace>(
         for opened in opened.drain(..) {
             let Some(next) = score(keyspace, asked, opened, refused)? else { continue };
             let place = scored.partition_point(|s| {
-                s.similarity > next.similarity
-                    || (s.similarity == next.similarity && s.id_text() < next.id_text())
+                s.judged > next.judged || (s.judged == next.judged && s.id_text() < next.id_text())
             });
             scored.insert(place, next);
         }
@@ -554,8 +634,9 @@ fn open<K: Keyspace>(
         let (id, seq) = (found.id, found.seq());
         Some((cache.entry_key(&id), cache.uid(), id, seq, asked.bound(cache, slot)))
     })?;
-    let served =
-        wanted && asked.nothing_refuses() && f64::from(candidate.approx - bound) >= asked.threshold;
+    let served = wanted
+        && asked.nothing_refuses()
+        && f64::from(candidate.approx - bound) >= asked.bar.threshold;
     let entry = keyspace.open(&key, served);
     if let Some(entry) = &entry {
         keyspace.prefetch(entry, asked.entry_bytes);
@@ -595,16 +676,24 @@ fn score<K: Keyspace>(
     if !accepts(keyspace, request, &view, similarity, refused)? {
         return Ok(None);
     }
-    let headroom = similarity - asked.threshold;
-    if headroom >= 0.0 && asked.guards_judge() {
+    let mut judged = similarity;
+    if similarity >= asked.bar.floor && asked.guards_judge() {
         // A guard takes both apart, letter by letter.
         keyspace.spend(Steps { path: view.prompt().len() as u64, ..Steps::NONE })?;
-        if let Some(finding) = asked.question.refuses(view.prompt(), asked.rules, headroom) {
-            refused.note_guarded(&view, id, similarity, finding);
-            return Ok(None);
+        if let Some(finding) = asked.refuses(view.prompt(), similarity) {
+            // What is only not near enough is a candidate still, at less than its similarity.
+            let is_candidate = asked.bar.verified.is_some() && finding.refusal == Refusal::Exchange;
+            if !is_candidate {
+                refused.note_guarded(&view, id, similarity, finding);
+                return Ok(None);
+            }
+            judged = similarity - EXCHANGE_PENALTY;
+            if asked.bar.serves(similarity) && !asked.bar.serves(judged) {
+                refused.note_guarded(&view, id, similarity, finding);
+            }
         }
     }
-    Ok(Some(Scored { similarity, id, entry }))
+    Ok(Some(Scored { similarity, judged, id, entry }))
 }
 
 fn is_claimed(view: &EntryView<'_>, uid: ContainerUid, slot: SlotId, seq: Seq) -> bool {
@@ -626,7 +715,7 @@ fn finish_search<O: Deref<Target = Entry>>(
     let nearest =
         of_exact.into_iter().chain(of_scored).reduce(|a, b| if b.0 > a.0 { b } else { a });
     report.nearest_similarity = nearest.as_ref().map(|nearest| nearest.0);
-    if request.explain {
+    if asked.bar.keeps_nearest {
         report.nearest = nearest.map(|(similarity, view, id)| Nearest {
             id: id_text(&view, id),
             prompt: view.prompt().to_vec(),
@@ -634,11 +723,24 @@ fn finish_search<O: Deref<Target = Entry>>(
         });
     }
     report.hits.reserve(scored.len().min(request.count));
+    let is_near = |first: &Scored<O>| first.judged >= asked.bar.floor;
+    let audits = asked.bar.verified.is_some() && report.hits.is_empty();
+    if audits && let Some(first) = scored.first().filter(|first| is_near(first)) {
+        let similarity = SimilarityE4::of(first.judged);
+        report.near = Some(Box::new(Near { id: first.id, similarity, candidate: None }));
+    }
     for next in scored {
-        if report.hits.len() >= request.count || next.similarity < report.threshold {
-            break;
+        let is_served = report.hits.len() < request.count && asked.bar.serves(next.judged);
+        let hit = Hit { tier: Tier::Semantic, similarity: next.similarity, entry: next.entry };
+        if is_served {
+            report.hits.push(hit);
+            continue;
         }
-        let (similarity, entry) = (next.similarity, next.entry);
-        report.hits.push(Hit { tier: Tier::Semantic, similarity, entry });
+        if report.hits.is_empty()
+            && let Some(near) = &mut report.near
+        {
+            near.candidate = Some(hit);
+        }
+        break;
     }
 }

@@ -24,14 +24,23 @@ pub enum MissReason {
     MaxAge,
     /// A guard refused what was near enough.
     Guard,
+    /// No threshold is proven yet (MAXERROR), and nothing is served by meaning until one is.
+    Unproven,
 }
 
 impl MissReason {
     /// How many reasons there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
     /// All, in the order of their counters.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::Empty, Self::BelowThreshold, Self::Filter, Self::Expired, Self::MaxAge, Self::Guard];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Empty,
+        Self::BelowThreshold,
+        Self::Filter,
+        Self::Expired,
+        Self::MaxAge,
+        Self::Guard,
+        Self::Unproven,
+    ];
 
     /// As in replies.
     pub const fn as_str(self) -> &'static str {
@@ -42,6 +51,7 @@ impl MissReason {
             Self::Expired => "expired",
             Self::MaxAge => "max-age",
             Self::Guard => "guard",
+            Self::Unproven => "unproven",
         }
     }
 }

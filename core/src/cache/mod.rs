@@ -17,6 +17,7 @@ pub mod maxerror;
 mod miss_reason;
 mod mmr;
 mod money;
+mod near_misses;
 mod settings;
 mod stats;
 
@@ -28,11 +29,12 @@ pub use epochs::{Epochs, Extent, Severity};
 pub use flight::{Ask, Flights, Found, Lapse, LeaseToken, Verdict, WaiterId, refreshes_early};
 pub use kind::Kind;
 pub use lookup::{
-    Halt, Hit, Keyspace, Looked, LookupReport, LookupRequest, Tier, look_up, too_many_steps,
+    Halt, Hit, Keyspace, Looked, LookupReport, LookupRequest, Near, Tier, look_up, too_many_steps,
     too_much_at_once,
 };
 pub use miss_reason::{MissReason, Nearest};
 pub use mmr::{estimated_tokens, pick_diverse, within_budget};
 pub use money::{format_usd, parse_usd};
+pub use near_misses::{NearMiss, NearMisses};
 pub use settings::{Outlet, Settings};
 pub use stats::{FetchOutcome, HISTOGRAM_BUCKETS, Hot, Lifetime, ScopeStats, Stats};

@@ -5,6 +5,7 @@
 
 use super::Kind;
 use super::guard::{GuardLevel, NumberRule, Rules};
+use super::maxerror::{Cold, MaxError, SimilarityE4};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::error::{Error, Result};
 use crate::ids::UnixMs;
@@ -16,6 +17,12 @@ use crate::vector::Quant;
 const TAG_NUMBERS: u8 = 1;
 const TAG_EXCHANGE: u8 = 2;
 const TAG_RESTORED: u8 = 3;
+const TAG_MAXERROR: u8 = 4;
+const TAG_CONFIDENCE: u8 = 5;
+const TAG_AUDIT: u8 = 6;
+const TAG_COLD: u8 = 7;
+const TAG_MINSIM: u8 = 8;
+const TAG_NEARMISSES: u8 = 9;
 
 /// A stream that a container names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +62,10 @@ pub struct Settings {
     pub numbers: NumberRule,
     /// Whether one exchanged word lowers the similarity that is held against the threshold.
     pub exchange: bool,
+    /// The share of wrong answers that is promised, and how it is learnt.
+    pub max_error: MaxError,
+    /// Lookups by meaning that came near and were not served which are remembered; 0 for none.
+    pub near_misses: u32,
     /// How long entries are served as stale after their time to live.
     pub grace_s: u32,
     /// The stream that misses of FETCH VIA are written to; empty for none.
@@ -82,6 +93,8 @@ impl Default for Settings {
             guard: GuardLevel::On,
             numbers: NumberRule::Equal,
             exchange: false,
+            max_error: MaxError::default(),
+            near_misses: 0,
             grace_s: 0,
             loader: Box::default(),
             sink: Box::default(),
@@ -123,6 +136,10 @@ impl Settings {
                 return Err(Error::too_big(what, name.len(), longest, "bytes"));
             }
         }
+        if self.near_misses > limits::NEAR_MISSES_MAX {
+            return Err(out_of_range("NEARMISSES", 0, limits::NEAR_MISSES_MAX));
+        }
+        self.max_error.check()?;
         if !self.graph.are_valid() {
             return Err(Error::err("M, EFC or EF is out of range"));
         }
@@ -209,6 +226,25 @@ impl Settings {
         if self.restored != 0 {
             given.push((TAG_RESTORED, vec![self.restored]));
         }
+        let (own, default) = (self.max_error, defaults.max_error);
+        for (tag, value, default) in [
+            (TAG_MAXERROR, own.max_error_ppm, default.max_error_ppm),
+            (TAG_CONFIDENCE, own.confidence_ppm, default.confidence_ppm),
+            (TAG_AUDIT, own.audit_ppm, default.audit_ppm),
+        ] {
+            if value != default {
+                given.push((tag, value.to_le_bytes().to_vec()));
+            }
+        }
+        if own.cold != default.cold {
+            given.push((TAG_COLD, vec![own.cold as u8]));
+        }
+        if let Some(SimilarityE4(least)) = own.min_similarity {
+            given.push((TAG_MINSIM, least.to_le_bytes().to_vec()));
+        }
+        if self.near_misses != defaults.near_misses {
+            given.push((TAG_NEARMISSES, self.near_misses.to_le_bytes().to_vec()));
+        }
         given
     }
 
@@ -248,10 +284,20 @@ impl Settings {
                         return Err(DecodeError("a stream that has no name"));
                     }
                 }
+                TAG_MAXERROR => self.max_error.max_error_ppm = value.u32()?,
+                TAG_CONFIDENCE => self.max_error.confidence_ppm = value.u32()?,
+                TAG_AUDIT => self.max_error.audit_ppm = value.u32()?,
+                TAG_COLD => {
+                    let cold = usize::from(value.u8()?);
+                    self.max_error.cold = *Cold::ALL.get(cold).ok_or(unknown)?;
+                }
+                TAG_MINSIM => self.max_error.min_similarity = Some(SimilarityE4(value.u16()?)),
+                TAG_NEARMISSES => self.near_misses = value.u32()?,
                 _ => return Err(unknown),
             }
             value.finish()?;
         }
+        self.check().map_err(|_| DecodeError("a setting is out of range"))?;
         let canonical = count > 0 && self.extensions().len() == usize::from(count);
         canonical.then_some(()).ok_or(DecodeError("a setting that need not be said"))
     }
@@ -281,6 +327,8 @@ impl Settings {
             guard: GuardLevel::from_byte(from.u8()?).ok_or(DecodeError("unknown guard level"))?,
             numbers: NumberRule::default(),
             exchange: false,
+            max_error: MaxError::default(),
+            near_misses: 0,
             grace_s: from.u32()?,
             loader: from.bytes(limits::STREAM_NAME_MAX_BYTES)?.into(),
             sink: from.bytes(limits::STREAM_NAME_MAX_BYTES)?.into(),
@@ -317,6 +365,14 @@ mod tests {
             guard: GuardLevel::Strict,
             numbers: NumberRule::Conflict,
             exchange: true,
+            max_error: MaxError {
+                max_error_ppm: 20_000,
+                confidence_ppm: 990_000,
+                audit_ppm: 0,
+                cold: Cold::Static,
+                min_similarity: Some(SimilarityE4(6_500)),
+            },
+            near_misses: 128,
             grace_s: 60,
             loader: (*b"todo").into(),
             sink: (*b"done").into(),

@@ -11,6 +11,7 @@ use crate::keyspace::{ModelId, create_cache, default_model, open_container};
 use crate::keytype::CREATE_COMMAND;
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::{GuardLevel, NumberRule};
+use llmcache_core::cache::maxerror::{Cold, MaxError, SimilarityE4, TicketSecret};
 use llmcache_core::cache::{Cache, Kind, Settings};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::ContainerUid;
@@ -92,7 +93,8 @@ pub fn auto_create_as(
 }
 
 fn make(ctx: WritePermit<'_>, name: &[u8], settings: Settings) -> Result<SharedCache> {
-    let cache = Cache::new(name, ContainerUid(ctx.random()), settings)?;
+    let secret = TicketSecret([ctx.random(), ctx.random()]);
+    let cache = Cache::new(name, ContainerUid(ctx.random()), settings, secret)?;
     let head = cache.save_head();
     if ctx.evicts_at_random() {
         ctx.log_warning(
@@ -123,6 +125,12 @@ struct Given {
     guard: Option<GuardLevel>,
     numbers: Option<NumberRule>,
     exchange: Option<bool>,
+    max_error_ppm: Option<u32>,
+    confidence_ppm: Option<u32>,
+    audit_ppm: Option<u32>,
+    cold: Option<Cold>,
+    min_similarity: Option<SimilarityE4>,
+    near_misses: Option<u32>,
     grace_s: Option<u32>,
     /// The model that embeds; empty for none.
     embed: Option<Box<[u8]>>,
@@ -199,6 +207,14 @@ fn parse_settings(mut args: ArgReader<'_>, kind: Kind) -> Result<Wanted> {
         guard: given.guard.unwrap_or(defaults.guard),
         numbers: given.numbers.unwrap_or(defaults.numbers),
         exchange: given.exchange.unwrap_or(defaults.exchange),
+        max_error: MaxError {
+            max_error_ppm: given.max_error_ppm.unwrap_or(defaults.max_error.max_error_ppm),
+            confidence_ppm: given.confidence_ppm.unwrap_or(defaults.max_error.confidence_ppm),
+            audit_ppm: given.audit_ppm.unwrap_or(defaults.max_error.audit_ppm),
+            cold: given.cold.unwrap_or(defaults.max_error.cold),
+            min_similarity: given.min_similarity,
+        },
+        near_misses: given.near_misses.unwrap_or(defaults.near_misses),
         grace_s: given.grace_s.unwrap_or(defaults.grace_s),
         ..defaults
     };
@@ -268,6 +284,12 @@ impl Given {
             "GUARD" => set_once(&mut self.guard, guard_level(args)?, name),
             "NUMBERS" => set_once(&mut self.numbers, number_rule(args)?, name),
             "EXCHANGE" => set_once(&mut self.exchange, args.on_or_off(name)?, name),
+            "MAXERROR" => set_once(&mut self.max_error_ppm, max_error(args)?, name),
+            "CONFIDENCE" => set_once(&mut self.confidence_ppm, confidence(args)?, name),
+            "AUDIT" => set_once(&mut self.audit_ppm, audit(args)?, name),
+            "COLD" => set_once(&mut self.cold, cold(args)?, name),
+            "MINSIM" => set_once(&mut self.min_similarity, min_similarity(args)?, name),
+            "NEARMISSES" => set_once(&mut self.near_misses, near_misses(args)?, name),
             "GRACE" => set_once(&mut self.grace_s, grace_s(args)?, name),
             "EMBED" => {
                 let model = args.text(name, limits::EMBED_NAME_MAX_BYTES)?;
@@ -307,6 +329,50 @@ pub fn number_rule(args: &mut ArgReader<'_>) -> Result<NumberRule> {
         .into_iter()
         .find(|rule| rule.as_str().as_bytes().eq_ignore_ascii_case(word))
         .ok_or_else(|| Error::err("NUMBERS must be EQUAL or CONFLICT"))
+}
+
+/// A share between two bounds, in millionths.
+fn share(args: &mut ArgReader<'_>, name: &str, least: f64, most: f64) -> Result<u32> {
+    Ok((args.decimal(name, least, most)? * 1e6).round() as u32)
+}
+
+/// Reads the value of MAXERROR, in millionths; 0 for no promise.
+pub fn max_error(args: &mut ArgReader<'_>) -> Result<u32> {
+    let mut ahead = args.clone();
+    let is_off = ahead.decimal("MAXERROR", 0.0, 0.5)? == 0.0;
+    match share(args, "MAXERROR", 0.0, 0.5)? {
+        0 if !is_off => Err(Error::err("MAXERROR must be 0 or at least 0.000001")),
+        ppm => Ok(ppm),
+    }
+}
+
+/// Reads the value of CONFIDENCE, in millionths.
+pub fn confidence(args: &mut ArgReader<'_>) -> Result<u32> {
+    share(args, "CONFIDENCE", 0.5, 0.999_999)
+}
+
+/// Reads the value of AUDIT, in millionths.
+pub fn audit(args: &mut ArgReader<'_>) -> Result<u32> {
+    share(args, "AUDIT", 0.0, 1.0)
+}
+
+/// Reads the value of COLD.
+pub fn cold(args: &mut ArgReader<'_>) -> Result<Cold> {
+    let word = args.next("COLD")?;
+    Cold::ALL
+        .into_iter()
+        .find(|cold| cold.as_str().as_bytes().eq_ignore_ascii_case(word))
+        .ok_or_else(|| Error::err("COLD must be EXACT or STATIC"))
+}
+
+/// Reads the value of MINSIM.
+pub fn min_similarity(args: &mut ArgReader<'_>) -> Result<SimilarityE4> {
+    Ok(SimilarityE4::of(args.decimal("MINSIM", 0.0, 0.99)?))
+}
+
+/// Reads the value of NEARMISSES.
+pub fn near_misses(args: &mut ArgReader<'_>) -> Result<u32> {
+    Ok(args.integer("NEARMISSES", 0, limits::NEAR_MISSES_MAX.into())? as u32)
 }
 
 /// Reads the value of GRACE, in seconds.

@@ -14,7 +14,7 @@ use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
 
 /// Opens the entry of an id, if it belongs to the cache; an error where it may be on another server.
-fn open_by_id<'a>(
+pub fn open_by_id<'a>(
     ctx: Ctx<'a>,
     cache: &SharedCache,
     presence: &Presence<'_>,
@@ -45,6 +45,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         let served = cache.with(|cache| Served {
             hits: cache.index.slot_of(view.slot(), view.seq()).map_or(0, |slot| slot.hits),
             stale: cache.staleness(&view, expire_at, now).unwrap_or(true),
+            verified: None,
         });
         (key, entry, served)
     });

@@ -63,7 +63,22 @@ pub trait Wanted {
         now: UnixMs,
     ) -> Looked<LookupReport<OpenedEntry<'c>>>;
     /// Writes what was found, and the name it has in the reply.
-    fn write_hit(&self, reply: Reply<'_>, hit: &Hit<OpenedEntry<'_>>, served: Served, now: UnixMs);
+    fn write_hit(
+        &self,
+        reply: Reply<'_>,
+        hit: &Hit<OpenedEntry<'_>>,
+        served: (Served, UnixMs),
+        ticket: Option<&str>,
+    );
+    /// A ticket for the lookup, where its caller can tell right from wrong and it is audited.
+    fn ticket(
+        &self,
+        _ctx: Ctx<'_>,
+        _cache: &SharedCache,
+        _report: &LookupReport<OpenedEntry<'_>>,
+    ) -> Option<String> {
+        None
+    }
 }
 
 /// On which terms something is fetched.
@@ -307,8 +322,13 @@ impl<'c> Asking<'c, '_, '_> {
         if let Verdict::Wait(flight) = verdict {
             return Ok(Told::Wait(flight));
         }
+        // Who is served, and who makes the answer, can hold one against the other.
+        let ticket = match verdict {
+            Verdict::Hit | Verdict::Lead => wanted.ticket(self.ctx, self.cache, &report),
+            _ => None,
+        };
         self.note(&report, &mut served, &verdict, now);
-        self.reply(&report, &served, &verdict, token, now);
+        self.reply((&report, ticket.as_deref()), &served, &verdict, token, now);
         Ok(Told::Replied)
     }
 
@@ -394,7 +414,7 @@ impl<'c> Asking<'c, '_, '_> {
             // Nobody would ever make it: the caller does.
             self.ctx.log_warning("a loader stream cannot be written to; the caller leads");
             self.note(report, &mut [], &Verdict::Lead, now);
-            self.reply(report, &[], &Verdict::Lead, token, now);
+            self.reply((report, None), &[], &Verdict::Lead, token, now);
             return Told::Replied;
         }
         if self.request.wait_ms > 0 && self.ctx.state().may_block() {
@@ -403,7 +423,7 @@ impl<'c> Asking<'c, '_, '_> {
         let retry_ms = (self.request.lease_ms / 4).clamp(25, 1_000);
         let busy = Verdict::Busy { retry_ms };
         self.note(report, &mut [], &busy, now);
-        self.reply(report, &[], &busy, token, now);
+        self.reply((report, None), &[], &busy, token, now);
         Told::Replied
     }
 
@@ -423,8 +443,9 @@ impl<'c> Asking<'c, '_, '_> {
             Verdict::Negative { .. } => Some(FetchOutcome::Negative),
             Verdict::Open { .. } => Some(FetchOutcome::Open),
         };
-        let scope = self.request.wanted.identity().0;
-        Note { ctx: self.ctx, cache: self.cache, scope, now }.lookup(report, served);
+        let (scope, _, prompt) = self.request.wanted.identity();
+        let question = Some(prompt);
+        Note { ctx: self.ctx, cache: self.cache, scope, question, now }.lookup(report, served);
         if let Some(outcome) = outcome {
             self.cache.with(|cache| cache.stats.note_fetch(scope, outcome));
         }
@@ -432,14 +453,15 @@ impl<'c> Asking<'c, '_, '_> {
 
     fn reply(
         &self,
-        report: &LookupReport<OpenedEntry<'_>>,
+        (report, ticket): (&LookupReport<OpenedEntry<'_>>, Option<&str>),
         served: &[Served],
         verdict: &Verdict,
         token: LeaseToken,
         now: UnixMs,
     ) {
-        let reply = Reply::new(self.ctx);
+        let (reply, wanted) = (Reply::new(self.ctx), &self.request.wanted);
         let hit = report.hits.first().zip(served.first());
+        let audits = usize::from(ticket.is_some() && hit.is_none());
         let status = |status: &str, more: usize| {
             reply.map(1 + more + usize::from(hit.is_some()));
             reply.text("status").text(status);
@@ -448,9 +470,14 @@ impl<'c> Asking<'c, '_, '_> {
             Verdict::Hit | Verdict::Wait(_) => status("HIT", 0),
             Verdict::Stale => status("STALE", 0),
             Verdict::Lead => {
-                status(if hit.is_some() { "LEAD-STALE" } else { "LEAD" }, 2);
+                status(if hit.is_some() { "LEAD-STALE" } else { "LEAD" }, 2 + 2 * audits);
                 reply.text("token").text(&token.to_string());
                 reply.text("lease_ms").count(self.request.lease_ms);
+                if let Some(ticket) = ticket.filter(|_| audits > 0) {
+                    let near = report.near.as_ref();
+                    let candidate = near.and_then(|near| near.candidate.as_ref());
+                    hit_reply::write_audit(reply, ticket, candidate);
+                }
             }
             Verdict::Busy { retry_ms } => {
                 status("BUSY", 1);
@@ -467,7 +494,7 @@ impl<'c> Asking<'c, '_, '_> {
             }
         }
         if let Some((hit, served)) = hit {
-            self.request.wanted.write_hit(reply, hit, *served, now);
+            wanted.write_hit(reply, hit, (*served, now), ticket);
         }
     }
 }

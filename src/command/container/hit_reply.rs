@@ -3,7 +3,7 @@
 use crate::ffi::Reply;
 use crate::keyspace::OpenedEntry;
 use crate::keytype::cache_registry::SharedCache;
-use llmcache_core::cache::{EntryView, Hit, LookupReport, estimated_tokens};
+use llmcache_core::cache::{EntryView, Hit, LookupReport, Tier, estimated_tokens};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
 
@@ -102,6 +102,8 @@ pub struct Served {
     pub hits: u32,
     /// Whether it is past its time, or was marked so.
     pub stale: bool,
+    /// In a cache with MAXERROR whether what is served is so by proof.
+    pub verified: Option<bool>,
 }
 
 /// Says of each hit whether it is stale.
@@ -115,7 +117,12 @@ pub fn judge(
             let expire_at = || UnixMs(hit.entry.expire_at_ms());
             cache.staleness(&hit.entry.view(), expire_at, || now).unwrap_or(true)
         };
-        report.hits.iter().map(|hit| Served { hits: 0, stale: stale(hit) }).collect()
+        let verified = |hit: &Hit<OpenedEntry<'_>>| {
+            // The same words need no proof.
+            report.verified.map(|is_proven| is_proven || hit.tier == Tier::Exact)
+        };
+        let served = |hit| Served { hits: 0, stale: stale(hit), verified: verified(hit) };
+        report.hits.iter().map(served).collect()
     })
 }
 
@@ -160,8 +167,27 @@ pub fn write(
     served: Served,
     now: UnixMs,
 ) {
+    write_audited(reply, hit, fields, served, now, None);
+}
+
+/// Writes a hit and the ticket that goes with it.
+pub fn write_audited(
+    reply: Reply<'_>,
+    hit: &Hit<OpenedEntry<'_>>,
+    fields: &[Field],
+    served: Served,
+    now: UnixMs,
+    ticket: Option<&str>,
+) {
     let view = hit.entry.view();
-    reply.map(fields.len());
+    let more = usize::from(served.verified.is_some()) + usize::from(ticket.is_some());
+    reply.map(fields.len() + more);
+    if let Some(verified) = served.verified {
+        reply.text("verified").int(i64::from(verified));
+    }
+    if let Some(ticket) = ticket {
+        reply.text("audit").text(ticket);
+    }
     for field in fields {
         reply.text(field.name());
         match field {
@@ -203,4 +229,23 @@ pub fn write(
             },
         };
     }
+}
+
+/// Writes what an audited lookup that is not answered goes with: the ticket, and the candidate that it is about.
+pub fn write_audit(reply: Reply<'_>, ticket: &str, candidate: Option<&Hit<OpenedEntry<'_>>>) {
+    reply.text("audit").text(ticket);
+    reply.text("candidate");
+    let Some(hit) = candidate else {
+        reply.null();
+        return;
+    };
+    let view = hit.entry.view();
+    reply.map(4).text("id");
+    match view.name() {
+        Some(name) => reply.bytes(name),
+        None => reply.bytes(&view.id().hex()),
+    };
+    reply.text("similarity").double(hit.similarity);
+    reply.text("prompt").bytes(view.prompt());
+    reply.text("response").bytes(view.response());
 }

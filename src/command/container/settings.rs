@@ -8,6 +8,7 @@ use llmcache_core::distance::kernels;
 /// Writes a setting.
 pub fn write_setting(reply: Reply<'_>, settings: &Settings, name: &str) {
     reply.text(name);
+    let share = |ppm: u32| reply.double(f64::from(ppm) / 1e6);
     match name {
         "dim" => reply.count(u64::from(settings.dim.unwrap_or(0))),
         "model" => reply.bytes(&settings.model),
@@ -19,6 +20,12 @@ pub fn write_setting(reply: Reply<'_>, settings: &Settings, name: &str) {
         "guard" => reply.text(settings.guard.as_str()),
         "numbers" => reply.text(settings.numbers.as_str()),
         "exchange" => reply.text(if settings.exchange { "ON" } else { "OFF" }),
+        "maxerror" => share(settings.max_error.max_error_ppm),
+        "confidence" => share(settings.max_error.confidence_ppm),
+        "audit" => share(settings.max_error.audit_ppm),
+        "cold" => reply.text(settings.max_error.cold.as_str()),
+        "minsim" => reply.double(settings.max_error.least_similarity(settings.threshold).as_f64()),
+        "nearmisses" => reply.count(settings.near_misses.into()),
         "threshold" => reply.double(settings.threshold),
         "ttl" => reply.count(settings.ttl_ms / 1_000),
         "jitter" => reply.count(u64::from(settings.jitter_pct)),

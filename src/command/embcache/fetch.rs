@@ -99,7 +99,13 @@ impl Wanted for WantedEmbedding<'_> {
         Ok(report)
     }
 
-    fn write_hit(&self, reply: Reply<'_>, hit: &Hit<OpenedEntry<'_>>, _: Served, _: UnixMs) {
+    fn write_hit(
+        &self,
+        reply: Reply<'_>,
+        hit: &Hit<OpenedEntry<'_>>,
+        _: (Served, UnixMs),
+        _: Option<&str>,
+    ) {
         reply.text("vector");
         self.form.write(reply, Some(hit.entry.view()));
     }

@@ -1,7 +1,11 @@
 //! `LLMCACHE.CONFIG` and `LLMCACHE.INFO`: what a cache is set to and what it holds.
 
+use super::audit::{new_secret, tell_epoch};
 use super::need_cache;
-use crate::command::container::create::{ef, efc, grace_s, guard_level, index_mode, number_rule};
+use crate::command::container::create::{
+    audit, cold, confidence, ef, efc, grace_s, guard_level, index_mode, max_error, min_similarity,
+    near_misses, number_rule,
+};
 use crate::command::container::settings::{write_info, write_setting};
 use crate::command::container::streams::check_permission;
 use crate::command::parse::ArgReader;
@@ -58,12 +62,17 @@ fn set(ctx: Ctx<'_>, args: &CommandArgs<'_>, mut reader: ArgReader<'_>) -> Resul
     }
     let name = args.name();
     let setting = word.as_str().to_ascii_lowercase();
-    shared.with(|cache| {
-        cache.change_settings(changed);
+    let secret = new_secret(ctx);
+    let is_new_epoch = shared.with(|cache| {
+        let is_new_epoch = cache.change_settings(changed, secret);
         cache_registry::note_work(cache);
+        is_new_epoch
     });
     ctx.signal_modified(&args.key());
     args.permit().replicate(CONFIG_COMMAND, &[name, setting.as_bytes(), value]);
+    if is_new_epoch && !ctx.state().must_obey() {
+        tell_epoch(args.permit(), &shared, name);
+    }
     if !ctx.state().must_obey() {
         enforce_limits(args.permit(), &shared, SlotId::NONE);
     }
@@ -93,7 +102,7 @@ pub fn run_internal_config(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 /// Settings that CONFIG shows; all but `dim`, `model`, `quant` and `m` can be changed.
-const SETTINGS: [&str; 18] = [
+const SETTINGS: [&str; 24] = [
     "dim",
     "model",
     "quant",
@@ -104,6 +113,12 @@ const SETTINGS: [&str; 18] = [
     "guard",
     "numbers",
     "exchange",
+    "maxerror",
+    "confidence",
+    "audit",
+    "cold",
+    "minsim",
+    "nearmisses",
     "threshold",
     "ttl",
     "jitter",
@@ -129,6 +144,12 @@ fn change(mut settings: Settings, name: &str, mut args: ArgReader<'_>) -> Result
         "GUARD" => settings.guard = guard_level(&mut args)?,
         "NUMBERS" => settings.numbers = number_rule(&mut args)?,
         "EXCHANGE" => settings.exchange = args.on_or_off(name)?,
+        "MAXERROR" => settings.max_error.max_error_ppm = max_error(&mut args)?,
+        "CONFIDENCE" => settings.max_error.confidence_ppm = confidence(&mut args)?,
+        "AUDIT" => settings.max_error.audit_ppm = audit(&mut args)?,
+        "COLD" => settings.max_error.cold = cold(&mut args)?,
+        "MINSIM" => settings.max_error.min_similarity = Some(min_similarity(&mut args)?),
+        "NEARMISSES" => settings.near_misses = near_misses(&mut args)?,
         "GRACE" => settings.grace_s = grace_s(&mut args)?,
         "LOADER" | "SINK" => {
             let outlet = if name == "SINK" { Outlet::Sink } else { Outlet::Loader };

@@ -1,5 +1,6 @@
 //! `LLMCACHE.FETCH`: what `container::fetch` fetches when an answer is asked for.
 
+use super::audit::ticket_for;
 use super::getsem::Question;
 use crate::command::container::create::auto_create;
 use crate::command::container::fetch::{FetchRequest, Terms, Wanted, fetch};
@@ -76,9 +77,24 @@ impl Wanted for Question<'_> {
         self.look_up(ctx, cache, searches, now)
     }
 
-    fn write_hit(&self, reply: Reply<'_>, hit: &Hit<OpenedEntry<'_>>, served: Served, now: UnixMs) {
+    fn write_hit(
+        &self,
+        reply: Reply<'_>,
+        hit: &Hit<OpenedEntry<'_>>,
+        (served, now): (Served, UnixMs),
+        ticket: Option<&str>,
+    ) {
         reply.text("hit");
-        hit_reply::write(reply, hit, self.fields(), served, now);
+        hit_reply::write_audited(reply, hit, self.fields(), served, now, ticket);
+    }
+
+    fn ticket(
+        &self,
+        ctx: Ctx<'_>,
+        cache: &SharedCache,
+        report: &LookupReport<OpenedEntry<'_>>,
+    ) -> Option<String> {
+        if self.audit { ticket_for(ctx, cache, report) } else { None }
     }
 }
 

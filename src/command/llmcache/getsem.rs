@@ -1,5 +1,6 @@
 //! `LLMCACHE.GETSEM`: the answer to a question asked before, in these words or in others.
 
+use super::audit::ticket_for;
 use crate::command::container::create::{ef, guard_level};
 use crate::command::container::hit_reply::{self, Field, Served};
 use crate::command::container::note::Note;
@@ -50,6 +51,8 @@ pub(in crate::command) struct Question<'a> {
     /// Why the prompt was not embedded.
     pub(super) refusal: Option<Refusal>,
     unless_alone: bool,
+    /// Whether the caller can tell right from wrong.
+    pub(super) audit: bool,
     /// Whether the prompt stands alone, so that the context does not matter to it.
     pub(super) alone: bool,
 }
@@ -168,7 +171,11 @@ impl<'c> Asking<'c, '_> {
         'c: 'f,
     {
         let reports = found.into_iter().flatten();
-        let hits = reports.flat_map(|(report, _)| &report.hits);
+        let of_report = |report: &'f LookupReport<OpenedEntry<'c>>| {
+            let candidate = report.near.as_ref().and_then(|near| near.candidate.as_ref());
+            report.hits.iter().chain(candidate.filter(|_| question.audit))
+        };
+        let hits = reports.flat_map(|(report, _)| of_report(report));
         let mut room = answer_room(self.ctx)?;
         if before > 0 {
             room.one(before)?;
@@ -187,7 +194,9 @@ impl<'c> Asking<'c, '_> {
         };
         let mut served = hit_reply::judge(cache, &report, now);
         let scope = question.identity().0;
-        Note { ctx, cache, scope, now }.lookup(&report, &mut served);
+        let ticket = if question.audit { ticket_for(ctx, cache, &report) } else { None };
+        let note = Note { ctx, cache, scope, question: question.prompt, now };
+        note.lookup(&report, &mut served);
         let reason = report.reason.map_or("hit", MissReason::as_str);
         let reason = if report.hits.is_empty() {
             let reason = question.refusal.map_or(reason, Refusal::as_str);
@@ -195,7 +204,7 @@ impl<'c> Asking<'c, '_> {
         } else {
             reason
         };
-        question.reply(reply, &report, reason, &served, now);
+        question.reply(reply, &report, reason, &served, ticket.as_deref(), now);
     }
 
     /// Why nothing was found, where an explanation is asked for: what is on its way to another server, or from
@@ -272,6 +281,9 @@ impl<'a> Question<'a> {
         if self.unless_alone && self.context.is_none() {
             return Err(unless_alone_without_context());
         }
+        if self.audit && (self.count.is_some() || self.explain) {
+            return Err(Error::err("syntax error: AUDIT goes without COUNT and EXPLAIN"));
+        }
         self.alone = self.unless_alone && self.prompt.is_some_and(stands_alone);
         Ok(())
     }
@@ -304,6 +316,7 @@ impl<'a> Question<'a> {
                 set_once(&mut self.fields, hit_reply::parse_fields(fields, &hit_reply::ALL)?, name)
             }
             "UNLESS-ALONE" => flag_once(&mut self.unless_alone, name),
+            "AUDIT" => flag_once(&mut self.audit, name),
             "EXPLAIN" => flag_once(&mut self.explain, name),
             "EXACT" => flag_once(&mut self.exact, name),
             _ => Err(word.unknown()),
@@ -334,6 +347,7 @@ impl<'a> Question<'a> {
         report: &LookupReport<OpenedEntry<'_>>,
         reason: &str,
         served: &[Served],
+        ticket: Option<&str>,
         now: UnixMs,
     ) {
         if self.explain {
@@ -343,10 +357,20 @@ impl<'a> Question<'a> {
             self.reply_hits(reply, report, served, now);
         } else {
             match report.hits.first() {
-                Some(hit) => hit_reply::write(reply, hit, self.fields(), served[0], now),
-                None => {
-                    reply.null();
+                Some(hit) => {
+                    hit_reply::write_audited(reply, hit, self.fields(), served[0], now, ticket);
                 }
+                None => match ticket {
+                    Some(ticket) => {
+                        reply.map(3).text("status").text("miss");
+                        let near = report.near.as_ref();
+                        let candidate = near.and_then(|near| near.candidate.as_ref());
+                        hit_reply::write_audit(reply, ticket, candidate);
+                    }
+                    None => {
+                        reply.null();
+                    }
+                },
             }
         }
     }

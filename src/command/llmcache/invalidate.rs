@@ -1,6 +1,6 @@
 //! `LLMCACHE.INVALIDATE`: answers that must not be served any more.
 
-use super::need_cache;
+use super::{channel, need_cache};
 use crate::command::container::picking::Target;
 use crate::command::container::store::check_dim;
 use crate::command::container::texts::{Meaning, meaning, model_for, no_vector};
@@ -117,11 +117,7 @@ fn embed(
 
 /// The channel that tells of a cache. Caches of one name in two databases have two.
 fn channel_of(db: c_int, name: &[u8]) -> Option<Vec<u8>> {
-    let before = match db {
-        0 => "llmcache:invalidate:".to_owned(),
-        db => format!("llmcache:invalidate@{db}:"),
-    };
-    Some([before.as_bytes(), name].concat())
+    Some(channel("invalidate", db, name))
 }
 
 impl Target<'_> {

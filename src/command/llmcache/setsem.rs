@@ -1,8 +1,10 @@
 //! `LLMCACHE.SETSEM` and `LLMCACHE.SET`: store an answer, with or without a vector.
 
+use super::audit::Verdict;
 use super::getsem::unless_alone_without_context;
 use crate::command::container::create::auto_create;
 use crate::command::container::lease::lease_token;
+use crate::command::container::no_container;
 use crate::command::container::store::{
     Storing, check_dim, check_fits, check_lease, deadline, lease_lost, linking,
 };
@@ -19,7 +21,9 @@ use crate::keyspace::{
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::stands_alone;
-use llmcache_core::cache::{Cache, Entry, EntryFields, LeaseToken, Outlet, Severity, parse_usd};
+use llmcache_core::cache::{
+    Cache, Entry, EntryFields, Kind, LeaseToken, Outlet, Severity, parse_usd,
+};
 use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EntryId, PartitionKey, UnixMs};
@@ -43,6 +47,7 @@ pub struct StoreRequest<'a> {
     cost_nano_usd: Option<u64>,
     latency_ms: Option<u64>,
     lease: Option<LeaseToken>,
+    verdict: Option<Verdict<'a>>,
     nx: bool,
 }
 
@@ -108,6 +113,7 @@ pub fn store_answer(
     let cache = match cache {
         Some(cache) => cache,
         None if request.lease.is_some() => return Err(lease_lost("the cache is gone")),
+        None if request.verdict.is_some() => return Err(no_container(name, Kind::Answers)),
         None => auto_create(ctx, name, request.query.as_ref().map(Query::dim))?,
     };
     let digest = request.digest();
@@ -130,11 +136,16 @@ pub fn store_answer(
         let tags = request.tags.unwrap_or_default();
         check_lease(*ctx, &cache, (request.scope(), tags), token, digest)?;
     }
+    let report = request.verdict.map(|verdict| Ok((verdict, verdict.judge(*ctx, &cache)?)));
+    let report = report.transpose()?;
     let (replaces, removes) = (at_new.is_some(), at_old.is_some());
     let answers = |standing: Option<Option<Severity>>| {
         standing.is_some_and(|standing| standing != Some(Severity::Gone))
     };
     if request.nx && (answers(at_new) || answers(at_old)) {
+        if let Some((verdict, report)) = report {
+            verdict.count(ctx, &cache, name, report);
+        }
         return Ok(None);
     }
     let expire_at = deadline(&cache, request.expiry, now, ctx.random());
@@ -142,6 +153,9 @@ pub fn store_answer(
     let new = NewEntry { key: new_key, entry, expire_at, linking };
     check_fits(&cache, &new)?;
     write_behind(ctx, &cache, &presence, request, name, id)?;
+    if let Some((verdict, report)) = report {
+        verdict.count(ctx, &cache, name, report);
+    }
     if removes {
         remove_entry(ctx, &old_key);
     }
@@ -291,6 +305,7 @@ impl<'a> StoreRequest<'a> {
                 set_once(&mut self.latency_ms, latency, name)
             }
             "LEASE" => set_once(&mut self.lease, lease_token(args)?, name),
+            "TICKET" => set_once(&mut self.verdict, Verdict::read(args)?, name),
             "UNLESS-ALONE" => flag_once(&mut self.unless_alone, name),
             "NX" => flag_once(&mut self.nx, name),
             _ => Err(word.unknown()),

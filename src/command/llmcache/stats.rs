@@ -1,6 +1,6 @@
 //! `LLMCACHE.STATS`: what a cache did, and what that saved.
 
-use super::need_cache;
+use super::{audit_stats, need_cache};
 use crate::command::parse::{ArgReader, flag_once, set_once};
 use crate::ffi::{CommandArgs, Ctx, Reply};
 use llmcache_core::cache::{Cache, FetchOutcome, Hot, MissReason, ScopeStats, format_usd};
@@ -40,7 +40,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 
 fn write_all(reply: Reply<'_>, cache: &Cache) {
     let stats = &cache.stats;
-    reply.map(SCOPE_FIELDS + 7);
+    reply.map(SCOPE_FIELDS + 7 + audit_stats::FIELDS);
     write_scope(reply, &stats.total);
     reply.text("stores").count(stats.stores);
     reply.text("replaced").count(stats.replaced);
@@ -49,9 +49,10 @@ fn write_all(reply: Reply<'_>, cache: &Cache) {
     write_hottest(reply, cache);
     reply.text("scopes").count(stats.scope_count() as u64);
     reply.text("untracked_lookups").count(stats.untracked_lookups);
+    audit_stats::write(reply, cache);
 }
 
-const SCOPE_FIELDS: usize = 17 + FetchOutcome::COUNT;
+const SCOPE_FIELDS: usize = 18 + FetchOutcome::COUNT;
 
 fn write_scope(reply: Reply<'_>, stats: &ScopeStats) {
     let hits = stats.hits_exact + stats.hits_semantic;
@@ -70,6 +71,7 @@ fn write_scope(reply: Reply<'_>, stats: &ScopeStats) {
             MissReason::Expired => "misses_expired",
             MissReason::MaxAge => "misses_maxage",
             MissReason::Guard => "misses_guard",
+            MissReason::Unproven => "misses_unproven",
         };
         reply.text(name).count(stats.misses[reason as usize]);
     }

@@ -103,7 +103,7 @@ fn answer(
         cache.note_hit(&entry.view(), now_min())
     });
     let hit = Hit { tier: Tier::Exact, similarity: 1.0, entry };
-    let served = Served { hits, stale: false };
+    let served = Served { hits, stale: false, verified: None };
     hit_reply::write(reply, &hit, fields, served, UnixMs(ctx.now_ms()));
 }
 

@@ -104,7 +104,7 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
     answer_room(ctx)?
         .all(report.hits.iter().map(|hit| hit_reply::bytes_of(&hit.entry.view(), fields)))?;
     let mut served = hit_reply::judge(&cache, &report, now);
-    Note { ctx, cache: &cache, scope: b"", now }.lookup(&report, &mut served);
+    Note { ctx, cache: &cache, scope: b"", question: None, now }.lookup(&report, &mut served);
     reply.array(report.hits.len());
     for (hit, &served) in report.hits.iter().zip(&served) {
         hit_reply::write(reply, hit, fields, served, now);

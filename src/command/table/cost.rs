@@ -231,6 +231,7 @@ pub const COSTS: &[(&str, Cost)] = &[
     ("LLMCACHE.EXPIRE", Cost::SMALL),
     ("LLMCACHE.EXTEND", Cost::SMALL),
     ("LLMCACHE.FAIL", Cost::SMALL),
+    ("LLMCACHE.FEEDBACK", Cost::SMALL),
     (
         "LLMCACHE.FETCH",
         Cost { keys: each(1_200, 1), path: each(MUCH, 0), reply: Reply::Bounded, ..Cost::SMALL },
@@ -251,6 +252,7 @@ pub const COSTS: &[(&str, Cost)] = &[
             ..Cost::SMALL
         },
     ),
+    ("LLMCACHE.NEARMISSES", Cost { reply: Reply::Bounded, ..Cost::SMALL }),
     (
         "LLMCACHE.SCAN",
         Cost { keys: each(10_016, 0), path: each(MUCH, 0), reply: Reply::Bounded, ..Cost::SMALL },
@@ -258,10 +260,12 @@ pub const COSTS: &[(&str, Cost)] = &[
     ("LLMCACHE.SET", Cost::STORE),
     ("LLMCACHE.SETSEM", Cost::STORE),
     ("LLMCACHE.STATS", Cost::SMALL),
+    ("LLMCACHE._AUDIT", Cost::SMALL),
     ("LLMCACHE._CONFIG", Cost::SMALL),
     ("LLMCACHE._CREATE", Cost::SMALL),
     ("LLMCACHE._ENTRY", Cost::SMALL),
     ("LLMCACHE._EPOCH", Cost::SMALL),
+    ("LLMCACHE._LABEL", Cost::SMALL),
     ("LLMCACHE._STALE", Cost::SMALL),
     ("RAG.ADD", Cost::STORE),
     ("RAG.CREATE", Cost::SMALL),

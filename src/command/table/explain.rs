@@ -99,6 +99,72 @@ const SENTENCES: &[(&str, &str, &str)] = &[
          in the place of another; `OFF` is the default.",
     ),
     (
+        "LLMCACHE.CREATE",
+        "MAXERROR",
+        "Largest share of wrong answers among those served by meaning, from 0 to 0.5; default 0, no promise.",
+    ),
+    (
+        "LLMCACHE.CREATE",
+        "CONFIDENCE",
+        "How sure the promise is, from 0.5 to 0.999999; default 0.95.",
+    ),
+    (
+        "LLMCACHE.CREATE",
+        "AUDIT",
+        "Share of near lookups by AUDIT that get a ticket once a threshold is proven, from 0 to 1; default 0.02. Before, \
+         each does.",
+    ),
+    (
+        "LLMCACHE.CREATE",
+        "COLD",
+        "What is served by meaning before a threshold is proven; default EXACT.",
+    ),
+    ("LLMCACHE.CREATE", "EXACT", "Nothing: answers to the same words alone."),
+    (
+        "LLMCACHE.CREATE",
+        "STATIC",
+        "What THRESHOLD lets through, `verified` 0; AUDIT says how many get a ticket.",
+    ),
+    (
+        "LLMCACHE.CREATE",
+        "MINSIM",
+        "Least similarity of a near lookup, which is audited and below which nothing is ever served by meaning, from 0 to \
+         0.99; default THRESHOLD less 0.20.",
+    ),
+    (
+        "LLMCACHE.CREATE",
+        "NEARMISSES",
+        "Near lookups without an answer to remember for LLMCACHE.NEARMISSES, up to 10,000; default 0, off.",
+    ),
+    (
+        "LLMCACHE",
+        "AUDIT",
+        "Asks for a ticket to report by whether the answer was right, where the lookup is audited.",
+    ),
+    (
+        "LLMCACHE",
+        "TICKET",
+        "Ticket of an audited lookup, 64 hex digits, and what is reported of its candidate.",
+    ),
+    ("LLMCACHE", "reported", "The ticket or the id."),
+    ("LLMCACHE", "verdict", "Whether the candidate's answer is right for the question asked."),
+    ("LLMCACHE", "RIGHT", "It is."),
+    ("LLMCACHE", "WRONG", "It is not."),
+    ("LLMCACHE.FEEDBACK", "about", "What the report is about."),
+    (
+        "LLMCACHE.FEEDBACK",
+        "ID",
+        "Id of an entry, and an opinion on it, which is counted and proves nothing.",
+    ),
+    ("LLMCACHE.FEEDBACK", "RESET", "Forgets all labels and begins a new epoch."),
+    ("LLMCACHE.NEARMISSES", "COUNT", "Most to show, up to 10,000; default 10."),
+    ("LLMCACHE.NEARMISSES", "RESET", "Forgets them after showing them."),
+    ("LLMCACHE._AUDIT", "state", "Epoch, secret, thresholds and labels."),
+    ("LLMCACHE._LABEL", "epoch", "Epoch of the label."),
+    ("LLMCACHE._LABEL", "similarity", "In ten-thousandths."),
+    ("LLMCACHE._LABEL", "wrong", "1 or 0."),
+    ("LLMCACHE._LABEL", "nonce", "What the ticket shares with no other."),
+    (
         "",
         "UNLESS-ALONE",
         "Leaves CONTEXT out where the prompt can be understood without the conversation before it.",

@@ -2,8 +2,8 @@
 
 use super::words::also;
 use super::words::{
-    CACHE, CONTEXT, GUARD_LEVELS, RETURN, SCOPE, UNLESS_ALONE, VECTOR, VECTOR_FORMS, arg, many,
-    need, opt, opt_word, word, write,
+    AUDIT, CACHE, CONTEXT, GUARD_LEVELS, RETURN, SCOPE, UNLESS_ALONE, VECTOR, VECTOR_FORMS, arg,
+    many, need, opt, opt_word, word, write,
 };
 use crate::command::container::{drop, lease};
 use crate::command::llmcache::{fetch, internal, invalidate};
@@ -63,12 +63,14 @@ pub(super) const FETCH: &[CommandSpec] = &[
             opt("BETA", "eagerness", ArgKind::Double),
             opt_word("VIA", "via"),
             opt_word("EXACT", "exact"),
+            AUDIT,
         ],
         reply: "A map with `status` and what goes with it. `HIT`: `hit`, a map as of GETSEM. `STALE`: \
             `hit`; another caller regenerates the answer, or none may now. `LEAD`: `token`, `lease_ms`; the \
             caller is to make the answer. `LEAD-STALE`: the same with the old `hit`. `BUSY`: `retry_ms`; \
             somebody makes the answer. `NEG`: `error`, `retry_ms`; making it failed a moment ago. `OPEN`: \
-            `retry_ms`; making answers of this scope fails.",
+            `retry_ms`; making answers of this scope fails. With `AUDIT` the hit may have `audit`, a ticket, and so may \
+            `LEAD`, beside `candidate`, a map of `id similarity prompt response`.",
         notes: "Of all who ask while there is no answer exactly one gets `LEAD`, for `LEASE` milliseconds; \
             it stores the answer by `SETSEM … LEASE token`, or gives up by `FAIL`. The others get \
             `BUSY`, or wait for up to `WAIT` milliseconds and look again when the answer is stored. A \
@@ -81,7 +83,8 @@ pub(super) const FETCH: &[CommandSpec] = &[
             waits. Nothing waits in MULTI or a script. Leases, waiters and failures are of this process: \
             neither saved nor replicated. A cache that does not exist is made as by SETSEM. On a cache with EMBED a \
             prompt without a vector is embedded first, unless it is stored word for word or its answer is being made; \
-            who then finds the answer to a near question being made, or gave the lease away by `VIA`, gets `BUSY`.",
+            who then finds the answer to a near question being made, or gave the lease away by `VIA`, gets `BUSY`. Who leads \
+            by `AUDIT` makes an answer that can be held against the candidate's: the report costs nothing more.",
         ..write("LLMCACHE.FETCH", command_entry!(fetch::run), KeyUse::UpdateAndRead)
     },
     CommandSpec {

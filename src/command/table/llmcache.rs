@@ -2,15 +2,18 @@
 
 use super::words::also;
 use super::words::{
-    CACHE, CONTEXT, EMBED, EXPIRY, EXPIRY_FORMS, GUARD_LEVELS, INDEX, NUMBER_RULES, QUANT, RETURN,
-    SCOPE, SCRIPT, TAGS, UNLESS_ALONE, VECTOR, arg, many, need, opt, opt_word, read, word, write,
+    AUDIT, CACHE, COLD, CONTEXT, EMBED, EXPIRY, EXPIRY_FORMS, GUARD_LEVELS, INDEX, NUMBER_RULES,
+    QUANT, REPORT, RETURN, SCOPE, SCRIPT, TAGS, UNLESS_ALONE, VECTOR, VERDICT, arg, many, need,
+    opt, opt_word, read, word, write,
 };
 use crate::command::container::{create, entry, scan};
-use crate::command::llmcache::{admin, get, getsem, internal, mgetsem, setsem, stats};
+use crate::command::llmcache::{
+    admin, audit, get, getsem, internal, mgetsem, near_misses, setsem, stats,
+};
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
-const STORE_TAIL: [Arg; 12] = [
+const STORE_TAIL: [Arg; 13] = [
     opt("ID", "id", ArgKind::Text),
     SCOPE,
     CONTEXT,
@@ -23,6 +26,7 @@ const STORE_TAIL: [Arg; 12] = [
     opt("LEASE", "token", ArgKind::Text),
     opt_word("NX", "nx"),
     UNLESS_ALONE,
+    REPORT,
 ];
 
 const STORE_NOTES: &str = "The id is the digest of scope, context and prompt unless `ID` gives one \
@@ -40,10 +44,11 @@ const STORE_NOTES: &str = "The id is the digest of scope, context and prompt unl
     same step (fields `cache id seq prompt response scope context meta`). `UNLESS-ALONE` stores the answer \
     under the empty context when the prompt can be understood without the conversation before it \
     (in English: at least three words that say something, none that points back, such as `it` or `that`), and \
-    under CONTEXT otherwise.";
+    under CONTEXT otherwise. `TICKET` reports on an audited lookup in the same step, as `LLMCACHE.FEEDBACK` does; \
+    one that the cache did not issue refuses the store: `BADTICKET`.";
 
 /// What holds for a look-up, and for all of many.
-const LOOKUP_TAIL: [Arg; 12] = [
+const LOOKUP_TAIL: [Arg; 13] = [
     SCOPE,
     CONTEXT,
     opt("THRESHOLD", "similarity", ArgKind::Double),
@@ -56,7 +61,12 @@ const LOOKUP_TAIL: [Arg; 12] = [
     opt_word("EXPLAIN", "explain"),
     opt_word("EXACT", "exact"),
     UNLESS_ALONE,
+    AUDIT,
 ];
+
+/// What FEEDBACK is about.
+const FEEDBACK: &[Arg] =
+    &[need("TICKET", "ticket", VERDICT), need("ID", "opinion", VERDICT), word("RESET", "reset")];
 
 pub(super) const LLMCACHE: &[CommandSpec] = &[
     CommandSpec {
@@ -80,6 +90,12 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             opt("GUARD", "level", ArgKind::OneOf(GUARD_LEVELS)),
             opt("NUMBERS", "rule", ArgKind::OneOf(NUMBER_RULES)),
             opt("EXCHANGE", "on-or-off", ArgKind::Text),
+            opt("MAXERROR", "share", ArgKind::Double),
+            opt("CONFIDENCE", "confidence", ArgKind::Double),
+            opt("AUDIT", "share", ArgKind::Double),
+            opt("COLD", "cold", ArgKind::OneOf(COLD)),
+            opt("MINSIM", "similarity", ArgKind::Double),
+            opt("NEARMISSES", "entries", ArgKind::Integer),
             opt("GRACE", "seconds", ArgKind::Integer),
             EMBED,
             SCRIPT,
@@ -95,7 +111,10 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             negations and opposites, order, and names of which each has one that the other lacks; \
             STRICT also refuses what cannot be judged (no prompt, or one above 4 KiB). NUMBERS \
             CONFLICT lets a number pass that only one of the two has. EXCHANGE ON holds the \
-            similarity less 0.05 against the threshold where one word is exchanged for another. GRACE keeps answers that long past their time, served as stale. MAXENTRIES and \
+            similarity less 0.05 against the threshold where one word is exchanged for another. MAXERROR promises that of \
+            the answers served by meaning at most that share is wrong, with CONFIDENCE, as far as reports of \
+            `LLMCACHE.FEEDBACK` tell: THRESHOLD is then what the cache learns from them (`docs/quality.md`). \
+            NEARMISSES remembers so many lookups for `LLMCACHE.NEARMISSES`. GRACE keeps answers that long past their time, served as stale. MAXENTRIES and \
             MAXMEMORY (index and entries together) remove the entries least worth keeping: aged \
             hits x cost / bytes. EMBED names a model of `llmcache.embed-models` by which texts are embedded \
             here, see `docs/embedding.md`: DIM and THRESHOLD follow from it, MODEL shows it with its digest; \
@@ -125,6 +144,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             STORE_TAIL[9],
             STORE_TAIL[10],
             STORE_TAIL[11],
+            STORE_TAIL[12],
         ],
         reply: "The id of the entry; null when `NX` found the question answered already.",
         notes: STORE_NOTES,
@@ -150,6 +170,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             STORE_TAIL[9],
             STORE_TAIL[10],
             STORE_TAIL[11],
+            STORE_TAIL[12],
         ],
         reply: "The id of the entry; null when `NX` found the question answered already.",
         notes: STORE_NOTES,
@@ -176,9 +197,13 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             LOOKUP_TAIL[9],
             LOOKUP_TAIL[10],
             LOOKUP_TAIL[11],
+            LOOKUP_TAIL[12],
         ],
         reply: "A map of `id tier similarity prompt response age ttl stale meta tags hits` (times in \
             milliseconds; ttl until the answer is stale, -1 for never), or null. With `COUNT` an array of such maps, best first. \
+            In a cache with MAXERROR a hit has `verified` 1 where it is served by a proven threshold or word for word, \
+            else 0. With `AUDIT` a hit may have `audit`, a ticket, and a miss may be a map `status audit candidate` instead \
+            of null, `candidate` a map of `id similarity prompt response`. \
             With `EXPLAIN` always a map: `status reason threshold tier nearest guard guard_words alone candidates scanned \
             filtered opened index filter_from_entry hits`.",
         notes: "PROMPT or a vector is needed. On a cache with EMBED a PROMPT without a vector is embedded \
@@ -187,14 +212,18 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             CONTEXT) above the threshold; an absent option is the empty string, never \"all\". \
             Similarity is cosine in [-1, 1], rounded to six decimals; an identical vector scores \
             exactly 1. `FILTER` is described in `docs/filter.md`. Reasons of a miss: `empty`, \
-            `below-threshold`, `filter`, `expired`, `max-age`, `guard`, `no-cache`, and `moving` while \
+            `below-threshold`, `filter`, `expired`, `max-age`, `guard`, `unproven` (MAXERROR, and no threshold is \
+            proven yet), `no-cache`, and `moving` while \
             keys of the hash slot may be on another node (`docs/cluster.md`); and of a text that is not \
             embedded `too-long`, `script`, `empty`. `GUARD` judges more strictly than the cache does, never \
             less; `guard` says which guard refused: `number`, `polarity`, `order`, `name`, `exchange`, \
             `unjudged`, and of texts embedded here `unseen`, whatever GUARD is (`docs/embedding.md`); `guard_words` the word of the question asked and of the one answered that it goes by. \
             `tokens` is how many of a prompt that was embedded here, `embed_us` how long that took, 0 where its vector was remembered. \
             With `UNLESS-ALONE` a prompt that stands alone is looked up under the empty context, any other under \
-            CONTEXT; `alone` says which. `EF` widens the walk over \
+            CONTEXT; `alone` says which. In a cache with MAXERROR what is served by meaning is as near as the threshold in \
+            use or nearer; THRESHOLD can only ask for more. `AUDIT` says that the caller can tell whether \
+            the candidate's answer is right and reports it by `LLMCACHE.FEEDBACK` or `SETSEM … TICKET`; it goes without \
+            COUNT and EXPLAIN. `EF` widens the walk over \
             a graph. `index` says how was searched: `flat`, `graph`, `graph-then-flat` (too few \
             passed FILTER), `none`. A search estimated to take longer than `llmcache.search-inline-us` goes on \
             in a thread while the client waits, in turns with those of other clients; in MULTI and scripts one that \
@@ -227,6 +256,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             LOOKUP_TAIL[9],
             LOOKUP_TAIL[10],
             LOOKUP_TAIL[11],
+            LOOKUP_TAIL[12],
         ],
         reply: "An array of what `LLMCACHE.GETSEM` answers to each question, in their order.",
         notes: "Each question is a vector, and its prompt if the exact tier and the guards are to \
@@ -318,10 +348,12 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
         ],
         reply: "`GET`: a map of settings. `SET`: `OK`.",
         notes: "`threshold`, `ttl` (seconds), `jitter`, `grace` (seconds), `maxentries`, `maxmemory`, \
-            `index`, `efc`, `ef`, `guard`, `loader` and `sink` (streams of the cache's hash slot, empty for \
+            `index`, `efc`, `ef`, `guard`, `numbers`, `exchange`, `maxerror`, `confidence`, `audit`, `cold`, `minsim`, \
+            `nearmisses`, `loader` and `sink` (streams of the cache's hash slot, empty for \
             none; not trimmed) can be changed; a stream that came with `RESTORE` is written to only for callers who may \
             write to it themselves, until it is set here. `dim`, `model`, `quant` and `m` are fixed when the cache is made. A \
-            graph that another `index` asks for is built between commands. On a replica the \
+            graph that another `index` asks for is built between commands. Another `guard`, `numbers`, `exchange`, `maxerror`, `confidence` or `minsim` (which \
+            follows `threshold` unless given) forgets what MAXERROR has learnt. On a replica the \
             settings are shown by `LLMCACHE.INFO`.",
         key_options: &[also("GET", KeyUse::Read)],
         ..write("LLMCACHE.CONFIG", command_entry!(admin::run_config, keys), KeyUse::Update)
@@ -344,16 +376,83 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
         summary: "Shows hits, misses and what they saved, since the process started or RESET.",
         args: &[CACHE, SCOPE, opt_word("RESET", "reset")],
         reply: "A map: `lookups hits hits_exact hits_semantic hit_ratio misses misses_empty \
-            misses_threshold misses_filter misses_expired misses_maxage misses_guard stale lead busy \
+            misses_threshold misses_filter misses_expired misses_maxage misses_guard misses_unproven stale lead busy \
             coalesced negative open tokens_saved ms_saved usd_saved similarity_histogram thresholds`, and \
             for all scopes together `stores replaced evicted failures hottest scopes \
-            untracked_lookups`. The histogram is an array of `[lower edge, count]`, `thresholds` one of \
+            untracked_lookups maxerror confidence maxerror_state warm_up_left threshold_in_use verified epoch near audits \
+            labels labels_wrong labels_ignored reported_share false_hits_estimate false_hits_upper next_threshold \
+            labels_to_next alarms opinions_right opinions_wrong near_misses curve`. The histogram is an array of `[lower edge, count]`, `thresholds` one of \
             `[threshold, share]`: what part of the lookups by meaning a threshold there would serve, \
             guards and filters aside; `hottest` one of `[id, hits]`. `coalesced` had waited for an answer.",
-        notes: "Counts are of this process: neither saved nor replicated. The first 4,096 scopes \
+        notes: "Of MAXERROR (`docs/quality.md`): `maxerror_state` is `off`, `warm-up` (`warm_up_left` near lookups are \
+            still to be seen), `unproven`, `refuted` (no threshold is safe so far) or `proven`; `labels_to_next` right answers in a \
+            row prove `next_threshold`; `curve` is an array of `[threshold, labels, wrong, proven]`; labels are saved \
+            and replicated. Other counts are of this process: neither saved nor replicated. The first 4,096 scopes \
             looked up are kept apart; later ones count in the totals only.",
         key_options: &[also("RESET", KeyUse::Update)],
         ..read("LLMCACHE.STATS", command_entry!(stats::run, keys))
+    },
+    CommandSpec {
+        arity: -3,
+        flags: "write fast",
+        summary: "Reports whether an answer found by meaning was right.",
+        args: &[CACHE, arg("about", ArgKind::OneOf(FEEDBACK))],
+        reply: "`TICKET`: 1 when the report counts, 0 when it is late (`llmcache.audit-ttl`), was made before or is of \
+            an earlier epoch; `BADTICKET` for a text that is no ticket of the cache. `ID`: 1, or 0 where there is no such \
+            entry. `RESET`: `OK`.",
+        notes: "A ticket comes with a lookup by `AUDIT`. From such reports a cache with MAXERROR learns which \
+            similarity is safe to serve. An opinion on an entry (`ID`) is counted in STATS and proves nothing: whoever \
+            gives it chose what to look at. `RESET` forgets what was learnt and begins a new epoch, as an alarm does (answers \
+            in use turned out worse than promised), which is published on `llmcache:maxerror:<cache>` (`llmcache:maxerror@<db>:<cache>` \
+            of another database than 0) as `{kind, epoch}`. \
+            Reports open the cache: deny the command to users who are not trusted to tell the truth.",
+        ..write("LLMCACHE.FEEDBACK", command_entry!(audit::run), KeyUse::Update)
+    },
+    CommandSpec {
+        arity: -2,
+        flags: "readonly admin",
+        summary: "Shows lookups by meaning that came near and were not served.",
+        complexity: "O(COUNT)",
+        args: &[CACHE, opt("COUNT", "count", ArgKind::Integer), opt_word("RESET", "reset")],
+        reply: "An array of maps, newest first: `number time question id candidate similarity reason guard`. Questions \
+            and prompts are cut after 256 bytes.",
+        notes: "Off unless the cache has NEARMISSES. A lookup is near from MINSIM on (THRESHOLD less 0.20). The last \
+            NEARMISSES of them and at most 1 MiB are remembered by this process: neither saved nor replicated. They show \
+            what users asked, of all scopes: the command is in the ACL categories `@admin` and `@dangerous`.",
+        key_options: &[also("RESET", KeyUse::Update)],
+        ..read("LLMCACHE.NEARMISSES", command_entry!(near_misses::run, keys))
+    },
+    CommandSpec {
+        arity: 3,
+        flags: "write admin",
+        summary: "Internal: says what MAXERROR has learnt as AOF and replicas are told.",
+        args: &[CACHE, arg("state", ArgKind::Text)],
+        reply: "`OK`.",
+        notes: "Not for clients. The bytes are checked as hostile input.",
+        ..write(
+            "LLMCACHE._AUDIT",
+            command_entry!(audit::run_internal_audit, internal),
+            KeyUse::Update,
+        )
+    },
+    CommandSpec {
+        arity: 6,
+        flags: "write admin",
+        summary: "Internal: counts a label of MAXERROR as AOF and replicas are told.",
+        args: &[
+            CACHE,
+            arg("epoch", ArgKind::Integer),
+            arg("similarity", ArgKind::Integer),
+            arg("wrong", ArgKind::Integer),
+            arg("nonce", ArgKind::Integer),
+        ],
+        reply: "`OK`.",
+        notes: "Not for clients.",
+        ..write(
+            "LLMCACHE._LABEL",
+            command_entry!(audit::run_internal_label, internal),
+            KeyUse::Update,
+        )
     },
     CommandSpec {
         arity: 3,

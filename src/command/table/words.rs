@@ -123,3 +123,17 @@ pub(super) const RETURN: Arg = opt(
     "fields",
     ArgKind::Block(&[arg("count", ArgKind::Integer), many("field", ArgKind::Text)]),
 );
+
+pub(super) const COLD: &[Arg] = &[word("EXACT", "exact"), word("STATIC", "static")];
+
+/// Whether the caller can tell right from wrong.
+pub(super) const AUDIT: Arg = opt_word("AUDIT", "audit");
+
+/// What is reported on, and how it was.
+pub(super) const VERDICT: ArgKind = ArgKind::Block(&[
+    arg("reported", ArgKind::Text),
+    arg("verdict", ArgKind::OneOf(&[word("RIGHT", "right"), word("WRONG", "wrong")])),
+]);
+
+/// A report on an audited lookup.
+pub(super) const REPORT: Arg = opt("TICKET", "ticket", VERDICT);

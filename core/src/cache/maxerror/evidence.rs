@@ -14,7 +14,7 @@ pub const STRICTEST_E4: u16 = 9_900;
 /// The distance of one threshold from the next.
 const STEP_E4: u16 = 100;
 /// Near lookups whose similarities fix the starts.
-const WARM_UP_LOOKUPS: usize = 100;
+pub(super) const WARM_UP_LOOKUPS: usize = 100;
 /// Which of them, from the nearest down.
 const START_RANKS: [usize; 3] = [10, 30, 60];
 /// A chain goes on to the next threshold only over this many labels between the two.
@@ -66,6 +66,8 @@ pub struct Evidence {
     /// Empty until fixed.
     starts: Starts,
     points: Vec<Point>,
+    /// Index of the threshold in use, which every lookup asks for.
+    in_use: Option<u8>,
     alarm: i64,
     nonces: Nonces,
 }
@@ -75,19 +77,35 @@ pub struct Evidence {
 struct Nonces {
     order: VecDeque<u64>,
     known: HashSet<u64>,
+    /// When the latest ticket was issued of those whose nonces are remembered no more: one that is not
+    /// younger may have been used before. 0 while all are remembered.
+    forgotten_s: u32,
+}
+
+/// When the ticket of a nonce was issued.
+fn issued_s(nonce: u64) -> u32 {
+    (nonce >> 32) as u32
 }
 
 impl Nonces {
+    /// Whether the nonce may still be new.
+    fn may_take(&self, nonce: u64) -> bool {
+        let is_remembered = self.forgotten_s == 0 || issued_s(nonce) > self.forgotten_s;
+        is_remembered && !self.known.contains(&nonce)
+    }
+
     /// Whether the nonce is new; it is known from now on.
     fn take(&mut self, nonce: u64) -> bool {
-        if !self.known.insert(nonce) {
+        if !self.may_take(nonce) {
             return false;
         }
+        self.known.insert(nonce);
         self.order.push_back(nonce);
         if self.order.len() > AUDIT_NONCES_MAX
             && let Some(oldest) = self.order.pop_front()
         {
             self.known.remove(&oldest);
+            self.forgotten_s = self.forgotten_s.max(issued_s(oldest));
         }
         true
     }
@@ -107,6 +125,7 @@ impl Evidence {
             warm: Vec::new(),
             starts: Starts::new(),
             points: points.collect(),
+            in_use: None,
             alarm: 0,
             nonces: Nonces::default(),
         }
@@ -125,6 +144,26 @@ impl Evidence {
     /// Where chains start; empty while the starts are not fixed.
     pub fn starts(&self) -> &[u8] {
         &self.starts
+    }
+
+    /// Similarities of near lookups seen so far, while the starts are not fixed.
+    pub fn warm(&self) -> &[u16] {
+        &self.warm
+    }
+
+    /// Takes over what was seen before a restart; refuses what no warm-up has seen.
+    pub fn set_warm(&mut self, warm: Vec<u16>) -> bool {
+        let is_one = warm.len() < WARM_UP_LOOKUPS && warm.iter().all(|&seen| seen <= 10_000);
+        let fits = is_one && (self.starts.is_empty() || warm.is_empty());
+        if fits {
+            self.warm = warm;
+        }
+        fits
+    }
+
+    /// Whether a label under this nonce would count.
+    pub fn would_count(&self, nonce: u64) -> bool {
+        !self.starts.is_empty() && self.nonces.may_take(nonce)
     }
 
     /// Each threshold, the strictest first.
@@ -177,12 +216,14 @@ impl Evidence {
             return LabelEffect::Ignored;
         }
         let in_use = self.in_use();
+        let was_served = in_use.is_some_and(|point| similarity >= point.threshold);
         for point in self.points.iter_mut().filter(|point| point.threshold <= similarity) {
             point.labels = point.labels.saturating_add(1);
             point.wrong = point.wrong.saturating_add(u32::from(wrong));
             point.is_proven |= bets.are_won(point.labels, point.wrong);
         }
-        if in_use.is_some_and(|point| similarity >= point.threshold) {
+        self.in_use = self.loosest();
+        if was_served {
             self.alarm = bets.alarm_after(self.alarm, wrong);
             if Bets::is_alarm(self.alarm) {
                 self.begin_epoch(least);
@@ -194,8 +235,12 @@ impl Evidence {
 
     /// The loosest threshold that is proven, if any is.
     pub fn in_use(&self) -> Option<Point> {
+        self.in_use.map(|index| self.points[usize::from(index)])
+    }
+
+    fn loosest(&self) -> Option<u8> {
         let ends = self.starts.iter().filter_map(|&start| self.chain_end(usize::from(start)));
-        ends.max().map(|index| self.points[index])
+        ends.max().map(|index| index as u8)
     }
 
     /// How far the chain from a start goes; `None` where the start is not proven.
@@ -220,7 +265,12 @@ impl Evidence {
 
     /// Appends the canonical bytes: what primary and replica share.
     pub fn write(&self, out: &mut Writer) {
-        out.u32(self.epoch).bytes(&self.starts).u32(self.points.len() as u32);
+        self.write_with(&self.starts, out);
+    }
+
+    /// The same with these starts: none as long as they are to be known to nobody else.
+    pub(super) fn write_with(&self, starts: &[u8], out: &mut Writer) {
+        out.u32(self.epoch).bytes(starts).u32(self.points.len() as u32);
         for point in &self.points {
             out.u32(point.labels).u32(point.wrong).u8(u8::from(point.is_proven));
         }
@@ -228,6 +278,7 @@ impl Evidence {
         for nonce in &self.nonces.order {
             out.u64(*nonce);
         }
+        out.u32(self.nonces.forgotten_s);
     }
 
     /// Reads what `write` wrote; hostile bytes are refused.
@@ -255,10 +306,14 @@ impl Evidence {
                 return Err(DecodeError("tickets of MAXERROR"));
             }
         }
+        nonces.forgotten_s = from.u32()?;
         if alarm < 0 || Bets::is_alarm(alarm) {
             return Err(DecodeError("alarm of MAXERROR"));
         }
-        Ok(Self { epoch, warm: Vec::new(), starts, points, alarm, nonces })
+        let warm = Vec::new();
+        let mut evidence = Self { epoch, warm, starts, points, in_use: None, alarm, nonces };
+        evidence.in_use = evidence.loosest();
+        Ok(evidence)
     }
 
     /// Bytes of memory.

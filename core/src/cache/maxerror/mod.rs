@@ -10,16 +10,17 @@
 //! `x` (Ville's inequality). In each chain of thresholds only the first bad one can err; there are two
 //! bets and three chains, hence the bar ln(6/(1-confidence)).
 
+mod audit;
 mod bets;
 mod evidence;
 mod ticket;
 
+pub use audit::{Audit, AuditCounts, Report, Standing};
 pub use bets::{Bets, MAX_ERROR_MAX_PPM};
 pub use evidence::{Evidence, LabelEffect, Point, Starts};
 pub use ticket::{Coin, Ticket, TicketError, TicketSecret};
 
-use crate::cache::settings::out_of_range;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A similarity in ten-thousandths, rounded down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +29,8 @@ pub struct SimilarityE4(pub u16);
 impl SimilarityE4 {
     /// Of a cosine; below 0 counts as 0.
     pub fn of(similarity: f64) -> Self {
-        Self((similarity.clamp(0.0, 1.0) * 10_000.0).floor() as u16)
+        // A decimal such as 0.57 is a little less in binary.
+        Self((similarity.clamp(0.0, 1.0) * 10_000.0 + 1e-9).floor() as u16)
     }
 
     /// As a cosine.
@@ -90,6 +92,10 @@ impl Default for MaxError {
 /// By how much MINSIM lies below THRESHOLD unless said otherwise.
 const MIN_SIMILARITY_BELOW_THRESHOLD: f64 = 0.20;
 
+fn out_of_range(what: &str, min: f64, max: f64) -> Error {
+    Error::err(format!("{what} must be between {min} and {max}"))
+}
+
 impl MaxError {
     /// Whether a promise is made.
     pub fn is_on(&self) -> bool {
@@ -99,16 +105,16 @@ impl MaxError {
     /// Refuses values past their bounds.
     pub fn check(&self) -> Result<()> {
         if self.max_error_ppm > MAX_ERROR_MAX_PPM {
-            return Err(out_of_range("MAXERROR", 0, 0.5));
+            return Err(out_of_range("MAXERROR", 0.0, 0.5));
         }
         if !(500_000..=999_999).contains(&self.confidence_ppm) {
             return Err(out_of_range("CONFIDENCE", 0.5, 0.999999));
         }
         if self.audit_ppm > 1_000_000 {
-            return Err(out_of_range("AUDIT", 0, 1));
+            return Err(out_of_range("AUDIT", 0.0, 1.0));
         }
         if self.min_similarity.is_some_and(|least| least.0 > evidence::STRICTEST_E4) {
-            return Err(out_of_range("MINSIM", 0, 0.99));
+            return Err(out_of_range("MINSIM", 0.0, 0.99));
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ PORT   ?= 6379
 MODULES ?= /usr/lib/redis/modules
 
 .DEFAULT_GOAL := help
-.PHONY: help model demo run build test bench lint fmt docs dist install clean setup suites client js
+.PHONY: help model demo run build test bench quality lint fmt docs dist install clean setup suites client js
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: build $(VENV)/.ready ## run all tests, on every server (T=file and SERVER=
 
 bench: build $(VENV)/.ready ## measure against real peers (VECTORS=folder, TRACE=file for more)
 	$(PY) bench/run.py $(if $(VECTORS),--vectors $(VECTORS)) $(if $(TRACE),--trace $(TRACE)) $(if $(ONLY),--only $(ONLY))
+
+quality: build $(VENV)/.ready ## measure guards and contexts on labelled questions
+	$(PY) scripts/quality.py
 
 suites: build $(VENV)/.ready ## run public suites, unchanged, over the Python client's adapters
 	$(PY) clients/python/suites/run.py

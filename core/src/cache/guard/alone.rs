@@ -4,7 +4,7 @@
 //! standing alone, so that its answer stays with its context. Any thread.
 
 use super::language::Language;
-use super::tables::tables;
+use super::tables::{Tables, tables};
 use super::words::Words;
 use crate::limits::GUARDED_MAX_BYTES;
 
@@ -22,8 +22,16 @@ pub fn stands_alone(message: &[u8]) -> bool {
     let words = Words::new(text, tables);
     let continues = words.all.first().is_some_and(|word| tables.continuing.contains(word.as_str()));
     let refers = words.all.iter().any(|word| tables.referring.contains(base(word)));
-    let told = words.set().into_iter().filter(|word| tables.is_content(word)).count();
+    let told = words.set().into_iter().filter(|word| names_something(word, tables)).count();
     words.language == Language::English && !continues && !refers && told >= CONTENT_WORDS_MIN
+}
+
+/// Whether a word helps to say what a message is about: numbers and "anything" do not.
+fn names_something(word: &str, tables: &Tables) -> bool {
+    let counts = word.starts_with(|first: char| first.is_ascii_digit())
+        || tables.numbers.contains_key(word)
+        || tables.vague.contains(word);
+    !counts && tables.is_content(word)
 }
 
 /// A word without what an apostrophe joins to it: "it's", "that'll".
@@ -52,6 +60,10 @@ mod tests {
             "That's the order number 70452 from Monday",
             "But my parcel arrived broken on Monday",
             "thanks",
+            "How long does delivery take?",
+            "Could anyone deliver at 10am?",
+            "Two tables for seven",
+            "How many guests may we invite?",
             "Wie kann ich mein Passwort für das Konto zurücksetzen?",
             "注文をキャンセルしたい",
         ] {

@@ -1,0 +1,124 @@
+"""What guards and contexts make of labelled questions, measured through a server.
+
+Owns: the sets of demo/data and tests/data/quality, and how they are asked. Used by `make quality`, which prints tables,
+and by tests/test_quality.py, which holds them to bounds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .replies import fields
+from .vectors import fp32
+from .wire import Failure, Wire
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DATA = ROOT / "tests/data/quality"
+LEVELS = ("OFF", "ON", "STRICT")
+THRESHOLDS = (0.80, 0.85, 0.88, 0.90, 0.92, 0.94, 0.96, 0.97)
+
+sys.path.insert(0, str(ROOT / "demo"))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question: how near its nearest entry that a guard let through was (-1: none), and whether its answer was right."""
+
+    similarity: float
+    is_right: bool
+
+
+def checked(replies: list) -> list:
+    failed = [reply for reply in replies if isinstance(reply, Failure)]
+    assert not failed, failed[0].text
+    return replies
+
+
+def pairs(wire: Wire, level: str) -> list[tuple[float, bool]]:
+    """The 600 pairs of demo/data: similarity at which each is served (-1: a guard refuses), whether it is a repeat."""
+    from pairs import load
+
+    every, name = load(), f"pairs-{level}"
+    wire("LLMCACHE.CREATE", name, "GUARD", level)
+    stores = (
+        ("LLMCACHE.SETSEM", name, "PROMPT", p.first, "RESPONSE", "r", "FP16", p.first_vector, "SCOPE", p.id) for p in every
+    )
+    checked(wire.pipeline(stores))
+    asked = (
+        ("LLMCACHE.GETSEM", name, "PROMPT", p.second, "FP16", p.second_vector, "SCOPE", p.id, "THRESHOLD", -1, "RETURN", 1, "similarity")
+        for p in every
+    )  # fmt: skip
+    found = [-1.0 if reply is None else float(reply[1]) for reply in checked(wire.pipeline(asked))]
+    return [(similarity, pair.same_answer) for similarity, pair in zip(found, every, strict=True)]
+
+
+def clinc(wire: Wire, level: str, count: int = 3_000) -> list[Asked]:
+    """Utterances of CLINC150, each asked of those before it and then stored: an answer is right for the same intent."""
+    lines = (DATA / "clinc.tsv").read_text(encoding="utf-8").splitlines()[:count]
+    vectors = np.fromfile(DATA / "clinc.f16", "<f2").reshape(-1, 384)
+    name, asked = f"clinc-{level}", []
+    wire("LLMCACHE.CREATE", name, "GUARD", level)
+
+    def commands():
+        for number, line in enumerate(lines):
+            intent, text = line.split("\t")
+            question = ("PROMPT", text, "FP16", vectors[number].tobytes())
+            yield "LLMCACHE.GETSEM", name, *question, "THRESHOLD", -1, "RETURN", 2, "similarity", "response"
+            yield "LLMCACHE.SETSEM", name, *question, "RESPONSE", intent
+
+    replies = checked(wire.pipeline(commands()))
+    for reply, line in zip(replies[::2], lines, strict=True):
+        if reply is None:
+            asked.append(Asked(-1.0, False))
+        else:
+            found = fields(reply)
+            asked.append(Asked(float(found["similarity"]), found["response"].decode() == line.split("\t")[0]))
+    return asked
+
+
+def conversations() -> list[dict]:
+    with gzip.open(DATA / "conversations.jsonl.gz", "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def digest(messages: list[dict]) -> str:
+    return hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()
+
+
+def served_conversations(wire: Wire, name: str, context: Callable[[list[dict]], tuple]) -> list[tuple[bool, bool, bool]]:
+    """Each conversation's last message, asked of the pair's other: served, whether it is a repeat, whether it is long.
+
+    A pair is alone in its scope, so that its two vectors need only be as near as the two messages' embeddings are.
+    """
+    every = conversations()
+    wire("LLMCACHE.CREATE", name, "THRESHOLD", "0.90")
+    served = []
+    for number, pair in enumerate(every):
+        cosine = min(pair["similarity"], 1.0)
+        vector = fp32(np.array([cosine, (1 - cosine * cosine) ** 0.5]))
+        (*before_a, last_a), (*before_b, last_b) = pair["a"], pair["b"]
+        stored = ("PROMPT", last_a["content"], "RESPONSE", "a", "VALUES", 2, 1, 0, "SCOPE", number, *context(before_a))
+        asked = ("PROMPT", last_b["content"], *vector, "SCOPE", number, *context(before_b), "RETURN", 1, "tier")
+        checked([wire("LLMCACHE.SETSEM", name, *stored)])
+        (reply,) = checked([wire("LLMCACHE.GETSEM", name, *asked)])
+        served.append((reply is not None, pair["same_answer"], pair["long"]))
+    return served
+
+
+CONTEXTS: dict[str, Callable[[list[dict]], tuple]] = {
+    "nothing": lambda _: (),
+    "digest of the whole history": lambda before: ("CONTEXT", digest(before)),
+    "the same, UNLESS-ALONE": lambda before: ("CONTEXT", digest(before), "UNLESS-ALONE"),
+}
+
+
+def share(flags: list[bool]) -> float:
+    return sum(flags) / len(flags)

@@ -2,7 +2,7 @@
 //! with keys that come by other ways than the module's own commands. Writes nothing to the keyspace.
 
 use crate::ffi::{Access, Ctx, Key, RString, ServerEvents};
-use crate::keyspace::{attach_arrival, chunk_arrived, deadline_was_moved, followers};
+use crate::keyspace::{attach_arrival, chunk_arrived, deadline_was_moved, followers, tell_changes};
 use crate::keytype::cache_registry::{CACHES, Place, SharedCache};
 use crate::keytype::container_registry::become_other;
 use crate::keytype::namespace_registry::NAMESPACES;
@@ -37,6 +37,7 @@ pub fn subscribe(ctx: Ctx<'_>) -> bool {
 
 fn on_keyspace(ctx: Ctx<'_>, event: &[u8], key: &[u8]) {
     followers::wake_bereft(ctx);
+    tell_changes(ctx, Some(ctx.db()));
     if matches!(event, b"restore" | b"rename_to" | b"move_to" | b"copy_to") {
         followers::wake_arrived(ctx, key);
     }
@@ -48,8 +49,10 @@ fn on_keyspace(ctx: Ctx<'_>, event: &[u8], key: &[u8]) {
             background::put_back_soon(ctx);
         }
         b"evicted" => background::chunks::arm_soon(ctx),
-        _ => {}
+        _ => return,
     }
+    // What arrived is known by now.
+    tell_changes(ctx, Some(ctx.db()));
 }
 
 fn on_deadline(ctx: Ctx<'_>, name: &[u8]) {

@@ -115,7 +115,7 @@ fn write_caches(info: &mut InfoWriter) {
     let [entries, hidden, entry_bytes, index_bytes, caches] = totals.held.sums();
     let bytes = entry_bytes + index_bytes;
     let did = &totals.did;
-    let [leases, waiters] = pending_flights();
+    let [leases, waiters, lease_bytes] = pending_flights();
     info.number(c"caches", caches);
     info.number(c"entries", entries);
     info.number(c"entries_hidden", hidden);
@@ -139,6 +139,7 @@ fn write_caches(info: &mut InfoWriter) {
     }
     info.number(c"failures", did.failures.get());
     info.number(c"leases", leases);
+    info.number(c"lease_bytes", lease_bytes);
     info.number(c"waiters", waiters);
     info.number(c"clients_blocked", blocked_count() as u64);
     let searches = search_counts();

@@ -34,6 +34,44 @@ impl UnixMs {
     }
 }
 
+/// Milliseconds of a clock that only goes forward, from an origin that means nothing: what leases, breakers and waits are
+/// measured by, so that setting the server's clock neither holds nor ends them. It is never saved or sent, and there is
+/// no conversion from or to `UnixMs`:
+///
+/// ```compile_fail
+/// use llmcache_core::cache::{Flights, LeaseToken};
+/// use llmcache_core::ids::UnixMs;
+/// Flights::default().extend(LeaseToken(1), UnixMs(5));
+/// ```
+///
+/// ```
+/// use llmcache_core::cache::{Flights, LeaseToken};
+/// use llmcache_core::ids::MonotonicMs;
+/// Flights::default().extend(LeaseToken(1), MonotonicMs(5));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct MonotonicMs(pub u64);
+
+impl MonotonicMs {
+    /// No deadline.
+    pub const NEVER: Self = Self(0);
+
+    /// Whether this deadline lies at or before `now`. `NEVER` does not.
+    pub fn is_past(self, now: Self) -> bool {
+        self.0 != 0 && self.0 <= now.0
+    }
+
+    /// So many milliseconds later.
+    pub fn after(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds from `now` until this time; 0 where it is past.
+    pub fn left(self, now: Self) -> u64 {
+        self.0.saturating_sub(now.0)
+    }
+}
+
 /// Digest of scope, context and prompt: the name of an entry unless the caller gave one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct EntryId(pub [u8; 16]);

@@ -157,6 +157,8 @@ pub const INVALIDATED_IDS_MAX: usize = 1_000;
 pub const GRACE_MAX_S: u32 = 10 * 365 * 86_400;
 /// Leases of a container at once: a question is compared with every pending one of its partition.
 pub const LEASES_MAX: usize = 1_024;
+/// Memory of all leases and failures together: digests, codes of vectors, short questions.
+pub const LEASE_BYTES_MAX: u64 = 64 << 20;
 /// Longest LEASE, and longest WAIT: longer than any answer takes to make.
 pub const LEASE_MAX_MS: u64 = 3_600_000;
 /// Clients that wait for one answer.

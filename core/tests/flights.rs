@@ -3,9 +3,9 @@
 use llmcache_core::cache::guard::{GuardLevel, Rules};
 use llmcache_core::cache::{
     Ask, BreakerSettings, Entry, EntryFields, Epochs, Extent, Flights, Found, Lapse, LeaseToken,
-    Settings, Severity, Verdict, WaiterId, refreshes_early,
+    Room, Settings, Severity, Verdict, WaiterId, refreshes_early,
 };
-use llmcache_core::ids::{ContainerUid, EntryId, Seq, UnixMs};
+use llmcache_core::ids::{ContainerUid, EntryId, MonotonicMs, Seq, UnixMs};
 use llmcache_core::limits;
 use llmcache_core::vector::{Quant, Query};
 
@@ -19,6 +19,7 @@ struct Play {
     last_token: u64,
     seq: u64,
     breaker: BreakerSettings,
+    room: Room,
 }
 
 /// Somebody who asks.
@@ -49,7 +50,14 @@ impl<'a> Asker<'a> {
 impl Play {
     fn new() -> Self {
         let flights = Flights::default();
-        Self { flights, now: 1_000_000, last_token: 0, seq: 1, breaker: NO_BREAKER }
+        Self {
+            flights,
+            now: 1_000_000,
+            last_token: 0,
+            seq: 1,
+            breaker: NO_BREAKER,
+            room: Room::Bytes(1 << 20),
+        }
     }
 
     fn ask(&mut self, asker: &Asker<'_>, found: Found) -> (Verdict, LeaseToken) {
@@ -64,9 +72,9 @@ impl Play {
             query: asker.query,
             threshold: asker.threshold,
             rules: Rules { level: GuardLevel::On, ..Rules::OFF },
-            quant: Quant::F16,
+            room: self.room,
             seq: Seq(self.seq),
-            now: UnixMs(self.now),
+            now: MonotonicMs(self.now),
             lease_ms: LEASE_MS,
             token,
             random: self.last_token.wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -149,10 +157,13 @@ fn when_a_lease_lapses_the_oldest_waiter_leads_and_nobody_else() {
         play.wait(&hi, number);
     }
     play.now += LEASE_MS - 1;
-    assert_eq!(play.flights.lapse(token, UnixMs(play.now)), Lapse::Until(UnixMs(play.now + 1)));
+    assert_eq!(
+        play.flights.lapse(token, MonotonicMs(play.now)),
+        Lapse::Until(MonotonicMs(play.now + 1))
+    );
     play.now += 1;
-    assert_eq!(play.flights.lapse(token, UnixMs(play.now)), Lapse::Heir(WaiterId(1)));
-    assert_eq!(play.flights.lapse(token, UnixMs(play.now)), Lapse::Ended);
+    assert_eq!(play.flights.lapse(token, MonotonicMs(play.now)), Lapse::Heir(WaiterId(1)));
+    assert_eq!(play.flights.lapse(token, MonotonicMs(play.now)), Lapse::Ended);
     assert_eq!(play.flights.granted_at(token, hi.id()), None, "given away");
     // Before the heir has been answered, another asks: it waits behind the others.
     play.wait(&hi, 4);
@@ -173,7 +184,7 @@ fn an_heir_that_went_leaves_the_lease_to_the_next() {
     }
     assert_eq!(play.flights.leave(hi.id(), WaiterId(2)), None, "it was no heir");
     play.now += LEASE_MS;
-    assert_eq!(play.flights.lapse(token, UnixMs(play.now)), Lapse::Heir(WaiterId(1)));
+    assert_eq!(play.flights.lapse(token, MonotonicMs(play.now)), Lapse::Heir(WaiterId(1)));
     assert_eq!(play.flights.leave(hi.id(), WaiterId(1)), Some(WaiterId(3)));
     assert_eq!(play.flights.leave(hi.id(), WaiterId(3)), None);
     assert!(play.flights.is_empty(), "nobody is left");
@@ -185,12 +196,12 @@ fn a_lapsed_lease_is_good_until_somebody_else_asks() {
     let (mut play, hi) = (Play::new(), asker("hi"));
     let token = play.lead(&hi);
     play.now += LEASE_MS + 5;
-    assert_eq!(play.flights.lapse(token, UnixMs(play.now)), Lapse::Unwanted);
+    assert_eq!(play.flights.lapse(token, MonotonicMs(play.now)), Lapse::Unwanted);
     assert!(play.flights.granted_at(token, hi.id()).is_some(), "late, and welcome");
     let second = play.lead(&hi);
     assert_eq!(play.flights.granted_at(token, hi.id()), None);
-    assert!(play.flights.extend(second, UnixMs(play.now + 5)));
-    assert!(!play.flights.extend(token, UnixMs(play.now + 5)));
+    assert!(play.flights.extend(second, MonotonicMs(play.now + 5)));
+    assert!(!play.flights.extend(token, MonotonicMs(play.now + 5)));
 }
 
 #[test]
@@ -204,7 +215,7 @@ fn stale_answers_are_served_while_one_makes_them_anew() {
         assert_eq!(play.ask(&hi, Found::Stale).0, Verdict::Stale, "never sent away to wait");
         assert_eq!(play.ask(&hi, Found::Fresh { early: true }).0, Verdict::Hit);
     }
-    let gone = play.flights.fail(token, 500, b"overloaded", NO_BREAKER, UnixMs(play.now));
+    let gone = play.flights.fail(token, 500, b"overloaded", NO_BREAKER, MonotonicMs(play.now));
     assert_eq!(gone, Some(Vec::new()));
     assert_eq!(play.ask(&hi, Found::Stale).0, Verdict::Stale, "it failed a moment ago");
     play.now += 500;
@@ -218,7 +229,7 @@ fn failures_are_remembered_for_their_backoff_and_open_the_breaker() {
     let token = play.lead(&hi);
     play.wait(&hi, 1);
     let fail = |play: &mut Play, token| {
-        play.flights.fail(token, 100, b"no", play.breaker, UnixMs(play.now))
+        play.flights.fail(token, 100, b"no", play.breaker, MonotonicMs(play.now))
     };
     assert_eq!(fail(&mut play, token), Some(vec![WaiterId(1)]));
     assert_eq!(fail(&mut play, token), None, "its lease is over");
@@ -348,4 +359,46 @@ fn early_refreshes_come_as_often_as_the_formula_says() {
     }
     assert!(refreshes_early(0, 1_000, 1.0, 3), "at its deadline, always");
     assert!(!refreshes_early(1, 0, 1.0, 3), "what took no time is not made early");
+}
+
+#[test]
+fn a_lease_keeps_no_long_question_and_takes_no_more_room_than_there_is() {
+    let mut play = Play::new();
+    let long: Vec<String> = (0..100).map(|n| format!("{n} {}", "x".repeat(100_000))).collect();
+    for prompt in &long {
+        play.lead(&asker(prompt));
+    }
+    let near = query(1.0, 0.0);
+    play.lead(&asker(&format!("near {}", long[0])).near(&near));
+    let [leases, _, bytes] = play.flights.held();
+    assert_eq!(leases, 101);
+    assert!(bytes < 101 * 1_024, "{bytes} bytes for 101 prompts of 100 kB");
+    play.room = Room::Bytes(100);
+    assert!(matches!(play.ask(&asker("one more"), Found::Missing).0, Verdict::Busy { .. }));
+    play.room = Room::OutOfMemory;
+    assert_eq!(play.ask(&asker("one more"), Found::Missing).0, Verdict::OutOfMemory);
+    assert_eq!(
+        play.ask(&asker("one more"), Found::Stale).0,
+        Verdict::Stale,
+        "what is there is served"
+    );
+    assert_eq!(play.ask(&asker("one more"), Found::Fresh { early: true }).0, Verdict::Hit);
+    // Nothing is left of those that ended.
+    for prompt in &long {
+        play.flights.stored(asker(prompt).id(), None);
+    }
+    assert_eq!(play.flights.held()[0], 1);
+    play.flights.end();
+    assert_eq!(play.flights.held(), [0; 3]);
+}
+
+#[test]
+fn failures_take_room_and_give_it_back() {
+    let (mut play, hi) = (Play::new(), asker("hi"));
+    let token = play.lead(&hi);
+    play.flights.fail(token, 100, &[b'x'; 1_000], NO_BREAKER, MonotonicMs(play.now)).unwrap();
+    let [leases, _, bytes] = play.flights.held();
+    assert!(leases == 0 && bytes > 1_000, "{leases} {bytes}");
+    play.flights.tend(MonotonicMs(play.now + 100), 10);
+    assert_eq!(play.flights.held(), [0; 3]);
 }

@@ -1,6 +1,6 @@
 //! The prefix tree against a naive model: a map from digest to parent, searched whole.
 
-use llmcache_core::ids::UnixMs;
+use llmcache_core::ids::{MonotonicMs, UnixMs};
 use llmcache_core::kvchunk::{
     ChunkDigest, Leases, NewNode, NodeId, PrefixTree, Reach, Refused, TOKEN_BYTES, content_of,
     find_contents,
@@ -185,7 +185,7 @@ fn run(steps: Vec<Step>) {
             }
             Step::Lease(at, id) => {
                 let nodes: Vec<NodeId> = tree.find(&name(at)).into_iter().collect();
-                leases.grant(&mut tree, id, &nodes, UnixMs(id + 1));
+                leases.grant(&mut tree, id, &nodes, MonotonicMs(id + 1));
                 model.leases.insert(id, nodes.iter().map(|_| at).collect());
             }
             Step::Release(id) => {

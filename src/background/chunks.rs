@@ -13,7 +13,7 @@ use crate::keyspace::{
 use crate::keytype::NamespaceValue;
 use crate::keytype::container_registry::{Place, Round};
 use crate::keytype::namespace_registry::{self, KeylessNamespace, NAMESPACES, SharedNamespace};
-use llmcache_core::ids::UnixMs;
+use llmcache_core::ids::{MonotonicMs, UnixMs};
 use llmcache_core::kvchunk::NodeId;
 use std::ffi::c_int;
 use std::sync::LazyLock;
@@ -36,7 +36,7 @@ const KEPT_BY_REPLICA_MS: u64 = 10_000;
 struct Rounds {
     round: Round,
     under_way: bool,
-    next_at_ms: u64,
+    next_at: MonotonicMs,
 }
 
 static ROUNDS: LazyLock<MainCell<Rounds>> = LazyLock::new(|| MainCell::new(Rounds::default()));
@@ -91,13 +91,13 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     let now = ctx.now_ms();
     let permit = WritePermit::between_commands(ctx);
     let mut backlog = attach_arrivals(ctx, &in_time) | reap(ctx, &in_time);
-    while in_time() && namespace_registry::lapse_one(UnixMs(now)) {}
+    while in_time() && namespace_registry::lapse_one(ctx.monotonic_now()) {}
     if let Some(permit) = permit {
         backlog |= remove_stubs(permit, &in_time);
         backlog |= arm(permit, &in_time);
     }
     while in_time()
-        && let Some((namespace, (db, name))) = next_of_round(ctx, now)
+        && let Some((namespace, (db, name))) = next_of_round(ctx)
     {
         if !ctx.select_db(db) {
             continue;
@@ -113,11 +113,12 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
 }
 
 /// The next namespace of the round over all, which begins once a second.
-fn next_of_round(ctx: Ctx<'_>, now: u64) -> Option<(SharedNamespace, Place)> {
+fn next_of_round(ctx: Ctx<'_>) -> Option<(SharedNamespace, Place)> {
+    let now = ctx.monotonic_now();
     let begins = ROUNDS.with(|rounds| {
-        let begins = !rounds.under_way && now >= rounds.next_at_ms;
+        let begins = !rounds.under_way && now >= rounds.next_at;
         if begins {
-            (rounds.under_way, rounds.next_at_ms) = (true, now + ROUND_MS);
+            (rounds.under_way, rounds.next_at) = (true, now.after(ROUND_MS));
         }
         begins
     });
@@ -149,12 +150,10 @@ fn shield(ctx: Ctx<'_>, db: c_int, name: &[u8]) {
 /// damaged, what is over the budget.
 fn clean(ctx: WritePermit<'_>, namespace: &SharedNamespace, now: u64) {
     let grace = config::orphan_grace_ms();
+    let since_now = ctx.monotonic_now();
     let orphans = namespace.with(|n| {
         n.tree.orphans(ORPHANS_PER_ROUND, |since| {
-            if *since == 0 {
-                *since = now;
-            }
-            now.saturating_sub(*since) >= grace
+            since_now.left(*since.get_or_insert(since_now)) >= grace
         })
     });
     let overdue = walk(namespace, now);
@@ -248,11 +247,8 @@ fn reap(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
 
 /// The primary sends every removal, or makes the namespace again where its server evicted it.
 fn keep_for_primary(ctx: Ctx<'_>, mut gone: KeylessNamespace) {
-    let now_ms = ctx.now_ms();
-    if gone.since_ms == 0 {
-        gone.since_ms = now_ms;
-    }
-    if now_ms < gone.since_ms + KEPT_BY_REPLICA_MS {
+    let now = ctx.monotonic_now();
+    if !gone.since.get_or_insert(now).after(KEPT_BY_REPLICA_MS).is_past(now) {
         NAMESPACES.put_back_remains(&gone, true);
     } else {
         NAMESPACES.let_wait(&gone);

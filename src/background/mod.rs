@@ -18,7 +18,7 @@ use crate::config;
 use crate::ffi::{Ctx, WritePermit, is_cluster, run_once, start_timer, take_command_count};
 use crate::keyspace::{
     any_flights, attach_arrival, end_flights_without_cache, followers, put_back_evicted,
-    put_back_namespaces, set_minute, slots,
+    put_back_namespaces, set_minute, slots, tell_changes,
 };
 use crate::keytype::cache_registry::{self, CACHES};
 use crate::keytype::follower_table;
@@ -83,6 +83,7 @@ fn tick(ctx: Ctx<'_>) -> u64 {
     let in_time = || Instant::now() < end;
     put_back_now(ctx);
     followers::wake_bereft(ctx);
+    tell_changes(ctx, None);
     send_on(ctx);
     shield::run(ctx, in_time);
     CACHES.free_flushed();
@@ -110,7 +111,7 @@ static SEND_ON_AT_MS: AtomicU64 = AtomicU64::new(0);
 
 /// Wakes clients that wait for what is no more, or is another server's by now: they are told where.
 fn send_on(ctx: Ctx<'_>) {
-    let (now, at) = (ctx.now_ms(), SEND_ON_AT_MS.load(Ordering::Relaxed));
+    let (now, at) = (ctx.monotonic_now().0, SEND_ON_AT_MS.load(Ordering::Relaxed));
     let waits = any_flights() || !follower_table::is_empty();
     let served = (is_cluster() && waits && now.abs_diff(at) >= SEND_ON_EVERY_MS)
         .then(|| SEND_ON_AT_MS.store(now, Ordering::Relaxed))

@@ -52,11 +52,8 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
 /// The primary sends every removal, or makes the cache again where its server evicted it: the index is
 /// kept until the last entry went. Should this server be promoted, the sweep finds what is left.
 fn wait_for_primary(ctx: Ctx<'_>, mut remains: KeylessCache) {
-    let now_ms = ctx.now_ms();
-    if remains.since_ms == 0 {
-        remains.since_ms = now_ms;
-    }
-    if now_ms < remains.since_ms + KEPT_BY_REPLICA_MS {
+    let now = ctx.monotonic_now();
+    if !remains.since.get_or_insert(now).after(KEPT_BY_REPLICA_MS).is_past(now) {
         CACHES.put_back_remains(&remains, true);
     } else {
         CACHES.let_wait(&remains);

@@ -8,7 +8,7 @@ use crate::keyspace::slots::{self, Ownership};
 use crate::keytype::cache_in;
 use crate::keytype::cache_registry::{self, CACHES, Place, SharedCache};
 use crate::keytype::container_registry::Round;
-use llmcache_core::ids::SlotId;
+use llmcache_core::ids::{MonotonicMs, SlotId};
 use std::sync::LazyLock;
 
 /// Pause between rounds: LFU counters decay by the minute, the LRU clock ticks by the second.
@@ -20,14 +20,14 @@ const PER_SLICE: usize = 128;
 struct Rounds {
     round: Round,
     under_way: bool,
-    next_at_ms: u64,
+    next_at: MonotonicMs,
 }
 
 static ROUNDS: LazyLock<MainCell<Rounds>> = LazyLock::new(|| MainCell::new(Rounds::default()));
 
 /// Goes on with the round, or starts one when it is time.
 pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) {
-    let now = ctx.now_ms();
+    let now = ctx.monotonic_now();
     let permit = WritePermit::between_commands(ctx);
     for _ in 0..PER_SLICE {
         if !in_time() {
@@ -55,13 +55,13 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) {
     }
 }
 
-fn next(now: u64) -> Option<(SharedCache, Place)> {
+fn next(now: MonotonicMs) -> Option<(SharedCache, Place)> {
     ROUNDS.with(|rounds| {
-        if !rounds.under_way && now < rounds.next_at_ms {
+        if !rounds.under_way && now < rounds.next_at {
             return None;
         }
         if !rounds.under_way {
-            (rounds.under_way, rounds.next_at_ms) = (true, now + ROUND_MS);
+            (rounds.under_way, rounds.next_at) = (true, now.after(ROUND_MS));
         }
         let found = CACHES.step(&mut rounds.round);
         rounds.under_way = found.is_some();

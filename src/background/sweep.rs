@@ -15,7 +15,7 @@ use crate::keytype::container_registry::Round;
 use crate::keytype::namespace_registry::NAMESPACES;
 use crate::keytype::{ChunkValue, EntryValue, cache_registry, namespace_registry};
 use hashbrown::{HashMap, HashSet};
-use llmcache_core::ids::ContainerUid;
+use llmcache_core::ids::{ContainerUid, MonotonicMs};
 use std::ffi::c_int;
 use std::sync::LazyLock;
 
@@ -29,9 +29,9 @@ type Group = (c_int, ContainerUid);
 struct Sweep {
     scan: Option<KeyScan>,
     db: c_int,
-    next_at_ms: u64,
+    next_at: MonotonicMs,
     /// When entries of a uid without a container were first seen.
-    orphans: HashMap<Group, u64>,
+    orphans: HashMap<Group, MonotonicMs>,
     seen: HashSet<Group>,
     /// Entries met of each cache that knows them.
     met: HashMap<Group, u64>,
@@ -58,10 +58,10 @@ pub fn orphan_groups() -> u64 {
 
 /// Walks on; answers whether a walk is under way that should not wait.
 pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
-    let now = ctx.now_ms();
+    let now = ctx.monotonic_now();
     let wanted = cache_registry::take_sweep_wanted();
     let walking = SWEEP.with(|sweep| {
-        if wanted || (sweep.scan.is_none() && now >= sweep.next_at_ms) {
+        if wanted || (sweep.scan.is_none() && now >= sweep.next_at) {
             sweep.scan = Some(KeyScan::start());
             sweep.db = 0;
             sweep.seen.clear();
@@ -84,7 +84,7 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
 }
 
 /// One bucket of the keyspace, and what follows from it; false when the walk is over.
-fn step(ctx: Ctx<'_>, now: u64) -> bool {
+fn step(ctx: Ctx<'_>, now: MonotonicMs) -> bool {
     let Some((mut scan, db)) = SWEEP.with(|sweep| Some((sweep.scan.take()?, sweep.db))) else {
         return false;
     };
@@ -126,10 +126,10 @@ fn step(ctx: Ctx<'_>, now: u64) -> bool {
     true
 }
 
-fn end_walk(now: u64) {
+fn end_walk(now: MonotonicMs) {
     let pause = (config::orphan_grace_ms() / 2).clamp(config::sweep_interval_ms(), PAUSE_MAX_MS);
     let (seen, filled) = SWEEP.with(|sweep| {
-        sweep.next_at_ms = now + pause;
+        sweep.next_at = now.after(pause);
         sweep.counting = Some(Round::default());
         let seen = std::mem::take(&mut sweep.seen);
         sweep.orphans.retain(|group, _| seen.contains(group));
@@ -164,13 +164,13 @@ fn count(in_time: impl Fn() -> bool) -> bool {
     true
 }
 
-fn meet_orphan(ctx: Ctx<'_>, uid: ContainerUid, name: &[u8], now: u64) {
+fn meet_orphan(ctx: Ctx<'_>, uid: ContainerUid, name: &[u8], now: MonotonicMs) {
     let group = (ctx.db(), uid);
     let first_seen = SWEEP.with(|sweep| {
         sweep.seen.insert(group);
         *sweep.orphans.entry(group).or_insert(now)
     });
-    let ripe = now.saturating_sub(first_seen) >= config::orphan_grace_ms();
+    let ripe = now.left(first_seen) >= config::orphan_grace_ms();
     if ripe
         && let Some(permit) = WritePermit::between_commands(ctx)
         && slots::of_key(ctx, name) == Ownership::Settled

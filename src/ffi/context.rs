@@ -1,10 +1,13 @@
 //! The context of a call into the module: time, database, role, log, replication.
 
 use super::api::api;
+use llmcache_core::ids::MonotonicMs;
 use redis_module::raw;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::marker::PhantomData;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// The option of a module whose keys may be sent with their slot by `CLUSTER MIGRATESLOTS` (Valkey 9).
 const ATOMIC_SLOT_MIGRATION: c_int = 1 << 5;
@@ -103,6 +106,11 @@ impl<'a> Ctx<'a> {
     pub fn now_ms(self) -> u64 {
         // SAFETY: takes nothing. A clock before 1970 would be negative.
         unsafe { api!(RedisModule_Milliseconds()) }.max(0) as u64
+    }
+
+    /// Milliseconds of a clock that only goes forward, whatever the server's clock is set to.
+    pub fn monotonic_now(self) -> MonotonicMs {
+        monotonic_now()
     }
 
     /// A random word from the server's seeded generator.
@@ -304,6 +312,13 @@ pub fn is_cluster() -> bool {
 }
 
 static CLUSTER: AtomicBool = AtomicBool::new(false);
+
+/// The clock that only goes forward; see `Ctx::monotonic_now`.
+pub(super) fn monotonic_now() -> MonotonicMs {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    // An hour before the process began, so that no time is 0, which stands for none.
+    MonotonicMs(3_600_000 + START.elapsed().as_millis() as u64)
+}
 
 /// Whether this server is a replica, where no context is at hand.
 pub fn is_replica() -> bool {

@@ -4,7 +4,8 @@
 //! nothing to the keyspace.
 
 use super::api::api;
-use super::{Ctx, MainCell, bytes_of, guarded, run_once};
+use super::timer::catch_up;
+use super::{Ctx, MainCell, bytes_of, guarded};
 use redis_module::raw;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
@@ -37,13 +38,10 @@ static BEGIN: MainCell<Option<Begin>> = MainCell::new(None);
 /// was found after it: a server may unload the code then, so nothing must run by itself before.
 pub fn once_loaded(ctx: Ctx<'_>, begin: Begin) -> bool {
     BEGIN.with(|slot| *slot = Some(begin));
-    listen_to_rounds(ctx, Some(on_round))
-}
-
-fn listen_to_rounds(ctx: Ctx<'_>, callback: raw::RedisModuleEventCallback) -> bool {
     let event = raw::RedisModuleEvent { id: raw::REDISMODULE_EVENT_CRON_LOOP, dataver: 1 };
     // SAFETY: the callback keeps the server's contract; the context is valid.
-    let status = unsafe { api!(RedisModule_SubscribeToServerEvent(ctx.as_ptr(), event, callback)) };
+    let status =
+        unsafe { api!(RedisModule_SubscribeToServerEvent(ctx.as_ptr(), event, Some(on_round))) };
     status == raw::REDISMODULE_OK as c_int
 }
 
@@ -54,14 +52,12 @@ unsafe extern "C" fn on_round(
     _: *mut c_void,
 ) {
     guarded("a round", || {
-        let Some(begin) = BEGIN.with(Option::take) else { return };
         // SAFETY: see `on_keyspace`.
         let ctx = unsafe { Ctx::from_raw(ctx) };
-        begin(ctx);
-        // Not here: the server goes through its listeners at this moment.
-        run_once(ctx, |ctx| {
-            listen_to_rounds(ctx, None);
-        });
+        if let Some(begin) = BEGIN.with(Option::take) {
+            begin(ctx);
+        }
+        catch_up(ctx);
     });
 }
 

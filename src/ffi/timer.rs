@@ -1,69 +1,123 @@
 //! The server's timers: callbacks on the main thread between commands.
+//!
+//! The server holds its timers of modules against the wall clock: set back by an hour, none of them would fire for an
+//! hour. So each is noted here with its time by a clock that only goes forward, and one that is late by it is set
+//! anew, which the server's own rounds look after.
 
 use super::api::api;
+use super::context::monotonic_now;
 use super::{Ctx, MainCell, guarded};
+use llmcache_core::ids::MonotonicMs;
 use redis_module::raw;
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 
 /// What a timer runs; answers in how many milliseconds it wants to run again.
 pub type Tick = fn(Ctx<'_>) -> u64;
 
-/// Starts a timer that runs `tick` in `delay_ms` and again whenever it asks to, for ever.
-pub fn start_timer(ctx: Ctx<'_>, delay_ms: u64, tick: Tick) {
-    let data = tick as *mut c_void;
-    // SAFETY: `data` is a function pointer, which `on_timer` turns back.
-    unsafe {
-        api!(RedisModule_CreateTimer(ctx.as_ptr(), delay_ms as i64, Some(on_timer), data));
+/// What is run once.
+type Task = Box<dyn FnOnce(Ctx<'_>) + Send>;
+
+/// A timer by its time, and a number of its own.
+type TimerKey = (MonotonicMs, u64);
+
+/// What the server keeps of a timer.
+struct Timer {
+    key: TimerKey,
+    task: Task,
+}
+
+/// A timer that has not fired: its name at the server, and the `Timer` that it gives back.
+struct Waiting {
+    id: raw::RedisModuleTimerID,
+    data: *mut c_void,
+}
+
+// SAFETY: kept in a `MainCell`; the pointer is used on the main thread only.
+unsafe impl Send for Waiting {}
+
+struct Timers {
+    waiting: BTreeMap<TimerKey, Waiting>,
+    last: u64,
+}
+
+static TIMERS: MainCell<Timers> = MainCell::new(Timers { waiting: BTreeMap::new(), last: 0 });
+
+/// How late a timer is before it is set anew: more than a busy server takes to come round to it.
+const LATE_MS: u64 = 1_000;
+
+fn set(ctx: Ctx<'_>, delay_ms: u64, task: Task) -> TimerKey {
+    let key = TIMERS.with(|timers| {
+        timers.last += 1;
+        (monotonic_now().after(delay_ms), timers.last)
+    });
+    let data = Box::into_raw(Box::new(Timer { key, task })).cast::<c_void>();
+    let id = create(ctx, delay_ms, data);
+    TIMERS.with(|timers| timers.waiting.insert(key, Waiting { id, data }));
+    key
+}
+
+fn create(ctx: Ctx<'_>, delay_ms: u64, data: *mut c_void) -> raw::RedisModuleTimerID {
+    let delay = delay_ms.min(i64::MAX as u64 / 2) as i64;
+    // SAFETY: the context is valid; `data` is the box of `set`, which `on_timer` takes back.
+    unsafe { api!(RedisModule_CreateTimer(ctx.as_ptr(), delay, Some(on_timer), data)) }
+}
+
+unsafe extern "C" fn on_timer(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
+    // SAFETY: the context is the server's for this call; `data` is the box of `set`, given back once: a timer that was
+    // set anew was stopped before.
+    let (ctx, timer) = unsafe { (Ctx::from_raw(ctx), Box::from_raw(data.cast::<Timer>())) };
+    TIMERS.with(|timers| timers.waiting.remove(&timer.key));
+    guarded("a timer", || (timer.task)(ctx));
+}
+
+fn stop(ctx: Ctx<'_>, id: raw::RedisModuleTimerID) {
+    // SAFETY: the context is valid, and the timer one of ours that did not fire, as firing takes it from the list.
+    unsafe { api!(RedisModule_StopTimer(ctx.as_ptr(), id, std::ptr::null_mut())) };
+}
+
+/// Sets timers anew that are late: the server's clock was set back. To be called in the server's rounds.
+pub(super) fn catch_up(ctx: Ctx<'_>) {
+    let now = monotonic_now();
+    let is_late = |key: &TimerKey| key.0.after(LATE_MS).is_past(now);
+    let late: Vec<TimerKey> =
+        TIMERS.with(|timers| timers.waiting.keys().copied().take_while(is_late).collect());
+    for key in late {
+        let at = TIMERS.with(|timers| timers.waiting.get(&key).map(|w| (w.id, w.data)));
+        let Some((id, data)) = at else { continue };
+        stop(ctx, id);
+        let id = create(ctx, 0, data);
+        TIMERS.with(|timers| timers.waiting.insert(key, Waiting { id, data }));
     }
 }
 
 /// Pause after a tick that failed.
 const AFTER_FAILURE_MS: u64 = 1_000;
 
-unsafe extern "C" fn on_timer(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
-    // SAFETY: the context is the server's for this call; `data` was made from a `Tick` above.
-    let (ctx, tick) =
-        unsafe { (Ctx::from_raw(ctx), std::mem::transmute::<*mut c_void, Tick>(data)) };
-    let delay_ms = guarded("a timer", || tick(ctx)).unwrap_or(AFTER_FAILURE_MS);
-    start_timer(ctx, delay_ms, tick);
+/// Starts a timer that runs `tick` in `delay_ms` and again whenever it asks to, for ever.
+pub fn start_timer(ctx: Ctx<'_>, delay_ms: u64, tick: Tick) {
+    let task = move |ctx: Ctx<'_>| {
+        let delay_ms = guarded("a tick", || tick(ctx)).unwrap_or(AFTER_FAILURE_MS);
+        start_timer(ctx, delay_ms, tick);
+    };
+    set(ctx, delay_ms, Box::new(task));
 }
 
 /// Runs `task` once, as soon as the command or event that runs now has ended.
 pub fn run_once(ctx: Ctx<'_>, task: fn(Ctx<'_>)) {
-    let data = task as *mut c_void;
-    // SAFETY: `data` is a function pointer, which `on_once` turns back.
-    unsafe { api!(RedisModule_CreateTimer(ctx.as_ptr(), 0, Some(on_once), data)) };
+    set(ctx, 0, Box::new(task));
 }
-
-unsafe extern "C" fn on_once(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
-    // SAFETY: the context is the server's for this call; `data` was made from a function above.
-    let (ctx, task) =
-        unsafe { (Ctx::from_raw(ctx), std::mem::transmute::<*mut c_void, fn(Ctx<'_>)>(data)) };
-    guarded("a task", || task(ctx));
-}
-
-/// What `run_later` runs.
-type Task = Box<dyn FnOnce(Ctx<'_>) + Send>;
 
 /// Runs `task` once, in `delay_ms`, between commands.
 pub fn run_later(ctx: Ctx<'_>, delay_ms: u64, task: Task) {
-    // A pointer to a trait object is wide: it is boxed once more.
-    let data = Box::into_raw(Box::new(task)).cast::<c_void>();
-    // SAFETY: `on_later` takes the box back, once.
-    unsafe { api!(RedisModule_CreateTimer(ctx.as_ptr(), delay_ms as i64, Some(on_later), data)) };
-}
-
-unsafe extern "C" fn on_later(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
-    // SAFETY: the context is the server's for this call; `data` is the box of `run_later`.
-    let (ctx, task) = unsafe { (Ctx::from_raw(ctx), Box::from_raw(data.cast::<Task>())) };
-    guarded("a later task", || task(ctx));
+    set(ctx, delay_ms, task);
 }
 
 /// A timer that is set to the soonest of many times: there is one at most, whatever it looks after.
 pub struct Alarm {
     ring: fn(Ctx<'_>),
-    /// When it rings, in Unix milliseconds, and which timer that is.
-    set: MainCell<Option<(u64, raw::RedisModuleTimerID)>>,
+    /// When it rings, and the timer that makes it.
+    set: MainCell<Option<(MonotonicMs, TimerKey)>>,
 }
 
 impl Alarm {
@@ -73,30 +127,22 @@ impl Alarm {
     }
 
     /// Has it ring at this time, unless it rings sooner.
-    pub fn set(&'static self, ctx: Ctx<'_>, at_ms: u64) {
-        let set = self.set.with(|set| *set);
-        if set.is_some_and(|(sooner, _)| sooner <= at_ms) {
+    pub fn set(&'static self, ctx: Ctx<'_>, at: MonotonicMs) {
+        let former = self.set.with(|set| *set);
+        if former.is_some_and(|(sooner, _)| sooner <= at) {
             return;
         }
-        let data = std::ptr::from_ref(self).cast_mut().cast::<c_void>();
-        let delay = at_ms.saturating_sub(ctx.now_ms()).min(i64::MAX as u64) as i64;
-        // SAFETY: the context is valid; the former timer is one of ours that did not fire yet, as firing clears
-        // `set`; `data` lives as long as the process, and `on_alarm` reads it as what it is.
-        let timer = unsafe {
-            if let Some((_, former)) = set {
-                api!(RedisModule_StopTimer(ctx.as_ptr(), former, std::ptr::null_mut()));
-            }
-            api!(RedisModule_CreateTimer(ctx.as_ptr(), delay, Some(on_alarm), data))
+        let timer = former.and_then(|(_, key)| TIMERS.with(|all| all.waiting.remove(&key)));
+        if let Some(waiting) = timer {
+            stop(ctx, waiting.id);
+            // SAFETY: the box of `set`; the server does not give it back any more.
+            drop(unsafe { Box::from_raw(waiting.data.cast::<Timer>()) });
+        }
+        let task = |ctx: Ctx<'_>| {
+            self.set.with(|set| *set = None);
+            (self.ring)(ctx);
         };
-        self.set.with(|set| *set = Some((at_ms, timer)));
+        let key = set(ctx, at.left(monotonic_now()), Box::new(task));
+        self.set.with(|set| *set = Some((at, key)));
     }
-}
-
-unsafe extern "C" fn on_alarm(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
-    // SAFETY: the context is the server's for this call; `data` is the static of `Alarm::set`.
-    let (ctx, alarm) = unsafe { (Ctx::from_raw(ctx), &*data.cast::<Alarm>()) };
-    guarded("an alarm", || {
-        alarm.set.with(|set| *set = None);
-        (alarm.ring)(ctx);
-    });
 }

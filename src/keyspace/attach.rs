@@ -126,6 +126,7 @@ fn attach_to(
             cache.index.set_expiry(slot, seq, expire_at);
             cache_registry::note_work(cache);
             value.set_slot(slot);
+            CACHES.note_change(cache.uid());
             Attached::Known
         }
         Seen::Unknown => {
@@ -133,6 +134,7 @@ fn attach_to(
             // Its code is compared from here on; its links are for later.
             let slot = index_entry(cache, &value.view(), expire_at, bytes, Linking::Later);
             value.set_slot(slot);
+            CACHES.note_change(cache.uid());
             Attached::Added
         }
         Seen::Foreign => Attached::Foreign,

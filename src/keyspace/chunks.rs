@@ -11,7 +11,7 @@ use crate::ffi::{Access, Ctx, Key, KeyOf, RString, WritePermit};
 use crate::keytype::namespace_registry::{self, NAMESPACES, SharedNamespace};
 use crate::keytype::{CHUNK_COMMAND, ChunkValue, Whole, put_args};
 use llmcache_core::error::{Error, Result};
-use llmcache_core::ids::{ContainerUid, UnixMs};
+use llmcache_core::ids::{ContainerUid, MonotonicMs, UnixMs};
 use llmcache_core::kvchunk::{
     ChunkDigest, ChunkHeader, ChunkKey, Durable, Namespace, NewNode, NodeId, Reach, Refused,
 };
@@ -508,7 +508,7 @@ pub fn make_room(
             return Some(Vec::new());
         }
         let kept: Vec<NodeId> = keep.iter().filter_map(|digest| tree.find(digest)).collect();
-        leases.grant(tree, KEEPING, &kept, UnixMs::NEVER);
+        leases.grant(tree, KEEPING, &kept, MonotonicMs::NEVER);
         let plan = tree.plan_eviction(over, None);
         leases.release(tree, KEEPING);
         plan
@@ -565,7 +565,11 @@ pub fn attach_chunk(db: c_int, name: &[u8], value: &ChunkValue) -> ChunkSeen {
         if namespace.tree.find(&header.digest).is_some() {
             return ChunkSeen::Known;
         }
-        insert_node(namespace, name, whole, false).map_or(ChunkSeen::Foreign, |_| ChunkSeen::Known)
+        if insert_node(namespace, name, whole, false).is_err() {
+            return ChunkSeen::Foreign;
+        }
+        NAMESPACES.note_change(header.uid);
+        ChunkSeen::Known
     })
 }
 

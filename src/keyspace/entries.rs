@@ -2,8 +2,9 @@
 
 use super::attach::{Linking, index_entry, key_bytes};
 use super::caches::unlink_key;
+use super::changes::tell_changes;
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString, Thin, WritePermit};
-use crate::keytype::cache_registry::{self, SharedCache};
+use crate::keytype::cache_registry::{self, CACHES, SharedCache};
 use crate::keytype::{ENTRY_COMMAND, EntryValue, STALE_COMMAND};
 use llmcache_core::cache::{Entry, EntryKey};
 use llmcache_core::evict::initial_lfu;
@@ -101,6 +102,7 @@ pub fn put_entry(ctx: WritePermit<'_>, cache: Option<&SharedCache>, new: NewEntr
         ctx.replicate(ENTRY_COMMAND, &[&name, &portable, b"PXAT", at.as_bytes()]);
     }
     ctx.notify_module(c"llmcache.set", &name_string);
+    tell_changes(*ctx, Some(ctx.db()));
     slot
 }
 
@@ -128,9 +130,11 @@ pub fn mark_stale(ctx: WritePermit<'_>, name: &[u8]) {
     let mut key = Key::open_to_write(ctx, &name_string);
     let Some(value) = key.value_mut::<EntryValue>() else { return };
     value.set_stale();
+    CACHES.note_change(value.view().uid());
     drop(key);
     ctx.replicate(STALE_COMMAND, &[name]);
     ctx.notify_module(c"llmcache.stale", &name_string);
+    tell_changes(*ctx, Some(ctx.db()));
 }
 
 /// Moves the deadline of the entry in a key; false when there is none or it had none to remove.

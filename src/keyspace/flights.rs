@@ -7,8 +7,9 @@ use super::slots::Served;
 use crate::ffi::{Alarm, BlockedId, Ctx, MainCell, wake_blocked};
 use crate::keytype::cache_registry::{self, Bereft, CACHES, SharedCache};
 use hashbrown::HashMap;
-use llmcache_core::cache::{Flights, WaiterId};
-use llmcache_core::ids::{ContainerUid, EntryId, UnixMs};
+use llmcache_core::cache::{Flights, Room, WaiterId};
+use llmcache_core::ids::{ContainerUid, EntryId, MonotonicMs};
+use llmcache_core::limits;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
@@ -16,9 +17,9 @@ use std::sync::LazyLock;
 struct All {
     of: HashMap<ContainerUid, Flights>,
     /// When something of each cache is to be looked at.
-    due: BTreeSet<(UnixMs, ContainerUid)>,
-    /// Leases and waiters of all caches together.
-    pending: [u64; 2],
+    due: BTreeSet<(MonotonicMs, ContainerUid)>,
+    /// Leases and waiters of all caches together, and their memory.
+    pending: [u64; 3],
 }
 
 static FLIGHTS: LazyLock<MainCell<All>> = LazyLock::new(|| MainCell::new(All::default()));
@@ -27,9 +28,9 @@ impl All {
     /// Works on flights, and keeps the sums and the times.
     fn with<R>(&mut self, uid: ContainerUid, work: impl FnOnce(&mut Flights) -> R) -> Option<R> {
         let flights = self.of.get_mut(&uid)?;
-        let (before, due) = (flights.held_and_waiting(), flights.next_due());
+        let (before, due) = (flights.held(), flights.next_due());
         let result = work(flights);
-        let (after, next) = (flights.held_and_waiting(), flights.next_due());
+        let (after, next) = (flights.held(), flights.next_due());
         for ((sum, before), after) in self.pending.iter_mut().zip(before).zip(after) {
             *sum = *sum + after - before;
         }
@@ -65,9 +66,18 @@ pub fn with_known_flights<R: Default>(
     FLIGHTS.with(|all| all.with(uid, work)).unwrap_or_default()
 }
 
-/// Leases and waiters of all caches together.
-pub fn pending_flights() -> [u64; 2] {
+/// Leases and waiters of all caches together, and the memory of leases and failures in bytes.
+pub fn pending_flights() -> [u64; 3] {
     FLIGHTS.with(|all| all.pending)
+}
+
+/// Memory for another lease.
+pub fn room_for_lease(ctx: Ctx<'_>) -> Room {
+    if ctx.state().is_out_of_memory() {
+        return Room::OutOfMemory;
+    }
+    let [.., bytes] = pending_flights();
+    Room::Bytes(limits::LEASE_BYTES_MAX.saturating_sub(bytes))
 }
 
 /// Leases, waiters, failures remembered and open breakers of a cache.
@@ -98,13 +108,13 @@ static ALARM: Alarm = Alarm::new(tend);
 /// Looks after leases when their time is over: if nobody stored an answer, the oldest who waits is to make it. To be
 /// called when one was granted or its time was changed.
 pub fn watch_leases(ctx: Ctx<'_>) {
-    if let Some(UnixMs(at)) = FLIGHTS.with(|all| all.due.first().map(|&(at, _)| at)) {
+    if let Some(at) = FLIGHTS.with(|all| all.due.first().map(|&(at, _)| at)) {
         ALARM.set(ctx, at);
     }
 }
 
 fn tend(ctx: Ctx<'_>) {
-    let now = UnixMs(ctx.now_ms());
+    let now = ctx.monotonic_now();
     let mut woken = Vec::new();
     for _ in 0..TENDED_AT_ONCE {
         let first = FLIGHTS.with(|all| all.due.first().copied());

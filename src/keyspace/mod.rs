@@ -7,6 +7,7 @@ mod answer_room;
 mod attach;
 mod backpressure;
 mod caches;
+mod changes;
 mod chunk_room;
 mod chunks;
 mod clock;
@@ -30,6 +31,7 @@ pub use backpressure::{StoreReply, reply_when_linked, stores_wait};
 pub use caches::{
     create_cache, find_container, open_cache, open_container, put_back_evicted, unlink_key,
 };
+pub use changes::tell_changes;
 pub use chunk_room::{in_flight, note_buffered, note_maxmemory, room_of};
 pub use chunks::{
     ChunkSeen, LeadingRun, NewChunk, OpenedChunk, UseWalk, arm_new_leaves, attach_chunk,
@@ -48,8 +50,8 @@ pub use entries::{
     remove_entry_of, set_entry_expiry, touch,
 };
 pub use flights::{
-    any_flights, end_flights_without_cache, flight_counts, pending_flights, void_lease, wake,
-    watch_leases, with_flights, with_known_flights,
+    any_flights, end_flights_without_cache, flight_counts, pending_flights, room_for_lease,
+    void_lease, wake, watch_leases, with_flights, with_known_flights,
 };
 pub use invalidation_walk::{
     Criterion, InvalidationWalk, check_walks, start_invalidation, tell_ids,

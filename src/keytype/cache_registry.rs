@@ -74,21 +74,27 @@ impl Container for Cache {
     }
 }
 
-/// When each container is to be looked at.
-#[derive(Debug, Default)]
-pub(super) struct Schedule {
-    by_time: BTreeSet<(UnixMs, ContainerUid)>,
-    by_uid: HashMap<ContainerUid, UnixMs>,
+/// When each container is to be looked at, by one of the clocks.
+#[derive(Debug)]
+pub(super) struct Schedule<T> {
+    by_time: BTreeSet<(T, ContainerUid)>,
+    by_uid: HashMap<ContainerUid, T>,
 }
 
-impl Schedule {
+impl<T> Default for Schedule<T> {
+    fn default() -> Self {
+        Self { by_time: BTreeSet::new(), by_uid: HashMap::new() }
+    }
+}
+
+impl<T: Copy + Ord> Schedule<T> {
     /// The one to be looked at first, if its time has come.
-    pub(super) fn first(&self, now: UnixMs) -> Option<ContainerUid> {
+    pub(super) fn first(&self, now: T) -> Option<ContainerUid> {
         let &(at, uid) = self.by_time.first()?;
-        at.is_past(now).then_some(uid)
+        (at <= now).then_some(uid)
     }
 
-    pub(super) fn set(&mut self, uid: ContainerUid, at: Option<UnixMs>) {
+    pub(super) fn set(&mut self, uid: ContainerUid, at: Option<T>) {
         let former = match at {
             Some(at) => self.by_uid.insert(uid, at),
             None => self.by_uid.remove(&uid),
@@ -156,7 +162,7 @@ struct Registry {
     resized: Worklist,
     /// Caches whose index is to be filled by the sweep.
     filling: HashSet<ContainerUid>,
-    due: Schedule,
+    due: Schedule<UnixMs>,
     bereft: Bereft,
     loading: bool,
     sweep_wanted: bool,

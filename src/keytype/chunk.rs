@@ -192,6 +192,7 @@ impl ModuleValue for ChunkValue {
         let Self::Whole(whole) = self else { return };
         let digest = &whole.header.digest;
         if let Some(namespace) = NAMESPACES.find_even_gone(whole.header.uid, db) {
+            NAMESPACES.note_change(whole.header.uid);
             namespace.with(|namespace| {
                 // A copy under another name is none of the tree's.
                 if *namespace.chunk_key(digest) == *key {

@@ -13,7 +13,7 @@ pub use super::places::Shared;
 use super::places::{Database, Row, Standing};
 use crate::ffi::MainCell;
 use hashbrown::HashMap;
-use llmcache_core::ids::ContainerUid;
+use llmcache_core::ids::{ContainerUid, MonotonicMs};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::c_int;
@@ -64,8 +64,8 @@ pub struct Keyless<C> {
     pub expire_at_ms: u64,
     /// Where the walk over what it had goes on.
     pub next_slot: u32,
-    /// Since when its key is gone, in Unix milliseconds; 0 before it was first looked at.
-    pub since_ms: u64,
+    /// Since when its key is gone; `None` before it was first looked at.
+    pub since: Option<MonotonicMs>,
     uid: ContainerUid,
 }
 
@@ -110,6 +110,8 @@ struct Known<C> {
     /// certain: a name is forgotten whenever its key goes, comes or gets a deadline.
     named: HashMap<Box<[u8]>, (c_int, Shared<C>)>,
     arrivals: VecDeque<Arrival<C>>,
+    /// Containers of which a key came or went by itself, and whose readers are to be told.
+    changed: Vec<ContainerUid>,
     /// Databases that were flushed, to be freed in slices.
     flushed: Vec<Database<C>>,
 }
@@ -123,6 +125,7 @@ impl<C> Default for Known<C> {
             overflowed: false,
             named: HashMap::new(),
             arrivals: VecDeque::new(),
+            changed: Vec::new(),
             flushed: Vec::new(),
         }
     }
@@ -431,6 +434,39 @@ impl<C: Container> Containers<C> {
         });
     }
 
+    /// A key of a container came or went: who read it by the container's name is to be told.
+    pub fn note_change(&self, uid: ContainerUid) {
+        self.0.with(|known| {
+            if known.changed.last() != Some(&uid) {
+                known.changed.push(uid);
+            }
+        });
+    }
+
+    /// Takes the names of the containers of a database, or of all, of which keys came or went.
+    pub fn take_changed(&self, db: Option<c_int>) -> Vec<Place> {
+        self.0.with(|known| {
+            if known.changed.is_empty() {
+                return Vec::new();
+            }
+            let (mut told, mut later) = (Vec::new(), Vec::new());
+            for uid in std::mem::take(&mut known.changed) {
+                let living = known.databases.iter().find_map(|(&at, database)| {
+                    Some((at, database.row(uid).filter(|row| row.lives())?))
+                });
+                match living {
+                    Some((at, row)) if db.is_none_or(|db| db == at) => {
+                        told.push((at, row.name.clone()));
+                    }
+                    Some(_) => later.push(uid),
+                    None => {}
+                }
+            }
+            known.changed = later;
+            told
+        })
+    }
+
     /// A key arrived and is to be looked at.
     pub fn arrived(&self, place: Place) {
         self.0.with(|known| known.arrivals.push_back(Arrival::Key(place)));
@@ -551,7 +587,7 @@ impl<C: Container> Containers<C> {
             let Some(row) = database.row_mut(gone.uid).filter(|row| row.is_left_of(gone)) else {
                 return;
             };
-            (row.next_slot, row.since_ms) = (gone.next_slot, gone.since_ms);
+            (row.next_slot, row.since) = (gone.next_slot, gone.since);
             database.queue_remains(gone.uid, later);
         });
     }
@@ -648,7 +684,7 @@ fn keyless<C>(uid: ContainerUid, db: c_int, row: &Row<C>) -> Option<Keyless<C>> 
         place: (db, row.name.clone()),
         expire_at_ms: row.expire_at_ms,
         next_slot: row.next_slot,
-        since_ms: row.since_ms,
+        since: row.since,
         uid,
     })
 }

@@ -112,6 +112,7 @@ impl ModuleValue for EntryValue {
     fn unlinked(&self, db: c_int, _key: &[u8]) {
         let view = self.view();
         if let Some(cell) = CACHES.find_even_gone(view.uid(), db) {
+            CACHES.note_change(view.uid());
             let is_last = cell.with(|cache| {
                 cache.index.remove(view.slot(), view.seq());
                 cache_registry::note_work(cache);

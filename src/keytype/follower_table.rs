@@ -5,6 +5,7 @@
 
 use crate::ffi::{BlockedId, MainCell};
 use hashbrown::HashMap;
+use llmcache_core::ids::{MonotonicMs, UnixMs};
 use llmcache_core::session::MessageSeq;
 use std::ffi::c_int;
 use std::sync::LazyLock;
@@ -34,10 +35,10 @@ pub struct Follower {
     pub max: u64,
     /// How long it lets parts gather.
     pub linger_ms: u64,
-    /// When it is woken for what has gathered; 0 while there is nothing.
-    pub linger_due_ms: u64,
-    /// When the message is abandoned, as far as is known here.
-    pub lease_until_ms: u64,
+    /// When it is woken for what has gathered.
+    pub linger_due: Option<MonotonicMs>,
+    /// When the message is abandoned, as far as is known here: a time that is saved.
+    pub lease_until: UnixMs,
 }
 
 #[derive(Debug, Default)]
@@ -106,14 +107,7 @@ pub fn take_bereft() -> Vec<Place> {
     TABLE.with(|table| std::mem::take(&mut table.bereft))
 }
 
-/// When somebody has to be looked at next, in Unix milliseconds.
-pub fn next_due_ms() -> Option<u64> {
-    TABLE.with(|table| {
-        let all = table.waiting.values().flatten();
-        let due = |follower: &Follower| match follower.linger_due_ms {
-            0 => follower.lease_until_ms,
-            linger => linger.min(follower.lease_until_ms),
-        };
-        all.map(due).min()
-    })
+/// The earliest of the times that `of` answers for those who wait.
+pub fn earliest(of: impl Fn(&Follower) -> Option<MonotonicMs>) -> Option<MonotonicMs> {
+    TABLE.with(|table| table.waiting.values().flatten().filter_map(of).min())
 }

@@ -8,7 +8,7 @@ use super::NamespaceValue;
 use super::cache_registry::{self, Schedule, Worklist};
 use super::container_registry::{self, Container, Containers, Place, Shared};
 use crate::ffi::MainCell;
-use llmcache_core::ids::{ContainerUid, UnixMs};
+use llmcache_core::ids::{ContainerUid, MonotonicMs};
 use llmcache_core::kvchunk::{KvTotals, Namespace};
 use llmcache_core::limits;
 use std::collections::VecDeque;
@@ -81,7 +81,7 @@ struct Pending {
     /// Those in which chunks became leaves that have a deadline.
     leaves: Worklist,
     /// When leases of each lapse.
-    leases: Schedule,
+    leases: Schedule<MonotonicMs>,
 }
 
 static PENDING: LazyLock<MainCell<Pending>> = LazyLock::new(|| MainCell::new(Pending::default()));
@@ -113,7 +113,7 @@ pub fn with_leaves() -> usize {
 }
 
 /// Ends leases whose time is over, in the namespace where that is first; false where none is.
-pub fn lapse_one(now: UnixMs) -> bool {
+pub fn lapse_one(now: MonotonicMs) -> bool {
     let Some(uid) = PENDING.with(|pending| pending.leases.first(now)) else { return false };
     match NAMESPACES.any(uid) {
         Some(namespace) => namespace.with(|n| {

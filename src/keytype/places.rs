@@ -6,7 +6,7 @@
 
 use crate::ffi::MainCell;
 use hashbrown::HashMap;
-use llmcache_core::ids::ContainerUid;
+use llmcache_core::ids::{ContainerUid, MonotonicMs};
 use llmcache_core::sharded::ShardedMap;
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -40,7 +40,7 @@ pub(super) struct Row<C> {
     pub(super) expire_at_ms: u64,
     /// Of one whose key went: where the walk over its keys goes on, and since when it is gone.
     pub(super) next_slot: u32,
-    pub(super) since_ms: u64,
+    pub(super) since: Option<MonotonicMs>,
     /// Place in the ring, while it stands in a key.
     ring_at: usize,
     /// Whether it stands in the queue of those whose key went.
@@ -56,7 +56,7 @@ impl<C> Row<C> {
             name,
             expire_at_ms: 0,
             next_slot: 0,
-            since_ms: 0,
+            since: None,
             ring_at: 0,
             queued: false,
         }
@@ -69,7 +69,7 @@ impl<C> Row<C> {
 
     /// Its key goes.
     pub(super) fn unlink(&mut self, container: &Shared<C>, name: &[u8]) {
-        (self.next_slot, self.since_ms) = (0, 0);
+        (self.next_slot, self.since) = (0, None);
         self.standing = Standing::Gone;
         self.kept = Some(Arc::clone(container));
         self.name = name.to_vec();

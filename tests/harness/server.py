@@ -65,6 +65,7 @@ class Server:
         self.folder = folder
         self.options = dict(options or {})
         self.config_file = config_file
+        self.environment: dict[str, str] = {}
         self.port = 0
         self.process: subprocess.Popen | None = None
         self._clients: list[redis.Redis] = []
@@ -102,7 +103,7 @@ class Server:
             arguments += ["--loadmodule", str(self.module)]
         for name, value in settings.items():
             arguments += [f"--{name}", *([str(v) for v in value] if isinstance(value, list) else [str(value)])]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("RUST_")}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("RUST_")} | self.environment
         self._killed = False
         self.process = subprocess.Popen(
             arguments,

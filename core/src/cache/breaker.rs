@@ -3,7 +3,7 @@
 //!
 //! Owns: the failures of each scope. Process memory only. Main thread; time is passed in.
 
-use crate::ids::{ScopeKey, UnixMs};
+use crate::ids::{MonotonicMs, ScopeKey};
 use crate::limits;
 use hashbrown::HashMap;
 
@@ -19,7 +19,7 @@ pub struct BreakerSettings {
 }
 
 impl BreakerSettings {
-    fn forgotten_at(&self, now: UnixMs) -> u64 {
+    fn forgotten_at(&self, now: MonotonicMs) -> u64 {
         now.0 + self.window_ms + self.cooldown_ms
     }
 }
@@ -46,7 +46,7 @@ impl Breakers {
         &mut self,
         scope: ScopeKey,
         settings: BreakerSettings,
-        now: UnixMs,
+        now: MonotonicMs,
     ) -> Result<(), u64> {
         let Some(breaker) = self.0.get_mut(&scope) else { return Ok(()) };
         match breaker.next_trial_ms {
@@ -65,8 +65,8 @@ impl Breakers {
         &mut self,
         scope: ScopeKey,
         settings: BreakerSettings,
-        now: UnixMs,
-    ) -> Option<UnixMs> {
+        now: MonotonicMs,
+    ) -> Option<MonotonicMs> {
         let is_new = !self.0.contains_key(&scope);
         if settings.failures == 0 || (is_new && self.0.len() >= limits::BREAKERS_MAX) {
             return None;
@@ -80,12 +80,12 @@ impl Breakers {
             breaker.next_trial_ms = Some(now.0 + settings.cooldown_ms);
         }
         breaker.forgotten_at_ms = settings.forgotten_at(now);
-        is_new.then_some(UnixMs(breaker.forgotten_at_ms))
+        is_new.then_some(MonotonicMs(breaker.forgotten_at_ms))
     }
 
     /// Forgets a scope where its time has come; answers when to ask again where it has not.
-    pub fn forget(&mut self, scope: ScopeKey, now: UnixMs) -> Option<UnixMs> {
-        let at = UnixMs(self.0.get(&scope)?.forgotten_at_ms);
+    pub fn forget(&mut self, scope: ScopeKey, now: MonotonicMs) -> Option<MonotonicMs> {
+        let at = MonotonicMs(self.0.get(&scope)?.forgotten_at_ms);
         if !at.is_past(now) {
             return Some(at);
         }
@@ -123,7 +123,7 @@ mod tests {
     fn opens_tries_once_a_cooldown_and_closes() {
         let settings = BreakerSettings { failures: 3, window_ms: 1_000, cooldown_ms: 500 };
         let (scope, mut breakers) = (ScopeKey(7), Breakers::default());
-        let at = UnixMs;
+        let at = MonotonicMs;
         let fail = |breakers: &mut Breakers, ms| {
             breakers.note_failure(scope, settings, at(ms));
             breakers.is_open(scope)
@@ -150,13 +150,17 @@ mod tests {
     fn a_scope_is_forgotten_when_nothing_happened_for_long() {
         let settings = BreakerSettings { failures: 2, window_ms: 1_000, cooldown_ms: 500 };
         let (scope, mut breakers) = (ScopeKey(7), Breakers::default());
-        let first = breakers.note_failure(scope, settings, UnixMs(10));
-        assert_eq!(first, Some(UnixMs(1_510)));
-        assert_eq!(breakers.note_failure(scope, settings, UnixMs(20)), None, "noted once");
-        assert_eq!(breakers.forget(scope, UnixMs(1_510)), Some(UnixMs(1_520)), "too soon");
-        assert_eq!(breakers.admit(scope, settings, UnixMs(1_515)), Ok(()), "a trial");
-        assert_eq!(breakers.forget(scope, UnixMs(1_520)), Some(UnixMs(3_015)));
-        assert_eq!(breakers.forget(scope, UnixMs(3_015)), None);
+        let first = breakers.note_failure(scope, settings, MonotonicMs(10));
+        assert_eq!(first, Some(MonotonicMs(1_510)));
+        assert_eq!(breakers.note_failure(scope, settings, MonotonicMs(20)), None, "noted once");
+        assert_eq!(
+            breakers.forget(scope, MonotonicMs(1_510)),
+            Some(MonotonicMs(1_520)),
+            "too soon"
+        );
+        assert_eq!(breakers.admit(scope, settings, MonotonicMs(1_515)), Ok(()), "a trial");
+        assert_eq!(breakers.forget(scope, MonotonicMs(1_520)), Some(MonotonicMs(3_015)));
+        assert_eq!(breakers.forget(scope, MonotonicMs(3_015)), None);
         assert!(breakers.is_empty());
     }
 }

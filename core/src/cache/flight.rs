@@ -8,10 +8,10 @@
 
 use super::breaker::{BreakerSettings, Breakers};
 use super::guard::{Question, Rules, Unseen};
-use crate::ids::{EntryId, PartitionKey, ScopeKey, Seq, UnixMs};
+use crate::ids::{EntryId, MonotonicMs, PartitionKey, ScopeKey, Seq};
 use crate::limits;
+use crate::vector::Query;
 use crate::vector::quantise::{Code, quantise};
-use crate::vector::{Quant, Query, StoredVector};
 use hashbrown::HashMap;
 use std::cell::LazyCell;
 use std::collections::{BTreeSet, VecDeque};
@@ -46,28 +46,25 @@ struct Holder {
     token: LeaseToken,
     /// The question it was asked, which may be another's than the flight's first.
     question: EntryId,
-    until: UnixMs,
+    until: MonotonicMs,
     /// The place of the store order at the grant: what is invalidated from there on voids the lease.
     since: Seq,
     /// How often entries had been picked out and invalidated by then.
     picks: u64,
     /// Where it stands in the agenda.
-    due: (UnixMs, Due),
+    due: (MonotonicMs, Due),
 }
 
 /// One answer in the making.
 #[derive(Debug)]
 struct Flight {
     partition: PartitionKey,
-    scope: Box<[u8]>,
-    context: Box<[u8]>,
-    prompt: Box<[u8]>,
-    /// The vector of the first question, as an entry would keep it; empty without one.
-    vector: Box<[u8]>,
-    /// Its code, which tells most that are not near without looking at the vector.
+    /// Digest of scope and context.
+    place: EntryId,
+    /// The code of the first question's vector, if it has one.
     code: Option<Code>,
-    quant: Quant,
-    dim: u32,
+    /// That question, where it has a vector and is short enough for guards to compare it with a near one.
+    judged: Box<[u8]>,
     holder: Option<Holder>,
     /// The one who was woken to become the holder.
     heir: Option<WaiterId>,
@@ -75,22 +72,48 @@ struct Flight {
 }
 
 impl Flight {
-    fn is_held(&self, now: UnixMs) -> bool {
+    fn is_held(&self, now: MonotonicMs) -> bool {
         // A lease that lapsed is good until somebody else is given it.
         self.holder.as_ref().is_some_and(|holder| !holder.until.is_past(now))
             || (self.holder.is_some() && !self.waiters.is_empty())
     }
 
-    fn is_idle(&self, now: UnixMs) -> bool {
+    /// Memory, roughly.
+    fn bytes(&self) -> u64 {
+        let code = self.code.as_ref().map_or(0, |code| code.codes.len());
+        FLIGHT_BYTES + (self.judged.len() + code) as u64
+    }
+
+    fn is_idle(&self, now: MonotonicMs) -> bool {
         !self.is_held(now) && self.heir.is_none() && self.waiters.is_empty()
     }
 }
 
+/// Memory of a flight beside what it keeps of its question: its rows in three maps and in the agenda.
+const FLIGHT_BYTES: u64 = 512;
+/// Memory of a failure beside its text.
+const NEGATIVE_BYTES: u64 = 160;
+
 /// A failure that is remembered.
 #[derive(Debug)]
 struct Negative {
-    until: UnixMs,
+    until: MonotonicMs,
     text: Box<[u8]>,
+}
+
+impl Negative {
+    fn bytes(&self) -> u64 {
+        NEGATIVE_BYTES + self.text.len() as u64
+    }
+}
+
+/// What may be kept for leases and failures now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// So many bytes.
+    Bytes(u64),
+    /// The server uses more memory than it may: the answer could not be stored either.
+    OutOfMemory,
 }
 
 /// A question on its way to an answer.
@@ -112,12 +135,12 @@ pub struct Ask<'a> {
     pub threshold: f64,
     /// What guards ask of that question.
     pub rules: Rules,
-    /// How the container keeps vectors.
-    pub quant: Quant,
+    /// Memory for another lease.
+    pub room: Room,
     /// The next place of the store order.
     pub seq: Seq,
     /// The time.
-    pub now: UnixMs,
+    pub now: MonotonicMs,
     /// How long a lease lasts.
     pub lease_ms: u64,
     /// The token of the lease, should one be granted.
@@ -174,6 +197,8 @@ pub enum Verdict {
         /// When to ask again.
         retry_ms: u64,
     },
+    /// There is no memory for a lease, nor for the answer.
+    OutOfMemory,
 }
 
 /// What became of a lease whose time may be over.
@@ -182,7 +207,7 @@ pub enum Lapse {
     /// It was ended, or given to somebody else.
     Ended,
     /// It was prolonged until then.
-    Until(UnixMs),
+    Until(MonotonicMs),
     /// It is over, and nobody waits.
     Unwanted,
     /// It is over: wake this one, who is to make the answer.
@@ -211,9 +236,11 @@ pub struct Flights {
     negatives: HashMap<EntryId, Negative>,
     breakers: Breakers,
     /// What comes due when: each lease, failure and scope once.
-    agenda: BTreeSet<(UnixMs, Due)>,
+    agenda: BTreeSet<(MonotonicMs, Due)>,
     /// How many wait for all flights together.
     waiting: usize,
+    /// Memory of flights and failures, roughly.
+    bytes: u64,
     /// How often entries were picked out and invalidated, by a radius, a filter or their age.
     picks: u64,
 }
@@ -229,20 +256,20 @@ impl Flights {
         [self.by_token.len(), self.waiting, self.negatives.len(), self.breakers.open_count()]
     }
 
-    /// Leases and waiters; costs nothing to ask.
-    pub fn held_and_waiting(&self) -> [u64; 2] {
-        [self.by_token.len() as u64, self.waiting as u64]
+    /// Leases, waiters, and memory in bytes; costs nothing to ask.
+    pub fn held(&self) -> [u64; 3] {
+        [self.by_token.len() as u64, self.waiting as u64, self.bytes]
     }
 
     /// When something is to be looked at, by `tend`.
-    pub fn next_due(&self) -> Option<UnixMs> {
+    pub fn next_due(&self) -> Option<MonotonicMs> {
         self.agenda.first().map(|&(at, _)| at)
     }
 
     /// Looks at what is due, at most `most` things: leases that lapsed pass on to the oldest who waits, and are
     /// forgotten a long while later where nobody did; failures are remembered no longer. Answers who is to be
     /// woken.
-    pub fn tend(&mut self, now: UnixMs, most: usize) -> Vec<WaiterId> {
+    pub fn tend(&mut self, now: MonotonicMs, most: usize) -> Vec<WaiterId> {
         let mut woken = Vec::new();
         for _ in 0..most {
             let Some(&(at, due)) = self.agenda.first().filter(|(at, _)| at.is_past(now)) else {
@@ -253,7 +280,7 @@ impl Flights {
                 Due::Lease(token) => match self.lapse(token, now) {
                     Lapse::Heir(heir) => woken.push(heir),
                     Lapse::Unwanted => {
-                        let forgotten_at = UnixMs(now.0 + limits::LAPSED_LEASE_KEPT_MS);
+                        let forgotten_at = MonotonicMs(now.0 + limits::LAPSED_LEASE_KEPT_MS);
                         self.note_due(token, (forgotten_at, Due::Lapsed(token)));
                     }
                     Lapse::Until(until) => self.note_due(token, (until, due)),
@@ -266,9 +293,7 @@ impl Flights {
                         self.remove(id);
                     }
                 }
-                Due::Failure(id) => {
-                    self.negatives.remove(&id);
-                }
+                Due::Failure(id) => self.forget_failure(id),
                 Due::Breaker(scope) => {
                     if let Some(later) = self.breakers.forget(scope, now) {
                         self.agenda.insert((later, due));
@@ -286,7 +311,7 @@ impl Flights {
     }
 
     /// Has a holder looked at when its time comes.
-    fn note_due(&mut self, token: LeaseToken, due: (UnixMs, Due)) {
+    fn note_due(&mut self, token: LeaseToken, due: (MonotonicMs, Due)) {
         let Self { by_id, by_token, agenda, .. } = self;
         let flight = by_token.get(&token).and_then(|id| by_id.get_mut(id));
         if let Some(holder) = flight.and_then(|flight| flight.holder.as_mut()) {
@@ -299,6 +324,7 @@ impl Flights {
     /// Remembers a failure no more.
     fn forget_failure(&mut self, id: EntryId) {
         if let Some(negative) = self.negatives.remove(&id) {
+            self.bytes -= negative.bytes();
             self.agenda.remove(&(negative.until, Due::Failure(id)));
         }
     }
@@ -322,6 +348,9 @@ impl Flights {
             && !self.may_take(id, ask)
         {
             return served.unwrap_or_else(|| self.busy_or_wait(id, ask));
+        }
+        if ask.room == Room::OutOfMemory {
+            return served.unwrap_or(Verdict::OutOfMemory);
         }
         if let Err(retry_ms) = self.breakers.admit(ask.partition().scope(), ask.breaker, ask.now) {
             return served.unwrap_or(Verdict::Open { retry_ms });
@@ -352,17 +381,17 @@ impl Flights {
         let query = ask.query?;
         let others = self.by_partition.get(&ask.partition())?;
         let question = LazyCell::new(|| Question::new(Some(ask.prompt)).with_unseen(ask.unseen));
+        let place = LazyCell::new(|| ask.place());
         let near = |id: &&EntryId| {
             let flight = &self.by_id[*id];
             let code = flight.code.as_ref();
             if !code.is_some_and(|code| query.may_reach(&code.codes, code.scale, ask.threshold)) {
                 return false;
             }
-            let same = *flight.scope == *ask.scope && *flight.context == *ask.context;
-            let vector = StoredVector::parse(flight.quant, flight.dim, &flight.vector);
-            let headroom = vector.map_or(f64::NAN, |v| v.similarity(query) - ask.threshold);
-            same && headroom >= 0.0
-                && question.refuses(&flight.prompt, ask.rules, headroom).is_none()
+            let headroom = code.map_or(f64::NAN, |code| similarity(code, query) - ask.threshold);
+            flight.place == *place
+                && headroom >= 0.0
+                && question.refuses(flight.judged(), ask.rules, headroom).is_none()
         };
         others.iter().find(near).copied()
     }
@@ -385,13 +414,18 @@ impl Flights {
                         return false;
                     }
                 }
-                self.by_id.insert(ask.id, Flight::of(ask));
+                let flight = Flight::of(ask);
+                if !matches!(ask.room, Room::Bytes(room) if flight.bytes() <= room) {
+                    return false;
+                }
+                self.bytes += flight.bytes();
+                self.by_id.insert(ask.id, flight);
                 self.by_partition.entry(ask.partition()).or_default().push(ask.id);
                 ask.id
             }
         };
         let picks = self.picks;
-        let until = UnixMs(ask.now.0 + ask.lease_ms);
+        let until = MonotonicMs(ask.now.0 + ask.lease_ms);
         let (token, since) = (ask.token, ask.seq);
         let due = (until, Due::Lease(token));
         let holder = Holder { token, question: ask.id, until, since, picks, due };
@@ -405,7 +439,7 @@ impl Flights {
         true
     }
 
-    fn forget_idle(&mut self, now: UnixMs) {
+    fn forget_idle(&mut self, now: MonotonicMs) {
         let idle: Vec<EntryId> =
             self.by_id.iter().filter(|(_, f)| f.is_idle(now)).map(|(id, _)| *id).collect();
         for id in idle {
@@ -415,6 +449,7 @@ impl Flights {
 
     fn remove(&mut self, id: EntryId) -> Option<Flight> {
         let flight = self.by_id.remove(&id)?;
+        self.bytes -= flight.bytes();
         self.waiting -= flight.waiters.len();
         if let Some(holder) = &flight.holder {
             self.dismiss(holder);
@@ -429,7 +464,7 @@ impl Flights {
     }
 
     /// Whether somebody makes the answer to this very question.
-    pub fn is_led(&self, id: EntryId, now: UnixMs) -> bool {
+    pub fn is_led(&self, id: EntryId, now: MonotonicMs) -> bool {
         self.by_id
             .get(&id)
             .is_some_and(|flight| flight.is_held(now) && flight.waiters.len() < limits::WAITERS_MAX)
@@ -463,7 +498,7 @@ impl Flights {
     }
 
     /// The time of a lease is over, as it was when it was granted.
-    pub fn lapse(&mut self, token: LeaseToken, now: UnixMs) -> Lapse {
+    pub fn lapse(&mut self, token: LeaseToken, now: MonotonicMs) -> Lapse {
         let Some(&id) = self.by_token.get(&token) else { return Lapse::Ended };
         let Some(flight) = self.by_id.get_mut(&id) else { return Lapse::Ended };
         let until = flight.holder.as_ref().map_or(now, |holder| holder.until);
@@ -540,7 +575,7 @@ impl Flights {
         backoff_ms: u64,
         text: &[u8],
         breaker: BreakerSettings,
-        now: UnixMs,
+        now: MonotonicMs,
     ) -> Option<Vec<WaiterId>> {
         let id = *self.by_token.get(&token)?;
         let flight = self.remove(id)?;
@@ -551,23 +586,25 @@ impl Flights {
         let question = flight.holder.as_ref().map_or(id, |holder| holder.question);
         if backoff_ms > 0 {
             for id in [id, question] {
-                self.remember(id, UnixMs(now.0 + backoff_ms), text, now);
+                self.remember(id, MonotonicMs(now.0 + backoff_ms), text, now);
             }
         }
         Some(flight.everybody())
     }
 
-    fn remember(&mut self, id: EntryId, until: UnixMs, text: &[u8], now: UnixMs) {
+    fn remember(&mut self, id: EntryId, until: MonotonicMs, text: &[u8], now: MonotonicMs) {
         self.forget_failure(id);
         // Those whose time is over are gone: they are on the agenda, which is kept as time passes.
         if self.negatives.len() >= limits::NEGATIVES_MAX || until.is_past(now) {
             return;
         }
-        self.negatives.insert(id, Negative { until, text: text.into() });
+        let negative = Negative { until, text: text.into() };
+        self.bytes += negative.bytes();
+        self.negatives.insert(id, negative);
         self.agenda.insert((until, Due::Failure(id)));
     }
 
-    fn negative(&mut self, id: EntryId, now: UnixMs) -> Option<(&[u8], u64)> {
+    fn negative(&mut self, id: EntryId, now: MonotonicMs) -> Option<(&[u8], u64)> {
         if self.negatives.get(&id)?.until.is_past(now) {
             self.forget_failure(id);
             return None;
@@ -577,7 +614,7 @@ impl Flights {
     }
 
     /// Prolongs a lease; false when the token is no lease's.
-    pub fn extend(&mut self, token: LeaseToken, until: UnixMs) -> bool {
+    pub fn extend(&mut self, token: LeaseToken, until: MonotonicMs) -> bool {
         let id = self.by_token.get(&token);
         let holder = id.and_then(|id| self.by_id.get_mut(id)).and_then(|f| f.holder.as_mut());
         let Some(holder) = holder else { return false };
@@ -595,23 +632,21 @@ impl Flights {
 
 impl Flight {
     fn of(ask: &Ask<'_>) -> Self {
-        let mut vector = Vec::new();
-        if let Some(query) = ask.query {
-            ask.quant.encode(query.normalised(), &mut vector);
-        }
+        let is_judged = ask.query.is_some() && ask.prompt.len() <= limits::GUARDED_MAX_BYTES;
         Self {
             partition: ask.partition(),
-            scope: ask.scope.into(),
-            context: ask.context.into(),
-            prompt: ask.prompt.into(),
+            place: ask.place(),
             code: ask.query.map(|query| quantise(query.normalised())),
-            vector: vector.into(),
-            quant: ask.quant,
-            dim: ask.query.map_or(0, |query| query.dim() as u32),
+            judged: if is_judged { ask.prompt.into() } else { Box::default() },
             holder: None,
             heir: None,
             waiters: VecDeque::new(),
         }
+    }
+
+    /// What guards compare a near question with.
+    fn judged(&self) -> &[u8] {
+        if self.judged.is_empty() { UNJUDGED } else { &self.judged }
     }
 
     /// All who wait, the heir first.
@@ -620,7 +655,29 @@ impl Flight {
     }
 }
 
+/// What stands for a question that was not kept: guards treat it as any that they cannot read.
+const UNJUDGED: &[u8] = b"\xff";
+
+/// Similarity of a question to the one of a code: 1 where both have the same code, else the cosine.
+fn similarity(code: &Code, query: &Query) -> f64 {
+    if code.scale == query.scale() && code.codes == query.code() {
+        return 1.0;
+    }
+    let (mut dot, mut norm) = (0.0, 0.0);
+    for (&a, &b) in code.codes.iter().zip(query.normalised()) {
+        let a = f64::from(a);
+        dot += a * f64::from(b);
+        norm += a * a;
+    }
+    if norm > 0.0 { dot / norm.sqrt() } else { 0.0 }
+}
+
 impl Ask<'_> {
+    /// Digest of scope and context.
+    fn place(&self) -> EntryId {
+        EntryId::of(self.scope, self.context, b"")
+    }
+
     fn partition(&self) -> PartitionKey {
         PartitionKey::of(self.scope, self.context)
     }

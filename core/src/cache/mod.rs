@@ -26,7 +26,9 @@ pub use container::{Cache, EntryKey, KindTotals, TAG_HEAD};
 pub use embedding::{kept_bytes, pack_embedding, raw_embedding, unpack_embedding};
 pub use entry::{Entry, EntryFields, EntryView};
 pub use epochs::{Epochs, Extent, Severity};
-pub use flight::{Ask, Flights, Found, Lapse, LeaseToken, Verdict, WaiterId, refreshes_early};
+pub use flight::{
+    Ask, Flights, Found, Lapse, LeaseToken, Room, Verdict, WaiterId, refreshes_early,
+};
 pub use kind::Kind;
 pub use lookup::{
     Halt, Hit, Keyspace, Looked, LookupReport, LookupRequest, Near, Tier, look_up, too_many_steps,

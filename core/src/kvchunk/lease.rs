@@ -4,7 +4,7 @@
 
 use super::{NodeId, PrefixTree};
 use crate::account::{Account, Holding};
-use crate::ids::UnixMs;
+use crate::ids::MonotonicMs;
 use std::collections::{BTreeSet, HashMap};
 
 /// Name of a lease, drawn at random so that those of an earlier process name none of this one.
@@ -16,8 +16,8 @@ type Held = (NodeId, u32);
 /// The leases of a namespace.
 #[derive(Debug, Default)]
 pub struct Leases {
-    held: HashMap<LeaseId, (UnixMs, Vec<Held>)>,
-    due: BTreeSet<(UnixMs, LeaseId)>,
+    held: HashMap<LeaseId, (MonotonicMs, Vec<Held>)>,
+    due: BTreeSet<(MonotonicMs, LeaseId)>,
     holding: Holding<4>,
 }
 
@@ -48,12 +48,18 @@ impl Leases {
     }
 
     /// When the next one lapses.
-    pub fn next_lapse(&self) -> Option<UnixMs> {
-        self.due.first().map(|&(until, _)| until).filter(|&until| until != UnixMs::NEVER)
+    pub fn next_lapse(&self) -> Option<MonotonicMs> {
+        self.due.first().map(|&(until, _)| until).filter(|&until| until != MonotonicMs::NEVER)
     }
 
     /// Leases nodes of the tree until `until`.
-    pub fn grant(&mut self, tree: &mut PrefixTree, id: LeaseId, nodes: &[NodeId], until: UnixMs) {
+    pub fn grant(
+        &mut self,
+        tree: &mut PrefixTree,
+        id: LeaseId,
+        nodes: &[NodeId],
+        until: MonotonicMs,
+    ) {
         self.release(tree, id);
         let held = nodes.iter().map(|&node| (node, tree.lease(node))).collect();
         self.held.insert(id, (until, held));
@@ -93,7 +99,7 @@ impl Leases {
     }
 
     /// Ends those whose time is over, of at most `most` chunks; answers whether some are left.
-    pub fn lapse(&mut self, tree: &mut PrefixTree, now: UnixMs, most: usize) -> bool {
+    pub fn lapse(&mut self, tree: &mut PrefixTree, now: MonotonicMs, most: usize) -> bool {
         let mut left = most;
         while let Some(&(until, id)) = self.due.first()
             && until.is_past(now)

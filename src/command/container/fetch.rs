@@ -14,8 +14,8 @@ use crate::ffi::{
     WritePermit, block_client, wait_on,
 };
 use crate::keyspace::{
-    Again, Meant, OpenedEntry, Presence, Searches, Take, is_running_again, redirection, wake,
-    watch_leases, with_flights, with_known_flights,
+    Again, Meant, OpenedEntry, Presence, Searches, Take, is_running_again, redirection,
+    room_for_lease, wake, watch_leases, with_flights, with_known_flights,
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
@@ -137,6 +137,15 @@ pub fn fetch(
     again: Handler,
 ) -> Result<()> {
     let mut request = parse(ArgReader::new(args.options()))?;
+    if request.wanted.reopen(ctx, args)?.is_none() {
+        // What is refused makes no container.
+        if request.via {
+            return Err(no_loader());
+        }
+        if ctx.state().is_out_of_memory() {
+            return Err(no_room());
+        }
+    }
     let cache = request.wanted.container(ctx, args)?;
     if request.via {
         let stream = stream_of(ctx, &cache, Outlet::Loader)?.ok_or_else(no_loader)?;
@@ -171,7 +180,7 @@ fn embed(
     let (id, uid, now) = (wanted.id(cache), cache.with(|cache| cache.uid()), UnixMs(ctx.now_ms()));
     let wait_ms = request.wait_ms;
     let joins = move |ctx: Ctx<'_>| {
-        let now = UnixMs(ctx.now_ms());
+        let now = ctx.monotonic_now();
         wait_ms > 0 && with_known_flights(uid, |flights| flights.is_led(id, now))
     };
     if !is_running_again() {
@@ -201,6 +210,11 @@ fn embed(
 
 fn no_loader() -> Error {
     Error::err("VIA needs a loader: CONFIG SET loader <stream>")
+}
+
+/// The error of a lease for which there is no memory: the answer could not be stored either.
+fn no_room() -> Error {
+    Error::new(ErrorWord::Oom, "command not allowed when used memory > 'maxmemory'.")
 }
 
 fn block(ctx: Ctx<'_>, wait_ms: u64, waiter: FetchWaiter) {
@@ -307,9 +321,12 @@ impl<'c> Asking<'c, '_, '_> {
         let found = self.found(&report, served.first(), now);
         let token = LeaseToken(self.ctx.random());
         let uid = self.cache.with(|cache| cache.uid());
-        let verdict = self.with_ask(&report, token, now, |ask| {
+        let verdict = self.with_ask(&report, token, |ask| {
             with_flights(uid, |flights| flights.decide(ask, found))
         });
+        if verdict == Verdict::OutOfMemory {
+            return Err(no_room());
+        }
         if verdict == Verdict::Lead {
             watch_leases(self.ctx);
             if let Asker::Command(permit) = self.asker
@@ -358,15 +375,12 @@ impl<'c> Asking<'c, '_, '_> {
         &self,
         report: &LookupReport<OpenedEntry<'_>>,
         token: LeaseToken,
-        now: UnixMs,
         work: impl FnOnce(&Ask<'_>) -> R,
     ) -> R {
         let wanted = &self.request.wanted;
         let (scope, context, prompt) = wanted.identity();
-        let (rules, quant, seq) = self.cache.with(|cache| {
-            let settings = &cache.settings;
-            (settings.rules(wanted.guard()), settings.quant, cache.next_seq())
-        });
+        let (rules, seq) =
+            self.cache.with(|cache| (cache.settings.rules(wanted.guard()), cache.next_seq()));
         work(&Ask {
             id: wanted.id(self.cache),
             scope,
@@ -376,9 +390,9 @@ impl<'c> Asking<'c, '_, '_> {
             unseen: wanted.unseen(),
             threshold: report.threshold,
             rules,
-            quant,
+            room: room_for_lease(self.ctx),
             seq,
-            now,
+            now: self.ctx.monotonic_now(),
             lease_ms: self.request.lease_ms,
             token,
             random: self.ctx.random(),
@@ -436,7 +450,7 @@ impl<'c> Asking<'c, '_, '_> {
     ) {
         let outcome = match verdict {
             Verdict::Hit if self.asker.waiter().is_some() => Some(FetchOutcome::Coalesced),
-            Verdict::Hit | Verdict::Wait(_) => None,
+            Verdict::Hit | Verdict::Wait(_) | Verdict::OutOfMemory => None,
             Verdict::Stale => Some(FetchOutcome::Stale),
             Verdict::Lead => Some(FetchOutcome::Lead),
             Verdict::Busy { .. } => Some(FetchOutcome::Busy),
@@ -467,7 +481,7 @@ impl<'c> Asking<'c, '_, '_> {
             reply.text("status").text(status);
         };
         match verdict {
-            Verdict::Hit | Verdict::Wait(_) => status("HIT", 0),
+            Verdict::Hit | Verdict::Wait(_) | Verdict::OutOfMemory => status("HIT", 0),
             Verdict::Stale => status("STALE", 0),
             Verdict::Lead => {
                 status(if hit.is_some() { "LEAD-STALE" } else { "LEAD" }, 2 + 2 * audits);

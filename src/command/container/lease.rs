@@ -9,7 +9,6 @@ use crate::ffi::{CommandArgs, Ctx, Reply};
 use crate::keyspace::{wake, watch_leases, with_known_flights};
 use llmcache_core::cache::{Kind, LeaseToken};
 use llmcache_core::error::{Error, Result};
-use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
 
 /// Reads a token.
@@ -44,7 +43,7 @@ pub fn fail(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
     let cache = need_container(ctx, args, kind)?;
     let uid = cache.with(|cache| cache.uid());
     let backoff_ms = backoff_ms.unwrap_or_else(config::backoff_ms);
-    let (now, breaker) = (UnixMs(ctx.now_ms()), config::breaker());
+    let (now, breaker) = (ctx.monotonic_now(), config::breaker());
     let waiters = with_known_flights(uid, |flights| {
         flights.fail(token, backoff_ms, text.unwrap_or_default(), breaker, now)
     });
@@ -68,7 +67,7 @@ pub fn extend(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
     let lease_ms = reader.integer("the lease", 1, limits::LEASE_MAX_MS)?;
     reader.finish()?;
     let uid = need_container(ctx, args, kind)?.with(|cache| cache.uid());
-    let until = UnixMs(ctx.now_ms() + lease_ms);
+    let until = ctx.monotonic_now().after(lease_ms);
     if !with_known_flights(uid, |flights| flights.extend(token, until)) {
         return Err(lease_lost(NO_LEASE));
     }

@@ -6,7 +6,7 @@ use crate::config;
 use crate::ffi::{CommandArgs, Ctx, Reply, WritePermit};
 use crate::keyspace::room_of;
 use crate::keyspace::{create_namespace, open_namespace, shrink_to};
-use crate::keytype::namespace_registry::SharedNamespace;
+use crate::keytype::namespace_registry::{NAMESPACES, SharedNamespace};
 use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::ContainerUid;
@@ -28,12 +28,22 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Makes a namespace of defaults for a store that finds none, if the module's configs allow it.
-pub fn auto_create(ctx: WritePermit<'_>, name: &[u8]) -> Result<SharedNamespace> {
+/// A namespace of defaults for the first chunk stored under this name: it stands in no key until `ensure_made`.
+pub fn unmade(ctx: Ctx<'_>, name: &[u8]) -> Result<SharedNamespace> {
     if !config::auto_create() {
         return Err(no_namespace(name));
     }
-    make(ctx, name, NamespaceSettings::default())
+    let settings = NamespaceSettings::default();
+    let namespace = Namespace::new(name, ContainerUid(ctx.random()), settings)?;
+    Ok(NamespaceValue::new(namespace).0)
+}
+
+/// Puts a namespace that stands in no key into its key, now that a chunk will be stored.
+pub fn ensure_made(ctx: WritePermit<'_>, name: &[u8], namespace: &SharedNamespace) {
+    let uid = namespace.with(|namespace| namespace.uid());
+    if NAMESPACES.find(uid, ctx.db()).is_none() {
+        put_in_key(ctx, name, NamespaceValue(namespace.clone()));
+    }
 }
 
 /// A namespace of defaults that stands in no key.
@@ -43,16 +53,20 @@ pub fn defaults(name: &[u8]) -> Result<Namespace> {
 
 fn make(ctx: WritePermit<'_>, name: &[u8], settings: NamespaceSettings) -> Result<SharedNamespace> {
     let namespace = Namespace::new(name, ContainerUid(ctx.random()), settings)?;
-    let head = namespace.save_head();
+    Ok(put_in_key(ctx, name, NamespaceValue::new(namespace)))
+}
+
+fn put_in_key(ctx: WritePermit<'_>, name: &[u8], value: NamespaceValue) -> SharedNamespace {
+    let head = value.0.with(|namespace| namespace.save_head());
     if ctx.evicts_at_random() {
         ctx.log_warning(
             "maxmemory-policy is random: it evicts chunks from the middle of prefixes; volatile-lfu or \
              a BUDGET below maxmemory do not",
         );
     }
-    let shared = create_namespace(ctx, name, NamespaceValue::new(namespace));
+    let shared = create_namespace(ctx, name, value);
     ctx.replicate(NAMESPACE_COMMAND, &[name, &head]);
-    Ok(shared)
+    shared
 }
 
 /// Chunks a lowered budget evicts at once; the rest follows within seconds.

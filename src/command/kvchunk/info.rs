@@ -9,7 +9,6 @@ use crate::keyspace::{Presence, open_chunk, open_namespace, room_of};
 use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::Result;
 use llmcache_core::filter::Filter;
-use llmcache_core::ids::UnixMs;
 use llmcache_core::kvchunk::{Checksum, ChunkDigest, KvStats, Namespace};
 use llmcache_core::limits;
 
@@ -18,7 +17,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     ArgReader::new(args.options()).finish()?;
     let namespace = need_namespace(ctx, args)?;
     let room = room_of(&namespace);
-    let now = UnixMs(ctx.now_ms());
+    let now = ctx.monotonic_now();
     let reply = Reply::new(ctx);
     namespace.with(|namespace| {
         namespace.leases.lapse(&mut namespace.tree, now, limits::KV_LAPSED_AT_ONCE);

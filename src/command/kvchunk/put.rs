@@ -1,7 +1,7 @@
 //! `KVCHUNK.PUT` and `KVCHUNK.MPUT`: stores chunks, each whole or not at all.
 
 use super::chain::{ChainArgs, raw_digest};
-use super::create::{auto_create, defaults};
+use super::create::{ensure_made, unmade};
 use super::reach::need_chunk;
 use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, flag_once, is_expiry_word, json_object, set_once,
@@ -169,6 +169,7 @@ fn store(
     if room > 0 && (bytes > room || !make_room(args.permit(), namespace, room, need, &keep)) {
         return Outcome::Rejected("budget");
     }
+    ensure_made(args.permit(), args.name(), namespace);
     put_chunk(args.permit(), Some(namespace), NewChunk { key, whole, key_expire_at: None, fits });
     namespace.with(|namespace| {
         namespace.stats.bytes_in += payload.bytes as u64;
@@ -277,8 +278,8 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The namespace to store into and the chunks named; a namespace that is not there is made once all is
-/// known to be right.
+/// The namespace to store into and the chunks named; a namespace that is not there is made by the first chunk that is
+/// stored.
 fn name_chunks(
     ctx: Ctx<'_>,
     args: &CommandArgs<'_>,
@@ -288,8 +289,9 @@ fn name_chunks(
         let names = namespace.with(|namespace| names(namespace))?;
         return Ok((namespace, names));
     }
-    let names = names(&defaults(args.name())?)?;
-    Ok((auto_create(args.permit(), args.name())?, names))
+    let namespace = unmade(ctx, args.name())?;
+    let names = namespace.with(|namespace| names(namespace))?;
+    Ok((namespace, names))
 }
 
 fn no_tokens() -> Error {

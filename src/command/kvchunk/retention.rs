@@ -8,7 +8,6 @@ use crate::keyspace::{
 };
 use crate::keytype::namespace_registry::{self, SharedNamespace};
 use llmcache_core::error::{Error, ErrorWord, Result};
-use llmcache_core::ids::UnixMs;
 use llmcache_core::kvchunk::{ChunkDigest, LeaseId, Namespace, NodeId};
 use llmcache_core::limits;
 use std::ffi::CStr;
@@ -19,16 +18,16 @@ pub(super) fn begin_lease(
     namespace: &SharedNamespace,
     length_ms: u64,
 ) -> Result<LeaseId> {
-    let now = ctx.now_ms();
+    let now = ctx.monotonic_now();
     // Below 2^53, since JavaScript and Lua hold integers as doubles; never the name that stands for making room.
     let id = (ctx.random() >> 12) | 1 << 52;
     namespace.with(|namespace| {
         let Namespace { tree, leases, .. } = namespace;
-        leases.lapse(tree, UnixMs(now), limits::KV_LAPSED_AT_ONCE);
+        leases.lapse(tree, now, limits::KV_LAPSED_AT_ONCE);
         if leases.len() >= limits::KV_LEASES_MAX {
             return Err(Error::new(ErrorWord::Busy, "the namespace has too many leases"));
         }
-        leases.grant(tree, id, &[], UnixMs(now + length_ms));
+        leases.grant(tree, id, &[], now.after(length_ms));
         namespace_registry::note_work(namespace);
         Ok(id)
     })

@@ -94,7 +94,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         write(Reply::new(ctx), seen);
         return Ok(());
     };
-    let lease_until_ms = seen.and_then(|seen| seen.lease_until).map_or(u64::MAX, |until| until.0);
+    let lease_until = seen.and_then(|seen| seen.lease_until).unwrap_or(UnixMs::NEVER);
     let target = request.awaited(&session);
     drop(session);
     let place = (ctx.db(), args.name().to_vec());
@@ -103,7 +103,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         Box::new(FollowWaiter { place: place.clone(), client, request })
     });
     let follower =
-        Follower { client, target, offset, max, linger_ms, linger_due_ms: 0, lease_until_ms };
+        Follower { client, target, offset, max, linger_ms, linger_due: None, lease_until };
     wakers::add(ctx, place, follower);
     Ok(())
 }

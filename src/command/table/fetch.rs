@@ -81,7 +81,10 @@ pub(super) const FETCH: &[CommandSpec] = &[
             probability exp(-left / (b LATENCY)). `VIA` gives the lease to whoever reads the stream \
             `CONFIG … SET loader` names (fields `cache token until prompt scope context`); the caller \
             waits. Nothing waits in MULTI or a script. Leases, waiters and failures are of this process: \
-            neither saved nor replicated. A cache that does not exist is made as by SETSEM. On a cache with EMBED a \
+            neither saved nor replicated. A cache that does not exist is made as by SETSEM. \
+            Above `maxmemory` nobody is given a lease (`OOM`); what is stored is returned. A lease keeps a digest, the code \
+            of the vector and, where guards compare it, a question of at most 4 KB; all leases together at most 64 MB, \
+            `lease_bytes` of `INFO llmcache`: beyond that the reply is `BUSY`. On a cache with EMBED a \
             prompt without a vector is embedded first, unless it is stored word for word or its answer is being made; \
             who then finds the answer to a near question being made, or gave the lease away by `VIA`, gets `BUSY`. Who leads \
             by `AUDIT` makes an answer that can be held against the candidate's: the report costs nothing more.",

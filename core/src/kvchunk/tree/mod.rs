@@ -13,7 +13,7 @@ mod order;
 
 use super::{ChunkDigest, Content};
 use crate::account::{Account, Holding};
-use crate::ids::UnixMs;
+use crate::ids::{MonotonicMs, UnixMs};
 use crate::limits;
 use crate::listing::Listing;
 use crate::work;
@@ -373,7 +373,7 @@ impl PrefixTree {
         }
         let node = &mut self.nodes[slot as usize];
         node.state = State::Ghost;
-        node.since_ms = 0;
+        node.since = None;
         node.leases = 0;
         node.hits = 0;
         node.life = node.life.wrapping_add(1);
@@ -555,13 +555,17 @@ impl PrefixTree {
 
     /// Chunks that no prefix reaches, children before parents, at most `most`. `since` decides by the moment
     /// their ghost was first looked at, which it may set.
-    pub fn orphans(&mut self, most: usize, mut since: impl FnMut(&mut u64) -> bool) -> Vec<NodeId> {
+    pub fn orphans(
+        &mut self,
+        most: usize,
+        mut since: impl FnMut(&mut Option<MonotonicMs>) -> bool,
+    ) -> Vec<NodeId> {
         let mut out = Vec::new();
         for &slot in &self.ghosts {
             if out.len() >= most {
                 break;
             }
-            if since(&mut self.nodes[slot as usize].since_ms) {
+            if since(&mut self.nodes[slot as usize].since) {
                 out.extend(self.below(slot).take(most - out.len()));
             }
         }

@@ -1,7 +1,7 @@
 //! One node of the prefix tree, and what is told of a chunk that is to become one.
 
 use super::NONE;
-use crate::ids::UnixMs;
+use crate::ids::{MonotonicMs, UnixMs};
 use crate::kvchunk::{ChunkDigest, Content};
 
 /// Whether a node stands for a chunk.
@@ -37,8 +37,8 @@ pub struct Node {
     pub checked_at: UnixMs,
     /// Uses since it was stored, in this process.
     pub hits: u32,
-    /// For a ghost: since when, in Unix milliseconds; 0 before it was looked at.
-    pub since_ms: u64,
+    /// For a ghost: since when; `None` before it was looked at.
+    pub since: Option<MonotonicMs>,
     pub(super) frequency: f32,
     /// Kept until it had time to be used, where not all can be.
     pub(super) kept: bool,
@@ -109,7 +109,7 @@ impl Node {
             damaged: false,
             checked_at: UnixMs(0),
             hits: 0,
-            since_ms: 0,
+            since: None,
             frequency: 0.0,
             kept: false,
             used_at: 0,

@@ -1,0 +1,128 @@
+"""What is never saved is measured by a clock that only goes forward: setting the server's clock neither holds nor ends it."""
+
+import threading
+
+import pytest
+from harness.clock import WallClock
+from harness.replies import fields
+from harness.waiting import hold, wait_until
+from harness.wire import Failure
+
+HOUR = 3_600
+# Short enough to wait for, and long enough to set the clock meanwhile.
+SHORT_MS = 1_500
+LONG_MS = 600_000
+
+
+@pytest.fixture
+def clock(tmp_path):
+    return WallClock(tmp_path)
+
+
+@pytest.fixture
+def server(fleet, clock):
+    server = fleet.prepare(llmcache__breaker_failures=1)
+    server.environment = clock.environment
+    return server.start()
+
+
+def fetch(wire, *rest):
+    return fields(wire("LLMCACHE.FETCH", "faq", "PROMPT", "p", *rest))
+
+
+def fetches(wire, status):
+    return lambda: fetch(wire, "LEASE", LONG_MS)["status"] == status
+
+
+def lease(wire, ms):
+    assert fetch(wire, "LEASE", ms)["status"] == b"LEAD"
+    return fetches(wire, b"LEAD")
+
+
+def failure(wire, ms):
+    assert wire("CONFIG", "SET", "llmcache.breaker-failures", 0) == "OK"
+    wire("LLMCACHE.FAIL", "faq", fetch(wire)["token"], "BACKOFF", ms)
+    return fetches(wire, b"LEAD")
+
+
+def breaker(wire, ms):
+    wire("CONFIG", "SET", "llmcache.breaker-cooldown", -(-ms // 1_000))
+    wire("LLMCACHE.FAIL", "faq", fetch(wire)["token"], "BACKOFF", 0)
+    return fetches(wire, b"LEAD")
+
+
+def embedding_lease(wire, ms):
+    wire("EMBCACHE.CREATE", "emb", "MODEL", "m", "DIM", 3)
+    call = ("EMBCACHE.FETCH", "emb", "TEXT", "t", "LEASE")
+    assert fields(wire(*call, ms))["status"] == b"LEAD"
+    return lambda: fields(wire(*call, LONG_MS))["status"] == b"LEAD"
+
+
+def chunk_lease(wire, ms):
+    wire("KVCHUNK.CREATE", "ns")
+    wire("KVCHUNK.PUT", "ns", "HASH", "h", "PAYLOAD", 1, "x")
+    assert not isinstance(wire("KVCHUNK.LEASE", "ns", ms, "68"), Failure)
+    assert fields(wire("KVCHUNK.INFO", "ns"))["leases"] == 1
+    return lambda: fields(wire("KVCHUNK.INFO", "ns"))["leases"] == 0
+
+
+WAITS = [lease, failure, breaker, embedding_lease, chunk_lease]
+
+
+@pytest.mark.parametrize("begin", WAITS)
+def test_a_clock_set_back_holds_nothing(server, clock, begin):
+    with server.wire() as wire:
+        is_over = begin(wire, SHORT_MS)
+        clock.set(-HOUR)
+        wait_until(is_over, "it ends when its time is over", 60)
+
+
+@pytest.mark.parametrize("begin", WAITS)
+def test_a_clock_set_forward_ends_nothing(server, clock, begin):
+    with server.wire() as wire:
+        is_over = begin(wire, LONG_MS)
+        clock.set(HOUR)
+        hold(lambda: not is_over(), "it lasts", 0.5)
+
+
+def in_thread(server, *call):
+    """The reply to a call that blocks, once it has come."""
+    replies = []
+
+    def run():
+        with server.wire() as wire:
+            replies.append(wire(*call))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_until(lambda: server.info("clients")["blocked_clients"] == "1", "the client waits")
+    return thread, replies
+
+
+def test_who_waits_for_an_answer_leads_when_the_lease_lapses(server, clock):
+    with server.wire() as wire:
+        lease(wire, SHORT_MS)
+        thread, replies = in_thread(server, "LLMCACHE.FETCH", "faq", "PROMPT", "p", "WAIT", LONG_MS)
+        clock.set(-HOUR)
+        thread.join(60)
+        assert fields(replies[0])["status"] == b"LEAD"
+
+
+def test_parts_gather_as_long_as_was_said(server, clock):
+    with server.wire() as wire:
+        seq, token, _ = wire("SESSION.BEGIN", "s", "assistant", "LEASE", LONG_MS)
+        thread, replies = in_thread(server, "SESSION.FOLLOW", "s", seq, 0, "BLOCK", LONG_MS, "LINGER", SHORT_MS)
+        wire("SESSION.CHUNK", "s", seq, token, 0, "text")
+        clock.set(-HOUR)
+        thread.join(60)
+        assert replies[0][2] == b"text"
+
+
+def test_work_between_commands_goes_on(server, clock):
+    """The server's own timers wait for the hour to come again."""
+    with server.wire() as wire:
+        for number in range(100):
+            wire("LLMCACHE.SET", "faq", "PROMPT", f"p{number}", "RESPONSE", "r")
+        clock.set(-HOUR)
+        wire("DEL", "faq")
+        wait_until(lambda: wire("DBSIZE") == 0, "the entries of a deleted cache are removed", 60)

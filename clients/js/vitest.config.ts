@@ -13,6 +13,8 @@ export default defineConfig({
   },
   test: {
     include: ["test/**/*.test.ts"],
+    // The validation of savers looks for them there.
+    globals: true,
     testTimeout: 120_000,
     hookTimeout: 120_000,
     // Each file starts servers of its own; more of them at once would only wait for each other.

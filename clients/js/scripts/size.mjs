@@ -3,12 +3,13 @@
 import { build } from "esbuild";
 
 const LIMIT = 30_000;
-const ALL = 48_000;
+const ALL = 54_000;
 const imports = {
   "LLMCache": `export { LLMCache, context } from "./src/index.ts";`,
   "Session": `export { Session } from "./src/index.ts";`,
   "Documents and Embeddings": `export { Documents, Embeddings } from "./src/index.ts";`,
   "llmcache-client/ai": `export * from "./src/ai.ts";`,
+  "llmcache-client/langgraph": `export * from "./src/langgraph.ts";`,
   "llmcache-client/resumable-stream": `export * from "./src/resumable-stream.ts";`,
 };
 const bundled = async (contents) => {

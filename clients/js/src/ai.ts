@@ -81,16 +81,25 @@ function dump(kept: Kept): string {
   });
 }
 
+/** What was kept; null for what this middleware did not store. */
 function load(text: string): Kept | null {
-  const kept = JSON.parse(text, (_, value: unknown) => {
+  try {
+    const kept = parse(text);
+    return kept?.v === 1 ? kept : null;
+  } catch {
+    return null;
+  }
+}
+
+function parse(text: string): Kept | null {
+  return JSON.parse(text, (_, value: unknown) => {
     const marked = value as { $date?: number; $bytes?: string } | null;
     if (marked && typeof marked === "object" && Object.keys(marked).length === 1) {
       if (typeof marked.$date === "number") return new Date(marked.$date);
       if (typeof marked.$bytes === "string") return new Uint8Array(Buffer.from(marked.$bytes, "base64"));
     }
     return value;
-  }) as Kept;
-  return kept?.v === 1 ? kept : null;
+  }) as Kept | null;
 }
 
 /** The reason by its common name: a word in AI SDK 5, an object after it. */

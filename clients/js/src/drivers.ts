@@ -67,6 +67,8 @@ const isCluster = (client: any): boolean =>
 /** The driver of a client. */
 export function driverOf(client: RedisClient): Driver {
   const any = client as any;
+  // Its commands are sent in another form, to a node that it names by itself.
+  if (typeof any?.getSentinelNode === "function") throw new TypeError("a client of sentinels is not served: ioredis has one that is");
   if (typeof any?.callBuffer === "function") return isCluster(any) ? ioCluster(any) : io(any);
   if (typeof any?.sendCommand === "function") return isCluster(any) ? nodeCluster(any) : node(any);
   throw new TypeError("a client of node-redis or ioredis is needed");
@@ -88,7 +90,7 @@ async function openNode(client: any): Promise<Own> {
   await own.connect();
   return {
     send: (args) => own.sendCommand(args, RAW),
-    hold: (busy) => (busy ? own.ref() : own.unref()),
+    hold: (busy) => (busy ? own.ref?.() : own.unref?.()),
     close: () => (own.destroy ?? own.disconnect).call(own)?.catch?.(() => {}),
   };
 }

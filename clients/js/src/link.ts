@@ -169,6 +169,11 @@ export class Link {
     return Date.now() < this.#restingUntil;
   }
 
+  /** Whether keys are at several nodes. */
+  get isCluster(): boolean {
+    return this.#driver.nodeOf("") !== "";
+  }
+
   /** How many connections of its own are open. */
   get open(): number {
     return this.#lanes.size;

@@ -1,6 +1,6 @@
 """Drives one client library in the venv of the peer packages, and prints what it measured as JSON.
 
-    python bench/packages_worker.py {llmcache,redisvl,betterdb} PORT BASE.npy QUERIES.npy ENTRIES ASKED
+    python bench/packages_worker.py {llmcache,client,redisvl,langchain,betterdb} PORT BASE.npy QUERIES.npy ENTRIES ASKED
 
 Owns: the same work for each: store entries, ask for them again (hits), ask for what is not there
 (misses), and a stampede of 100 callers that miss on one question. Vectors are given, so no library embeds.
@@ -14,9 +14,12 @@ import json
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import redis
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "clients/python/src"))
 
 NEAR, STAMPEDE, MODEL_SECONDS = 0.95, 100, 0.25
 
@@ -58,6 +61,26 @@ class Llmcache:
         return answer
 
 
+class Client(Llmcache):
+    """The module by its own client."""
+
+    def __init__(self, port: int, rows: np.ndarray):
+        from llmcache import LLMCache
+
+        super().__init__(port, rows)
+        self.cache = LLMCache(redis.Redis(port=port), "faq", ttl=3_600, wait=30)
+
+    def check(self, prompt: str, vector: np.ndarray) -> str | None:
+        hit = self.cache.search(prompt, vector=vector)
+        return None if hit is None else hit.response
+
+    def store(self, prompt: str, response: str, vector: np.ndarray) -> None:
+        self.cache.set(prompt, response, vector=vector)
+
+    def stampede(self, prompt: str, vector: np.ndarray, model) -> str:
+        return self.cache.get_or_make(prompt, model, vector=vector)
+
+
 class Redisvl:
     """RedisVL's SemanticCache as its documentation uses it, with a TTL."""
 
@@ -89,6 +112,45 @@ class Redisvl:
             found = model()
             self.store(prompt, found, vector)
         return found
+
+
+class Langchain:
+    """langchain-redis' RedisSemanticCache, as set_llm_cache is given it."""
+
+    def __init__(self, port: int, rows: np.ndarray):
+        from langchain_core.embeddings import Embeddings
+        from langchain_core.outputs import Generation
+        from langchain_redis import RedisSemanticCache
+
+        self.vectors, self.made = {}, Generation
+        dim, vectors = rows.shape[1], self.vectors
+
+        class Given(Embeddings):
+            def embed_query(self, text):
+                return vectors.get(text, [0.0] * (dim - 1) + [1.0])
+
+            def embed_documents(self, texts):
+                return [self.embed_query(text) for text in texts]
+
+        self.client = redis.Redis(port=port)
+        self.cache = RedisSemanticCache(
+            Given(), f"redis://127.0.0.1:{port}", distance_threshold=1 - NEAR, ttl=3_600, name="faq", prefix="faq"
+        )
+
+    def settle(self, entries: int) -> None:
+        while int(self.client.ft("faq").info()["num_docs"]) < entries:
+            time.sleep(0.05)
+
+    def check(self, prompt: str, vector: np.ndarray) -> str | None:
+        self.vectors[prompt] = vector.tolist()
+        found = self.cache.lookup(prompt, "model")
+        return found[0].text if found else None
+
+    def store(self, prompt: str, response: str, vector: np.ndarray) -> None:
+        self.vectors[prompt] = vector.tolist()
+        self.cache.update(prompt, "model", [self.made(text=response)])
+
+    stampede = Redisvl.stampede
 
 
 class Betterdb:
@@ -137,17 +199,19 @@ class Betterdb:
     stampede = Redisvl.stampede
 
 
-PACKAGES = {"llmcache": Llmcache, "redisvl": Redisvl, "betterdb": Betterdb}
+PACKAGES = {"llmcache": Llmcache, "client": Client, "redisvl": Redisvl, "langchain": Langchain, "betterdb": Betterdb}
 
 
 def timed(peer, calls) -> dict:
     """Latencies of single calls, one at a time, and the commands that they took."""
-    before, taken = commands(peer.client), []
+    before, taken, cpu = commands(peer.client), [], time.process_time()
     for call in calls:
         start = time.perf_counter()
         call()
         taken.append((time.perf_counter() - start) * 1e6)
+    cpu = time.process_time() - cpu
     return {
+        "cpu_us": cpu / len(taken) * 1e6,
         "p50_us": float(np.percentile(taken, 50)),
         "p99_us": float(np.percentile(taken, 99)),
         "commands": (commands(peer.client) - before) / len(taken),

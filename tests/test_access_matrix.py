@@ -64,6 +64,7 @@ ROWS = [
     row("LLMCACHE.MGETSEM", R, 1, *V, "PROMPT", "p"),
     row("LLMCACHE.GET", R, "PROMPT", "p"),
     row("LLMCACHE.ENTRY", R, "one"),
+    row("LLMCACHE.ENTRY", R, "one", "VECTOR"),
     row("LLMCACHE.DEL", W, "one"),
     row("LLMCACHE.EXPIRE", W, "one", "EX", 50),
     row("LLMCACHE.SCAN", R, 0),

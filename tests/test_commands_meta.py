@@ -27,7 +27,7 @@ PUBLIC = [
     Command("MGETSEM", -5, "read", (1, "VALUES", 1, 1)),
     Command("SET", -6, "store", ("PROMPT", "p", "RESPONSE", "r")),
     Command("GET", -4, "read", ("PROMPT", "p")),
-    Command("ENTRY", 3, "read", ("id",)),
+    Command("ENTRY", -3, "read", ("id",)),
     Command("DEL", -3, "write", ("id", "id2")),
     Command("EXPIRE", -4, "write", ("id", "EX", 5)),
     Command("SCAN", -3, "read", (0,)),

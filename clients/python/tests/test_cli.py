@@ -53,6 +53,18 @@ def test_stats_and_explain(r, url, capsys, tmp_path):
         cli.main(["explain", "faq", "x", "--url", url, "--embed", "words:no_such"])
 
 
+def test_a_cache_is_moved_to_more_shards(r, url, capsys):
+    before = LLMCache(r, "faq", shards=2)
+    for n in range(30):
+        before.set(f"q{n}", f"a{n}")
+    status, said = run(capsys, "move", "faq", "--url", url, "--shards", "5", "--before", "2")
+    assert status == 0
+    assert "answers moved to 5 shards" in said
+    assert [LLMCache(r, "faq", shards=5).get(f"q{n}") for n in range(30)] == [f"a{n}" for n in range(30)]
+    status, said = run(capsys, "move", "faq", "--url", url, "--shards", "0", "--before", "2")
+    assert (status, "shards are" in said) == (2, True)
+
+
 def test_a_threshold_is_found(capsys, tmp_path):
     pairs = tmp_path / "pairs.jsonl"
     rows = [

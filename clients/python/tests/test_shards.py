@@ -140,3 +140,115 @@ def test_asyncio_over_a_cluster(cluster, client):
             return set(answers), len(made), found.response, (await cache.stats()).stores
 
     assert asyncio.run(main()) == ({"a"}, 1, "a", 1)
+
+
+def told():
+    """A progress bar of a test: what it was told."""
+    seen: list[tuple[int, int]] = []
+    return seen, lambda done, all: seen.append((done, all))
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 5), (5, 2), (1, 3)])
+def test_answers_are_moved_while_they_are_used(client, before, after):
+    rows = np.random.default_rng(3).standard_normal((150, 16))
+    old = LLMCache(client, "faq", shards=before, threshold=0.9)
+    old.create(threshold=0.93, guard="OFF", ttl=5_000)
+    for n, row in enumerate(rows):
+        vector = row if n % 3 else None
+        old.set(f"q{n}", f"a{n}", vector=vector, tags=[f"t{n % 2}"], meta={"n": n}, tokens=n + 1, cost=0.25, latency=0.5,
+                id=f"e{n}" if n % 5 == 0 else None, ttl=1_000 if n % 7 else float("inf"))  # fmt: skip
+    new = LLMCache(client, "faq", shards=after, shards_before=before, threshold=0.9)
+    # What is stored meanwhile is newer, what is removed stays away.
+    new.set("q1", "newer", vector=rows[1])
+    new.delete("e10")
+    seen, progress = told()
+    new.move(progress=progress)
+    assert seen[-1][0] == seen[-1][1] >= 149
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    only = LLMCache(client, "faq", shards=after, threshold=0.9)
+    expected = [None if n == 10 else "newer" if n == 1 else f"a{n}" for n in range(150)]
+    assert [only.get(f"q{n}") for n in range(150)] == expected
+    for n in (1, 2, 4, 5):
+        assert only.search(vector=rows[n]).response == expected[n]
+    assert only.search(vector=rows[3]) is None
+    entry = only.entry("e5")
+    assert (entry.meta, entry.tags, entry.tokens, entry.latency) == ('{"n": 5}', ["t1"], 6, 500)
+    assert float(entry.cost) == 0.25
+    assert 0 < entry.ttl <= 1_000_000
+    assert only.entry("e0").ttl == -1
+    assert only.config()["threshold"] == pytest.approx(0.93)
+    assert only.info().entries == 149
+    assert new.move() == 0
+    left = [name for name in old.shards.names() if name not in only.shards.names()]
+    assert all(client.execute_command("LLMCACHE.SCAN", name, 0)[1] == [] for name in left)
+    with pytest.raises(ValueError, match="nothing to move"):
+        only.move()
+
+
+def test_a_tenants_answers_are_moved_together(client):
+    old = [LLMCache(client, "faq", shards=3, scope=f"tenant {n}") for n in range(20)]
+    for n, cache in enumerate(old):
+        cache.set("q", str(n), vector=[1.0, 0.0])
+    LLMCache(client, "faq", shards=7, shards_before=3, shard_by="scope").move()
+    new = [LLMCache(client, "faq", shards=7, scope=f"tenant {n}") for n in range(20)]
+    assert [cache.search("other", vector=[1.0, 0.01]).response for cache in new] == [str(n) for n in range(20)]
+
+
+def test_documents_are_moved_and_newer_ones_stay(client):
+    old = DocumentIndex(client, "docs", shards=2)
+    old.create(maxentries=10_000)
+    rows = np.random.default_rng(4).standard_normal((300, 8))
+    old.add(
+        Document(f"d{n}", f"text {n}", vector=rows[n], meta={"n": n}, tags=["a"], tokens=7, ttl=500) for n in range(250)
+    )
+    old.add((Document(f"d{n}", f"text {n}") for n in range(250, 300)), embed=False)
+    new = DocumentIndex(client, "docs", shards=5, shards_before=2)
+    new.add([Document("d7", "newer", vector=rows[7])])
+    new.delete("d8")
+    seen, progress = told()
+    new.move(progress=progress)
+    assert seen[-1][0] == seen[-1][1]
+    only = DocumentIndex(client, "docs", shards=5)
+    found = only.get_many([f"d{n}" for n in range(300)])
+    assert [d and d.text for d in found] == [None if n == 8 else "newer" if n == 7 else f"text {n}" for n in range(300)]
+    assert (found[9].meta, found[9].tags, found[9].tokens) == ({"n": 9}, ["a"], 7)
+    assert 0 < found[9].ttl <= 500
+    assert only.search(rows[9], k=1)[0].id == "d9"
+    assert "d260" not in [d.id for d in only.search(rows[9], k=300)]
+    assert only.info().entries == 299
+    assert only.info().maxentries == 10_000
+    assert new.move() == 0
+
+
+def test_embeddings_go_where_they_are_asked_for(client):
+    texts = [f"t{n}" for n in range(60)]
+    old = EmbeddingCache(client, "emb", model="m", shards=2)
+    old.set_many([(text, [1.0, float(n)]) for n, text in enumerate(texts)])
+    new = EmbeddingCache(client, "emb", model="m", shards=5, shards_before=2)
+    assert all(vector is not None for vector in new.get_many(texts))
+    only = EmbeddingCache(client, "emb", model="m", shards=5)
+    assert all(vector is not None for vector in only.get_many(texts))
+
+
+def test_prompts_are_read_where_they_are_and_moved(client):
+    old = KVChunks(client, "ns", chunk=4, shards=2)
+    old.create()
+    prompts = [[1] * 4 + [n] * 12 for n in range(30)]
+    for n, tokens in enumerate(prompts):
+        old.put_many([b"%d-%d" % (n, at) for at in range(4)], tokens, nx=True, ttl=900)
+    new = KVChunks(client, "ns", chunk=4, shards=5, shards_before=2)
+    assert [new.match(tokens).chunks for tokens in prompts] == [4] * 30
+    assert [chunk.payload for chunk in new.fetch(prompts[9])][1:] == [b"9-1", b"9-2", b"9-3"]
+    assert new.missing(prompts[3]) == []
+    # What goes on a prefix goes where that is.
+    longer = [*prompts[4], *[7] * 4]
+    new.put_many([b"more"], longer, start=4)
+    assert new.match(longer).chunks == 5
+    seen, progress = told()
+    assert new.move(progress=progress) > 0
+    assert seen[-1][0] == seen[-1][1]
+    only = KVChunks(client, "ns", chunk=4, shards=5)
+    assert [only.match(tokens).chunks for tokens in prompts] == [4] * 30
+    assert only.match(longer).chunks == 5
+    assert [chunk.payload for chunk in only.fetch(longer)][1:] == [b"4-1", b"4-2", b"4-3", b"more"]
+    assert new.move() == 0

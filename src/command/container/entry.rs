@@ -1,7 +1,7 @@
 //! `LLMCACHE.ENTRY`, `LLMCACHE.DEL`, `LLMCACHE.EXPIRE`: single entries by their id.
 
-use super::hit_reply::{Served, ttl_ms};
-use crate::command::parse::{ArgReader, Expiry, expiry, is_expiry_word};
+use super::hit_reply::{Served, ttl_ms, write_vector};
+use crate::command::parse::{ArgReader, Expiry, expiry, flag_once, is_expiry_word};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{
     OpenedEntry, Presence, open_cache, open_container, open_entry, remove_entry, set_entry_expiry,
@@ -32,7 +32,13 @@ pub fn open_by_id<'a>(
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let id = reader.text("the id", limits::ID_MAX_BYTES)?;
-    reader.finish()?;
+    let mut with_vector = false;
+    while let Some(word) = reader.option() {
+        match word.as_str() {
+            "VECTOR" => flag_once(&mut with_vector, "VECTOR")?,
+            _ => return Err(word.unknown()),
+        }
+    }
     let reply = Reply::new(ctx);
     let presence = Presence::of(ctx, args.name());
     let opened = match open_cache(ctx, &args.key())? {
@@ -50,7 +56,14 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         (key, entry, served)
     });
     match found {
-        Some((key, entry, served)) => write_entry(reply, &key, &entry, served, ctx.now_ms()),
+        Some((key, entry, served)) => {
+            reply.map(22 + usize::from(with_vector));
+            write_entry(reply, &key, &entry, served, ctx.now_ms());
+            if with_vector {
+                reply.text("vector");
+                write_vector(reply, &entry.view());
+            }
+        }
         None => {
             reply.null();
         }
@@ -61,7 +74,6 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 fn write_entry(reply: Reply<'_>, key: &[u8], entry: &OpenedEntry<'_>, served: Served, now_ms: u64) {
     let view = entry.view();
     let fresh_until = view.fresh_until(UnixMs(entry.expire_at_ms()));
-    reply.map(22);
     reply.text("id");
     match view.name() {
         Some(name) => reply.bytes(name),

@@ -218,15 +218,7 @@ pub fn write_audited(
                 reply
             }
             Field::Hits => reply.count(u64::from(served.hits)),
-            Field::Vector => match view.vector() {
-                Some(vector) => {
-                    let numbers = vector.to_f32();
-                    let blob: Vec<u8> =
-                        numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-                    reply.bytes(&blob)
-                }
-                None => reply.null(),
-            },
+            Field::Vector => write_vector(reply, &view),
         };
     }
 }
@@ -248,4 +240,16 @@ pub fn write_audit(reply: Reply<'_>, ticket: &str, candidate: Option<&Hit<Opened
     reply.text("similarity").double(hit.similarity);
     reply.text("prompt").bytes(view.prompt());
     reply.text("response").bytes(view.response());
+}
+
+/// Writes the vector as it is stored, as a blob of little-endian f32; null for none.
+pub fn write_vector<'r>(reply: Reply<'r>, view: &EntryView<'_>) -> Reply<'r> {
+    match view.vector() {
+        Some(vector) => {
+            let numbers = vector.to_f32();
+            let blob: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            reply.bytes(&blob)
+        }
+        None => reply.null(),
+    }
 }

@@ -313,6 +313,11 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     ("LLMCACHE.CONFIG", "SET", "Changes one setting."),
     ("LLMCACHE.CONFIG", "name", "Name of the setting."),
     ("LLMCACHE.CONFIG", "value", "Its new value."),
+    (
+        "LLMCACHE.ENTRY",
+        "VECTOR",
+        "Returns the vector too, as QUANT keeps it: a blob of little-endian f32, null for none.",
+    ),
     ("LLMCACHE.SCAN", "COUNT", "Most ids of a page, 1 to 10,000; default 10."),
     ("RAG.SCAN", "COUNT", "Most ids of a page, 1 to 10,000; default 10."),
     ("LLMCACHE.STATS", "SCOPE", "Counters of this scope; default those of the whole cache."),

@@ -274,12 +274,12 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
         ..read("LLMCACHE.GET", command_entry!(get::run))
     },
     CommandSpec {
-        arity: 3,
+        arity: -3,
         flags: "readonly fast",
         summary: "Shows one entry and its sizes.",
-        args: &[CACHE, arg("id", ArgKind::Text)],
+        args: &[CACHE, arg("id", ArgKind::Text), opt_word("VECTOR", "vector")],
         reply: "A map of `id key digest prompt response scope context tags meta tokens cost latency \
-            created age ttl grace stale hits dim quant vector_bytes bytes`, or null.",
+            created age ttl grace stale hits dim quant vector_bytes bytes`, with VECTOR also `vector`, or null.",
         ..read("LLMCACHE.ENTRY", command_entry!(entry::run))
     },
     CommandSpec {

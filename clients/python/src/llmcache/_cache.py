@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import _replies as r
 from . import filters, limits, vectors
 from ._flow import Argument, Call, Command, Flow, Sleep
+from ._moving import Progress, move_answers
 from ._observe import observed
 from ._several import batches, every, expiry, milliseconds, present, quietly, scanned, summed
 from ._shards import Shards, entry_digest
@@ -88,6 +89,12 @@ class CacheBase:
         """Which shards a question is asked: its own where it is exact or of a scope, else all."""
         key = self._shard_key(scope, context, prompt)
         return self.shards.every() if key is None else list(self.shards.places(key))
+
+    def _place_of(self, entry: Mapping[str, Any]) -> str:
+        """Where an entry belongs, of what the server tells of it."""
+        if self.shard_by == "scope":
+            return self.shards.place(entry["scope"])
+        return self.shards.place(entry_digest(entry["scope"], entry["context"], entry["prompt"]))
 
     def _home(self, prompt: Text, scope: str | None, context: str | Context | None) -> str:
         """The shard where the answer to this prompt is stored."""
@@ -536,6 +543,13 @@ class CacheFlows(CacheBase):
         for name in self.shards.every():
             found += yield from scanned("LLMCACHE.SCAN", name, tail)
         return found
+
+    def move(self, *, progress: Progress | None = None) -> Flow[int]:
+        """Brings what was stored in `shards_before` shards to where it belongs now; how many answers moved.
+
+        Others may read and write meanwhile. `progress(done, all)` is told after each page.
+        """
+        return (yield from move_answers(self, _WORDS, progress))
 
     # The same verbs as RedisVL's SemanticCache.
 

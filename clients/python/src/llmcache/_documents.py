@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from . import _replies as r
 from . import filters, limits, vectors
 from ._flow import Argument, Call, Command, Flow, Many
+from ._moving import Progress, move_documents
 from ._observe import observed
 from ._several import batches, every, expiry, present, scanned, summed
 from ._shards import Shards
@@ -215,6 +216,10 @@ class DocumentFlows(DocumentBase):
         for name in self.shards.every():
             found += yield from scanned("RAG.SCAN", name, tail)
         return found
+
+    def move(self, *, progress: Progress | None = None) -> Flow[int]:
+        """Brings what was stored in `shards_before` shards to where it belongs now; how many documents moved."""
+        return (yield from move_documents(self, _WORDS, progress))
 
     def info(self) -> Flow[Fields]:
         """Settings, graph and memory; of several shards summed."""

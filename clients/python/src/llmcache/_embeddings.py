@@ -132,9 +132,13 @@ class EmbeddingFlows(EmbeddingBase):
                 ["EMBCACHE.GET", self.shards.place(r.raw(texts[at]), self.shards.was), "TEXT", r.raw(texts[at])]
                 for at in absent
             ]
+            brought: dict[str, Floats[float]] = {}
             for at, blob in zip(absent, (yield from unless_absent(commands)), strict=True):
                 if blob is not None:
-                    found[at] = vectors.floats(blob)
+                    found[at] = brought[texts[at]] = vectors.floats(blob)
+            if brought:
+                # Each that is read goes where it belongs: an embedding has no list that could be walked over.
+                yield from EmbeddingFlows.set_many(self, list(brought.items()), ttl=ttl)
         return found
 
     def set_many(self, items: Sequence[tuple[str, Vector]], *, ttl: float | None = None) -> Flow[int]:

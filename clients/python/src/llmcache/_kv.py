@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import _replies as r
 from . import filters, limits
 from ._flow import Argument, Command, Flow
+from ._moving import Progress, move_chunks
 from ._several import batches, every, expiry, milliseconds, present, scanned, summed
 from ._shards import Shards
 from .errors import NoCache
@@ -80,12 +81,13 @@ class KVBase:
         salt: str = "",
         ttl: float | None = None,
         shards: int = 1,
+        shards_before: int | None = None,
         shard_depth: int = SHARD_DEPTH,
     ):
         self._connection = self._connect(client)
         self.name, self.model, self.dtype, self.form, self.shape = name, model, dtype, form, tuple(shape)
         self.chunk, self.salt, self.ttl = chunk, salt, ttl
-        self.shards, self.shard_depth = Shards(name, shards), shard_depth
+        self.shards, self.shard_depth = Shards(name, shards, shards_before), shard_depth
         self._fingerprint = fingerprint(model, dtype, form, shape, chunk)
 
     def _connect(self, client: Any) -> Any:
@@ -106,11 +108,23 @@ class KVBase:
             assert tokens is not None
             data = blob(tokens)
             said = ["TOKENS", data, *(["SALT", self.salt] if self.salt else [])]
-            if self.shards.count == 1:
+            if self.shards.count == 1 and self.shards.was is None:
                 return self.name, said
             head = data[: self.shard_depth * self.chunk * 4]
             first = digests(self._fingerprint, head, self.chunk, self.salt.encode())
         return self.shards.place(first[-1] if first else b""), said
+
+    def _before(self, tokens: Tokens | None, hashes: Sequence[bytes] | None) -> str | None:
+        """The namespace that a prompt was in, where that is another."""
+        if self.shards.was is None:
+            return None
+        if hashes is None:
+            assert tokens is not None
+            data = blob(tokens)[: self.shard_depth * self.chunk * 4]
+            hashes = digests(self._fingerprint, data, self.chunk, self.salt.encode())
+        first = hashes[: self.shard_depth]
+        was, now = self.shards.place(first[-1] if first else b"", self.shards.was), self._where(None, list(first))[0]
+        return None if was == now else was
 
     def _stored(self, ttl: float | None, priority: int | None, nx: bool) -> list[Argument]:
         args = expiry(self.ttl if ttl is None else ttl)
@@ -153,6 +167,7 @@ class KVFlows(KVBase):
         args: list[Argument] = [] if filter is None else ["FILTER", filters.text(filter)]
         if lease is not None:
             args += ["LEASE", milliseconds(lease)]
+        name = yield from _holder(self, name, said, tokens, hashes)
         chunks, count, held = yield Command(("KVCHUNK.MATCH", name, *said, *args))
         return Match(int(chunks), int(count), None if held is None else int(held))
 
@@ -170,6 +185,7 @@ class KVFlows(KVBase):
             args += ["RANGE", *range]
         if lease is not None:
             args += ["LEASE", milliseconds(lease)]
+        name = yield from _holder(self, name, said, tokens, hashes)
         reply = yield Command(("KVCHUNK.FETCH", name, *said, *args))
         prefix, answered, after, rows = reply[:4]
         held = reply[4] if len(reply) > 4 else None
@@ -206,6 +222,7 @@ class KVFlows(KVBase):
         With `into` the payload of chunk n is written into buffer n.
         """
         name, said = self._where(None, hashes)
+        name = yield from _holder(self, name, said, None, hashes)
         found: list[Chunk | None] = []
         while len(found) < len(hashes):
             page = yield Command(("KVCHUNK.FETCH", name, *said, "SPARSE", "FROM", len(found), "MAXBYTES", max_bytes))
@@ -249,6 +266,9 @@ class KVFlows(KVBase):
     ) -> Flow[list[Stored]]:  # fmt: skip
         """Stores the chunks of a prompt from `start` on, each whole or not at all, in batches."""
         name, said = self._where(tokens, hashes)
+        if start:
+            # What goes on a prefix goes where that is.
+            name = yield from _holder(self, name, said, tokens, hashes)
         tail = self._stored(ttl, priority, nx)
         stored: list[Stored] = []
         for batch in _weighed(payloads):
@@ -275,6 +295,7 @@ class KVFlows(KVBase):
     def missing(self, tokens: Tokens | None = None, *, hashes: Sequence[bytes] | None = None) -> Flow[list[int]]:
         """Which chunks of a prompt are not there, by their numbers from 0."""
         name, said = self._where(tokens, hashes)
+        name = yield from _holder(self, name, said, tokens, hashes)
         return [int(at) for at in (yield Command(("KVCHUNK.MISSING", name, *said)))]
 
     def find(
@@ -323,6 +344,11 @@ class KVFlows(KVBase):
         """Changes how much memory the chunks of all shards may take."""
         yield from every([("KVCHUNK.BUDGET", name, size // self.shards.count) for name in self.shards.every()])
 
+    def move(self, *, progress: Progress | None = None) -> Flow[int]:
+        """Brings the chunks of `shards_before` shards to where their prompts are asked for now; how many moved."""
+        yield from KVFlows.create(self)
+        return (yield from move_chunks(self, progress))
+
     def ids(self, *, filter: filters.Filter | None = None) -> Flow[list[str]]:
         """The digests of all chunks; in pages."""
         tail: list[Argument] = [] if filter is None else ["FILTER", filters.text(filter)]
@@ -351,6 +377,17 @@ class KVFlows(KVBase):
         args: list[Argument] = [] if count is None else ["COUNT", count]
         replies = yield from present([("KVCHUNK.VERIFY", name, *args) for name in self.shards.every()])
         return [Fields.of(reply) for reply in replies]
+
+
+def _holder(
+    self: KVBase, name: str, said: Sequence[Argument], tokens: Tokens | None, hashes: Sequence[bytes] | None
+) -> Flow[str]:
+    """Which namespace has more of a prompt: the one it belongs to, or, while shards are moved, the one it was in."""
+    before = self._before(tokens, hashes)
+    if before is None:
+        return name
+    now, was = yield from every([("KVCHUNK.MATCH", place, *said) for place in (name, before)])
+    return before if int(was[0]) > int(now[0]) else name
 
 
 def _on_digests(self: KVBase, command: str, wanted: Sequence[bytes | str], tail: Sequence[Argument]) -> Flow[int]:

@@ -50,6 +50,7 @@ class LLMCache(CacheBase, Blocking):
     expire = blocking(CacheFlows.expire)
     entry = blocking(CacheFlows.entry)
     ids = blocking(CacheFlows.ids)
+    move = blocking(CacheFlows.move)
     check = blocking(CacheFlows.check)
     store = blocking(CacheFlows.store)
     set_threshold = blocking(CacheFlows.set_threshold)
@@ -113,6 +114,7 @@ class DocumentIndex(DocumentBase, Blocking):
     get_many = blocking(DocumentFlows.get_many)
     delete = blocking(DocumentFlows.delete)
     ids = blocking(DocumentFlows.ids)
+    move = blocking(DocumentFlows.move)
     info = blocking(DocumentFlows.info)
     drop = blocking(DocumentFlows.drop)
 
@@ -216,6 +218,7 @@ class KVChunks(KVBase, Blocking):
     release = blocking(KVFlows.release)
     budget = blocking(KVFlows.budget)
     ids = blocking(KVFlows.ids)
+    move = blocking(KVFlows.move)
     info = blocking(KVFlows.info)
     stats = blocking(KVFlows.stats)
     verify = blocking(KVFlows.verify)

@@ -126,6 +126,15 @@ def calibrate(options: argparse.Namespace) -> int:
     return 0
 
 
+def move(options: argparse.Namespace) -> int:
+    cache = LLMCache(
+        options.url, options.cache, shards=options.shards, shards_before=options.before, shard_by=options.by
+    )
+    moved = cache.move(progress=bar)
+    print(f"{moved} answers moved to {options.shards} shards")
+    return 0
+
+
 def plot(rows: Sequence[cal.Row], best: float | None, path: str) -> None:
     try:
         from matplotlib.figure import Figure
@@ -174,6 +183,10 @@ def parser() -> argparse.ArgumentParser:
     near.add_argument("file", help="a question a line; - for the standard input")
     near.add_argument("--embed", help="module:function that makes a vector of a text")
     near.add_argument("--count", type=int, default=20)
+    moving = command("move", move, "bring answers to another number of shards, while they are used")
+    of_cache(moving)
+    moving.add_argument("--before", type=int, required=True, help="into how many it was split")
+    moving.add_argument("--by", choices=("scope", "question"), default="question", help="what says where an answer is")
     fit = command("calibrate", calibrate, "which threshold suits a model")
     fit.add_argument("pairs", help='lines of {"a": "...", "b": "...", "same": true}')
     fit.add_argument("--embed", required=True, help="module:function of a text, or with --batch of a list of texts")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 from pathlib import Path
 
 from fastapi.testclient import TestClient
+from words import embed
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -36,3 +38,42 @@ def test_the_service(server, r, monkeypatch):
 def test_the_agent(server):
     said = load("langgraph_agent").main(f"redis://127.0.0.1:{server.port}")
     assert said == ["Paris.", "Paris.", "Rome."]
+
+
+def test_a_session_of_agents(server, r):
+    from agents import set_tracing_disabled
+    from agents.testing import ScriptedModel
+    from openai.types.responses import ResponseOutputMessage, ResponseOutputText
+
+    def reply(text: str):
+        part = ResponseOutputText(text=text, type="output_text", annotations=[], logprobs=[])
+        return ResponseOutputMessage(id="1", type="message", role="assistant", status="completed", content=[part])
+
+    set_tracing_disabled(True)
+    model = ScriptedModel(steps=[[reply("Hello, Ada.")], [reply("Ada.")]])
+    said = asyncio.run(load("openai_agents_session").main(f"redis://127.0.0.1:{server.port}", model))
+    assert said == ["Hello, Ada.", "Ada.", "4 items are kept"]
+    assert "Ada." in str(model.calls[1])
+    assert 0 < r.ttl("agents:session:user-1") <= 86_400
+
+
+def test_litellm(server, r):
+    url = f"redis://127.0.0.1:{server.port}"
+    said = asyncio.run(load("litellm_cache").main(url, embed, model="gpt-4o", mock_response="so", mock_delay=0.3))
+    assert said == ["so"] * 6
+    assert r.info("commandstats")["cmdstat_LLMCACHE.SETSEM"]["calls"] == 1
+
+
+def test_llamaindex(server, r):
+    from llama_index.core.embeddings import MockEmbedding
+
+    class Words(MockEmbedding):
+        def _get_text_embedding(self, text):
+            return embed(text)
+
+        def _get_query_embedding(self, query):
+            return embed(query)
+
+    said = load("llamaindex_rag").main(f"redis://127.0.0.1:{server.port}", Words(embed_dim=64))
+    assert said == ["Refunds take up to 5 days.", "How long do refunds take?", "Refunds take up to 5 days."]
+    assert r.exists("passages", "chat:user-1") == 2

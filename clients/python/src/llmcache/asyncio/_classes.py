@@ -52,6 +52,7 @@ class LLMCache(CacheBase, Awaiting):
     expire = awaitable(CacheFlows.expire)
     entry = awaitable(CacheFlows.entry)
     ids = awaitable(CacheFlows.ids)
+    move = awaitable(CacheFlows.move)
     check = awaitable(CacheFlows.check)
     store = awaitable(CacheFlows.store)
     set_threshold = awaitable(CacheFlows.set_threshold)
@@ -118,6 +119,7 @@ class DocumentIndex(DocumentBase, Awaiting):
     get_many = awaitable(DocumentFlows.get_many)
     delete = awaitable(DocumentFlows.delete)
     ids = awaitable(DocumentFlows.ids)
+    move = awaitable(DocumentFlows.move)
     info = awaitable(DocumentFlows.info)
     drop = awaitable(DocumentFlows.drop)
 
@@ -222,6 +224,7 @@ class KVChunks(KVBase, Awaiting):
     release = awaitable(KVFlows.release)
     budget = awaitable(KVFlows.budget)
     ids = awaitable(KVFlows.ids)
+    move = awaitable(KVFlows.move)
     info = awaitable(KVFlows.info)
     stats = awaitable(KVFlows.stats)
     verify = awaitable(KVFlows.verify)

@@ -116,11 +116,12 @@ def main() -> int:
             work = server_us(client, names[0], queries)
             whole = fanned_out_us(cache, queries[: max(20, min(len(queries), 20_000 // count))])
             spread = simulated(work, count, rng)
-            mean = work.mean()
+            # The median: what others on the machine do is in the longest ones.
+            usual = float(np.median(work))
             print(
                 f"| {count:,} | {chosen.entries // count:,} | {np.median(work):.0f} | {np.median(whole) / 1e3:.2f} "
                 f"| {np.percentile(spread, 50) / 1e3:.2f} | {np.percentile(spread, 99) / 1e3:.2f} | {count:,} "
-                f"| {count * mean / 1e3:.2f} | {1e6 / mean:,.0f} | {count * 1e6 / mean:,.0f} |",
+                f"| {count * usual / 1e3:.2f} | {1e6 / usual:,.0f} | {count * 1e6 / usual:,.0f} |",
                 flush=True,
             )
             client.close()

@@ -37,7 +37,8 @@ SDISTS = ("openai-agents==0.24.0", "langgraph-checkpoint==4.3.2", "dogpile.cache
 # Tests that are in no package: read from their repository where it can be reached, or put into this folder by hand.
 LLAMAINDEX = "llama_index-0.14.25"
 LLAMAINDEX_FILES = (
-    "llama-index-core/tests/storage/chat_store/test_simple_chat_store.py",
+    "llama-index-integrations/storage/chat_store/llama-index-storage-chat-store-redis/tests/"
+    "test_chat_store_redis_chat_store.py",
     "llama-index-core/tests/storage/chat_store/test_sql.py",
 )
 RAW = "https://raw.githubusercontent.com/run-llama/llama_index/v0.14.25/"
@@ -101,7 +102,7 @@ SUITES = (
         folder="dogpile_cache-1.5.0",
     ),
     Suite(
-        "llamaindex", "chat stores: test_simple_chat_store.py, test_sql.py", "llama-index-core 0.14.25",
+        "llamaindex", "chat stores: test_chat_store_redis_chat_store.py, test_sql.py", "llama_index 0.14.25",
         [*PYTEST, "-o", "asyncio_mode=auto", "-p", "swap_llamaindex", *LLAMAINDEX_FILES], folder=LLAMAINDEX,
     ),
     Suite("own", "the client's own tests of its adapters", "-", [*PYTEST, "-n", "2", str(CLIENT / "tests" / "adapters")]),

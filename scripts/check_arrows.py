@@ -75,7 +75,6 @@ LAYERS = {
 KNOWN_CIRCLES = [
     {f"core/src/cache/{file}.rs" for file in ("embedding", "entry")},
     {f"core/src/cache/{file}.rs" for file in ("container", "lookup", "stats")},
-    {f"core/src/embed/{file}.rs" for file in ("bert", "glue", "kernel/mod", "quant")},
     {f"core/src/filter/{file}.rs" for file in ("lexer", "mod", "program", "record", "value")},
     {f"core/src/index/{file}.rs" for file in ("expiry_walk", "filter_cache", "mod", "partitions", "slots")}
     | {f"core/src/index/hnsw/{file}.rs" for file in ("build", "graph", "mod", "upper_links", "walk")},

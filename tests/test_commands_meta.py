@@ -55,8 +55,8 @@ VECTOR = ("VALUES", 2, 1, 2)
 PUBLIC += [
     Command(*row, family="EMBCACHE")
     for row in (
-        ("CREATE", -6, "store", ("MODEL", "m", "DIM", 2)),
-        ("SET", -6, "store", ("TEXT", "t", *VECTOR)),
+        ("CREATE", -4, "store", ("MODEL", "m", "DIM", 2)),
+        ("SET", -4, "store", ("TEXT", "t", *VECTOR)),
         ("MSET", -7, "store", (1, "TEXT", "t", *VECTOR)),
         ("GET", -4, "read", ("TEXT", "t")),
         ("MGET", -5, "read", ("TEXTS", 1, "t")),

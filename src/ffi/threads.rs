@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// Work that a thread can do.
 pub trait Work: Send + 'static {
+    /// How the system calls its threads; at most 15 bytes are kept.
+    const THREAD: &'static str;
     /// What a thread keeps between two works.
     type Scratch: Default;
     /// Names the work when it is done.
@@ -90,7 +92,7 @@ impl<W: Work> Threads<W> {
     pub fn have(&mut self, threads: usize) -> usize {
         while self.started < threads {
             let queues = Arc::clone(&self.queues);
-            let builder = std::thread::Builder::new().name("llmcache-search".to_owned());
+            let builder = std::thread::Builder::new().name(W::THREAD.to_owned());
             if without_signals(|| builder.spawn(move || serve(&queues))).is_err() {
                 break;
             }

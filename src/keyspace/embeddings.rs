@@ -121,6 +121,7 @@ enum Outcome {
 }
 
 impl Work for Job {
+    const THREAD: &'static str = "llmcache-embed";
     type Scratch = Scratch;
     type Ticket = TextKey;
     type Outcome = Outcome;
@@ -389,6 +390,8 @@ pub enum Again {
     Reads(Answer),
     /// One that stores: what the server checked before its first run is checked before its second, memory too.
     Writes(Handler),
+    /// One that would store what it computes where there is memory, and looks to that itself.
+    Fills(Handler),
     /// One that writes, stores nothing that the server would refuse without memory, and may have to wait once more, which nothing can in its second run. One of these is run again
     /// at a time, so that the next sees what it did.
     Takes(Handler, Take),
@@ -518,6 +521,7 @@ fn wait_for(
     let (second, take) = match again {
         Again::Reads(answer) => (Second::Reads(answer), None),
         Again::Writes(handler) => (Second::Writes(handler, Memory::Needed), None),
+        Again::Fills(handler) => (Second::Writes(handler, Memory::Spared), None),
         Again::Takes(handler, take) => (Second::Writes(handler, Memory::Spared), Some(take)),
     };
     let writes = matches!(second, Second::Writes(..));

@@ -119,6 +119,7 @@ struct Job {
 }
 
 impl Work for Job {
+    const THREAD: &'static str = "llmcache-search";
     type Scratch = TaskScratch;
     type Ticket = (BlockedId, Asked);
     type Outcome = SearchResult;

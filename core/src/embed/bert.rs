@@ -9,7 +9,7 @@
 )]
 
 use super::glue::{Norm, Quantised, Strided, add_and_norm, gelu, multiply, multiply_floats, weigh};
-use super::kernel::{Engine, Isa, LANES, Lanes, ROWS};
+use super::kernel::{Isa, LANES, Lanes, ROWS};
 use super::quant::{Matrix, Table};
 
 /// How the vectors of all tokens become one.
@@ -73,31 +73,28 @@ impl Encoder {
             + 4 * self.positions.capacity()
             + self.layers.iter().map(layer).sum::<usize>()
     }
+}
 
-    /// The vector of some tokens, not normalised.
-    pub(super) fn embed(
-        &self,
-        tokens: &[u32],
-        pooling: Pooling,
-        engine: Engine,
-        scratch: &mut Scratch,
-    ) -> Vec<f32> {
-        assert!(!tokens.is_empty() && tokens.len() <= self.shape.positions);
-        (engine.forward)(self, &mut Pass { tokens, scratch });
-        let width = self.shape.hidden;
-        let mut vector = scratch.states[..width].to_vec();
-        if pooling == Pooling::Mean {
-            for row in scratch.states[width..tokens.len() * width].chunks_exact(width) {
-                for (sum, value) in vector.iter_mut().zip(row) {
-                    *sum += value;
-                }
-            }
-            for sum in &mut vector {
-                *sum /= tokens.len() as f32;
+/// The vector of a text of so many tokens, not normalised, from the states that a pass left.
+pub(super) fn pool(
+    encoder: &Encoder,
+    tokens: usize,
+    pooling: Pooling,
+    scratch: &Scratch,
+) -> Vec<f32> {
+    let width = encoder.shape.hidden;
+    let mut vector = scratch.states[..width].to_vec();
+    if pooling == Pooling::Mean {
+        for row in scratch.states[width..tokens * width].chunks_exact(width) {
+            for (sum, value) in vector.iter_mut().zip(row) {
+                *sum += value;
             }
         }
-        vector
+        for sum in &mut vector {
+            *sum /= tokens as f32;
+        }
     }
+    vector
 }
 
 /// Memory that passes use one after the other.

@@ -5,10 +5,11 @@
 //! written again; any number of threads use it, each with a scratch memory of its own.
 //!
 //! `kernel` has the arithmetic for each instruction set and `glue` what is built of it, once for all of them: equal
-//! bits on every CPU. `bert` is the order of layers, `quant` the weights, `folder` reads them through
+//! bits on every CPU. `bert` is the order of layers, `engine` compiles it for each instruction set and chooses, `quant` the weights, `folder` reads them through
 //! `safetensors` and `json`, `wordpiece` cuts words.
 
 mod bert;
+mod engine;
 mod folder;
 mod glue;
 mod json;
@@ -21,7 +22,7 @@ mod vocabulary;
 mod wordpiece;
 
 pub use bert::Scratch;
-pub use kernel::{Engine, engine, engines};
+pub use engine::{Engine, engine, engines};
 pub use wordpiece::Tokens;
 
 use crate::error::{Error, Result};
@@ -182,7 +183,7 @@ impl Model {
 
     /// The vector of tokens that `read` gave, not normalised. `None` of one that is no vector.
     pub fn embed(&self, tokens: &Tokens, scratch: &mut Scratch) -> Option<Vec<f32>> {
-        let vector = self.encoder.embed(&tokens.ids, self.settings.pooling, self.engine, scratch);
+        let vector = self.engine.embed(&self.encoder, &tokens.ids, self.settings.pooling, scratch);
         let is_some = vector.iter().any(|value| *value != 0.0);
         (is_some && vector.iter().all(|value| value.is_finite())).then_some(vector)
     }

@@ -153,7 +153,8 @@ const OF_DOCUMENTS: [&str; 12] = [
     "SCRIPT",
 ];
 /// What CREATE takes for embeddings.
-const OF_EMBEDDINGS: [&str; 6] = ["DIM", "MODEL", "TTL", "QUANT", "MAXENTRIES", "MAXMEMORY"];
+const OF_EMBEDDINGS: [&str; 8] =
+    ["DIM", "MODEL", "TTL", "QUANT", "MAXENTRIES", "MAXMEMORY", "EMBED", "SCRIPT"];
 
 /// What CREATE asks for.
 struct Wanted {
@@ -176,13 +177,13 @@ fn parse_settings(mut args: ArgReader<'_>, kind: Kind) -> Result<Wanted> {
         given.read(&word, &mut args)?;
     }
     let named = given.model.as_ref().is_some_and(|model| !model.is_empty());
-    if kind == Kind::Embeddings && (given.dim.is_none() || !named) {
-        return Err(Error::err("syntax error: MODEL and DIM are needed"));
-    }
     if given.embed.is_some() && given.model.is_some() {
         return Err(Error::err("syntax error: EMBED names the model, MODEL is left out"));
     }
     let model = given.embedder(kind)?;
+    if kind == Kind::Embeddings && model.is_none() && (given.dim.is_none() || !named) {
+        return Err(Error::err("syntax error: MODEL and DIM are needed, or EMBED"));
+    }
     if given.any_script && model.is_none() {
         return Err(Error::err("syntax error: SCRIPT is for containers with EMBED"));
     }

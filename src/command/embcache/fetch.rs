@@ -1,12 +1,12 @@
 //! `EMBCACHE.FETCH`: an embedding, or the lease to compute it, so that one worker does.
 
-use super::{Form, Subject, find, model, open};
+use super::{Computed, Form, Subject, compute, find, model, open, set};
 use crate::command::container::fetch::{FetchRequest, Terms, Wanted, fetch};
 use crate::command::container::hit_reply::Served;
 use crate::command::container::{lease, no_container};
 use crate::command::parse::{ArgReader, set_once};
 use crate::ffi::{Access, Arguments, CommandArgs, Ctx, Reply};
-use crate::keyspace::{OpenedEntry, Searches, open_container};
+use crate::keyspace::{Again, OpenedEntry, Searches, open_container};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{Hit, Kind, Looked, LookupReport, MissReason, Tier};
@@ -23,7 +23,27 @@ struct WantedEmbedding<'a> {
 
 /// Runs the command.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    if has_to_wait(ctx, args)? {
+        return Ok(());
+    }
     fetch(ctx, args, parse, run)
+}
+
+/// Has a text embedded and kept that is not there, where a model embeds for the cache; then it is found as if it had been.
+/// Answers whether the command is to end and is run again.
+fn has_to_wait(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<bool> {
+    let (wanted, _) = read(ArgReader::new(args.options()))?;
+    let cache = wanted.container(ctx, args)?;
+    let digest = cache.with(|cache| wanted.subject.digest(&cache.settings.model));
+    // Who asks where there is no memory is told to compute it, as on any other cache.
+    if ctx.state().is_out_of_memory() || find(ctx, &cache, &digest, Access::Probe).is_some() {
+        return Ok(false);
+    }
+    match compute(ctx, &cache, &wanted.subject, Again::Fills(run))? {
+        Computed::Numbers(numbers) => set::keep(ctx, args, wanted.subject, numbers).map(|()| false),
+        Computed::Later => Ok(true),
+        Computed::None => Ok(false),
+    }
 }
 
 /// Runs `EMBCACHE.FAIL`.
@@ -36,7 +56,12 @@ pub fn run_extend(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     lease::extend(ctx, args, Kind::Embeddings)
 }
 
-fn parse(mut args: ArgReader<'_>) -> Result<FetchRequest<'_>> {
+fn parse(args: ArgReader<'_>) -> Result<FetchRequest<'_>> {
+    let (wanted, terms) = read(args)?;
+    Ok(terms.of(Box::new(wanted)))
+}
+
+fn read(mut args: ArgReader<'_>) -> Result<(WantedEmbedding<'_>, Terms)> {
     let (mut subject, mut named, mut form) = (None, None, None);
     let mut terms = Terms::default();
     while let Some(word) = args.option() {
@@ -55,7 +80,7 @@ fn parse(mut args: ArgReader<'_>) -> Result<FetchRequest<'_>> {
     }
     let subject = subject.ok_or_else(|| Error::err("syntax error: TEXT or DIGEST is needed"))?;
     let form = form.unwrap_or_default();
-    Ok(terms.of(Box::new(WantedEmbedding { subject, model: named, form })))
+    Ok((WantedEmbedding { subject, model: named, form }, terms))
 }
 
 impl Wanted for WantedEmbedding<'_> {

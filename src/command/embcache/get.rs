@@ -1,9 +1,10 @@
 //! `EMBCACHE.GET`, `MGET` and `MGETEX`: embeddings computed before, one or many in one trip.
 
-use super::{Form, Subject, Subjects, find, key_of, look_for, model};
+use super::set::as_kept;
+use super::{Computed, Form, Subject, Subjects, compute, find, key_of, look_for, model};
 use crate::command::parse::{ArgReader, Expiry, expiry, is_expiry_word, set_once};
-use crate::ffi::{Access, CommandArgs, Ctx, Reply, WritePermit};
-use crate::keyspace::{answer_room, now_min, remove_entry, set_entry_expiry};
+use crate::ffi::{Access, Arguments, CommandArgs, Ctx, Reply, WritePermit};
+use crate::keyspace::{Again, Searches, answer_room, now_min, remove_entry, set_entry_expiry};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{MissReason, Tier};
 use llmcache_core::error::{Error, Result};
@@ -12,6 +13,10 @@ use llmcache_core::limits;
 
 /// Runs `EMBCACHE.GET`.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    answer(ctx, args, &Searches::inline())
+}
+
+fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, _: &Searches) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let (mut subject, mut form, mut named) = (None, None, None);
     while let Some(word) = reader.option() {
@@ -29,7 +34,18 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     match look_for(ctx, args, named)? {
         Some(cache) => {
             let asked = Asked::new(ctx, &cache, form.unwrap_or_default());
-            asked.answer(&subject);
+            if asked.has(&subject) {
+                asked.answer(&subject);
+                return Ok(());
+            }
+            // Computed and not kept: what only reads stores nothing. The memo and FETCH remember.
+            match compute(ctx, &cache, &subject, Again::Reads(answer))? {
+                Computed::Numbers(numbers) => asked.answer_computed(subject, numbers)?,
+                Computed::Later => {}
+                Computed::None => {
+                    asked.answer(&subject);
+                }
+            }
         }
         None => {
             Reply::new(ctx).null();
@@ -134,6 +150,18 @@ impl<'c, 'r> Asked<'c, 'r> {
     fn new(ctx: Ctx<'c>, cache: &'r SharedCache, form: Form) -> Self {
         let model = cache.with(|cache| cache.settings.model.clone());
         Self { ctx, cache, model, form }
+    }
+
+    fn has(&self, subject: &Subject<'_>) -> bool {
+        find(self.ctx, self.cache, &subject.digest(&self.model), Access::Probe).is_some()
+    }
+
+    /// Answers one that was not there and was computed, to the bits that keeping it would have given.
+    fn answer_computed(&self, subject: Subject<'_>, numbers: Vec<f32>) -> Result<()> {
+        let entry = as_kept(self.ctx, self.cache, subject, numbers)?;
+        self.form.write(Reply::new(self.ctx), Some(entry.view()));
+        self.cache.with(|cache| cache.stats.note_miss(b"", MissReason::Empty, None));
+        Ok(())
     }
 
     /// Answers one, or null, and counts it. The digest of one that was there.

@@ -9,11 +9,13 @@ pub(super) mod get;
 pub(super) mod set;
 
 use super::container::create::check_model;
+use super::container::texts::{Meaning, meaning, model_for, no_vector};
 use super::parse::{ArgReader, OptionWord, set_once};
-use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{OpenedEntry, find_container, open_container, open_entry};
+use crate::ffi::{Access, Arguments, Ctx, Reply};
+use crate::keyspace::{Again, OpenedEntry, find_container, open_container, open_entry};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{EntryKey, EntryView, Kind, raw_embedding, unpack_embedding};
+use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::EmbeddingDigest;
 use llmcache_core::limits;
@@ -103,14 +105,14 @@ fn model<'a>(args: &mut ArgReader<'a>) -> Result<&'a [u8]> {
 }
 
 /// The container, which must be of the model the caller says it uses, if it does.
-fn open(ctx: Ctx<'_>, args: &CommandArgs<'_>, model: Option<&[u8]>) -> Result<Option<SharedCache>> {
+fn open(ctx: Ctx<'_>, args: &Arguments<'_>, model: Option<&[u8]>) -> Result<Option<SharedCache>> {
     of_model(open_container(ctx, &args.key(), Kind::Embeddings)?, args, model)
 }
 
 /// The same for a look-up, which may miss.
 fn look_for(
     ctx: Ctx<'_>,
-    args: &CommandArgs<'_>,
+    args: &Arguments<'_>,
     model: Option<&[u8]>,
 ) -> Result<Option<SharedCache>> {
     of_model(find_container(ctx, &args.key(), Kind::Embeddings)?, args, model)
@@ -118,13 +120,40 @@ fn look_for(
 
 fn of_model(
     cache: Option<SharedCache>,
-    args: &CommandArgs<'_>,
+    args: &Arguments<'_>,
     model: Option<&[u8]>,
 ) -> Result<Option<SharedCache>> {
     if let (Some(cache), Some(model)) = (&cache, model) {
         cache.with(|cache| check_model(&cache.settings, model, args.name()))?;
     }
     Ok(cache)
+}
+
+/// What came of a text that was not stored.
+enum Computed {
+    /// Its vector.
+    Numbers(Vec<f32>),
+    /// It is being embedded: the command is to end without a reply, and is run again.
+    Later,
+    /// Nothing embeds for the container, or only a digest was given.
+    None,
+}
+
+/// Embeds a text for a container with EMBED; refuses one that has no vector of its own.
+fn compute(
+    ctx: Ctx<'_>,
+    cache: &SharedCache,
+    subject: &Subject<'_>,
+    again: Again,
+) -> Result<Computed> {
+    let (Subject::Text(text), Some(model)) = (subject, model_for(cache)) else {
+        return Ok(Computed::None);
+    };
+    match meaning(ctx, Some(&model), text, Role::Query, again)? {
+        Meaning::Vector(meant) => Ok(Computed::Numbers(meant.query.normalised().to_vec())),
+        Meaning::Later => Ok(Computed::Later),
+        Meaning::None(refusal) => Err(no_vector(refusal)),
+    }
 }
 
 /// The name of an embedding's key.

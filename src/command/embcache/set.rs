@@ -1,6 +1,6 @@
 //! `EMBCACHE.SET` and `EMBCACHE.MSET`: keep embeddings.
 
-use super::{Subject, key_of, model, open};
+use super::{Computed, Subject, compute, key_of, model, open};
 use crate::command::container::create::auto_create_as;
 use crate::command::container::lease::lease_token;
 use crate::command::container::no_container;
@@ -12,7 +12,7 @@ use crate::command::parse::{
 };
 use crate::config;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply, WritePermit};
-use crate::keyspace::{Linking, NewEntry, Presence, open_entry};
+use crate::keyspace::{Again, Linking, NewEntry, Presence, open_entry};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Entry, EntryKey, Kind, LeaseToken, Settings, pack_embedding};
 use llmcache_core::error::{Error, ErrorWord, Result};
@@ -68,10 +68,41 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
     }
     let missing = || Error::err("syntax error: TEXT or DIGEST, and a vector, are needed");
-    let (subject, numbers) = subject.zip(vector).ok_or_else(missing)?;
+    let subject = subject.ok_or_else(missing)?;
+    let numbers = match (vector, open(ctx, args, options.model)?) {
+        (Some(numbers), _) => numbers,
+        (None, Some(cache)) => match compute(ctx, &cache, &subject, Again::Writes(run))? {
+            Computed::Numbers(numbers) => numbers,
+            Computed::Later => return Ok(()),
+            Computed::None => return Err(missing()),
+        },
+        (None, None) => return Err(missing()),
+    };
     store(ctx, args, &[Embedding { subject, numbers }], &options, now)?;
     Reply::new(ctx).ok();
     Ok(())
+}
+
+/// An embedding that was computed here, as it would be kept.
+pub(super) fn as_kept(
+    ctx: Ctx<'_>,
+    cache: &SharedCache,
+    subject: Subject<'_>,
+    numbers: Vec<f32>,
+) -> Result<Box<Entry>> {
+    let packed = Embedding { subject, numbers }.pack(cache, 0, UnixMs(ctx.now_ms()))?;
+    Ok(packed.1)
+}
+
+/// Keeps an embedding that was computed here.
+pub(super) fn keep(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    subject: Subject<'_>,
+    numbers: Vec<f32>,
+) -> Result<()> {
+    let now = UnixMs(ctx.now_ms());
+    store(ctx, args, &[Embedding { subject, numbers }], &Options::default(), now)
 }
 
 /// Runs `EMBCACHE.MSET`.

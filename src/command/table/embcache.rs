@@ -1,7 +1,8 @@
 //! The rows of `EMBCACHE.*` in the command table.
 
 use super::words::{
-    EXPIRY, EXPIRY_FORMS, QUANT, VECTOR_FORMS, arg, many, need, opt, read, word, write,
+    EMBED, EXPIRY, EXPIRY_FORMS, QUANT, SCRIPT, VECTOR_FORMS, arg, many, need, opt, read, word,
+    write,
 };
 use crate::command::embcache::{admin, fetch, get, set};
 use crate::command_entry;
@@ -36,17 +37,20 @@ const AS: Arg = opt(
     "form",
     ArgKind::OneOf(&[word("FP32", "fp32"), word("FP16", "fp16"), word("VALUES", "values")]),
 );
+const OWN_VECTOR: Arg = opt("", "vector", ArgKind::OneOf(VECTOR_FORMS));
 const TOKEN: Arg = arg("token", ArgKind::Text);
 
 pub(super) const EMBCACHE: &[CommandSpec] = &[
     CommandSpec {
-        arity: -6,
+        arity: -4,
         flags: "write deny-oom",
         summary: "Creates a cache of embeddings of one model.",
         args: &[
             CACHE,
-            need("MODEL", "model", ArgKind::Text),
-            need("DIM", "dimensions", ArgKind::Integer),
+            opt("MODEL", "model", ArgKind::Text),
+            opt("DIM", "dimensions", ArgKind::Integer),
+            EMBED,
+            SCRIPT,
             QUANT,
             opt("TTL", "seconds", ArgKind::Integer),
             opt("MAXENTRIES", "entries", ArgKind::Integer),
@@ -54,25 +58,27 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
         ],
         reply: "`OK`; also when a cache of this name exists with the same settings. Of another model: \
             `MODELMISMATCH`; of another dimension: `DIMMISMATCH`; with other settings: `ERR`.",
-        notes: "QUANT says how vectors are kept: `NONE` bit for bit; `F16` with an error of at most \
+        notes: "`MODEL` and `DIM` are needed, or `EMBED` with the name of a model that is loaded (`docs/embedding.md`), \
+            from which both follow: then texts are embedded here. QUANT says how vectors are kept: `NONE` bit for bit; `F16` with an error of at most \
             0.0005 abs(x) + 3.1e-8 norm(v) in each element x of a vector v; `Q8` of at most \
             max abs(v) / 253. A vector keeps its length. Two models live side by side, during a \
             migration for instance, as two caches; with a `{tag}` in their names in one hash slot.",
         ..write("EMBCACHE.CREATE", command_entry!(admin::run_create), KeyUse::Insert)
     },
     CommandSpec {
-        arity: -6,
+        arity: -4,
         flags: "write deny-oom",
         summary: "Keeps the embedding of a text.",
         complexity: "O(d) for d dimensions, and what MAXENTRIES or MAXMEMORY make it remove",
-        args: &[CACHE, SUBJECT, VECTOR, EXPIRY, MODEL, opt("LEASE", "token", ArgKind::Text)],
+        args: &[CACHE, SUBJECT, OWN_VECTOR, EXPIRY, MODEL, opt("LEASE", "token", ArgKind::Text)],
         reply: "`OK`.",
         notes: "The text itself is not kept, only its digest: SHA-256 over the length-prefixed model and \
             text (`docs/formats.md` has test vectors), which `DIGEST` gives as 64 lower-case hex digits. \
             `MODEL` names the model the caller uses: `MODELMISMATCH` if the cache is of another. A cache \
             that does not exist is made only where `MODEL` is named and `llmcache.auto-create` is `yes`, \
             else: `NOCACHE`. `LEASE token` keeps what FETCH asked for: `LEASELOST`, and nothing kept, \
-            when the lease was given to somebody else.",
+            when the lease was given to somebody else. Without a vector the text is embedded by the model of a \
+            cache with EMBED.",
         ..write("EMBCACHE.SET", command_entry!(set::run), KeyUse::Insert)
     },
     CommandSpec {
@@ -104,6 +110,8 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
         args: &[CACHE, SUBJECT, AS, MODEL],
         reply: "The vector as `AS` says: a blob of `FP32` (as when nothing is said) or `FP16`, \
             little-endian, or an array of numbers; or null.",
+        notes: "On a cache with EMBED a text that is not kept is embedded and answered, and not kept; FETCH keeps it. A \
+            text that the model does not read is refused, with the reason.",
         ..read("EMBCACHE.GET", command_entry!(get::run))
     },
     CommandSpec {
@@ -139,7 +147,8 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
             `SET … LEASE token`; `BUSY` and `retry_ms`: somebody does; `NEG`, `error` and `retry_ms`: \
             that failed a moment ago; `OPEN` and `retry_ms`: it fails all the time.",
         notes: "As `LLMCACHE.FETCH`: exactly one caller leads, others wait up to `WAIT`, and when the lease \
-            ends without an embedding the one who waits longest leads. In MULTI and scripts nobody waits. \
+            ends without an embedding the one who waits longest leads. On a cache with EMBED the text is \
+            embedded here and kept: `HIT`. In MULTI and scripts nobody waits. \
             Leases are neither saved nor replicated. A cache that does not exist: `NOCACHE`.",
         ..write("EMBCACHE.FETCH", command_entry!(fetch::run), KeyUse::UpdateAndRead)
     },

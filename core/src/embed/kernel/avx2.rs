@@ -1,7 +1,7 @@
 //! The encoder on x86-64 with AVX2 and FMA: every server CPU since 2013.
 //!
-//! Owns: the intrinsics. Called through the engine that [`detect`] hands out and in no other way, so nothing here
-//! runs on a CPU without its instructions.
+//! Owns: the intrinsics. Called through the engine that `super::super::engine` hands out where [`runs`] says so,
+//! so nothing here runs on a CPU without its instructions.
 
 #![expect(
     unsafe_op_in_unsafe_fn,
@@ -12,28 +12,15 @@
     reason = "registers by number: a loop over iterators is not unrolled in every profile"
 )]
 
-use super::{Activations, Engine, Isa, LANES, Lanes, Line, QUAD, ROWS, TILE};
-use crate::embed::bert::{Encoder, Pass, forward};
+use super::{Activations, Isa, LANES, Lanes, Line, QUAD, ROWS, TILE};
 use std::arch::x86_64::*;
 
-/// The engine, if this CPU runs it.
-pub(super) fn detect() -> Option<Engine> {
-    let runs = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    runs.then_some(Engine { name: "avx2", forward: checked })
+/// Whether this CPU has the instructions.
+pub(in crate::embed) fn runs() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
-fn checked(encoder: &Encoder, pass: &mut Pass<'_>) {
-    // SAFETY: `detect` hands this out where the CPU has both features.
-    unsafe { run(encoder, pass) };
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn run(encoder: &Encoder, pass: &mut Pass<'_>) {
-    // SAFETY: the instructions are there, see above.
-    unsafe { forward::<Avx2>(encoder, pass) };
-}
-
-struct Avx2;
+pub(in crate::embed) struct Avx2;
 
 /// Outputs of one register of sums: eight sums, two an output.
 const PER_REGISTER: usize = 4;
@@ -86,7 +73,7 @@ impl Isa for Avx2 {
 
 /// Sixteen lanes in two registers.
 #[derive(Clone, Copy)]
-struct Two(__m256, __m256);
+pub(in crate::embed) struct Two(__m256, __m256);
 
 impl Lanes for Two {
     #[inline(always)]

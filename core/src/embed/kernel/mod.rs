@@ -1,7 +1,7 @@
 //! The arithmetic of the encoder: one algorithm, a few ways to run it, equal bits from all of them.
 //!
-//! Owns: sixteen lanes of f32 and the integer products, one file for each instruction set, and the single choice
-//! between them. Must not know: what a layer is. Any thread; the choice is made once per process.
+//! Owns: sixteen lanes of f32 and the integer products, one file for each instruction set. Must not know: what a layer
+//! is. Any thread; `super::engine` chooses between them.
 //!
 //! **The arithmetic is part of the format**: a vector is stored, replicated and compared with vectors that other
 //! CPUs made. So each operation of [`Lanes`] is one that IEEE 754 rounds in one way, [`Lanes::mul_add`] is fused
@@ -9,13 +9,10 @@
 //! changes an order or a constant raises `super::ENGINE`.
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-mod avx2;
-mod scalar;
+pub(super) mod avx2;
+pub(super) mod scalar;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-mod vnni;
-
-use super::bert::{Encoder, Pass};
-use std::sync::OnceLock;
+pub(super) mod vnni;
 
 /// Lanes of one step.
 pub(super) const LANES: usize = 16;
@@ -35,7 +32,7 @@ pub(super) struct Line(pub(super) [i8; LANES * QUAD]);
 ///
 /// # Safety
 /// The methods of an implementation run on CPUs with its instructions only; each is called below the function of
-/// its [`Engine`], which is handed out where they are there.
+/// its `Engine`, which is handed out where they are there.
 pub(super) trait Lanes: Copy {
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: &[f32; LANES]) -> Self;
@@ -92,32 +89,4 @@ pub(super) struct Activations<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) wide: &'a [i16],
     pub(super) stride: usize,
-}
-
-/// A way to run the encoder.
-#[derive(Debug, Clone, Copy)]
-pub struct Engine {
-    /// What serves, for INFO and the configuration.
-    pub name: &'static str,
-    /// The hidden states of the last layer, into the scratch memory of the pass.
-    pub(super) forward: fn(&Encoder, &mut Pass<'_>),
-}
-
-/// The engine that serves on this machine.
-pub fn engine() -> Engine {
-    static CHOSEN: OnceLock<Engine> = OnceLock::new();
-    *CHOSEN.get_or_init(|| {
-        let available = engines();
-        available[available.len() - 1]
-    })
-}
-
-/// Every engine this machine can run, the oracle first and the one that serves last.
-pub fn engines() -> Vec<Engine> {
-    let mut found = vec![scalar::ENGINE];
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    found.extend(avx2::detect());
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    found.extend(vnni::detect());
-    found
 }

@@ -2,17 +2,9 @@
 //!
 //! Owns: the meaning of each operation.
 
-use super::{Activations, Engine, Isa, LANES, Lanes, Line, QUAD, ROWS, TILE};
-use crate::embed::bert::{Encoder, Pass, forward};
+use super::{Activations, Isa, LANES, Lanes, Line, QUAD, ROWS, TILE};
 
-pub(super) const ENGINE: Engine = Engine { name: "scalar", forward: run };
-
-fn run(encoder: &Encoder, pass: &mut Pass<'_>) {
-    // SAFETY: plain Rust runs everywhere.
-    unsafe { forward::<Scalar>(encoder, pass) };
-}
-
-struct Scalar;
+pub(in crate::embed) struct Scalar;
 
 impl Isa for Scalar {
     type F = Plain;
@@ -44,7 +36,7 @@ impl Isa for Scalar {
 }
 
 #[derive(Clone, Copy)]
-struct Plain([f32; LANES]);
+pub(in crate::embed) struct Plain([f32; LANES]);
 
 impl Plain {
     #[inline(always)]

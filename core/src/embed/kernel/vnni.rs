@@ -1,7 +1,7 @@
 //! The encoder on x86-64 with AVX-512 VNNI: servers since Ice Lake (2019) and Zen 4 (2022).
 //!
-//! Owns: the intrinsics. Called through the engine that [`detect`] hands out and in no other way, so nothing here
-//! runs on a CPU without its instructions.
+//! Owns: the intrinsics. Called through the engine that `super::super::engine` hands out where [`runs`] says so,
+//! so nothing here runs on a CPU without its instructions.
 
 #![expect(
     unsafe_op_in_unsafe_fn,
@@ -12,31 +12,18 @@
     reason = "registers by number: a loop over iterators is not unrolled in every profile"
 )]
 
-use super::{Activations, Engine, Isa, LANES, Lanes, Line, QUAD, ROWS, TILE};
-use crate::embed::bert::{Encoder, Pass, forward};
+use super::{Activations, Isa, LANES, Lanes, Line, QUAD, ROWS, TILE};
 use std::arch::x86_64::*;
 
-/// The engine, if this CPU runs it.
-pub(super) fn detect() -> Option<Engine> {
-    let runs = is_x86_feature_detected!("avx512f")
+/// Whether this CPU has the instructions.
+pub(in crate::embed) fn runs() -> bool {
+    is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vnni")
-        && is_x86_feature_detected!("fma");
-    runs.then_some(Engine { name: "vnni", forward: checked })
+        && is_x86_feature_detected!("fma")
 }
 
-fn checked(encoder: &Encoder, pass: &mut Pass<'_>) {
-    // SAFETY: `detect` hands this out where the CPU has these features.
-    unsafe { run(encoder, pass) };
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni,fma")]
-fn run(encoder: &Encoder, pass: &mut Pass<'_>) {
-    // SAFETY: the instructions are there, see above.
-    unsafe { forward::<Vnni>(encoder, pass) };
-}
-
-struct Vnni;
+pub(in crate::embed) struct Vnni;
 
 impl Isa for Vnni {
     type F = One;
@@ -84,7 +71,7 @@ unsafe fn prefetch(lines: &[Line], ahead: usize) {
 
 /// Sixteen lanes in one register.
 #[derive(Clone, Copy)]
-struct One(__m512);
+pub(in crate::embed) struct One(__m512);
 
 impl Lanes for One {
     #[inline(always)]

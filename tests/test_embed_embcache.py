@@ -1,0 +1,132 @@
+"""A cache of embeddings that embeds what it lacks: one text is computed once, however often it is asked for."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+import redis
+from harness.model import models_option, write_model
+from harness.replication import pair
+
+TEXT = "ab cd ef gh"
+LONG = " ".join(["ab"] * 90)
+
+
+@pytest.fixture(scope="session")
+def option(tmp_path_factory):
+    return {"llmcache.embed-models": models_option(small=write_model(tmp_path_factory.mktemp("model"), threshold=0.8))}
+
+
+@pytest.fixture
+def server(fleet, option):
+    return fleet.launch(**option, **{"llmcache.embed-memo": 0})
+
+
+@pytest.fixture
+def run(server):
+    client = server.client()
+    client.execute_command("EMBCACHE.CREATE", "emb", "EMBED", "small")
+    return client.execute_command
+
+
+def embedded(run) -> int:
+    return run("INFO", "llmcache")["llmcache_texts_embedded"]
+
+
+def shown(reply) -> dict:
+    return dict(zip(reply[::2], reply[1::2], strict=True))
+
+
+def test_settings_follow_from_the_model(run):
+    told = shown(run("EMBCACHE.INFO", "emb"))
+    assert told[b"dim"] == 64
+    assert told[b"model"].startswith(b"small@")
+    for command in (["e2"], ["e2", "EMBED", "none"], ["e2", "DIM", 3]):
+        with pytest.raises(redis.ResponseError, match="or EMBED|wrong number"):
+            run("EMBCACHE.CREATE", *command)
+    with pytest.raises(redis.ResponseError, match="MODEL is left out"):
+        run("EMBCACHE.CREATE", "e2", "EMBED", "small", "MODEL", "m")
+
+
+def test_get_computes_and_keeps_nothing(run):
+    blob = run("EMBCACHE.GET", "emb", "TEXT", TEXT)
+    numbers = struct.unpack("<64f", blob)
+    assert sum(x * x for x in numbers) == pytest.approx(1, abs=1e-3)
+    assert [float(x) for x in run("EMBCACHE.GET", "emb", "TEXT", TEXT, "AS", "VALUES")] == pytest.approx(numbers, rel=1e-6)
+    assert len(run("EMBCACHE.GET", "emb", "TEXT", TEXT, "AS", "FP16")) == 128
+    told = shown(run("EMBCACHE.INFO", "emb"))
+    assert (told[b"entries"], told[b"misses"]) == (0, 3)
+    # A digest is of a text that nobody knows.
+    assert run("EMBCACHE.GET", "emb", "DIGEST", "0" * 64) is None
+    assert run("EMBCACHE.MGET", "emb", "TEXTS", 1, TEXT) == [None]
+
+
+def test_fetch_keeps_what_it_computed(run):
+    computed = run("EMBCACHE.GET", "emb", "TEXT", TEXT)
+    before = embedded(run)
+    for _ in range(3):
+        told = shown(run("EMBCACHE.FETCH", "emb", "TEXT", TEXT))
+        assert (told[b"status"], told[b"vector"]) == (b"HIT", computed)
+    assert run("EMBCACHE.GET", "emb", "TEXT", TEXT) == computed
+    assert embedded(run) == before + 1
+    assert shown(run("EMBCACHE.INFO", "emb"))[b"entries"] == 1
+
+
+def test_set_without_a_vector(run):
+    assert run("EMBCACHE.SET", "emb", "TEXT", TEXT, "EX", 100) == b"OK"
+    before = embedded(run)
+    assert len(run("EMBCACHE.GET", "emb", "TEXT", TEXT)) == 256
+    assert embedded(run) == before
+    run("EMBCACHE.CREATE", "plain", "MODEL", "m", "DIM", 2)
+    for key, subject in (("plain", ["TEXT", TEXT]), ("nowhere", ["TEXT", TEXT]), ("emb", ["DIGEST", "0" * 64])):
+        with pytest.raises(redis.ResponseError, match="and a vector, are needed"):
+            run("EMBCACHE.SET", key, *subject)
+    assert run("EMBCACHE.GET", "plain", "TEXT", TEXT) is None
+    assert b"LEAD" in run("EMBCACHE.FETCH", "plain", "TEXT", TEXT)
+
+
+@pytest.mark.parametrize("name", ["GET", "SET", "FETCH"])
+def test_what_the_model_does_not_read_is_refused(run, name):
+    for text in (LONG, "สวัสดี", " "):
+        with pytest.raises(redis.ResponseError, match="not embedded"):
+            run(f"EMBCACHE.{name}", "emb", "TEXT", text)
+    assert run("DBSIZE") == 1
+
+
+def test_multi_and_scripts(server, run):
+    client = server.client()
+    script = "return redis.call('EMBCACHE.FETCH', KEYS[1], 'TEXT', ARGV[1])"
+    assert b"HIT" in client.eval(script, 1, "emb", TEXT)
+    pipeline = client.pipeline(transaction=True)
+    pipeline.execute_command("EMBCACHE.GET", "emb", "TEXT", f"{TEXT} ij")
+    pipeline.execute_command("EMBCACHE.SET", "emb", "TEXT", f"{TEXT} kl")
+    blob, stored = pipeline.execute()
+    assert (len(blob), stored) == (256, b"OK")
+    assert shown(run("EMBCACHE.INFO", "emb"))[b"entries"] == 2
+
+
+def test_without_memory_the_caller_is_told_to_compute(run):
+    run("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    run("CONFIG", "SET", "maxmemory", 1)
+    assert b"LEAD" in run("EMBCACHE.FETCH", "emb", "TEXT", TEXT)
+    with pytest.raises(redis.ResponseError, match="maxmemory"):
+        run("EMBCACHE.SET", "emb", "TEXT", TEXT)
+    assert len(run("EMBCACHE.GET", "emb", "TEXT", TEXT)) == 256
+
+
+def test_what_was_computed_is_replicated_and_saved(fleet, option):
+    both = pair(fleet, appendonly="yes", **option)
+    client = both.primary.client()
+    client.execute_command("EMBCACHE.CREATE", "emb", "EMBED", "small", "QUANT", "Q8")
+    for number, how in enumerate(("FETCH", "SET")):
+        client.execute_command(f"EMBCACHE.{how}", "emb", "TEXT", f"{TEXT} {chr(97 + number)}")
+    both.assert_equal()
+    replica = both.replica.client()
+    assert replica.execute_command("EMBCACHE.GET", "emb", "TEXT", f"{TEXT} a") == client.execute_command(
+        "EMBCACHE.GET", "emb", "TEXT", f"{TEXT} a"
+    )
+    assert len(replica.execute_command("EMBCACHE.GET", "emb", "TEXT", "zz yy")) == 256
+    digest = both.primary.digest()
+    client.execute_command("DEBUG", "LOADAOF")
+    assert both.primary.digest() == digest

@@ -1,0 +1,326 @@
+"""Every command that waits for a text, in every state that the server may come to meanwhile.
+
+`test_embed_waiting.py` has what is particular to one of them. Here each command that takes a text waits while the one
+thread is held up by a batch of long texts, something happens, and then the command has the outcome that it would have if
+it had just come: a reply or an error, and no effect where there is an error. Nobody hangs.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+from harness.cluster import Cluster
+from harness.model import models_option, write_model
+from harness.replication import pair
+from harness.names import key_slot
+from harness.waiting import wait_until
+from harness.wire import Failure, Wire
+from test_embed_waiting import busy, queued
+
+TEXT = "xx yy"
+# Tagged, so that all of them move together; "busy" is of another slot.
+CACHE, DOCS = "{t}faq", "{t}docs"
+WRITES = {
+    "SETSEM": ("LLMCACHE.SETSEM", CACHE, "PROMPT", TEXT, "RESPONSE", "yes"),
+    "FETCH": ("LLMCACHE.FETCH", CACHE, "PROMPT", TEXT, "WAIT", 0),
+    "NEAR": ("LLMCACHE.INVALIDATE", CACHE, "NEAR", "PROMPT", TEXT, "SIMILARITY", "-1"),
+    "ADD": ("RAG.ADD", DOCS, "one", "TEXT", TEXT),
+    "MADD": ("RAG.MADD", DOCS, 2, "one", "TEXT", TEXT, "two", "TEXT", f"{TEXT} zz"),
+}
+READS = {
+    "GETSEM": ("LLMCACHE.GETSEM", CACHE, "PROMPT", TEXT),
+    "MGETSEM": ("LLMCACHE.MGETSEM", CACHE, 2, "PROMPT", TEXT, "PROMPT", f"{TEXT} zz"),
+    "SEARCH": ("RAG.SEARCH", DOCS, "TEXT", TEXT),
+}
+ALL = WRITES | READS
+
+
+@pytest.fixture(scope="session")
+def options(tmp_path_factory):
+    return {
+        "llmcache.embed-models": models_option(small=write_model(tmp_path_factory.mktemp("model"), threshold=0.8)),
+        "llmcache.embed-engine": "scalar",
+        "llmcache.embed-timeout-ms": 60_000,
+        "llmcache.embed-memo": 0,
+    }
+
+
+def prepare(server):
+    with server.wire() as wire:
+        for command in (
+            ("LLMCACHE.CREATE", CACHE, "EMBED", "small"),
+            ("RAG.CREATE", DOCS, "EMBED", "small"),
+            ("RAG.CREATE", "busy", "EMBED", "small"),
+            ("LLMCACHE.SETSEM", CACHE, "PROMPT", "mm nn oo", "RESPONSE", "kept"),
+            ("RAG.ADD", DOCS, "kept", "TEXT", "mm nn oo"),
+        ):
+            assert not isinstance(wire(*command), Failure)
+
+
+@pytest.fixture
+def server(fleet, options):
+    server = fleet.launch(**options)
+    prepare(server)
+    return server
+
+
+class Waiting:
+    """A client whose command waits for its text."""
+
+    def __init__(self, server, command):
+        self.wire = server.wire(timeout=120)
+        self.id = self.wire("CLIENT", "ID")
+        self.reply = self.error = None
+        before = queued(server)
+        self.thread = threading.Thread(target=self._run, args=command)
+        self.thread.start()
+        wait_until(lambda: queued(server) != before or not self.thread.is_alive(), "it waits")
+
+    def _run(self, *command):
+        try:
+            self.reply = self.wire(*command)
+        except (OSError, EOFError) as error:
+            self.error = error
+
+    def outcome(self):
+        """Its reply, or the word of its error; "closed" where the connection went."""
+        self.thread.join(120)
+        assert not self.thread.is_alive(), "it hangs"
+        self.wire.close()
+        return "closed" if self.error is not None else word(self.reply)
+
+
+def word(reply):
+    return reply.text if isinstance(reply, Failure) else reply
+
+
+def effects(server) -> tuple:
+    """What there is besides the batch that holds the thread up."""
+    with server.wire() as wire:
+        keys = sorted(key for key in wire("KEYS", "*") if key.startswith(b"{t}"))
+        return tuple((key, str(wire("DEBUG", "DIGEST-VALUE", key))) for key in keys)
+
+
+def rests(server):
+    wait_until(lambda: queued(server) == 0, "nothing waits")
+    wait_until(lambda: int(server.info("clients")["blocked_clients"]) == 0, "nobody waits")
+    assert server.client().ping()
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("how", ["KILL", "UNBLOCK", "UNBLOCK ERROR"])
+def test_who_leaves_has_no_effect(server, name, how):
+    before = effects(server)
+    with busy(server, 12):
+        waiting = Waiting(server, ALL[name])
+        if how == "KILL":
+            server.client().execute_command("CLIENT", "KILL", "ID", waiting.id)
+        else:
+            server.client().execute_command("CLIENT", "UNBLOCK", waiting.id, how.split()[-1] if " " in how else "TIMEOUT")
+        outcome = waiting.outcome()
+    wanted = {"KILL": "closed", "UNBLOCK": "waited too long", "UNBLOCK ERROR": "UNBLOCKED"}[how]
+    assert wanted in outcome
+    assert effects(server) == before
+    rests(server)
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_memory_runs_out(server, name):
+    before, client = effects(server), server.client()
+    with busy(server, 12):
+        waiting = Waiting(server, WRITES[name])
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+        outcome = waiting.outcome()
+        client.config_set("maxmemory", 0)
+    # Commands that make room, or store nothing themselves, are not refused by the server either.
+    fresh = refusal_without_memory(client, name)
+    assert ("OOM" in str(outcome)) == fresh, outcome
+    if fresh:
+        assert effects(server) == before
+    rests(server)
+
+
+def refusal_without_memory(client, name) -> bool:
+    """Whether the server refuses the command where memory ran out: it says so by the command's flags."""
+    (about,) = client.execute_command("COMMAND", "INFO", WRITES[name][0]).values()
+    return "denyoom" in about["flags"]
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_the_server_becomes_a_replica(fleet, server, name):
+    before, other = effects(server), fleet.launch()
+    with busy(server, 12):
+        waiting = Waiting(server, WRITES[name])
+        server.client().replicaof("127.0.0.1", other.port)
+        outcome = waiting.outcome()
+    assert "READONLY" in outcome or "UNBLOCKED" in outcome
+    assert before and other.client().dbsize() == 0
+    rests(server)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("how", ["FLUSHALL", "DEL", "SWAPDB"])
+def test_what_it_concerns_is_gone(server, name, how):
+    """The outcome is that of the same command which comes then."""
+    client = server.client()
+
+    def remove():
+        if how == "FLUSHALL":
+            client.flushall()
+        elif how == "DEL":
+            client.delete(CACHE, DOCS)
+        else:
+            client.swapdb(0, 1)
+            client.execute_command("FLUSHDB")
+
+    with busy(server, 12):
+        waiting = Waiting(server, ALL[name])
+        remove()
+        outcome = waiting.outcome()
+    rests(server)
+    client.flushall()
+    with server.wire() as wire:
+        assert shape(outcome) == shape(word(wire(*ALL[name])))
+
+
+def shape(reply):
+    """What stays the same of replies that have tokens and times in them."""
+    if isinstance(reply, list):
+        return [shape(one) for one in reply]
+    if isinstance(reply, bytes) and len(reply) >= 8 and not reply.isalpha():
+        return "token"
+    return "number" if isinstance(reply, int) and reply > 1_000 else reply
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_server_stops(server, name):
+    with busy(server, 12):
+        waiting = Waiting(server, ALL[name])
+        with server.wire() as wire:
+            wire.send("SHUTDOWN", "NOSAVE")
+            server.process.wait(60)
+            server.process = None
+        outcome = waiting.outcome()
+    assert outcome == "closed" or "ERR" in outcome
+    server.check_log()
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_failover_keeps_both_equal(fleet, options, name):
+    both = pair(fleet, **options)
+    prepare(both.primary)
+    both.assert_equal()
+    with busy(both.primary, 12):
+        waiting = Waiting(both.primary, WRITES[name])
+        both.primary.client().execute_command("FAILOVER", "TIMEOUT", 20_000)
+        wait_until(lambda: both.replica.info("replication")["role"] == "master", "the replica leads", 60)
+        waiting.outcome()
+    both.primary, both.replica = both.replica, both.primary
+    both.assert_equal()
+
+
+def cluster_of_two(fleet, options):
+    cluster = Cluster(fleet, [[(0, 16_383)], []], **options)
+    prepare(cluster.nodes[0])
+    return cluster
+
+
+def arrive(cluster, name, outcome):
+    """Who was sent on finds there what the command concerns, and only there."""
+    assert outcome.split()[0] in ("MOVED", "ASK", "TRYAGAIN"), outcome
+    source, target = cluster.nodes
+    wait_until(lambda: effects(source) == (), "the keys went")
+    before = effects(target)
+    assert len(before) == 4
+    with Wire(target.port) as wire:
+        reply = wire(*ALL[name])
+        assert not isinstance(reply, Failure), reply.text
+    if name in ("SETSEM", "ADD", "MADD"):
+        assert len(effects(target)) == 4 + (2 if name == "MADD" else 1)
+    rests(source)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_slot_moves_key_by_key(fleet, options, name):
+    cluster = cluster_of_two(fleet, options)
+    source, slot = cluster.nodes[0], key_slot(CACHE)
+    with busy(source, 12):
+        waiting = Waiting(source, ALL[name])
+        cluster.start_move(slot, 0, 1)
+        while keys := cluster.keys_in_slot(0, slot):
+            cluster.move_keys(0, 1, keys)
+        cluster.end_move(slot, 1)
+        outcome = waiting.outcome()
+    arrive(cluster, name, outcome)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_text_arrives_while_half_of_the_slot_is_elsewhere(fleet, options, name):
+    cluster = cluster_of_two(fleet, options)
+    source, slot = cluster.nodes[0], key_slot(CACHE)
+    with busy(source, 12):
+        waiting = Waiting(source, ALL[name])
+        cluster.start_move(slot, 0, 1)
+        cluster.move_keys(0, 1, [CACHE.encode(), DOCS.encode()])
+        outcome = waiting.outcome()
+    while keys := cluster.keys_in_slot(0, slot):
+        cluster.move_keys(0, 1, keys)
+    cluster.end_move(slot, 1)
+    arrive(cluster, name, outcome)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_slot_moves_at_once(fleet, options, name):
+    """Valkey's atomic migration; the others have none."""
+    cluster = cluster_of_two(fleet, options)
+    source, slot = cluster.nodes[0], key_slot(CACHE)
+    with busy(source, 12):
+        waiting = Waiting(source, ALL[name])
+        with source.wire() as wire:
+            reply = wire("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", cluster.ids[1])
+            if not source.is_valkey:
+                assert "unknown subcommand" in reply.text.lower()
+                waiting.outcome()
+                return
+            assert reply == "OK"
+            state = lambda: b"success" in wire("CLUSTER", "GETSLOTMIGRATIONS")[0]  # noqa: E731
+            wait_until(state, "the slot went", 60)
+        outcome = waiting.outcome()
+    arrive(cluster, name, outcome)
+
+
+# Whoever comes when the queue is full.
+
+
+def ask_of_all(server, count: int) -> list:
+    """Every client asks for a text of its own at once; what each is told."""
+    wires = [server.wire(timeout=300) for _ in range(count)]
+    for number, wire in enumerate(wires):
+        letters = " ".join(chr(97 + number // 26**place % 26) for place in range(4))
+        wire.send("LLMCACHE.GETSEM", CACHE, "PROMPT", f"xx {letters}")
+    told = [wire.read() for wire in wires]
+    for wire in wires:
+        wire.close()
+    return told
+
+
+def test_a_crowd_at_the_bound_of_the_queue(fleet, options):
+    """`LLMCACHE_CROWD=10000 pytest tests/test_embed_states.py -k crowd` is the whole of it."""
+    count, bound = int(os.environ.get("LLMCACHE_CROWD", 600)), 64
+    given = {**options, "llmcache.embed-queue": bound, "llmcache.embed-timeout-ms": 600_000}
+    server = fleet.launch(**given, maxclients=count + 100)
+    prepare(server)
+    # Not more than a tenth of them may wait, so most are refused; the thread is held up while they come.
+    with busy(server, bound * 3 // 4):
+        told = ask_of_all(server, count)
+    busy_ones = [one for one in told if isinstance(one, Failure)]
+    assert all(one.text.startswith("BUSY too many texts wait") for one in busy_ones)
+    assert [one for one in told if not isinstance(one, Failure)] == [None] * (count - len(busy_ones))
+    info = server.info("llmcache")
+    assert int(info["llmcache_texts_busy"]) == len(busy_ones)
+    assert bound // 4 <= int(info["llmcache_texts_queued_most"]) <= bound
+    assert busy_ones
+    rests(server)

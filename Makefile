@@ -12,11 +12,13 @@ ONLY   ?=
 
 # make run PORT=7000: on another port than 6379.
 PORT   ?= 6379
+# Where `make model` puts the embedding model.
+MODEL  := $(CURDIR)/models/all-MiniLM-L6-v2
 # make install DESTDIR=/tmp/root: below Debian's ExecPaths, where its unit lets the server map it.
 MODULES ?= /usr/lib/redis/modules
 
 .DEFAULT_GOAL := help
-.PHONY: help model demo run build test bench quality lint fmt docs dist install clean setup suites client js
+.PHONY: help model demo run build test bench quality mutate lint fmt docs dist install clean setup suites client js
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +29,8 @@ demo: build $(VENV)/.ready ## show the module at work on real questions
 model: ## fetch the embedding model all-MiniLM-L6-v2 (84 MB) into models/
 	$(PYTHON) scripts/model.py
 
-run: build ## serve on redis.conf with the module loaded (PORT=7000 for another port)
-	redis-server redis.conf --port $(PORT)
+run: build ## serve on redis.conf with the module loaded, and the model where `make model` put it (PORT=7000 for another port)
+	redis-server redis.conf --port $(PORT) $(if $(wildcard $(MODEL)/tokenizer.json),--llmcache.embed-models minilm=$(MODEL) --llmcache.embed-default minilm)
 
 build: setup ## build the module: target/release/libllmcache.so
 	cargo build --release
@@ -50,6 +52,9 @@ client: build $(VENV)/.ready ## lint, type and cover the Python client, and inst
 
 js: build $(VENV)/.ready ## type, test, weigh and pack the JavaScript client (needs node 20)
 	LLMCACHE_JS=required $(PY) clients/js/check.py $(if $(SERVER),--server $(wildcard .servers/$(SERVER)/*-server))
+
+mutate: setup ## load 100,000 changed folders of models: refused or working (minutes; the tests try 1,500)
+	LLMCACHE_MUTATIONS=100000 cargo test --release -p llmcache-core --test embed changed_bytes
 
 lint: setup ## check format, arrows, licences and packaging; clippy, warnings denied
 	$(PYTHON) scripts/check_arrows.py

@@ -22,8 +22,9 @@ QUIET = {"save": "", "appendonly": "no", "bind": "127.0.0.1", "protected-mode": 
 class Host:
     """A running server."""
 
-    def __init__(self, name: str, binary: Path, folder: Path, module: Path | None = None):
+    def __init__(self, name: str, binary: Path, folder: Path, module: Path | None = None, **options: object):
         self.name = name
+        self.options = options
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         for _ in range(20):
@@ -41,7 +42,7 @@ class Host:
         arguments = [str(binary)]
         if module is not None:
             arguments += ["--loadmodule", str(module)]
-        for option, value in {**QUIET, "port": self.port, "dir": self.folder}.items():
+        for option, value in {**QUIET, "port": self.port, "dir": self.folder, **self.options}.items():
             arguments += [f"--{option}", str(value)]
         with (self.folder / "server.log").open("ab") as log:
             return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

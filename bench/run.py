@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "bench"), str(ROOT / "tests")]
 
+import embed  # noqa: E402
 import embeddings  # noqa: E402
 import exact  # noqa: E402
 import graph  # noqa: E402
@@ -50,7 +51,7 @@ from servers import provide_all, provide_redisearch  # noqa: E402
 OUT = ROOT / "docs" / "benchmarks"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
 NAMES = (
-    "trips", "exact", "semantic", "packages", "graph", "million", "reference", "restart", "stalls", "threads", "invalidate", "scopes", "embeddings", "rag",
+    "trips", "exact", "semantic", "packages", "graph", "million", "reference", "restart", "stalls", "threads", "invalidate", "scopes", "embeddings", "embed", "rag",
     "kvfetch", "kvtrace", "session",
 )  # fmt: skip
 
@@ -159,6 +160,8 @@ def measure(name, here, servers, module, folder, source, base, queries, full, ch
         case "embeddings":
             plan = embeddings.Plan(10_000 if full else 2_000, rounds=3, seconds=0.4, latency_count=300)
             return embeddings.run(first, peer, module, folder, base, plan)
+        case "embed":
+            return embed.run(first, module, folder, embed.Plan(asked=1_000 if full else 300, seconds=8 if full else 4))
         case "rag":
             plan = rag.Plan(min(len(base), at_most), rounds=3, seconds=0.4)
             return rag.run(peer, provided_redisearch(peer), module, folder, base, queries[:256], plan)

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Shows llmcache at work on real questions: exact hits, hits by meaning, misses, expiry, why a lookup
-was refused, and what was saved. Starts a server of its own and stops it at the end.
+was refused, and what was saved. Starts a server of its own and stops it at the end. With the embedding model
+(`make model`, which this asks for) the server embeds texts itself; without it the demo says so and goes on with the
+vectors of its data.
 
     python demo/run.py [--server redis-server] [--module target/release/libllmcache.so]
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -24,6 +27,7 @@ from server import CannotStart, Server
 
 ROOT = Path(__file__).resolve().parent.parent
 THRESHOLD = 0.90
+MODEL = ROOT / "models" / "all-MiniLM-L6-v2"
 # The data has questions and no answers, so what an answer costs is assumed: a short one of a mid-priced
 # model. The demo says so where it prints what was saved.
 TOKENS, COST_USD, LATENCY_MS = 250, "0.0025", 1_800
@@ -39,9 +43,10 @@ def main() -> int:
     chosen = options.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Server(chosen.server, chosen.module.resolve()) as server:
+        model = provide_model()
+        with Server(chosen.server, chosen.module.resolve(), model) as server:
             try:
-                return show(server.client())
+                return show(server.client(), model is not None)
             except redis.exceptions.ConnectionError:
                 print("\nthe server went away; its last words:\n" + server.last_words(), file=sys.stderr)
     except CannotStart as reason:
@@ -51,7 +56,16 @@ def main() -> int:
     return 1
 
 
-def show(client: redis.Redis) -> int:
+def provide_model() -> Path | None:
+    """The folder of the embedding model, fetched once; none where it cannot be had."""
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "model.py"], capture_output=True, text=True)
+    if done.returncode == 0:
+        return MODEL
+    print(f"{done.stderr.strip().splitlines()[-1]}\nsection 6, texts without vectors, is left out", file=sys.stderr)
+    return None
+
+
+def show(client: redis.Redis, embeds: bool) -> int:
     pairs = load()
     info = client.info("server")
     name = "valkey" if "valkey_version" in info else "redis"
@@ -67,6 +81,8 @@ def show(client: redis.Redis) -> int:
     show_expiry(client, by_id["paraphrase-076"])
     agrees = show_table(client, pairs)
     show_saved(client)
+    if embeds:
+        show_texts(client, by_id["paraphrase-034"])
     return 0 if agrees else 1
 
 
@@ -222,6 +238,25 @@ def show_saved(client: redis.Redis) -> None:
         "assumption of this demo, given with each SETSEM. The traps that were served are counted "
         "too: the server cannot know."
     )
+
+
+def show_texts(client: redis.Redis, pool: Pair) -> None:
+    heading("6. Text in, answer out: the server embeds the question itself")
+    asked = [
+        ("How do I get my money back?", "How can I get my money back?"),
+        (pool.first, pool.second),
+    ]
+    command("LLMCACHE.CREATE texts EMBED minilm")
+    client.execute_command("LLMCACHE.CREATE", "texts", "EMBED", "minilm")
+    for stored, question in asked:
+        command(f'LLMCACHE.SETSEM texts PROMPT "{stored}" RESPONSE "..."')
+        client.execute_command("LLMCACHE.SETSEM", "texts", "PROMPT", stored, "RESPONSE", f"(the answer to: {stored})")
+        command(f'LLMCACHE.GETSEM texts PROMPT "{question}" EXPLAIN')
+        told = client.execute_command("LLMCACHE.GETSEM", "texts", "PROMPT", question, "EXPLAIN")
+        similarity = told[b"nearest"][b"similarity"]
+        cost = f"{told[b'tokens']} tokens, embedded in {told[b'embed_us'] / 1_000:.1f} ms"
+        colour = "green" if told[b"status"] == b"hit" else "yellow"
+        reply(told[b"status"].decode().upper(), f"similarity {similarity:.3f}; {cost}", colour)
 
 
 def store(client: redis.Redis, cache: str, pair: Pair, answer: str, *extra) -> None:

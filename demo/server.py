@@ -24,7 +24,7 @@ class CannotStart(Exception):
 
 
 class Server:
-    def __init__(self, binary: str, module: Path):
+    def __init__(self, binary: str, module: Path, model: Path | None = None):
         if shutil.which(binary) is None:
             raise CannotStart(f"no {binary} in PATH; on Debian: apt-get install redis-server")
         if not module.is_file():
@@ -38,6 +38,7 @@ class Server:
                 *(binary, "--port", "0", "--unixsocket", self.socket, "--unixsocketperm", "700"),
                 *("--save", "", "--appendonly", "no", "--daemonize", "no"),
                 *("--dir", self.folder, "--logfile", self.log, "--loadmodule", module),
+                *(("--llmcache.embed-models", f"minilm={model}") if model else ()),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

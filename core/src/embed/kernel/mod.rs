@@ -87,6 +87,10 @@ pub(super) trait Isa {
 /// Rows of quantised activations, the first at place 0.
 pub(super) struct Activations<'a> {
     pub(super) bytes: &'a [u8],
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", not(miri))),
+        expect(dead_code, reason = "no instruction set here multiplies activations in 16 bits")
+    )]
     pub(super) wide: &'a [i16],
     pub(super) stride: usize,
 }

@@ -5,7 +5,7 @@ use crate::ffi::{Access, Ctx, Key, RString, ServerString, WritePermit};
 use crate::keytype::cache_registry::{self, CACHES, SharedCache};
 use crate::keytype::{CREATE_COMMAND, cache_in, set_cache};
 use llmcache_core::cache::Kind;
-use llmcache_core::error::{Error, Result};
+use llmcache_core::error::{Error, ErrorWord, Result};
 use std::sync::Arc;
 
 /// The cache in a key: `None` when there is no such key, an error when it holds something else, or may be on
@@ -55,6 +55,15 @@ fn open_any(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<SharedCache
         None if key.is_empty() => Ok(evicted()),
         None => Err(Error::wrong_type()),
     }
+}
+
+/// Refuses what is to know all entries of a container while some are here that its index does not know yet.
+pub fn need_index(cache: &SharedCache) -> Result<()> {
+    if cache.with(|cache| cache.is_filling()) {
+        let message = "the index is being filled from its entries";
+        return Err(Error::new(ErrorWord::TryAgain, message));
+    }
+    Ok(())
 }
 
 /// Puts a cache into a key that is free, or replaces what it holds.

@@ -29,7 +29,8 @@ pub use answer_room::{AnswerRoom, answer_room};
 pub use attach::{Attached, Linking, attach_arrival, attach_open};
 pub use backpressure::{StoreReply, reply_when_linked, stores_wait};
 pub use caches::{
-    create_cache, find_container, open_cache, open_container, put_back_evicted, unlink_key,
+    create_cache, find_container, need_index, open_cache, open_container, put_back_evicted,
+    unlink_key,
 };
 pub use changes::tell_changes;
 pub use chunk_room::{in_flight, note_buffered, note_maxmemory, room_of};

@@ -7,7 +7,7 @@ use super::epochs::{Epochs, Extent, Severity};
 use super::maxerror::{Audit, TicketSecret};
 use super::near_misses::NearMisses;
 use super::stats::Hot;
-use super::{EntryView, Kind, Lifetime, Settings, Stats};
+use super::{EntryView, Kind, Lifetime, MissReason, Settings, Stats};
 use crate::account::Account;
 use crate::allocation::allocated_bytes;
 use crate::cluster::{derived_prefix, hash_tag};
@@ -218,6 +218,11 @@ impl Cache {
     /// not whole.
     pub fn is_filling(&self) -> bool {
         self.is_filling
+    }
+
+    /// Why an entry is not found whose key is named by its id.
+    pub fn miss_of_key(&self) -> MissReason {
+        if self.is_filling { MissReason::Filling } else { MissReason::Empty }
     }
 
     /// Notes whether it is.

@@ -320,6 +320,7 @@ pub fn look_up<K: Keyspace>(
         let threshold = if is_shut { bar.usual } else { bar.threshold };
         let is_unproven = is_shut && nearest.is_some_and(|nearest| nearest >= bar.usual);
         report.reason = Some(match miss_reason(&refused, threshold, nearest) {
+            _ if keyspace.with_cache(|cache| cache.is_filling()) => MissReason::Filling,
             MissReason::BelowThreshold if is_unproven => MissReason::Unproven,
             reason => reason,
         });

@@ -26,11 +26,13 @@ pub enum MissReason {
     Guard,
     /// No threshold is proven yet (MAXERROR), and nothing is served by meaning until one is.
     Unproven,
+    /// Entries are here that the index does not know yet: what was asked for may be among them.
+    Filling,
 }
 
 impl MissReason {
     /// How many reasons there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
     /// All, in the order of their counters.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Empty,
@@ -40,6 +42,7 @@ impl MissReason {
         Self::MaxAge,
         Self::Guard,
         Self::Unproven,
+        Self::Filling,
     ];
 
     /// As in replies.
@@ -52,6 +55,7 @@ impl MissReason {
             Self::MaxAge => "max-age",
             Self::Guard => "guard",
             Self::Unproven => "unproven",
+            Self::Filling => "filling",
         }
     }
 }

@@ -8,7 +8,8 @@ use crate::ffi::{
     wait_on, wake_blocked,
 };
 use crate::keyspace::{
-    Criterion, InvalidationWalk, Presence, check_walks, start_invalidation, with_known_flights,
+    Criterion, InvalidationWalk, Presence, check_walks, need_index, start_invalidation,
+    with_known_flights,
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Severity, too_much_at_once};
@@ -66,6 +67,7 @@ impl Target<'_> {
     pub fn pick(self, criterion: Criterion, limit: u64) -> Result<()> {
         // What is on its way cannot be picked.
         Presence::of(*self.ctx, self.name).need_all()?;
+        need_index(&self.cache)?;
         let may_block = self.ctx.state().may_block();
         if may_block {
             check_walks()?;

@@ -6,7 +6,7 @@
 use crate::command::filtered::{Sieve, decided};
 use crate::command::parse::{ArgReader, PageRequest, page_request};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{Presence, open_container, open_entry};
+use crate::keyspace::{Presence, need_index, open_container, open_entry};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Cache, Kind};
 use llmcache_core::error::Result;
@@ -25,6 +25,7 @@ pub fn scan(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
     let (next, ids) = match open_container(ctx, &args.key(), kind)? {
         Some(cache) => {
             Presence::of(ctx, args.name()).need_all()?;
+            need_index(&cache)?;
             page(ctx, &cache, cursor, count, filter.as_ref())?
         }
         None => (0, Vec::new()),

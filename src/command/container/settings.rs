@@ -54,6 +54,7 @@ pub fn write_info(reply: Reply<'_>, name: &[u8], cache: &Cache, field: &str) {
         "bytes" => reply.count(cache.total_bytes()),
         "index_bytes" => reply.count(cache.index.bytes() as u64),
         "entry_bytes" => reply.count(totals.entry_bytes),
+        "filling" => reply.int(i64::from(cache.is_filling())),
         "mode" => reply.text(match (totals.vectors, graphs.linked) {
             (0, _) => "none",
             (_, 0) => "flat",

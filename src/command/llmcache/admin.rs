@@ -180,7 +180,7 @@ pub fn run_info(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 /// What INFO shows of a cache beside its settings.
-const INFO: [&str; 24] = [
+const INFO: [&str; 25] = [
     "name",
     "uid",
     "prefix",
@@ -188,6 +188,7 @@ const INFO: [&str; 24] = [
     "vectors",
     "partitions",
     "hidden",
+    "filling",
     "bytes",
     "index_bytes",
     "entry_bytes",

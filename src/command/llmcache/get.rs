@@ -4,7 +4,7 @@ use crate::command::parse::{ArgReader, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{OpenedEntry, find_container, now_min, open_entry};
 use crate::keytype::cache_registry::SharedCache;
-use llmcache_core::cache::{Kind, MissReason, Tier};
+use llmcache_core::cache::{Kind, Tier};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EntryId, UnixMs};
 use llmcache_core::limits;
@@ -48,7 +48,11 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
         None => {
             reply.null();
-            cache.with(|cache| cache.stats.note_miss(scope, MissReason::Empty, None));
+            cache.with(|cache| {
+                // An entry with an ID of its own is found by a row of the index.
+                let reason = cache.miss_of_key();
+                cache.stats.note_miss(scope, reason, None);
+            });
         }
     }
     Ok(())

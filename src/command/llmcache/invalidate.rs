@@ -9,8 +9,8 @@ use crate::command::parse::{
 };
 use crate::ffi::{Access, CommandArgs, Ctx, Reply, WritePermit};
 use crate::keyspace::{
-    Again, Criterion, Meant, Presence, Take, check_walks, mark_stale, open_cache, open_entry,
-    remove_entry, tell_ids, void_lease,
+    Again, Criterion, Meant, Presence, Take, check_walks, mark_stale, need_index, open_cache,
+    open_entry, remove_entry, tell_ids, void_lease,
 };
 use crate::keytype::EPOCH_COMMAND;
 use crate::keytype::cache_registry::{self, SharedCache};
@@ -100,7 +100,8 @@ fn embed(
             return false;
         };
         let Ok(Meaning::Vector(Meant { query, .. })) = meaning else { return false };
-        if Presence::of(ctx, &name).need_all().is_err() || check_walks().is_err() {
+        let may = Presence::of(ctx, &name).need_all().and_then(|()| need_index(&cache));
+        if may.is_err() || check_walks().is_err() {
             return false;
         }
         let channel = channel_of(db, &name);

@@ -52,7 +52,7 @@ fn write_all(reply: Reply<'_>, cache: &Cache) {
     audit_stats::write(reply, cache);
 }
 
-const SCOPE_FIELDS: usize = 18 + FetchOutcome::COUNT;
+const SCOPE_FIELDS: usize = 19 + FetchOutcome::COUNT;
 
 fn write_scope(reply: Reply<'_>, stats: &ScopeStats) {
     let hits = stats.hits_exact + stats.hits_semantic;
@@ -72,6 +72,7 @@ fn write_scope(reply: Reply<'_>, stats: &ScopeStats) {
             MissReason::MaxAge => "misses_maxage",
             MissReason::Guard => "misses_guard",
             MissReason::Unproven => "misses_unproven",
+            MissReason::Filling => "misses_filling",
         };
         reply.text(name).count(stats.misses[reason as usize]);
     }

@@ -23,13 +23,14 @@ pub fn run_drop(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 /// What INFO shows of an index and of its settings.
-const INFO: [&str; 16] = [
+const INFO: [&str; 17] = [
     "name",
     "uid",
     "prefix",
     "entries",
     "vectors",
     "hidden",
+    "filling",
     "bytes",
     "index_bytes",
     "entry_bytes",

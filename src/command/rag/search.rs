@@ -9,7 +9,7 @@ use crate::command::parse::{ArgReader, is_vector_word, parse_filter, set_once, v
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{
     Again, CommandKeyspace, OpenedEntry, Presence, Searches, answer_room, answer_searching,
-    open_container,
+    need_index, open_container,
 };
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{
@@ -92,6 +92,7 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
     check_dim(&cache, query.dim(), args.name())?;
     search.check_mmr(query.dim())?;
     Presence::of(ctx, args.name()).need_all()?;
+    need_index(&cache)?;
     let now = UnixMs(ctx.now_ms());
     let keyspace = CommandKeyspace { ctx, cache: &cache, searches };
     let mut report = match search.look_up(&keyspace, query, now) {

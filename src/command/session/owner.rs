@@ -151,6 +151,10 @@ pub fn run_list(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     // Sessions passed over, where the walk was last, and where to go on once too many were.
     let (mut passed, mut last, mut go_on) = (0, below, None);
     key.zset_walk(ZsetFrom::Highest, below, |member, score| {
+        // Sessions of one moment stay on one page: the next begins before it.
+        if rows.len() >= count && score < last {
+            return false;
+        }
         if passed >= limits::SESSION_LIST_PASSED_MAX && score < last {
             go_on = Some(last as u64);
             return false;
@@ -167,7 +171,7 @@ pub fn run_list(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         rows.extend(found.map(|(length, tokens)| {
             (RString::new(member.as_bytes()), score as u64, length, tokens)
         }));
-        rows.len() < count
+        rows.len() < limits::SESSION_LIST_MAX as usize
     });
     drop(key);
     if let Some(error) = refused {

@@ -212,7 +212,8 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             CONTEXT) above the threshold; an absent option is the empty string, never \"all\". \
             Similarity is cosine in [-1, 1], rounded to six decimals; an identical vector scores \
             exactly 1. `FILTER` is described in `docs/filter.md`. Reasons of a miss: `empty`, \
-            `below-threshold`, `filter`, `expired`, `max-age`, `guard`, `unproven` (MAXERROR, and no threshold is \
+            `below-threshold`, `filter`, `expired`, `max-age`, `guard`, `filling` (the index is being \
+            filled from the entries), `unproven` (MAXERROR, and no threshold is \
             proven yet), `no-cache`, and `moving` while \
             keys of the hash slot may be on another node (`docs/cluster.md`); and of a text that is not \
             embedded `too-long`, `script`, `empty`. `GUARD` judges more strictly than the cache does, never \
@@ -362,7 +363,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
         arity: 2,
         summary: "Shows the settings, the index and the memory of a cache.",
         args: &[CACHE],
-        reply: "A map: `name uid prefix entries vectors partitions hidden bytes index_bytes \
+        reply: "A map: `name uid prefix entries vectors partitions hidden filling bytes index_bytes \
             entry_bytes mode graphs linked tail tombstones levels link_bytes invalidations invalidating \
             leases waiters failures_remembered open_breakers kernels` and the \
             settings of `LLMCACHE.CONFIG`. `mode` is `none`, `flat` or `graph`; `linked` entries are \
@@ -376,7 +377,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
         summary: "Shows hits, misses and what they saved, since the process started or RESET.",
         args: &[CACHE, SCOPE, opt_word("RESET", "reset")],
         reply: "A map: `lookups hits hits_exact hits_semantic hit_ratio misses misses_empty \
-            misses_threshold misses_filter misses_expired misses_maxage misses_guard misses_unproven stale lead busy \
+            misses_threshold misses_filter misses_expired misses_maxage misses_guard misses_unproven misses_filling stale lead busy \
             coalesced negative open tokens_saved ms_saved usd_saved similarity_histogram thresholds`, and \
             for all scopes together `stores replaced evicted failures hottest scopes \
             untracked_lookups maxerror confidence maxerror_state warm_up_left threshold_in_use verified epoch near audits \

@@ -196,7 +196,7 @@ pub(super) const RAG: &[CommandSpec] = &[
         arity: 2,
         summary: "Shows the settings, the graph and the memory of an index.",
         args: &[DOCUMENTS],
-        reply: "A map: `name uid prefix entries vectors hidden bytes index_bytes entry_bytes mode linked \
+        reply: "A map: `name uid prefix entries vectors hidden filling bytes index_bytes entry_bytes mode linked \
             tail tombstones levels link_bytes kernels lookups hits stores evicted dim model quant index m \
             efc ef ttl maxentries maxmemory`, as in `LLMCACHE.INFO`. `NOCACHE` where there is no such \
             index.",

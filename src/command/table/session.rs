@@ -314,7 +314,8 @@ pub const SESSION: &[CommandSpec] = &[
         ],
         reply: "An array of `[session, last append in Unix milliseconds, messages, tokens]`. Where more than \
             4,096 sessions that are gone were passed over, a last row `[null, ms, 0, 0]` says that the list goes on \
-            with `BEFORE ms`.",
+            with `BEFORE ms`. Sessions of one millisecond \
+            are on one page, which may so be longer than COUNT.",
         notes: "COUNT is 100 unless given. Sessions that expired or were deleted are passed over, and \
             removed from the set by the next append with this OWNER. Sessions that the user may not \
             read are passed over.",

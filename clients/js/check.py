@@ -26,6 +26,8 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 from harness.server import Fleet  # noqa: E402
 
 NODE_AT_LEAST = 20
+# Longer than a slow line takes; where there is no network npm would try for many minutes.
+INSTALL_SECONDS = 300
 HOME = ROOT / ".servers" / "js-suites"
 COUNTED = re.compile(r"(\d+) (passed|failed)")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -48,8 +50,12 @@ def install() -> bool:
     wanted = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
         return True
-    quiet = ["--no-audit", "--no-fund", "--loglevel=error"]
-    if subprocess.run(["npm", "ci", *quiet], cwd=HERE, stdout=sys.stderr).returncode != 0:
+    quiet = ["--no-audit", "--no-fund", "--loglevel=error", "--fetch-retries=1", "--fetch-timeout=60000"]
+    try:
+        done = subprocess.run(["npm", "ci", *quiet], cwd=HERE, stdout=sys.stderr, timeout=INSTALL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    if done.returncode != 0:
         return False
     stamp.write_text(wanted)
     return True

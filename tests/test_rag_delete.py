@@ -127,6 +127,20 @@ def test_multi_and_lua_in_one_go(docs):
     assert left(docs) == {i for i in range(20) if i % 5 != 1}
 
 
+def test_a_walk_that_is_too_long_where_nobody_may_wait_is_refused(server):
+    docs = Documents(server.client(), "docs")
+    count = 40_000
+    for first in range(0, count, 1_000):
+        rows = [part for i in range(first, first + 1_000) for part in (f"d{i}", "NOVECTOR", "TEXT", "x", "TAGS", 1, "t")]
+        docs.run("MADD", 1_000, *rows)
+    script = "return redis.call('RAG.DEL', KEYS[1], 'TAG', 't', unpack(ARGV))"
+    with pytest.raises(redis.ResponseError, match="LIMIT"):
+        docs.client.eval(script, 1, "docs")
+    assert docs.info()["entries"] == count
+    assert docs.client.eval(script, 1, "docs", "LIMIT", 100) == 100
+    assert docs.run("DEL", "TAG", "t") == count - 100
+
+
 def test_a_long_walk_lets_others_through(server):
     docs = Documents(server.client(), "docs")
     # Long enough for slices: filters over META that no record holds open every document.

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import redis
 from harness import vectors
 from harness.vectors import fp16, fp32, near, unit, values
 
@@ -60,3 +61,23 @@ def test_values_that_look_like_options_are_values(cache):
     cache.setsem("PROMPT", "RESPONSE", unit(1), scope="CONTEXT", context="SCOPE", tags=["TAGS", "META"])
     hit = cache.getsem(prompt="PROMPT", scope="CONTEXT", context="SCOPE")
     assert (hit.response, hit.tags) == (b"RESPONSE", [b"TAGS", b"META"])
+
+
+def test_an_entry_tells_its_vector_when_asked(server, resp):
+    client = server.client(resp)
+    client.execute_command("LLMCACHE.SETSEM", "faq", "PROMPT", "p", "RESPONSE", "r", "ID", "a", *fp32(unit(1, 40)))
+    client.execute_command("LLMCACHE.SET", "faq", "PROMPT", "q", "RESPONSE", "r", "ID", "b")
+
+    def entry(id_, *words):
+        reply = client.execute_command("LLMCACHE.ENTRY", "faq", id_, *words)
+        return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+
+    assert b"vector" not in entry("a")
+    told = entry("a", "vector")
+    assert np.allclose(np.frombuffer(told[b"vector"], "<f4"), unit(1, 40), atol=0.02)
+    assert {name: told[name] for name in entry("a") if name != b"age"} == {n: v for n, v in entry("a").items() if n != b"age"}
+    assert entry("b", "VECTOR")[b"vector"] is None
+    assert client.execute_command("LLMCACHE.ENTRY", "faq", "none", "VECTOR") is None
+    for words in (("VECTOR", "VECTOR"), ("OTHER",)):
+        with pytest.raises(redis.ResponseError, match="VECTOR|OTHER"):
+            client.execute_command("LLMCACHE.ENTRY", "faq", "a", *words)

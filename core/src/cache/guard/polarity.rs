@@ -67,6 +67,24 @@ fn opposites_between<'a>(compared: &Compared<'a>, tables: &Tables) -> Vec<Turn<'
             }
         }
     }
+    let compounds: HashMap<String, &'a str> = compared
+        .only_stored
+        .iter()
+        .filter_map(|word| Some((parts(word)?.join("-"), *word)))
+        .collect();
+    // "short-term" has the opposite that "short" has.
+    let of_compound = |word: &str| -> Option<&'a str> {
+        let parts = parts(word).filter(|_| !compounds.is_empty())?;
+        let opposite = |at: usize, opposite: &str| {
+            let mut turned: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
+            turned[at] = opposite;
+            compounds.get(&turned.join("-")).copied()
+        };
+        let of_part = |(at, part): (usize, &Cow<'_, str>)| {
+            tables.opposites(part).iter().find_map(|other| opposite(at, other))
+        };
+        parts.iter().enumerate().find_map(of_part)
+    };
     let of_word = |word: &'a str| -> Option<&'a str> {
         let stem = stem(word);
         let named = tables.opposites(&stem).iter().find_map(|opposite| by_stem.get(&**opposite));
@@ -78,13 +96,20 @@ fn opposites_between<'a>(compared: &Compared<'a>, tables: &Tables) -> Vec<Turn<'
             shorter.or_else(by_stem).filter(|_| !negates)
         };
         let longer = || shortened.get(word).or_else(|| shortened.get(stem.as_ref())).copied();
-        named.copied().or_else(prefixed).or_else(longer)
+        named.copied().or_else(prefixed).or_else(longer).or_else(|| of_compound(word))
     };
     compared.only_asked.iter().filter_map(|word| Some((*word, of_word(word)?))).collect()
 }
 
 fn with_stems<'a>(words: &[&'a str]) -> Vec<(&'a str, Cow<'a, str>)> {
     words.iter().map(|word| (*word, stem(word))).collect()
+}
+
+/// The parts that a hyphen joins, by stem; `None` where there are none, or more than a word of the language has.
+fn parts(word: &str) -> Option<Vec<Cow<'_, str>>> {
+    const MOST: usize = 4;
+    let parts: Vec<_> = word.split('-').take(MOST + 1).map(stem).collect();
+    (2..=MOST).contains(&parts.len()).then_some(parts)
 }
 
 /// The rest of a word behind each prefix that makes another word of it. A word that negates by itself

@@ -30,7 +30,7 @@ pub fn ticket_for(
 ) -> Option<String> {
     let near = report.near.as_ref()?;
     let how = (near.candidate.is_none(), ctx.state().is_replica());
-    let (now_s, random) = (now_s(ctx), ctx.random());
+    let (now_s, random) = (|| now_s(ctx), || ctx.random());
     cache.with(|cache| cache.audit_mut()?.issue(near.similarity, &near.id, how, now_s, random))
 }
 

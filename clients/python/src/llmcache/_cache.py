@@ -18,7 +18,7 @@ from ._observe import observed
 from ._several import batches, every, expiry, milliseconds, present, quietly, scanned, summed
 from ._shards import Shards, entry_digest
 from .errors import LeaseLost, NoCache
-from .types import Context, Embed, Explanation, Fetched, Fields, Hit, Stats
+from .types import Context, Embed, Explanation, Fetched, Fields, Hit, Judge, Stats
 from .vectors import Vector
 
 if TYPE_CHECKING:
@@ -55,12 +55,16 @@ class CacheBase:
         shards: int = 1,
         shards_before: int | None = None,
         shard_by: str | None = None,
+        judge: Judge | None = None,
+        audit: bool = True,
     ):
         if shard_by not in (None, "scope", "question"):
             raise ValueError("shard_by is 'scope' or 'question'")
         self._connection = self._connect(client)
         self.name = name
         self.embed = embed
+        self.judge = judge
+        self.audit = audit
         self.scope = scope
         self.context = context
         self.ttl = ttl
@@ -391,13 +395,15 @@ class CacheFlows(CacheBase):
         filter: filters.Filter | None = None,
         max_age: float | None = None,
         guard: str | None = None,
+        audit: bool = False,
         scope: str | None = None,
         context: str | Context | None = None,
     ) -> Flow[Fetched]:
         """Finds the answer, or takes the lease to make it; waits for somebody else's answer up to `wait` seconds.
 
         The wait is cut into pieces that the client's socket timeout does not reach. A caller that is told LEAD or
-        LEAD-STALE stores the answer with `set(..., lease=token)`, or calls `fail`.
+        LEAD-STALE stores the answer with `set(..., lease=token)`, or calls `fail`. With `audit` a cache with MAXERROR may
+        add a ticket, for `feedback`.
         """
         in_scope, in_context = self._scoped(scope, context)
         args: list[Argument] = [
@@ -407,6 +413,8 @@ class CacheFlows(CacheBase):
         ]  # fmt: skip
         if beta is not None:
             args += ["BETA", beta]
+        if audit:
+            args.append("AUDIT")
         key = self._shard_key(in_scope, in_context, prompt)
         assert key is not None
         home = self.shards.place(key)

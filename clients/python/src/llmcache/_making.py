@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import _replies as r
-from . import filters
+from . import _judging, filters
 from ._cache import CacheFlows, Text, log, tell
 from ._flow import Aside, Call, Flow, Join, While
 from ._observe import observed
 from .errors import BreakerOpen, LeaseLost, MakingFailed, ServerError, is_outage
-from .types import Answer, Context, Fetched, Hit
+from .types import Answer, Context, Fetched, Hit, Judged
 from .vectors import Vector
 
 # A lease is renewed when this part of it has passed, so that one lost beat does not lose it.
@@ -112,16 +112,20 @@ class _Maker:
         tell(told, status.lower(), hit)
         if status in ("HIT", "STALE"):
             assert hit is not None
+            if hit.audit is not None:
+                yield Aside(functools.partial(self.audit, hit.audit, hit), self.unaudited)
             return hit.response
         if status in ("LEAD", "LEAD-STALE"):
             assert fetched.token is not None
             if hit is not None and self.aside:
                 yield Aside(
-                    functools.partial(self.lead, fetched.token),
+                    functools.partial(self.lead, fetched.token, hit.audit, hit),
                     lambda error: log.warning("llmcache %s: a stale answer was not renewed: %s", cache.name, error),
                 )
                 return hit.response
-            return (yield from self.lead(fetched.token))
+            about = hit or fetched.candidate
+            ticket = fetched.audit or (hit.audit if hit else None)
+            return (yield from self.lead(fetched.token, ticket, about))
         if status == "NEG":
             raise MakingFailed(fetched.error or "", fetched.retry or 0.0)
         if status == "OPEN":
@@ -142,7 +146,7 @@ class _Maker:
         return (
             yield from CacheFlows.fetch(
                 cache, self.prompt, vector=self.vector, wait=max(0.0, end - time.monotonic()), lease=self.lease,
-                **self.asked, **self.where,
+                audit=cache.audit, **self.asked, **self.where,
             )
         )  # fmt: skip
 
@@ -150,7 +154,21 @@ class _Maker:
         made = yield Call(self.make)
         return r.text(r.raw(_answer(made).text))
 
-    def lead(self, token: bytes) -> Flow[str]:
+    def audit(self, ticket: bytes, about: Hit) -> Flow[None]:
+        """Makes the answer again behind the back of whoever was served, and reports on what was served."""
+        made = _answer((yield Call(self.make)))
+        yield from self.told_apart(ticket, about, made)
+
+    def told_apart(self, ticket: bytes, about: Hit, made: Answer) -> Flow[None]:
+        cache = self.cache
+        asked, answer = r.text(r.raw(self.prompt)), r.text(r.raw(made.text))
+        right = yield from _judging.judged(cache, Judged(asked, answer, about.prompt, about.response))
+        yield from _judging.feedback(cache, ticket, right, prompt=self.prompt, **self.where)
+
+    def unaudited(self, error: BaseException) -> None:
+        log.warning("llmcache %s: an answer was not audited: %s", self.cache.name, error)
+
+    def lead(self, token: bytes, ticket: bytes | None = None, about: Hit | None = None) -> Flow[str]:
         cache, start = self.cache, time.monotonic()
 
         def beat() -> Flow[bool]:
@@ -177,6 +195,9 @@ class _Maker:
             yield from self.store(made, token, time.monotonic() - start)
         else:
             yield from self.give_up(CacheFlows.extend(cache, self.prompt, token, 0.001, **self.where))
+        if ticket is not None and about is not None:
+            # The answer is not kept waiting for a judge.
+            yield Aside(functools.partial(self.told_apart, ticket, about, made), self.unaudited)
         return r.text(r.raw(made.text))
 
     def give_up(self, flow: Flow[None]) -> Flow[None]:

@@ -14,6 +14,7 @@ from ._documents import DocumentBase, DocumentFlows
 from ._embeddings import EmbeddingBase, EmbeddingFlows
 from ._flow import Blocking, blocking
 from ._kv import KVBase, KVFlows
+from ._judging import feedback as feedback_flow
 from ._making import get_or_make as get_or_make_flow
 from ._session import FOLLOW_SECONDS, POLL_SECONDS, SessionBase, SessionFlows
 from ._streams import ENDED, OPEN, StreamWriter
@@ -45,6 +46,7 @@ class LLMCache(CacheBase, Blocking):
     extend = blocking(CacheFlows.extend)
     fail = blocking(CacheFlows.fail)
     get_or_make = blocking(get_or_make_flow)
+    feedback = blocking(feedback_flow)
     invalidate = blocking(CacheFlows.invalidate)
     delete = blocking(CacheFlows.delete)
     expire = blocking(CacheFlows.expire)

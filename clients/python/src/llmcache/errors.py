@@ -49,6 +49,12 @@ class BadFilter(ServerError):
     word = "BADFILTER"
 
 
+class BadTicket(ServerError):
+    """The ticket is none that the cache issued."""
+
+    word = "BADTICKET"
+
+
 class TooBig(ServerError):
     """The entry is larger than its container may be."""
 
@@ -134,7 +140,7 @@ class StreamTaken(LlmcacheError):
 _BY_WORD: dict[str, type[ServerError]] = {
     kind.word: kind
     for kind in (
-        BadVector, DimMismatch, ModelMismatch, NoCache, BadFilter, TooBig, LeaseLost,
+        BadVector, DimMismatch, ModelMismatch, NoCache, BadFilter, BadTicket, TooBig, LeaseLost,
         WrongType, CrossSlot, NoPermission, Busy, TryAgain, OutOfMemory,
     )
 }  # fmt: skip

@@ -81,6 +81,8 @@ class Hit:
     meta: Any
     tags: list[str]
     hits: int
+    verified: bool | None = None
+    audit: bytes | None = None
 
     @property
     def response(self) -> str:
@@ -101,6 +103,8 @@ class Hit:
             meta=r.document(m.get("meta")),
             tags=r.texts(m.get("tags")),
             hits=int(m.get("hits") or 0),
+            verified=None if m.get("verified") is None else bool(int(m["verified"])),
+            audit=m.get("audit"),
         )
 
     @classmethod
@@ -118,6 +122,8 @@ class Fetched:
     lease: float | None = None
     retry: float | None = None
     error: str | None = None
+    audit: bytes | None = None
+    candidate: Hit | None = None
 
     @classmethod
     def of(cls, reply: Any) -> Fetched:
@@ -129,7 +135,19 @@ class Fetched:
             lease=r.seconds(m.get("lease_ms")),
             retry=r.seconds(m.get("retry_ms")),
             error=r.maybe_text(m.get("error")),
+            audit=m.get("audit"),
+            candidate=Hit.maybe(m.get("candidate")),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Two questions and two answers: whether `candidate`, the answer to `stored`, is right for `asked`, as `made` is."""
+
+    asked: str
+    made: str
+    stored: str
+    candidate: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,4 +386,5 @@ class Stored:
 
 
 Embed = Callable[[str], Any]
+Judge = Callable[[Judged], Any]
 EmbedMany = Callable[[list[str]], Any]

@@ -188,19 +188,20 @@ impl Audit {
         }
     }
 
-    /// A ticket for a near lookup whose caller can report, if the coin falls. `random` seeds the coin of this process.
+    /// A ticket for a near lookup whose caller can report, if the coin falls. `random` seeds the coin of this process,
+    /// once; the time is asked for where there is a ticket.
     pub fn issue(
         &mut self,
         similarity: SimilarityE4,
         candidate: &EntryId,
         (was_served, by_replica): (bool, bool),
-        now_s: u32,
-        random: u64,
+        now_s: impl FnOnce() -> u32,
+        random: impl FnOnce() -> u64,
     ) -> Option<String> {
         if self.evidence.starts().is_empty() {
             return None;
         }
-        let coin = self.coin.get_or_insert_with(|| Coin::new(random));
+        let coin = self.coin.get_or_insert_with(|| Coin::new(random()));
         let always = self.settings.cold == Cold::Exact && self.evidence.in_use().is_none();
         if !coin.falls(if always { 1_000_000 } else { self.settings.audit_ppm }) {
             return None;
@@ -213,7 +214,7 @@ impl Audit {
             was_served,
             by_replica,
             entry_tag: u64::from_le_bytes(*tag),
-            issued_s: now_s,
+            issued_s: now_s(),
             serial: coin.serial(),
         };
         Some(ticket.write(self.secret))
@@ -333,14 +334,14 @@ mod tests {
     fn warmed() -> Audit {
         let mut audit = audit();
         for seen in 0..WARM_UP_LOOKUPS as u16 {
-            assert_eq!(audit.issue(SimilarityE4(9_000), &ID, (false, false), NOW_S, 5), None);
+            assert_eq!(audit.issue(SimilarityE4(9_000), &ID, (false, false), || NOW_S, || 5), None);
             audit.note_near(SimilarityE4(8_000 + 10 * seen), true);
         }
         audit
     }
 
     fn ticket(audit: &mut Audit, similarity: u16) -> String {
-        audit.issue(SimilarityE4(similarity), &ID, (false, false), NOW_S, 5).unwrap()
+        audit.issue(SimilarityE4(similarity), &ID, (false, false), || NOW_S, || 5).unwrap()
     }
 
     fn report(audit: &mut Audit, ticket: &str, is_wrong: bool, now_s: u32) -> LabelEffect {
@@ -371,7 +372,7 @@ mod tests {
         let first = ticket(&mut audit, 9_000);
         assert_eq!(report(&mut audit, &first, false, NOW_S), LabelEffect::Counted);
         for _ in 0..crate::limits::AUDIT_NONCES_MAX {
-            let next = audit.issue(SimilarityE4(9_000), &ID, (false, false), NOW_S + 1, 5);
+            let next = audit.issue(SimilarityE4(9_000), &ID, (false, false), || NOW_S + 1, || 5);
             let Some(next) = next else { continue };
             report(&mut audit, &next, true, NOW_S + 1);
         }
@@ -410,7 +411,7 @@ mod tests {
         assert_eq!(replica.write(true), primary.write(true));
         assert_eq!(primary.evidence().points().last().unwrap().wrong, 1);
         // A ticket of the replica is one of the primary.
-        let own = replica.issue(SimilarityE4(9_100), &ID, (true, true), NOW_S, 9).unwrap();
+        let own = replica.issue(SimilarityE4(9_100), &ID, (true, true), || NOW_S, || 9).unwrap();
         assert!(matches!(primary.judge(own.as_bytes(), NOW_S, TTL_S), Ok(Report::Label(_))));
         let bytes = primary.write(true);
         for end in 0..bytes.len() {

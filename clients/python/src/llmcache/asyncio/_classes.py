@@ -15,6 +15,7 @@ from .._documents import DocumentBase, DocumentFlows
 from .._embeddings import EmbeddingBase, EmbeddingFlows
 from .._flow import Awaiting, awaitable
 from .._kv import KVBase, KVFlows
+from .._judging import feedback as feedback_flow
 from .._making import get_or_make as get_or_make_flow
 from .._session import FOLLOW_SECONDS, POLL_SECONDS, SessionBase, SessionFlows
 from .._streams import ENDED, OPEN
@@ -47,6 +48,7 @@ class LLMCache(CacheBase, Awaiting):
     extend = awaitable(CacheFlows.extend)
     fail = awaitable(CacheFlows.fail)
     get_or_make = awaitable(get_or_make_flow)
+    feedback = awaitable(feedback_flow)
     invalidate = awaitable(CacheFlows.invalidate)
     delete = awaitable(CacheFlows.delete)
     expire = awaitable(CacheFlows.expire)

@@ -45,6 +45,12 @@ class Report:
         self.tables.append(Table(list(head)))
         return self.tables[-1]
 
+    def joined(self, other: Report) -> Report:
+        """This one with another below it, as one section."""
+        text = "\n\n".join([self.text, *(table.markdown() for table in self.tables), f"### {other.title}", other.text])
+        figures = {**self.figures, **other.figures}
+        return Report(self.title, text, other.tables, self.targets + other.targets, figures, self.plots | other.plots)
+
     def markdown(self) -> str:
         return "\n\n".join([f"## {self.title}", self.text, *(t.markdown() for t in self.tables), *self._images()])
 

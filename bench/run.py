@@ -28,6 +28,7 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "bench"), str(ROOT / "tests")]
 import embed  # noqa: E402
 import embeddings  # noqa: E402
 import exact  # noqa: E402
+import faults  # noqa: E402
 import graph  # noqa: E402
 import invalidate  # noqa: E402
 import kvfetch  # noqa: E402
@@ -153,7 +154,8 @@ def measure(name, here, servers, module, folder, source, base, queries, full, ch
             return restart.run(first, module, folder, base, plan)
         case "stalls":
             plan = stalls.Plan(100_000, ttl_ms=3_000) if full else stalls.Plan(8_000, ttl_ms=1_000)
-            return stalls.run(first, module, folder, base, queries, plan)
+            report = stalls.run(first, module, folder, base, queries, plan)
+            return report.joined(faults.run(first, module, folder))
         case "threads":
             plan = threads.Plan(min(50_000, at_most), seconds=8) if full else threads.Plan(40_000, seconds=3)
             return threads.run(first, module, folder, base, queries, plan)

@@ -116,6 +116,9 @@ pub const COMMAND_STEPS_MAX: u64 = 1 << 17;
 /// Work of one command that cannot be left to a thread or to slices (MULTI, scripts): beyond it is refused with BUSY. Some
 /// ten milliseconds.
 pub const UNBLOCKABLE_STEPS_MAX: u64 = 1 << 19;
+/// Things of one command in MULTI and scripts, where they cannot be done in slices: chunks, entries, embeddings. Some ten
+/// milliseconds.
+pub const UNBLOCKABLE_PIECES_MAX: usize = 8_192;
 /// The same for a command whose client has waited for its text to be embedded, and waits no second time.
 pub const WAITED_STEPS_MAX: u64 = 8 * UNBLOCKABLE_STEPS_MAX;
 /// Names of members that a container keeps in its records because filters asked for them, the latest.
@@ -187,6 +190,8 @@ pub const CHUNK_TOKENS_MAX: u32 = 1 << 16;
 pub const TOKENS_BLOB_MAX_BYTES: usize = 16 << 20;
 /// Most chunks of one command: hashing and opening them stays below a tenth of a second.
 pub const CHUNKS_MAX: usize = 1 << 16;
+/// Most chunks of one page of FETCH: as many payloads are answered in one piece.
+pub const KV_FETCH_CHUNKS_MAX: usize = 1_024;
 /// Longest digest of a caller's own.
 pub const DIGEST_MAX_BYTES: usize = 64;
 /// Longest payload of a chunk: what the server takes as one argument by default.

@@ -453,3 +453,30 @@ fn empty_groups_are_refused() {
         assert!(decode(&bytes).is_some());
     }
 }
+
+#[test]
+fn what_is_packed_in_parts_is_what_is_packed_at_once() {
+    let vector = [7, 8, 9, 10];
+    let tags: [&[u8]; 2] = [b"a", b"b"];
+    for (meta, tokens) in [(&b"{\"n\":1}"[..], 5), (b"", 0)] {
+        let whole = EntryFields {
+            uid: ContainerUid(77),
+            seq: Seq(1 << 40),
+            created: UnixMs(12),
+            quant: Quant::Q8,
+            dim: 4,
+            vector: &vector,
+            prompt: b"id",
+            response: b"text",
+            tags: if meta.is_empty() { &[] } else { &tags },
+            meta,
+            tokens,
+            ..EntryFields::default()
+        };
+        let without =
+            EntryFields { uid: ContainerUid(0), seq: Seq(0), dim: 0, vector: b"", ..whole };
+        let mut entry = Entry::new(&without).with_vector(4, &vector);
+        entry.adopt(ContainerUid(77), Seq(1 << 40));
+        assert_eq!(entry.as_bytes(), Entry::new(&whole).as_bytes());
+    }
+}

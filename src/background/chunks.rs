@@ -180,11 +180,12 @@ fn walk(namespace: &SharedNamespace, now: u64) -> Vec<NodeId> {
                 n.round_at = 0;
                 break;
             };
+            n.round_at = next;
+            let Some(id) = id else { continue };
             let node = n.tree.node(id);
             if node.damaged || node.expire_at.is_past(late) {
                 found.push(id);
             }
-            n.round_at = next;
         }
         found
     })
@@ -230,14 +231,15 @@ fn reap(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     while in_time() {
         let next = gone.container.with(|n| {
             let (next, id) = n.tree.next_from(gone.next_slot)?;
-            let digest = n.tree.node(id).digest.clone();
-            Some((next, n.chunk_key(&digest), digest))
+            let digest = id.map(|id| n.tree.node(id).digest.clone());
+            Some((next, digest.map(|digest| (n.chunk_key(&digest), digest))))
         });
-        let Some((next, key, digest)) = next else {
+        let Some((next, found)) = next else {
             NAMESPACES.let_wait(&gone);
             return true;
         };
         gone.next_slot = next;
+        let Some((key, digest)) = found else { continue };
         count_reaped(u64::from(remove_chunk(permit, &key, uid)));
         gone.container.with(|n| n.tree.remove(&digest));
     }

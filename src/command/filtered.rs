@@ -10,20 +10,20 @@ use llmcache_core::work::{Counter, Steps};
 
 /// A filter, if one was given, and what judging by it has cost.
 #[derive(Debug)]
-pub struct Sieve<'a> {
-    filter: Option<&'a Filter>,
+pub struct Sieve {
+    filter: Option<Filter>,
     steps: Counter,
 }
 
-impl<'a> Sieve<'a> {
+impl Sieve {
     /// Nothing judged yet.
-    pub fn new(filter: Option<&'a Filter>) -> Self {
+    pub fn new(filter: Option<Filter>) -> Self {
         Self { filter, steps: Counter::default() }
     }
 
     /// Whether this META passes; an empty one is none.
     pub fn passes(&self, meta: &[u8]) -> Result<bool> {
-        let Some(filter) = self.filter else { return Ok(true) };
+        let Some(filter) = &self.filter else { return Ok(true) };
         let mut steps = Steps { bytes: meta.len() as u64, ..Steps::NONE };
         let meta = serde_json::from_slice(meta).unwrap_or(serde_json::Value::Null);
         let verdict = filter.judge(&meta, &mut steps);

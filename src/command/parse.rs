@@ -210,8 +210,49 @@ pub fn numbers(word: &OptionWord, args: &mut ArgReader<'_>) -> Result<Vec<f32>> 
             numbers
         }
     };
+    not_zero(numbers)
+}
+
+/// A vector as it was given, to be decoded later: a blob, or numbers that were written out.
+#[derive(Debug)]
+pub enum GivenVector {
+    /// Little-endian, of so many bytes a number; how many arguments were read when it was the last of them.
+    Blob { width: usize, position: usize },
+    /// The numbers.
+    Numbers(Vec<f32>),
+}
+
+/// The vector that `word` opened, decoded by `decode_given`. A length that none has is refused at once.
+pub fn given_vector(word: &OptionWord, args: &mut ArgReader<'_>) -> Result<GivenVector> {
+    let (name, width) = match word.as_str() {
+        "FP32" => ("FP32", 4),
+        "FP16" => ("FP16", 2),
+        _ => return numbers(word, args).map(GivenVector::Numbers),
+    };
+    let blob = args.next(name)?;
+    let is_possible = blob.len().is_multiple_of(width)
+        && (1..=limits::DIM_MAX as usize).contains(&(blob.len() / width));
+    if !is_possible {
+        // The decoder says what is wrong.
+        decode_given(blob, width)?;
+    }
+    Ok(GivenVector::Blob { width, position: args.position() })
+}
+
+/// The numbers of a blob, of so many bytes each. Zeros alone are none.
+pub fn decode_given(blob: &[u8], width: usize) -> Result<Vec<f32>> {
+    let decoded = if width == 4 { decode_fp32(blob) } else { decode_fp16(blob) };
+    not_zero(decoded.map_err(|error| bad_vector(&error))?)
+}
+
+/// The error of numbers that are no vector.
+pub fn bad_numbers(error: VectorError) -> Error {
+    bad_vector(&error)
+}
+
+fn not_zero(numbers: Vec<f32>) -> Result<Vec<f32>> {
     if numbers.iter().all(|&x| x == 0.0) {
-        return Err(bad(&VectorError::ZeroNorm));
+        return Err(bad_vector(&VectorError::ZeroNorm));
     }
     Ok(numbers)
 }

@@ -80,6 +80,12 @@ impl<'a> Arguments<'a> {
         unsafe { ArgString::from_raw(self.pointers[number + 1]) }
     }
 
+    /// The argument whose bytes these are.
+    pub fn argument_of(&self, bytes: &[u8]) -> Option<ArgString<'a>> {
+        let number = self.slices.iter().position(|slice| std::ptr::eq(*slice, bytes))?;
+        Some(self.string(number))
+    }
+
     /// The name of that key.
     pub fn name(&self) -> &'a [u8] {
         self.slices[0]

@@ -91,6 +91,13 @@ impl HeldString {
         Self(RString(NonNull::new(raw).expect("the server aborts rather than answer null")))
     }
 
+    /// Keeps an argument as it is, for work that goes on after the command's call: other borrows of it stay valid.
+    pub fn keep(argument: &impl ServerString) -> Self {
+        // SAFETY: as in `hold`.
+        let raw = unsafe { api!(RedisModule_HoldString(std::ptr::null_mut(), argument.as_ptr())) };
+        Self(RString(NonNull::new(raw).expect("the server aborts rather than answer null")))
+    }
+
     /// A copy of `bytes`.
     pub fn new(bytes: &[u8]) -> Self {
         Self(RString::new(bytes))

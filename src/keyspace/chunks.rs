@@ -7,10 +7,11 @@
 
 use super::attach::key_frame_bytes;
 use super::caches::unlink_key;
+use super::slices::{Pieces, run_detached};
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString, WritePermit};
 use crate::keytype::namespace_registry::{self, NAMESPACES, SharedNamespace};
 use crate::keytype::{CHUNK_COMMAND, ChunkValue, Whole, put_args};
-use llmcache_core::error::{Error, Result};
+use llmcache_core::error::Error;
 use llmcache_core::ids::{ContainerUid, MonotonicMs, UnixMs};
 use llmcache_core::kvchunk::{
     ChunkDigest, ChunkHeader, ChunkKey, Durable, Namespace, NewNode, NodeId, Reach, Refused,
@@ -67,6 +68,8 @@ pub fn open_chunk<'a>(
 #[derive(Debug)]
 pub struct LeadingRun {
     length: usize,
+    /// The chunk that came last.
+    last: Option<ChunkDigest>,
     /// What is known of prefixes; forgotten between slices.
     reach: Option<Reach>,
 }
@@ -74,7 +77,7 @@ pub struct LeadingRun {
 impl LeadingRun {
     /// Before the first chunk.
     pub fn new() -> Self {
-        Self { length: 0, reach: None }
+        Self { length: 0, last: None, reach: None }
     }
 
     /// Chunks of the run so far.
@@ -87,21 +90,24 @@ impl LeadingRun {
         self.reach = None;
     }
 
-    /// Opens the next of `digests`; `None` where the run ends before it, also because `accept` says so.
+    /// The chunk that came last is none of the run.
+    pub fn step_back(&mut self) {
+        self.length = self.length.saturating_sub(1);
+    }
+
+    /// Opens the next chunk; `None` where the run ends before it, also because `accept` says so.
     pub fn next<'a>(
         &mut self,
         ctx: Ctx<'a>,
         namespace: &SharedNamespace,
-        digests: &[ChunkDigest],
+        digest: &ChunkDigest,
         access: Access,
         accept: impl Fn(&ChunkHeader) -> bool,
     ) -> Option<OpenedChunk<'a>> {
-        let digest = digests.get(self.length)?;
         let opened = open_chunk(ctx, namespace, digest, access)?;
-        let behind = self.length.checked_sub(1).map(|before| &digests[before]);
         let reached = match &opened.header.parent {
             None => true,
-            parent if parent.as_ref() == behind => true,
+            parent if *parent == self.last => true,
             Some(_) => {
                 let reach = self.reach.get_or_insert_with(|| Reach::new(UnixMs(ctx.now_ms())));
                 namespace.with(|namespace| {
@@ -113,20 +119,10 @@ impl LeadingRun {
         if !reached || !accept(&opened.header) {
             return None;
         }
+        self.last = Some(digest.clone());
         self.length += 1;
         Some(opened)
     }
-}
-
-/// Opens the longest run of chunks from the first of `digests` on that are there with all before them.
-pub fn open_leading_run<'a>(
-    ctx: Ctx<'a>,
-    namespace: &SharedNamespace,
-    digests: &[ChunkDigest],
-    access: Access,
-) -> Vec<OpenedChunk<'a>> {
-    let mut run = LeadingRun::new();
-    std::iter::from_fn(|| run.next(ctx, namespace, digests, access, |_| true)).collect()
 }
 
 /// Opens those of `digests` that are there with all before them.
@@ -292,12 +288,47 @@ pub fn use_stored(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &ChunkDiges
     });
     let counter = |name: &ChunkKey| Key::open(ctx, &RString::new(name), Access::Probe)?.lfu();
     let most = followers.iter().filter_map(counter).max().unwrap_or(0);
-    use_path_from(ctx, namespace, &path_to(namespace, digest), most);
+    use_from(ctx, namespace, digest, most);
 }
 
-/// Counts a use of a chunk and all before it in the server's LRU and LFU.
+/// Counts a use of a chunk and all before it in the server's LRU and LFU, from the last of a prefix to its first, so
+/// that none has less than one that follows it. Of a long prefix that goes on in slices, for which nobody waits.
 pub fn use_chunk(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &ChunkDigest) {
-    use_path(ctx, namespace, &path_to(namespace, digest));
+    use_from(ctx, namespace, digest, 0);
+}
+
+/// The same of many chunks.
+pub fn use_chunks(ctx: Ctx<'_>, namespace: &SharedNamespace, digests: Vec<ChunkDigest>) {
+    let (namespace, walk) = (SharedNamespace::clone(namespace), UseWalk::default());
+    run_detached(ctx, b"", Using { namespace, walk, rest: digests.into_iter() });
+}
+
+fn use_from(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &ChunkDigest, least: u8) {
+    let walk = UseWalk { ahead: Some((digest.clone(), least)), counted: HashMap::new() };
+    let (namespace, rest) = (SharedNamespace::clone(namespace), Vec::new().into_iter());
+    run_detached(ctx, b"", Using { namespace, walk, rest });
+}
+
+/// A use that is being counted.
+struct Using {
+    namespace: SharedNamespace,
+    walk: UseWalk,
+    rest: std::vec::IntoIter<ChunkDigest>,
+}
+
+impl Pieces for Using {
+    type Leave<'a> = Ctx<'a>;
+
+    fn next(&mut self, ctx: Ctx<'_>) -> bool {
+        if self.walk.step(ctx, &self.namespace) {
+            return true;
+        }
+        let Some(digest) = self.rest.next() else { return false };
+        self.walk.begin(digest);
+        true
+    }
+
+    fn reply(&mut self, _: Ctx<'_>) {}
 }
 
 /// Counts uses of many chunks and all before them, a key at a time: what several have before them is counted once,
@@ -358,38 +389,10 @@ fn use_key(ctx: Ctx<'_>, name: &ChunkKey, access: Access, least: u8) -> u8 {
     }
 }
 
-/// A chunk and all before it, last to first.
-fn path_to(namespace: &SharedNamespace, digest: &ChunkDigest) -> Vec<ChunkDigest> {
-    namespace.with(|namespace| {
-        let tree = &namespace.tree;
-        let node = tree.find(digest);
-        let path = node.into_iter().flat_map(|id| std::iter::once(id).chain(tree.ancestors(id)));
-        path.map(|id| tree.node(id).digest.clone()).collect()
-    })
-}
-
 /// Opens a chunk's key for writing if there is a chunk in it.
 pub(super) fn open_existing<'a>(ctx: WritePermit<'a>, name: &RString) -> Option<Key<'a>> {
     let key = Key::open_to_write(ctx, name);
     key.value::<ChunkValue>().is_some().then_some(key)
-}
-
-/// Counts a use of chunks in the server's LRU and LFU, from the last of a prefix to its first, so that
-/// none has less than one that follows it.
-pub fn use_path(ctx: Ctx<'_>, namespace: &SharedNamespace, last_to_first: &[ChunkDigest]) {
-    use_path_from(ctx, namespace, last_to_first, 0);
-}
-
-fn use_path_from(
-    ctx: Ctx<'_>,
-    namespace: &SharedNamespace,
-    last_to_first: &[ChunkDigest],
-    mut least: u8,
-) {
-    for digest in last_to_first {
-        let name = namespace.with(|namespace| namespace.chunk_key(digest));
-        least = use_key(ctx, &name, Access::Read, least);
-    }
 }
 
 /// Gives a chunk the strongest hint there is against the server's own eviction.
@@ -474,22 +477,77 @@ pub fn remove_node(ctx: WritePermit<'_>, namespace: &SharedNamespace, id: NodeId
     removed
 }
 
-/// Removes what is past its deadline among a chunk and those before it, so that what is stored behind
-/// them does not bring them back.
-pub fn remove_what_is_due(ctx: WritePermit<'_>, namespace: &SharedNamespace, digest: &ChunkDigest) {
+/// What is past its deadline among a chunk and those before it, to be removed so that what is stored behind
+/// them does not bring them back; last to first.
+pub fn due_before(
+    ctx: Ctx<'_>,
+    namespace: &SharedNamespace,
+    digest: &ChunkDigest,
+) -> Vec<ChunkDigest> {
     let now = UnixMs(ctx.now_ms());
-    let due: Vec<NodeId> = namespace.with(|namespace| {
+    namespace.with(|namespace| {
         let tree = &namespace.tree;
         let path = tree
             .find(digest)
             .into_iter()
             .flat_map(|id| std::iter::once(id).chain(tree.ancestors(id)));
         // None ends before one that follows it.
-        path.take_while(|&id| tree.node(id).expire_at.is_past(now)).collect()
+        let due = path.take_while(|&id| tree.node(id).expire_at.is_past(now));
+        due.map(|id| tree.node(id).digest.clone()).collect()
+    })
+}
+
+/// Removes a chunk that `due_before` named, if it is due still.
+pub fn remove_due(ctx: WritePermit<'_>, namespace: &SharedNamespace, digest: &ChunkDigest) {
+    let now = UnixMs(ctx.now_ms());
+    let due = namespace.with(|namespace| {
+        let id = namespace.tree.find(digest)?;
+        namespace.tree.node(id).expire_at.is_past(now).then_some(id)
     });
-    for id in due {
+    if let Some(id) = due {
         remove_node(ctx, namespace, id);
     }
+}
+
+/// A chunk and those before it that end before `least`, last to first.
+pub fn ending_before(
+    namespace: &SharedNamespace,
+    digest: &ChunkDigest,
+    least: UnixMs,
+) -> Vec<ChunkDigest> {
+    namespace.with(|namespace| {
+        let tree = &namespace.tree;
+        let short = tree.find(digest).map(|id| tree.ending_before(id, least));
+        short.into_iter().flatten().map(|id| tree.node(id).digest.clone()).collect()
+    })
+}
+
+/// Raises the deadline of a chunk, in its key and in the tree. Of a prefix the first is raised first: none ends before
+/// one that follows it.
+pub fn raise_deadline(
+    ctx: WritePermit<'_>,
+    namespace: &SharedNamespace,
+    digest: &ChunkDigest,
+    at: UnixMs,
+) {
+    let name = namespace.with(|namespace| {
+        let id = namespace.tree.find(digest)?;
+        namespace.tree.raise(id, at);
+        Some(namespace.chunk_key(digest))
+    });
+    let Some(name) = name else { return };
+    let name = RString::new(&name);
+    let Some(mut key) = open_existing(ctx, &name) else { return };
+    if let Some(header) = key.value_mut::<ChunkValue>().and_then(ChunkValue::header_mut)
+        && !at_least(header.deadline, at)
+    {
+        header.deadline = at;
+    }
+}
+
+/// Whether a deadline is not before another.
+fn at_least(deadline: UnixMs, least: UnixMs) -> bool {
+    deadline == UnixMs::NEVER || (least != UnixMs::NEVER && deadline >= least)
 }
 
 /// Evicts until `need` more bytes fit into `room`, leaves first, never what `keep` names; false, and
@@ -501,7 +559,19 @@ pub fn make_room(
     need: u64,
     keep: &[&ChunkDigest],
 ) -> bool {
-    let plan = namespace.with(|namespace| {
+    let Some(plan) = plan_room(namespace, room, need, keep) else { return false };
+    evict(ctx, namespace, plan);
+    true
+}
+
+/// What has to go so that `need` more bytes fit into `room`; see `make_room`.
+fn plan_room(
+    namespace: &SharedNamespace,
+    room: u64,
+    need: u64,
+    keep: &[&ChunkDigest],
+) -> Option<Vec<NodeId>> {
+    namespace.with(|namespace| {
         let Namespace { tree, leases, .. } = namespace;
         let over = (tree.chunk_bytes() + need).saturating_sub(room);
         if over == 0 {
@@ -512,10 +582,26 @@ pub fn make_room(
         let plan = tree.plan_eviction(over, None);
         leases.release(tree, KEEPING);
         plan
-    });
-    let Some(plan) = plan else { return false };
-    evict(ctx, namespace, plan);
-    true
+    })
+}
+
+/// The same for who evicts them one by one, the first to go last: the tree may change in between.
+pub fn doomed_for(
+    namespace: &SharedNamespace,
+    room: u64,
+    need: u64,
+    keep: &[&ChunkDigest],
+) -> Vec<ChunkDigest> {
+    let plan = plan_room(namespace, room, need, keep).unwrap_or_default();
+    let name = |id: &NodeId| namespace.with(|n| n.tree.node(*id).digest.clone());
+    plan.iter().rev().map(name).collect()
+}
+
+/// Evicts one of those, unless something follows or keeps it by now.
+pub fn evict_one(ctx: WritePermit<'_>, namespace: &SharedNamespace, digest: &ChunkDigest) {
+    if let Some(id) = namespace.with(|namespace| namespace.tree.evictable(digest)) {
+        evict(ctx, namespace, vec![id]);
+    }
 }
 
 /// Evicts until the chunks take no more than `room`, or until what is left is pinned, leased or before
@@ -622,15 +708,9 @@ pub fn arm_new_leaves(
 }
 
 /// The error of a chunk that the tree refuses.
-pub fn check_parent(
-    namespace: &SharedNamespace,
-    digest: &ChunkDigest,
-    parent: Option<&ChunkDigest>,
-) -> Result<()> {
-    namespace.with(|namespace| namespace.tree.check_parent(digest, parent)).map_err(|refused| {
-        Error::err(match refused {
-            Refused::Circle => "PARENT would have the chunk follow itself",
-            Refused::TooLong => "the chain of chunks is too long",
-        })
+pub fn refused_parent(refused: Refused) -> Error {
+    Error::err(match refused {
+        Refused::Circle => "PARENT would have the chunk follow itself",
+        Refused::TooLong => "the chain of chunks is too long",
     })
 }

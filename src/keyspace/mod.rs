@@ -36,9 +36,10 @@ pub use changes::tell_changes;
 pub use chunk_room::{in_flight, note_buffered, note_maxmemory, room_of};
 pub use chunks::{
     ChunkSeen, LeadingRun, NewChunk, OpenedChunk, UseWalk, arm_new_leaves, attach_chunk,
-    check_parent, chunk_arrived, chunk_bytes, hint_strongly, is_reachable, make_room, open_chunk,
-    open_leading_run, open_reachable, pin_chunk, put_chunk, remove_chunk, remove_node, remove_stub,
-    remove_what_is_due, shrink_to, use_chunk, use_path, use_stored,
+    chunk_arrived, chunk_bytes, doomed_for, due_before, ending_before, evict_one, hint_strongly,
+    is_reachable, make_room, open_chunk, open_reachable, pin_chunk, put_chunk, raise_deadline,
+    refused_parent, remove_chunk, remove_due, remove_node, remove_stub, shrink_to, use_chunk,
+    use_chunks, use_stored,
 };
 pub use clock::{now_min, set_minute};
 pub use command_keyspace::CommandKeyspace;
@@ -64,5 +65,5 @@ pub use session_key::{OpenSession, open_session};
 pub use sessions::{
     Deadline, change_session, check_second_key, deadline_was_moved, put_session, same_slot,
 };
-pub use slices::{Pieces, run_pieces, sliced_count};
+pub use slices::{Pieces, reply_whole, run_pieces, sliced_count};
 pub use slots::{Presence, redirection};

@@ -3,14 +3,17 @@
 //!
 //! Owns: whose turn it is, and the length of a slice. Clients take turns; one that goes away takes what it only
 //! wanted to read with it, and what it writes is finished. Where a client may not wait (MULTI, scripts, AOF,
-//! replicas) all is done at once. Main thread only.
+//! replicas) all is done at once, and more than `limits::UNBLOCKABLE_PIECES_MAX` is refused. A reply that takes long to
+//! write is written in slices too. Main thread only.
 
 use super::slots::{self, Ownership, redirection, try_again};
 use crate::ffi::{
     Arguments, BlockedId, CommandArgs, Ctx, MainCell, Reply, Waiter, Wake, WritePermit,
-    block_client, count_time_from_now, is_cluster, run_later, wake_blocked,
+    block_for_rounds, count_time_from_now, end_rounds, in_round, is_cluster, run_later,
+    wake_blocked,
 };
 use llmcache_core::error::{Error, ErrorWord};
+use llmcache_core::limits;
 use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::sync::{Arc, LazyLock};
@@ -73,6 +76,28 @@ pub trait Pieces: Send {
 
     /// Answers the client: all is done.
     fn reply(&mut self, ctx: Ctx<'_>);
+
+    /// Whether the reply itself takes long to write, so that it is written part by part.
+    fn has_long_reply(&self) -> bool {
+        false
+    }
+
+    /// Writes the next part of a long reply; false when that was the last.
+    fn reply_part(&mut self, ctx: Ctx<'_>) -> bool {
+        self.reply(ctx);
+        false
+    }
+
+    /// How many things there are at least, as far as that is known before the first is done: more than
+    /// `limits::UNBLOCKABLE_PIECES_MAX` are refused where they cannot be done in slices.
+    fn known(&self) -> usize {
+        0
+    }
+}
+
+/// Writes a long reply in one piece.
+pub fn reply_whole<P: Pieces>(pieces: &mut P, ctx: Ctx<'_>) {
+    while pieces.reply_part(ctx) {}
 }
 
 /// What a slice came to.
@@ -87,7 +112,10 @@ enum Slice {
 trait AnyPieces: Send {
     fn writes(&self) -> bool;
     fn slice(&mut self, ctx: Ctx<'_>) -> Slice;
+    fn has_long_reply(&self) -> bool;
     fn reply(&mut self, ctx: Ctx<'_>);
+    /// Writes of a long reply what fits into a slice; false when that was the last.
+    fn reply_slice(&mut self, ctx: Ctx<'_>) -> bool;
 }
 
 impl<P: Pieces> AnyPieces for P {
@@ -112,8 +140,25 @@ impl<P: Pieces> AnyPieces for P {
         came_to
     }
 
+    fn has_long_reply(&self) -> bool {
+        Pieces::has_long_reply(self)
+    }
+
     fn reply(&mut self, ctx: Ctx<'_>) {
         Pieces::reply(self, ctx);
+    }
+
+    fn reply_slice(&mut self, ctx: Ctx<'_>) -> bool {
+        let end = Instant::now() + SLICE;
+        for done in 1.. {
+            if !self.reply_part(ctx) {
+                return false;
+            }
+            if done % PIECES_PER_LOOK == 0 && Instant::now() >= end {
+                break;
+            }
+        }
+        true
     }
 }
 
@@ -129,11 +174,16 @@ enum Ended {
 struct Shared {
     pieces: Option<Box<dyn AnyPieces>>,
     ended: Ended,
+    /// Whether some of a long reply is written.
+    is_replying: bool,
     is_gone: bool,
 }
 
 struct Job {
-    client: BlockedId,
+    /// Nobody waits for what only follows from a command.
+    client: Option<BlockedId>,
+    /// Whether all is done but the reply.
+    replies: bool,
     db: c_int,
     /// The key of the command.
     name: Box<[u8]>,
@@ -151,33 +201,87 @@ static QUEUE: LazyLock<MainCell<Queue>> = LazyLock::new(|| MainCell::new(Queue::
 /// Does all of it and replies: at once where it is little or the client may not wait, else in slices.
 pub fn run_pieces<P: Pieces + 'static>(args: &CommandArgs<'_>, mut pieces: P) {
     let (ctx, leave) = (*args.permit(), P::Leave::of_command(args));
-    let mut done = 0;
-    let mut end = Instant::now() + SLICE;
-    let is_over = loop {
-        let looks = done % PIECES_PER_LOOK == PIECES_PER_LOOK - 1;
-        if done == PIECES_PER_SLICE || (looks && Instant::now() >= end) {
-            let state = ctx.state();
-            if state.may_block() && !state.must_obey() {
-                break false;
-            }
-            (done, end) = (0, Instant::now() + SLICE);
-        }
-        if !pieces.next(leave) {
-            break true;
-        }
-        done += 1;
+    let may_yield = || {
+        let state = ctx.state();
+        state.may_block() && !state.must_obey()
     };
+    if pieces.known() > limits::UNBLOCKABLE_PIECES_MAX && !may_yield() && !ctx.state().must_obey() {
+        Reply::new(ctx).error(&too_many_at_once(pieces.known()).to_string());
+        return;
+    }
+    let is_over = first_slices(&mut pieces, leave, may_yield);
     pieces.tell(leave);
-    if is_over {
+    if is_over && !(pieces.has_long_reply() && may_yield()) {
         pieces.reply(ctx);
         return;
     }
     let pieces: Option<Box<dyn AnyPieces>> = Some(Box::new(pieces));
-    let shared = Shared { pieces, ended: Ended::Not, is_gone: false };
+    let shared = Shared { pieces, ended: Ended::Not, is_replying: false, is_gone: false };
     let shared = Arc::new(MainCell::new(shared));
-    let client = block_client(ctx, 0, |_| Box::new(Sliced { shared: Arc::clone(&shared) }));
+    let client = block_for_rounds(ctx, args, |_| Box::new(Sliced { shared: Arc::clone(&shared) }));
     count_time_from_now(client);
-    let job = Job { client, db: ctx.db(), name: args.name().into(), shared };
+    push(ctx, Job { client: Some(client), replies: is_over, ..Job::of(ctx, args.name(), shared) });
+}
+
+/// Does what only follows from a command, and what nobody waits for: a little of it at once, the rest in slices. It
+/// must be of a kind that may be left undone.
+pub fn run_detached<P>(ctx: Ctx<'_>, name: &[u8], mut pieces: P)
+where
+    P: for<'a> Pieces<Leave<'a> = Ctx<'a>> + 'static,
+{
+    let is_over = first_slices(&mut pieces, ctx, || true);
+    pieces.tell(ctx);
+    if is_over {
+        return;
+    }
+    let shared = Shared {
+        pieces: Some(Box::new(pieces)),
+        ended: Ended::Not,
+        is_replying: false,
+        is_gone: false,
+    };
+    push(ctx, Job::of(ctx, name, Arc::new(MainCell::new(shared))));
+}
+
+/// Does the first slice, and those that follow where it may not yield; whether all is done.
+fn first_slices<P: Pieces>(
+    pieces: &mut P,
+    leave: P::Leave<'_>,
+    may_yield: impl Fn() -> bool,
+) -> bool {
+    let mut done = 0;
+    let mut end = Instant::now() + SLICE;
+    loop {
+        let looks = done % PIECES_PER_LOOK == PIECES_PER_LOOK - 1;
+        if done == PIECES_PER_SLICE || (looks && Instant::now() >= end) {
+            if may_yield() {
+                return false;
+            }
+            (done, end) = (0, Instant::now() + SLICE);
+        }
+        if !pieces.next(leave) {
+            return true;
+        }
+        done += 1;
+    }
+}
+
+/// The error of more than can be done where nothing can wait.
+fn too_many_at_once(count: usize) -> Error {
+    let most = limits::UNBLOCKABLE_PIECES_MAX;
+    let text = format!(
+        "{count} things at once where the client cannot wait (MULTI, scripts), {most} at most; ask for fewer at a time"
+    );
+    Error::new(ErrorWord::Busy, text)
+}
+
+impl Job {
+    fn of(ctx: Ctx<'_>, name: &[u8], shared: Arc<MainCell<Shared>>) -> Self {
+        Self { client: None, replies: false, db: ctx.db(), name: name.into(), shared }
+    }
+}
+
+fn push(ctx: Ctx<'_>, job: Job) {
     QUEUE.with(|queue| queue.jobs.push_back(job));
     arm(ctx);
 }
@@ -200,25 +304,55 @@ fn run_slice(ctx: Ctx<'_>) {
         queue.armed = false;
         queue.jobs.pop_front()
     });
-    let Some(job) = next else { return };
+    let Some(mut job) = next else { return };
     // Out of the cell while it runs: what it opens may wake others.
     let pieces = job.shared.with(|shared| shared.pieces.take());
     if let Some(mut pieces) = pieces {
-        let ended = slice(ctx, &job, &mut *pieces);
-        let is_over = !matches!(ended, Ended::Not);
-        let is_gone = job.shared.with(|shared| {
-            (shared.pieces, shared.ended) = (Some(pieces), ended);
-            shared.is_gone
-        });
-        if !is_over {
-            QUEUE.with(|queue| queue.jobs.push_back(job));
-        } else if !is_gone {
-            wake_blocked(ctx, job.client);
+        let goes_on = if job.replies {
+            reply_slice(ctx, &job, &mut *pieces)
+        } else {
+            let ended = slice(ctx, &job, &mut *pieces);
+            let is_over = !matches!(ended, Ended::Not);
+            job.replies = matches!(ended, Ended::Done) && pieces.has_long_reply();
+            let is_gone = job.shared.with(|shared| {
+                if !job.replies {
+                    shared.ended = ended;
+                }
+                shared.is_gone
+            });
+            !is_over || job.replies && !is_gone
+        };
+        job.shared.with(|shared| shared.pieces = Some(pieces));
+        let is_gone = job.shared.with(|shared| shared.is_gone);
+        match job.client {
+            _ if goes_on => QUEUE.with(|queue| queue.jobs.push_back(job)),
+            Some(client) if job.replies => end_rounds(ctx, client),
+            Some(client) if !is_gone => {
+                wake_blocked(ctx, client);
+            }
+            _ => {}
         }
     }
     if QUEUE.with(|queue| !queue.jobs.is_empty()) {
         arm(ctx);
     }
+}
+
+/// Writes some of a long reply; whether there is more.
+fn reply_slice(ctx: Ctx<'_>, job: &Job, pieces: &mut dyn AnyPieces) -> bool {
+    let Some(client) = job.client else { return false };
+    let is_first = !job.shared.with(|shared| std::mem::replace(&mut shared.is_replying, true));
+    let went = in_round(client, |round, args| {
+        match redirection(ctx, args.name()).filter(|_| is_first && !pieces.writes()) {
+            // What was read here may be elsewhere by now.
+            Some(elsewhere) => {
+                Reply::new(round).error(&elsewhere.to_string());
+                false
+            }
+            None => pieces.reply_slice(round),
+        }
+    });
+    went.unwrap_or(false)
 }
 
 fn slice(ctx: Ctx<'_>, job: &Job, pieces: &mut dyn AnyPieces) -> Ended {

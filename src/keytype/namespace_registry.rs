@@ -53,7 +53,13 @@ impl Container for Namespace {
     }
 
     fn next_key(&self, from: u32) -> Option<(u32, Vec<u8>)> {
-        let (next, id) = self.tree.next_from(from)?;
+        let mut at = from;
+        let (next, id) = loop {
+            match self.tree.next_from(at)? {
+                (next, Some(id)) => break (next, id),
+                (next, None) => at = next,
+            }
+        };
         Some((next, self.chunk_key(&self.tree.node(id).digest).to_vec()))
     }
 

@@ -16,7 +16,10 @@ const VERSION: u8 = 3;
 /// not have stands in two groups of which an entry carries those that it needs.
 const HEADER: usize = 36;
 const FLAGS_AT: usize = 1;
+const DIM_AT: usize = 2;
 const SLOT_AT: usize = 4;
+const UID_AT: usize = 8;
+const SEQ_AT: usize = 16;
 
 /// The bits of the flags that say how the vector is kept.
 const QUANT: u8 = 3;
@@ -189,6 +192,25 @@ impl Entry {
     /// Notes where the index keeps it.
     pub fn set_slot(&mut self, slot: SlotId) {
         self.0.0[SLOT_AT..SLOT_AT + 4].copy_from_slice(&slot.0.to_le_bytes());
+    }
+
+    /// Says which container it belongs to and its place in the order of stores, where it was packed before that was known.
+    pub fn adopt(&mut self, uid: ContainerUid, seq: Seq) {
+        debug_assert!(seq.0 <= limits::SEQ_MAX);
+        self.0.0[UID_AT..UID_AT + 8].copy_from_slice(&uid.0.to_le_bytes());
+        self.0.0[SEQ_AT..SEQ_AT + 6].copy_from_slice(&seq.0.to_le_bytes()[..6]);
+    }
+
+    /// The same entry with a vector, packed without one.
+    pub fn with_vector(&self, dim: u16, vector: &[u8]) -> Box<Self> {
+        let (bytes, start) = (self.as_bytes(), self.view().parts_at());
+        debug_assert_eq!(self.view().dim(), 0);
+        let mut out = Vec::with_capacity(bytes.len() + vector.len());
+        out.extend_from_slice(&bytes[..start]);
+        out.extend_from_slice(vector);
+        out.extend_from_slice(&bytes[start..]);
+        out[DIM_AT..DIM_AT + 2].copy_from_slice(&dim.to_le_bytes());
+        Self::boxed(out.into_boxed_slice())
     }
 
     /// Marks it stale, whatever its age.

@@ -171,6 +171,8 @@ impl Index {
         if too_long(plan) {
             let (points, tail) = (scratch.points.clone(), list.tail().to_vec());
             result.scanned = scratch.distances;
+            // Those on the way down count, whoever goes on from there.
+            result.steps.rows = scratch.distances as u64;
             return Stage::Partial(result, Remaining::Walk { ef, most, points, tail });
         }
         if view.search(request, plan, scratch, &mut result) {

@@ -67,17 +67,35 @@ pub fn root(fingerprint: &[u8; 32], salt: &[u8]) -> [u8; 32] {
 /// The digests of the whole chunks of a prompt: each is SHA-256 over the one before it (the root for
 /// the first) and the chunk's tokens. A trailing partial chunk has none.
 pub fn chain(root: [u8; 32], tokens: &[u8], chunk_tokens: u32) -> Vec<ChunkDigest> {
-    let mut previous = root;
-    let whole = tokens.chunks_exact(chunk_tokens as usize * TOKEN_BYTES);
-    whole
-        .map(|chunk| {
-            let mut hash = Sha256::new();
-            hash.update(previous);
-            hash.update(chunk);
-            previous = hash.finalize().into();
-            ChunkDigest(SmallVec::from_slice(&previous))
-        })
+    let mut links = Links::from(root);
+    tokens
+        .chunks_exact(chunk_tokens as usize * TOKEN_BYTES)
+        .map(|chunk| links.link(chunk))
         .collect()
+}
+
+/// A chain of digests that is made link by link.
+#[derive(Debug, Clone)]
+pub struct Links {
+    previous: [u8; 32],
+}
+
+impl From<[u8; 32]> for Links {
+    /// Before the first chunk under a root.
+    fn from(root: [u8; 32]) -> Self {
+        Self { previous: root }
+    }
+}
+
+impl Links {
+    /// The digest of the chunk that comes next.
+    pub fn link(&mut self, chunk: &[u8]) -> ChunkDigest {
+        let mut hash = Sha256::new();
+        hash.update(self.previous);
+        hash.update(chunk);
+        self.previous = hash.finalize().into();
+        ChunkDigest(SmallVec::from_slice(&self.previous))
+    }
 }
 
 /// The tokens of one chunk wherever they stand in a prompt.
@@ -108,24 +126,42 @@ fn print_key(root: &[u8; 32]) -> u64 {
     u64::from_le_bytes(word)
 }
 
-/// The prints under a root of all windows of `window` tokens, in order of their offsets.
-pub fn rolling_prints<'t>(
-    root: &[u8; 32],
-    tokens: &'t [u8],
-    window: u32,
-) -> impl Iterator<Item = u64> + use<'t> {
-    let key = print_key(root);
-    let head = (1..window).fold(1, |power, _| multiply(power, BASE));
-    let mut leaving = tokens_of(tokens);
-    let mut print = 0;
-    tokens_of(tokens).enumerate().filter_map(move |(at, token)| {
-        if at >= window as usize {
-            let gone = multiply(leaving.next().unwrap_or(0), head);
-            print = add(print, MODULUS - gone);
+/// The prints under a root of all windows of so many tokens of a prompt, one after the other.
+#[derive(Debug, Clone)]
+pub struct RollingPrint {
+    window: usize,
+    key: u64,
+    /// What the first token of a window counts in it.
+    head: u64,
+    print: u64,
+    /// Tokens that were taken in.
+    at: usize,
+}
+
+impl RollingPrint {
+    /// Before the first token.
+    pub fn new(root: &[u8; 32], window: u32) -> Self {
+        let head = (1..window).fold(1, |power, _| multiply(power, BASE));
+        Self { window: window as usize, key: print_key(root), head, print: 0, at: 0 }
+    }
+
+    /// Takes in the next token of the prompt; false at its end.
+    pub fn roll(&mut self, tokens: &[u8]) -> bool {
+        let Some(token) = token_at(tokens, self.at) else { return false };
+        if let Some(gone) = self.at.checked_sub(self.window) {
+            let gone = multiply(token_at(tokens, gone).unwrap_or(0), self.head);
+            self.print = add(self.print, MODULUS - gone);
         }
-        print = add(multiply(print, BASE), token);
-        (at + 1 >= window as usize).then_some(print ^ key)
-    })
+        self.print = add(multiply(self.print, BASE), token);
+        self.at += 1;
+        true
+    }
+
+    /// Where the window begins that ends with the last token, and its print; nothing before it is full.
+    pub fn window(&self) -> Option<(u32, u64)> {
+        let offset = self.at.checked_sub(self.window)?;
+        Some((offset as u32, self.print ^ self.key))
+    }
 }
 
 /// A Mersenne prime, so that reducing is a shift and an addition.
@@ -138,6 +174,11 @@ fn add(a: u64, b: u64) -> u64 {
 
 fn multiply(a: u64, b: u64) -> u64 {
     (u128::from(a) * u128::from(b) % u128::from(MODULUS)) as u64
+}
+
+fn token_at(tokens: &[u8], place: usize) -> Option<u64> {
+    let word = tokens.as_chunks::<TOKEN_BYTES>().0.get(place)?;
+    Some(u64::from(u32::from_le_bytes(*word)) + 1)
 }
 
 /// Tokens as numbers, none of them 0, so that leading zeros count.

@@ -3,7 +3,7 @@
 //! Owns: the search, no keys. What it finds was computed behind another prefix, so an engine has to
 //! correct positions and recompute some of it; the caller is told where the chunk stood.
 
-use super::digest::rolling_prints;
+use super::digest::RollingPrint;
 use super::{NodeId, PrefixTree, Reach, TOKEN_BYTES, content_of};
 use crate::ids::UnixMs;
 use crate::work;
@@ -32,68 +32,124 @@ pub fn find_contents(
     least_run: u32,
     now: UnixMs,
 ) -> Vec<Found> {
-    let mut finder = Finder { tree, root: *root, reach: Reach::new(now), alike: HashMap::new() };
+    let mut walk = ContentWalk::new(root, chunk_tokens, stride);
     let mut found: Vec<Found> = Vec::new();
-    let (mut free_from, mut offsets) = (0, 0);
-    for (offset, print) in rolling_prints(root, tokens, chunk_tokens).enumerate() {
-        let offset = offset as u32;
-        offsets += 1;
-        if offset < free_from || !offset.is_multiple_of(stride) {
-            continue;
-        }
-        let window = || {
-            let start = offset as usize * TOKEN_BYTES;
-            &tokens[start..start + chunk_tokens as usize * TOKEN_BYTES]
-        };
-        if let Some(node) = finder.find(print, window) {
-            found.push(Found { offset, node });
-            free_from = offset + chunk_tokens;
-        }
+    while let Some(at) = walk.step(tree, tokens, now, usize::MAX) {
+        found.extend(at);
     }
-    work::count_path(offsets);
-    keep_runs(found, chunk_tokens, least_run as usize)
+    keep_runs(found, |found| found.offset, chunk_tokens, least_run as usize)
+}
+
+/// The same search as a walk over the prompt that may be interrupted.
+#[derive(Debug)]
+pub struct ContentWalk {
+    print: RollingPrint,
+    /// Of the salt that is asked for: chunks of others are not found.
+    root: [u8; 32],
+    chunk_tokens: u32,
+    stride: u32,
+    /// Up to here the prompt stands in what was found.
+    free_from: u32,
+    /// What is known of the tree until it may have changed: each chunk is looked at once, however often its tokens
+    /// repeat.
+    reach: Option<Reach>,
+    alike: HashMap<u64, Alike>,
 }
 
 /// Chunks of one print that a prefix leads to.
-struct Alike<'w> {
+#[derive(Debug)]
+struct Alike {
     /// One for each of their contents; nearly always one.
     reachable: SmallVec<[([u8; 16], NodeId); 1]>,
-    /// The last window of the print that was none of them.
-    other: Option<&'w [u8]>,
+    /// Where the last window of the print stands that was none of them.
+    other: Option<u32>,
 }
 
-/// What a search has learnt of the tree: each chunk is looked at once, however often its tokens repeat.
-struct Finder<'t, 'w> {
-    tree: &'t PrefixTree,
-    /// Of the salt that is asked for: chunks of others are not found.
-    root: [u8; 32],
-    reach: Reach,
-    alike: HashMap<u64, Alike<'w>>,
-}
+impl ContentWalk {
+    /// Before the first token.
+    pub fn new(root: &[u8; 32], chunk_tokens: u32, stride: u32) -> Self {
+        Self {
+            print: RollingPrint::new(root, chunk_tokens),
+            root: *root,
+            chunk_tokens,
+            stride,
+            free_from: 0,
+            reach: None,
+            alike: HashMap::new(),
+        }
+    }
 
-impl<'w> Finder<'_, 'w> {
-    /// A chunk of these tokens.
-    fn find(&mut self, print: u64, window: impl Fn() -> &'w [u8]) -> Option<NodeId> {
-        let Self { tree, root, reach, alike } = self;
-        let alike = match alike.entry(print) {
+    /// The tree may change before the next step: what is known of it is forgotten.
+    pub fn pause(&mut self) {
+        self.reach = None;
+        self.alike = HashMap::new();
+    }
+
+    /// Goes on by so many tokens at most, up to the next chunk that stands there; nothing at the end of the prompt.
+    pub fn step(
+        &mut self,
+        tree: &PrefixTree,
+        tokens: &[u8],
+        now: UnixMs,
+        most: usize,
+    ) -> Option<Option<Found>> {
+        let mut windows = 0;
+        let mut found = None;
+        let mut goes_on = true;
+        for _ in 0..most {
+            goes_on = self.print.roll(tokens);
+            if !goes_on {
+                break;
+            }
+            let Some((offset, print)) = self.print.window() else { continue };
+            windows += 1;
+            if offset < self.free_from || !offset.is_multiple_of(self.stride) {
+                continue;
+            }
+            if let Some(node) = self.find(tree, tokens, offset, print, now) {
+                self.free_from = offset + self.chunk_tokens;
+                found = Some(Found { offset, node });
+                break;
+            }
+        }
+        work::count_path(windows);
+        goes_on.then_some(found)
+    }
+
+    /// A chunk of the tokens at an offset.
+    fn find(
+        &mut self,
+        tree: &PrefixTree,
+        tokens: &[u8],
+        offset: u32,
+        print: u64,
+        now: UnixMs,
+    ) -> Option<NodeId> {
+        let alike = match self.alike.entry(print) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 tree.with_print(print).next()?;
+                let reach = self.reach.get_or_insert_with(|| Reach::new(now));
                 new.insert(Alike { reachable: reachable(tree, reach, print), other: None })
             }
         };
         if alike.reachable.is_empty() {
             return None;
         }
-        let window = window();
-        if alike.other == Some(window) {
+        let bytes = self.chunk_tokens as usize * TOKEN_BYTES;
+        let window_at = |offset: u32| {
+            let start = offset as usize * TOKEN_BYTES;
+            tokens.get(start..start + bytes)
+        };
+        let window = window_at(offset)?;
+        if alike.other.and_then(window_at) == Some(window) {
             return None;
         }
         work::count_bytes(window.len());
-        let sha = content_of(root, window).sha;
+        let sha = content_of(&self.root, window).sha;
         let found = alike.reachable.iter().find(|(own, _)| *own == sha).map(|&(_, node)| node);
         if found.is_none() {
-            alike.other = Some(window);
+            alike.other = Some(offset);
         }
         found
     }
@@ -121,7 +177,15 @@ fn reachable(
 }
 
 /// Drops runs of adjoining chunks that are shorter than `least`.
-fn keep_runs(found: Vec<Found>, chunk_tokens: u32, least: usize) -> Vec<Found> {
-    let adjoin = |a: &Found, b: &Found| a.offset + chunk_tokens == b.offset;
-    found.chunk_by(adjoin).filter(|run| run.len() >= least).flatten().copied().collect()
+pub fn keep_runs<T: Clone>(
+    found: Vec<T>,
+    offset: impl Fn(&T) -> u32,
+    chunk_tokens: u32,
+    least: usize,
+) -> Vec<T> {
+    if least <= 1 {
+        return found;
+    }
+    let adjoin = |a: &T, b: &T| offset(a) + chunk_tokens == offset(b);
+    found.chunk_by(adjoin).filter(|run| run.len() >= least).flatten().cloned().collect()
 }

@@ -14,8 +14,8 @@ mod segments;
 mod settings;
 mod tree;
 
-pub use digest::{ChunkDigest, Content, TOKEN_BYTES, chain, content_of, root};
-pub use find::{Found, find_contents};
+pub use digest::{ChunkDigest, Content, Links, TOKEN_BYTES, chain, content_of, root};
+pub use find::{ContentWalk, Found, find_contents, keep_runs};
 pub use header::{ChunkHeader, Stub, TAG_CHUNK, TAG_STUB};
 pub use lease::{LeaseId, Leases};
 pub use namespace::{ChunkKey, KvStats, KvTotals, Namespace, TAG_NAMESPACE};

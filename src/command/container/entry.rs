@@ -2,16 +2,17 @@
 
 use super::hit_reply::{Served, ttl_ms, write_vector};
 use crate::command::parse::{ArgReader, Expiry, expiry, flag_once, is_expiry_word};
-use crate::ffi::{Access, CommandArgs, Ctx, Reply};
+use crate::ffi::{Access, CommandArgs, Ctx, RString, Reply, WritePermit};
 use crate::keyspace::{
-    OpenedEntry, Presence, open_cache, open_container, open_entry, remove_entry, set_entry_expiry,
-    void_lease,
+    OpenedEntry, Pieces, Presence, open_cache, open_container, open_entry, remove_entry,
+    run_pieces, set_entry_expiry, void_lease,
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{EntryKey, Kind, Severity, format_usd};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
+use smallvec::SmallVec;
 
 /// Opens the entry of an id, if it belongs to the cache; an error where it may be on another server.
 pub fn open_by_id<'a>(
@@ -20,12 +21,27 @@ pub fn open_by_id<'a>(
     presence: &Presence<'_>,
     id: &[u8],
 ) -> Result<Option<(EntryKey, OpenedEntry<'a>)>> {
-    let (key, uid) = cache.with(|cache| (cache.named_key(id), cache.uid()));
+    let key = cache.with(|cache| cache.named_key(id));
     let entry = presence.found(open_entry(ctx, &key, Access::Probe))?;
-    let Some(entry) = entry else { return Ok(None) };
-    let standing = cache.with(|cache| cache.epochs().standing(&entry.view()));
-    let there = entry.view().uid() == uid && standing != Some(Severity::Gone);
-    Ok(there.then_some((key, entry)))
+    Ok(entry.filter(|entry| belongs(cache, entry)).map(|entry| (key, entry)))
+}
+
+/// Opens the entry of an id that is here.
+fn open_here<'a>(
+    ctx: Ctx<'a>,
+    cache: &SharedCache,
+    id: &[u8],
+) -> Option<(EntryKey, OpenedEntry<'a>)> {
+    let key = cache.with(|cache| cache.named_key(id));
+    let entry = open_entry(ctx, &key, Access::Probe)?;
+    belongs(cache, &entry).then_some((key, entry))
+}
+
+fn belongs(cache: &SharedCache, entry: &OpenedEntry<'_>) -> bool {
+    cache.with(|cache| {
+        let standing = cache.epochs().standing(&entry.view());
+        entry.view().uid() == cache.uid() && standing != Some(Severity::Gone)
+    })
 }
 
 /// Runs `LLMCACHE.ENTRY`.
@@ -126,25 +142,66 @@ pub fn remove<N: AsRef<[u8]>>(
     kind: Kind,
     ids: impl IntoIterator<Item = N>,
 ) -> Result<()> {
-    let mut removed = 0;
-    if let Some(cache) = open_container(ctx, &args.key(), kind)? {
-        let presence = Presence::of(ctx, args.name());
-        let find = |id: N| {
-            let found = open_by_id(ctx, &cache, &presence, id.as_ref())?;
-            Ok(found.map(|(key, entry)| (key, entry.view().id())))
-        };
+    let Some(cache) = open_container(ctx, &args.key(), kind)? else {
+        Reply::new(ctx).int(0);
+        return Ok(());
+    };
+    let mut named: Vec<EntryName> = ids.into_iter().map(|id| id.as_ref().into()).collect();
+    let presence = Presence::of(ctx, args.name());
+    if !presence.is_whole() {
         // All are looked for before the first goes: a refused command changes nothing.
-        let found = ids.into_iter().map(find).collect::<Result<Vec<_>>>()?;
-        for (key, digest) in found.into_iter().flatten() {
-            removed += i64::from(remove_entry(args.permit(), &key));
-            void_lease(ctx, &cache, digest);
+        let look = |id: &EntryName| open_by_id(ctx, &cache, &presence, id).map(drop);
+        named.iter().try_for_each(look)?;
+    }
+    named.reverse();
+    let name = args.name().to_vec();
+    run_pieces(args, Removing { cache, name, named, fresh: 0, removed: 0 });
+    Ok(())
+}
+
+/// What names an entry in its container.
+type EntryName = SmallVec<[u8; 32]>;
+
+/// Entries on their way out.
+struct Removing {
+    cache: SharedCache,
+    /// The container's key.
+    name: Vec<u8>,
+    /// What is still to go, taken from the end.
+    named: Vec<EntryName>,
+    /// How many went since WATCH and client-side caching were told.
+    fresh: i64,
+    removed: i64,
+}
+
+impl Pieces for Removing {
+    type Leave<'a> = WritePermit<'a>;
+
+    fn next(&mut self, ctx: WritePermit<'_>) -> bool {
+        let Some(id) = self.named.pop() else { return false };
+        let opened = open_here(*ctx, &self.cache, &id);
+        let found = opened.map(|(key, entry)| (key, entry.view().id()));
+        if let Some((key, digest)) = found {
+            self.fresh += i64::from(remove_entry(ctx, &key));
+            void_lease(*ctx, &self.cache, digest);
+        }
+        true
+    }
+
+    fn tell(&mut self, ctx: WritePermit<'_>) {
+        if self.fresh > 0 {
+            ctx.signal_modified(&RString::new(&self.name));
+            self.removed += std::mem::take(&mut self.fresh);
         }
     }
-    if removed > 0 {
-        ctx.signal_modified(&args.key());
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        Reply::new(ctx).int(self.removed);
     }
-    Reply::new(ctx).int(removed);
-    Ok(())
+
+    fn known(&self) -> usize {
+        self.named.len()
+    }
 }
 
 /// Runs `LLMCACHE.EXPIRE`.

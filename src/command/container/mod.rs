@@ -3,6 +3,7 @@
 //!
 //! Owns: these verbs, which take the kind. Must not know: a family; `llmcache`, `rag` and `embcache` use it.
 
+pub(super) mod batch;
 pub(super) mod create;
 pub(super) mod drop;
 pub(super) mod entry;

@@ -55,7 +55,7 @@ fn page(
     count: usize,
     filter: Option<&Filter>,
 ) -> Result<(u32, Vec<Vec<u8>>)> {
-    let sieve = Sieve::new(filter);
+    let sieve = Sieve::new(filter.cloned());
     let now = UnixMs(ctx.now_ms());
     let (mut from, mut visited, mut ids) = (cursor, 0, Vec::new());
     while visited < count && !sieve.is_spent() {
@@ -85,7 +85,7 @@ fn page(
 fn next_listed(
     cache: &Cache,
     from: u32,
-    sieve: &Sieve<'_>,
+    sieve: &Sieve,
     filter: Option<&Filter>,
     now: UnixMs,
 ) -> Option<(u32, Vec<Listed>)> {
@@ -113,7 +113,7 @@ fn document_id(ctx: Ctx<'_>, cache: &SharedCache, digest: &[u8]) -> Option<Vec<u
     Some(open_entry(ctx, &key, Access::Probe)?.view().prompt().to_vec())
 }
 
-fn passes_opened(ctx: Ctx<'_>, cache: &SharedCache, id: &[u8], sieve: &Sieve<'_>) -> Result<bool> {
+fn passes_opened(ctx: Ctx<'_>, cache: &SharedCache, id: &[u8], sieve: &Sieve) -> Result<bool> {
     let key = cache.with(|cache| cache.named_key(id));
     sieve.count(Steps { keys: 1, ..Steps::NONE });
     match open_entry(ctx, &key, Access::Probe) {

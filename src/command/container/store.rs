@@ -8,7 +8,7 @@ use crate::keyspace::{
     Linking, NewEntry, enforce_limits, put_entry, remove_entry, wake, with_known_flights,
 };
 use crate::keytype::cache_registry::SharedCache;
-use llmcache_core::cache::LeaseToken;
+use llmcache_core::cache::{LeaseToken, Settings};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::{EntryId, UnixMs};
 
@@ -71,15 +71,22 @@ pub fn lease_lost(why: &'static str) -> Error {
 
 /// The deadline of an entry stored now, by what was said and by the container's settings.
 pub fn deadline(cache: &SharedCache, expiry: Option<Expiry>, now: UnixMs, random: u64) -> UnixMs {
+    cache.with(|cache| deadline_by(&cache.settings, expiry, now, random))
+}
+
+/// The same by these settings.
+pub fn deadline_by(
+    settings: &Settings,
+    expiry: Option<Expiry>,
+    now: UnixMs,
+    random: u64,
+) -> UnixMs {
     match expiry {
-        None => cache.with(|cache| {
-            let settings = &cache.settings;
-            settings.deadline(settings.fresh_until(now, random))
-        }),
+        None => settings.deadline(settings.fresh_until(now, random)),
         Some(Expiry::Persist) => UnixMs::NEVER,
         // What is due already is not kept for its grace.
         Some(Expiry::At(at)) if at.is_past(now) => at,
-        Some(Expiry::At(at)) => cache.with(|cache| cache.settings.deadline(at)),
+        Some(Expiry::At(at)) => settings.deadline(at),
     }
 }
 

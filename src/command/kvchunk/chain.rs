@@ -1,8 +1,9 @@
 //! Which chunks a command names: `TOKENS blob [SALT s]` or `HASHES n h…`.
 
 use crate::command::parse::{ArgReader, OptionWord, set_once};
+use crate::ffi::{CommandArgs, HeldString, ServerString};
 use llmcache_core::error::{Error, Result};
-use llmcache_core::kvchunk::{ChunkDigest, Namespace, TOKEN_BYTES, chain};
+use llmcache_core::kvchunk::{ChunkDigest, Links, Namespace, TOKEN_BYTES};
 use llmcache_core::limits;
 
 /// The options that name chunks, as far as they were read.
@@ -68,26 +69,96 @@ impl<'a> ChainArgs<'a> {
         self.tokens
     }
 
-    /// The names of the chunks; those of a prompt as the namespace chains them.
-    pub fn digests(&self, namespace: &Namespace) -> Result<Vec<ChunkDigest>> {
-        let Some(tokens) = self.tokens else { return Ok(self.hashes.clone().unwrap_or_default()) };
-        let chunk_tokens = namespace.settings().chunk_tokens;
-        let chunks = tokens.len() / TOKEN_BYTES / chunk_tokens as usize;
-        if chunks > limits::CHUNKS_MAX {
-            return Err(Error::too_big("the prompt", chunks, limits::CHUNKS_MAX, "chunks"));
-        }
-        Ok(chain(self.root(namespace), tokens, chunk_tokens))
-    }
-
-    /// The tokens of one chunk, where tokens were given.
-    pub fn tokens_of_chunk(&self, namespace: &Namespace, at: usize) -> Option<&'a [u8]> {
+    /// The names of the chunks; those of a prompt as the namespace chains them, which is done one by one.
+    pub fn names(&mut self, args: &CommandArgs<'_>, namespace: &Namespace) -> Result<Names> {
+        let Some(tokens) = self.tokens else {
+            return Ok(Names::listed(self.hashes.take().unwrap_or_default()));
+        };
         let bytes = namespace.settings().chunk_tokens as usize * TOKEN_BYTES;
-        self.tokens?.get(at * bytes..(at + 1) * bytes)
+        let count = tokens.len() / bytes;
+        if count > limits::CHUNKS_MAX {
+            return Err(Error::too_big("the prompt", count, limits::CHUNKS_MAX, "chunks"));
+        }
+        let blob = args.argument_of(tokens).map(|tokens| HeldString::keep(&tokens));
+        let root = self.root(namespace);
+        let source = match blob {
+            Some(blob) => Source::Tokens { blob, links: Links::from(root), bytes },
+            // The blob is an argument; an empty one has no chunks.
+            None => Source::Listed(Vec::new()),
+        };
+        Ok(Names { source, root, count, at: 0 })
     }
 
     /// Whether the prompt ends within a chunk.
     pub fn has_partial_chunk(&self, namespace: &Namespace) -> bool {
         let bytes = namespace.settings().chunk_tokens as usize * TOKEN_BYTES;
         self.tokens.is_some_and(|tokens| !tokens.len().is_multiple_of(bytes))
+    }
+}
+
+/// The names of chunks in their order, each made when its turn comes: a long prompt takes milliseconds to hash.
+#[derive(Debug)]
+pub struct Names {
+    source: Source,
+    root: [u8; 32],
+    count: usize,
+    at: usize,
+}
+
+#[derive(Debug)]
+enum Source {
+    Listed(Vec<ChunkDigest>),
+    Tokens { blob: HeldString, links: Links, bytes: usize },
+}
+
+impl Names {
+    /// Names that are there already.
+    pub fn listed(names: Vec<ChunkDigest>) -> Self {
+        Self { count: names.len(), source: Source::Listed(names), root: [0; 32], at: 0 }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// How many were made.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// What the prompt is chained to: fingerprint and salt.
+    pub fn root(&self) -> &[u8; 32] {
+        &self.root
+    }
+
+    /// Goes back to before the first.
+    pub fn begin_anew(&mut self) {
+        self.at = 0;
+        if let Source::Tokens { links, .. } = &mut self.source {
+            *links = Links::from(self.root);
+        }
+    }
+
+    /// The next name.
+    pub fn next(&mut self) -> Option<ChunkDigest> {
+        if self.at >= self.count {
+            return None;
+        }
+        let at = self.at;
+        self.at += 1;
+        match &mut self.source {
+            Source::Listed(names) => names.get(at).cloned(),
+            Source::Tokens { blob, links, bytes } => {
+                let chunk = blob.as_bytes().get(at * *bytes..(at + 1) * *bytes)?;
+                Some(links.link(chunk))
+            }
+        }
+    }
+
+    /// The tokens of the chunk that was named last, where tokens were given.
+    pub fn tokens(&self) -> Option<&[u8]> {
+        let Source::Tokens { blob, bytes, .. } = &self.source else { return None };
+        blob.as_bytes().get((self.at.checked_sub(1)?) * bytes..self.at * bytes)
     }
 }

@@ -1,9 +1,9 @@
 //! `KVCHUNK.MATCH`, `FETCH`, `GET`, `MISSING` and `DIGESTS`: which chunks of a prompt are there, and
 //! their payloads.
 
-use super::chain::ChainArgs;
-use super::page::{FetchRequest, range, write_chunk, write_meta, write_payload};
-use super::retention::{begin_lease, hold_by, lease, lease_ms};
+use super::chain::{ChainArgs, Names};
+use super::page::{FetchRequest, Wanted, range, write_chunk, write_meta, write_payload};
+use super::retention::{begin_lease, hold_by, lease_ms};
 use super::{hex_digest, need_namespace, sparse, was_sound_lately};
 use crate::command::filtered::Sieve;
 use crate::command::parse::{ArgReader, flag_once, parse_filter, set_once};
@@ -11,12 +11,11 @@ use crate::config;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::in_flight;
 use crate::keyspace::{
-    LeadingRun, OpenedChunk, Pieces, find_namespace, is_reachable, open_chunk, open_leading_run,
-    run_pieces, use_chunk, use_path,
+    LeadingRun, OpenedChunk, Pieces, find_namespace, is_reachable, open_chunk, reply_whole,
+    run_pieces, use_chunk,
 };
 use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::{Error, ErrorWord, Result};
-use llmcache_core::filter::Filter;
 use llmcache_core::kvchunk::{ChunkDigest, ChunkHeader, LeaseId, NodeId};
 use std::cell::Cell;
 
@@ -37,21 +36,24 @@ pub fn run_match(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         Reply::new(ctx).array(3).int(0).int(0).null();
         return Ok(());
     };
-    let digests = namespace.with(|namespace| chain.digests(namespace))?;
+    let names = namespace.with(|namespace| chain.names(args, namespace))?;
     let lease = match length_ms {
         Some(length_ms) => Some(begin_lease(ctx, &namespace, length_ms)?),
         None => None,
     };
     let run = LeadingRun::new();
-    run_pieces(args, Matching { namespace, digests, run, filter, refused: None, lease });
+    run_pieces(
+        args,
+        Matching { namespace, names, run, sieve: Sieve::new(filter), refused: None, lease },
+    );
     Ok(())
 }
 
 struct Matching {
     namespace: SharedNamespace,
-    digests: Vec<ChunkDigest>,
+    names: Names,
     run: LeadingRun,
-    filter: Option<Filter>,
+    sieve: Sieve,
     /// Why the filter could not be answered.
     refused: Option<Error>,
     lease: Option<LeaseId>,
@@ -62,7 +64,7 @@ impl Pieces for Matching {
 
     fn next(&mut self, ctx: Ctx<'_>) -> bool {
         let refused = Cell::new(None);
-        let sieve = Sieve::new(self.filter.as_ref());
+        let sieve = &self.sieve;
         let accept = |header: &ChunkHeader| match sieve.passes(&header.meta) {
             Ok(passes) => passes,
             Err(error) => {
@@ -70,15 +72,20 @@ impl Pieces for Matching {
                 false
             }
         };
-        let (namespace, digests) = (&self.namespace, &self.digests);
-        if self.run.next(ctx, namespace, digests, Access::Probe, accept).is_none() {
+        let Some(digest) = self.names.next() else { return false };
+        let namespace = &self.namespace;
+        if self.run.next(ctx, namespace, &digest, Access::Probe, accept).is_none() {
             self.refused = refused.take();
             return false;
         }
         if let Some(id) = self.lease {
-            hold_by(ctx, namespace, id, &digests[self.run.len() - 1]);
+            hold_by(ctx, namespace, id, &digest);
         }
         true
+    }
+
+    fn known(&self) -> usize {
+        self.names.len()
     }
 
     fn tell(&mut self, _: Ctx<'_>) {
@@ -89,7 +96,7 @@ impl Pieces for Matching {
         if let Some(error) = &self.refused {
             return Reply::new(ctx).error(&error.to_string());
         }
-        let (matched, asked) = (self.run.len() as u64, self.digests.len() as u64);
+        let (matched, asked) = (self.run.len() as u64, self.names.len() as u64);
         let tokens = self.namespace.with(|namespace| {
             namespace.stats.matches += 1;
             namespace.note_asked(asked, matched);
@@ -109,7 +116,7 @@ impl Pieces for Matching {
 
 /// Runs `KVCHUNK.FETCH`.
 pub fn run_fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    let request = FetchRequest::parse(ArgReader::new(args.options()))?;
+    let mut request = FetchRequest::parse(ArgReader::new(args.options()))?;
     let reply = Reply::new(ctx);
     let elements = 4 + usize::from(request.lease_ms.is_some());
     let Some(namespace) = find_namespace(ctx, &args.key())? else {
@@ -126,61 +133,130 @@ pub fn run_fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
             "too many payload bytes are on their way to clients; see llmcache.kv-in-flight",
         ));
     }
-    let digests = namespace.with(|namespace| request.chain.digests(namespace))?;
+    let names = namespace.with(|namespace| request.chain.names(args, namespace))?;
+    let wanted = request.wanted();
     if request.sparse {
-        return sparse::answer(ctx, &request, &namespace, &digests);
+        run_pieces(args, sparse::Sparse { namespace, names, wanted, page: Vec::new() });
+        return Ok(());
     }
-    let mut run = open_leading_run(ctx, &namespace, &digests, Access::Probe);
-    let mut page = request.page(&run);
-    let is_bad = |chunk: &OpenedChunk<'_>| !was_sound_lately(ctx, &namespace, chunk);
-    if let Some(bad) = run[page.clone()].iter().position(is_bad) {
-        run.truncate(page.start + bad);
-        page.end = run.len();
-    }
-    let leased = match request.lease_ms.filter(|_| !run.is_empty()) {
-        Some(length_ms) => Some(lease(ctx, &namespace, &digests[..run.len()], length_ms)?),
+    let lease = match request.lease_ms {
+        Some(length_ms) => Some(begin_lease(ctx, &namespace, length_ms)?),
         None => None,
     };
-    note_use(ctx, &namespace, &digests, &page);
-    reply.array(elements);
-    reply.count(run.len() as u64).count(page.len() as u64).count(page.end as u64);
-    reply.array(page.len());
-    let mut bytes = 0;
-    for chunk in &run[page] {
-        write_chunk(reply, chunk, request.range);
-        bytes += request.answered_bytes(chunk);
-    }
-    if request.lease_ms.is_some() {
-        match leased {
-            Some(id) => reply.count(id),
-            None => reply.null(),
-        };
-    }
-    let matched = run.len() as u64;
-    namespace.with(|namespace| {
-        namespace.note_asked(digests.len() as u64, matched);
-        namespace.stats.fetches += 1;
-        namespace.stats.bytes_out += bytes;
-    });
+    let (run, left) = (LeadingRun::new(), wanted.max_bytes);
+    let page = Page { digests: Vec::new(), left, is_full: false };
+    run_pieces(args, Fetching { namespace, names, run, wanted, page, lease });
     Ok(())
 }
 
-/// Counts the use of a page of a prefix: of its chunks in the tree, and of all up to its end in the
-/// server's own counters.
-fn note_use(
-    ctx: Ctx<'_>,
-    namespace: &SharedNamespace,
-    digests: &[ChunkDigest],
-    page: &std::ops::Range<usize>,
-) {
+/// The chunks that are answered: from `from` on, as many as COUNT, MAXBYTES and the limit allow, one in any case.
+struct Page {
+    digests: Vec<ChunkDigest>,
+    /// Bytes that still fit.
+    left: u64,
+    is_full: bool,
+}
+
+impl Page {
+    fn offer(&mut self, digest: &ChunkDigest, bytes: u64, most: usize) {
+        let fits = self.digests.is_empty() || (bytes <= self.left && self.digests.len() < most);
+        self.is_full |= !fits;
+        if !self.is_full {
+            self.left = self.left.saturating_sub(bytes);
+            self.digests.push(digest.clone());
+        }
+    }
+}
+
+struct Fetching {
+    namespace: SharedNamespace,
+    names: Names,
+    run: LeadingRun,
+    wanted: Wanted,
+    page: Page,
+    lease: Option<LeaseId>,
+}
+
+impl Pieces for Fetching {
+    type Leave<'a> = Ctx<'a>;
+
+    fn next(&mut self, ctx: Ctx<'_>) -> bool {
+        let Some(digest) = self.names.next() else { return false };
+        let Self { namespace, run, wanted, page, .. } = self;
+        let place = run.len();
+        let Some(chunk) = run.next(ctx, namespace, &digest, Access::Probe, |_| true) else {
+            return false;
+        };
+        if place >= wanted.from {
+            page.offer(&digest, wanted.bytes(&chunk), wanted.count);
+        }
+        let is_answered = place >= wanted.from && !page.is_full;
+        if is_answered && !was_sound_lately(ctx, namespace, &chunk) {
+            // The prefix ends before it.
+            page.digests.pop();
+            run.step_back();
+            return false;
+        }
+        drop(chunk);
+        if let Some(id) = self.lease {
+            hold_by(ctx, namespace, id, &digest);
+        }
+        true
+    }
+
+    fn tell(&mut self, _: Ctx<'_>) {
+        self.run.pause();
+    }
+
+    fn known(&self) -> usize {
+        self.names.len()
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        let Self { namespace, names, run, wanted, page, lease } = self;
+        // One that went since it was found ends the prefix.
+        let open = |digest: &ChunkDigest| open_chunk(ctx, namespace, digest, Access::Probe);
+        let chunks: Vec<OpenedChunk<'_>> = page.digests.iter().map_while(open).collect();
+        let from = wanted.from.min(run.len());
+        let is_whole = chunks.len() == page.digests.len();
+        let matched = if is_whole { run.len() } else { from + chunks.len() };
+        note_use(namespace, &page.digests[..chunks.len()]);
+        let reply = Reply::new(ctx);
+        reply.array(4 + usize::from(lease.is_some()));
+        reply.count(matched as u64).count(chunks.len() as u64);
+        reply.count((from + chunks.len()) as u64).array(chunks.len());
+        let mut bytes = 0;
+        for chunk in &chunks {
+            write_chunk(reply, chunk, wanted.range);
+            bytes += wanted.bytes(chunk);
+        }
+        if let &mut Some(id) = lease {
+            if matched > 0 {
+                reply.count(id);
+            } else {
+                reply.null();
+                namespace.with(|n| n.leases.release(&mut n.tree, id));
+            }
+        }
+        drop(chunks);
+        namespace.with(|namespace| {
+            namespace.note_asked(names.len() as u64, matched as u64);
+            namespace.stats.fetches += 1;
+            namespace.stats.bytes_out += bytes;
+        });
+        if let Some(last) = page.digests.last() {
+            use_chunk(ctx, namespace, last);
+        }
+    }
+}
+
+/// Counts the use of a page of a prefix in the tree.
+fn note_use(namespace: &SharedNamespace, page: &[ChunkDigest]) {
     namespace.with(|namespace| {
         let tree = &mut namespace.tree;
-        let path: Vec<NodeId> =
-            digests[page.clone()].iter().filter_map(|digest| tree.find(digest)).collect();
+        let path: Vec<NodeId> = page.iter().filter_map(|digest| tree.find(digest)).collect();
         tree.touch(&path);
     });
-    let path: Vec<ChunkDigest> = digests[..page.end].iter().rev().cloned().collect();
-    use_path(ctx, namespace, &path);
 }
 
 /// Runs `KVCHUNK.GET`.
@@ -275,45 +351,68 @@ pub fn run_missing(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     chain.check()?;
     let namespace = find_namespace(ctx, &args.key())?;
-    let digests = match &namespace {
-        Some(namespace) => namespace.with(|namespace| chain.digests(namespace))?,
+    let names = match &namespace {
+        Some(namespace) => namespace.with(|namespace| chain.names(args, namespace))?,
         // All of them; a store would make the namespace with the default chunk size.
-        None => chain.digests(&super::create::defaults(args.name())?)?,
+        None => chain.names(args, &super::create::defaults(args.name())?)?,
     };
-    run_pieces(args, Missing { namespace, digests, at: 0, missing: Vec::new() });
+    run_pieces(args, Missing { namespace, names, missing: Vec::new(), told: None });
     Ok(())
 }
 
 struct Missing {
     namespace: Option<SharedNamespace>,
-    digests: Vec<ChunkDigest>,
-    at: usize,
+    names: Names,
     missing: Vec<u32>,
+    /// How many of them the reply has, once it is begun.
+    told: Option<usize>,
 }
 
 impl Pieces for Missing {
     type Leave<'a> = Ctx<'a>;
 
     fn next(&mut self, ctx: Ctx<'_>) -> bool {
-        let Some(digest) = self.digests.get(self.at) else { return false };
+        let at = self.names.position() as u32;
+        let Some(digest) = self.names.next() else { return false };
         let there = self
             .namespace
             .as_ref()
-            .is_some_and(|namespace| open_chunk(ctx, namespace, digest, Access::Probe).is_some());
+            .is_some_and(|namespace| open_chunk(ctx, namespace, &digest, Access::Probe).is_some());
         if !there {
-            self.missing.push(self.at as u32);
+            self.missing.push(at);
         }
-        self.at += 1;
         true
     }
 
-    fn reply(&mut self, ctx: Ctx<'_>) {
-        let reply = Reply::new(ctx).array(self.missing.len());
-        self.missing.iter().for_each(|&at| {
+    fn known(&self) -> usize {
+        self.names.len()
+    }
+
+    fn has_long_reply(&self) -> bool {
+        self.missing.len() > PART
+    }
+
+    fn reply_part(&mut self, ctx: Ctx<'_>) -> bool {
+        let (reply, all) = (Reply::new(ctx), self.missing.len());
+        let told = self.told.unwrap_or_else(|| {
+            reply.array(all);
+            0
+        });
+        let upto = all.min(told + PART);
+        self.missing[told..upto].iter().for_each(|&at| {
             reply.count(at.into());
         });
+        self.told = Some(upto);
+        upto < all
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        reply_whole(self, ctx);
     }
 }
+
+/// Names or places of chunks that a part of a reply has.
+const PART: usize = 512;
 
 /// Runs `KVCHUNK.DIGESTS`.
 pub fn run_digests(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
@@ -326,10 +425,48 @@ pub fn run_digests(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     chain.check()?;
     let namespace = need_namespace(ctx, args)?;
-    let digests = namespace.with(|namespace| chain.digests(namespace))?;
-    let reply = Reply::new(ctx).array(digests.len());
-    digests.iter().for_each(|digest| {
-        reply.text(&digest.hex());
-    });
+    let names = namespace.with(|namespace| chain.names(args, namespace))?;
+    run_pieces(args, Naming { names, is_begun: false });
     Ok(())
 }
+
+/// The names of chunks, which need no work but hashing while they are told.
+struct Naming {
+    names: Names,
+    is_begun: bool,
+}
+
+impl Pieces for Naming {
+    type Leave<'a> = Ctx<'a>;
+
+    fn next(&mut self, _: Ctx<'_>) -> bool {
+        false
+    }
+
+    fn known(&self) -> usize {
+        self.names.len()
+    }
+
+    fn has_long_reply(&self) -> bool {
+        self.names.len() > PART
+    }
+
+    fn reply_part(&mut self, ctx: Ctx<'_>) -> bool {
+        let reply = Reply::new(ctx);
+        if !std::mem::replace(&mut self.is_begun, true) {
+            reply.array(self.names.len());
+        }
+        for _ in 0..NAMED_AT_ONCE {
+            let Some(digest) = self.names.next() else { return false };
+            reply.text(&digest.hex());
+        }
+        true
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        reply_whole(self, ctx);
+    }
+}
+
+/// Chunks that are hashed and told as one piece: their tokens may be 256 KiB each.
+const NAMED_AT_ONCE: usize = 8;

@@ -5,12 +5,12 @@ use crate::command::filtered::Sieve;
 use crate::command::parse::{ArgReader, PageRequest, flag_once, page_request, set_once};
 use crate::ffi::command::KeyUse;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{Presence, open_chunk, open_namespace, room_of};
+use crate::keyspace::{Pieces, Presence, open_chunk, open_namespace, room_of, run_pieces};
 use crate::keytype::namespace_registry::SharedNamespace;
-use llmcache_core::error::Result;
-use llmcache_core::filter::Filter;
+use llmcache_core::error::{Error, Result};
 use llmcache_core::kvchunk::{Checksum, ChunkDigest, KvStats, Namespace};
 use llmcache_core::limits;
+use std::vec::IntoIter;
 
 /// Runs `KVCHUNK.INFO`.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
@@ -118,63 +118,69 @@ fn page(namespace: &SharedNamespace, from: u32, count: usize) -> (u32, Vec<Chunk
     })
 }
 
-/// The next chunks of a namespace that pass, from a place of its tree on: at most `count` are looked at, fewer where
-/// judging them takes long. Answers where to go on too, 0 at the end.
-fn passing_page(
-    ctx: Ctx<'_>,
-    namespace: &SharedNamespace,
-    from: u32,
-    count: usize,
-    filter: Option<&Filter>,
-) -> Result<(u32, Vec<ChunkDigest>)> {
-    let sieve = Sieve::new(filter);
-    let (mut at, mut found) = (from, Vec::new());
-    for _ in 0..count {
-        let next = namespace.with(|namespace| {
-            let (next, id) = namespace.tree.next_from(at)?;
-            Some((next, namespace.tree.node(id).digest.clone()))
-        });
-        let Some((next, digest)) = next else { return Ok((0, found)) };
-        if passes(ctx, namespace, &digest, &sieve)? {
-            found.push(digest);
-        }
-        at = next;
-        if sieve.is_spent() {
-            break;
-        }
-    }
-    let more = namespace.with(|namespace| namespace.tree.next_from(at).is_some());
-    Ok((if more { at } else { 0 }, found))
-}
-
-fn passes(
-    ctx: Ctx<'_>,
-    namespace: &SharedNamespace,
-    digest: &ChunkDigest,
-    sieve: &Sieve<'_>,
-) -> Result<bool> {
-    match open_chunk(ctx, namespace, digest, Access::Probe) {
-        Some(chunk) => sieve.passes(&chunk.header.meta),
-        None => Ok(false),
-    }
-}
-
 /// Runs `KVCHUNK.SCAN`.
 pub fn run_scan(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let PageRequest { cursor, count, filter } = page_request(ArgReader::new(args.options()))?;
-    let (next, digests) = match open_namespace(ctx, &args.key())? {
-        Some(namespace) => {
-            Presence::of(ctx, args.name()).need_all()?;
-            passing_page(ctx, &namespace, cursor, count, filter.as_ref())?
-        }
-        None => (0, Vec::new()),
+    let Some(namespace) = open_namespace(ctx, &args.key())? else {
+        Reply::new(ctx).array(2).text("0").array(0);
+        return Ok(());
     };
-    let reply = Reply::new(ctx).array(2);
-    reply.text(&next.to_string()).array(digests.len());
-    digests.iter().for_each(|digest| {
-        reply.text(&digest.hex());
-    });
+    Presence::of(ctx, args.name()).need_all()?;
+    let (sieve, found) = (Sieve::new(filter), Vec::new());
+    let page = Scanning { namespace, sieve, at: Some(cursor), left: count, found, refused: None };
+    run_pieces(args, page);
     Ok(())
+}
+
+/// A page of chunks: so many are looked at, fewer where judging them takes long.
+struct Scanning {
+    namespace: SharedNamespace,
+    sieve: Sieve,
+    /// Where to go on in the tree; nothing at its end.
+    at: Option<u32>,
+    left: usize,
+    found: Vec<ChunkDigest>,
+    refused: Option<Error>,
+}
+
+impl Pieces for Scanning {
+    type Leave<'a> = Ctx<'a>;
+
+    fn next(&mut self, ctx: Ctx<'_>) -> bool {
+        let Some(at) = self.at else { return false };
+        let next = self.namespace.with(|namespace| {
+            let (next, id) = namespace.tree.next_from(at)?;
+            Some((next, id.map(|id| namespace.tree.node(id).digest.clone())))
+        });
+        if self.left == 0 || self.sieve.is_spent() {
+            // What is left of the tree may have no more chunks: then this page ends the walk.
+            let is_gap = matches!(next, Some((_, None)));
+            self.at = next.map(|(next, _)| if is_gap { next } else { at });
+            return is_gap;
+        }
+        self.at = next.as_ref().map(|(next, _)| *next);
+        let Some((_, Some(digest))) = next else { return next.is_some() };
+        self.left -= 1;
+        if let Some(chunk) = open_chunk(ctx, &self.namespace, &digest, Access::Probe) {
+            match self.sieve.passes(&chunk.header.meta) {
+                Ok(true) => self.found.push(digest),
+                Ok(false) => {}
+                Err(error) => self.refused = Some(error),
+            }
+        }
+        self.refused.is_none()
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        let reply = Reply::new(ctx);
+        if let Some(error) = &self.refused {
+            return reply.error(&error.to_string());
+        }
+        reply.array(2).text(&self.at.unwrap_or(0).to_string()).array(self.found.len());
+        self.found.iter().for_each(|digest| {
+            reply.text(&digest.hex());
+        });
+    }
 }
 
 /// Chunks that one VERIFY looks at when nothing is said.
@@ -206,20 +212,43 @@ pub fn run_verify(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     if shared {
         namespace.with(|namespace| namespace.verify_at = next);
     }
-    let (mut checked, mut damaged) = (0, Vec::new());
-    for digest in digests {
-        let Some(chunk) = open_chunk(ctx, &namespace, &digest, Access::Probe) else { continue };
-        checked += 1;
-        if !is_sound(ctx, &namespace, &chunk) {
-            damaged.push(digest);
-        }
-    }
-    let reply = Reply::new(ctx).map(3);
-    reply.text("checked").count(checked);
-    reply.text("next").count(next.into());
-    reply.text("damaged").array(damaged.len());
-    damaged.iter().for_each(|digest| {
-        reply.text(&digest.hex());
-    });
+    let digests = digests.into_iter();
+    run_pieces(args, Verifying { namespace, digests, next, checked: 0, damaged: Vec::new() });
     Ok(())
+}
+
+/// Chunks that are compared with their checksums.
+struct Verifying {
+    namespace: SharedNamespace,
+    digests: IntoIter<ChunkDigest>,
+    /// Where the next VERIFY goes on.
+    next: u32,
+    checked: u64,
+    damaged: Vec<ChunkDigest>,
+}
+
+impl Pieces for Verifying {
+    type Leave<'a> = Ctx<'a>;
+
+    fn next(&mut self, ctx: Ctx<'_>) -> bool {
+        let Some(digest) = self.digests.next() else { return false };
+        let Some(chunk) = open_chunk(ctx, &self.namespace, &digest, Access::Probe) else {
+            return true;
+        };
+        self.checked += 1;
+        if !is_sound(ctx, &self.namespace, &chunk) {
+            self.damaged.push(digest);
+        }
+        true
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        let reply = Reply::new(ctx).map(3);
+        reply.text("checked").count(self.checked);
+        reply.text("next").count(self.next.into());
+        reply.text("damaged").array(self.damaged.len());
+        self.damaged.iter().for_each(|digest| {
+            reply.text(&digest.hex());
+        });
+    }
 }

@@ -14,6 +14,7 @@ mod reach;
 pub(super) mod remove;
 pub(super) mod retention;
 mod sparse;
+mod storing;
 
 use crate::ffi::{CommandArgs, Ctx};
 use crate::keyspace::open_namespace;

@@ -4,7 +4,6 @@ use super::chain::ChainArgs;
 use super::retention::lease_ms;
 use crate::command::parse::{ArgReader, flag_once, set_once};
 use crate::ffi::{Reply, ServerString};
-use crate::keyspace::OpenedChunk;
 use crate::keytype::Whole;
 use llmcache_core::error::Result;
 use llmcache_core::kvchunk::ChunkHeader;
@@ -17,10 +16,10 @@ const MAXBYTES_DEFAULT: u64 = 64 << 20;
 #[derive(Debug, Default)]
 pub(super) struct FetchRequest<'a> {
     pub(super) chain: ChainArgs<'a>,
-    pub(super) from: Option<usize>,
-    pub(super) count: Option<usize>,
+    from: Option<usize>,
+    count: Option<usize>,
     max_bytes: Option<u64>,
-    pub(super) range: Option<(u64, u64)>,
+    range: Option<(u64, u64)>,
     pub(super) lease_ms: Option<u64>,
     pub(super) sparse: bool,
 }
@@ -52,27 +51,31 @@ impl<'a> FetchRequest<'a> {
         Ok(request)
     }
 
-    /// Which chunks of the run are answered: from `from` on, as many as `COUNT` and `MAXBYTES` allow,
-    /// and one in any case.
-    pub(super) fn page(&self, run: &[OpenedChunk<'_>]) -> std::ops::Range<usize> {
-        let from = self.from.unwrap_or(0).min(run.len());
-        let mut left = self.max_bytes();
-        let fits = |chunk: &&OpenedChunk<'_>| {
-            let bytes = self.answered_bytes(chunk);
-            let fits = bytes <= left;
-            left = left.saturating_sub(bytes);
-            fits
-        };
-        let most = self.count.unwrap_or(usize::MAX);
-        let count = run[from..].iter().take(most).take_while(fits).count();
-        from..from + count.max(1).min(run.len() - from)
+    /// What is answered of the chunks asked for.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted {
+            from: self.from.unwrap_or(0),
+            count: self.count.unwrap_or(usize::MAX).min(limits::KV_FETCH_CHUNKS_MAX),
+            max_bytes: self.max_bytes.unwrap_or(MAXBYTES_DEFAULT),
+            range: self.range,
+            lease_ms: self.lease_ms,
+        }
     }
+}
 
-    pub(super) fn max_bytes(&self) -> u64 {
-        self.max_bytes.unwrap_or(MAXBYTES_DEFAULT)
-    }
+/// What is answered of the chunks asked for: a page from `from` on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) from: usize,
+    pub(super) count: usize,
+    pub(super) max_bytes: u64,
+    pub(super) range: Option<(u64, u64)>,
+    pub(super) lease_ms: Option<u64>,
+}
 
-    pub(super) fn answered_bytes(&self, chunk: &Whole) -> u64 {
+impl Wanted {
+    /// Bytes of a payload that are answered.
+    pub(super) fn bytes(&self, chunk: &Whole) -> u64 {
         let all = chunk.header.payload_bytes;
         self.range.map_or(all, |(offset, length)| all.saturating_sub(offset).min(length))
     }

@@ -1,23 +1,60 @@
 //! `KVCHUNK.FETCH … SPARSE`: of any set of chunks those that are there, past holes.
 
-use super::page::{FetchRequest, write_chunk};
+use super::chain::Names;
+use super::page::{Wanted, write_chunk};
 use super::retention::lease;
 use super::was_sound_lately;
 use crate::ffi::{Ctx, Reply};
-use crate::keyspace::{OpenedChunk, UseWalk, open_reachable};
+use crate::keyspace::{OpenedChunk, Pieces, open_reachable, use_chunks};
 use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::Result;
 use llmcache_core::kvchunk::{ChunkDigest, NodeId};
 
+/// Chunks of which some may be missing: those of the page are named one by one, then it is answered.
+pub(super) struct Sparse {
+    pub(super) namespace: SharedNamespace,
+    pub(super) names: Names,
+    pub(super) wanted: Wanted,
+    pub(super) page: Vec<ChunkDigest>,
+}
+
+impl Pieces for Sparse {
+    type Leave<'a> = Ctx<'a>;
+
+    fn next(&mut self, _: Ctx<'_>) -> bool {
+        if self.page.len() >= self.wanted.count {
+            return false;
+        }
+        let at = self.names.position();
+        let Some(digest) = self.names.next() else { return false };
+        if at >= self.wanted.from {
+            self.page.push(digest);
+        }
+        true
+    }
+
+    fn known(&self) -> usize {
+        self.names.len().min(self.wanted.from.saturating_add(self.wanted.count))
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        let Self { namespace, names, wanted, page } = self;
+        if let Err(error) = answer(ctx, wanted, namespace, names.len(), page) {
+            Reply::new(ctx).error(&error.to_string());
+        }
+    }
+}
+
 /// Answers the chunks of a page, null for each that is not there with all before it.
-pub(super) fn answer(
+fn answer(
     ctx: Ctx<'_>,
-    request: &FetchRequest<'_>,
+    request: &Wanted,
     namespace: &SharedNamespace,
+    all: usize,
     digests: &[ChunkDigest],
 ) -> Result<()> {
     let page = page(ctx, request, namespace, digests);
-    let from = request.from.unwrap_or(0).min(digests.len());
+    let from = request.from.min(all);
     let found: Vec<ChunkDigest> =
         page.iter().flatten().map(|chunk| chunk.header.digest.clone()).collect();
     let leased = match request.lease_ms.filter(|_| !found.is_empty()) {
@@ -25,14 +62,14 @@ pub(super) fn answer(
         None => None,
     };
     let reply = Reply::new(ctx).array(4 + usize::from(request.lease_ms.is_some()));
-    reply.count(digests.len() as u64).count(found.len() as u64).count((from + page.len()) as u64);
+    reply.count(all as u64).count(found.len() as u64).count((from + page.len()) as u64);
     reply.array(page.len());
     let (mut bytes, asked) = (0, page.len() as u64);
     for chunk in &page {
         match chunk {
             Some(chunk) => {
                 write_chunk(reply, chunk, request.range);
-                bytes += request.answered_bytes(chunk);
+                bytes += request.bytes(chunk);
             }
             None => {
                 reply.null();
@@ -54,29 +91,23 @@ pub(super) fn answer(
         namespace.stats.fetches += 1;
         namespace.stats.bytes_out += bytes;
     });
-    let mut uses = UseWalk::default();
-    for digest in found {
-        uses.begin(digest);
-        while uses.step(ctx, namespace) {}
-    }
+    use_chunks(ctx, namespace, found);
     Ok(())
 }
 
-/// Chunks from FROM on, as many as COUNT and MAXBYTES allow, holes included, and one payload in any case.
+/// As many of the chunks as MAXBYTES allows, holes included, and one payload in any case.
 fn page<'a>(
     ctx: Ctx<'a>,
-    request: &FetchRequest<'_>,
+    request: &Wanted,
     namespace: &SharedNamespace,
     digests: &[ChunkDigest],
 ) -> Vec<Option<OpenedChunk<'a>>> {
-    let from = request.from.unwrap_or(0).min(digests.len());
-    let most = request.count.unwrap_or(usize::MAX).min(digests.len() - from);
-    let (mut left, mut any) = (request.max_bytes(), false);
-    let mut page = open_reachable(ctx, namespace, &digests[from..from + most]);
+    let (mut left, mut any) = (request.max_bytes, false);
+    let mut page = open_reachable(ctx, namespace, digests);
     for at in 0..page.len() {
         let sound = page[at].take().filter(|chunk| was_sound_lately(ctx, namespace, chunk));
         if let Some(chunk) = &sound {
-            let bytes = request.answered_bytes(chunk);
+            let bytes = request.bytes(chunk);
             if any && bytes > left {
                 page.truncate(at);
                 break;

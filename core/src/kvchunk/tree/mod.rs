@@ -35,6 +35,9 @@ const NONE: u32 = u32::MAX;
 /// Children whose deadlines are looked at when their parent is stored again.
 const CHILDREN_LOOKED_AT: u32 = 1_024;
 
+/// Places of the slab that a step of a walk looks at.
+const SLOTS_AT_ONCE: usize = 512;
+
 /// Why a chunk does not fit into the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
@@ -67,6 +70,8 @@ pub struct PrefixTree {
     bytes: u64,
     payload_bytes: u64,
     pinned: u64,
+    /// Chunks ever put behind others: while it stays the same, no chain has grown.
+    linked: u64,
     holding: Holding<4>,
 }
 
@@ -84,6 +89,11 @@ impl PrefixTree {
 
     fn tell(&mut self) {
         self.holding.tell([self.chunks, self.bytes, self.payload_bytes, 0]);
+    }
+
+    /// How often a chunk was put behind another: while it stays the same, a `Lineage` holds.
+    pub fn linked(&self) -> u64 {
+        self.linked
     }
 
     /// Chunks that are there.
@@ -140,6 +150,13 @@ impl PrefixTree {
     /// Whether the node still stands for a chunk that is there.
     pub fn is_current(&self, id: NodeId) -> bool {
         self.nodes.get(id.0 as usize).is_some_and(|node| node.state == State::Here)
+    }
+
+    /// A chunk that may be evicted now: nothing follows it, and nothing keeps it.
+    pub fn evictable(&self, digest: &ChunkDigest) -> Option<NodeId> {
+        let id = self.find(digest)?;
+        let node = self.node(id);
+        (node.may_go() && node.is_leaf()).then_some(id)
     }
 
     /// What is known of a chunk.
@@ -209,12 +226,16 @@ impl PrefixTree {
         node.state == State::Here && !node.damaged && !node.expire_at.is_past(now)
     }
 
-    /// The first chunk at or after a place of the slab, for walks: the place to go on from, and it. A chunk that
-    /// is stored again may move to a place that was passed.
-    pub fn next_from(&self, from: u32) -> Option<(u32, NodeId)> {
-        let nodes = self.nodes.iter().enumerate().skip(from as usize);
-        let (slot, _) = nodes.into_iter().find(|(_, node)| node.state == State::Here)?;
-        Some((slot as u32 + 1, NodeId(slot as u32)))
+    /// The first chunk at or after a place of the slab, for walks: the place to go on from, and it, or nothing where
+    /// `SLOTS_AT_ONCE` places have none. A chunk that is stored again may move to a place that was passed.
+    pub fn next_from(&self, from: u32) -> Option<(u32, Option<NodeId>)> {
+        let last = (from as usize + SLOTS_AT_ONCE).min(self.nodes.len());
+        let places = self.nodes.get(from as usize..last).filter(|places| !places.is_empty())?;
+        let found = places.iter().position(|node| node.state == State::Here);
+        Some(match found {
+            Some(place) => (from + place as u32 + 1, Some(NodeId(from + place as u32))),
+            None => (last as u32, None),
+        })
     }
 
     /// Chunks from a place of the listing on, for pages: one that is there throughout is listed, stored again or
@@ -314,6 +335,7 @@ impl PrefixTree {
         let parent = new.parent.map_or(NONE, |parent| self.slot_or_ghost(parent));
         let is_new_ghost = parent != NONE && self.nodes[parent as usize].first_child == NONE;
         let former = self.take_out(slot);
+        self.linked += 1;
         self.attach(slot, parent);
         self.prune(former);
         self.note_stored(slot, new);
@@ -526,6 +548,23 @@ impl PrefixTree {
         }
         short.retain(|&slot| self.nodes[slot as usize].state == State::Here);
         short.into_iter().map(NodeId).collect()
+    }
+
+    /// A chunk and those before it that end before `least`, last to first, which is where a longer chain moves deadlines.
+    pub fn ending_before(&self, id: NodeId, least: UnixMs) -> Vec<NodeId> {
+        let up = std::iter::successors(Some(id.0), |&slot| self.raw_parent(slot));
+        let short = up.take_while(|&slot| ends_before(self.nodes[slot as usize].expire_at, least));
+        let short: Vec<NodeId> = short.map(NodeId).collect();
+        work::count_path(1 + short.len());
+        short
+    }
+
+    /// Raises the deadline of one chunk, before which none may end sooner.
+    pub fn raise(&mut self, id: NodeId, least: UnixMs) {
+        let node = &mut self.nodes[id.0 as usize];
+        if ends_before(node.expire_at, least) {
+            node.expire_at = least;
+        }
     }
 
     /// The deadline a chunk must at least have: its own or the latest of its children's. Of one with very many

@@ -1,0 +1,275 @@
+//! Many entries stored by one command (`RAG.MADD`, `EMBCACHE.MSET`), in slices: first all are packed, which refuses the
+//! whole command where one cannot be stored, then the container is made if there is none, then each is put into its key.
+//!
+//! Owns: the order of these steps. An entry is packed before its container and its place in the order of stores are
+//! known, and told both when it is stored. Main thread only.
+
+use super::create::auto_create_as;
+use super::store::{Storing, check_dim, check_fits, check_lease, dim_mismatch};
+use crate::command::parse::{GivenVector, bad_numbers, decode_given};
+use crate::ffi::{
+    Access, Arguments, CommandArgs, Ctx, HeldString, RString, Reply, ServerString, WritePermit,
+};
+use crate::keyspace::{
+    Linking, NewEntry, Pieces, Presence, open_container, open_entry, run_pieces,
+};
+use crate::keytype::cache_registry::{CACHES, SharedCache};
+use llmcache_core::cache::{Entry, LeaseToken, Settings};
+use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::ids::{EntryId, UnixMs};
+use llmcache_core::vector::Query;
+
+/// A vector on its way into an entry. A blob is decoded when its turn comes.
+#[derive(Debug)]
+pub enum Vector {
+    /// Little-endian, of so many bytes a number.
+    Blob(HeldString, usize),
+    /// As written out.
+    Numbers(Vec<f32>),
+    /// At unit length.
+    Query(Query),
+}
+
+impl Vector {
+    /// What an argument gave, read from what follows the key.
+    pub fn of(args: &Arguments<'_>, given: GivenVector) -> Self {
+        match given {
+            GivenVector::Numbers(numbers) => Self::Numbers(numbers),
+            // The first of what follows the key is argument 1.
+            GivenVector::Blob { width, position } => {
+                Self::Blob(HeldString::keep(&args.string(position)), width)
+            }
+        }
+    }
+
+    /// Numbers of it.
+    pub fn dim(&self) -> usize {
+        match self {
+            Self::Blob(blob, width) => blob.as_bytes().len() / width,
+            Self::Numbers(numbers) => numbers.len(),
+            Self::Query(query) => query.dim(),
+        }
+    }
+
+    /// Its numbers as they were given.
+    pub fn numbers(self) -> Result<Vec<f32>> {
+        match self {
+            Self::Blob(blob, width) => decode_given(blob.as_bytes(), width),
+            Self::Numbers(numbers) => Ok(numbers),
+            Self::Query(query) => Ok(query.normalised().to_vec()),
+        }
+    }
+
+    /// It at unit length.
+    pub fn query(self) -> Result<Query> {
+        match self {
+            Self::Query(query) => Ok(query),
+            other => Query::of(other.numbers()?).map_err(bad_numbers),
+        }
+    }
+}
+
+/// An entry that is to be packed.
+pub trait Item: Send + 'static {
+    /// Numbers of its vector, if it has one.
+    fn dim(&self) -> Option<usize>;
+
+    /// Packs it, of no container yet.
+    fn pack(self, settings: &Settings, now: UnixMs) -> Result<Packed>;
+}
+
+/// An entry that is packed.
+pub struct Packed {
+    /// It.
+    pub entry: Box<Entry>,
+    /// What names its key in its container.
+    pub name: Vec<u8>,
+    /// The question it answers.
+    pub id: EntryId,
+    /// Its deadline.
+    pub expire_at: UnixMs,
+}
+
+/// What a command wants stored.
+pub struct Batch<I> {
+    /// The container, if it is there.
+    pub cache: Option<SharedCache>,
+    /// Its settings, or those of the one that is made.
+    pub settings: Settings,
+    /// The entries, one at least.
+    pub items: Vec<I>,
+    /// The lease of the only one.
+    pub lease: Option<LeaseToken>,
+    /// When the graph is brought up.
+    pub linking: Linking,
+    /// The time.
+    pub now: UnixMs,
+    /// Answers, from the container and which were new.
+    pub reply: fn(Ctx<'_>, &SharedCache, &[bool]),
+}
+
+/// Stores them all, or refuses the command.
+pub fn store_batch<I: Item>(ctx: Ctx<'_>, args: &CommandArgs<'_>, batch: Batch<I>) -> Result<()> {
+    let Batch { cache, settings, items, lease, linking, now, reply } = batch;
+    let mut dims = items.iter().filter_map(Item::dim);
+    if let Some(dim) = dims.next() {
+        if let Some(other) = dims.find(|&other| other != dim) {
+            return Err(dim_mismatch(other, dim, args.name()));
+        }
+        if let Some(cache) = &cache {
+            check_dim(cache, dim, args.name())?;
+        }
+    }
+    let whole = Presence::of(ctx, args.name()).is_whole();
+    let count = items.len();
+    let storing = StoringBatch {
+        name: args.name().to_vec(),
+        cache,
+        settings,
+        items: items.into_iter(),
+        packed: Vec::with_capacity(count),
+        ready: Vec::new().into_iter(),
+        is_settled: false,
+        is_first_call: true,
+        whole,
+        lease,
+        linking,
+        now,
+        news: Vec::with_capacity(count),
+        refused: None,
+        reply,
+    };
+    run_pieces(args, storing);
+    Ok(())
+}
+
+struct StoringBatch<I> {
+    /// The container's key.
+    name: Vec<u8>,
+    cache: Option<SharedCache>,
+    settings: Settings,
+    items: std::vec::IntoIter<I>,
+    /// Those that are packed, until all are.
+    packed: Vec<Packed>,
+    /// Those that are to be stored.
+    ready: std::vec::IntoIter<(NewEntry, EntryId)>,
+    is_settled: bool,
+    /// Whether the command's own call goes on, so that its client may be made to wait for the graph.
+    is_first_call: bool,
+    /// Whether what is not here is nowhere.
+    whole: bool,
+    lease: Option<LeaseToken>,
+    linking: Linking,
+    now: UnixMs,
+    news: Vec<bool>,
+    refused: Option<Error>,
+    reply: fn(Ctx<'_>, &SharedCache, &[bool]),
+}
+
+impl<I: Item> Pieces for StoringBatch<I> {
+    type Leave<'a> = WritePermit<'a>;
+
+    fn next(&mut self, ctx: WritePermit<'_>) -> bool {
+        let done = match self.items.next() {
+            Some(item) => self.pack(item),
+            None if !self.is_settled => self.settle(ctx),
+            None => self.store_next(ctx),
+        };
+        match done {
+            Ok(()) => !self.is_settled || self.ready.len() > 0,
+            Err(error) => {
+                self.refused = Some(error);
+                false
+            }
+        }
+    }
+
+    fn tell(&mut self, _: WritePermit<'_>) {
+        self.is_first_call = false;
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        match (&self.refused, &self.cache) {
+            (None, Some(cache)) => (self.reply)(ctx, cache, &self.news),
+            (Some(error), _) => Reply::new(ctx).error(&error.to_string()),
+            (None, None) => Reply::new(ctx).internal_error(),
+        }
+    }
+
+    fn known(&self) -> usize {
+        self.items.len()
+    }
+}
+
+impl<I: Item> StoringBatch<I> {
+    fn pack(&mut self, item: I) -> Result<()> {
+        let packed = item.pack(&self.settings, self.now)?;
+        let (most, bytes) = (self.settings.max_memory_bytes, packed.entry.as_bytes().len());
+        if self.cache.is_none() && most > 0 && bytes as u64 > most {
+            return Err(Error::too_big("the entry", bytes, most as usize, "bytes (MAXMEMORY)"));
+        }
+        self.packed.push(packed);
+        Ok(())
+    }
+
+    /// All are packed: makes the container if it is still not there, and checks what only it can tell.
+    fn settle(&mut self, ctx: WritePermit<'_>) -> Result<()> {
+        let cache = match &self.cache {
+            Some(cache) => SharedCache::clone(cache),
+            None => self.container(ctx)?,
+        };
+        let presence = Presence::of(*ctx, &self.name);
+        let mut ready = Vec::with_capacity(self.packed.len());
+        for Packed { entry, name, id, expire_at } in self.packed.drain(..) {
+            let key = cache.with(|cache| cache.named_key(&name));
+            if !self.whole {
+                let there = open_entry(*ctx, &key, Access::Probe).is_some();
+                presence.found(there.then_some(()))?;
+            }
+            let new = NewEntry { key, entry, expire_at, linking: self.linking };
+            check_fits(&cache, &new)?;
+            ready.push((new, id));
+        }
+        if let (Some(token), Some((_, id))) = (self.lease, ready.first()) {
+            check_lease(*ctx, &cache, (b"", &[]), token, *id)?;
+        }
+        (self.cache, self.ready, self.is_settled) = (Some(cache), ready.into_iter(), true);
+        Ok(())
+    }
+
+    /// The container that was not there when the command came.
+    fn container(&self, ctx: WritePermit<'_>) -> Result<SharedCache> {
+        let made = open_container(*ctx, &RString::new(&self.name), self.settings.kind)?;
+        let Some(made) = made else {
+            return auto_create_as(ctx, &self.name, self.settings.clone());
+        };
+        let fits = made.with(|cache| {
+            let Settings { quant, dim, model, .. } = &cache.settings;
+            (quant, dim, model) == (&self.settings.quant, &self.settings.dim, &self.settings.model)
+        });
+        if fits { Ok(made) } else { Err(changed("another client made the container meanwhile")) }
+    }
+
+    fn store_next(&mut self, ctx: WritePermit<'_>) -> Result<()> {
+        let Some(cache) = &self.cache else { return Ok(()) };
+        let uid = cache.with(|cache| cache.uid());
+        if CACHES.find(uid, ctx.db()).is_none() {
+            return Err(changed("the container was removed before all was stored"));
+        }
+        let Some((mut new, id)) = self.ready.next() else { return Ok(()) };
+        new.entry.adopt(uid, cache.with(|cache| cache.seq_after(0)));
+        if !self.is_first_call {
+            new.linking = Linking::AlongTheWay;
+        }
+        let replaces = open_entry(*ctx, &new.key, Access::Probe).is_some();
+        self.news.push(!replaces);
+        let name = RString::new(&self.name);
+        Storing { ctx, cache, name: &name, now: self.now }.keep(new, id, replaces, self.lease);
+        Ok(())
+    }
+}
+
+/// The error of a command that others got in the way of.
+fn changed(why: &'static str) -> Error {
+    Error::new(ErrorWord::Busy, format!("{why}; repeat the command"))
+}

@@ -18,7 +18,7 @@ MODEL  := $(CURDIR)/models/all-MiniLM-L6-v2
 MODULES ?= /usr/lib/redis/modules
 
 .DEFAULT_GOAL := help
-.PHONY: help model demo run build test bench quality mutate lint fmt docs dist install clean setup suites client js
+.PHONY: help model demo run build test bench quality mutate lint fmt docs dist trydist install clean setup suites client js
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,8 +72,12 @@ docs: ## write docs/commands/ from the command table
 dist: setup ## build what a release attaches: stripped modules, Debian packages, checksums, in dist/
 	scripts/dist.sh
 
+trydist: ## try what dist built: install by dpkg, run the image's steps, load the aarch64 module under emulation
+	$(PYTHON) scripts/try_packaging.py --image
+	scripts/aarch64_smoke.sh
+
 install: build ## install the module into /usr/lib/redis/modules (DESTDIR and MODULES for elsewhere)
-	install -D -m 644 target/release/libllmcache.so $(DESTDIR)$(MODULES)/libllmcache.so
+	install -D -m 755 target/release/libllmcache.so $(DESTDIR)$(MODULES)/libllmcache.so
 	@echo "add to redis.conf: loadmodule $(MODULES)/libllmcache.so"
 
 clean: ## remove what was built, fetched and installed here

@@ -72,6 +72,10 @@ def main() -> int:
     wrong += wrong_in_settings((folder / "server.conf").read_text(), (ROOT / "redis.conf").read_text())
     if f"$root{MODULE}" not in (ROOT / "scripts/dist.sh").read_text():
         wrong.append(f"dist.sh: does not package {MODULE}")
+    for file in ("scripts/dist.sh", "Makefile"):
+        installs = re.findall(r"install -D -m (\d+) .*libllmcache", (ROOT / file).read_text())
+        if installs != ["755"]:
+            wrong.append(f"{file}: a server loads only a module that may be executed (mode 755)")
     for line in wrong:
         print(f"check_packaging: {line}", file=sys.stderr)
     if not wrong:

@@ -16,11 +16,12 @@ build() {
     "$2" --strip-unneeded -o "dist/libllmcache-$version-$3.so" "$target_dir/$1/release/libllmcache.so"
 }
 
-# package ARCHITECTURE DEBIAN-ARCHITECTURE: a .deb with the module where Debian's unit lets the server map it.
+# package ARCHITECTURE DEBIAN-ARCHITECTURE: a .deb with the module where Debian's unit lets the server map it. The server
+# loads executable files only.
 package() {
     root=$(mktemp -d)
     chmod 755 "$root"
-    install -D -m 644 "dist/libllmcache-$version-$1.so" "$root/usr/lib/redis/modules/libllmcache.so"
+    install -D -m 755 "dist/libllmcache-$version-$1.so" "$root/usr/lib/redis/modules/libllmcache.so"
     install -D -m 644 -t "$root/usr/share/doc/llmcache" LICENSE-APACHE LICENSE-MIT CHANGELOG.md README.md
     install -D -m 644 redis.conf "$root/usr/share/doc/llmcache/examples/redis.conf"
     mkdir -p "$root/DEBIAN"

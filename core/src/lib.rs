@@ -3,7 +3,7 @@
 //! Owns: everything that can be decided without a server: ids, vectors, the index, the form of an
 //! entry, settings, lookup order, statistics, eviction arithmetic. Must not know: Redis, a clock, a
 //! source of randomness, threads; callers pass the time and random words in. Arrows inside run one
-//! way: `distance <- vector <- index <- cache`, and `kvchunk`, `session` and `embed` beside them; `account`, `allocation`,
+//! way: `distance <- vector <- index <- cache`, and `kvchunk`, `session`, `embed` and `words` beside them; `account`, `allocation`,
 //! `cluster`, `codec`, `ids`, `error`, `limits`, `listing`, `sharded` and `work` serve all.
 
 pub mod account;
@@ -26,4 +26,5 @@ pub mod sharded;
 mod sync;
 mod top;
 pub mod vector;
+pub mod words;
 pub mod work;

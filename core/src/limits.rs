@@ -296,3 +296,30 @@ pub const EMBED_TIMEOUT_MAX_MS: u64 = 600_000;
 pub const EMBED_MEMO_MAX: usize = 1 << 20;
 /// Time that each further text of a command adds to what it may wait.
 pub const EMBED_TIMEOUT_PER_TEXT_MS: u64 = 100;
+
+/// Longest word that is indexed, without its ending.
+pub const WORD_MAX_BYTES: usize = 64;
+/// Longest question of words.
+pub const WORDS_QUERY_MAX_BYTES: usize = 16 << 10;
+/// Most different words of a question; of a plain text that has more, the first count.
+pub const WORDS_QUERY_TERMS_MAX: usize = 128;
+/// Most words of texts that a beginning or a near miss of a word stands for: those that most texts have.
+pub const WORDS_EXPANSIONS_MAX: usize = 32;
+/// Most beginnings and near misses of a question.
+pub const WORDS_EXPANDED_MAX: usize = 4;
+/// Fewest characters of a word's beginning that stands for the word.
+pub const WORDS_PREFIX_MIN_CHARS: usize = 2;
+/// Fewest characters of a word whose near misses are meant too.
+pub const WORDS_FUZZY_MIN_CHARS: usize = 3;
+/// Fewest candidates of each side that a fusion of words and meaning orders.
+pub const WORDS_DEPTH_MIN: usize = 100;
+/// Most texts, the best by their words, in which phrases are looked for.
+pub const WORDS_PHRASE_TEXTS_MAX: usize = 1_000;
+/// Most words of a snippet.
+pub const SNIPPET_WORDS_MAX: u64 = 1_000;
+/// How much of a text a snippet is taken from.
+pub const SNIPPET_TEXT_MAX_BYTES: usize = 64 << 10;
+/// Longest mark of a snippet.
+pub const SNIPPET_MARK_MAX_BYTES: usize = 64;
+/// Largest number that reciprocal rank fusion adds to ranks.
+pub const RRF_K_MAX: f64 = 10_000.0;

@@ -13,6 +13,7 @@ mod invalidated;
 mod reaper;
 mod shield;
 mod sweep;
+mod words;
 
 use crate::config;
 use crate::ffi::{Ctx, WritePermit, is_cluster, run_once, start_timer, take_command_count};
@@ -94,6 +95,7 @@ fn tick(ctx: Ctx<'_>) -> u64 {
         | invalidated::run(ctx, in_time)
         | sweep::run(ctx, in_time)
         | graphs::run(in_time)
+        | words::run(ctx, in_time)
         | chunks::run(ctx, in_time);
     hidden_slots::run(ctx, in_time);
     let idle = take_command_count() == 0;

@@ -3,11 +3,13 @@
 //! Owns: the implementation of `Keyspace` for commands. Main thread.
 
 use super::entries::{OpenedEntry, open_entry};
-use super::searches::Searches;
+use super::searches::{Made, Searches};
 use crate::ffi::{Access, Ctx};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Cache, Keyspace, Looked};
-use llmcache_core::index::{SearchRequest, SearchResult};
+use llmcache_core::ids::{Seq, SlotId};
+use llmcache_core::index::{Gate, SearchRequest, SearchResult};
+use llmcache_core::words::{WordQuery, WordSearch};
 use llmcache_core::work::Steps;
 
 /// What a command looks up in.
@@ -43,6 +45,16 @@ impl<'a> Keyspace for CommandKeyspace<'a, '_> {
 
     fn search(&self, request: &SearchRequest<'_>) -> Looked<SearchResult> {
         self.searches.search(self.ctx, self.cache, request)
+    }
+
+    fn search_words(&self, query: &WordQuery, limit: usize, gate: &Gate<'_>) -> Looked<WordSearch> {
+        self.searches.search_words(self.ctx, self.cache, query, limit, gate)
+    }
+
+    fn judged(&self, slot: SlotId, seq: Seq, judge: impl FnOnce() -> bool) -> Looked<bool> {
+        let made =
+            self.searches.made(self.ctx, (Made::Verdict, slot, seq), || vec![u8::from(judge())])?;
+        Ok(made == [1])
     }
 
     fn learn(&self, request: &SearchRequest<'_>) -> Looked<bool> {

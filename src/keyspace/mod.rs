@@ -60,7 +60,7 @@ pub use invalidation_walk::{
 };
 pub use namespaces::{create_namespace, find_namespace, open_namespace, put_back_namespaces};
 pub use search_rounds::{answer_searching, search_counts};
-pub use searches::Searches;
+pub use searches::{Made, Searches};
 pub use session_key::{OpenSession, open_session};
 pub use sessions::{
     Deadline, change_session, check_second_key, deadline_was_moved, put_session, same_slot,

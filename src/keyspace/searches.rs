@@ -8,11 +8,13 @@ use super::search_rounds::{Lesson, Rest, can_yield};
 use crate::config;
 use crate::ffi::Ctx;
 use crate::keytype::cache_registry::SharedCache;
-use llmcache_core::cache::{Halt, Looked, too_much_at_once};
+use hashbrown::HashMap;
+use llmcache_core::cache::{Halt, Looked, no_words, run_words, too_much_at_once};
 use llmcache_core::filter::Filter;
-use llmcache_core::ids::{ContainerUid, PartitionKey};
-use llmcache_core::index::{SearchRequest, SearchResult, Searched};
+use llmcache_core::ids::{ContainerUid, PartitionKey, Seq, SlotId};
+use llmcache_core::index::{Gate, SearchRequest, SearchResult, Searched};
 use llmcache_core::limits;
+use llmcache_core::words::{WordQuery, WordSearch};
 use llmcache_core::work::{Counter, Steps};
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
@@ -26,6 +28,8 @@ const TASKS_PER_ROUND: usize = 16;
 const INLINE_SEARCHES: u64 = 3;
 /// Steps of a search between two looks at what is left.
 const STEPS_PER_LOOK: u64 = 1 << 14;
+/// Steps of a search of words between two looks at the clock.
+const WORD_STEPS: u64 = 1 << 12;
 
 /// Names a search among those of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +54,15 @@ type KeyEnd = [u8; 16];
 /// ten opens.
 pub(super) type OpenedKeys = SmallVec<[(KeyEnd, bool); 24]>;
 
+/// What is made of an entry at some cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Made {
+    /// Whether its text has the phrases asked for.
+    Verdict,
+    /// The place of its text with most of the words asked for.
+    Snippet,
+}
+
 /// What is there already when a command is run again.
 #[derive(Debug, Default)]
 pub(super) struct Before {
@@ -59,6 +72,10 @@ pub(super) struct Before {
     answered: usize,
     replied_bytes: u64,
     has_learned: bool,
+    /// A search of words, of which container, and whether it is done.
+    words: Option<(ContainerUid, WordSearch, bool)>,
+    /// What was made of entries, by their place.
+    made: HashMap<(Made, SlotId, Seq), Vec<u8>>,
 }
 
 /// What becomes of work that is long.
@@ -269,6 +286,67 @@ impl Searches {
         let found = found.map_err(|_| Halt::from(too_much_at_once("")))?;
         self.spend(ctx, found.steps)?;
         Ok(found)
+    }
+
+    /// Searches words, or halts where the command is to go on in another round.
+    pub fn search_words(
+        &self,
+        ctx: Ctx<'_>,
+        cache: &SharedCache,
+        query: &WordQuery,
+        limit: usize,
+        gate: &Gate<'_>,
+    ) -> Looked<WordSearch> {
+        let uid = cache.with(|cache| cache.uid());
+        let before = self.before.borrow_mut().words.take().filter(|(of, ..)| *of == uid);
+        let new = || {
+            cache
+                .with(|cache| cache.index.words().map(|words| WordSearch::new(words, query, limit)))
+        };
+        let (mut search, mut is_done) = match before {
+            Some((_, search, is_done)) => (search, is_done),
+            None => (new().ok_or_else(no_words)?, false),
+        };
+        while !is_done {
+            let mut steps = Steps::NONE;
+            is_done = cache.with(|cache| {
+                // Words of texts that are gone would count.
+                if cache.index.take_out_words(&mut steps) {
+                    return Ok(false);
+                }
+                run_words(cache, &mut search, gate, WORD_STEPS, &mut steps)
+            })?;
+            self.spend(ctx, steps)?;
+            if !is_done && self.is_spent() && self.pause(ctx) {
+                self.before.borrow_mut().words = Some((uid, search, false));
+                return Err(Halt::Elsewhere);
+            }
+        }
+        if self.yields() {
+            self.before.borrow_mut().words = Some((uid, search.clone(), true));
+        }
+        Ok(search)
+    }
+
+    /// What is made of an entry: once, in however many rounds; halts where the command is to go on in another.
+    pub fn made(
+        &self,
+        ctx: Ctx<'_>,
+        place: (Made, SlotId, Seq),
+        make: impl FnOnce() -> Vec<u8>,
+    ) -> Looked<Vec<u8>> {
+        if let Some(made) = self.before.borrow().made.get(&place) {
+            return Ok(made.clone());
+        }
+        let made = make();
+        if self.is_spent() && self.pause(ctx) {
+            self.before.borrow_mut().made.insert(place, made);
+            return Err(Halt::Elsewhere);
+        }
+        if self.yields() {
+            self.before.borrow_mut().made.insert(place, made.clone());
+        }
+        Ok(made)
     }
 
     fn found_before(

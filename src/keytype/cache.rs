@@ -3,7 +3,7 @@
 //! `WRONGTYPE` tell them apart.
 //!
 //! RDB form: head section, number of slot blocks, one section a block, number of sections of the graphs
-//! and these. A head that does not decode refuses the value; a block that does not decode costs the
+//! and these; where words are indexed, number of their sections and these. A head that does not decode refuses the value; a block that does not decode costs the
 //! index only, which the sweep then fills again from the entries.
 //!
 //! `DUMP`, and so MIGRATE, writes the head alone, of whatever size the container is: rows come with the entries, which
@@ -137,6 +137,9 @@ impl<P: Published> ModuleValue for CacheValue<P> {
             if !to.is_whole() {
                 to.number(0);
                 to.number(0);
+                if cache.settings.words.is_some() {
+                    to.number(0);
+                }
                 return;
             }
             let blocks: Vec<_> = cache.index.used_blocks().collect();
@@ -148,6 +151,12 @@ impl<P: Published> ModuleValue for CacheValue<P> {
             to.number(sections.len() as u64);
             for section in sections {
                 to.bytes(&cache.index.save_graph(section));
+            }
+            if cache.settings.words.is_some() {
+                to.number(cache.index.word_section_count() as u64);
+                for section in cache.index.word_sections() {
+                    to.bytes(&section);
+                }
             }
         });
     }
@@ -190,6 +199,7 @@ fn load_index(from: &mut RdbReader, cache: &mut Cache, is_whole: bool) -> Option
         let section = from.bytes()?;
         graph_intact = graph_intact && intact && cache.index.load_graph(&section).is_ok();
     }
+    let words_intact = load_words(from, cache, intact && is_whole)?;
     if !is_whole {
         return Some(true);
     }
@@ -199,9 +209,27 @@ fn load_index(from: &mut RdbReader, cache: &mut Cache, is_whole: bool) -> Option
     if intact && dim_agrees {
         cache.index.finish_load();
         cache.bound_tags();
+        if words_intact {
+            cache.index.finish_load_words();
+        } else {
+            cache.index.forget_words();
+        }
     } else {
         // A server that starts has nothing better than the entries.
         cache.index.clear();
     }
     Some(intact && dim_agrees)
+}
+
+/// Reads the words of a container that has any; false where they are to be read from the entries again.
+fn load_words(from: &mut RdbReader, cache: &mut Cache, is_wanted: bool) -> Option<bool> {
+    if cache.settings.words.is_none() {
+        return Some(true);
+    }
+    let mut intact = true;
+    for _ in 0..from.number()? {
+        let section = from.bytes()?;
+        intact = intact && is_wanted && cache.index.load_words(&section).is_ok();
+    }
+    Some(intact)
 }

@@ -156,6 +156,8 @@ impl Default for Bereft {
 struct Registry {
     /// Caches whose graphs have work to be done between commands.
     busy: Worklist,
+    /// Caches with texts whose words are to be read.
+    unread: Worklist,
     /// Caches of which entries were invalidated and not removed or marked yet.
     invalidated: Worklist,
     /// Caches whose index may take more or less memory than the sums say.
@@ -260,10 +262,14 @@ pub fn take_filling() -> HashSet<ContainerUid> {
 pub fn note_work(cache: &Cache) {
     let (uid, linking, invalidated) =
         (cache.uid(), cache.index.has_work(), cache.has_invalidated());
+    let unread = cache.index.has_unread_texts();
     let due = cache.index.next_round_at();
     REGISTRY.with(|registry| {
         if linking {
             registry.busy.note(uid);
+        }
+        if unread {
+            registry.unread.note(uid);
         }
         if invalidated {
             registry.invalidated.note(uid);
@@ -316,6 +322,16 @@ pub fn take_busy() -> Option<SharedCache> {
 /// Whether any may have.
 pub fn has_busy() -> bool {
     REGISTRY.with(|registry| registry.busy.len() > 0)
+}
+
+/// A cache with texts whose words may be to be read, and the database it is in; it is in the list no more.
+pub fn take_unread() -> Option<(SharedCache, c_int)> {
+    while let Some(uid) = REGISTRY.with(|registry| registry.unread.take()) {
+        if let Some((cache, (db, _))) = CACHES.placed(uid) {
+            return Some((cache, db));
+        }
+    }
+    None
 }
 
 /// Brings the sums up to the memory that indexes take; answers whether more are to be looked at.

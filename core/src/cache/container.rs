@@ -121,6 +121,7 @@ impl Cache {
     fn empty(uid: ContainerUid, prefix: Box<[u8]>, next_seq: u64, settings: Settings) -> Self {
         let (mut index, stats) = (Index::new(), Stats::default());
         index.set_graph_settings(settings.graph);
+        index.set_words(settings.words);
         let (epochs, carry_out, is_filling) = (Epochs::default(), None, false);
         let due_walk = 0;
         Self {
@@ -207,6 +208,7 @@ impl Cache {
         if self.index.graph_settings() != self.settings.graph {
             self.index.set_graph_settings(self.settings.graph);
         }
+        self.index.set_words(self.settings.words);
         self.bound_tags();
         // What was invalidated while it was elsewhere is to be found by another walk.
         self.epochs.carry_out_again();

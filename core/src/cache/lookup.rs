@@ -12,10 +12,11 @@ use super::{Cache, Entry, EntryView, Severity};
 use crate::error::{Error, ErrorWord};
 use crate::filter::{Filter, Verdict};
 use crate::ids::{ContainerUid, EntryId, PartitionKey, Seq, SlotId, UnixMs};
-use crate::index::{Candidate, SearchMode, SearchRequest, SearchResult};
+use crate::index::{Candidate, Gate, SearchMode, SearchRequest, SearchResult};
 use crate::limits::{LOOKUP_REFUSED_MAX, RESCORE_EXTRA_MAX};
 use crate::vector::Query;
 use crate::vector::quantise::error_bound;
+use crate::words::{WordQuery, WordSearch};
 use crate::work::Steps;
 use hashbrown::HashSet;
 use smallvec::SmallVec;
@@ -46,6 +47,23 @@ pub trait Keyspace {
     /// answers whether they do now.
     fn learn(&self, _request: &SearchRequest<'_>) -> Looked<bool> {
         Ok(false)
+    }
+
+    /// Searches the words of the cache's texts, to the end.
+    fn search_words(&self, query: &WordQuery, limit: usize, gate: &Gate<'_>) -> Looked<WordSearch> {
+        self.with_cache(|cache| {
+            let mut steps = Steps::NONE;
+            while cache.index.take_out_words(&mut steps) {}
+            let words = cache.index.words().ok_or_else(no_words)?;
+            let mut search = WordSearch::new(words, query, limit);
+            while !run_words(cache, &mut search, gate, u64::MAX, &mut steps)? {}
+            Ok(search)
+        })
+    }
+
+    /// What is to be found out of an entry at some cost; found out once, in however many rounds a command goes.
+    fn judged(&self, _slot: SlotId, _seq: Seq, judge: impl FnOnce() -> bool) -> Looked<bool> {
+        Ok(judge())
     }
 
     /// Counts work; refuses to go on where it is more than a command may do that cannot be made to wait.
@@ -697,6 +715,37 @@ fn score<K: Keyspace>(
     Ok(Some(Scored { similarity, judged, id, entry }))
 }
 
+/// Opens the entry in a slot that words named, and proves it.
+pub(super) fn open_found<K: Keyspace>(keyspace: &K, slot: SlotId) -> Option<K::Opened> {
+    let (key, uid, seq) = keyspace.with_cache(|cache| {
+        let found = cache.index.slot(slot)?;
+        Some((cache.entry_key(&found.id), cache.uid(), found.seq()))
+    })?;
+    let Some(entry) = keyspace.open(&key, false) else {
+        keyspace.with_cache(|cache| cache.index.hide(slot, seq));
+        return None;
+    };
+    if !is_claimed(&entry.view(), uid, slot, seq) {
+        // The key lives and says otherwise: this slot is a leftover.
+        keyspace.with_cache(|cache| cache.index.remove(slot, seq));
+        return None;
+    }
+    Some(entry)
+}
+
+/// Whether an entry that words named is what is asked for.
+pub(super) fn accepts_found<K: Keyspace>(
+    keyspace: &K,
+    request: &LookupRequest<'_>,
+    view: &EntryView<'_>,
+    refused: &mut Refused,
+) -> Looked<bool> {
+    if !view.is_in(request.scope, request.context) || is_gone(keyspace, view) {
+        return Ok(false);
+    }
+    accepts(keyspace, request, view, 0.0, refused)
+}
+
 fn is_claimed(view: &EntryView<'_>, uid: ContainerUid, slot: SlotId, seq: Seq) -> bool {
     view.uid() == uid && view.is_at(slot, seq)
 }
@@ -744,4 +793,29 @@ fn finish_search<O: Deref<Target = Entry>>(
         }
         break;
     }
+}
+
+/// Goes on with a search of words; whether it is done.
+///
+/// # Errors
+///
+/// Where a filter takes too long.
+pub fn run_words(
+    cache: &Cache,
+    search: &mut WordSearch,
+    gate: &Gate<'_>,
+    most_steps: u64,
+    steps: &mut Steps,
+) -> Looked<bool> {
+    let mut too_long = 0;
+    let is_done = cache.index.search_words(search, gate, most_steps, steps, &mut too_long);
+    if too_long > 0 {
+        return Err(too_many_steps().into());
+    }
+    Ok(is_done)
+}
+
+/// The error of a question of words where none are indexed.
+pub fn no_words() -> Error {
+    Error::err("the index has no words: it is made with WORDS and a language")
 }

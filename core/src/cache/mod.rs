@@ -11,6 +11,7 @@ mod entry;
 mod epochs;
 mod flight;
 pub mod guard;
+mod hybrid;
 mod kind;
 mod lookup;
 pub mod maxerror;
@@ -29,10 +30,11 @@ pub use epochs::{Epochs, Extent, Severity};
 pub use flight::{
     Ask, Flights, Found, Lapse, LeaseToken, Room, Verdict, WaiterId, refreshes_early,
 };
+pub use hybrid::{Fused, WordsRequest, look_up_words};
 pub use kind::Kind;
 pub use lookup::{
-    Halt, Hit, Keyspace, Looked, LookupReport, LookupRequest, Near, Tier, look_up, too_many_steps,
-    too_much_at_once,
+    Halt, Hit, Keyspace, Looked, LookupReport, LookupRequest, Near, Tier, look_up, no_words,
+    run_words, too_many_steps, too_much_at_once,
 };
 pub use miss_reason::{MissReason, Nearest};
 pub use mmr::{estimated_tokens, pick_diverse, within_budget};

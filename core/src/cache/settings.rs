@@ -12,6 +12,7 @@ use crate::ids::UnixMs;
 use crate::index::{GraphSettings, IndexMode};
 use crate::limits;
 use crate::vector::Quant;
+use crate::words::Language;
 
 /// Tags of the settings that came after the first release.
 const TAG_NUMBERS: u8 = 1;
@@ -23,6 +24,7 @@ const TAG_AUDIT: u8 = 6;
 const TAG_COLD: u8 = 7;
 const TAG_MINSIM: u8 = 8;
 const TAG_NEARMISSES: u8 = 9;
+const TAG_WORDS: u8 = 16;
 
 /// A stream that a container names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +77,8 @@ pub struct Settings {
     /// Which of these two came with a dump, as bits of `Outlet`: nobody was asked whether whoever restored it may write
     /// to them, so whoever calls is asked each time.
     pub restored: u8,
+    /// The language in which the words of texts are indexed; `None` where they are not.
+    pub words: Option<Language>,
 }
 
 impl Default for Settings {
@@ -99,6 +103,7 @@ impl Default for Settings {
             loader: Box::default(),
             sink: Box::default(),
             restored: 0,
+            words: None,
         }
     }
 }
@@ -245,6 +250,7 @@ impl Settings {
         if self.near_misses != defaults.near_misses {
             given.push((TAG_NEARMISSES, self.near_misses.to_le_bytes().to_vec()));
         }
+        given.extend(self.words.map(|language| (TAG_WORDS, vec![language.as_byte()])));
         given
     }
 
@@ -276,6 +282,9 @@ impl Settings {
             match tag {
                 TAG_NUMBERS => self.numbers = NumberRule::from_byte(value.u8()?).ok_or(unknown)?,
                 TAG_EXCHANGE if value.u8()? == 1 => self.exchange = true,
+                TAG_WORDS => {
+                    self.words = Some(Language::from_byte(value.u8()?).ok_or(unknown)?);
+                }
                 TAG_RESTORED => {
                     let restored = value.u8()?;
                     self.note_restored();
@@ -333,6 +342,7 @@ impl Settings {
             loader: from.bytes(limits::STREAM_NAME_MAX_BYTES)?.into(),
             sink: from.bytes(limits::STREAM_NAME_MAX_BYTES)?.into(),
             restored: 0,
+            words: None,
         };
         settings.check().map_err(|_| DecodeError("a setting is out of range"))?;
         Ok(settings)
@@ -377,6 +387,7 @@ mod tests {
             loader: (*b"todo").into(),
             sink: (*b"done").into(),
             restored: Outlet::Sink as u8,
+            words: Language::parse(b"english"),
         };
         let mut out = Writer::section(1, 1);
         settings.write(&mut out);

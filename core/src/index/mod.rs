@@ -18,6 +18,7 @@ mod search;
 mod slots;
 mod tags;
 mod task;
+mod words;
 
 pub use expiry_walk::DueStep;
 pub use hnsw::{
@@ -25,7 +26,7 @@ pub use hnsw::{
     M_DEFAULT, Progress, TAIL_MAX_ROWS, TOMBSTONES_MAX, Work,
 };
 pub use persist::{SlotBlock, TAG_GRAPH_BLOCK, TAG_GRAPH_ENTRIES, TAG_SLOT_BLOCK};
-pub use request::{Candidate, Refusals, SearchMode, SearchRequest, SearchResult};
+pub use request::{Candidate, Gate, Refusals, SearchMode, SearchRequest, SearchResult};
 pub use slots::{BLOCK_SLOTS, Slot};
 pub use task::{SearchTask, Searched, TaskScratch};
 
@@ -35,6 +36,7 @@ use crate::filter::{Asked, Filter, FilterRecord};
 use crate::ids::{EntryId, PartitionKey, ScopeKey, Seq, SlotId, UnixMs};
 use crate::listing::Listing;
 use crate::vector::arena::CodeArena;
+use crate::words::WordIndex;
 use expiry_walk::DueWalk;
 use filter_cache::FilterCache;
 use hashbrown::{DefaultHashBuilder, HashMap};
@@ -94,6 +96,7 @@ pub struct Index {
     names: HashMap<EntryId, Box<[u8]>>,
     name_bytes: usize,
     tags: Tags,
+    words: Option<Box<WordIndex>>,
     scopes: Scopes,
     filter_cache: FilterCache,
     asked: Asked,
@@ -225,6 +228,9 @@ impl Index {
         let (has_code, named, hidden) = (found.has_code(), found.is_named(), found.is_hidden());
         if found.is_tagged() {
             self.tags.clear(slot.0);
+        }
+        if let Some(words) = &mut self.words {
+            words.mark_removed(slot.0);
         }
         self.by_id.remove(self.key_of(&id), slot.0);
         self.scopes.take(scope);
@@ -415,6 +421,7 @@ impl Index {
             + self.scopes.bytes()
             + self.filter_cache.bytes()
             + self.by_id.bytes()
+            + self.words.as_ref().map_or(0, |words| words.bytes())
             + names
     }
 
@@ -452,7 +459,9 @@ impl Index {
     pub fn clear(&mut self) {
         let (graphs, last_seq) = (Graphs::new(self.graph_settings()), self.last_seq);
         let holding = std::mem::take(&mut self.holding);
+        let language = self.words().map(|words| words.analyser().language());
         *self = Self { graphs, last_seq, holding, ..Self::default() };
+        self.set_words(language);
         self.tell();
     }
 
@@ -484,6 +493,10 @@ impl Index {
         let name_bytes = self.names.values().map(|name| allocated_bytes(name.len()));
         assert_eq!(name_bytes.sum::<usize>(), self.name_bytes, "bytes of names");
         assert_eq!(tagged, self.tags.check_invariants(), "tagged slots");
+        if let Some(words) = self.words() {
+            words.check_invariants();
+            assert!(words.len() <= seen.entries, "words of entries that are here");
+        }
         scopes.check_equal(&self.scopes);
         self.slots.check_invariants();
         self.partitions.check_invariants(&self.slots, seen.vectors);

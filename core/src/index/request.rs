@@ -108,3 +108,14 @@ impl Refusals {
         self.nearest = self.nearest.into_iter().chain(other.nearest).reduce(f64::max);
     }
 }
+
+/// What entries have to be like to be found by their words.
+#[derive(Debug, Clone, Copy)]
+pub struct Gate<'a> {
+    /// Entries due at or before this are not found.
+    pub now: UnixMs,
+    /// Nor such as were stored before this.
+    pub min_seq: Seq,
+    /// Nor such as fail this; one that cannot be judged from its record is found, for the caller to judge.
+    pub filter: Option<&'a Filter>,
+}

@@ -18,6 +18,7 @@ use llmcache_core::ids::ContainerUid;
 use llmcache_core::index::{GraphSettings, IndexMode};
 use llmcache_core::limits;
 use llmcache_core::vector::Quant;
+use llmcache_core::words::Language;
 use std::sync::Arc;
 
 /// Runs the command.
@@ -135,10 +136,11 @@ struct Given {
     /// The model that embeds; empty for none.
     embed: Option<Box<[u8]>>,
     any_script: bool,
+    words: Option<Option<Language>>,
 }
 
 /// What CREATE takes for documents.
-const OF_DOCUMENTS: [&str; 12] = [
+const OF_DOCUMENTS: [&str; 13] = [
     "DIM",
     "MODEL",
     "TTL",
@@ -151,6 +153,7 @@ const OF_DOCUMENTS: [&str; 12] = [
     "MAXMEMORY",
     "EMBED",
     "SCRIPT",
+    "WORDS",
 ];
 /// What CREATE takes for embeddings.
 const OF_EMBEDDINGS: [&str; 8] =
@@ -167,7 +170,7 @@ fn parse_settings(mut args: ArgReader<'_>, kind: Kind) -> Result<Wanted> {
     let mut given = Given::default();
     while let Some(word) = args.option() {
         let known = match kind {
-            Kind::Answers => true,
+            Kind::Answers => word.as_str() != "WORDS",
             Kind::Documents => OF_DOCUMENTS.contains(&word.as_str()),
             Kind::Embeddings => OF_EMBEDDINGS.contains(&word.as_str()),
         };
@@ -217,6 +220,7 @@ fn parse_settings(mut args: ArgReader<'_>, kind: Kind) -> Result<Wanted> {
         },
         near_misses: given.near_misses.unwrap_or(defaults.near_misses),
         grace_s: given.grace_s.unwrap_or(defaults.grace_s),
+        words: given.words.flatten(),
         ..defaults
     };
     settings.check()?;
@@ -300,6 +304,7 @@ impl Given {
                 any if any.eq_ignore_ascii_case(b"any") => flag_once(&mut self.any_script, name),
                 _ => Err(Error::err("SCRIPT must be ANY")),
             },
+            "WORDS" => set_once(&mut self.words, language(args)?, name),
             _ => Err(word.unknown()),
         }
     }
@@ -374,6 +379,17 @@ pub fn min_similarity(args: &mut ArgReader<'_>) -> Result<SimilarityE4> {
 /// Reads the value of NEARMISSES.
 pub fn near_misses(args: &mut ArgReader<'_>) -> Result<u32> {
     Ok(args.integer("NEARMISSES", 0, limits::NEAR_MISSES_MAX.into())? as u32)
+}
+
+/// Reads the value of WORDS.
+fn language(args: &mut ArgReader<'_>) -> Result<Option<Language>> {
+    let word = args.next("WORDS")?;
+    if word.eq_ignore_ascii_case(b"off") {
+        return Ok(None);
+    }
+    Language::parse(word).map(Some).ok_or_else(|| {
+        Error::err(format!("WORDS must be OFF or a language: {}", Language::names()))
+    })
 }
 
 /// Reads the value of GRACE, in seconds.

@@ -40,6 +40,12 @@ pub enum Field {
     Tokens,
     /// The vector as it is stored, as a blob of little-endian f32; null for none.
     Vector,
+    /// What the order is by.
+    Score,
+    /// BM25 of the words asked for.
+    Words,
+    /// The place of the text with most of them.
+    Snippet,
 }
 
 /// All fields of an answer, in the order of the reply.
@@ -58,7 +64,8 @@ pub const ALL: [Field; 11] = [
 ];
 
 impl Field {
-    const fn name(self) -> &'static str {
+    /// As in replies.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Id | Self::Document => "id",
             Self::Tier => "tier",
@@ -74,6 +81,9 @@ impl Field {
             Self::Text => "text",
             Self::Tokens => "tokens",
             Self::Vector => "vector",
+            Self::Score => "score",
+            Self::Words => "words",
+            Self::Snippet => "snippet",
         }
     }
 }
@@ -179,7 +189,6 @@ pub fn write_audited(
     now: UnixMs,
     ticket: Option<&str>,
 ) {
-    let view = hit.entry.view();
     let more = usize::from(served.verified.is_some()) + usize::from(ticket.is_some());
     reply.map(fields.len() + more);
     if let Some(verified) = served.verified {
@@ -188,38 +197,9 @@ pub fn write_audited(
     if let Some(ticket) = ticket {
         reply.text("audit").text(ticket);
     }
-    for field in fields {
+    for &field in fields {
         reply.text(field.name());
-        match field {
-            Field::Id => match view.name() {
-                Some(name) => reply.bytes(name),
-                None => reply.bytes(&view.id().hex()),
-            },
-            Field::Tier => reply.text(hit.tier.as_str()),
-            Field::Similarity => reply.double(hit.similarity),
-            Field::Prompt | Field::Document => reply.bytes(view.prompt()),
-            Field::Response | Field::Text => reply.bytes(view.response()),
-            Field::Tokens => reply.count(tokens_of(&view)),
-            Field::Age => reply.count(now.0.saturating_sub(view.created().0)),
-            Field::Ttl => {
-                let until = view.fresh_until(UnixMs(hit.entry.expire_at_ms()));
-                reply.int(ttl_ms(until, now))
-            }
-            Field::Stale => reply.int(i64::from(served.stale)),
-            Field::Meta => match view.meta() {
-                Some(meta) => reply.bytes(meta),
-                None => reply.null(),
-            },
-            Field::Tags => {
-                reply.array(view.tag_count());
-                view.tags().for_each(|tag| {
-                    reply.bytes(tag);
-                });
-                reply
-            }
-            Field::Hits => reply.count(u64::from(served.hits)),
-            Field::Vector => write_vector(reply, &view),
-        };
+        write_field(reply, hit, field, served, now);
     }
 }
 
@@ -252,4 +232,47 @@ pub fn write_vector<'r>(reply: Reply<'r>, view: &EntryView<'_>) -> Reply<'r> {
         }
         None => reply.null(),
     }
+}
+
+/// Writes the value of a field.
+pub fn write_field(
+    reply: Reply<'_>,
+    hit: &Hit<OpenedEntry<'_>>,
+    field: Field,
+    served: Served,
+    now: UnixMs,
+) {
+    let view = hit.entry.view();
+    match field {
+        Field::Id => match view.name() {
+            Some(name) => reply.bytes(name),
+            None => reply.bytes(&view.id().hex()),
+        },
+        Field::Tier => reply.text(hit.tier.as_str()),
+        Field::Similarity => reply.double(hit.similarity),
+        Field::Prompt | Field::Document => reply.bytes(view.prompt()),
+        Field::Response | Field::Text => reply.bytes(view.response()),
+        Field::Tokens => reply.count(tokens_of(&view)),
+        Field::Age => reply.count(now.0.saturating_sub(view.created().0)),
+        Field::Ttl => {
+            let until = view.fresh_until(UnixMs(hit.entry.expire_at_ms()));
+            reply.int(ttl_ms(until, now))
+        }
+        Field::Stale => reply.int(i64::from(served.stale)),
+        Field::Meta => match view.meta() {
+            Some(meta) => reply.bytes(meta),
+            None => reply.null(),
+        },
+        Field::Tags => {
+            reply.array(view.tag_count());
+            view.tags().for_each(|tag| {
+                reply.bytes(tag);
+            });
+            reply
+        }
+        Field::Hits => reply.count(u64::from(served.hits)),
+        Field::Vector => write_vector(reply, &view),
+        // Of a search of words, which writes them itself.
+        Field::Score | Field::Words | Field::Snippet => reply.null(),
+    };
 }

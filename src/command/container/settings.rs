@@ -4,6 +4,7 @@ use crate::ffi::Reply;
 use crate::keyspace::flight_counts;
 use llmcache_core::cache::{Cache, Settings};
 use llmcache_core::distance::kernels;
+use llmcache_core::words::Language;
 
 /// Writes a setting.
 pub fn write_setting(reply: Reply<'_>, settings: &Settings, name: &str) {
@@ -32,6 +33,7 @@ pub fn write_setting(reply: Reply<'_>, settings: &Settings, name: &str) {
         "grace" => reply.count(settings.grace_s.into()),
         "loader" => reply.bytes(&settings.loader),
         "sink" => reply.bytes(&settings.sink),
+        "words" => reply.text(settings.words.map_or("off", Language::as_str)),
         "maxentries" => reply.count(settings.max_entries),
         _ => reply.count(settings.max_memory_bytes),
     };
@@ -66,6 +68,9 @@ pub fn write_info(reply: Reply<'_>, name: &[u8], cache: &Cache, field: &str) {
         "tombstones" => reply.count(graphs.tombstones),
         "levels" => reply.count(graphs.levels.into()),
         "link_bytes" => reply.count(graphs.link_bytes),
+        "terms" => reply.count(cache.index.words().map_or(0, |words| words.term_count()) as u64),
+        "word_bytes" => reply.count(cache.index.words().map_or(0, |words| words.bytes()) as u64),
+        "unread_texts" => reply.int(i64::from(cache.index.has_unread_texts())),
         "invalidations" => reply.count(cache.epochs().len() as u64),
         "invalidating" => reply.int(i64::from(cache.has_invalidated())),
         "leases" => reply.count(flight(0)),

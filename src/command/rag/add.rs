@@ -87,11 +87,17 @@ fn embed_all(
     if !documents.iter_mut().any(|document| wants(&document)) {
         return Ok(true);
     }
-    let model = match open_container(ctx, &args.key(), Kind::Documents)? {
-        Some(cache) => model_for(&cache),
+    let cache = open_container(ctx, &args.key(), Kind::Documents)?;
+    let model = match &cache {
+        Some(cache) => model_for(cache),
         None => model_for_new(),
     };
-    let model = model.ok_or_else(|| no_vector(None))?;
+    let Some(model) = model else {
+        // Where words are indexed, a text is found by them.
+        let has_words =
+            cache.is_some_and(|cache| cache.with(|cache| cache.index.words().is_some()));
+        return if has_words { Ok(true) } else { Err(no_vector(None)) };
+    };
     let without = documents.iter_mut().filter(wants);
     let without: Vec<&mut Document<'_>> = without.collect();
     let cut: Vec<bool> = without.iter().map(|document| document.rest.truncates).collect();

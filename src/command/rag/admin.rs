@@ -23,7 +23,7 @@ pub fn run_drop(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 /// What INFO shows of an index and of its settings.
-const INFO: [&str; 17] = [
+const INFO: [&str; 20] = [
     "name",
     "uid",
     "prefix",
@@ -40,10 +40,13 @@ const INFO: [&str; 17] = [
     "tombstones",
     "levels",
     "link_bytes",
+    "terms",
+    "word_bytes",
+    "unread_texts",
     "kernels",
 ];
-const SETTINGS: [&str; 10] =
-    ["dim", "model", "quant", "index", "m", "efc", "ef", "ttl", "maxentries", "maxmemory"];
+const SETTINGS: [&str; 11] =
+    ["dim", "model", "quant", "index", "m", "efc", "ef", "ttl", "maxentries", "maxmemory", "words"];
 /// What was done since the process started.
 const USE: [&str; 4] = ["lookups", "hits", "stores", "evicted"];
 

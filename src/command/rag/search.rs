@@ -1,4 +1,5 @@
-//! `RAG.SEARCH`: the documents nearest to a vector, filtered, diverse and within a budget of tokens.
+//! `RAG.SEARCH`: the documents nearest to a vector, or best by their words, or both; filtered, diverse and within a
+//! budget of tokens.
 
 use crate::command::container::create::ef;
 use crate::command::container::hit_reply::{self, Field, tokens_of};
@@ -8,21 +9,24 @@ use crate::command::container::texts::{Meaning, meaning, model_for, no_vector};
 use crate::command::parse::{ArgReader, is_vector_word, parse_filter, set_once, vector};
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{
-    Again, CommandKeyspace, OpenedEntry, Presence, Searches, answer_room, answer_searching,
+    Again, CommandKeyspace, Made, OpenedEntry, Presence, Searches, answer_room, answer_searching,
     need_index, open_container,
 };
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{
-    Halt, Hit, Kind, Looked, LookupReport, LookupRequest, look_up, pick_diverse, within_budget,
+    Fused, Halt, Hit, Kind, Looked, LookupReport, LookupRequest, WordsRequest, look_up,
+    look_up_words, no_words, pick_diverse, within_budget,
 };
 use llmcache_core::distance::kernels;
 use llmcache_core::embed::Role;
-use llmcache_core::error::{Error, Result};
+use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::filter::Filter;
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
 use llmcache_core::vector::normalise::normalise;
+use llmcache_core::words::{Analyser, Fusion, Language, Snippet, WordIndex, WordQuery, snippet};
 
 /// Results when nothing is said: as many as `FT.SEARCH` and `VSIM` give.
 const COUNT_DEFAULT: usize = 10;
@@ -31,8 +35,15 @@ const MMR_CANDIDATES: usize = 4;
 /// Least number of candidates that MMR chooses among.
 const MMR_POOL_MIN: usize = 20;
 
+/// What RRF adds to each rank when nothing is said, as its authors have it.
+const RRF_K: f64 = 60.0;
+/// Words of a snippet when nothing is said.
+const SNIPPET_WORDS_DEFAULT: usize = 40;
+/// What stands for text that a snippet leaves out.
+const ELLIPSIS: &str = "\u{2026}";
+
 /// What RETURN knows; without it the first five are answered.
-const FIELDS: [Field; 10] = [
+const FIELDS: [Field; 13] = [
     Field::Document,
     Field::Similarity,
     Field::Text,
@@ -43,7 +54,13 @@ const FIELDS: [Field; 10] = [
     Field::Ttl,
     Field::Hits,
     Field::Vector,
+    Field::Score,
+    Field::Words,
+    Field::Snippet,
 ];
+/// What is answered to a question of words.
+const USUAL_OF_WORDS: [Field; 5] =
+    [Field::Document, Field::Score, Field::Text, Field::Meta, Field::Tags];
 const USUAL: usize = 5;
 
 /// What is asked.
@@ -60,6 +77,10 @@ struct Search<'a> {
     budget_tokens: Option<u64>,
     ef: Option<usize>,
     fields: Option<Vec<Field>>,
+    words: Option<&'a [u8]>,
+    fusion: Option<Fusion>,
+    snippet_words: Option<usize>,
+    marks: Option<(&'a [u8], &'a [u8])>,
 }
 
 /// Runs the command.
@@ -69,15 +90,16 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 
 fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()> {
     let search = Search::parse(ArgReader::new(args.options()))?;
-    if search.query.is_none() && search.text.is_none() {
-        return Err(Error::err("syntax error: a vector or TEXT is needed"));
-    }
+    search.check()?;
     let reply = Reply::new(ctx);
     let Some(cache) = open_container(ctx, &args.key(), Kind::Documents)? else {
         reply.array(0);
         return Ok(());
     };
+    let words = search.word_query(&cache)?;
     let given = match (&search.query, search.text) {
+        // A text is found by its words where nothing can embed it.
+        (None, Some(_)) if words.is_some() && model_for(&cache).is_none() => None,
         (None, Some(text)) => {
             let again = Again::Reads(answer);
             match meaning(ctx, model_for(&cache).as_ref(), text, Role::Query, again)? {
@@ -88,27 +110,54 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
         }
         _ => None,
     };
-    let Some(query) = search.query.as_ref().or(given.as_ref()) else { return Ok(()) };
-    check_dim(&cache, query.dim(), args.name())?;
-    search.check_mmr(query.dim())?;
+    let query = search.query.as_ref().or(given.as_ref());
+    if let Some(query) = query {
+        check_dim(&cache, query.dim(), args.name())?;
+    }
+    search.check_mmr(cache.with(|cache| cache.settings.dim.unwrap_or(0)) as usize)?;
     Presence::of(ctx, args.name()).need_all()?;
     need_index(&cache)?;
     let now = UnixMs(ctx.now_ms());
     let keyspace = CommandKeyspace { ctx, cache: &cache, searches };
-    let mut report = match search.look_up(&keyspace, query, now) {
-        Ok(report) => report,
+    let (mut report, mut fused) = match search.look_up(&keyspace, query, words.as_ref(), now) {
+        Ok(found) => found,
         Err(Halt::Elsewhere) => return Ok(()),
         Err(Halt::Refused(error)) => return Err(error),
     };
-    search.choose(&mut report);
-    let fields = search.fields.as_deref().unwrap_or(&FIELDS[..USUAL]);
+    search.choose(&mut report, &mut fused);
+    let usual = if words.is_some() { &USUAL_OF_WORDS[..] } else { &FIELDS[..USUAL] };
+    let fields = search.fields.as_deref().unwrap_or(usual);
     answer_room(ctx)?
         .all(report.hits.iter().map(|hit| hit_reply::bytes_of(&hit.entry.view(), fields)))?;
+    let snippets = if fields.contains(&Field::Snippet) {
+        match search.snippets(&keyspace, words.as_ref(), &report) {
+            Ok(snippets) => snippets,
+            Err(Halt::Elsewhere) => return Ok(()),
+            Err(Halt::Refused(error)) => return Err(error),
+        }
+    } else {
+        Vec::new()
+    };
     let mut served = hit_reply::judge(&cache, &report, now);
     Note { ctx, cache: &cache, scope: b"", question: None, now }.lookup(&report, &mut served);
     reply.array(report.hits.len());
-    for (hit, &served) in report.hits.iter().zip(&served) {
-        hit_reply::write(reply, hit, fields, served, now);
+    for (place, (hit, &served)) in report.hits.iter().zip(&served).enumerate() {
+        let fused = fused.get(place);
+        reply.map(fields.len());
+        for &field in fields {
+            reply.text(field.name());
+            match (field, fused) {
+                (Field::Score, Some(fused)) => reply.double(fused.score),
+                (Field::Score, None) => reply.double(hit.similarity),
+                (Field::Words, Some(fused)) => reply.double(fused.words),
+                (Field::Similarity, Some(Fused { similarity: None, .. })) => reply.null(),
+                (Field::Snippet, _) if !snippets.is_empty() => reply.bytes(&snippets[place]),
+                _ => {
+                    hit_reply::write_field(reply, hit, field, served, now);
+                    reply
+                }
+            };
+        }
     }
     Ok(())
 }
@@ -129,18 +178,20 @@ impl<'a> Search<'a> {
         pool.min(limits::MMR_POOL_MAX).max(count)
     }
 
+    /// The best documents, and what words and fusion say of each where words were asked for.
     fn look_up<'c>(
         &self,
         keyspace: &CommandKeyspace<'c, '_>,
-        query: &Query,
+        query: Option<&Query>,
+        words: Option<&WordQuery>,
         now: UnixMs,
-    ) -> Looked<LookupReport<OpenedEntry<'c>>> {
-        let request = LookupRequest {
+    ) -> Looked<(LookupReport<OpenedEntry<'c>>, Vec<Fused>)> {
+        let lookup = LookupRequest {
             scope: b"",
             context: b"",
             prompt: None,
             unseen: None,
-            query: Some(query),
+            query,
             threshold: Some(self.similarity.unwrap_or(-1.0)),
             count: self.pool(),
             ef: self.ef,
@@ -152,7 +203,86 @@ impl<'a> Search<'a> {
             chooses: self.lambda.is_some() || self.budget_tokens.is_some() || self.offset.is_some(),
             now,
         };
-        look_up(keyspace, &request)
+        let Some(words) = words else { return Ok((look_up(keyspace, &lookup)?, Vec::new())) };
+        let fusion = self.fusion.unwrap_or(Fusion::Rrf { k: RRF_K });
+        look_up_words(keyspace, &WordsRequest { lookup, words, fusion })
+    }
+
+    /// Refuses what says too little, or what belongs to words without them.
+    fn check(&self) -> Result<()> {
+        if self.query.is_none() && self.text.is_none() && self.words.is_none() {
+            return Err(Error::err("syntax error: a vector, TEXT or WORDS is needed"));
+        }
+        let has_both = self.query.is_some() || self.text.is_some();
+        let is_worded = self.words.is_some() || self.text.is_some();
+        if self.fusion.is_some() && !(has_both && is_worded) {
+            return Err(Error::err("syntax error: FUSE needs words, and a vector or TEXT"));
+        }
+        let has_snippet =
+            self.fields.as_ref().is_some_and(|fields| fields.contains(&Field::Snippet));
+        if (self.snippet_words.is_some() || self.marks.is_some()) && !has_snippet {
+            return Err(Error::err("syntax error: SNIPPET and MARKS need RETURN with snippet"));
+        }
+        Ok(())
+    }
+
+    /// What is asked of words: what WORDS says, or where FUSE or the index wants it the text as it is.
+    fn word_query(&self, cache: &SharedCache) -> Result<Option<WordQuery>> {
+        let embeds = model_for(cache).is_some();
+        cache.with(|cache| {
+            let analyser = cache.index.words().map(WordIndex::analyser);
+            if self.words.is_some() || self.fusion.is_some() {
+                let analyser = analyser.ok_or_else(no_words)?;
+                if cache.index.has_unread_texts() {
+                    let message = "the words of this index are being read; try again soon";
+                    return Err(Error::new(ErrorWord::TryAgain, message));
+                }
+                let text = self.text.unwrap_or_default();
+                return match self.words {
+                    Some(words) => WordQuery::parse(analyser, words).map(Some),
+                    None => Ok(Some(WordQuery::plain(analyser, text))),
+                };
+            }
+            let by_text_alone = self.query.is_none() && !embeds;
+            Ok(analyser
+                .zip(self.text.filter(|_| by_text_alone))
+                .map(|(analyser, text)| WordQuery::plain(analyser, text)))
+        })
+    }
+
+    /// Of each hit the place with most of the words asked for.
+    fn snippets(
+        &self,
+        keyspace: &CommandKeyspace<'_, '_>,
+        words: Option<&WordQuery>,
+        report: &LookupReport<OpenedEntry<'_>>,
+    ) -> Looked<Vec<Vec<u8>>> {
+        let width = self.snippet_words.unwrap_or(SNIPPET_WORDS_DEFAULT);
+        let (open, close) = self.marks.unwrap_or((b"<b>", b"</b>"));
+        let clauses = words.map_or(&[][..], |words| &words.clauses);
+        let analyser = keyspace.cache.with(|cache| {
+            let words = cache.index.words();
+            Analyser::new(words.map_or(Language::NONE, |words| words.analyser().language()))
+        });
+        let weights = keyspace.cache.with(|cache| {
+            let words = cache.index.words();
+            clauses
+                .iter()
+                .map(|c| words.map_or(1.0, |words| words.weight_of(c)))
+                .collect::<Vec<_>>()
+        });
+        let of_hit = |hit: &Hit<OpenedEntry<'_>>| {
+            let view = hit.entry.view();
+            let text = view.response();
+            let text = &text[..text.len().min(limits::SNIPPET_TEXT_MAX_BYTES)];
+            let place = (Made::Snippet, view.slot(), view.seq());
+            keyspace.searches.made(keyspace.ctx, place, || {
+                let text = String::from_utf8_lossy(text);
+                let found = snippet(&analyser, &text, clauses, width, |clause| weights[clause]);
+                marked(&text, &found, open, close)
+            })
+        };
+        report.hits.iter().map(of_hit).collect()
     }
 
     /// Refuses to choose among so many long vectors that comparing each with each would hold up the server.
@@ -166,12 +296,13 @@ impl<'a> Search<'a> {
     }
 
     /// Leaves of what was found what is to be answered, in its order.
-    fn choose(&self, report: &mut LookupReport<OpenedEntry<'_>>) {
+    fn choose(&self, report: &mut LookupReport<OpenedEntry<'_>>, fused: &mut Vec<Fused>) {
         if let Some(lambda) = self.lambda {
-            diversify(&mut report.hits, lambda, self.count());
+            diversify(&mut report.hits, fused, lambda, self.count());
         }
         if let Some(offset) = self.offset {
             report.hits.drain(..offset.min(report.hits.len()));
+            fused.drain(..offset.min(fused.len()));
         }
         if let Some(budget_tokens) = self.budget_tokens {
             let tokens = report.hits.iter().map(|hit| tokens_of(&hit.entry.view()));
@@ -211,6 +342,20 @@ impl<'a> Search<'a> {
                     let fields = args.list(name, FIELDS.len())?;
                     set_once(&mut search.fields, hit_reply::parse_fields(fields, &FIELDS)?, name)?;
                 }
+                "WORDS" => {
+                    let words = args.text(name, limits::WORDS_QUERY_MAX_BYTES)?;
+                    set_once(&mut search.words, words, name)?;
+                }
+                "FUSE" => set_once(&mut search.fusion, fusion(&mut args)?, name)?,
+                "SNIPPET" => {
+                    let words = args.integer(name, 1, limits::SNIPPET_WORDS_MAX)? as usize;
+                    set_once(&mut search.snippet_words, words, name)?;
+                }
+                "MARKS" => {
+                    let most = limits::SNIPPET_MARK_MAX_BYTES;
+                    let marks = (args.text(name, most)?, args.text(name, most)?);
+                    set_once(&mut search.marks, marks, name)?;
+                }
                 _ => return Err(word.unknown()),
             }
         }
@@ -222,9 +367,31 @@ impl<'a> Search<'a> {
     }
 }
 
+/// Reads the value of FUSE.
+fn fusion(args: &mut ArgReader<'_>) -> Result<Fusion> {
+    let word = args.next("FUSE")?;
+    if word.eq_ignore_ascii_case(b"rrf") {
+        return Ok(Fusion::Rrf { k: args.decimal("RRF", 0.0, limits::RRF_K_MAX)? });
+    }
+    if word.eq_ignore_ascii_case(b"linear") {
+        return Ok(Fusion::Linear { weight: args.decimal("LINEAR", 0.0, 1.0)? });
+    }
+    Err(Error::err("FUSE must be RRF and a number, or LINEAR and a weight"))
+}
+
 /// Leaves `count` hits, in the order of their marginal relevance.
-fn diversify(hits: &mut Vec<Hit<OpenedEntry<'_>>>, lambda: f64, count: usize) {
-    let relevance: Vec<f64> = hits.iter().map(|hit| hit.similarity).collect();
+fn diversify(
+    hits: &mut Vec<Hit<OpenedEntry<'_>>>,
+    fused: &mut Vec<Fused>,
+    lambda: f64,
+    count: usize,
+) {
+    // Scores of words have no bound: the best is as relevant as can be.
+    let most = fused.iter().map(|fused| fused.score).fold(f64::MIN_POSITIVE, f64::max);
+    let relevance: Vec<f64> = match fused.is_empty() {
+        true => hits.iter().map(|hit| hit.similarity).collect(),
+        false => fused.iter().map(|fused| fused.score / most).collect(),
+    };
     let units: Vec<Vec<f32>> = hits.iter().map(|hit| unit(&hit.entry)).collect();
     let picks = pick_diverse(&relevance, lambda, count, |one, other| {
         let (one, other) = (&units[one], &units[other]);
@@ -233,8 +400,29 @@ fn diversify(hits: &mut Vec<Hit<OpenedEntry<'_>>>, lambda: f64, count: usize) {
         }
         f64::from((kernels().dot_f32)(one, other))
     });
+    *fused = picks.iter().filter_map(|&place| fused.get(place).copied()).collect();
     let mut left: Vec<_> = hits.drain(..).map(Some).collect();
     hits.extend(picks.into_iter().filter_map(|place| left[place].take()));
+}
+
+/// A snippet with its words marked.
+fn marked(text: &str, found: &Snippet, open: &[u8], close: &[u8]) -> Vec<u8> {
+    let (mut out, mut at) = (Vec::new(), found.start);
+    if found.start > 0 {
+        out.extend_from_slice(ELLIPSIS.as_bytes());
+    }
+    for &(start, end) in &found.marks {
+        out.extend_from_slice(&text.as_bytes()[at..start]);
+        out.extend_from_slice(open);
+        out.extend_from_slice(&text.as_bytes()[start..end]);
+        out.extend_from_slice(close);
+        at = end;
+    }
+    out.extend_from_slice(&text.as_bytes()[at..found.end]);
+    if found.end < text.len() {
+        out.extend_from_slice(ELLIPSIS.as_bytes());
+    }
+    out
 }
 
 /// The stored vector at unit length.

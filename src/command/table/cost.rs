@@ -281,7 +281,8 @@ pub const COSTS: &[(&str, Cost)] = &[
     ),
     (
         "RAG.SEARCH",
-        Cost { keys: each(1_200, 1), path: each(MUCH, 0), reply: Reply::Bounded, ..Cost::SMALL },
+        // With WORDS and COUNT 1,000: as many of each side, and the texts in which phrases are looked for.
+        Cost { keys: each(3_400, 1), path: each(MUCH, 0), reply: Reply::Bounded, ..Cost::SMALL },
     ),
     (
         "SESSION.APPEND",

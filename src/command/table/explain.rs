@@ -385,6 +385,35 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     ("RAG.DEL", "DRYRUN", "Counts and removes nothing."),
     ("RAG.MGET", "IDS", "Those of these ids, 1 to 1,000."),
     ("RAG.SEARCH", "OFFSET", "Results passed over before the first answered; default 0."),
+    (
+        "RAG.SEARCH",
+        "WORDS",
+        "Words that documents are found by, up to 16 KiB and 128 different ones; the index is made with WORDS.",
+    ),
+    ("RAG.SEARCH", "FUSE", "How the orders by meaning and by words become one; default RRF 60."),
+    (
+        "RAG.SEARCH",
+        "RRF",
+        "Reciprocal rank fusion: the sum of 1 / (k + rank) over both orders, k from 0 to 10,000.",
+    ),
+    (
+        "RAG.SEARCH",
+        "LINEAR",
+        "Weight of the similarity, from 0 to 1; the rest is that of the words. Of what is fused each side is scaled to 0 to 1.",
+    ),
+    ("RAG.SEARCH", "SNIPPET", "Words of a snippet, 1 to 1,000; default 40."),
+    (
+        "RAG.SEARCH",
+        "MARKS",
+        "What stands before and after a word in a snippet, up to 64 bytes each; default `<b>` and `</b>`.",
+    ),
+    ("RAG.SEARCH", "open", "What stands before it."),
+    ("RAG.SEARCH", "close", "What stands behind it."),
+    (
+        "RAG.CREATE",
+        "WORDS",
+        "Language of the texts, by name or ISO 639-1 code, or `none` for words as they are; their words are indexed. OFF, the default, is no index of words.",
+    ),
     ("RAG.SEARCH", "COUNT", "Most documents to return, 1 to 1,000; default 10."),
     ("RAG.SEARCH", "SIMILARITY", "Least cosine similarity, from -1 to 1; default no bound."),
     (

@@ -38,11 +38,13 @@ pub(super) const RAG: &[CommandSpec] = &[
             opt("MAXMEMORY", "bytes", ArgKind::Integer),
             EMBED,
             SCRIPT,
+            opt("WORDS", "language", ArgKind::Text),
         ],
         reply: "`OK`; also when an index of this name exists with the same settings. Of another model: \
             `MODELMISMATCH`; with other settings: `ERR`.",
-        notes: "The options are those of `LLMCACHE.CREATE`. DIM is set by the first document when it is not \
-            given.",
+        notes: "The options are those of `LLMCACHE.CREATE`, and WORDS: with it the words of texts are indexed, so \
+            that `RAG.SEARCH … WORDS` finds documents by them (docs/rag.md), and a document needs no vector. DIM is \
+            set by the first document when it is not given.",
         ..write("RAG.CREATE", command_entry!(admin::run_create), KeyUse::Insert)
     },
     CommandSpec {
@@ -85,13 +87,28 @@ pub(super) const RAG: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -4,
-        summary: "Finds the documents nearest to a vector: filtered, diverse, within a token budget.",
-        complexity: "O(n d) for the n documents of a small index, O(log(n) EF d) for a large one; MMR adds \
-            O(COUNT^2 d)",
+        summary: "Finds documents by meaning, by words or by both: filtered, diverse, within a token budget.",
+        complexity: "O(n d) for the n documents of a small index, O(log(n) EF d) for a large one; WORDS adds at most \
+            O(documents with one of the words), most of which are passed over; MMR adds O(COUNT^2 d)",
         args: &[
             DOCUMENTS,
             VECTOR,
             opt("TEXT", "question", ArgKind::Text),
+            opt("WORDS", "words", ArgKind::Text),
+            opt(
+                "FUSE",
+                "fusion",
+                ArgKind::OneOf(&[
+                    need("RRF", "k", ArgKind::Double),
+                    need("LINEAR", "weight", ArgKind::Double),
+                ]),
+            ),
+            opt("SNIPPET", "width", ArgKind::Integer),
+            opt(
+                "MARKS",
+                "marks",
+                ArgKind::Block(&[arg("open", ArgKind::Text), arg("close", ArgKind::Text)]),
+            ),
             opt("COUNT", "count", ArgKind::Integer),
             opt("OFFSET", "passed", ArgKind::Integer),
             opt("FILTER", "expression", ArgKind::Text),
@@ -102,8 +119,15 @@ pub(super) const RAG: &[CommandSpec] = &[
             RETURN,
         ],
         reply: "An array of maps of `id similarity text meta tags`, best first. `RETURN` picks of these and \
-            of `tokens age ttl hits vector`.",
-        notes: "A vector is needed, or on an index with EMBED a TEXT. `COUNT` is 10 when nothing is said, as that of `VSIM` and `FT.SEARCH`. `FILTER` is described \
+            of `tokens age ttl hits vector score words snippet`. With WORDS it is `id score text meta tags` when nothing \
+            is said.",
+        notes: "A vector, a TEXT or WORDS is needed; a TEXT on an index with EMBED, or with WORDS. WORDS finds documents \
+            by BM25 in an index that was made with WORDS: `word`, `+word` (must occur), `-word` (must not), \
+            `\"some words\"`, `begin*`, `word~` (one edit away), described in docs/rag.md. With a vector or an embedded \
+            TEXT beside WORDS both orders are fused, by reciprocal ranks (`FUSE RRF 60`) when nothing is said; FUSE \
+            without WORDS takes the words of TEXT as they are. `score` is what the order is by, `words` is BM25, \
+            `similarity` is null where a document has no vector. `snippet` is the place of the text with most of the \
+            words, SNIPPET words long, from its first 64 KiB. `COUNT` is 10 when nothing is said, as that of `VSIM` and `FT.SEARCH`. `FILTER` is described \
             in `docs/filter.md`, similarity is cosine in [-1, 1]. `MMR lambda` chooses among the 4 x COUNT \
             nearest (at least 20, at most 200 or COUNT) by maximal marginal relevance: `lambda` x \
             similarity - (1 - `lambda`) x the largest similarity to one chosen before; 1 is the plain \

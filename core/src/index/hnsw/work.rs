@@ -61,7 +61,8 @@ impl Index {
                 break;
             }
         }
-        let more = self.graphs.first_queued != NONE;
+        let linking = self.graphs.first_queued != NONE;
+        let more = linking || self.work_on_words();
         if !more {
             self.clear_if_empty();
         }
@@ -70,7 +71,7 @@ impl Index {
 
     /// Whether `work` has anything to do.
     pub fn has_work(&self) -> bool {
-        self.graphs.first_queued != NONE
+        self.graphs.first_queued != NONE || self.has_work_on_words()
     }
 
     /// Changes how neighbours are found. Another M throws every graph away, in the time it takes to free

@@ -1,0 +1,36 @@
+//! How much a word counts in a text.
+//!
+//! Owns: BM25 (Robertson and Zaragoza 2009) with k1 = 2, b = 0.75. The inverse document frequency is
+//! ln(1 + (N - n + 0.5) / (n + 0.5)) for n of N texts, so that it is never negative. Any thread.
+
+use super::postings::Bound;
+
+const K1: f64 = 2.0;
+const B: f64 = 0.75;
+
+/// How words are weighed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weighing {
+    /// Words of a text on average.
+    pub(super) mean_length: f64,
+}
+
+impl Weighing {
+    /// What a word that weighs so much adds to a text that has it so often.
+    #[inline]
+    pub(super) fn score(self, weight: f64, count: u32, length: u32) -> f64 {
+        let count = f64::from(count);
+        let norm = K1 * (1.0 - B + B * f64::from(length) / self.mean_length);
+        weight * (count * (K1 + 1.0) / (count + norm))
+    }
+
+    /// The most that it adds to texts within a bound.
+    pub(super) fn bound(self, weight: f64, bound: Bound) -> f64 {
+        self.score(weight, bound.count, bound.length)
+    }
+}
+
+/// The inverse document frequency of a word that is in so many of all texts.
+pub(super) fn idf(rows: f64, live: f64) -> f64 {
+    (1.0 + (live - rows.min(live) + 0.5) / (rows + 0.5)).ln()
+}

@@ -56,12 +56,13 @@ js: build $(VENV)/.ready ## type, test, weigh and pack the JavaScript client (ne
 mutate: setup ## load 100,000 changed folders of models: refused or working (minutes; the tests try 1,500)
 	LLMCACHE_MUTATIONS=100000 cargo test --release -p llmcache-core --test embed changed_bytes
 
-lint: setup ## check format, arrows, licences and packaging; clippy, warnings denied
+lint: setup ## check format, arrows, licences and packaging; clippy and rustdoc, warnings denied
 	$(PYTHON) scripts/check_arrows.py
 	$(PYTHON) scripts/check_licences.py
 	$(PYTHON) scripts/check_packaging.py
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
 fmt: ## format the source
 	cargo fmt --all

@@ -2,11 +2,11 @@
 //!
 //! Owns: names, bounds, defaults. Read on the main thread; changes take effect at once.
 
-use crate::ffi::Ctx;
 use crate::ffi::config::{
     ChoiceConfig, FlagConfig, NumberConfig, TextConfig, load_configs, register_choice,
     register_fixed_text, register_flag, register_number, register_text,
 };
+use crate::ffi::{Ctx, MainCell};
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{BreakerSettings, Kind, Settings};
 use llmcache_core::index::{EF_DEFAULT, EFC_DEFAULT, GraphSettings, IndexMode, M_DEFAULT};
@@ -22,7 +22,7 @@ static THRESHOLD: TextConfig = TextConfig {
     name: c"threshold",
     default: c"0.90",
     accept: accept_threshold,
-    shown: Mutex::new(None),
+    shown: MainCell::new(None),
 };
 
 const fn number(name: &'static CStr, default: i64, min: i64, max: i64) -> NumberConfig {
@@ -43,7 +43,7 @@ static BREAKER_COOLDOWN_S: NumberConfig = number(c"breaker-cooldown", 10, 1, 86_
 static BETA_BITS: AtomicU64 = AtomicU64::new(0);
 
 static BETA: TextConfig =
-    TextConfig { name: c"beta", default: c"0", accept: accept_beta, shown: Mutex::new(None) };
+    TextConfig { name: c"beta", default: c"0", accept: accept_beta, shown: MainCell::new(None) };
 
 static ORPHAN_GRACE_S: NumberConfig = number(c"orphan-grace", 600, 0, 86_400 * 365);
 static SWEEP_INTERVAL_MS: NumberConfig = number(c"sweep-interval-ms", 100, 1, 60_000);
@@ -101,19 +101,19 @@ static EMBED_MODELS: TextConfig = TextConfig {
     name: c"embed-models",
     default: c"",
     accept: |text| keep_text(&EMBED_MODELS_TEXT, text),
-    shown: Mutex::new(None),
+    shown: MainCell::new(None),
 };
 static EMBED_DEFAULT: TextConfig = TextConfig {
     name: c"embed-default",
     default: c"",
     accept: |text| keep_text(&EMBED_DEFAULT_TEXT, text),
-    shown: Mutex::new(None),
+    shown: MainCell::new(None),
 };
 static EMBED_ENGINE: TextConfig = TextConfig {
     name: c"embed-engine",
     default: c"",
     accept: |text| keep_text(&EMBED_ENGINE_TEXT, text),
-    shown: Mutex::new(None),
+    shown: MainCell::new(None),
 };
 static EMBED_THREADS: NumberConfig =
     number(c"embed-threads", 1, 0, limits::EMBED_THREADS_MAX as i64);
@@ -278,7 +278,7 @@ pub fn wait_ms() -> u64 {
     WAIT_MS.value.load(Ordering::Relaxed) as u64
 }
 
-/// How eagerly answers are made anew before their time when FETCH does not say; 0 for not at all.
+/// How eagerly answers are regenerated early when FETCH does not say; 0: never.
 pub fn beta() -> f64 {
     f64::from_bits(BETA_BITS.load(Ordering::Relaxed))
 }

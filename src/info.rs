@@ -41,7 +41,7 @@ pub fn write(info: &mut InfoWriter) {
     }
 }
 
-/// Caches whose index's memory is asked for anew, at most: that of others is as of their last slice.
+/// Caches whose index's memory is asked for again, at most: that of others is as of their last slice.
 const SUMMED_UP: usize = 256;
 
 fn write_texts(info: &mut InfoWriter) {

@@ -222,3 +222,26 @@ def test_create_twice(kv):
     assert kv.create() == b"OK"
     with pytest.raises(Exception, match="other settings"):
         kv.create(ttl=5)
+
+
+def test_every_command_takes_the_hex_digits_that_replies_have(kv):
+    """A digest of the caller's own, stored in one form, is found in the other; so are those of a prompt."""
+    ids = [b"\x00\xff", b"raw \r\n", b"x" * 64]
+    hexes = [i.hex() for i in ids]
+    assert kv.run("PUT", "DIGEST", hexes[0], "PAYLOAD", 1, "a") == b"STORED"
+    assert kv.run("PUT", "DIGEST", hexes[1], "PARENT", hexes[0], "PAYLOAD", 1, "b") == b"STORED"
+    assert kv.run("PUT", "HASH", ids[1], "PARENT", ids[0], "PAYLOAD", 1, "b", "NX") == b"EXISTS"
+    assert kv.run("MISSING", "HASHES", 3, *ids) == kv.run("MISSING", "DIGESTS", 3, *hexes) == [2]
+    stored = kv.run("MPUT", "DIGESTS", 3, *hexes, "FROM", 2, "PAYLOADS", 1, 1, "c")
+    assert stored == [b"STORED"]
+    assert kv.run("MATCH", "DIGESTS", 3, *hexes)[0] == kv.run("MATCH", "HASHES", 3, *ids)[0] == 3
+    fetched = kv.run("FETCH", "DIGESTS", 3, *hexes)
+    assert fetched == kv.run("FETCH", "HASHES", 3, *ids)
+    assert [chunk[0].decode() for chunk in fetched[3]] == hexes
+    for chunk in fetched[3]:
+        assert kv.run("GET", chunk[0]) is not None
+    # What DIGESTS returns of a prompt is taken as well.
+    prompt = list(range(12))
+    assert kv.mput(prompt, [b"1", b"2", b"3"]) == ["STORED"] * 3
+    names = kv.run("DIGESTS", "TOKENS", blob(prompt))
+    assert kv.run("MATCH", "DIGESTS", 3, *names)[0] == 3 == len(names)

@@ -99,7 +99,7 @@ impl Counter {
         self.0.get()
     }
 
-    /// What was counted; begins anew.
+    /// What was counted; begins again.
     pub fn take(&self) -> Steps {
         self.0.take()
     }

@@ -41,7 +41,7 @@ struct Rounds {
 
 static ROUNDS: LazyLock<MainCell<Rounds>> = LazyLock::new(|| MainCell::new(Rounds::default()));
 
-/// Brings chunks together with their namespaces; answers whether some are left.
+/// Brings chunks together with their namespaces; returns whether some are left.
 pub fn attach_arrivals(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     while in_time() {
         let Some((db, key)) = NAMESPACES.next_arrival() else { return false };
@@ -68,7 +68,7 @@ fn arm_now(ctx: Ctx<'_>) {
     arm(permit, || true);
 }
 
-/// Gives the keys of chunks that became leaves their deadlines back, in namespaces where some did; answers whether
+/// Gives the keys of chunks that became leaves their deadlines back, in namespaces where some did; returns whether
 /// there is more that should not wait.
 fn arm(permit: WritePermit<'_>, in_time: impl Fn() -> bool) -> bool {
     // Each once: one whose hash slot is moving stays on the list.
@@ -85,7 +85,7 @@ fn arm(permit: WritePermit<'_>, in_time: impl Fn() -> bool) -> bool {
     false
 }
 
-/// One slice; answers whether more is to do at once.
+/// One slice; returns whether more is to do at once.
 pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     note_buffered(ctx);
     let now = ctx.now_ms();

@@ -5,7 +5,7 @@ use crate::keyspace::stores_wait;
 use crate::keytype::cache_registry;
 use llmcache_core::index::Work;
 
-/// Works until nothing is left to do or time is up; answers whether more is to do.
+/// Works until nothing is left to do or time is up; returns whether more is to do.
 pub fn run(in_time: impl Fn() -> bool) -> bool {
     if stores_wait() {
         // Done in every turn already.

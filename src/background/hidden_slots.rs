@@ -62,7 +62,7 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) {
     }
 }
 
-/// Passes up to `most` slots from `from` on; answers where to go on, if there is more, and the slot
+/// Passes up to `most` slots from `from` on; returns where to continue, if there is more, and the slot
 /// it stopped at because it is unsure.
 fn next_unsure(
     cache: &SharedCache,

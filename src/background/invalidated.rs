@@ -8,7 +8,7 @@ use crate::keytype::cache_registry::{self, Place, SharedCache};
 use llmcache_core::cache::Severity;
 use llmcache_core::ids::{Seq, SlotId};
 
-/// Works until all is carried out or time is up; answers whether more is to be done.
+/// Works until all is carried out or time is up; returns whether more is to be done.
 pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     let mut more = false;
     // Each once: one whose slot is moving stays on the list.

@@ -126,7 +126,7 @@ fn send_on(ctx: Ctx<'_>) {
     }
 }
 
-/// Brings entries together with containers that arrived after them; answers whether some are left.
+/// Brings entries together with containers that arrived after them; returns whether some are left.
 pub fn attach_arrivals(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     while in_time() {
         let Some((db, key)) = CACHES.next_arrival() else { return false };

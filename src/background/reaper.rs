@@ -11,7 +11,7 @@ use llmcache_core::ids::{Seq, SlotId};
 /// How long a replica has the index of a deleted cache ready to be reaped, should it be promoted.
 const KEPT_BY_REPLICA_MS: u64 = 10_000;
 
-/// Works on the oldest deleted cache; answers whether more is to do at once.
+/// Works on the oldest deleted cache; returns whether more is to do at once.
 pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     let Some(mut remains) = CACHES.take_remains() else { return false };
     if ctx.state().is_replica() {

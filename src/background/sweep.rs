@@ -1,4 +1,4 @@
-//! A walk over the whole keyspace that makes good whatever events did not tell: entries and chunks that
+//! A walk over the whole keyspace that repairs what events did not report: entries and chunks that
 //! their container does not know are added to it, those without a container are indexed for one that may come, and
 //! removed after a grace. A cache with more rows than entries that were met has them looked at (`settle`). One walk after
 //! each load, then one a minute or so, each in slices.
@@ -56,7 +56,7 @@ pub fn orphan_groups() -> u64 {
     SWEEP.with(|sweep| sweep.orphans.len() as u64)
 }
 
-/// Walks on; answers whether a walk is under way that should not wait.
+/// Continues the walk; returns whether a walk is under way that should not wait.
 pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     let now = ctx.monotonic_now();
     let wanted = cache_registry::take_sweep_wanted();
@@ -67,7 +67,7 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
             sweep.seen.clear();
             sweep.met = HashMap::new();
             sweep.counting = None;
-            // One that began anew fills what the one before would have.
+            // One that began again fills what the one before would have.
             sweep.filling.extend(cache_registry::take_filling());
         }
         sweep.scan.is_some()
@@ -146,7 +146,7 @@ fn end_walk(now: MonotonicMs) {
     }
 }
 
-/// Counts the rows of each cache against the entries that the walk met; answers whether there are more caches.
+/// Counts the rows of each cache against the entries that the walk met; returns whether there are more caches.
 fn count(in_time: impl Fn() -> bool) -> bool {
     while in_time() {
         let next = SWEEP.with(|sweep| {

@@ -34,7 +34,7 @@ impl Ctx<'_> {
         }
         // SAFETY: the context is valid; the names are the caller's to free. A script runs as a client
         // that is in no list but always has a user; of every other client without a user the server
-        // answers null here, where asking for the current user would crash it.
+        // returns null here, where asking for the current user would crash it.
         unsafe {
             RString::from_owned_raw(if state.is_script() {
                 api!(RedisModule_GetCurrentUserName(self.as_ptr()))

@@ -6,7 +6,7 @@
 //! reply of a client whose deadline passes between being woken and being answered.
 
 use super::api::api;
-use super::{Arguments, Ctx, MainCell, RedisModuleCtx, guarded};
+use super::{Arguments, Ctx, MainBound, MainCell, RedisModuleCtx, guarded};
 use hashbrown::HashMap;
 use redis_module::raw;
 use std::ffi::{c_int, c_void};
@@ -24,7 +24,7 @@ pub enum Wake {
 
 /// A client that waits.
 pub trait Waiter: Send {
-    /// Answers the client, with exactly one reply. The arguments are those of the command that it waits in.
+    /// Replies to the client, with exactly one reply. The arguments are those of the command that it waits in.
     /// The server's clock goes on meanwhile: no key must be opened that is held open.
     fn reply(&mut self, ctx: Ctx<'_>, args: &Arguments<'_>, wake: Wake);
 
@@ -37,7 +37,7 @@ pub trait Waiter: Send {
 pub struct BlockedId(pub u64);
 
 struct Blocked {
-    handle: Handle,
+    handle: MainBound<Handle>,
     timer: Option<raw::RedisModuleTimerID>,
     is_timed: bool,
     waiter: Box<dyn Waiter>,
@@ -47,25 +47,19 @@ struct Blocked {
 /// The command that a client waits in, for who works on it in rounds.
 #[derive(Clone)]
 struct Command {
-    argv: Vec<*mut super::RedisModuleString>,
+    argv: MainBound<Vec<*mut super::RedisModuleString>>,
     is_resp3: bool,
 }
 
-// SAFETY: as for `Handle`.
-unsafe impl Send for Command {}
-
 /// The server's handle of a blocked client; from being unblocked on it is the server's alone.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Handle(*mut raw::RedisModuleBlockedClient);
-
-// SAFETY: a handle is kept in a `MainCell` and used on the main thread only.
-unsafe impl Send for Handle {}
+type Handle = *mut raw::RedisModuleBlockedClient;
 
 #[derive(Default)]
 struct Table {
     last_id: u64,
     waiting: HashMap<u64, Blocked>,
-    by_handle: HashMap<Handle, u64>,
+    /// By the address of the handle.
+    by_handle: HashMap<usize, u64>,
 }
 
 static TABLE: LazyLock<MainCell<Table>> = LazyLock::new(|| MainCell::new(Table::default()));
@@ -109,12 +103,12 @@ pub fn block_client(
 ) -> BlockedId {
     // SAFETY: the context is that of a command of a client that may block; the callbacks live as
     // long as the module.
-    let handle = Handle(unsafe {
+    let handle: Handle = unsafe {
         let (reply, timeout) = (Some(on_reply as CommandFn), Some(on_timeout as CommandFn));
         api!(RedisModule_BlockClient(ctx.as_ptr(), reply, timeout, Some(on_free), 0))
-    });
+    };
     // SAFETY: the handle was just made.
-    unsafe { api!(RedisModule_SetDisconnectCallback(handle.0, Some(on_disconnect))) };
+    unsafe { api!(RedisModule_SetDisconnectCallback(handle, Some(on_disconnect))) };
     let id = TABLE.with(|table| {
         table.last_id += 1;
         table.last_id
@@ -122,7 +116,8 @@ pub fn block_client(
     let waiter = make(BlockedId(id));
     let timer = (timeout_ms > 0).then(|| start_deadline(ctx, timeout_ms, id));
     TABLE.with(|table| {
-        table.by_handle.insert(handle, id);
+        table.by_handle.insert(handle.addr(), id);
+        let handle = MainBound::new(handle);
         table.waiting.insert(id, Blocked { handle, timer, is_timed: false, waiter, command: None });
     });
     BlockedId(id)
@@ -135,7 +130,10 @@ pub fn block_for_rounds(
     make: impl FnOnce(BlockedId) -> Box<dyn Waiter>,
 ) -> BlockedId {
     let id = block_client(ctx, 0, make);
-    let command = Command { argv: args.pointers().to_vec(), is_resp3: ctx.state().is_resp3() };
+    let command = Command {
+        argv: MainBound::new(args.pointers().to_vec()),
+        is_resp3: ctx.state().is_resp3(),
+    };
     TABLE.with(|table| {
         if let Some(blocked) = table.waiting.get_mut(&id.0) {
             blocked.command = Some(command);
@@ -147,18 +145,19 @@ pub fn block_for_rounds(
 /// Works on the command of a client that waits, in its database. What is replied is kept until `end_rounds`, and
 /// thrown away where the client is answered in another way. `None` where it waits no more.
 pub fn in_round<R>(id: BlockedId, work: impl FnOnce(Ctx<'_>, &Arguments<'_>) -> R) -> Option<R> {
-    let (handle, mut command) = TABLE.with(|table| {
+    let (handle, command) = TABLE.with(|table| {
         let blocked = table.waiting.get(&id.0)?;
-        Some((blocked.handle, blocked.command.clone()?))
+        Some((*blocked.handle.get(), blocked.command.clone()?))
     })?;
     // SAFETY: the client waits, so its handle is valid; the context is freed below. The main thread needs no lock.
-    let raw = unsafe { api!(RedisModule_GetThreadSafeContext(handle.0)) };
-    let argc = command.argv.len() as c_int;
+    let raw = unsafe { api!(RedisModule_GetThreadSafeContext(handle)) };
+    let mut argv = command.argv.get().clone();
+    let argc = argv.len() as c_int;
     // SAFETY: the context is valid until it is freed. A client keeps the arguments of the command that it waits in,
     // and it is in the table until it is told that the client goes; nothing here lets it go.
     let (ctx, args) = unsafe {
         let ctx = Ctx::from_waiting_raw(raw, command.is_resp3);
-        (ctx, Arguments::from_raw(command.argv.as_mut_ptr(), argc))
+        (ctx, Arguments::from_raw(argv.as_mut_ptr(), argc))
     };
     // It waits already.
     let was_replying = REPLYING.swap(true, Ordering::Relaxed);
@@ -213,7 +212,7 @@ pub fn wait_on(ctx: Ctx<'_>, id: BlockedId, timeout_ms: u64, waiter: Box<dyn Wai
 fn take(id: u64) -> Option<Blocked> {
     TABLE.with(|table| {
         let blocked = table.waiting.remove(&id)?;
-        table.by_handle.remove(&blocked.handle);
+        table.by_handle.remove(&blocked.handle.get().addr());
         if table.waiting.is_empty() {
             // A storm of waiters must not keep its memory.
             table.waiting.shrink_to_fit();
@@ -224,7 +223,7 @@ fn take(id: u64) -> Option<Blocked> {
 }
 
 fn take_handle(handle: Handle) -> Option<Blocked> {
-    let id = TABLE.with(|table| table.by_handle.get(&handle).copied())?;
+    let id = TABLE.with(|table| table.by_handle.get(&handle.addr()).copied())?;
     take(id)
 }
 
@@ -233,7 +232,7 @@ pub fn count_time_from_now(id: BlockedId) {
     TABLE.with(|table| {
         if let Some(blocked) = table.waiting.get_mut(&id.0) {
             // SAFETY: the client waits, so the handle is the server's still.
-            unsafe { api!(RedisModule_BlockedClientMeasureTimeStart(blocked.handle.0)) };
+            unsafe { api!(RedisModule_BlockedClientMeasureTimeStart(*blocked.handle.get())) };
             blocked.is_timed = true;
         }
     });
@@ -246,17 +245,17 @@ fn unblock(blocked: Blocked, wake: Wake) {
 fn unblock_with(blocked: Blocked, wake: Wake, answered: bool) {
     if blocked.is_timed {
         // SAFETY: the handle left the table and was not unblocked yet.
-        unsafe { api!(RedisModule_BlockedClientMeasureTimeEnd(blocked.handle.0)) };
+        unsafe { api!(RedisModule_BlockedClientMeasureTimeEnd(*blocked.handle.get())) };
     }
     let woken = Box::new(Woken { waiter: blocked.waiter, wake, answered });
     // SAFETY: the handle left the table, so it is unblocked this once; `on_free` takes the box back.
-    unsafe { api!(RedisModule_UnblockClient(blocked.handle.0, Box::into_raw(woken).cast())) };
+    unsafe { api!(RedisModule_UnblockClient(*blocked.handle.get(), Box::into_raw(woken).cast())) };
 }
 
 /// Ends the wait of a client that needs no reply from here: the server requires it to be unblocked.
 fn release(handle: Handle) {
     // SAFETY: as in `unblock`; there is no private data.
-    unsafe { api!(RedisModule_UnblockClient(handle.0, std::ptr::null_mut())) };
+    unsafe { api!(RedisModule_UnblockClient(handle, std::ptr::null_mut())) };
 }
 
 fn start_deadline(ctx: Ctx<'_>, timeout_ms: u64, id: u64) -> raw::RedisModuleTimerID {
@@ -309,7 +308,7 @@ unsafe extern "C" fn on_timeout(
 ) -> c_int {
     // SAFETY: the context and the arguments are those of a blocked client.
     let (ctx, handle, args) = unsafe {
-        let handle = Handle(api!(RedisModule_GetBlockedClientHandle(ctx)));
+        let handle = api!(RedisModule_GetBlockedClientHandle(ctx));
         (Ctx::from_raw(ctx), handle, Arguments::from_raw(argv, argc))
     };
     guarded("an unblocked client", || {
@@ -331,12 +330,12 @@ unsafe extern "C" fn on_disconnect(
     let ctx = unsafe { Ctx::from_raw(ctx) };
     guarded("a disconnect", || {
         // One that was woken already is told by `on_free`.
-        let Some(mut blocked) = take_handle(Handle(handle)) else { return };
+        let Some(mut blocked) = take_handle(handle) else { return };
         if let Some(timer) = blocked.timer {
             stop_deadline(ctx, timer);
         }
         blocked.waiter.gone(ctx);
-        release(blocked.handle);
+        release(*blocked.handle.get());
     });
 }
 

@@ -32,7 +32,7 @@ pub enum KeyUse {
     Delete,
     /// Changes what is there, and answers some of it.
     UpdateAndRead,
-    /// Removes from it, and answers what that was.
+    /// Removes from it, and returns what that was.
     DeleteAndRead,
 }
 

@@ -3,11 +3,10 @@
 //! Owns: registration of values that live in statics. Main thread.
 
 use super::api::api;
-use super::{Ctx, RString, ServerString, bytes_of, guarded};
+use super::{Ctx, MainBound, MainCell, RString, ServerString, bytes_of, guarded};
 use redis_module::raw;
 use std::ffi::{CStr, c_char, c_int, c_longlong, c_void};
 use std::ptr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 
 const OK: c_int = raw::REDISMODULE_OK as c_int;
@@ -62,12 +61,8 @@ pub struct TextConfig {
     /// Takes the value in, or says what is wrong with it.
     pub accept: fn(&[u8]) -> Result<(), &'static str>,
     /// The text as last set, as a server string that `CONFIG GET` shows.
-    pub shown: Mutex<Option<RString>>,
+    pub shown: MainCell<Option<MainBound<RString>>>,
 }
-
-// SAFETY: the string inside is made, read and freed on the main thread only; the mutex is there
-// because a static needs one.
-unsafe impl Sync for TextConfig {}
 
 /// Registers a number.
 pub fn register_number(ctx: Ctx<'_>, config: &'static NumberConfig) -> bool {
@@ -226,7 +221,7 @@ unsafe extern "C" fn get_text(_: *const c_char, data: *mut c_void) -> *mut raw::
     let shown = guarded("a config", || {
         // SAFETY: see `get_number`.
         let config = unsafe { config_of::<TextConfig>(data) };
-        config.shown.lock().ok()?.as_ref().map(ServerString::as_ptr)
+        config.shown.with(|shown| shown.as_ref().map(|text| text.get().as_ptr()))
     });
     shown.flatten().unwrap_or(ptr::null_mut())
 }
@@ -241,10 +236,8 @@ unsafe extern "C" fn set_text(
         // SAFETY: see `get_number`; the value is valid for this call.
         let (config, text) = unsafe { (config_of::<TextConfig>(data), bytes_of(value)) };
         let verdict = (config.accept)(text);
-        if verdict.is_ok()
-            && let Ok(mut shown) = config.shown.lock()
-        {
-            *shown = Some(RString::new(text));
+        if verdict.is_ok() {
+            config.shown.with(|shown| *shown = Some(MainBound::new(RString::new(text))));
         }
         verdict.err()
     });

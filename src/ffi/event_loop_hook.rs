@@ -5,28 +5,25 @@
 //! until none is left, so one that asks for the next would never let clients in. Main thread only.
 
 use super::api::api;
-use super::{Ctx, MainCell, guarded};
+use super::{Ctx, MainBound, MainCell, guarded};
 use redis_module::raw;
 use std::ffi::{c_int, c_void};
 use std::io::{PipeReader, PipeWriter, Write};
 use std::os::fd::AsRawFd;
 
-/// What is done in a turn; answers whether it is to be done in the next as well.
+/// What is done in a turn; returns whether it is to be done in the next as well.
 pub type Turn = fn(Ctx<'_>) -> bool;
 
 struct Pipe {
     reader: PipeReader,
     _writer: PipeWriter,
     /// A context of no client and no call, which lives as long as the module.
-    ctx: *mut raw::RedisModuleCtx,
+    ctx: MainBound<*mut raw::RedisModuleCtx>,
 }
-
-// SAFETY: kept in a `MainCell`; the context is used on the main thread only.
-unsafe impl Send for Pipe {}
 
 static PIPE: MainCell<Option<Pipe>> = MainCell::new(None);
 
-/// Does `turn` in each turn of the event loop from the next on, until it answers false. One at a time;
+/// Does `turn` in each turn of the event loop from the next on, until it returns false. One at a time;
 /// false where the system has no pipe to spare.
 pub fn run_each_turn(ctx: Ctx<'_>, turn: Turn) -> bool {
     let Some(fd) = PIPE.with(|pipe| {
@@ -49,12 +46,12 @@ fn make_pipe(ctx: Ctx<'_>) -> Option<Pipe> {
     writer.write_all(b"1").ok()?;
     // SAFETY: the context is valid; the detached one is never freed, as the module is never unloaded.
     let ctx = unsafe { api!(RedisModule_GetDetachedThreadSafeContext(ctx.as_ptr())) };
-    Some(Pipe { reader, _writer: writer, ctx })
+    Some(Pipe { reader, _writer: writer, ctx: MainBound::new(ctx) })
 }
 
 unsafe extern "C" fn on_turn(fd: c_int, data: *mut c_void, _: c_int) {
     let more = guarded("a turn", || {
-        let ctx = PIPE.with(|pipe| pipe.as_ref().map(|pipe| pipe.ctx))?;
+        let ctx = PIPE.with(|pipe| pipe.as_ref().map(|pipe| *pipe.ctx.get()))?;
         // SAFETY: the context was made by `make_pipe`; `data` was made from a `Turn`.
         let (ctx, turn) =
             unsafe { (Ctx::from_raw(ctx), std::mem::transmute::<*mut c_void, Turn>(data)) };

@@ -10,7 +10,7 @@ thread_local! {
     static PLACE: Cell<Option<(String, u32)>> = const { Cell::new(None) };
 }
 
-/// Runs `work`; on a panic logs where it happened and answers `None`.
+/// Runs `work`; on a panic logs where it happened and returns `None`.
 ///
 /// State a panic may leave behind: a `MainCell` whose borrow was unwound is usable again, and the
 /// index repairs itself from the entries, so going on is safer than taking the server down.

@@ -1,13 +1,14 @@
 //! Keys of the server, opened and closed by scope.
 //!
-//! Rules that the types cannot state: while a `KeyOf` lives, nothing may delete its key. Commands
-//! keep that by opening each key once, and because the server freezes its clock during a command, so
-//! that an opened key does not fall due before the command ends.
+//! A rule that the types cannot state: while a `KeyOf` lives, nothing may delete its key. Commands
+//! keep it by opening each key once, and because the server freezes its clock during a command, so
+//! that an open key does not expire before the command ends. `open_values` checks it.
 
 use super::api::api;
+use super::open_values::OpenValue;
 use super::string::bytes_of;
 use super::value::{Kept, ModuleValue};
-use super::{Ctx, ServerString, WritePermit};
+use super::{Ctx, MainBound, ServerString, WritePermit};
 use llmcache_core::distance::prefetch_at;
 use redis_module::raw;
 use std::cell::Cell;
@@ -111,7 +112,7 @@ impl<'a> Key<'a> {
     /// Keeps hold of the key as one of the type `T`.
     pub fn into_typed<T: ModuleValue + ?Sized>(self) -> Option<KeyOf<'a, T>> {
         let kept = self.typed::<T>()?;
-        Some(KeyOf { kept, key: self, value: Cell::new(None) })
+        Some(KeyOf { kept, key: self, value: Cell::new(None), _open: OpenValue::note(kept) })
     }
 
     /// Replaces the value, whatever it was, and removes the expiry. The key was opened to write.
@@ -186,6 +187,7 @@ pub struct KeyOf<'a, T: ?Sized> {
     key: Key<'a>,
     /// Where the value is, once that was asked: it may be told by the value itself.
     value: Cell<Option<NonNull<T>>>,
+    _open: OpenValue,
 }
 
 impl<T: ModuleValue + ?Sized> KeyOf<'_, T> {
@@ -217,11 +219,8 @@ impl<T: ModuleValue + ?Sized> Deref for KeyOf<'_, T> {
 /// A walk over the keys of one database, in steps.
 #[derive(Debug)]
 pub struct KeyScan {
-    cursor: NonNull<raw::RedisModuleScanCursor>,
+    cursor: MainBound<NonNull<raw::RedisModuleScanCursor>>,
 }
-
-// SAFETY: the cursor is a plain number of the server's; only the main thread walks with it.
-unsafe impl Send for KeyScan {}
 
 type Visit<'v> = &'v mut dyn FnMut(&[u8], &Key<'_>);
 
@@ -230,7 +229,8 @@ impl KeyScan {
     pub fn start() -> Self {
         // SAFETY: takes nothing; destroyed on drop.
         let cursor = unsafe { api!(RedisModule_ScanCursorCreate()) };
-        Self { cursor: NonNull::new(cursor).expect("the server aborts rather than answer null") }
+        let cursor = NonNull::new(cursor).expect("the server aborts rather than return null");
+        Self { cursor: MainBound::new(cursor) }
     }
 
     /// Visits the keys of one bucket; false when the walk is over. `visit` must not delete keys.
@@ -238,7 +238,7 @@ impl KeyScan {
         let visit_ptr: *mut Visit<'_> = &mut visit;
         // SAFETY: `on_key` gets the pointer to `visit` back, and only during this call.
         unsafe {
-            let cursor = self.cursor.as_ptr();
+            let cursor = self.cursor.get().as_ptr();
             api!(RedisModule_Scan(ctx.as_ptr(), cursor, Some(on_key), visit_ptr.cast())) != 0
         }
     }
@@ -263,6 +263,6 @@ unsafe extern "C" fn on_key(
 impl Drop for KeyScan {
     fn drop(&mut self) {
         // SAFETY: created once, destroyed once.
-        unsafe { api!(RedisModule_ScanCursorDestroy(self.cursor.as_ptr())) };
+        unsafe { api!(RedisModule_ScanCursorDestroy(self.cursor.get().as_ptr())) };
     }
 }

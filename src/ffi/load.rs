@@ -34,7 +34,7 @@ macro_rules! module_entry {
 /// The arguments of OnLoad, as the server passes them.
 type RawArgs = (*mut *mut RedisModuleString, c_int);
 
-/// Fills in the bindings, checks the server, refuses arguments, then runs `start`; answers what OnLoad answers.
+/// Fills in the bindings, checks the server, refuses arguments, then runs `start`; returns what OnLoad returns.
 ///
 /// # Safety
 /// All is what the server passed to OnLoad, which is running.
@@ -136,7 +136,7 @@ pub fn has_settings_left(ctx: Ctx<'_>) -> bool {
 /// The file that this code was loaded from.
 fn own_path() -> Option<CString> {
     let inside: *const AtomicBool = &ASKING;
-    // SAFETY: `dladdr` writes the struct where it answers other than zero; the name lives as long as this code.
+    // SAFETY: `dladdr` writes the struct where it returns other than zero; the name lives as long as this code.
     unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
         if libc::dladdr(inside.cast(), &mut info) == 0 || info.dli_fname.is_null() {

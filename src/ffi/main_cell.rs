@@ -1,10 +1,12 @@
 //! Data of the main thread behind a shared handle.
 //!
-//! Owns: the proof that only one thread ever looks inside. The handle may be cloned, sent and
+//! Owns: the proof that only one thread ever looks inside. A `MainCell` may be shared, sent and
 //! dropped anywhere (the server frees values on its lazy-free thread); the content is reached by
-//! the main thread, or its image in a forked child, and by one borrow at a time.
+//! the main thread, or its image in a forked child, and by one borrow at a time. A `MainBound` lets
+//! pointers of the server stand in such a cell, since they are not `Send` by themselves.
 
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What tells threads apart: the address of each one's own byte. Asking the standard library for the
@@ -48,5 +50,66 @@ impl<T> MainCell<T> {
     pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         assert!(is_main(), "main-thread data on another thread");
         work(&mut self.value.borrow_mut())
+    }
+}
+
+/// A value that is made, used and dropped on the main thread alone, such as a pointer of the server. It may be
+/// moved to another thread, which can do nothing with it: dropped there it is leaked.
+#[derive(Debug)]
+pub struct MainBound<T>(ManuallyDrop<T>);
+
+// SAFETY: every way to the value asserts the main thread, and `drop` leaves it alone on another.
+unsafe impl<T> Send for MainBound<T> {}
+
+impl<T> MainBound<T> {
+    /// Wraps a value.
+    ///
+    /// # Panics
+    /// On another thread than the main one, here and below.
+    pub fn new(value: T) -> Self {
+        assert!(is_main(), "main-thread data on another thread");
+        Self(ManuallyDrop::new(value))
+    }
+
+    /// The value.
+    pub fn get(&self) -> &T {
+        assert!(is_main(), "main-thread data on another thread");
+        &self.0
+    }
+}
+
+impl<T: Clone> Clone for MainBound<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.get().clone())
+    }
+}
+
+impl<T> Drop for MainBound<T> {
+    fn drop(&mut self) {
+        if is_main() {
+            // SAFETY: dropped once, here, and used no more.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MainBound, is_main};
+    use std::rc::Rc;
+
+    #[test]
+    fn what_is_bound_to_the_main_thread_is_out_of_reach_of_others() {
+        assert!(is_main(), "the first to ask");
+        let value = Rc::new(5);
+        let (bound, other) = (MainBound::new(Rc::clone(&value)), MainBound::new(Rc::clone(&value)));
+        assert_eq!(**bound.get(), 5);
+        std::thread::scope(|scope| {
+            let reached = scope.spawn(move || std::mem::size_of_val(other.get())).join();
+            assert!(reached.is_err(), "another thread reached it");
+        });
+        // The one that the other thread dropped is leaked, not dropped there.
+        drop(bound);
+        assert_eq!(Rc::strong_count(&value), 2);
     }
 }

@@ -27,7 +27,7 @@ pub struct Done {
     pub may_wait: bool,
 }
 
-/// Compares what a command did with what is stated of it; answers how it did more.
+/// Compares what a command did with what is stated of it; returns how it did more.
 pub type Judge = fn(&[u8], Done) -> Option<String>;
 
 /// Whether commands are watched at the moment; in debug builds they always are.
@@ -47,11 +47,14 @@ pub(super) struct Before {
     replied: u64,
 }
 
+/// Whether commands are watched.
+pub(super) fn is_watched() -> bool {
+    cfg!(debug_assertions) || JUDGE.get().is_some_and(|(is_watched, _)| is_watched())
+}
+
 /// Begins to watch a command, if any are watched.
 pub(super) fn begin() -> Option<Before> {
-    let is_watched =
-        cfg!(debug_assertions) || JUDGE.get().is_some_and(|(is_watched, _)| is_watched());
-    if !is_watched {
+    if !is_watched() {
         return None;
     }
     take_counted();

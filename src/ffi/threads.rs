@@ -26,7 +26,7 @@ pub trait Work: Send + 'static {
     /// What comes of it.
     type Outcome: Send;
 
-    /// Does a part of it, of some milliseconds at most; answers whether that was the last.
+    /// Does a part of it, of some milliseconds at most; returns whether that was the last.
     fn slice(&mut self, scratch: &mut Self::Scratch) -> bool;
     /// What came of it.
     fn end(self) -> Self::Outcome;
@@ -88,7 +88,7 @@ impl<W: Work> Threads<W> {
         Some(Self { queues: Arc::new(Queues { work, done, called, call, answer }), started: 0 })
     }
 
-    /// Has at least so many threads; answers how many there are, fewer where the system gives no more.
+    /// Has at least so many threads; returns how many there are, fewer where the system gives no more.
     pub fn have(&mut self, threads: usize) -> usize {
         while self.started < threads {
             let queues = Arc::clone(&self.queues);

@@ -12,7 +12,7 @@ use redis_module::raw;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 
-/// What a timer runs; answers in how many milliseconds it wants to run again.
+/// What a timer runs; returns in how many milliseconds it wants to run again.
 pub type Tick = fn(Ctx<'_>) -> u64;
 
 /// What is run once.

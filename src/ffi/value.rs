@@ -5,6 +5,7 @@
 //! is on the main thread.
 
 use super::api::api;
+use super::open_values::assert_closed;
 use super::{Ctx, Digest, RString, RdbReader, RdbWriter, bytes_of, guarded};
 use redis_module::raw;
 use std::ffi::{CString, c_int, c_void};
@@ -148,7 +149,7 @@ pub trait ModuleValue: Send + 'static {
     }
 }
 
-/// Registers a data type; answers whether the server accepted it.
+/// Registers a data type; returns whether the server accepted it.
 pub fn register_type<T: ModuleValue + ?Sized>(ctx: Ctx<'_>) -> bool {
     let mut methods = raw::RedisModuleTypeMethods {
         version: u64::from(raw::REDISMODULE_TYPE_METHOD_VERSION),
@@ -263,6 +264,7 @@ unsafe extern "C" fn unlink<T: ModuleValue + ?Sized>(
 ) {
     // SAFETY: see `rdb_save`.
     guarded("unlink", || unsafe {
+        assert_closed(value);
         let db = api!(RedisModule_GetDbIdFromOptCtx(ctx));
         let name = api!(RedisModule_GetKeyNameFromOptCtx(ctx));
         let key = if name.is_null() { &[][..] } else { bytes_of(name) };

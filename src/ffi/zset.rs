@@ -44,7 +44,7 @@ impl Key<'_> {
         status == raw::REDISMODULE_OK as c_int && removed == 1
     }
 
-    /// Visits the members with scores below `below` until `visit` answers false. `visit` must leave
+    /// Visits the members with scores below `below` until `visit` returns false. `visit` must leave
     /// the set alone.
     pub fn zset_walk(&self, from: From, below: f64, mut visit: impl FnMut(&RString, f64) -> bool) {
         let key = self.as_ptr();

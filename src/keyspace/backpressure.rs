@@ -81,7 +81,7 @@ impl StoreReply<'_> {
     }
 }
 
-/// Answers the running store: at once, or where the graph of its partition is behind when that has caught
+/// Replies to the running store: at once, or where the graph of its partition is behind when that has caught
 /// up.
 pub fn reply_when_linked(
     ctx: Ctx<'_>,
@@ -130,7 +130,7 @@ impl Waiter for Stored {
 }
 
 /// One slice of linking for whoever has waited longest, and the replies of those that need wait no more.
-/// Answers whether somebody still waits.
+/// Returns whether somebody still waits.
 fn work(ctx: Ctx<'_>) -> bool {
     let oldest = BACKLOG.with(|backlog| backlog.waiting.front().and_then(|w| w.cache.upgrade()));
     if let Some(cache) = oldest {

@@ -79,7 +79,7 @@ pub fn create_cache(ctx: WritePermit<'_>, name: &[u8], cache: &SharedCache) {
 }
 
 /// Puts the caches that the server evicted back into their keys, as they were; AOF and replicas are
-/// told, since they were told of the eviction. Answers how many it put back.
+/// told, since they were told of the eviction. Returns how many it put back.
 pub fn put_back_evicted(ctx: WritePermit<'_>) -> u64 {
     let evicted = CACHES.take_evicted();
     let mut put_back = 0;

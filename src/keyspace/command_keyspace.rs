@@ -1,4 +1,4 @@
-//! The keyspace as lookups see it: keys opened for a command, searches that may go on elsewhere.
+//! The keyspace as lookups see it: keys opened for a command, searches that may continue elsewhere.
 //!
 //! Owns: the implementation of `Keyspace` for commands. Main thread.
 

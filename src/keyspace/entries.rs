@@ -73,7 +73,7 @@ impl NewEntry {
 }
 
 /// Stores an entry: key, deadline, eviction hint, index, AOF and replicas, keyspace event. What the
-/// key held before is gone from the index by the removal hook. Answers its slot;
+/// key held before is gone from the index by the removal hook. Returns its slot;
 /// `SlotId::NONE` when no container of its uid lives here yet.
 pub fn put_entry(ctx: WritePermit<'_>, cache: Option<&SharedCache>, new: NewEntry) -> SlotId {
     let NewEntry { key: name, entry, expire_at, linking } = new;
@@ -169,7 +169,7 @@ pub fn set_entry_expiry(
 }
 
 /// Removes the entries least worth keeping until the cache is within its own limits, at most a few
-/// dozen at once. On the primary only: replicas are told what was removed. Answers how many went.
+/// dozen at once. On the primary only: replicas are told what was removed. Returns how many went.
 pub fn enforce_limits(ctx: WritePermit<'_>, shared: &SharedCache, spare: SlotId) -> usize {
     let now = UnixMs(ctx.now_ms());
     for removed in 0..EVICT_AT_ONCE {

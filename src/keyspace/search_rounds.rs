@@ -7,7 +7,7 @@
 //! that is no more is dropped. Main thread only.
 //!
 //! Nobody waits for the end of another's searches: each client has as many in the threads' queue as there are threads,
-//! a thread does some milliseconds of one and passes on to the next, and what a client that went away had asked for is
+//! a thread does some milliseconds of one and passes on to the next, and what a disconnected client had asked for is
 //! dropped there.
 
 use super::open_entry;
@@ -80,7 +80,7 @@ impl Lesson {
         Self { db: ctx.db(), cache: SharedCache::clone(cache), partition, filter, next_slot: 0 }
     }
 
-    /// Goes on for a few rows; answers what that took, nothing at the end.
+    /// Goes on for a few rows; returns what that took, nothing at the end.
     pub(super) fn step(&mut self, ctx: Ctx<'_>) -> Option<Steps> {
         let mut steps = Steps::default();
         for _ in 0..ROWS_PER_STEP {

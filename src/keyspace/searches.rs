@@ -81,7 +81,7 @@ pub(super) struct Before {
 /// What becomes of work that is long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// It goes on elsewhere, as far as the server lets the client wait.
+    /// It continues elsewhere, as far as the server lets the client wait.
     Yields,
     /// Beyond so many steps it is refused.
     Bounded(u64),
@@ -183,7 +183,7 @@ impl Searches {
         }
     }
 
-    /// Whether some may go on elsewhere, so that the command must not reply before it has done all.
+    /// Whether some may continue elsewhere, so that the command must not reply before it has done all.
     pub fn yields(&self) -> bool {
         self.mode.get() == Mode::Yields
     }
@@ -238,7 +238,7 @@ impl Searches {
         self.yields()
     }
 
-    /// Counts work; refuses to go on where the client cannot be made to wait for so much.
+    /// Counts work; refuses to continue where the client cannot be made to wait for so much.
     pub fn spend(&self, ctx: Ctx<'_>, steps: Steps) -> Looked<()> {
         self.steps.add(steps);
         let is_much = self.steps.get().weight() > limits::UNBLOCKABLE_STEPS_MAX;
@@ -248,7 +248,7 @@ impl Searches {
         Ok(())
     }
 
-    /// Searches, or halts where that goes on elsewhere and the command is to end without a reply.
+    /// Searches, or halts where that continues elsewhere and the command is to end without a reply.
     pub fn search(
         &self,
         ctx: Ctx<'_>,

@@ -18,7 +18,7 @@ use std::ffi::CStr;
 pub enum Deadline {
     /// Nothing.
     Keep,
-    /// There is none any more.
+    /// There is no longer one.
     Remove,
     /// It is this, in Unix milliseconds.
     At(u64),
@@ -41,7 +41,7 @@ impl Deadline {
 }
 
 /// Applies changes that were planned or checked to the session in a key, which is made where there is
-/// none. Answers what the last one came to.
+/// none. Returns what the last one came to.
 pub fn change_session(
     ctx: WritePermit<'_>,
     name: &impl ServerString,

@@ -1,7 +1,7 @@
 //! Commands on many things, done a few at a time: the first few at once, the rest in slices between other clients'
 //! commands, while the client waits.
 //!
-//! Owns: whose turn it is, and the length of a slice. Clients take turns; one that goes away takes what it only
+//! Owns: whose turn it is, and the length of a slice. Clients take turns; one that leaves takes what it only
 //! wanted to read with it, and what it writes is finished. Where a client may not wait (MULTI, scripts, AOF,
 //! replicas) all is done at once, and more than `limits::UNBLOCKABLE_PIECES_MAX` is refused. A reply that takes long to
 //! write is written in slices too. Main thread only.
@@ -74,7 +74,7 @@ pub trait Pieces: Send {
     /// Tells AOF and replicas what was done since this was called last; after each slice that did something.
     fn tell(&mut self, _ctx: Self::Leave<'_>) {}
 
-    /// Answers the client: all is done.
+    /// Replies to the client: all is done.
     fn reply(&mut self, ctx: Ctx<'_>);
 
     /// Whether the reply itself takes long to write, so that it is written part by part.

@@ -29,7 +29,7 @@ pub enum Extent<'a> {
 pub enum Severity {
     /// They are gone.
     Gone,
-    /// They are stale: served as such until they are made anew or expire.
+    /// They are stale: served as such until they are regenerated or expire.
     Stale,
 }
 

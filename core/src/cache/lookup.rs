@@ -149,6 +149,29 @@ pub struct LookupRequest<'a> {
     pub now: UnixMs,
 }
 
+impl LookupRequest<'_> {
+    /// A question about nothing yet, without scope and conditions, as a lookup without options asks it.
+    pub fn new(now: UnixMs) -> Self {
+        Self {
+            scope: b"",
+            context: b"",
+            prompt: None,
+            query: None,
+            unseen: None,
+            threshold: None,
+            count: 1,
+            ef: None,
+            guard: GuardLevel::Off,
+            filter: None,
+            max_age_ms: None,
+            counts_refused: true,
+            explain: false,
+            chooses: false,
+            now,
+        }
+    }
+}
+
 /// Which tier answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
@@ -300,7 +323,39 @@ struct Scored<O> {
     entry: O,
 }
 
-/// Answers a question.
+/// Looks a question up: the exact prompt first, then the nearest entries by vector.
+///
+/// ```
+/// use llmcache_core::cache::maxerror::TicketSecret;
+/// use llmcache_core::cache::{
+///     Cache, Entry, Keyspace, LookupRequest, MissReason, Settings, look_up,
+/// };
+/// use llmcache_core::ids::{ContainerUid, UnixMs};
+/// use std::cell::RefCell;
+///
+/// /// A server that holds an empty cache. A real one opens the key and checks its type.
+/// struct Server(RefCell<Cache>);
+///
+/// impl Keyspace for Server {
+///     type Opened = Box<Entry>;
+///
+///     fn open(&self, _key: &[u8], _served: bool) -> Option<Box<Entry>> {
+///         None
+///     }
+///
+///     fn with_cache<R>(&self, work: impl FnOnce(&mut Cache) -> R) -> R {
+///         work(&mut self.0.borrow_mut())
+///     }
+/// }
+///
+/// let secret = TicketSecret([0; 2]);
+/// let cache = Cache::new(b"faq", ContainerUid(1), Settings::default(), secret).unwrap();
+/// let server = Server(RefCell::new(cache));
+/// let question = LookupRequest { prompt: Some(b"Where is my parcel?"), ..LookupRequest::new(UnixMs(0)) };
+/// let Ok(report) = look_up(&server, &question) else { panic!("nothing else has to be done first") };
+/// assert!(report.hits.is_empty());
+/// assert_eq!(report.reason, Some(MissReason::Empty));
+/// ```
 ///
 /// # Errors
 ///

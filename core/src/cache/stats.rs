@@ -318,7 +318,7 @@ impl Stats {
         self.scopes.len()
     }
 
-    /// Starts counting anew, for all or for one scope.
+    /// Starts counting again, for all or for one scope.
     pub fn reset(&mut self, scope: Option<&[u8]>) {
         match scope {
             None => *self = Self { lifetime: self.lifetime, ..Self::default() },

@@ -21,7 +21,7 @@ pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
-/// Checks the frame of a section (length, checksum) and answers its tag, version and body.
+/// Checks the frame of a section (length, checksum) and returns its tag, version and body.
 pub fn open_section(bytes: &[u8]) -> Result<(u16, u16, Reader<'_>), DecodeError> {
     let frame = SECTION_HEADER_BYTES + SECTION_TRAILER_BYTES;
     if bytes.len() < frame {

@@ -31,6 +31,19 @@ pub use record::FilterRecord;
 use value::Meter;
 
 /// A parsed FILTER expression.
+///
+/// ```
+/// use llmcache_core::filter::{Filter, Verdict};
+/// use llmcache_core::work::Steps;
+///
+/// let filter = Filter::parse(br#".year >= 2025 and .lang in ["en", "de"]"#).unwrap();
+/// let judge = |meta| filter.judge(&meta, &mut Steps::default());
+/// assert_eq!(judge(serde_json::json!({"year": 2026, "lang": "en"})), Verdict::Yes);
+/// assert_eq!(judge(serde_json::json!({"year": 2026})), Verdict::No);
+///
+/// let error = Filter::parse(b".year >=").unwrap_err();
+/// assert_eq!(error.to_string(), "at byte 8: expected a value after \">=\"");
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filter {
     /// The expression is true when all of these are; an `and` outside of `or` and `not` is cut here so

@@ -86,7 +86,7 @@ impl Index {
     }
 
     /// Walks on over at most `rows` rows to the next entry whose deadline is past. What becomes of it is
-    /// the caller's business: if it stays, and its deadline is not set anew, it is not named again until
+    /// the caller's business: if it stays, and its deadline is not set again, it is not named again until
     /// others bring on another round.
     pub fn next_due(&mut self, now: UnixMs, rows: u32) -> DueStep {
         if !self.due.is_time(now) {

@@ -83,7 +83,43 @@ pub struct Totals {
     pub entry_bytes: u64,
 }
 
-/// Index of one container.
+/// Index of one container: int8 codes of vectors, searched by partition (scope and context).
+///
+/// ```
+/// use llmcache_core::ids::{EntryId, PartitionKey, Seq, UnixMs};
+/// use llmcache_core::index::{Index, NewSlot, SearchRequest};
+/// use llmcache_core::vector::Query;
+///
+/// let mut index = Index::new();
+/// let partition = PartitionKey::of(b"", b"");
+/// for (seq, (prompt, vector)) in [("refund", [0.9, 0.4]), ("parcel", [0.1, 0.9])].iter().enumerate() {
+///     let vector = Query::new(vector).unwrap();
+///     index.insert(NewSlot {
+///         id: EntryId::of(b"", b"", prompt.as_bytes()),
+///         seq: Seq(seq as u64 + 1),
+///         partition,
+///         expire_at: UnixMs::NEVER,
+///         bytes: 500,
+///         worth: 1,
+///         record: None,
+///         name: None,
+///         code: Some((vector.code(), vector.scale())),
+///     });
+/// }
+/// let query = Query::new(&[0.8, 0.5]).unwrap();
+/// let found = index.search(&SearchRequest {
+///     code: query.code(),
+///     scale: query.scale(),
+///     partition,
+///     limit: 1,
+///     ef: None,
+///     now: UnixMs(0),
+///     min_seq: Seq(0),
+///     filter: None,
+///     counts_refused: false,
+/// });
+/// assert_eq!(Some(found.candidates[0].slot), index.row_of(&EntryId::of(b"", b"", b"refund")));
+/// ```
 #[derive(Debug, Default)]
 pub struct Index {
     slots: Slots,
@@ -115,7 +151,7 @@ impl Index {
         Self::default()
     }
 
-    /// Adds an entry and answers its slot; a row that its id had before is gone. The caller
+    /// Adds an entry and returns its slot; a row that its id had before is gone. The caller
     /// checked that the code has the index's dimension (`dim`), which the first code sets. Where its
     /// graph is behind, links or repairs a node or two, so that no row of inserts outruns the graph.
     pub fn insert(&mut self, new: NewSlot<'_>) -> SlotId {
@@ -215,7 +251,7 @@ impl Index {
     }
 
     /// Removes the entry in `slot` if it still is the one stored as `seq`. Constant time, allocates
-    /// nothing: this runs where the server deletes a key. Answers whether something was removed.
+    /// nothing: this runs where the server deletes a key. Returns whether something was removed.
     pub fn remove(&mut self, slot: SlotId, seq: Seq) -> bool {
         let removed = self.take_out(slot, seq);
         self.clear_if_empty();
@@ -370,7 +406,7 @@ impl Index {
     }
 
     /// Counts a hit on an entry, at the minute `now_min` of its clock.
-    /// Answers how many it has had.
+    /// Returns how many it has had.
     pub fn note_hit(&mut self, slot: SlotId, seq: Seq, now_min: u16) -> Option<u32> {
         self.slot_of(slot, seq)?;
         Some(self.slots.note_hit(slot.0, now_min))

@@ -169,8 +169,8 @@ impl Index {
     }
 
     /// Ends loading: free slots become usable, large partitions without a graph wait for `work` to
-    /// build one. Answers whether the graphs that were loaded are good; those that are not are thrown
-    /// away, and their rows are linked anew.
+    /// build one. Returns whether the graphs that were loaded are good; those that are not are thrown
+    /// away, and their rows are linked again.
     pub fn finish_load(&mut self) -> bool {
         self.slots.rebuild_free_lists();
         self.finish_graphs()

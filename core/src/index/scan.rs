@@ -197,7 +197,7 @@ impl Judge for Visible<'_> {
 }
 
 impl<'a> View<'a> {
-    /// Carries out a plan to its end, and adds what it finds to `result`. Answers whether it came to one: a walk
+    /// Carries out a plan to its end, and adds what it finds to `result`. Returns whether it came to one: a walk
     /// among too few rows that pass gives up.
     pub(super) fn search(
         self,
@@ -215,7 +215,7 @@ impl<'a> View<'a> {
         ended
     }
 
-    /// Walks; answers whether it did to the end.
+    /// Walks; returns whether it did to the end.
     pub(super) fn walk(
         self,
         request: &SearchRequest<'a>,
@@ -255,7 +255,7 @@ impl<'a> View<'a> {
         ended
     }
 
-    /// Goes through rows from where it was left off, for about `most` steps. Answers whether all were gone through.
+    /// Goes through rows from where it was left off, for about `most` steps. Returns whether all were gone through.
     pub(super) fn go_through(
         self,
         request: &SearchRequest<'a>,
@@ -314,7 +314,7 @@ impl<'a> View<'a> {
         ended
     }
 
-    /// Lists the next rows of a partition from `from` on, in their order; answers how many of all were looked at.
+    /// Lists the next rows of a partition from `from` on, in their order; returns how many of all were looked at.
     fn list_rows(self, partition: PartitionKey, from: &mut u32, rows: &mut Vec<u32>) -> u32 {
         rows.clear();
         let first = *from;
@@ -331,7 +331,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// Compares rows, and judges those near enough, until steps come to `end`. Answers how many were compared.
+/// Compares rows, and judges those near enough, until steps come to `end`. Returns how many were compared.
 #[inline]
 fn scan(
     codes: &Codes<'_>,
@@ -361,7 +361,7 @@ fn scan(
     compared
 }
 
-/// Judges rows, and compares those that pass, until steps come to `end`. Answers how many were judged.
+/// Judges rows, and compares those that pass, until steps come to `end`. Returns how many were judged.
 fn scan_judged(
     codes: &Codes<'_>,
     target: &Target<'_>,

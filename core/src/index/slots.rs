@@ -201,7 +201,7 @@ impl Slots {
         self.states.set_expire_at(row, expire_at);
     }
 
-    /// Counts a hit on an entry; answers how many it has had.
+    /// Counts a hit on an entry; returns how many it has had.
     pub(super) fn note_hit(&mut self, row: u32, now_min: u16) -> u32 {
         let record = self.record_mut(row);
         record.hits = record.hits.saturating_add(1);
@@ -298,7 +298,7 @@ impl Slots {
         Some(id)
     }
 
-    /// Chains the free slots of every block anew, after loading placed entries with `allocate_at`.
+    /// Chains the free slots of every block again, after loading placed entries with `allocate_at`.
     pub(super) fn rebuild_free_lists(&mut self) {
         for (number, block) in self.blocks.iter_mut().enumerate() {
             block.free_head = END_OF_LIST;
@@ -341,7 +341,7 @@ impl Slots {
         self.record_of(row).map_or(END_OF_LIST, |record| record.position)
     }
 
-    /// Frees a slot. Answers the number of its block when the block holds no entry any more: the
+    /// Frees a slot. Returns the number of its block when the block holds no entry any more: the
     /// caller frees what it keeps beside it, and the block itself by `free_block`.
     pub(super) fn release(&mut self, id: SlotId) -> Option<usize> {
         let number = id.0 as usize / BLOCK;

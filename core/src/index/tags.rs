@@ -161,7 +161,7 @@ impl Tags {
             + self.boxed_bytes
     }
 
-    /// Panics unless counts and lists agree; for tests. Answers how many slots have tags.
+    /// Panics unless counts and lists agree; for tests. Returns how many slots have tags.
     pub(super) fn check_invariants(&self) -> usize {
         let mut seen: HashMap<u32, u32> = HashMap::new();
         let mut boxed = 0;

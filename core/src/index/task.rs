@@ -1,4 +1,4 @@
-//! A search that goes on elsewhere: what it reads, taken along, so that it runs on any thread while rows come
+//! A search that continues elsewhere: what it reads, taken along, so that it runs on any thread while rows come
 //! and go.
 //!
 //! Owns: that picture. Made by the main thread in constant time beside the rows it lists; it stays as
@@ -34,7 +34,7 @@ pub enum Searched {
 #[derive(Debug, Default)]
 pub struct TaskScratch(Scratch);
 
-/// A search that is to go on elsewhere.
+/// A search that is to continue elsewhere.
 #[derive(Debug)]
 pub struct SearchTask {
     states: RowStates,
@@ -112,7 +112,7 @@ impl SearchTask {
         self.end()
     }
 
-    /// Goes on for about `most` steps; answers whether it came to the end. What cannot be left off in the middle, a
+    /// Goes on for about `most` steps; returns whether it came to the end. What cannot be left off in the middle, a
     /// walk, takes as long as a walk takes.
     pub fn slice(&mut self, scratch: &mut TaskScratch, most: u64) -> bool {
         self.resume(&mut scratch.0, None, most)

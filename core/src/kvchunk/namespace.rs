@@ -202,7 +202,7 @@ impl Namespace {
     }
 
     /// Takes over the tree of a namespace of the same chunks, where this one has none: what was known before its key
-    /// came, or before its key went. Answers whether it did.
+    /// came, or before its key went. Returns whether it did.
     pub fn take_entries_of(&mut self, other: &mut Self) -> bool {
         let fits = self.tree.chunks() == 0
             && self.uid == other.uid

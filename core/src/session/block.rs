@@ -144,7 +144,7 @@ impl Block {
         placed.vector.map(|number| self.vector(number, width))
     }
 
-    /// Writes the block anew, each record as `decide` says.
+    /// Writes the block again, each record as `decide` says.
     pub(super) fn rewrite(&mut self, width: usize, mut decide: impl FnMut(&Placed<'_>) -> Rewrite) {
         let mut bytes = Vec::with_capacity(self.bytes.len());
         let mut vectors = ThinVec::new();

@@ -378,7 +378,7 @@ impl Session {
         free.map(|(_, head)| MessageSeq(head.seq))
     }
 
-    /// Applies a change that was planned here or checked. Answers how many messages went or changed.
+    /// Applies a change that was planned here or checked. Returns how many messages went or changed.
     pub fn apply(&mut self, effect: &Effect<'_>) -> u64 {
         self.apply_keeping(effect, &mut Removed::default())
     }

@@ -17,6 +17,27 @@ use std::sync::Arc;
 pub(super) const SCANNED_MESSAGES: u64 = 64;
 
 /// One conversation. A copy shares all blocks until one of the two changes them.
+///
+/// A request is planned against the session, which gives each message its sequence number, and applied as an
+/// [`Effect`](super::Effect): what the primary applies is what replicas apply.
+///
+/// ```
+/// use llmcache_core::session::{AppendTerms, Effect, Message, MessageSeq, Session, WindowRequest};
+///
+/// # fn main() -> llmcache_core::error::Result<()> {
+/// let mut session = Session::new();
+/// let said = ["Where is my parcel?", "It arrives today."].map(str::as_bytes);
+/// let messages = said.map(|text| Message::plain(MessageSeq(0), b"user", text)).to_vec();
+/// let planned = session.plan_append(messages, AppendTerms::default(), b"chat:7")?;
+/// let messages = planned.expect("no condition was given").messages;
+/// session.apply(&Effect::Append { messages });
+///
+/// assert_eq!((session.len(), session.last_seq()), (2, Some(MessageSeq(2))));
+/// let window = session.window(&WindowRequest { last: Some(1), ..WindowRequest::default() });
+/// assert_eq!(window.first, Some(MessageSeq(2)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Session {
     pub(super) blocks: VecDeque<Arc<Block>>,

@@ -65,7 +65,7 @@ impl<'a> Appending<'a> {
         !self.clear && self.replaced.is_empty() && self.messages.is_empty()
     }
 
-    /// Plans a message, and answers where it is among those planned.
+    /// Plans a message, and returns where it is among those planned.
     fn push(&mut self, message: Message<'a>, outcome: Outcome) -> Planned {
         self.outcomes.push((message.seq, outcome));
         let list = self.list(outcome);

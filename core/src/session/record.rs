@@ -33,7 +33,7 @@ pub(super) struct Record<'b> {
 }
 
 impl<'b> Record<'b> {
-    /// Takes apart the record at `at`; answers where the next begins.
+    /// Takes apart the record at `at`; returns where the next begins.
     pub(super) fn parse(bytes: &'b [u8], at: usize) -> (Self, usize) {
         let mut from = Varints { bytes, at };
         let flags = from.number();
@@ -82,7 +82,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Reads the front of the record at `at` in a block of this base; answers where the next begins.
+    /// Reads the front of the record at `at` in a block of this base; returns where the next begins.
     pub(super) fn parse(bytes: &[u8], at: usize, base: u32) -> (Self, usize) {
         let mut from = Varints { bytes, at };
         let flags = from.number();

@@ -26,7 +26,7 @@ impl Removed {
 const TAKEN_SINGLY: usize = 8;
 
 impl Session {
-    /// Removes the messages of a block that `doomed` names; answers how many.
+    /// Removes the messages of a block that `doomed` names; returns how many.
     fn remove_in(&mut self, index: usize, doomed: &impl Fn(u32, &Record<'_>) -> bool) -> u64 {
         let block = Arc::clone(&self.blocks[index]);
         let base = block.base;
@@ -54,7 +54,7 @@ impl Session {
         removed.into()
     }
 
-    /// Removes these messages; answers how many were there.
+    /// Removes these messages; returns how many were there.
     pub(super) fn remove(&mut self, seqs: &[MessageSeq]) -> u64 {
         let mut sorted: Vec<u32> = seqs.iter().map(|seq| seq.0).collect();
         sorted.sort_unstable();
@@ -100,7 +100,7 @@ impl Session {
         self.block_bytes -= freed;
     }
 
-    /// Removes the messages before a place that are not pinned; answers how many. Blocks of which nothing stays are
+    /// Removes the messages before a place that are not pinned; returns how many. Blocks of which nothing stays are
     /// left in `removed`.
     pub(super) fn remove_before(&mut self, cut: MessageSeq, removed: &mut Removed) -> u64 {
         let doomed = |seq: u32, record: &Record<'_>| seq < cut.0 && !record.has(FLAG_PINNED);
@@ -159,7 +159,7 @@ impl Session {
         }
     }
 
-    /// After messages of these places went without a look at each: fills those segments of the tables anew that hold
+    /// After messages of these places went without a look at each: fills those segments of the tables again that hold
     /// more of what went than of what is there.
     fn refill_tables(&mut self, from: u32, to: u32) {
         let Some(mut tables) = self.tables.take() else { return };
@@ -200,7 +200,7 @@ impl Session {
         }
     }
 
-    /// Removes all messages; answers how many there were.
+    /// Removes all messages; returns how many there were.
     pub(super) fn clear(&mut self, removed: &mut Removed) -> u64 {
         let messages = self.totals.messages;
         removed.0.extend(std::mem::take(&mut self.blocks));

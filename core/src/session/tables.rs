@@ -213,7 +213,7 @@ impl Tables {
         self.segments.iter().map(size).collect()
     }
 
-    /// Lets go of the segment of a place, to be filled anew.
+    /// Lets go of the segment of a place, to be filled again.
     pub(super) fn empty(&mut self, seq: u32) {
         if let Ok(place) = self.place(seq) {
             self.segments.remove(place);

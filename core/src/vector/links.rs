@@ -284,7 +284,7 @@ impl LinkArena {
         block.set_count(place, count as u8 + 1);
     }
 
-    /// Takes a link from a row; the last one moves into its place. Answers whether it was there.
+    /// Takes a link from a row; the last one moves into its place. Returns whether it was there.
     pub fn take(&mut self, row: u32, to: u32) -> bool {
         let (place, capacity) = (place_of(row), self.shared.capacity);
         let Some(block) = self.block(row) else { return false };
@@ -303,7 +303,7 @@ impl LinkArena {
         upper.has_upper(place).then(|| upper.places[upper.rank(place)])
     }
 
-    /// Notes where the higher levels of a linked row are, or that it has none any more.
+    /// Notes where the higher levels of a linked row are, or that it has none.
     pub fn set_upper(&mut self, row: u32, at: Option<u32>) {
         let (upper, place) = (&mut self.upper[block_of(row)], place_of(row));
         let (rank, had) = (upper.rank(place), upper.has_upper(place));

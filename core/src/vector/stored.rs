@@ -230,7 +230,7 @@ impl<'a> StoredVector<'a> {
         }
     }
 
-    /// Writes the int8 code to index it under into `out`, of `dim` values, and answers its scale.
+    /// Writes the int8 code to index it under into `out`, of `dim` values, and returns its scale.
     ///
     /// `NONE` and `F16` are quantised; `Q8` is copied: quantising what a code stands for would give
     /// the same codes, but for some scales one whose last bit differs.

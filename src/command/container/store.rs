@@ -42,7 +42,7 @@ pub fn check_fits(cache: &SharedCache, new: &NewEntry) -> Result<()> {
     Ok(())
 }
 
-/// Refuses an entry whose lease is none any more; whoever waits longest is to make another. `what` is
+/// Rejects an entry whose lease has ended; the client that waits longest is to generate another. `what` is
 /// the scope and the tags it is to be stored with.
 pub fn check_lease(
     ctx: Ctx<'_>,
@@ -64,7 +64,7 @@ pub fn check_lease(
     Err(lease_lost("the lease ended, is another question's, or what it is for was invalidated"))
 }
 
-/// The error of a lease that is none any more.
+/// The error of a lease that has ended.
 pub fn lease_lost(why: &'static str) -> Error {
     Error::new(ErrorWord::LeaseLost, why)
 }

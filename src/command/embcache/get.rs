@@ -117,7 +117,7 @@ fn check_room(ctx: Ctx<'_>, cache: &SharedCache, count: usize, form: Form) -> Re
     answer_room(ctx)?.all(std::iter::repeat_n((dim * form.number_bytes()) as u64, count))
 }
 
-/// Moves deadlines; answers whether one moved.
+/// Moves deadlines; returns whether one moved.
 fn touch(
     ctx: WritePermit<'_>,
     cache: &SharedCache,

@@ -1,5 +1,6 @@
-//! Which chunks a command names: `TOKENS blob [SALT s]` or `HASHES n h…`.
+//! Which chunks a command names: `TOKENS blob [SALT s]`, `HASHES n h…` or `DIGESTS n hex…`.
 
+use super::hex_digest;
 use crate::command::parse::{ArgReader, OptionWord, set_once};
 use crate::ffi::{CommandArgs, HeldString, ServerString};
 use llmcache_core::error::{Error, Result};
@@ -41,6 +42,11 @@ impl<'a> ChainArgs<'a> {
                 let hashes = list.iter().map(|hash| raw_digest(hash)).collect::<Result<_>>()?;
                 set_once(&mut self.hashes, hashes, name)?;
             }
+            "DIGESTS" => {
+                let list = args.list(name, limits::CHUNKS_MAX)?;
+                let hashes = list.iter().map(|hex| hex_digest(hex)).collect::<Result<_>>()?;
+                set_once(&mut self.hashes, hashes, "HASHES or DIGESTS")?;
+            }
             _ => return Ok(false),
         }
         Ok(true)
@@ -50,7 +56,7 @@ impl<'a> ChainArgs<'a> {
     pub fn check(&self) -> Result<()> {
         match (self.tokens, &self.hashes) {
             (Some(_), Some(_)) | (None, None) => {
-                Err(Error::err("syntax error: TOKENS or HASHES is needed, and not both"))
+                Err(Error::err("syntax error: one of TOKENS, HASHES and DIGESTS is needed"))
             }
             (None, Some(_)) if self.salt.is_some() => {
                 Err(Error::err("syntax error: SALT goes with TOKENS"))

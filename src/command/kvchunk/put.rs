@@ -4,6 +4,7 @@
 
 use super::chain::{ChainArgs, Names, raw_digest};
 use super::create::unmade;
+use super::hex_digest;
 use super::storing::{Options, Payload, Request, store};
 use crate::command::parse::{
     ArgReader, OptionWord, expiry, flag_once, is_expiry_word, json_object, set_once,
@@ -13,7 +14,7 @@ use crate::keyspace::open_namespace;
 use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
-use llmcache_core::kvchunk::Namespace;
+use llmcache_core::kvchunk::{ChunkDigest, Namespace};
 use llmcache_core::limits;
 
 impl<'a> Options<'a> {
@@ -50,35 +51,56 @@ fn payload(args: &mut ArgReader<'_>) -> Result<Payload> {
     Ok(Payload { arguments: end - list.len()..end, bytes })
 }
 
+const OWN: &str = "HASH or DIGEST";
+
+/// A chunk's name as the caller wrote it: raw bytes (`HASH`) or hex digits (`DIGEST`). PARENT has the same form.
+#[derive(Debug, Clone, Copy)]
+struct Own<'a> {
+    name: &'a [u8],
+    is_hex: bool,
+}
+
+impl Own<'_> {
+    fn digest(self) -> Result<ChunkDigest> {
+        if self.is_hex { hex_digest(self.name) } else { raw_digest(self.name) }
+    }
+}
+
 /// Runs `KVCHUNK.PUT`.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let now = UnixMs(ctx.now_ms());
     let mut reader = ArgReader::new(args.options());
     let (mut chain, mut options) = (ChainArgs::default(), Options::default());
-    let (mut hash, mut parent, mut given) = (None, None, None);
+    let (mut own, mut parent, mut given) = (None, None, None);
     while let Some(word) = reader.option() {
         let name = word.as_str();
         match name {
-            "HASH" => set_once(&mut hash, raw_digest(reader.next(name)?)?, name)?,
-            "PARENT" => set_once(&mut parent, raw_digest(reader.next(name)?)?, name)?,
+            "HASH" => set_once(&mut own, Own { name: reader.next(name)?, is_hex: false }, OWN)?,
+            "DIGEST" => set_once(&mut own, Own { name: reader.next(name)?, is_hex: true }, OWN)?,
+            "PARENT" => set_once(&mut parent, reader.next(name)?, name)?,
             "PAYLOAD" => set_once(&mut given, payload(&mut reader)?, name)?,
             "META" => set_once(&mut options.meta, json_object(&mut reader, name)?, name)?,
-            "HASHES" => return Err(word.unknown()),
+            "HASHES" | "DIGESTS" => return Err(word.unknown()),
             _ if chain.read(&word, &mut reader)? || options.read(&word, &mut reader, now)? => {}
             _ => return Err(word.unknown()),
         }
     }
     let payload = given.ok_or_else(|| Error::err("syntax error: PAYLOAD is needed"))?;
-    if hash.is_some() == chain.tokens().is_some() {
-        return Err(Error::err("syntax error: TOKENS or HASH is needed, and not both"));
+    if own.is_some() == chain.tokens().is_some() {
+        return Err(Error::err("syntax error: one of TOKENS, HASH and DIGEST is needed"));
     }
+    let (hash, parent) = match own {
+        Some(own) => (Some(own.digest()?), parent.map(|p| Own { name: p, ..own }.digest())),
+        None if parent.is_some() => {
+            return Err(Error::err("syntax error: PARENT goes with HASH or DIGEST"));
+        }
+        None => (None, None),
+    };
+    let parent = parent.transpose()?;
     if hash.is_none() {
         chain.check()?;
-    } else if chain.tokens().is_some() || parent == hash {
+    } else if parent == hash {
         return Err(Error::err("PARENT would have the chunk follow itself"));
-    }
-    if hash.is_none() && parent.is_some() {
-        return Err(Error::err("syntax error: PARENT goes with HASH"));
     }
     let (namespace, names) = name_chunks(ctx, args, |namespace| match hash {
         Some(hash) => Ok(Names::listed(parent.into_iter().chain([hash]).collect())),

@@ -160,7 +160,7 @@ impl<'c> Asking<'c, '_> {
         Ok(Some((report, now)))
     }
 
-    /// Refuses what would make too large a reply, to which so many bytes were written; answers the bytes it adds.
+    /// Refuses what would make too large a reply, to which so many bytes were written; returns the bytes it adds.
     pub(super) fn check_room<'f>(
         &self,
         question: &Question<'_>,

@@ -20,7 +20,7 @@ pub fn run_create(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let cache =
         Cache::load_head(head).map_err(|error| Error::err(format!("bad cache head: {error}")))?;
     // Where entries of it are here, as after the primary's server evicted the key, it takes over their index. A slot
-    // that migrates atomically brings a cache and its entries anew: what it was here before is of no use.
+    // that migrates atomically brings a cache and its entries again: what it was here before is of no use.
     let state = ctx.state();
     if !state.is_replica() && !state.is_loading() {
         CACHES.forget_gone(cache.uid());

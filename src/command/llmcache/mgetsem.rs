@@ -97,7 +97,7 @@ impl<'a> Round<'a> {
         Ok(Self { count, first, asked, question })
     }
 
-    /// Answers all in one go, or nothing: where some is left to threads or time is up, rounds begin anew.
+    /// Answers all in one go, or nothing: where some is left to threads or time is up, rounds begin again.
     fn begin(self, asking: &Asking<'_, '_>) -> Result<()> {
         let Self { count, asked, mut question, .. } = self;
         let searches = asking.searches;
@@ -127,7 +127,7 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// Answers what comes next, up to the first question that goes on elsewhere.
+    /// Replies to what comes next, up to the first question that continues elsewhere.
     fn go_on(self, asking: &Asking<'_, '_>) {
         let Self { count, first, asked, mut question } = self;
         let (searches, mut answered, mut is_next) = (asking.searches, first, true);

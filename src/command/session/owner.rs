@@ -64,7 +64,7 @@ pub fn check(ctx: Ctx<'_>, session: &[u8], owner: &[u8]) -> Result<RString> {
         return Err(Error::err("OWNER must be another key than the session"));
     }
     let owner = check_second_key(ctx, session, owner, KeyUse::Insert)?;
-    // A list that is on its way would be begun anew here.
+    // A list that is on its way would be begun again here.
     Presence::of(ctx, session).found(open_set(ctx, &owner)?)?;
     Ok(owner)
 }
@@ -148,7 +148,7 @@ pub fn run_list(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         return Ok(());
     };
     let (mut rows, mut refused) = (Vec::new(), None);
-    // Sessions passed over, where the walk was last, and where to go on once too many were.
+    // Sessions passed over, where the walk was last, and where to continue once too many were.
     let (mut passed, mut last, mut go_on) = (0, below, None);
     key.zset_walk(ZsetFrom::Highest, below, |member, score| {
         // Sessions of one moment stay on one page: the next begins before it.

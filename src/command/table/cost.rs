@@ -121,7 +121,7 @@ pub fn cost_of(name: &[u8]) -> Option<&'static Cost> {
     COSTS.iter().find(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name)).map(|(_, cost)| cost)
 }
 
-/// Compares what a command did with what is stated of it; answers how it did more.
+/// Compares what a command did with what is stated of it; returns how it did more.
 pub fn judge(name: &[u8], done: Done) -> Option<String> {
     match cost_of(name) {
         Some(cost) => cost.broken_by(&done),

@@ -25,8 +25,14 @@ const HASHES: Arg = need(
     ArgKind::Block(&[arg("count", ArgKind::Integer), many("hash", ArgKind::Text)]),
 );
 
-/// `TOKENS blob [SALT s]` or `HASHES n h…`.
-const CHAIN: Arg = need("", "chain", ArgKind::OneOf(&[TOKENS, HASHES]));
+const HEX_LIST: Arg = need(
+    "DIGESTS",
+    "digests",
+    ArgKind::Block(&[arg("count", ArgKind::Integer), many("digest", ArgKind::Text)]),
+);
+
+/// `TOKENS blob [SALT s]`, `HASHES n h…` or `DIGESTS n hex…`.
+const CHAIN: Arg = need("", "chain", ArgKind::OneOf(&[TOKENS, HASHES, HEX_LIST]));
 
 const PAYLOAD: Arg = need(
     "PAYLOAD",
@@ -130,6 +136,14 @@ pub const KVCHUNK: &[CommandSpec] = &[
                             opt("PARENT", "parent-hash", ArgKind::Text),
                         ]),
                     ),
+                    need(
+                        "",
+                        "own-hex",
+                        ArgKind::Block(&[
+                            need("DIGEST", "digest", ArgKind::Text),
+                            opt("PARENT", "parent-digest", ArgKind::Text),
+                        ]),
+                    ),
                 ]),
             ),
             PAYLOAD,
@@ -162,20 +176,19 @@ pub const KVCHUNK: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -4,
-        summary: "Finds the longest prefix of a prompt that is there.",
+        summary: "Finds the longest stored prefix of a prompt.",
         complexity: "O(n) for n chunks of the prompt",
         args: &[NAMESPACE, CHAIN, opt("FILTER", "expression", ArgKind::Text), LEASE],
-        reply: "An array: chunks, tokens, and the name of the lease or null.",
-        notes: "Transfers no payload and counts as no use. FILTER, over META, ends the prefix at the \
-            first chunk that fails. With LEASE the chunks found are kept from BUDGET for so many \
-            milliseconds.",
+        reply: "An array: chunks, tokens, and the number of the lease or null.",
+        notes: "Transfers no payload and does not count as a use. FILTER, over META, ends the prefix at the first chunk \
+            that fails it. LEASE protects the chunks found from eviction by BUDGET for that many milliseconds.",
         key_options: &[also("LEASE", KeyUse::Update)],
         ..read("KVCHUNK.MATCH", command_entry!(fetch::run_match, keys))
     },
     CommandSpec {
         arity: -4,
-        summary: "Returns the payloads of the longest prefix of a prompt that is there.",
-        complexity: "O(n) for n chunks of the prompt, and the bytes answered",
+        summary: "Returns the payloads of the longest stored prefix of a prompt.",
+        complexity: "O(n) for n chunks of the prompt, and the bytes returned",
         args: &[
             NAMESPACE,
             CHAIN,
@@ -206,21 +219,21 @@ pub const KVCHUNK: &[CommandSpec] = &[
         reply: "An array: a map of `digest parent position dtype format shape created deadline prio \
             pinned leases hits checksum meta`, the length of the payload, an array of segments; or \
             null. A deadline of 0 is none.",
-        notes: "A chunk that follows one that is not there is a miss, and so is one whose payload does \
-            not fit its checksum, which is looked at as by FETCH.",
+        notes: "A chunk is a miss if the one before it is missing, or if its payload does not match its checksum, which \
+            is verified as by FETCH.",
         ..read("KVCHUNK.GET", command_entry!(fetch::run_get))
     },
     CommandSpec {
         arity: -4,
-        summary: "Lists which chunks of a prompt are not there.",
+        summary: "Lists the chunks of a prompt that are not stored.",
         complexity: "O(n) for n chunks of the prompt",
         args: &[NAMESPACE, CHAIN],
-        reply: "An array of places in the prompt, in chunks from 0.",
+        reply: "An array of indexes of chunks in the prompt, from 0.",
         ..read("KVCHUNK.MISSING", command_entry!(fetch::run_missing))
     },
     CommandSpec {
         arity: -4,
-        summary: "Finds chunks whose tokens stand at any offset of a prompt.",
+        summary: "Finds chunks whose tokens occur at any offset of a prompt.",
         complexity: "O(n) for n tokens",
         args: &[
             NAMESPACE,
@@ -231,9 +244,9 @@ pub const KVCHUNK: &[CommandSpec] = &[
         ],
         reply: "An array of `[offset in the prompt, offset where it was stored, digest, bytes]`, offsets \
             in tokens.",
-        notes: "Finds what was stored by TOKENS under the same SALT, and nothing of any other. What it finds was computed behind another prefix: an \
-            engine has to correct positions and recompute some of it. Places never overlap; STRIDE \
-            looks at every so many offsets only; MINRUN leaves out runs of fewer adjoining chunks.",
+        notes: "Finds what was stored by TOKENS under the same SALT only. Such a chunk was computed after another \
+            prefix: an engine has to correct positions and recompute part of it. Results do not overlap. STRIDE \
+            examines every n-th offset only; MINRUN leaves out runs of fewer adjacent chunks.",
         ..read("KVCHUNK.FIND", command_entry!(find::run))
     },
     CommandSpec {
@@ -242,35 +255,35 @@ pub const KVCHUNK: &[CommandSpec] = &[
         complexity: "O(n) for n chunks",
         args: &[NAMESPACE, DIGESTS, opt_word("SUBTREE", "subtree")],
         reply: "How many chunks were removed.",
-        notes: "SUBTREE, as the last argument, also removes all that follow them.",
+        notes: "SUBTREE, as the last argument, also removes all chunks that follow them.",
         ..write("KVCHUNK.DEL", command_entry!(remove::run), KeyUse::Delete)
     },
     CommandSpec {
         arity: -3,
-        summary: "Keeps chunks from being evicted by BUDGET.",
+        summary: "Protects chunks from eviction by BUDGET.",
         complexity: "O(n) for n chunks",
         args: &[NAMESPACE, DIGESTS, REACH],
-        reply: "How many chunks were pinned that were not.",
-        notes: "SUBTREE or PREFIX, as the last argument, means all that follow them, or all before \
-            them, too. A pin is saved and replicated. Redis' own eviction cannot be forbidden: a pin \
-            only gives it the strongest hint. Deadlines still apply.",
+        reply: "How many chunks were newly pinned.",
+        notes: "SUBTREE or PREFIX, as the last argument, includes all chunks that follow them, or all before them. A pin \
+            is saved and replicated. Redis' own eviction cannot be vetoed: a pin only gives it the strongest hint. \
+            Deadlines still apply.",
         ..write("KVCHUNK.PIN", command_entry!(retention::run_pin), KeyUse::Update)
     },
     CommandSpec {
         arity: -3,
-        summary: "Lets pinned chunks be evicted again.",
+        summary: "Allows pinned chunks to be evicted again.",
         complexity: "O(n) for n chunks",
         args: &[NAMESPACE, DIGESTS, REACH],
-        reply: "How many chunks were let go that were pinned.",
+        reply: "How many chunks were unpinned.",
         ..write("KVCHUNK.UNPIN", command_entry!(retention::run_unpin), KeyUse::Update)
     },
     CommandSpec {
         arity: -4,
-        summary: "Keeps chunks from being evicted by BUDGET for a while.",
+        summary: "Protects chunks from eviction by BUDGET for a time.",
         complexity: "O(n) for n chunks",
         args: &[NAMESPACE, arg("milliseconds", ArgKind::Integer), DIGESTS],
-        reply: "An array: how many of the chunks are there and held, and the name of the lease or null.",
-        notes: "A lease is of this process: neither saved nor replicated.",
+        reply: "An array: how many of the chunks exist and are held, and the number of the lease or null.",
+        notes: "Leases belong to the process: they are neither saved nor replicated.",
         ..write("KVCHUNK.LEASE", command_entry!(retention::run_lease), KeyUse::Update)
     },
     CommandSpec {
@@ -287,7 +300,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
         summary: "Counts a use of chunks.",
         complexity: "O(n) for n chunks and those before them",
         args: &[NAMESPACE, DIGESTS],
-        reply: "How many of them are there.",
+        reply: "How many of them exist.",
         ..write("KVCHUNK.TOUCH", command_entry!(retention::run_touch), KeyUse::Update)
     },
     CommandSpec {
@@ -296,9 +309,9 @@ pub const KVCHUNK: &[CommandSpec] = &[
         complexity: "O(n log n) for n chunks it removes",
         args: &[NAMESPACE, arg("bytes", ArgKind::Integer)],
         reply: "How many chunks were evicted at once.",
-        notes: "0 is no bound of its own. Leaves of the prefix tree go first: the lowest aged frequency, \
-            then the longest unused, then the deepest; never a pinned or leased chunk or one before \
-            it. All namespaces together are bound by `llmcache.kv-share` percent of `maxmemory`.",
+        notes: "0 removes the namespace's own limit. Leaves of the prefix tree are evicted first: the lowest aged \
+            frequency, then the longest unused, then the deepest; never a pinned or leased chunk or one before it. \
+            All namespaces together are limited to `llmcache.kv-share` percent of `maxmemory`.",
         ..write("KVCHUNK.BUDGET", command_entry!(create::run_budget), KeyUse::Update)
     },
     CommandSpec {
@@ -319,9 +332,8 @@ pub const KVCHUNK: &[CommandSpec] = &[
             opt("COUNT", "count", ArgKind::Integer),
             opt("FILTER", "expression", ArgKind::Text),
         ],
-        reply: "The next cursor (0 at the end) and an array of digests. A chunk that is there from the first page to the last \
-            is listed once, replaced meanwhile or not.",
-        notes: "A chunk that is there throughout is listed exactly once.",
+        reply: "The next cursor (0 at the end) and an array of digests.",
+        notes: "A chunk that exists from the first page to the last is listed exactly once, replaced meanwhile or not.",
         ..read("KVCHUNK.SCAN", command_entry!(info::run_scan))
     },
     CommandSpec {
@@ -336,11 +348,11 @@ pub const KVCHUNK: &[CommandSpec] = &[
         ..read("KVCHUNK.INFO", command_entry!(info::run))
     },
     CommandSpec {
-        summary: "Shows what was stored, found and evicted, since the process started or RESET.",
+        summary: "Shows what was stored, found and evicted since the process started or since RESET.",
         args: &[NAMESPACE, opt_word("RESET", "reset")],
         reply: "A map: `stored exists rejected evicted matches fetches asked matched hit_ratio \
             bytes_in bytes_out damaged`. `asked` and `matched` count chunks of MATCH and FETCH.",
-        notes: "Counts are of this process: neither saved nor replicated.",
+        notes: "Counters belong to the process: they are neither saved nor replicated.",
         key_options: &[also("RESET", KeyUse::Update)],
         ..read("KVCHUNK.STATS", command_entry!(info::run_stats, keys))
     },
@@ -353,11 +365,11 @@ pub const KVCHUNK: &[CommandSpec] = &[
             opt("COUNT", "chunks", ArgKind::Integer),
             opt("FROM", "next", ArgKind::Integer),
         ],
-        reply: "A map: `checked`, `next` (0 when all were looked at), `damaged`, an array of digests.",
-        notes: "Goes on where the last VERIFY of the namespace ended, or at `FROM`, which is the `next` of an \
-            earlier one and leaves the namespace's own walk alone. A user without write permission begins at \
-            the first chunk unless `FROM` is given. A damaged chunk is a miss from \
-            then on and is removed in the background. With `CHECKSUM OFF` only lengths are checked.",
+        reply: "A map: `checked`, `next` (0 when all were checked), `damaged`, an array of digests.",
+        notes: "Continues where the last VERIFY of the namespace ended, or at `FROM`, the `next` of an earlier reply, \
+            which does not move the namespace's own position. A user without write permission starts at the first \
+            chunk unless `FROM` is given. A damaged chunk is a miss from then on and is removed in the background. \
+            With `CHECKSUM OFF` only lengths are checked.",
         ..read("KVCHUNK.VERIFY", command_entry!(info::run_verify))
     },
     CommandSpec {

@@ -29,23 +29,23 @@ const STORE_TAIL: [Arg; 13] = [
     REPORT,
 ];
 
-const STORE_NOTES: &str = "The id is the digest of scope, context and prompt unless `ID` gives one \
-    (1 to 128 bytes, no control characters, not 32 hex digits). The same id or the same digest \
-    replaces; where they name two entries, both are replaced. Without an expiry the cache's TTL \
-    and JITTER apply; `PERSIST` stores without one. A cache that does not exist is made with the \
-    defaults of the `llmcache.*` configs, unless `llmcache.auto-create` is `no`. An expiry in the past answers \
-    the id and leaves nothing stored. An entry larger than the cache's MAXMEMORY is refused: \
-    `TOOBIG`. On a cache with EMBED the prompt of a SETSEM without a vector is embedded while the client waits, and the \
-    vector is what replicas and AOF are told; a prompt that is not embedded (`docs/embedding.md`) is stored as by SET. \
-    Where stores outrun the linking of a large scope's graph, the reply comes when that has \
-    caught up, some milliseconds later; the entry is stored and found at once. `LEASE token` stores the answer that FETCH asked for: `LEASELOST`, and \
-    nothing stored, when the lease was given to somebody else, is another question's, or when what it is \
-    for was invalidated since. Where the cache has a `sink`, the answer is appended to that stream in the \
-    same step (fields `cache id seq prompt response scope context meta`). `UNLESS-ALONE` stores the answer \
-    under the empty context when the prompt can be understood without the conversation before it \
-    (in English: at least three words that say something, none that points back, such as `it` or `that`), and \
-    under CONTEXT otherwise. `TICKET` reports on an audited lookup in the same step, as `LLMCACHE.FEEDBACK` does; \
-    one that the cache did not issue refuses the store: `BADTICKET`.";
+const STORE_NOTES: &str = "The id is the digest of scope, context and prompt unless `ID` gives one (1 to 128 bytes, no control \
+    characters, not 32 hex digits). An entry with the same id or the same digest is replaced; if these name \
+    two entries, both are. Without an expiry the cache's TTL and JITTER apply; `PERSIST` stores without one. \
+    A cache that does not exist is created with the defaults of the `llmcache.*` configs, unless \
+    `llmcache.auto-create` is `no`. An expiry in the past returns the id and stores nothing. An entry larger \
+    than the cache's MAXMEMORY is refused: `TOOBIG`. On a cache with EMBED the prompt of a SETSEM without a \
+    vector is embedded while the client waits, and replicas and AOF get the vector; a prompt that cannot be \
+    embedded (`docs/embedding.md`) is stored as by SET. If stores outrun the linking of a large scope's \
+    graph, the reply is delayed by some milliseconds until the graph has caught up; the entry can be found \
+    at once. `LEASE token` stores the answer that FETCH asked for. It fails with `LEASELOST` if the lease \
+    now belongs to another caller, is for another question, or if the answer was invalidated meanwhile; \
+    nothing is stored then. If the cache has a `sink`, the answer is appended to that stream in the same \
+    step (fields `cache id seq prompt response scope context meta`). `UNLESS-ALONE` stores the answer under \
+    the empty context if the prompt can be understood without the conversation before it (in English: at \
+    least three content words, and none that points back, such as `it` or `that`), and under CONTEXT \
+    otherwise. `TICKET` reports on an audited lookup in the same step, as `LLMCACHE.FEEDBACK` does; a ticket \
+    that the cache did not issue refuses the store: `BADTICKET`.";
 
 /// What holds for a look-up, and for all of many.
 const LOOKUP_TAIL: [Arg; 13] = [
@@ -125,7 +125,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
     CommandSpec {
         arity: -6,
         flags: "write deny-oom",
-        summary: "Stores an answer to be found by its prompt and by meaning.",
+        summary: "Stores an answer to be found by its prompt and by similarity.",
         complexity: "O(d) for d dimensions, and what MAXENTRIES or MAXMEMORY make it remove",
         args: &[
             CACHE,
@@ -146,7 +146,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             STORE_TAIL[11],
             STORE_TAIL[12],
         ],
-        reply: "The id of the entry; null when `NX` found the question answered already.",
+        reply: "The id of the entry; null if `NX` found an existing answer.",
         notes: STORE_NOTES,
         ..write("LLMCACHE.SETSEM", command_entry!(setsem::run), KeyUse::Insert)
     },
@@ -172,7 +172,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             STORE_TAIL[11],
             STORE_TAIL[12],
         ],
-        reply: "The id of the entry; null when `NX` found the question answered already.",
+        reply: "The id of the entry; null if `NX` found an existing answer.",
         notes: STORE_NOTES,
         ..write("LLMCACHE.SET", command_entry!(setsem::run_exact), KeyUse::Insert)
     },
@@ -259,11 +259,11 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             LOOKUP_TAIL[11],
             LOOKUP_TAIL[12],
         ],
-        reply: "An array of what `LLMCACHE.GETSEM` answers to each question, in their order.",
-        notes: "Each question is a vector, and its prompt if the exact tier and the guards are to \
-            judge it; on a cache with EMBED it may be a prompt alone. The options after the last question hold for all of them. A question that is \
-            not well formed refuses the whole command; one that is refused later has its error in its place. Where all take \
-            long they are answered in rounds, each question as of its own moment.",
+        reply: "An array with the reply of `LLMCACHE.GETSEM` for each question, in order.",
+        notes: "Each question is a vector, followed by its prompt if the exact tier and the guards are to use it; on a \
+            cache with EMBED it may be a prompt alone. Options after the last question apply to all. A malformed \
+            question refuses the whole command; a question that is refused later has its error in its place. Many \
+            questions are processed in rounds, each as of its own moment.",
         ..read("LLMCACHE.MGETSEM", command_entry!(mgetsem::run))
     },
     CommandSpec {
@@ -271,7 +271,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
         summary: "Returns the response stored for exactly this prompt.",
         flags: "readonly fast",
         args: &[CACHE, need("PROMPT", "prompt", ArgKind::Text), CONTEXT, SCOPE],
-        reply: "The response as one bulk string, or null, also where the answer is stale.",
+        reply: "The response as one bulk string, or null, also if the answer is stale.",
         ..read("LLMCACHE.GET", command_entry!(get::run))
     },
     CommandSpec {
@@ -310,9 +310,8 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             opt("COUNT", "count", ArgKind::Integer),
             opt("FILTER", "expression", ArgKind::Text),
         ],
-        reply: "The next cursor (0 at the end) and an array of ids. An entry that is there from the first page to the last \
-            is listed once, replaced meanwhile or not.",
-        notes: "An entry that is there throughout is listed exactly once.",
+        reply: "The next cursor (0 at the end) and an array of ids.",
+        notes: "An entry that exists from the first page to the last is listed exactly once, replaced meanwhile or not.",
         ..read("LLMCACHE.SCAN", command_entry!(scan::run))
     },
     CommandSpec {

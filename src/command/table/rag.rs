@@ -43,24 +43,25 @@ pub(super) const RAG: &[CommandSpec] = &[
         reply: "`OK`; also when an index of this name exists with the same settings. Of another model: \
             `MODELMISMATCH`; with other settings: `ERR`.",
         notes: "The options are those of `LLMCACHE.CREATE`, and WORDS: with it the words of texts are indexed, so \
-            that `RAG.SEARCH … WORDS` finds documents by them (docs/rag.md), and a document needs no vector. DIM is \
-            set by the first document when it is not given.",
+            that `RAG.SEARCH … WORDS` finds documents by them (docs/rag.md), and a document needs no vector. If DIM is \
+            not given, the first document sets it. `llmcache.ttl` does not apply: documents expire only if TTL or a \
+            command says so.",
         ..write("RAG.CREATE", command_entry!(admin::run_create), KeyUse::Insert)
     },
     CommandSpec {
         arity: -5,
         flags: "write deny-oom",
-        summary: "Stores a document, or replaces the one of this id.",
+        summary: "Stores a document, or replaces the one with this id.",
         complexity: "O(d) for d dimensions, and what MAXENTRIES or MAXMEMORY make it remove",
         args: &[DOCUMENTS, ID, OWN_VECTOR, TEXT, TRUNCATE, META, TAGS, TOKENS, EXPIRY],
         reply: "1 for a new document, 0 for one that replaced another.",
-        notes: "An id has 1 to 1,024 bytes; one of up to 128 bytes without control characters names the \
-            key (`{index}:<uid>:<id>`), others, and ids that look like a digest, are named by their digest. \
-            On an index with EMBED a text without a vector is embedded while the client waits; one that the \
-            model cannot read whole is refused, or with `TRUNCATE` embedded by its beginning. With NOVECTOR there is no vector: the document is answered by its id \
-            and by `RAG.SCAN FILTER`, and no search finds it. `TOKENS` is what the text counts in a budget; without it, its bytes / 4. An index that does \
-            not exist is made with the defaults of the `llmcache.*` configs, unless \
-            `llmcache.auto-create` is `no`.",
+        notes: "An id has 1 to 1,024 bytes. Ids of up to 128 bytes without control characters name the key \
+            (`{index}:<uid>:<id>`); others, and ids that look like a digest, are named by their digest. On an index \
+            with EMBED a text without a vector is embedded while the client waits; a text that the model cannot read \
+            whole is refused, or with `TRUNCATE` embedded by its beginning. A document stored with NOVECTOR is found \
+            by its id and by `RAG.SCAN FILTER`, but by no search. `TOKENS` is the cost of the text in a token \
+            budget; by default its bytes / 4. An index that does not exist is created with the defaults of the \
+            `llmcache.*` configs, unless `llmcache.auto-create` is `no`.",
         ..write("RAG.ADD", command_entry!(add::run), KeyUse::Insert)
     },
     CommandSpec {
@@ -79,10 +80,10 @@ pub(super) const RAG: &[CommandSpec] = &[
                 multiple: true,
             },
         ],
-        reply: "An array of what `RAG.ADD` answers to each.",
-        notes: "At most 1,000; all are stored, or none where one is refused. Words after a document that \
-            could be options of it are: a document whose id is such a word, `META` for instance, is stored \
-            by ADD, or first.",
+        reply: "An array with the reply of `RAG.ADD` for each document.",
+        notes: "At most 1,000 documents; all are stored, or none if one is refused. Words after a document that can be \
+            its options are taken as such: store a document whose id is such a word, for instance `META`, by ADD, or \
+            first.",
         ..write("RAG.MADD", command_entry!(add::run_many), KeyUse::Insert)
     },
     CommandSpec {
@@ -118,26 +119,24 @@ pub(super) const RAG: &[CommandSpec] = &[
             opt("EF", "width", ArgKind::Integer),
             RETURN,
         ],
-        reply: "An array of maps of `id similarity text meta tags`, best first. `RETURN` picks of these and \
-            of `tokens age ttl hits vector score words snippet`. With WORDS it is `id score text meta tags` when nothing \
-            is said.",
-        notes: "A vector, a TEXT or WORDS is needed; a TEXT on an index with EMBED, or with WORDS. WORDS finds documents \
-            by BM25 in an index that was made with WORDS: `word`, `+word` (must occur), `-word` (must not), \
-            `\"some words\"`, `begin*`, `word~` (one edit away), described in docs/rag.md. With a vector or an embedded \
-            TEXT beside WORDS both orders are fused, by reciprocal ranks (`FUSE RRF 60`) when nothing is said; FUSE \
-            without WORDS takes the words of TEXT as they are. `score` is what the order is by, `words` is BM25, \
-            `similarity` is null where a document has no vector. `snippet` is the place of the text with most of the \
-            words, SNIPPET words long, from its first 64 KiB. `COUNT` is 10 when nothing is said, as that of `VSIM` and `FT.SEARCH`. `FILTER` is described \
-            in `docs/filter.md`, similarity is cosine in [-1, 1]. `MMR lambda` chooses among the 4 x COUNT \
-            nearest (at least 20, at most 200 or COUNT) by maximal marginal relevance: `lambda` x \
-            similarity - (1 - `lambda`) x the largest similarity to one chosen before; 1 is the plain \
-            order, the first is always the nearest; COUNT x candidates x dimensions is at most 67,108,864 \
-            (`TOOBIG`): COUNT 200 at 1,536 dimensions, 60 at 5,000. `OFFSET` passes over so many results; COUNT \
-            and OFFSET together are at most 1,000. `TOKENS` ends the results, in their order, before the \
-            first that would exceed the budget. `vector` is the vector as QUANT keeps it, a blob of \
-            little-endian f32, null for a document without one. Only what is answered counts as used. A long \
-            search goes on \
-            in a thread, as that of `LLMCACHE.GETSEM`.",
+        reply: "An array of maps of `id similarity text meta tags`, best first. `RETURN` selects from these and from \
+            `tokens age ttl hits vector score words snippet`. With WORDS the default is `id score text meta tags`.",
+        notes: "A vector, TEXT or WORDS is required; TEXT on an index with EMBED or WORDS. WORDS finds documents by BM25 \
+            in an index that was created with WORDS: `word`, `+word` (must occur), `-word` (must not), `\"some words\"`, \
+            `begin*`, `word~` (one edit away); docs/rag.md describes them. With a vector or an embedded TEXT, both orders \
+            are fused, by default with `FUSE RRF 60`; FUSE without WORDS takes the words of TEXT as they are. `score` is \
+            what the order is by, `words` is BM25, `similarity` is null for a document without a vector. `snippet` is the \
+            passage with most of the words, SNIPPET words long, from the first 64 KiB of the text. `COUNT` is 10 by \
+            default, as for `VSIM` and `FT.SEARCH`. `FILTER` is described in `docs/filter.md`; similarity is cosine in \
+            [-1, 1]. `MMR lambda` \
+            chooses among the 4 x COUNT nearest (at least 20, at most 200 or COUNT) by maximal marginal relevance: \
+            `lambda` x similarity - (1 - `lambda`) x the largest similarity to one chosen before. 1 is the plain \
+            order, and the first is always the nearest. COUNT x candidates x dimensions is at most 67,108,864 \
+            (`TOOBIG`): COUNT 200 at 1,536 dimensions, 60 at 5,000. `OFFSET` skips that many results; COUNT and \
+            OFFSET together are at most 1,000. `TOKENS` ends the results, in order, before the first that would \
+            exceed the budget. `vector` is the vector as QUANT keeps it, a blob of little-endian f32, or null for a \
+            document without one. Only returned documents count as used. A long search runs in a thread, as that of \
+            `LLMCACHE.GETSEM`.",
         ..read("RAG.SEARCH", command_entry!(search::run))
     },
     CommandSpec {
@@ -151,7 +150,7 @@ pub(super) const RAG: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: -5,
-        summary: "Answers documents by their ids, in one trip.",
+        summary: "Returns documents by their ids, in one round trip.",
         complexity: "O(n) for n ids",
         args: &[
             DOCUMENTS,
@@ -162,9 +161,9 @@ pub(super) const RAG: &[CommandSpec] = &[
             ),
             RETURN,
         ],
-        reply: "An array of what `RAG.GET` answers to each, in their order.",
-        notes: "`RETURN` picks of `id text meta tags tokens age ttl hits vector`, the vector as QUANT keeps it, \
-            a blob of little-endian f32; without it all but the vector are answered.",
+        reply: "An array with the reply of `RAG.GET` for each id, in order.",
+        notes: "`RETURN` selects from `id text meta tags tokens age ttl hits vector`; `vector` is as QUANT keeps it, a \
+            blob of little-endian f32. Without it all but the vector are returned.",
         ..read("RAG.MGET", command_entry!(get::run_mget))
     },
     CommandSpec {
@@ -193,12 +192,12 @@ pub(super) const RAG: &[CommandSpec] = &[
             opt_word("DRYRUN", "dryrun"),
         ],
         reply: "How many were removed; with DRYRUN would be.",
-        notes: "A first argument that is one of the words IDS, FILTER and TAG is never an id: where ids come from \
-            elsewhere, name them with IDS. FILTER is described in `docs/filter.md`. What is stored after the \
-            command began is left alone. FILTER and TAG go over the index in slices, between which others are \
-            served; where a client cannot wait (MULTI, scripts) many documents are refused, with LIMIT so many are \
-            removed. Like `LLMCACHE.INVALIDATE` it ends with `BUSY` where too many walks are under way, and tells \
-            where a filter asked too much of some documents.",
+        notes: "A first argument that is one of the words IDS, FILTER and TAG is never an id: use IDS for ids from \
+            elsewhere. FILTER is described in `docs/filter.md`. Documents stored after the command began are left \
+            alone. FILTER and TAG walk over the index in slices, between which other clients are served. Where a \
+            client cannot wait (MULTI, scripts), a large index is refused, or with LIMIT that many documents are \
+            removed. Like `LLMCACHE.INVALIDATE` it fails with `BUSY` if too many walks are in progress, and reports \
+            documents on which the filter needed too many steps.",
         ..write("RAG.DEL", command_entry!(del::run), KeyUse::Delete)
     },
     CommandSpec {
@@ -211,9 +210,9 @@ pub(super) const RAG: &[CommandSpec] = &[
             opt("COUNT", "count", ArgKind::Integer),
             opt("FILTER", "expression", ArgKind::Text),
         ],
-        reply: "The next cursor (0 at the end) and an array of ids. A document that is there from the first page to the last \
-            is listed once, replaced meanwhile or not.",
-        notes: "A document that is there throughout is listed exactly once.",
+        reply: "The next cursor (0 at the end) and an array of ids.",
+        notes: "A document that exists from the first page to the last is listed exactly once, replaced meanwhile or \
+            not.",
         ..read("RAG.SCAN", command_entry!(admin::run_scan))
     },
     CommandSpec {
@@ -232,8 +231,8 @@ pub(super) const RAG: &[CommandSpec] = &[
         summary: "Removes an index and its documents.",
         args: &[DOCUMENTS],
         reply: "1, or 0 when there is no such index.",
-        notes: "The same as `UNLINK` of its key, which refuses nothing of another type: the documents \
-            follow between commands, and are out of use at once.",
+        notes: "Equivalent to `UNLINK` of its key, which does not check the type: the documents are out of use at once \
+            and are removed between commands.",
         ..write("RAG.DROP", command_entry!(admin::run_drop), KeyUse::Delete)
     },
 ];

@@ -59,7 +59,7 @@ pub const SESSION: &[CommandSpec] = &[
     CommandSpec {
         arity: -5,
         flags: "write deny-oom",
-        summary: "Appends messages to a conversation, in one step with deadline and trims.",
+        summary: "Appends messages to a conversation, together with its deadline and trims.",
         complexity: "O(m) for m messages, and what trims remove",
         args: &[
             KEY,
@@ -73,31 +73,30 @@ pub const SESSION: &[CommandSpec] = &[
             opt_word("CLEAR", "clear"),
             MESSAGE,
         ],
-        reply: "An array: for each message `[seq, 1]`, `[seq, 0]` when it was there already, or `[seq, 2]` \
-            when it took the place of another of its ID; then the messages and the tokens of the session. \
-            Null when a condition does not hold.",
-        notes: "Options before the first `MSG` are the session's, later ones that message's; at most \
-            1,024 messages, and 1,024 pinned ones in a session. A role is 1 to 32 letters, digits, `_`, `-` or `.`; a payload any bytes, at \
-            most 32 MiB. The same ID with the same role and payload is a duplicate, with others an \
-            error; an ID is known as long as its message is there. A request of duplicates alone is \
-            answered as the first time, whatever its conditions say. `IFSEQ n` appends only if the \
-            newest message is n, 0 for none; `NX` only if there is no session, `XX` only if there is. \
-            With `UPSERT` a message of a known ID \
-            replaces that one where it stands, in all but place and ID; one that is still being written is \
-            an error. `CLEAR` removes all messages first, pinned ones too, in the same step; places go on \
-            counting, and a request of IDs alone that is sent again finds its messages and changes nothing. \
-            `TTL` is kept: each change that adds text moves the deadline to so many seconds \
-            from then; 0 ends that, and so do `EXPIRE` and `PERSIST`, whose deadline stays. MAXLEN and MAXTOKENS remove the oldest messages that are not pinned, \
-            once, by this command. TOKENS is `ceil(bytes / 4)` and marked as estimated when left out. \
-            `OWNER` is a sorted set in the same hash slot, in which the session becomes the newest \
-            (`SESSION.LIST`). All vectors of a session have one dimension.",
+        reply: "An array: for each message `[seq, 1]` if it is new, `[seq, 0]` if it already existed, or `[seq, 2]` if \
+            it replaced another with its ID; then the number of messages and of tokens of the session. Null when a \
+            condition does not hold.",
+        notes: "Options before the first `MSG` concern the session, later ones the message they follow. Limits: 1,024 \
+            messages in a command, 1,024 pinned messages in a session, 32 MiB a payload, which may be any bytes. A \
+            role has 1 to 32 letters, digits, `_`, `-` or `.`. A message with the same ID, role and payload as a \
+            stored one is a duplicate; with other content it is an error. An ID is known as long as its message \
+            exists. A request that contains only duplicates gets the reply of the first time, whatever its \
+            conditions. `IFSEQ n` appends only if the newest message is n (0: the session is empty), `NX` only if \
+            there is no session, `XX` only if there is one. `UPSERT` replaces a message with a known ID in place, \
+            all but its seq and ID; a message that is still being written is an error. `CLEAR` first removes all \
+            messages, pinned ones too; sequence numbers continue, and repeating a request in which every message has \
+            an ID changes nothing. The session keeps its `TTL`: each command that adds text moves the deadline to \
+            that many seconds from then. 0 ends that, and so do `EXPIRE` and `PERSIST`, whose deadline stays. MAXLEN \
+            and MAXTOKENS remove the oldest messages that are not pinned, once, in this command. A missing TOKENS is \
+            estimated as `ceil(bytes / 4)` and marked so. `OWNER` names a sorted set in the same hash slot, in which \
+            the session becomes the newest (`SESSION.LIST`). All vectors of a session have the same dimension.",
         key_options: &[adds_to("OWNER", None)],
         ..write("SESSION.APPEND", command_entry!(append::run, keys), KeyUse::Insert)
     },
     CommandSpec {
         arity: -2,
         summary: "Returns the newest messages that fit a budget.",
-        complexity: "O(log n + k) for k messages answered or passed over",
+        complexity: "O(log n + k) for k messages returned or skipped",
         args: &[
             KEY,
             TOKENS,
@@ -107,22 +106,22 @@ pub const SESSION: &[CommandSpec] = &[
             opt_word("PAIRS", "pairs"),
             opt_word("JSON", "json"),
         ],
-        reply: "An array: the tokens of all, the place of the oldest message besides pinned ones (0 for \
+        reply: "An array: the tokens of all messages returned, the seq of the oldest one that is not pinned (0 for \
             none), 1 if older ones were left out, and the messages, oldest first.",
-        notes: "Pinned messages come first, newest first while they fit; then from the newest message \
-            back, until one does not fit. With `TURNS` a turn (from a `user` message to before the next) \
-            fits or not as a whole; with `PAIRS` so does a call with everything up to its last result, \
-            results without their call are left out, and a pin does not count for calls and results. \
-            Messages that are still being written are left out. The deadline does not move. A window ends \
-            after 10,000 messages, after 65,536 that were looked at, and at `llmcache.reply-max-bytes`. With `JSON` \
-            the messages are one string instead: a JSON array of objects of `role`, `content`, and `call` or \
-            `result` where marked, as chat interfaces take it; what is no UTF-8 is in `content_hex`.",
+        notes: "Pinned messages come first, the newest of them while they fit; then messages from the newest back, until \
+            one does not fit. With `TURNS` a turn (from a `user` message to before the next) fits as a whole or not \
+            at all. With `PAIRS` so does a tool call with everything up to its last result; results without their \
+            call are left out, and pins do not count for calls and results. Messages that are still being written \
+            are left out. The deadline does not move. A window ends after 10,000 messages, after 65,536 messages \
+            examined, and at `llmcache.reply-max-bytes`. With `JSON` the messages are one string: a JSON array of \
+            objects with `role`, `content`, and `call` or `result` where marked, as chat interfaces expect it; \
+            content that is not UTF-8 is in `content_hex`.",
         ..read("SESSION.WINDOW", command_entry!(read::run_window))
     },
     CommandSpec {
         arity: -4,
-        summary: "Returns messages by their places.",
-        complexity: "O(log n + k) for k messages answered or passed over",
+        summary: "Returns messages by their sequence numbers.",
+        complexity: "O(log n + k) for k messages returned or skipped",
         args: &[
             KEY,
             arg("from", ArgKind::Text),
@@ -132,15 +131,14 @@ pub const SESSION: &[CommandSpec] = &[
             ROLES,
         ],
         reply: SHORT,
-        notes: "A range of more than 10,000 messages, or one that passes over more than 65,536, is refused \
-            (`TOOBIG`), and the error says where to go on; so is one of more than `llmcache.reply-max-bytes`. \
-            `from` and `to` belong to the range; `-` is the first place, `+` the last. `REV` begins \
-            at `to` and goes back.",
+        notes: "`from` and `to` are included; `-` is the first message, `+` the last. `REV` starts at `to` and goes \
+            back. A range of more than 10,000 messages, one that skips more than 65,536, or one larger than \
+            `llmcache.reply-max-bytes` is refused (`TOOBIG`), and the error says where to continue.",
         ..read("SESSION.RANGE", command_entry!(read::run_range))
     },
     CommandSpec {
         arity: 4,
-        summary: "Returns one message with everything it carries.",
+        summary: "Returns one message with all its fields.",
         complexity: "O(log n)",
         args: &[
             KEY,
@@ -177,18 +175,17 @@ pub const SESSION: &[CommandSpec] = &[
     CommandSpec {
         arity: -4,
         flags: "write deny-oom",
-        summary: "Replaces what a message says.",
+        summary: "Replaces the payload of a message.",
         complexity: "O(log n)",
         args: &[KEY, WHICH, PAYLOAD, TOKENS, VECTOR],
         reply: "1, or 0 where there is no such message.",
-        notes: "Role, ID, META, pin and links stay. The vector is the one given; without one the \
-            message has none any more.",
+        notes: "Role, ID, META, pin and links stay. The vector is replaced by the given one, or removed.",
         ..write("SESSION.EDIT", command_entry!(change::run_edit), KeyUse::Update)
     },
     CommandSpec {
         arity: -3,
         summary: "Removes messages.",
-        complexity: "O(k log n) for k places",
+        complexity: "O(k log n) for k messages",
         args: &[
             KEY,
             arg(
@@ -200,7 +197,7 @@ pub const SESSION: &[CommandSpec] = &[
             ),
         ],
         reply: "How many were removed.",
-        notes: "The session stays when its last message goes; `DEL` removes it.",
+        notes: "The session remains when its last message is removed; `DEL` removes the session.",
         ..write("SESSION.DEL", command_entry!(change::run_del), KeyUse::Delete)
     },
     CommandSpec {
@@ -208,10 +205,10 @@ pub const SESSION: &[CommandSpec] = &[
         summary: "Removes the newest messages, or the oldest, and returns them.",
         complexity: "O(k)",
         args: &[KEY, COUNT, opt_word("OLDEST", "oldest")],
-        reply: "An array of messages, newest first; with `OLDEST` the oldest, in their order. A message has the \
-            form `SESSION.RANGE` answers.",
-        notes: "Pinned messages go like others. A message that is still being written goes with what there \
-            is of it.",
+        reply: "An array of messages in the form of `SESSION.RANGE`, newest first; with `OLDEST` the oldest, in their \
+            order.",
+        notes: "Pinned messages are removed like others. A message that is still being written is removed with its text \
+            so far.",
         ..write("SESSION.POP", command_entry!(change::run_pop), KeyUse::DeleteAndRead)
     },
     CommandSpec {
@@ -239,7 +236,7 @@ pub const SESSION: &[CommandSpec] = &[
         complexity: "O(b) for b blocks of 8 KiB; their memory is freed in a thread",
         args: &[KEY],
         reply: "How many were removed.",
-        notes: "The session itself stays, with its TTL, and goes on counting places where it was.",
+        notes: "The session remains, with its TTL and its sequence numbers.",
         ..write("SESSION.CLEAR", command_entry!(change::run_clear), KeyUse::Delete)
     },
     CommandSpec {
@@ -248,15 +245,15 @@ pub const SESSION: &[CommandSpec] = &[
         summary: "Moves the deadline of a session without adding a message.",
         args: &[KEY, opt("TTL", "seconds", ArgKind::Integer)],
         reply: "1, or 0 where there is no session.",
-        notes: "Without `TTL` it counts as a use: the deadline moves to the session's own TTL from now, if it \
-            has one. `TTL n` is kept as that of `SESSION.APPEND` is; 0 removes TTL and deadline. A deadline \
-            that use does not move is set by the server's own `EXPIRE`.",
+        notes: "Without `TTL` the call counts as a use: the deadline moves to the session's own TTL from now, if it has \
+            one. `TTL n` is kept as that of `SESSION.APPEND`; 0 removes TTL and deadline. To set a deadline that \
+            does not move with use, call the server's `EXPIRE`.",
         ..write("SESSION.EXPIRE", command_entry!(change::run_expire), KeyUse::Update)
     },
     CommandSpec {
         arity: -5,
         flags: "write deny-oom",
-        summary: "Replaces the messages up to a place by a summary.",
+        summary: "Replaces the messages up to a sequence number by a summary.",
         complexity: "O(b) for b blocks of 8 KiB removed, and pinned messages before them",
         args: &[
             KEY,
@@ -268,13 +265,13 @@ pub const SESSION: &[CommandSpec] = &[
         ],
         reply: "An array: messages removed, tokens of the session before and after. Null when the \
             newest message is not IFSEQ.",
-        notes: "Pinned messages stay. The summary takes the place of the last message removed; its role \
-            is `system` unless given. A message that is still being written up to there is an error.",
+        notes: "Pinned messages stay. The summary gets the seq of the last message removed; its role is `system` by \
+            default. A message that is still being written within the range is an error.",
         ..write("SESSION.COMPACT", command_entry!(change::run_compact), KeyUse::Update)
     },
     CommandSpec {
         arity: -4,
-        summary: "Finds messages by meaning.",
+        summary: "Finds messages by similarity.",
         complexity: "O(n * d) for n vectors of d dimensions",
         args: &[
             KEY,
@@ -284,29 +281,29 @@ pub const SESSION: &[CommandSpec] = &[
             ROLES,
             opt("AROUND", "neighbours", ArgKind::Integer),
         ],
-        reply: "An array of `[similarity, message]`, best first; with AROUND `[similarity, message, \
-            before, after]`, the latter two arrays of so many messages.",
-        notes: "COUNT is 1 unless given; with AROUND the reply has at most 10,000 messages. Every vector of the \
-            session is compared, in slices while the client waits where there are many; they are kept in half \
-            precision. A message has the form `SESSION.RANGE` answers.",
+        reply: "An array of `[similarity, message]`, best first; with AROUND `[similarity, message, before, after]`, the \
+            latter two arrays of that many messages.",
+        notes: "COUNT is 1 by default; with AROUND the reply has at most 10,000 messages, each in the form of \
+            `SESSION.RANGE`. Every vector of the session, kept in half precision, is compared, in slices while the \
+            client waits if there are many.",
         ..read("SESSION.RECALL", command_entry!(recall::run))
     },
     CommandSpec {
         arity: -3,
         flags: "write deny-oom",
-        summary: "Copies a session up to a place into a new one.",
+        summary: "Copies a session up to a message into a new one.",
         complexity: "O(b) for b blocks of 8 KiB, which the two share until one of them changes them",
         args: &[KEY, arg("new", ArgKind::Key), opt("AT", "seq", ArgKind::Integer)],
         second_key: Some(KeyUse::Insert),
         reply: "How many messages were copied.",
-        notes: "Both keys are in the same hash slot; a new key that exists is an error. Places and TTL \
-            are kept. Messages that are still being written come along as `abandoned`.",
+        notes: "Both keys are in the same hash slot; a new key that exists is an error. Sequence numbers and TTL are \
+            kept. Messages that are still being written are copied as `abandoned`.",
         ..write("SESSION.FORK", command_entry!(copy::run_fork), KeyUse::Read)
     },
     CommandSpec {
         arity: -2,
         summary: "Lists the sessions of an owner, newest first.",
-        complexity: "O(log u + k) for k sessions answered or passed over, at most COUNT + 4,096",
+        complexity: "O(log u + k) for k sessions returned or skipped, at most COUNT + 4,096",
         args: &[
             arg("owner", ArgKind::Key),
             COUNT,
@@ -316,24 +313,22 @@ pub const SESSION: &[CommandSpec] = &[
             4,096 sessions that are gone were passed over, a last row `[null, ms, 0, 0]` says that the list goes on \
             with `BEFORE ms`. Sessions of one millisecond \
             are on one page, which may so be longer than COUNT.",
-        notes: "COUNT is 100 unless given. Sessions that expired or were deleted are passed over, and \
-            removed from the set by the next append with this OWNER. Sessions that the user may not \
-            read are passed over.",
+        notes: "COUNT is 100 by default. Sessions that expired or were deleted are skipped; the next append with this \
+            OWNER removes them from the set. Sessions that the user may not read are skipped.",
         ..read("SESSION.LIST", command_entry!(owner::run_list))
     },
     CommandSpec {
         arity: -2,
         summary: "Returns messages as lines of JSON, all or page by page.",
-        complexity: "O(b + k) for b blocks of 8 KiB and k messages answered, in slices while the client waits",
+        complexity: "O(b + k) for b blocks of 8 KiB and k messages returned, in slices while the client waits",
         args: &[KEY, opt("FROM", "first-seq", ArgKind::Integer), COUNT],
         reply: "An array of lines, oldest message first.",
-        notes: "At most 10,000 messages and `llmcache.reply-max-bytes` in one reply: all of a larger session at once is \
-            refused (`TOOBIG`). With `FROM`, `COUNT` or both a page is answered, which may be shorter than COUNT: go on \
-            with `FROM` the last `seq` and one, until a page is empty. What is answered is the session as it was when the \
-            command came. A line has the members `seq role content tokens`, and of `id estimated pinned summary \
-            call result meta vector_f16_hex status` those that apply. What is no UTF-8 is in \
-            `content_hex`, `id_hex`, `call_hex`, `result_hex`. `SESSION.LOAD` reads these lines to the \
-            same messages.",
+        notes: "A reply holds at most 10,000 messages and `llmcache.reply-max-bytes`: exporting a larger session at once \
+            is refused (`TOOBIG`). `FROM` and `COUNT` return a page, which may be shorter than COUNT; continue with \
+            `FROM` the last `seq` plus 1 until a page is empty. The reply shows the session as it was when the \
+            command arrived. A line has the members `seq role content tokens`, and of `id estimated pinned summary \
+            call result meta vector_f16_hex status` those that apply. Text that is not UTF-8 is in `content_hex`, \
+            `id_hex`, `call_hex`, `result_hex`. `SESSION.LOAD` restores the same messages from these lines.",
         ..read("SESSION.EXPORT", command_entry!(read::run_export))
     },
     CommandSpec {
@@ -343,16 +338,15 @@ pub const SESSION: &[CommandSpec] = &[
         complexity: "O(m) for m lines",
         args: &[KEY, many("line", ArgKind::Text)],
         reply: "How many messages were loaded.",
-        notes: "Lines as `SESSION.EXPORT` writes them; `role` and `content` are enough. A `seq` must be \
-            behind all others, and lines without one take the next place. At most 1,024 lines at once: more follow by \
-            another LOAD. An argument may hold several \
-            lines. All lines are loaded, or none.",
+        notes: "Lines have the form that `SESSION.EXPORT` writes; `role` and `content` suffice. A `seq` must be greater \
+            than all before it, and lines without one get the next number. At most 1,024 lines in a command; an \
+            argument may hold several lines. All lines are loaded, or none.",
         ..write("SESSION.LOAD", command_entry!(copy::run_load), KeyUse::Insert)
     },
     CommandSpec {
         arity: -3,
         flags: "write deny-oom",
-        summary: "Begins a message that is read while it is written.",
+        summary: "Begins a message that can be read while it is written.",
         complexity: "O(log n)",
         args: &[
             KEY,
@@ -362,11 +356,10 @@ pub const SESSION: &[CommandSpec] = &[
             META,
             opt_word("TAKEOVER", "takeover"),
         ],
-        reply: "An array: the message's place, the token of its producer, its length. The token is null \
-            for whoever may only read it: another producer has it, or it has ended.",
-        notes: "LEASE is 30,000 unless given; each write renews it. A message whose lease lapsed is \
-            `abandoned`: its producer may go on, until another one with the same ID and `TAKEOVER` \
-            gets a token of its own.",
+        reply: "An array: the message's seq, the producer's token, the length of the text so far. The token is null for \
+            a caller that may only read: another producer holds the message, or it has ended.",
+        notes: "LEASE is 30,000 by default; each write renews it. A message whose lease expired is `abandoned`: its \
+            producer may continue, until another caller with the same ID and `TAKEOVER` gets a token of its own.",
         ..write("SESSION.BEGIN", command_entry!(stream::run_begin), KeyUse::Insert)
     },
     CommandSpec {
@@ -381,11 +374,11 @@ pub const SESSION: &[CommandSpec] = &[
             arg("offset", ArgKind::Integer),
             arg("data", ArgKind::Text),
         ],
-        reply: "An array: where the text ends, and 1 when the message was ended by `SESSION.STOP`: then \
+        reply: "An array: the offset at which the text ends, and 1 if the message was ended by `SESSION.STOP`: then \
             nothing was added.",
-        notes: "`offset` is where the text goes, in bytes. Text that is there already is passed over \
-            when it is the same, else an error; so is a gap. Another token than the producer's: \
-            `LEASELOST`. Empty text renews the lease.",
+        notes: "`offset` is where the text goes, in bytes. Text that is already stored is skipped if it is the same, \
+            otherwise it is an error; so is a gap. A token other than the producer's: `LEASELOST`. Empty text renews \
+            the lease.",
         ..write("SESSION.CHUNK", command_entry!(stream::run_chunk), KeyUse::Update)
     },
     CommandSpec {
@@ -445,7 +438,7 @@ pub const SESSION: &[CommandSpec] = &[
                 ]),
             ),
         ],
-        reply: "An array: its place and its length in bytes.",
+        reply: "An array: its seq and its length in bytes.",
         notes: "After END the text is a message like any other. Repeating the same END returns the same reply; \
             an END with other TOKENS or META, or with a CACHE that does not hold the answer, is an error. \
             A token other than the producer's: `LEASELOST`. `CACHE` also stores the text as the answer to \
@@ -459,12 +452,12 @@ pub const SESSION: &[CommandSpec] = &[
     },
     CommandSpec {
         arity: 3,
-        summary: "Ends a message that is being written, from outside.",
+        summary: "Ends another client's unfinished message.",
         complexity: "O(bytes), and waking followers",
         args: &[KEY, SEQ],
-        reply: "1, or 0 when it is not being written.",
-        notes: "What was written stays, as `stopped`. The producer learns of it with its next CHUNK, and \
-            may still tell tokens and META by END. It also ends a message that was abandoned.",
+        reply: "1, or 0 if it is not being written.",
+        notes: "The text so far stays, with status `stopped`. The producer learns of it from its next CHUNK and may \
+            still report tokens and META by END. STOP also ends an abandoned message.",
         ..write("SESSION.STOP", command_entry!(stream::run_stop), KeyUse::Update)
     },
     CommandSpec {

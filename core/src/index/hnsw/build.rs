@@ -190,7 +190,7 @@ impl Builder<'_> {
         self.links.join(row, other, level);
     }
 
-    /// Makes a full row drop links for the sake of `newcomer`; answers whether it did. A link goes that
+    /// Makes a full row drop links for the sake of `newcomer`; returns whether it did. A link goes that
     /// a nearer neighbour stands for, the farthest first; where there is none, the farthest.
     fn make_room(&mut self, full: u32, newcomer: u64, level: usize) -> bool {
         let Lists { rated, kept, dropped, .. } = &mut *self.lists;

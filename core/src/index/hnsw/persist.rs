@@ -220,7 +220,7 @@ impl Index {
         Ok(())
     }
 
-    /// Checks what can be checked only when all is loaded. Answers whether the graphs are good; if not,
+    /// Checks what can be checked only when all is loaded. Returns whether the graphs are good; if not,
     /// they are thrown away.
     pub(in crate::index) fn finish_graphs(&mut self) -> bool {
         let good = self.loaded_heads_are_good() && self.loaded_links_are_pairs();

@@ -10,7 +10,7 @@ use crate::top::{pack, row_of};
 
 /// A row with fewer links than this part of its room takes the nearest of the pool where none points
 /// in a direction of its own. After 90 % of 2,000 real vectors were replaced, recall at EF 16 lay
-/// 0.011 below that of a graph built anew with 1/4 or 1/1, 0.007 with 1/2, and 0.002 with 3/4.
+/// 0.011 below that of a graph rebuilt with 1/4 or 1/1, 0.007 with 1/2, and 0.002 with 3/4.
 const REFILL_BELOW: (usize, usize) = (3, 4);
 
 /// Rows considered as new neighbours of those that lost one.

@@ -98,7 +98,7 @@ impl Visited {
         }
     }
 
-    /// Notes a row; answers whether it was new. Rows beyond those announced are never new.
+    /// Notes a row; returns whether it was new. Rows beyond those announced are never new.
     #[inline(always)]
     fn insert(&mut self, row: u32) -> bool {
         let walk = self.walk;
@@ -242,7 +242,7 @@ impl Scratch {
         self.visited.contains(row)
     }
 
-    /// Walks from `points`; afterwards they are what was found. Answers whether the walk came to its
+    /// Walks from `points`; afterwards they are what was found. Returns whether the walk came to its
     /// end, and did not give up.
     pub(in crate::index) fn walk(
         &mut self,

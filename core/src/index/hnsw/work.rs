@@ -208,7 +208,7 @@ impl Index {
         self.graphs.enqueue(graph);
     }
 
-    /// One node of a graph. Answers what it cost and whether there is more.
+    /// One node of a graph. Returns what it cost and whether there is more.
     fn work_on(&mut self, number: u32) -> (usize, bool) {
         let before = self.graphs.scratch.distances;
         let more = match self.graphs.head(number).state {

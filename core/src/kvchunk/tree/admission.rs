@@ -24,7 +24,7 @@ const HORIZON: f64 = 16.0;
 const ONE_IN: [u32; 4] = [1, 2, 4, 8];
 /// Part of the capacity that new chains have; the rest holds what was used.
 const ROOM: f64 = 0.7;
-/// Another share must find so much more than the one there is: with it the order of eviction is built anew.
+/// Another share must find so much more than the one there is: with it the order of eviction is rebuilt.
 const GAIN: f64 = 1.1;
 /// First uses to be seen before anything follows from them.
 const EVIDENCE: f64 = 32.0;
@@ -96,7 +96,7 @@ impl Admission {
         }
     }
 
-    /// Decides anew where it is time; answers whether the share changed.
+    /// Decides again where it is time; returns whether the share changed.
     pub fn decide(&mut self, capacity: f64) -> bool {
         if self.stored < self.decide_at {
             return false;

@@ -47,7 +47,35 @@ pub enum Refused {
     TooLong,
 }
 
-/// The tree.
+/// The prefix tree of a namespace: which chunk follows which. A chunk counts only while all before it are there.
+///
+/// ```
+/// use llmcache_core::ids::UnixMs;
+/// use llmcache_core::kvchunk::{ChunkDigest, NewNode, PrefixTree};
+///
+/// let [system, question] = [b"system", b"prompt"].map(|name| ChunkDigest::from_bytes(name).unwrap());
+/// let node = |digest, parent, position| NewNode {
+///     digest,
+///     parent,
+///     content: None,
+///     position,
+///     bytes: 1_100,
+///     payload_bytes: 1_000,
+///     expire_at: UnixMs::NEVER,
+///     prio: 0,
+///     pinned: false,
+/// };
+/// let mut tree = PrefixTree::default();
+/// tree.insert(&node(&system, None, 0)).unwrap();
+/// let last = tree.insert(&node(&question, Some(&system), 1)).unwrap();
+/// assert!(tree.is_reachable(last, UnixMs(0)));
+///
+/// // Without its prefix a chunk is a miss, until the prefix is stored again.
+/// tree.remove(&system);
+/// assert!(!tree.is_reachable(last, UnixMs(0)));
+/// tree.insert(&node(&system, None, 0)).unwrap();
+/// assert!(tree.is_reachable(last, UnixMs(0)));
+/// ```
 #[derive(Debug, Default)]
 pub struct PrefixTree {
     nodes: Vec<Node>,
@@ -515,7 +543,7 @@ impl PrefixTree {
         self.nodes[id.0 as usize].checked_at = now;
     }
 
-    /// Adds a lease; answers which life of the node it holds.
+    /// Adds a lease; returns which life of the node it holds.
     pub(super) fn lease(&mut self, id: NodeId) -> u32 {
         self.unorder(id.0);
         let node = &mut self.nodes[id.0 as usize];

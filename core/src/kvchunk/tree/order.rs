@@ -124,10 +124,10 @@ impl PrefixTree {
         self.admission.one_in()
     }
 
-    /// Sets the half-life that capacity and admission ask for, and builds the order anew where it is
+    /// Sets the half-life that capacity and admission ask for, and builds the order again where it is
     /// another.
     fn age_anew(&mut self) {
-        // By powers of two, so that the order is built anew rarely.
+        // By powers of two, so that the order is built again rarely.
         let room = (self.capacity as u64).next_power_of_two() as f64;
         let kept = f64::from(self.admission.one_in());
         let half_life = (room * kept * HALF_LIFE_PER_CHUNK).max(HALF_LIFE_MIN);
@@ -199,7 +199,7 @@ impl Plan<'_> {
         self.gone.get(&id).copied().unwrap_or(0) == self.tree.node(id).children_here
     }
 
-    /// Adds a chunk to the plan if it may go and nothing below it stays; answers what that frees.
+    /// Adds a chunk to the plan if it may go and nothing below it stays; returns what that frees.
     fn take(&mut self, id: NodeId, spare: Option<NodeId>) -> u64 {
         let node = self.tree.node(id);
         if Some(id) == spare || !node.may_go() || !self.is_bare(id) || !self.planned.insert(id) {

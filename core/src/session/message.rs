@@ -181,6 +181,16 @@ pub(super) const STATUS_SHIFT: u32 = 8;
 const FLAGS: u32 = 0x07ff;
 
 impl<'a> Message<'a> {
+    /// What is known of how it ends at `now`: one that is being written is abandoned when its lease has expired.
+    pub fn status_at(&self, now: UnixMs) -> Status {
+        match (self.status, self.producer) {
+            (Status::Open, Some(producer)) if producer.lease_until.is_past(now) => {
+                Status::Abandoned
+            }
+            (status, _) => status,
+        }
+    }
+
     /// A whole message of role and payload alone.
     pub fn plain(seq: MessageSeq, role: &'a [u8], payload: &'a [u8]) -> Self {
         Self {

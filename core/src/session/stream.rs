@@ -229,12 +229,9 @@ impl Session {
         if offset > have {
             return Err(Error::err(format!("offset {offset} is beyond the end, {have}")));
         }
-        let status = match (message.status, message.producer) {
-            (Status::Whole, _) => Status::Done,
-            (Status::Open, Some(producer)) if producer.lease_until.is_past(now) => {
-                Status::Abandoned
-            }
-            (status, _) => status,
+        let status = match message.status_at(now) {
+            Status::Whole => Status::Done,
+            status => status,
         };
         let rest = &message.payload[offset as usize..];
         let data = &rest[..characters::cut(rest, max, status != Status::Open)];

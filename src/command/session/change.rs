@@ -6,6 +6,7 @@ use crate::command::parse::{ArgReader, flag_once, is_vector_word, set_once, vect
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{Deadline, answer_room, change_session};
 use llmcache_core::error::{Error, Result};
+use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
 use llmcache_core::session::{Effect, MessageRef, MessageSeq};
 
@@ -86,7 +87,7 @@ pub fn run_pop(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     };
     answer_room(ctx)?.all(session.reply_bytes(&popped))?;
     // What goes is answered whole, also where a stream ends within a character.
-    reply::removed(Reply::new(ctx), &session, &popped);
+    reply::removed(Reply::new(ctx), &session, &popped, UnixMs(ctx.now_ms()));
     let seqs = popped.iter().map(|at| session.seq_at(*at)).collect();
     drop(session);
     remove(args, seqs);

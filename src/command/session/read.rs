@@ -5,6 +5,7 @@ use crate::command::parse::{ArgReader, flag_once, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{AnswerRoom, Pieces, answer_room, run_pieces};
 use llmcache_core::error::{Error, ErrorWord, Result};
+use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
 use llmcache_core::session::{
     MessageRef, MessageSeq, Range, Session, WindowRequest, to_json, window_json,
@@ -22,7 +23,7 @@ pub fn run_window(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     if as_json {
         to.bytes(&window_json(&session, &window.messages, window.tokens));
     } else {
-        reply::list(to, &session, &window.messages);
+        reply::list(to, &session, &window.messages, UnixMs(ctx.now_ms()));
     }
     Ok(())
 }
@@ -77,7 +78,7 @@ pub fn run_range(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
     };
     answer_room(ctx)?.all(session.reply_bytes(&found))?;
-    reply::list(Reply::new(ctx), &session, &found);
+    reply::list(Reply::new(ctx), &session, &found, UnixMs(ctx.now_ms()));
     Ok(())
 }
 
@@ -111,7 +112,9 @@ pub fn run_get(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         None => by_id.and_then(|id| session.find_id(id)),
     };
     match found {
-        Some(at) => reply::full(Reply::new(ctx), &session.whole_message(at)),
+        Some(at) => {
+            reply::full(Reply::new(ctx), &session.whole_message(at), UnixMs(ctx.now_ms()));
+        }
         None => {
             Reply::new(ctx).null();
         }

@@ -5,6 +5,7 @@ use crate::command::parse::{ArgReader, is_vector_word, set_once, vector};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{AnswerRoom, Pieces, answer_room, run_pieces};
 use llmcache_core::error::{Error, Result};
+use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
 use llmcache_core::session::{MessageRef, MessageSeq, Recall, Recalled, Session};
 
@@ -85,14 +86,15 @@ impl Pieces for Recalling {
                 }
             }
         }
+        let now = UnixMs(ctx.now_ms());
         let reply = Reply::new(ctx).array(hits.len());
         for (hit, older, newer) in hits {
             let message = self.copy.message(hit.message);
             reply.array(if self.around.is_some() { 4 } else { 2 }).double(hit.similarity);
-            reply::short(reply, &message);
+            reply::short(reply, &message, now);
             if self.around.is_some() {
-                reply::list(reply, &self.copy, &older);
-                reply::list(reply, &self.copy, &newer);
+                reply::list(reply, &self.copy, &older, now);
+                reply::list(reply, &self.copy, &newer, now);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Messages in replies, written straight from the bytes of the session.
 
 use crate::ffi::Reply;
+use llmcache_core::ids::UnixMs;
 use llmcache_core::session::characters::cut;
 use llmcache_core::session::{LinkKind, Message, MessageRef, Session, Status};
 
@@ -14,11 +15,11 @@ fn readable<'m>(message: &Message<'m>) -> &'m [u8] {
 
 /// Writes `[seq, role, payload, tokens]`, followed by the name and value of whatever else the message
 /// carries.
-pub fn short(reply: Reply<'_>, message: &Message<'_>) {
-    write(reply, message, readable(message));
+pub fn short(reply: Reply<'_>, message: &Message<'_>, now: UnixMs) {
+    write(reply, message, readable(message), now);
 }
 
-fn write(reply: Reply<'_>, message: &Message<'_>, payload: &[u8]) {
+fn write(reply: Reply<'_>, message: &Message<'_>, payload: &[u8], now: UnixMs) {
     let extras = usize::from(message.id.is_some())
         + usize::from(message.meta.is_some())
         + usize::from(message.link.is_some())
@@ -45,7 +46,7 @@ fn write(reply: Reply<'_>, message: &Message<'_>, payload: &[u8]) {
         }
     }
     if message.status != Status::Whole {
-        reply.text("status").text(message.status.as_str());
+        reply.text("status").text(message.status_at(now).as_str());
     }
 }
 
@@ -57,16 +58,16 @@ fn link_name(kind: LinkKind) -> &'static str {
 }
 
 /// Writes an array of messages that are about to go: with all their bytes.
-pub fn removed(reply: Reply<'_>, session: &Session, messages: &[MessageRef]) {
+pub fn removed(reply: Reply<'_>, session: &Session, messages: &[MessageRef], now: UnixMs) {
     reply.array(messages.len());
     for at in messages {
         let message = session.message(*at);
-        write(reply, &message, message.payload);
+        write(reply, &message, message.payload, now);
     }
 }
 
 /// Writes an array of messages.
-pub fn list(reply: Reply<'_>, session: &Session, messages: &[MessageRef]) {
+pub fn list(reply: Reply<'_>, session: &Session, messages: &[MessageRef], now: UnixMs) {
     reply.array(messages.len());
     for at in messages {
         match session.brief(*at) {
@@ -74,13 +75,13 @@ pub fn list(reply: Reply<'_>, session: &Session, messages: &[MessageRef]) {
                 reply.array(4).count(brief.seq.0.into()).bytes(brief.role);
                 reply.bytes(brief.payload).count(brief.tokens.into());
             }
-            None => short(reply, &session.message(*at)),
+            None => short(reply, &session.message(*at), now),
         }
     }
 }
 
 /// Writes a message as a map of all its fields.
-pub fn full(reply: Reply<'_>, message: &Message<'_>) {
+pub fn full(reply: Reply<'_>, message: &Message<'_>, now: UnixMs) {
     let flag = |on: bool| i64::from(on);
     reply.map(13).text("seq").count(message.seq.0.into()).text("role").bytes(message.role);
     reply.text("payload").bytes(readable(message)).text("tokens").count(message.tokens.into());
@@ -94,7 +95,7 @@ pub fn full(reply: Reply<'_>, message: &Message<'_>) {
         maybe(reply, link.as_ref().map(|link| &*link.id));
     }
     reply.text("pinned").int(flag(message.pinned)).text("summary").int(flag(message.summary));
-    reply.text("status").text(message.status.as_str());
+    reply.text("status").text(message.status_at(now).as_str());
     reply.text("dim").count(message.dim().unwrap_or(0) as u64);
 }
 

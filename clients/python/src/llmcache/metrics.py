@@ -23,7 +23,6 @@ from ._sync import LLMCache
 from .errors import NoCache, is_outage
 from .types import Fields
 
-_MISSES = ("empty", "threshold", "filter", "expired", "maxage", "guard")
 _COUNTED = (
     ("lead", "llmcache_leads", "Leases given to make an answer"),
     ("busy", "llmcache_busy", "Callers told that somebody makes the answer"),
@@ -93,8 +92,9 @@ def families(told: Sequence[tuple[str, Fields, Fields]]) -> Iterable[Any]:
         lookups.add_metric([name], stats["lookups"])
         for tier in ("exact", "semantic"):
             hits.add_metric([name, tier], stats[f"hits_{tier}"])
-        for reason in _MISSES:
-            misses.add_metric([name, reason], stats[f"misses_{reason}"])
+        for field, count in stats.items():
+            if field.startswith("misses_"):
+                misses.add_metric([name, field.removeprefix("misses_")], count)
         seconds.add_metric([name], stats["ms_saved"] / 1_000)
     yield from (lookups, hits, misses, seconds)
     for field, metric, text in _COUNTED:

@@ -46,13 +46,14 @@ import stalls  # noqa: E402
 import threads  # noqa: E402
 import trips  # noqa: E402
 import vectors  # noqa: E402
+import words  # noqa: E402
 from report import Report  # noqa: E402
 from servers import provide_all, provide_redisearch  # noqa: E402
 
 OUT = ROOT / "docs" / "benchmarks"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
 NAMES = (
-    "trips", "exact", "semantic", "packages", "graph", "million", "reference", "restart", "stalls", "threads", "invalidate", "scopes", "embeddings", "embed", "rag",
+    "trips", "exact", "semantic", "packages", "graph", "million", "reference", "restart", "stalls", "threads", "invalidate", "scopes", "embeddings", "embed", "rag", "words",
     "kvfetch", "kvtrace", "session",
 )  # fmt: skip
 
@@ -112,7 +113,7 @@ def provided_redisearch(peer):
 
 def measure(name, here, servers, module, folder, source, base, queries, full, chosen) -> Report | None:
     first, peer, at_most = here[0], servers["redis-8.2"], chosen.at_most
-    if name in ("semantic", "packages", "graph", "rag") and peer.path is None:
+    if name in ("semantic", "packages", "graph", "rag", "words") and peer.path is None:
         print(f"bench: {name} is left out: it needs a server with vector sets", flush=True)
         return None
     match name:
@@ -164,6 +165,9 @@ def measure(name, here, servers, module, folder, source, base, queries, full, ch
             return embeddings.run(first, peer, module, folder, base, plan)
         case "embed":
             return embed.run(first, module, folder, embed.Plan(asked=1_000 if full else 300, seconds=8 if full else 4))
+        case "words":
+            plan = words.Plan(min(50_000, at_most), rounds=3, seconds=0.4)
+            return words.run(peer, provided_redisearch(peer), module, folder, plan)
         case "rag":
             plan = rag.Plan(min(len(base), at_most), rounds=3, seconds=0.4)
             return rag.run(peer, provided_redisearch(peer), module, folder, base, queries[:256], plan)

@@ -509,7 +509,11 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     ("KVCHUNK", "offset", "First byte, from 0."),
     ("KVCHUNK", "length", "Number of bytes."),
     ("KVCHUNK", "NOPAYLOAD", "Returns header and META without the payload."),
-    ("KVCHUNK.FETCH", "COUNT", "Most chunks to return; default all that fit MAXBYTES."),
+    (
+        "KVCHUNK.FETCH",
+        "COUNT",
+        "Most chunks to return, 1 to 1,024; default all that fit MAXBYTES, at most 1,024.",
+    ),
     ("KVCHUNK", "FROM", "First chunk of the prompt to handle, from 0; default 0."),
     (
         "KVCHUNK",

@@ -512,7 +512,7 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     (
         "KVCHUNK.FETCH",
         "COUNT",
-        "Most chunks to return, 1 to 1,024; default all that fit MAXBYTES, at most 1,024.",
+        "Most chunks to return; default all that fit MAXBYTES. A page has at most 1,024.",
     ),
     ("KVCHUNK", "FROM", "First chunk of the prompt to handle, from 0; default 0."),
     (

@@ -348,7 +348,6 @@ ARITY = [
     ("LLMCACHE.SET", "faq", "PROMPT", "p"),
     ("LLMCACHE.GET", "faq"),
     ("LLMCACHE.ENTRY", "faq"),
-    ("LLMCACHE.ENTRY", "faq", "a", "b"),
     ("LLMCACHE.DEL", "faq"),
     ("LLMCACHE.EXPIRE", "faq", "a"),
     ("LLMCACHE.SCAN", "faq"),

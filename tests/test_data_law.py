@@ -14,6 +14,7 @@ from harness.families import FAMILIES, Answers, Documents, Embeddings
 from harness.names import key_slot
 from harness.persistence import wait_for_rewrite
 from harness.primary import Primary
+from harness.replies import fields
 from harness.replication import pair
 from harness.vectors import fp32, unit
 from harness.waiting import wait_until
@@ -413,6 +414,9 @@ def test_internal_commands_refuse_what_is_not_of_the_kind(server, client, family
         primary.send(*(("RESTORE", key, 0, dump) for key, dump in dumps.items()))
         tails = [tail for body in bodies for tail in (body, body[9:], b"", fp32(unit(1))[1])]
         assert primary.refused(("LLMCACHE._ENTRY", target, tail) for tail in tails) == len(tails)
+    # The container may have come before its entries: until they are looked through, searches say so.
+    with server.wire() as wire:
+        wait_until(lambda: not fields(wire(f"{box.family}.INFO", box.name)).get("filling"), "the index is filled", 30)
     assert box.held(range(COUNT)) == before
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness.cache import Cache, options
-from harness.persistence import wait_for_rewrite
+from harness.persistence import save, wait_for_rewrite
 from harness.replication import pair
 from harness.replies import fields
 from harness.vectors import near, unit
@@ -568,7 +568,7 @@ def test_near_misses_are_neither_saved_nor_replicated(fleet):
     assert len(primary.run("NEARMISSES")) == 1
     both.assert_equal()
     assert Cache(both.replica.client()).run("NEARMISSES") == []
-    both.primary.client().save()
+    save(both.primary.client())
     both.primary.restart()
     assert Cache(both.primary.client()).run("NEARMISSES") == []
     assert Cache(both.primary.client()).config()["nearmisses"] == 10

@@ -1,4 +1,4 @@
-"""Waiting for the server to have rewritten its append-only file."""
+"""Saving a server, and waiting for it to have rewritten its append-only file."""
 
 from __future__ import annotations
 
@@ -17,3 +17,9 @@ def wait_for_rewrite(client, seconds: float = 30.0) -> None:
 
     wait_until(rewritten, "the append-only file is rewritten", seconds, step=0.05)
     assert client.info("persistence")["aof_last_bgrewrite_status"] in ("ok", b"ok")
+
+
+def save(client) -> None:
+    """Saves, when no save in the background runs any more: a replica that links has one run."""
+    wait_until(lambda: not int(client.info("persistence")["rdb_bgsave_in_progress"]), "no save is under way", 30, step=0.05)
+    client.save()

@@ -70,12 +70,15 @@ def test_a_hit_is_audited_behind_the_back_of_who_was_served(r):
     cache = warmed(r)
     for number in range(107):
         fetched = cache.fetch(f"question {number}", vector=at(0.96), audit=True)
-        assert fetched.status == "LEAD" and fetched.candidate.response == "stored answer"
-        assert cache.feedback(fetched.audit, True) and not cache.feedback(fetched.audit, True)
+        assert fetched.status == "LEAD"
+        assert fetched.candidate.response == "stored answer"
+        assert cache.feedback(fetched.audit, True)
+        assert not cache.feedback(fetched.audit, True)
     made = []
     served = cache.get_or_make("another", lambda: made.append(1) or "stored answer", vector=at(0.96))
     assert served == "stored answer"
-    assert labels(r, of=108) == (108, 0) and made == [1]
+    assert labels(r, of=108) == (108, 0)
+    assert made == [1]
     assert not cache.feedback(b"0" * 64, True), "no ticket: nothing counts"
 
 
@@ -98,7 +101,8 @@ def test_a_judge_that_fails_is_told_of_in_the_log_alone(r, caplog):
     end = time.monotonic() + 20
     while "was not audited" not in caplog.text and time.monotonic() < end:
         time.sleep(0.02)
-    assert "out of order" in caplog.text and labels(r, of=0) == (0, 0)
+    assert "out of order" in caplog.text
+    assert labels(r, of=0) == (0, 0)
 
 
 def test_asyncio_does_the_same(r):

@@ -164,6 +164,23 @@ def test_documents(any_r):
         DocumentIndex(any_r, "absent").info()
 
 
+def test_documents_by_words(any_r):
+    index = DocumentIndex(any_r, "docs", embed=embed)
+    index.create(words="english")
+    index.add([Document("a", "Error ERR-4711 of the pump"), Document("b", "Pumps need water")])
+    (found,) = index.search(words="err-4711", fields=("id", "score", "snippet"))
+    assert (found.id, found.snippet) == ("a", "Error <b>ERR</b>-<b>4711</b> of the pump")
+    assert found.score > 0
+    both = index.search("Pumps need water", words="pump", fuse=("rrf", 60))
+    assert {one.id for one in both} == {"a", "b"}
+    assert all(one.score for one in both)
+    assert [one.id for one in index.search(words="+pump -water")] == ["a"]
+    with pytest.raises(ValueError, match="a query or words are needed"):
+        index.search()
+    with pytest.raises(ValueError, match="of one shard"):
+        DocumentIndex(any_r, "many", shards=2).search(words="x")
+
+
 def test_more_documents_than_one_command_takes(r):
     docs = DocumentIndex(r, "docs", embed=lambda t: [1.0, len(t)])
     assert docs.add(Document(f"d{n}", "x" * (n % 50 + 1)) for n in range(2_500)) == 2_500

@@ -402,8 +402,8 @@ class CacheFlows(CacheBase):
         """Finds the answer, or takes the lease to make it; waits for somebody else's answer up to `wait` seconds.
 
         The wait is cut into pieces that the client's socket timeout does not reach. A caller that is told LEAD or
-        LEAD-STALE stores the answer with `set(..., lease=token)`, or calls `fail`. With `audit` a cache with MAXERROR may
-        add a ticket, for `feedback`.
+        LEAD-STALE stores the answer with `set(..., lease=token)`, or calls `fail`. With `audit` a cache with
+        MAXERROR may add a ticket, for `feedback`.
         """
         in_scope, in_context = self._scoped(scope, context)
         args: list[Argument] = [

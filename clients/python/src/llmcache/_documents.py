@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ._clients import _Shared
 
 _WORDS = {"dim": "DIM", "model": "MODEL", "ttl": "TTL", "quant": "QUANT", "index": "INDEX", "m": "M", "efc": "EFC",
-          "ef": "EF", "maxentries": "MAXENTRIES", "maxmemory": "MAXMEMORY"}  # fmt: skip
+          "ef": "EF", "maxentries": "MAXENTRIES", "maxmemory": "MAXMEMORY", "words": "WORDS"}  # fmt: skip
 # Ids that RAG.MADD would read as options of the document before.
 _OPTION_WORDS = {"TEXT", "META", "TAGS", "TOKENS", "EX", "PX", "EXAT", "PXAT", "PERSIST", "FP32", "FP16", "VALUES",
                  "NOVECTOR"}  # fmt: skip
@@ -69,7 +69,7 @@ class DocumentFlows(DocumentBase):
         _connection: _Shared
 
     def create(self, /, **settings: Any) -> Flow[None]:
-        """Creates the index: dim, model, ttl, quant, index, m, efc, ef, maxentries, maxmemory."""
+        """Creates the index: dim, model, ttl, quant, index, m, efc, ef, maxentries, maxmemory, words."""
         args: list[Argument] = []
         for word, value in settings.items():
             if word not in _WORDS:
@@ -116,8 +116,10 @@ class DocumentFlows(DocumentBase):
 
     def search(
         self,
-        query: str | Vector,
+        query: str | Vector | None = None,
         *,
+        words: str | None = None,
+        fuse: tuple[str, float] | None = None,
         k: int = 10,
         offset: int = 0,
         filter: filters.Filter | None = None,
@@ -125,9 +127,16 @@ class DocumentFlows(DocumentBase):
         mmr: float | None = None,
         tokens: int | None = None,
         ef: int | None = None,
-        fields: Sequence[str] = ("id", "similarity", "text", "meta", "tags"),
+        fields: Sequence[str] | None = None,
     ) -> Flow[list[Document]]:
-        """The `k` nearest documents, best first: diverse with `mmr` below 1, within a budget of `tokens`."""
+        """The `k` nearest documents, best first: diverse with `mmr` below 1, within a budget of `tokens`.
+
+        With `words`, in the language of `RAG.SEARCH … WORDS`, documents are found by their words; beside a query both
+        orders become one, as `fuse` says: `("rrf", 60)` or `("linear", 0.6)`. For indexes of one shard: scores of words
+        depend on all documents of an index.
+        """
+        if fields is None:
+            fields = ("id", "similarity" if words is None else "score", "text", "meta", "tags")
         with observed("documents.search", self.name) as told:
             if isinstance(query, str):
                 if self.embed is None:
@@ -135,7 +144,18 @@ class DocumentFlows(DocumentBase):
                 query = cast(Vector, (yield Call(self.embed, (query,))))
             # Of several shards each may hold all that is passed over.
             split = self.shards.count > 1 or self.shards.was is not None
-            args: list[Argument] = [*vectors.blob(query), "COUNT", k + offset if split else k]
+            args: list[Argument] = []
+            if query is not None:
+                args += vectors.blob(query)
+            if words is not None:
+                if split:
+                    raise ValueError("words are searched in an index of one shard")
+                args += ["WORDS", words]
+                if fuse is not None:
+                    args += ["FUSE", fuse[0], fuse[1]]
+            elif query is None or fuse is not None:
+                raise ValueError("a query or words are needed; fuse goes with words")
+            args += ["COUNT", k + offset if split else k]
             if offset and not split:
                 args += ["OFFSET", offset]
             if filter is not None:

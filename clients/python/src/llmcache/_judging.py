@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import _replies as r
 from ._flow import Call, Command, Flow
 from .errors import BadTicket
 from .types import Judge, Judged
@@ -18,8 +17,8 @@ from .types import Judge, Judged
 if TYPE_CHECKING:
     from ._cache import CacheFlows, Text
 
-# Answers whose embeddings are this near say the same. Two that say the opposite in like words can be nearer than is good:
-# where that happens a judge of the user's own is needed.
+# Answers whose embeddings are this near say the same. Two that say the opposite in like words can be nearer than is
+# good: where that happens a judge of the user's own is needed.
 SAME_ANSWER = 0.95
 
 
@@ -48,7 +47,7 @@ def report(self: CacheFlows, name: str, ticket: bytes, right: bool) -> Flow[bool
 def feedback(
     self: CacheFlows, ticket: bytes, right: bool, *, prompt: Text = "", scope: str | None = None, context: Any = None
 ) -> Flow[bool]:
-    """Reports on the ticket of a `Hit` or `Fetched` (`audit`): whether its answer was right. False where it counts nothing.
+    """Reports whether the answer of a `Hit` or `Fetched` with a ticket (`audit`) was right. False if it counts nothing.
 
     A cache in several shards needs the prompt that was asked, and its scope and context.
     """

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import _replies as r
 from . import _judging, filters
+from . import _replies as r
 from ._cache import CacheFlows, Text, log, tell
 from ._flow import Aside, Call, Flow, Join, While
 from ._observe import observed

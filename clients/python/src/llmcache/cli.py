@@ -20,8 +20,9 @@ from ._sync import LLMCache
 from .errors import LlmcacheError
 
 _SHOWN = ("lookups", "hits", "hits_exact", "hits_semantic", "hit_ratio", "misses", "misses_empty", "misses_threshold",
-          "misses_filter", "misses_expired", "misses_maxage", "misses_guard", "misses_unproven", "misses_filling", "stale", "lead", "busy", "coalesced",
-          "negative", "open", "stores", "evicted", "tokens_saved", "ms_saved", "usd_saved")  # fmt: skip
+          "misses_filter", "misses_expired", "misses_maxage", "misses_guard", "misses_unproven", "misses_filling",
+          "stale", "lead", "busy", "coalesced", "negative", "open", "stores", "evicted",
+          "tokens_saved", "ms_saved", "usd_saved")  # fmt: skip
 
 
 def bar(done: int, all: int, width: int = 30) -> None:

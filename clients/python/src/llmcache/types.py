@@ -142,7 +142,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Two questions and two answers: whether `candidate`, the answer to `stored`, is right for `asked`, as `made` is."""
+    """Two questions and two answers: whether `candidate`, the answer to `stored`, is right for `asked`, as `made`."""
 
     asked: str
     made: str
@@ -220,6 +220,8 @@ class Document:
     similarity: float | None = None
     age: float | None = None
     hits: int | None = None
+    score: float | None = None
+    snippet: str | None = None
 
     @classmethod
     def of(cls, reply: Any) -> Document:
@@ -236,6 +238,8 @@ class Document:
             similarity=r.maybe_number(m.get("similarity")),
             age=r.seconds(m.get("age")),
             hits=m.get("hits"),
+            score=r.maybe_number(m.get("score")),
+            snippet=None if m.get("snippet") is None else r.text(m.get("snippet")),
         )
 
 

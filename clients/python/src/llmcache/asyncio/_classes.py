@@ -14,8 +14,8 @@ from .._clients import AsyncConnection
 from .._documents import DocumentBase, DocumentFlows
 from .._embeddings import EmbeddingBase, EmbeddingFlows
 from .._flow import Awaiting, awaitable
-from .._kv import KVBase, KVFlows
 from .._judging import feedback as feedback_flow
+from .._kv import KVBase, KVFlows
 from .._making import get_or_make as get_or_make_flow
 from .._session import FOLLOW_SECONDS, POLL_SECONDS, SessionBase, SessionFlows
 from .._streams import ENDED, OPEN

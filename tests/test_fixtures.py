@@ -27,10 +27,21 @@ def launch(fleet, folder: Path, kind: str):
     return server.start()
 
 
+STATUS, OPEN, ABANDONED = (word.encode().hex() for word in ("status", "open", "abandoned"))
+
+
+def as_told_now(recorded):
+    """0.1.0 said `open` of a message whose producer's lease had expired, wherever it was not followed."""
+    if not isinstance(recorded, list):
+        return recorded
+    told = [as_told_now(one) for one in recorded]
+    return [ABANDONED if at and told[at - 1] == STATUS and one == OPEN else one for at, one in enumerate(told)]
+
+
 def assert_as_recorded(client, release):
     recorded = json.loads((FOLDER / release / "answers.json").read_text())
     for question, wanted, given in zip(QUESTIONS, recorded, answers(client), strict=True):
-        assert given == wanted, question
+        assert given == as_told_now(wanted), question
 
 
 def test_there_are_releases():

@@ -88,6 +88,8 @@ struct Cursor<'a> {
     row: u32,
     /// The block of the last bound that was asked for.
     seen: usize,
+    /// That bound, and the last row for which it holds; none has been asked for while that is nothing.
+    seen_bound: (f64, Option<u32>),
 }
 
 impl<'a> Cursor<'a> {
@@ -107,12 +109,20 @@ impl<'a> Cursor<'a> {
     }
 
     /// The most that the word adds to the text of a row, and the last row for which that holds.
+    #[inline]
     fn bound_at(&mut self, row: u32, weighing: Weighing) -> (f64, u32) {
+        if let (bound, Some(last)) = self.seen_bound
+            && row <= last
+        {
+            return (bound, last);
+        }
         self.seen = self.postings.block_from(self.seen, row);
-        match self.postings.block_bound(self.seen) {
+        let (bound, last) = match self.postings.block_bound(self.seen) {
             Some((last, bound)) => (weighing.bound(self.weight, bound), last),
             None => (0.0, END),
-        }
+        };
+        self.seen_bound = (bound, Some(last));
+        (bound, last)
     }
 }
 
@@ -242,6 +252,7 @@ impl WordSearch {
                     at: 0,
                     row: 0,
                     seen: 0,
+                    seen_bound: (0.0, None),
                 };
                 cursor.count = cursor.postings.read_block(0, &mut cursor.rows);
                 cursor.row = cursor.rows[0].row;

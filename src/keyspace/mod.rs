@@ -65,5 +65,5 @@ pub use session_key::{OpenSession, open_session};
 pub use sessions::{
     Deadline, change_session, check_second_key, deadline_was_moved, put_session, same_slot,
 };
-pub use slices::{Pieces, reply_whole, run_pieces, sliced_count};
+pub use slices::{Pieces, Removals, reply_whole, run_pieces, sliced_count};
 pub use slots::{Presence, redirection};

@@ -8,7 +8,7 @@
 
 use super::slots::{self, Ownership, redirection, try_again};
 use crate::ffi::{
-    Arguments, BlockedId, CommandArgs, Ctx, MainCell, Reply, Waiter, Wake, WritePermit,
+    Arguments, BlockedId, CommandArgs, Ctx, MainCell, RString, Reply, Waiter, Wake, WritePermit,
     block_for_rounds, count_time_from_now, end_rounds, in_round, is_cluster, run_later,
     wake_blocked,
 };
@@ -92,6 +92,33 @@ pub trait Pieces: Send {
     /// `limits::UNBLOCKABLE_PIECES_MAX` are refused where they cannot be done in slices.
     fn known(&self) -> usize {
         0
+    }
+}
+
+/// Things that a command has removed, and whether WATCH and client-side caching were told of them.
+#[derive(Debug, Default)]
+pub struct Removals {
+    untold: u64,
+    told: u64,
+}
+
+impl Removals {
+    /// Counts one, if it was removed.
+    pub fn note(&mut self, is_removed: bool) {
+        self.untold += u64::from(is_removed);
+    }
+
+    /// Tells that the key of this name changed, where anything was removed since.
+    pub fn tell(&mut self, ctx: WritePermit<'_>, name: &[u8]) {
+        if self.untold > 0 {
+            ctx.signal_modified(&RString::new(name));
+            self.told += std::mem::take(&mut self.untold);
+        }
+    }
+
+    /// How many there were that were told.
+    pub fn count(&self) -> u64 {
+        self.told
     }
 }
 

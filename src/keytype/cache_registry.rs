@@ -296,12 +296,8 @@ pub fn postpone_due(uid: ContainerUid, at: Option<UnixMs>) {
 
 /// Takes a cache whose invalidations wait to be carried out, for good, and where it is.
 pub fn take_invalidated() -> Option<(SharedCache, Place)> {
-    while let Some(uid) = REGISTRY.with(|registry| registry.invalidated.take()) {
-        if let Some(found) = CACHES.placed(uid) {
-            return Some(found);
-        }
-    }
-    None
+    let next = || REGISTRY.with(|registry| registry.invalidated.take());
+    std::iter::from_fn(next).find_map(|uid| CACHES.placed(uid))
 }
 
 /// How many caches may have such work.
@@ -311,12 +307,8 @@ pub fn invalidated_count() -> usize {
 
 /// Takes a cache that may have graphs to be worked on, for good.
 pub fn take_busy() -> Option<SharedCache> {
-    while let Some(uid) = REGISTRY.with(|registry| registry.busy.take()) {
-        if let Some(cache) = CACHES.any(uid) {
-            return Some(cache);
-        }
-    }
-    None
+    let next = || REGISTRY.with(|registry| registry.busy.take());
+    std::iter::from_fn(next).find_map(|uid| CACHES.any(uid))
 }
 
 /// Whether any may have.
@@ -326,12 +318,8 @@ pub fn has_busy() -> bool {
 
 /// A cache with texts whose words may be to be read, and the database it is in; it is in the list no more.
 pub fn take_unread() -> Option<(SharedCache, c_int)> {
-    while let Some(uid) = REGISTRY.with(|registry| registry.unread.take()) {
-        if let Some((cache, (db, _))) = CACHES.placed(uid) {
-            return Some((cache, db));
-        }
-    }
-    None
+    let next = || REGISTRY.with(|registry| registry.unread.take());
+    std::iter::from_fn(next).find_map(|uid| CACHES.placed(uid)).map(|(cache, (db, _))| (cache, db))
 }
 
 /// Brings the sums up to the memory that indexes take; answers whether more are to be looked at.

@@ -105,12 +105,8 @@ pub fn note_work(namespace: &Namespace) {
 
 /// Takes a namespace that may have new leaves, for good, and where it is.
 pub fn take_with_leaves() -> Option<(SharedNamespace, Place)> {
-    while let Some(uid) = PENDING.with(|pending| pending.leaves.take()) {
-        if let Some(found) = NAMESPACES.placed(uid) {
-            return Some(found);
-        }
-    }
-    None
+    let next = || PENDING.with(|pending| pending.leaves.take());
+    std::iter::from_fn(next).find_map(|uid| NAMESPACES.placed(uid))
 }
 
 /// How many may have new leaves.

@@ -6,9 +6,11 @@
 //! in the forked child too and so take no lock.
 
 mod reader;
+mod varint;
 mod writer;
 
 pub use reader::{DecodeError, Reader, open_section};
+pub use varint::{put_varint, take_varint};
 pub use writer::Writer;
 
 /// Bytes of a section before its body: tag u16, version u16, body length u32.

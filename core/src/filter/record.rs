@@ -19,6 +19,7 @@ use super::Filter;
 use super::lexer::{Path, Segment};
 use super::program::{Found, Members};
 use super::value::{Meter, Number, Operand};
+use crate::codec::put_varint;
 use crate::limits;
 
 /// Every member is listed: one that is not found does not exist.
@@ -498,12 +499,7 @@ const fn varint_len(number: usize) -> usize {
 }
 
 fn write_length(number: usize, out: &mut Vec<u8>) {
-    let mut rest = number;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
+    put_varint(number as u64, out);
 }
 
 /// Bits of a length: far more than a record may have bytes.

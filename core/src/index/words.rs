@@ -83,8 +83,8 @@ impl Index {
         self.words.as_ref().is_some_and(|words| words.removed_count() > 0)
     }
 
-    /// Goes on with a search for about so many steps; whether it is done. `false` of `gate` judged within its bounds
-    /// is counted into `too_long`.
+    /// Goes on with a search for about so many steps; whether it is done. Rows whose filter takes more steps than one
+    /// entry may take are counted into `too_long`.
     pub fn search_words(
         &self,
         search: &mut WordSearch,

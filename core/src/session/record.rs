@@ -12,6 +12,7 @@
 //! | meta, payload | varint length and bytes |
 
 use super::message::{IdText, Link, LinkKind, Message, Status};
+use crate::codec::put_varint;
 
 pub(super) use super::message::{
     FLAG_ESTIMATED, FLAG_ID, FLAG_LINK, FLAG_META, FLAG_PINNED, FLAG_RESULT, FLAG_SUMMARY,
@@ -181,12 +182,8 @@ fn unpack_uuid(packed: &[u8]) -> [u8; 36] {
     text
 }
 
-pub(super) fn write_number(mut number: u32, out: &mut Vec<u8>) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
+pub(super) fn write_number(number: u32, out: &mut Vec<u8>) {
+    put_varint(number.into(), out);
 }
 
 struct Varints<'b> {

@@ -181,7 +181,7 @@ impl WordIndex {
         words.sort_unstable();
         let length = words.len() as u32;
         steps += words.len() + 1;
-        let mut packed: ThinVec<u8> = ThinVec::new();
+        let mut packed = Vec::new();
         let mut before = 0;
         for same in words.chunk_by(|one, other| one == other) {
             put_word(&mut packed, same[0] - before, same.len() as u32);
@@ -189,25 +189,22 @@ impl WordIndex {
         }
         self.scratch = words;
         self.scratch.shrink_to(4_096);
-        self.put_words(row, packed, length);
+        self.put_words(row, &packed, length);
         steps
     }
 
     /// Notes the words of a row that has none.
-    pub(super) fn put_words(&mut self, row: u32, packed: ThinVec<u8>, length: u32) {
-        for (number, count) in unpack(&packed) {
+    pub(super) fn put_words(&mut self, row: u32, packed: &[u8], length: u32) {
+        for (number, count) in unpack(packed) {
             self.dictionary.put(number, Posting { row, count }, length);
         }
         self.set_document(row, packed, length);
     }
 
     /// Puts a row's words in its place.
-    fn set_document(&mut self, row: u32, mut packed: ThinVec<u8>, length: u32) {
-        if packed.is_empty() {
-            // Nothing that a word can be, so that the row has a text, if one of no word.
-            packed.push(NO_WORD);
-        }
-        packed.shrink_to_fit();
+    fn set_document(&mut self, row: u32, packed: &[u8], length: u32) {
+        // Nothing that a word can be, so that the row has a text, if one of no word.
+        let packed = ThinVec::from(if packed.is_empty() { &[NO_WORD][..] } else { packed });
         let place = row as usize;
         if self.documents.len() <= place {
             if self.documents.capacity() <= place {

@@ -25,5 +25,5 @@ pub use index::WordIndex;
 pub use language::Language;
 pub use phrase::Phrases;
 pub use query::{Clause, Means, Need, WordQuery};
-pub use search::{Expansion, Scored, WordSearch};
+pub use search::{Scored, WordSearch};
 pub use snippet::{Snippet, snippet};

@@ -3,49 +3,27 @@
 //!
 //! Owns: the form, which is saved. Any thread.
 
-use thin_vec::ThinVec;
+use crate::codec::{put_varint, take_varint};
 
 /// What a row keeps that has a text without a word.
 pub(super) const NO_WORD: u8 = 0;
 
 /// Appends a word: by how much its number is larger than the one before, and how often it stands in the text.
-pub(super) fn put_word(out: &mut ThinVec<u8>, step: u32, count: u32) {
+pub(super) fn put_word(out: &mut Vec<u8>, step: u32, count: u32) {
     // One more than needed, so that no word is the byte that stands for none.
-    put(out, (u64::from(step) << 1 | u64::from(count == 1)) + 1);
+    put_varint((u64::from(step) << 1 | u64::from(count == 1)) + 1, out);
     if count != 1 {
-        put(out, u64::from(count));
+        put_varint(u64::from(count), out);
     }
-}
-
-fn put(out: &mut ThinVec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let (mut value, mut shift) = (0u64, 0);
-    while shift < 64 {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7F).checked_shl(shift)?;
-        if byte < 0x80 {
-            return Some(value);
-        }
-        shift += 7;
-    }
-    None
 }
 
 /// The words of a row: number and how often. Ends where the bytes are no words.
 pub(super) fn unpack(mut bytes: &[u8]) -> impl Iterator<Item = (u32, u32)> + '_ {
     let mut number = 0u32;
     std::iter::from_fn(move || {
-        let step = take(&mut bytes)?.checked_sub(1)?;
+        let step = take_varint(&mut bytes)?.checked_sub(1)?;
         number = number.checked_add(u32::try_from(step >> 1).ok()?)?;
-        let count = if step & 1 == 1 { 1 } else { u32::try_from(take(&mut bytes)?).ok()? };
+        let count = if step & 1 == 1 { 1 } else { u32::try_from(take_varint(&mut bytes)?).ok()? };
         Some((number, count))
     })
 }

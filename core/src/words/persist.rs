@@ -8,7 +8,6 @@ use super::index::WordIndex;
 use super::packed::{NO_WORD, put_word, unpack};
 use crate::codec::{DecodeError, Reader, Writer, open_section};
 use crate::limits::WORD_MAX_BYTES;
-use thin_vec::ThinVec;
 
 /// Section tags.
 const TAG_TERMS: u16 = 0x0401;
@@ -93,7 +92,7 @@ impl WordIndex {
                 continue;
             }
             let length = self.check_words(words)?;
-            self.put_words(row, words.into(), length);
+            self.put_words(row, words, length);
         }
         Ok(())
     }
@@ -104,7 +103,7 @@ impl WordIndex {
         if words == [NO_WORD] {
             return Ok(0);
         }
-        let (mut length, mut before, mut again) = (0u32, None, ThinVec::new());
+        let (mut length, mut before, mut again) = (0u32, None, Vec::new());
         for (number, count) in unpack(words) {
             let is_known = self.dictionary().term(number).is_some();
             if !is_known || count == 0 || before.is_some_and(|before| before >= number) {

@@ -6,6 +6,7 @@
 //! they need to be. Main thread.
 
 use crate::allocation::allocated_bytes;
+use crate::codec::{put_varint, take_varint};
 
 /// Rows of a block.
 const BLOCK_MAX: usize = 128;
@@ -65,28 +66,6 @@ pub(super) struct List {
     block_bytes: usize,
 }
 
-fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-#[inline]
-fn take(bytes: &[u8], at: &mut usize) -> u64 {
-    let (mut value, mut shift) = (0, 0);
-    loop {
-        let byte = bytes[*at];
-        *at += 1;
-        value |= u64::from(byte & 0x7F) << shift;
-        if byte < 0x80 {
-            return value;
-        }
-        shift += 7;
-    }
-}
-
 /// Room for the rows of a block.
 pub(super) type Rows = [Posting; BLOCK_MAX + 1];
 
@@ -110,11 +89,12 @@ impl Block {
     /// Reads its rows; how many there are.
     #[inline]
     fn read(&self, out: &mut Rows) -> usize {
-        let (mut at, mut row) = (0, self.first);
+        let (mut bytes, mut row) = (&self.bytes[..], self.first);
+        let mut next = || take_varint(&mut bytes).expect("a block holds its rows");
         for place in &mut out[..self.rows as usize] {
-            let step = take(&self.bytes, &mut at);
+            let step = next();
             row += (step >> 1) as u32;
-            let count = if step & 1 == 1 { 1 } else { take(&self.bytes, &mut at) as u32 };
+            let count = if step & 1 == 1 { 1 } else { next() as u32 };
             *place = Posting { row, count };
         }
         self.rows as usize
@@ -136,9 +116,9 @@ impl Block {
 }
 
 fn push(bytes: &mut Vec<u8>, step: u32, count: u32) {
-    put(bytes, u64::from(step) << 1 | u64::from(count == 1));
+    put_varint(u64::from(step) << 1 | u64::from(count == 1), bytes);
     if count != 1 {
-        put(bytes, u64::from(count));
+        put_varint(u64::from(count), bytes);
     }
 }
 

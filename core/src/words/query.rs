@@ -114,8 +114,8 @@ impl WordQuery {
         if expanded > WORDS_EXPANDED_MAX {
             return Err(Error::too_big("WORDS", expanded, WORDS_EXPANDED_MAX, "words with * or ~"));
         }
-        let only_excludes = !query.clauses.is_empty() || !query.phrases.is_empty();
-        if only_excludes && query.clauses.iter().all(|clause| clause.need == Need::Excluded) {
+        let asks_something = !query.clauses.is_empty() || !query.phrases.is_empty();
+        if asks_something && query.clauses.iter().all(|clause| clause.need == Need::Excluded) {
             return Err(Error::err("WORDS only excludes: it needs a word that may occur"));
         }
         Ok(query)

@@ -51,7 +51,7 @@ impl Ord for ByScore {
 
 /// The words that a clause means.
 #[derive(Debug, Clone, Default)]
-pub struct Expansion {
+struct Expansion {
     /// The words, and in how many texts each is.
     terms: Vec<(String, u32)>,
     idf: f64,

@@ -310,31 +310,32 @@ impl Given {
     }
 }
 
+/// Reads a value that is one of several words.
+fn one_of<T: Copy>(
+    args: &mut ArgReader<'_>,
+    name: &str,
+    all: &[T],
+    word_of: fn(T) -> &'static str,
+    words: &str,
+) -> Result<T> {
+    let word = args.next(name)?;
+    let found = all.iter().find(|&&one| word_of(one).as_bytes().eq_ignore_ascii_case(word));
+    found.copied().ok_or_else(|| Error::err(format!("{name} must be {words}")))
+}
+
 /// Reads the value of INDEX.
 pub fn index_mode(args: &mut ArgReader<'_>) -> Result<IndexMode> {
-    let word = args.next("INDEX")?;
-    IndexMode::ALL
-        .into_iter()
-        .find(|mode| mode.as_str().as_bytes().eq_ignore_ascii_case(word))
-        .ok_or_else(|| Error::err("INDEX must be AUTO, FLAT or HNSW"))
+    one_of(args, "INDEX", &IndexMode::ALL, IndexMode::as_str, "AUTO, FLAT or HNSW")
 }
 
 /// Reads the value of GUARD.
 pub fn guard_level(args: &mut ArgReader<'_>) -> Result<GuardLevel> {
-    let word = args.next("GUARD")?;
-    GuardLevel::ALL
-        .into_iter()
-        .find(|level| level.as_str().as_bytes().eq_ignore_ascii_case(word))
-        .ok_or_else(|| Error::err("GUARD must be OFF, ON or STRICT"))
+    one_of(args, "GUARD", &GuardLevel::ALL, GuardLevel::as_str, "OFF, ON or STRICT")
 }
 
 /// Reads the value of NUMBERS.
 pub fn number_rule(args: &mut ArgReader<'_>) -> Result<NumberRule> {
-    let word = args.next("NUMBERS")?;
-    NumberRule::ALL
-        .into_iter()
-        .find(|rule| rule.as_str().as_bytes().eq_ignore_ascii_case(word))
-        .ok_or_else(|| Error::err("NUMBERS must be EQUAL or CONFLICT"))
+    one_of(args, "NUMBERS", &NumberRule::ALL, NumberRule::as_str, "EQUAL or CONFLICT")
 }
 
 /// A share between two bounds, in millionths.
@@ -364,11 +365,7 @@ pub fn audit(args: &mut ArgReader<'_>) -> Result<u32> {
 
 /// Reads the value of COLD.
 pub fn cold(args: &mut ArgReader<'_>) -> Result<Cold> {
-    let word = args.next("COLD")?;
-    Cold::ALL
-        .into_iter()
-        .find(|cold| cold.as_str().as_bytes().eq_ignore_ascii_case(word))
-        .ok_or_else(|| Error::err("COLD must be EXACT or STATIC"))
+    one_of(args, "COLD", &Cold::ALL, Cold::as_str, "EXACT or STATIC")
 }
 
 /// Reads the value of MINSIM.

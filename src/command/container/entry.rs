@@ -2,9 +2,9 @@
 
 use super::hit_reply::{Served, ttl_ms, write_vector};
 use crate::command::parse::{ArgReader, Expiry, expiry, flag_once, is_expiry_word};
-use crate::ffi::{Access, CommandArgs, Ctx, RString, Reply, WritePermit};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply, WritePermit};
 use crate::keyspace::{
-    OpenedEntry, Pieces, Presence, open_cache, open_container, open_entry, remove_entry,
+    OpenedEntry, Pieces, Presence, Removals, open_cache, open_container, open_entry, remove_entry,
     run_pieces, set_entry_expiry, void_lease,
 };
 use crate::keytype::cache_registry::SharedCache;
@@ -155,7 +155,7 @@ pub fn remove<N: AsRef<[u8]>>(
     }
     named.reverse();
     let name = args.name().to_vec();
-    run_pieces(args, Removing { cache, name, named, fresh: 0, removed: 0 });
+    run_pieces(args, Removing { cache, name, named, removals: Removals::default() });
     Ok(())
 }
 
@@ -169,9 +169,7 @@ struct Removing {
     name: Vec<u8>,
     /// What is still to go, taken from the end.
     named: Vec<EntryName>,
-    /// How many went since WATCH and client-side caching were told.
-    fresh: i64,
-    removed: i64,
+    removals: Removals,
 }
 
 impl Pieces for Removing {
@@ -182,21 +180,18 @@ impl Pieces for Removing {
         let opened = open_here(*ctx, &self.cache, &id);
         let found = opened.map(|(key, entry)| (key, entry.view().id()));
         if let Some((key, digest)) = found {
-            self.fresh += i64::from(remove_entry(ctx, &key));
+            self.removals.note(remove_entry(ctx, &key));
             void_lease(*ctx, &self.cache, digest);
         }
         true
     }
 
     fn tell(&mut self, ctx: WritePermit<'_>) {
-        if self.fresh > 0 {
-            ctx.signal_modified(&RString::new(&self.name));
-            self.removed += std::mem::take(&mut self.fresh);
-        }
+        self.removals.tell(ctx, &self.name);
     }
 
     fn reply(&mut self, ctx: Ctx<'_>) {
-        Reply::new(ctx).int(self.removed);
+        Reply::new(ctx).count(self.removals.count());
     }
 
     fn known(&self) -> usize {

@@ -1,8 +1,8 @@
 //! `KVCHUNK.DEL`: removes chunks, and what hangs on them when told to.
 
 use super::reach::{Reach, digests, need_chunks};
-use crate::ffi::{CommandArgs, Ctx, RString, Reply, WritePermit};
-use crate::keyspace::{Pieces, open_namespace, remove_chunk, run_pieces};
+use crate::ffi::{CommandArgs, Ctx, Reply, WritePermit};
+use crate::keyspace::{Pieces, Removals, open_namespace, remove_chunk, run_pieces};
 use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::Result;
 use llmcache_core::kvchunk::ChunkDigest;
@@ -16,7 +16,10 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     };
     let name = args.name().to_vec();
     need_chunks(ctx, args, &namespace, &named, reach)?;
-    run_pieces(args, Removing { namespace, name, named, reach, above: None, fresh: 0, removed: 0 });
+    run_pieces(
+        args,
+        Removing { namespace, name, named, reach, above: None, removals: Removals::default() },
+    );
     Ok(())
 }
 
@@ -29,9 +32,7 @@ struct Removing {
     reach: Reach,
     /// What the last that went followed, where more may follow it.
     above: Option<ChunkDigest>,
-    /// How many went since WATCH and client-side caching were told.
-    fresh: u64,
-    removed: u64,
+    removals: Removals,
 }
 
 impl Removing {
@@ -63,19 +64,16 @@ impl Pieces for Removing {
     fn next(&mut self, ctx: WritePermit<'_>) -> bool {
         let Some(digest) = self.next_doomed() else { return false };
         let (key, uid) = self.namespace.with(|n| (n.chunk_key(&digest), n.uid()));
-        self.fresh += u64::from(remove_chunk(ctx, &key, uid));
+        self.removals.note(remove_chunk(ctx, &key, uid));
         self.namespace.with(|n| n.tree.remove(&digest));
         true
     }
 
     fn tell(&mut self, ctx: WritePermit<'_>) {
-        if self.fresh > 0 {
-            ctx.signal_modified(&RString::new(&self.name));
-            self.removed += std::mem::take(&mut self.fresh);
-        }
+        self.removals.tell(ctx, &self.name);
     }
 
     fn reply(&mut self, ctx: Ctx<'_>) {
-        Reply::new(ctx).count(self.removed);
+        Reply::new(ctx).count(self.removals.count());
     }
 }

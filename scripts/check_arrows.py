@@ -76,12 +76,10 @@ LAYERS = {
 KNOWN_CIRCLES = [
     {f"core/src/cache/{file}.rs" for file in ("embedding", "entry")},
     {f"core/src/cache/{file}.rs" for file in ("container", "lookup", "stats")},
-    {f"core/src/filter/{file}.rs" for file in ("lexer", "mod", "program", "record", "value")},
     {f"core/src/index/{file}.rs" for file in ("expiry_walk", "filter_cache", "mod", "partitions", "slots")}
     | {f"core/src/index/hnsw/{file}.rs" for file in ("build", "graph", "mod", "upper_links", "walk")},
     {f"core/src/kvchunk/tree/{file}.rs" for file in ("mod", "node", "order")},
     {f"src/ffi/{file}.rs" for file in ("api", "block", "call", "context", "event", "guard", "io", "mod", "permit", "reply", "steps", "string", "timer")},
-    {f"src/ffi/{file}.rs" for file in ("command", "keys")},
     {f"src/keyspace/{file}.rs" for file in ("search_rounds", "searches")},
     {f"src/keytype/{file}.rs" for file in ("namespace", "namespace_registry")},
 ]

@@ -7,22 +7,11 @@
 //! handler does not share. Main thread; called without a client, so it asks the server nothing.
 
 use super::api::api;
-use super::command::{Arg, ArgKind, CommandSpec, Entry};
+use super::command_spec::{Arg, ArgKind, CommandSpec, Entry};
 use super::string::bytes_of;
 use super::{MainCell, RedisModuleCtx, RedisModuleString};
 use redis_module::raw;
 use std::ffi::c_int;
-
-/// What an option changes of the keys of a call.
-#[derive(Debug, Clone, Copy)]
-pub struct KeyOption {
-    /// Its word.
-    pub token: &'static str,
-    /// What it does with the first key besides.
-    pub first: Option<super::command::KeyUse>,
-    /// What it does with the key that its value names.
-    pub names: Option<super::command::KeyUse>,
-}
 
 static ROWS: MainCell<Vec<(usize, &'static CommandSpec)>> = MainCell::new(Vec::new());
 

@@ -12,6 +12,7 @@ mod api;
 mod block;
 mod call;
 pub mod command;
+mod command_spec;
 pub mod config;
 mod context;
 mod event;

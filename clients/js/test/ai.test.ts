@@ -7,7 +7,7 @@ import { MockLanguageModelV4 } from "ai7/test";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ChatStore, type CacheMiddlewareOptions, type Lookup, cacheMiddleware, chatHandlers } from "../src/ai.js";
 import { LLMCache, MakingFailed, Session } from "../src/index.js";
-import { type Made, Server, clientOf, near, sleep, until } from "./harness.js";
+import { Server, clientOf, near, sleep, until, fresh, type Made } from "./harness.js";
 
 let server: Server;
 let made: Made;
@@ -23,9 +23,6 @@ afterAll(async () => {
   other.end();
   await server.stop();
 });
-
-let count = 0;
-const fresh = (name: string) => `${name}-${process.pid}-${count++}`;
 
 const usage = {
   inputTokens: { total: 10, noCache: 10, cacheRead: undefined, cacheWrite: undefined },

@@ -5,21 +5,9 @@ import {
   BadFilter, BadVector, DimMismatch, Documents, Embeddings, LLMCache, LeaseLost, NoCache, type RedisClient, Session,
   WrongType, context,
 } from "../src/index.js";
-import { KINDS, type Made, Server, TestCluster, clientOf, clusterClientOf, near, plain } from "./harness.js";
+import { KINDS, clientOf, clusterClientOf, near, plain, fresh, serverAndCluster, type Made } from "./harness.js";
 
-let server: Server;
-let cluster: TestCluster;
-beforeAll(async () => {
-  server = await new Server().start();
-  cluster = await new TestCluster().start();
-});
-afterAll(async () => {
-  await server.stop();
-  await cluster.stop();
-});
-
-let count = 0;
-const fresh = (name: string) => `${name}-${process.pid}-${count++}`;
+const [server, cluster] = serverAndCluster();
 
 const places = KINDS.flatMap((kind) => [
   { name: `${kind}, server`, make: () => clientOf(kind, server.port) },

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { Cluster as IoCluster, Redis as IoRedis } from "ioredis";
 import { createClient, createCluster } from "redis";
+import { afterAll, beforeAll } from "vitest";
 import type { RedisClient } from "../src/index.js";
 
 const ROOT = resolve(import.meta.dirname, "../../..");
@@ -185,3 +186,22 @@ export function near(axis: number, aside = 0): Float32Array {
   vector[(axis + 1) % 8] = aside;
   return vector;
 }
+
+/** A server and a cluster for the tests of a file. */
+export function serverAndCluster(): [Server, TestCluster] {
+  const [server, cluster] = [new Server(), new TestCluster()];
+  beforeAll(async () => {
+    await server.start();
+    await cluster.start();
+  });
+  afterAll(async () => {
+    await server.stop();
+    await cluster.stop();
+  });
+  return [server, cluster];
+}
+
+let count = 0;
+
+/** A name that no other test uses. */
+export const fresh = (name: string): string => `${name}-${process.pid}-${count++}`;

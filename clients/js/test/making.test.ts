@@ -3,7 +3,9 @@
 import { fork } from "node:child_process";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { BreakerOpen, LLMCache, MakingFailed, ServerAway } from "../src/index.js";
-import { type Kind, type Made, Server, TestCluster, clientOf, clusterClientOf, connections, near, plain, sleep, until } from "./harness.js";
+import {
+  Server, TestCluster, clientOf, clusterClientOf, connections, near, plain, sleep, until, fresh, type Kind, type Made,
+} from "./harness.js";
 
 let server: Server;
 // A failure is remembered for longer than any test takes.
@@ -11,8 +13,6 @@ const LONG = { "llmcache.backoff": 60_000 };
 beforeAll(async () => void (server = await new Server(LONG).start()));
 afterAll(() => server.stop());
 
-let count = 0;
-const fresh = (name: string) => `${name}-${process.pid}-${count++}`;
 const LIBRARIES: Kind[] = ["node-redis resp3", "ioredis resp2"];
 
 describe.each(LIBRARIES)("%s", (kind) => {

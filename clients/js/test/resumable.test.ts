@@ -4,21 +4,10 @@ import { fork } from "node:child_process";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type RedisClient, StreamAbandoned } from "../src/index.js";
 import { createResumableStreamContext } from "../src/resumable-stream.js";
-import { KINDS, type Made, Server, TestCluster, clientOf, clusterClientOf, until } from "./harness.js";
+import { KINDS, clientOf, clusterClientOf, until, fresh, serverAndCluster, type Made } from "./harness.js";
 
-let server: Server;
-let cluster: TestCluster;
-beforeAll(async () => {
-  server = await new Server().start();
-  cluster = await new TestCluster().start();
-});
-afterAll(async () => {
-  await server.stop();
-  await cluster.stop();
-});
+const [server, cluster] = serverAndCluster();
 
-let count = 0;
-const fresh = (name: string) => `${name}-${process.pid}-${count++}`;
 const TEXT = ["Grü", "ße 👋", " — 漢字", " \ud83d", "\ude00 Ende"];
 const ALL = TEXT.join("");
 

@@ -3,21 +3,12 @@
 import { fork } from "node:child_process";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { LLMCache, LeaseLost, LlmcacheError, Session, StreamGone, StreamTaken } from "../src/index.js";
-import { type Kind, KINDS, type Made, Server, TestCluster, clientOf, clusterClientOf, connections, sleep, until } from "./harness.js";
+import {
+  KINDS, Server, clientOf, clusterClientOf, connections, sleep, until, fresh, serverAndCluster, type Kind, type Made,
+} from "./harness.js";
 
-let server: Server;
-let cluster: TestCluster;
-beforeAll(async () => {
-  server = await new Server().start();
-  cluster = await new TestCluster().start();
-});
-afterAll(async () => {
-  await server.stop();
-  await cluster.stop();
-});
+const [server, cluster] = serverAndCluster();
 
-let count = 0;
-const fresh = (name: string) => `${name}-${process.pid}-${count++}`;
 // Characters of one to four bytes, a character of several code points, a line break.
 const TEXT = "aé漢😀 👩‍👩‍👧‍👦\nß!";
 const BYTES = Buffer.from(TEXT);

@@ -3,8 +3,8 @@
 //! Owns: the spelling of the language. Called by `parser` only, on the thread that parses a command;
 //! keeps nothing between calls but its place in the text.
 
-use super::FilterError;
-use super::value::Number;
+use super::number::{Number, is_space};
+use super::verdict::FilterError;
 use crate::limits;
 
 /// A value written in an expression.
@@ -132,11 +132,6 @@ const EXISTS: &str = "exists";
 /// Whether a character can be part of a name without quotes: letters and digits of any script, `_` and `-`.
 fn is_name_character(character: char) -> bool {
     character.is_alphanumeric() || matches!(character, '_' | '-')
-}
-
-/// What C calls white space; `u8::is_ascii_whitespace` leaves out the vertical tab.
-pub(super) fn is_space(byte: u8) -> bool {
-    byte.is_ascii_whitespace() || byte == 0x0b
 }
 
 /// A piece of the expression for an error message, shortened and with control characters escaped.

@@ -1,8 +1,8 @@
 //! FILTER: a condition over the members of an entry's META.
 //!
 //! Owns: the meaning of an expression, as `docs/filter.md` states it with a table that a test runs. `lexer` cuts the
-//! text, `parser` orders it, `program` computes it on what `value` says of values, `record` keeps META's members
-//! beside a slot so that a search does not open the entry. A [`Filter`] is immutable once parsed; it may be shared
+//! text, `parser` orders it, `program` computes it on what `value` makes of operands (`operand`, `number`), `record`
+//! keeps META's members beside a slot so that a search does not open the entry. A [`Filter`] is immutable once parsed; it may be shared
 //! and evaluated on any thread.
 //!
 //! The grammar is that of `VSIM ... FILTER` in Redis vector sets, and its expressions keep their meaning but where
@@ -14,21 +14,23 @@
 
 mod asked;
 mod lexer;
+mod number;
+mod operand;
 mod parser;
 mod program;
 mod record;
 mod value;
-
-use std::fmt;
+mod verdict;
 
 use serde_json::Value;
 
 use crate::limits;
 use crate::work::Steps;
 pub use asked::Asked;
+use operand::Meter;
 use program::{Document, Members, NoMembers, Program};
 pub use record::FilterRecord;
-use value::Meter;
+pub use verdict::{FilterCost, FilterError, Verdict};
 
 /// A parsed FILTER expression.
 ///
@@ -52,67 +54,6 @@ pub struct Filter {
     /// What it is to an entry without META.
     of_nothing: Verdict,
 }
-
-/// What is known of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// The entry matches.
-    Yes,
-    /// The entry does not match.
-    No,
-    /// The answer depends on a member that only the entry holds.
-    NeedsEntry,
-    /// To tell would take more steps than one entry may.
-    TooLong,
-}
-
-/// What judging one entry may cost, apart from what depends on its META.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FilterCost {
-    /// Values and operators.
-    pub terms: u64,
-    /// Of these, names that are looked up.
-    pub reads: u64,
-    /// Of these, `in` and `contains`, which look through arrays and text.
-    pub looks: u64,
-}
-
-/// Bytes of a record that are passed in the time of a step while a name is looked up, and that an array or a text
-/// has for each step of looking through it.
-const READ_BYTES_PER_STEP: u64 = 64;
-const LOOKED_BYTES_PER_STEP: u64 = 8;
-
-impl FilterCost {
-    /// Steps to judge an entry whose record has so many bytes, estimated from above.
-    pub const fn steps(&self, record_bytes: u64) -> u64 {
-        self.terms
-            + self.reads * (record_bytes / READ_BYTES_PER_STEP)
-            + self.looks * (record_bytes / LOOKED_BYTES_PER_STEP)
-    }
-}
-
-/// Why an expression was refused, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilterError {
-    /// Offset in bytes from the start of the expression.
-    pub position: usize,
-    /// What is wrong there.
-    pub message: String,
-}
-
-impl FilterError {
-    fn at(position: usize, message: impl Into<String>) -> Self {
-        Self { position, message: message.into() }
-    }
-}
-
-impl fmt::Display for FilterError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at byte {}: {}", self.position, self.message)
-    }
-}
-
-impl std::error::Error for FilterError {}
 
 impl Filter {
     /// Parses an expression.

@@ -4,9 +4,9 @@
 //! `Filter::parse` only, on the thread that parses a command. Works with an explicit stack of pending
 //! operators, so that hostile nesting costs no call stack.
 
-use super::FilterError;
 use super::lexer::{Kind, Lexer, Literal, Operator, Token, quoted};
 use super::program::Step;
+use super::verdict::FilterError;
 use crate::limits;
 
 /// An operator whose right side is not complete, or an open parenthesis.

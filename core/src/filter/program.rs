@@ -7,8 +7,9 @@
 use serde_json::{Map, Value};
 
 use super::lexer::{Literal, Operator, Path, Segment};
-use super::value::{Meter, Operand, compute};
-use super::{FilterCost, Verdict};
+use super::operand::{Meter, Operand};
+use super::value::compute;
+use super::verdict::{FilterCost, Verdict};
 use crate::limits;
 
 /// One step of a computation on a stack of values.

@@ -15,10 +15,13 @@ use hashbrown::HashSet;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-use super::Filter;
 use super::lexer::{Path, Segment};
+use super::number::Number;
+use super::operand::{
+    ABSENT, ARRAY, ELSEWHERE, FLOAT, INT8, INT16, INT32, INT64, Item, Meter, NULL, OBJECT, Operand,
+    PackedMembers, TEXT, UINT64,
+};
 use super::program::{Found, Members};
-use super::value::{Meter, Number, Operand};
 use crate::codec::put_varint;
 use crate::limits;
 
@@ -27,38 +30,11 @@ const COMPLETE: u8 = 0;
 /// Some names found no room: one that is not found may exist.
 const PARTIAL: u8 = 1;
 
-/// Only the entry holds the value.
-const ELSEWHERE: u8 = 0;
-const NULL: u8 = 1;
-/// One byte, signed; JSON's booleans are such numbers too, since to an expression they are 0 and 1.
-const INT8: u8 = 2;
-/// Two bytes, little endian, signed.
-const INT16: u8 = 3;
-/// Four bytes, little endian, signed.
-const INT32: u8 = 4;
-/// Eight bytes, little endian.
-const FLOAT: u8 = 5;
-/// A length and that many bytes of UTF-8.
-const TEXT: u8 = 6;
-/// Eight bytes, little endian, signed.
-const INT64: u8 = 7;
-/// Eight bytes, little endian.
-const UINT64: u8 = 8;
-/// A length and that many bytes of kinds and values.
-const ARRAY: u8 = 9;
-/// A length and that many bytes of members.
-const OBJECT: u8 = 10;
-/// There is no such member, in a record that does not list all.
-const ABSENT: u8 = 11;
-
 /// Deepest nesting that is kept. serde_json parses no deeper document, so none is lost; the bound keeps hostile
 /// bytes from exhausting the call stack.
 const MAX_DEPTH: usize = 128;
 /// What an `Arc` keeps before its bytes: two counts.
 const ALLOCATION_HEAD_BYTES: usize = 16;
-/// Members passed by in the time of a step.
-const MEMBERS_PER_STEP: usize = 4;
-
 /// The members of an entry's META, as far as they are kept beside its slot.
 ///
 /// Shared, so that a search on another thread keeps what it reads; entries without META have none.
@@ -127,13 +103,13 @@ impl FilterRecord {
         Some(Self(bytes.into()))
     }
 
-    /// The record of the same META that answers all that a filter asks for, and what the former one did.
-    pub fn widened(
-        former: Option<&Self>,
+    /// The record of the same META that holds all that a filter asks for by its `heads`, and what the former one did.
+    pub fn widened<'m>(
+        former: Option<&'m Self>,
         meta: &Map<String, Value>,
-        filter: &Filter,
+        heads: impl Iterator<Item = &'m [u8]>,
     ) -> Option<Self> {
-        let mut asked: HashSet<&[u8]> = filter.heads().collect();
+        let mut asked: HashSet<&[u8]> = heads.collect();
         if let Some(former) = former {
             let members = PackedMembers(former.members());
             let told = members.filter(|(_, item)| !matches!(item, Item::Elsewhere));
@@ -238,138 +214,6 @@ impl Members for FilterRecord {
         }
         Found::Is(at.operand())
     }
-}
-
-/// A value of a record.
-#[derive(Debug, Clone, Copy)]
-enum Item<'a> {
-    Elsewhere,
-    Absent,
-    Object(&'a [u8]),
-    Is(Operand<'a>),
-}
-
-impl<'a> Item<'a> {
-    fn operand(self) -> Operand<'a> {
-        match self {
-            Self::Is(operand) => operand,
-            Self::Object(_) => Operand::Object,
-            Self::Elsewhere | Self::Absent => Operand::Unknown,
-        }
-    }
-}
-
-/// The members of an object, one after the other; ends where the bytes are malformed.
-struct PackedMembers<'a>(&'a [u8]);
-
-impl<'a> PackedMembers<'a> {
-    fn named(mut self, name: &[u8], meter: &mut Meter) -> Option<Item<'a>> {
-        let mut passed = 0;
-        let found = self.by_ref().inspect(|_| passed += 1).find(|(other, _)| *other == name);
-        if meter.pay(passed / MEMBERS_PER_STEP) { found.map(|(_, item)| item) } else { None }
-    }
-}
-
-impl<'a> Iterator for PackedMembers<'a> {
-    type Item = (&'a [u8], Item<'a>);
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        let (&kind, rest) = self.0.split_first()?;
-        let (name, rest) = split_counted(rest)?;
-        let (item, rest) = split_value(kind, rest)?;
-        self.0 = rest;
-        Some((name, item))
-    }
-}
-
-/// The elements of an array, one after the other; ends where the bytes are malformed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PackedValues<'a>(&'a [u8]);
-
-impl<'a> PackedValues<'a> {
-    #[inline]
-    fn next_item(&mut self) -> Option<Item<'a>> {
-        let (&kind, rest) = self.0.split_first()?;
-        let (item, rest) = split_value(kind, rest)?;
-        self.0 = rest;
-        Some(item)
-    }
-
-    fn at(mut self, place: usize, meter: &mut Meter) -> Option<Item<'a>> {
-        // An element takes a byte at least: none is passed in vain.
-        if place >= self.0.len() || !meter.pay(place / MEMBERS_PER_STEP) {
-            return None;
-        }
-        for _ in 0..place {
-            self.next_item()?;
-        }
-        self.next_item()
-    }
-}
-
-impl<'a> Iterator for PackedValues<'a> {
-    type Item = Operand<'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Operand<'a>> {
-        self.next_item().map(Item::operand)
-    }
-}
-
-/// A length, and as many bytes.
-#[inline]
-fn split_counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = read_length(bytes)?;
-    rest.split_at_checked(length)
-}
-
-/// A value of this kind, and what follows; None where the bytes end within it.
-#[inline]
-fn split_value(kind: u8, bytes: &[u8]) -> Option<(Item<'_>, &[u8])> {
-    let whole = |number: i128| Item::Is(Operand::Number(Number::Whole(number)));
-    Some(match kind {
-        ELSEWHERE => (Item::Elsewhere, bytes),
-        ABSENT => (Item::Absent, bytes),
-        NULL => (Item::Is(Operand::Null), bytes),
-        INT8 => {
-            let (number, rest) = bytes.split_first_chunk()?;
-            (whole(i8::from_le_bytes(*number).into()), rest)
-        }
-        INT16 => {
-            let (number, rest) = bytes.split_first_chunk()?;
-            (whole(i16::from_le_bytes(*number).into()), rest)
-        }
-        INT32 => {
-            let (number, rest) = bytes.split_first_chunk()?;
-            (whole(i32::from_le_bytes(*number).into()), rest)
-        }
-        INT64 => {
-            let (number, rest) = bytes.split_first_chunk()?;
-            (whole(i64::from_le_bytes(*number).into()), rest)
-        }
-        UINT64 => {
-            let (number, rest) = bytes.split_first_chunk()?;
-            (whole(u64::from_le_bytes(*number).into()), rest)
-        }
-        FLOAT => {
-            let (number, rest) = bytes.split_first_chunk()?;
-            (Item::Is(Operand::Number(Number::Float(f64::from_le_bytes(*number)))), rest)
-        }
-        TEXT => {
-            let (text, rest) = split_counted(bytes)?;
-            (Item::Is(Operand::Text(text)), rest)
-        }
-        ARRAY => {
-            let (values, rest) = split_counted(bytes)?;
-            (Item::Is(Operand::Packed(PackedValues(values))), rest)
-        }
-        OBJECT => {
-            let (members, rest) = split_counted(bytes)?;
-            (Item::Object(members), rest)
-        }
-        _ => return None,
-    })
 }
 
 /// Whether bytes are members to the last one.
@@ -500,28 +344,4 @@ const fn varint_len(number: usize) -> usize {
 
 fn write_length(number: usize, out: &mut Vec<u8>) {
     put_varint(number as u64, out);
-}
-
-/// Bits of a length: far more than a record may have bytes.
-const LENGTH_BITS: u32 = 28;
-
-#[inline]
-fn read_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let (&first, mut rest) = bytes.split_first()?;
-    if first < 0x80 {
-        return Some((usize::from(first), rest));
-    }
-    let (mut number, mut shift) = (usize::from(first & 0x7f), 7);
-    loop {
-        let (&byte, after) = rest.split_first()?;
-        rest = after;
-        number |= usize::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some((number, rest));
-        }
-        shift += 7;
-        if shift >= LENGTH_BITS {
-            return None;
-        }
-    }
 }

@@ -354,7 +354,7 @@ impl Index {
     ) {
         let Some(found) = self.slot_of(slot, seq) else { return };
         let (has_code, record) =
-            (found.has_code(), FilterRecord::widened(found.record, meta, filter));
+            (found.has_code(), FilterRecord::widened(found.record, meta, filter.heads()));
         self.filter_cache.came(slot.0, has_code, record.as_ref());
         self.slots.set_record(slot.0, record);
     }

@@ -80,7 +80,6 @@ KNOWN_CIRCLES = [
     | {f"core/src/index/hnsw/{file}.rs" for file in ("build", "graph", "mod", "upper_links", "walk")},
     {f"core/src/kvchunk/tree/{file}.rs" for file in ("mod", "node", "order")},
     {f"src/ffi/{file}.rs" for file in ("api", "block", "call", "context", "event", "guard", "io", "mod", "permit", "reply", "steps", "string", "timer")},
-    {f"src/keyspace/{file}.rs" for file in ("search_rounds", "searches")},
     {f"src/keytype/{file}.rs" for file in ("namespace", "namespace_registry")},
 ]
 

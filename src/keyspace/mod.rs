@@ -18,6 +18,7 @@ mod flights;
 pub mod followers;
 mod invalidation_walk;
 mod namespaces;
+mod search_rest;
 mod search_rounds;
 mod searches;
 mod session_key;

@@ -10,24 +10,20 @@
 //! a thread does some milliseconds of one and passes on to the next, and what a disconnected client had asked for is
 //! dropped there.
 
-use super::open_entry;
-use super::searches::{Asked, Before, Searches};
+use super::search_rest::{Asked, Lesson, Rest};
+use super::searches::{Before, Searches};
 use super::slots::redirection;
 use crate::config;
 use crate::ffi::{
-    Access, Arguments, BlockedId, Ctx, MainCell, Reply, Threads, Waiter, Wake, Work,
-    block_for_rounds, count_time_from_now, end_rounds, in_round, run_later,
+    Arguments, BlockedId, Ctx, MainCell, Reply, Threads, Waiter, Wake, Work, block_for_rounds,
+    count_time_from_now, end_rounds, in_round, run_later,
 };
-use crate::keytype::cache_registry::{CACHES, SharedCache};
+use crate::keytype::cache_registry::CACHES;
 use hashbrown::HashMap;
 use llmcache_core::error::Result;
-use llmcache_core::filter::{Filter, Verdict};
-use llmcache_core::ids::PartitionKey;
 use llmcache_core::index::{SearchResult, SearchTask, TaskScratch};
 use llmcache_core::limits;
-use llmcache_core::work::Steps;
 use std::collections::VecDeque;
-use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -41,75 +37,6 @@ const SLICE_STEPS: u64 = 1 << 17;
 /// Length of a slice on the main thread, and a pause for everybody else after it.
 const SLICE: Duration = Duration::from_micros(500);
 const PAUSE_MS: u64 = 1;
-/// Rows that a lesson passes in one step.
-const ROWS_PER_STEP: usize = 16;
-
-/// What a round leaves to be done.
-#[derive(Debug, Default)]
-pub(super) struct Rest {
-    pub(super) tasks: Vec<(Asked, Box<SearchTask>)>,
-    pub(super) lesson: Option<Lesson>,
-    /// Whether the command is to go on although it waits for nothing.
-    pub(super) is_paused: bool,
-}
-
-impl Rest {
-    pub(super) fn is_empty(&self) -> bool {
-        self.tasks.is_empty() && self.lesson.is_none() && !self.is_paused
-    }
-}
-
-/// A walk over a partition that has the records of its entries answer what a filter asks for.
-#[derive(Debug)]
-pub(super) struct Lesson {
-    db: c_int,
-    cache: SharedCache,
-    partition: PartitionKey,
-    filter: Filter,
-    next_slot: u32,
-}
-
-impl Lesson {
-    pub(super) fn new(
-        ctx: Ctx<'_>,
-        cache: &SharedCache,
-        partition: PartitionKey,
-        filter: Filter,
-    ) -> Self {
-        cache.with(|cache| cache.index.note_asked(&filter));
-        Self { db: ctx.db(), cache: SharedCache::clone(cache), partition, filter, next_slot: 0 }
-    }
-
-    /// Goes on for a few rows; returns what that took, nothing at the end.
-    pub(super) fn step(&mut self, ctx: Ctx<'_>) -> Option<Steps> {
-        let mut steps = Steps::default();
-        for _ in 0..ROWS_PER_STEP {
-            let Self { cache, filter, partition, next_slot, .. } = self;
-            steps.rows += 1;
-            let (id, seq, key) = cache.with(|cache| {
-                let (id, slot) = cache.index.next_occupied(*next_slot)?;
-                *next_slot = id.0 + 1;
-                let verdict = (slot.partition == *partition)
-                    .then(|| filter.judge_record(slot.record, &mut steps));
-                let key = (verdict == Some(Verdict::NeedsEntry)).then(|| cache.entry_key(&slot.id));
-                Some((id, slot.seq(), key))
-            })?;
-            let Some(key) = key else { continue };
-            steps.keys += 1;
-            let Some(entry) = open_entry(ctx, &key, Access::Probe) else { continue };
-            let view = entry.view();
-            if !view.is_at(id, seq) {
-                continue;
-            }
-            steps.bytes += view.meta().map_or(0, |meta| meta.len()) as u64;
-            if let Some(serde_json::Value::Object(meta)) = view.meta_object() {
-                cache.with(|cache| cache.index.widen_record(id, seq, &meta, filter));
-            }
-        }
-        Some(steps)
-    }
-}
-
 /// A search on its way through a thread.
 struct Job {
     client: BlockedId,
@@ -190,7 +117,7 @@ pub fn search_counts() -> SearchCounts {
 /// Runs a command that searches. Where its client may wait, a search that is estimated to take longer than
 /// `llmcache.search-inline-us` goes on in a thread.
 pub fn answer_searching(ctx: Ctx<'_>, args: &Arguments<'_>, answer: Answer) -> Result<()> {
-    let searches = Searches::first();
+    let searches = Searches::first(can_yield);
     answer(ctx, args, &searches)?;
     let (rest, before) = searches.into_rest();
     if !rest.is_empty() {
@@ -202,7 +129,7 @@ pub fn answer_searching(ctx: Ctx<'_>, args: &Arguments<'_>, answer: Answer) -> R
 }
 
 /// Whether the running command may leave something to a later round.
-pub(super) fn can_yield(ctx: Ctx<'_>) -> bool {
+fn can_yield(ctx: Ctx<'_>) -> bool {
     let (state, wanted) = (ctx.state(), config::search_threads());
     if wanted == 0 || !state.may_block() || state.must_obey() {
         return false;
@@ -368,7 +295,7 @@ fn run_round(ctx: Ctx<'_>, client: BlockedId) {
     let Some(awaited) = POOL.with(|pool| pool.end(client)) else { return };
     let Awaited { answer, before, .. } = awaited;
     let went_on = in_round(client, |round, args| {
-        let searches = Searches::again(before);
+        let searches = Searches::again(can_yield, before);
         let answered = match redirection(round, args.name()) {
             Some(elsewhere) if searches.answered() == 0 => Err(elsewhere),
             _ => answer(round, args, &searches),

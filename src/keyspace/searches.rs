@@ -4,7 +4,7 @@
 //! Owns: what a command that is run in rounds knows of the rounds before (what was found and opened, how many
 //! questions are answered), and what it leaves for the next (`search_rounds`). Main thread only.
 
-use super::search_rounds::{Lesson, Rest, can_yield};
+use super::search_rest::{Asked, Lesson, Rest};
 use crate::config;
 use crate::ffi::Ctx;
 use crate::keytype::cache_registry::SharedCache;
@@ -30,22 +30,6 @@ const INLINE_SEARCHES: u64 = 3;
 const STEPS_PER_LOOK: u64 = 1 << 14;
 /// Steps of a search of words between two looks at the clock.
 const WORD_STEPS: u64 = 1 << 12;
-
-/// Names a search among those of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Asked {
-    pub(super) uid: ContainerUid,
-    partition: PartitionKey,
-    limit: usize,
-    code: Box<[i8]>,
-}
-
-impl Asked {
-    fn of(uid: ContainerUid, request: &SearchRequest<'_>) -> Self {
-        let SearchRequest { partition, limit, code, .. } = *request;
-        Self { uid, partition, limit, code: code.into() }
-    }
-}
 
 /// What tells the entry keys of a cache apart: their ends.
 type KeyEnd = [u8; 16];
@@ -89,10 +73,17 @@ enum Mode {
     Unbounded,
 }
 
+/// For commands that are answered now.
+fn never(_: Ctx<'_>) -> bool {
+    false
+}
+
 /// The searches of a running command.
 #[derive(Debug)]
 pub struct Searches {
     mode: Cell<Mode>,
+    /// Tells whether the running command may leave something to a later round.
+    can_yield: fn(Ctx<'_>) -> bool,
     is_round: bool,
     began: Instant,
     before: RefCell<Before>,
@@ -105,9 +96,10 @@ pub struct Searches {
 }
 
 impl Searches {
-    fn new(mode: Mode, is_round: bool, before: Before) -> Self {
+    fn new(mode: Mode, can_yield: fn(Ctx<'_>) -> bool, is_round: bool, before: Before) -> Self {
         Self {
             mode: Cell::new(mode),
+            can_yield,
             is_round,
             began: Instant::now(),
             before: RefCell::new(before),
@@ -119,28 +111,28 @@ impl Searches {
     }
 
     /// Those of a command that just came.
-    pub(super) fn first() -> Self {
-        Self::new(Mode::Yields, false, Before::default())
+    pub(super) fn first(can_yield: fn(Ctx<'_>) -> bool) -> Self {
+        Self::new(Mode::Yields, can_yield, false, Before::default())
     }
 
     /// Those of one that goes on.
-    pub(super) fn again(before: Before) -> Self {
-        Self::new(Mode::Yields, true, before)
+    pub(super) fn again(can_yield: fn(Ctx<'_>) -> bool, before: Before) -> Self {
+        Self::new(Mode::Yields, can_yield, true, before)
     }
 
     /// Those of one that has to be answered now, from its first question on.
     pub(super) fn at_last(before: Before) -> Self {
-        Self::new(Mode::Unbounded, false, Before { answered: 0, replied_bytes: 0, ..before })
+        Self::new(Mode::Unbounded, never, false, Before { answered: 0, replied_bytes: 0, ..before })
     }
 
     /// Those of one that is answered in the moment it asks, or refused.
     pub fn inline() -> Self {
-        Self::new(Mode::Bounded(limits::UNBLOCKABLE_STEPS_MAX), false, Before::default())
+        Self::new(Mode::Bounded(limits::UNBLOCKABLE_STEPS_MAX), never, false, Before::default())
     }
 
     /// Those of one that waited for something else, and cannot be made to wait again.
     pub(super) fn after_wait() -> Self {
-        Self::new(Mode::Bounded(limits::WAITED_STEPS_MAX), false, Before::default())
+        Self::new(Mode::Bounded(limits::WAITED_STEPS_MAX), never, false, Before::default())
     }
 
     /// Steps that a command may take at once.
@@ -229,7 +221,11 @@ impl Searches {
 
     /// Asks the server whether the client may be made to wait, where that matters.
     fn may_yield(&self, ctx: Ctx<'_>) -> bool {
-        if self.yields() && !self.is_round && self.rest.borrow().is_empty() && !can_yield(ctx) {
+        if self.yields()
+            && !self.is_round
+            && self.rest.borrow().is_empty()
+            && !(self.can_yield)(ctx)
+        {
             // Who has no threads chose to have all done at once.
             let is_free = ctx.state().must_obey() || config::search_threads() == 0;
             let bounded = Mode::Bounded(limits::UNBLOCKABLE_STEPS_MAX);

@@ -1,7 +1,8 @@
 //! `SESSION.EDIT`, `DEL`, `POP`, `TRIM`, `CLEAR`, `COMPACT` and `EXPIRE`: changing what is there.
 
 use super::append::trim;
-use super::{Which, find, id, payload, reply, role, seq, stored, tokens, ttl_ms};
+use super::request::{Which, id, payload, role, seq, stored, tokens, ttl_ms};
+use super::{find, reply};
 use crate::command::parse::{ArgReader, flag_once, is_vector_word, set_once, vector};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{Deadline, answer_room, change_session};

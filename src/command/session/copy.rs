@@ -1,6 +1,7 @@
 //! `SESSION.FORK` and `SESSION.LOAD`: sessions made of what others held.
 
-use super::{find, seq};
+use super::find;
+use super::request::seq;
 use crate::command::parse::ArgReader;
 use crate::ffi::command::KeyUse;
 use crate::ffi::{Access, CommandArgs, Ctx, Key, Reply, ServerString};

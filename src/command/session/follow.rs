@@ -1,6 +1,7 @@
 //! `SESSION.FOLLOW`: reads a message from an offset on, and waits for it to begin and to grow.
 
-use super::{Which, find};
+use super::find;
+use super::request::Which;
 use crate::command::parse::{ArgReader, set_once};
 use crate::ffi::{
     Access, Arguments, BlockedId, CommandArgs, Ctx, RString, Reply, Waiter, Wake, block_client,

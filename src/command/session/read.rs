@@ -1,6 +1,7 @@
 //! `SESSION.WINDOW`, `RANGE`, `GET` and `LEN`: reading messages.
 
-use super::{find, id, reply, roles, seq};
+use super::request::{id, roles, seq};
+use super::{find, reply};
 use crate::command::parse::{ArgReader, flag_once, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{AnswerRoom, Pieces, answer_room, run_pieces};

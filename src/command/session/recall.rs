@@ -1,6 +1,7 @@
 //! `SESSION.RECALL`: what was said, by meaning.
 
-use super::{find, reply, roles};
+use super::request::roles;
+use super::{find, reply};
 use crate::command::parse::{ArgReader, is_vector_word, set_once, vector};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{AnswerRoom, Pieces, answer_room, run_pieces};

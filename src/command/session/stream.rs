@@ -1,6 +1,7 @@
 //! `SESSION.BEGIN`, `CHUNK`, `END` and `STOP`: writing a message while it is read.
 
-use super::{find, id, payload, role, seq, tokens};
+use super::find;
+use super::request::{id, payload, role, seq, tokens};
 use crate::command::llmcache::setsem::{StoreRequest, store_answer};
 use crate::command::parse::{ArgReader, flag_once, json_object, set_once};
 use crate::ffi::command::KeyUse;

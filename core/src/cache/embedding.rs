@@ -13,13 +13,11 @@
 //! the place of a response. `NONE` keeps the numbers themselves there and no unit vector, since dividing
 //! and multiplying again would cost the last bit. Any thread.
 
+use super::entry::NORM_BYTES;
 use super::{Entry, EntryFields, EntryView};
 use crate::ids::{ContainerUid, EmbeddingDigest, Seq, UnixMs};
 use crate::vector::normalise::norm;
 use crate::vector::{Quant, VectorError, normalise::normalise};
-
-/// Bytes of a norm.
-const NORM_BYTES: usize = 8;
 
 /// Bytes that an embedding takes in its entry.
 pub fn kept_bytes(quant: Quant, dim: usize) -> usize {
@@ -77,15 +75,4 @@ pub fn unpack_embedding(entry: &EntryView<'_>) -> Option<Vec<f32>> {
         *x = (f64::from(*x) * norm) as f32;
     }
     Some(numbers)
-}
-
-/// Whether response and vector are what `pack_embedding` makes: for entries of unknown origin.
-pub(super) fn is_sound(entry: &EntryView<'_>) -> bool {
-    let response = entry.response();
-    if entry.dim() > 0 {
-        let norm = response.first_chunk::<NORM_BYTES>().map(|bytes| f64::from_le_bytes(*bytes));
-        let usable = norm.is_some_and(|norm| norm.is_finite() && norm > 0.0);
-        return usable && response.len() == NORM_BYTES && entry.quant() != Quant::None;
-    }
-    entry.quant() == Quant::None && crate::vector::normalise::decode_fp32(response).is_ok()
 }

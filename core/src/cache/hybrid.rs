@@ -4,11 +4,11 @@
 //! of both. What is found on one side is scored on the other too, where the other side is asked and can tell. Main
 //! thread.
 
-use super::EntryView;
 use super::lookup::{
-    Hit, Keyspace, Looked, LookupReport, LookupRequest, Tier, accepts_found, look_up, open_found,
+    Hit, Keyspace, Looked, LookupReport, LookupRequest, accepts_found, look_up, open_found,
 };
 use super::miss_reason::{Refused, miss_reason};
+use super::{EntryView, Tier};
 use crate::ids::{PartitionKey, SlotId};
 use crate::index::Gate;
 use crate::limits::{WORDS_DEPTH_MIN, WORDS_PHRASE_TEXTS_MAX};

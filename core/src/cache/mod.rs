@@ -21,6 +21,7 @@ mod money;
 mod near_misses;
 mod settings;
 mod stats;
+mod tier;
 
 pub use breaker::BreakerSettings;
 pub use container::{Cache, EntryKey, KindTotals, TAG_HEAD};
@@ -33,8 +34,8 @@ pub use flight::{
 pub use hybrid::{Fused, WordsRequest, look_up_words};
 pub use kind::Kind;
 pub use lookup::{
-    Halt, Hit, Keyspace, Looked, LookupReport, LookupRequest, Near, Tier, look_up, no_words,
-    run_words, too_many_steps, too_much_at_once,
+    Halt, Hit, Keyspace, Looked, LookupReport, LookupRequest, Near, look_up, no_words, run_words,
+    too_many_steps, too_much_at_once,
 };
 pub use miss_reason::{MissReason, Nearest};
 pub use mmr::{estimated_tokens, pick_diverse, within_budget};
@@ -42,3 +43,4 @@ pub use money::{format_usd, parse_usd};
 pub use near_misses::{NearMiss, NearMisses};
 pub use settings::{Outlet, Settings};
 pub use stats::{FetchOutcome, HISTOGRAM_BUCKETS, Hot, Lifetime, ScopeStats, Stats};
+pub use tier::Tier;

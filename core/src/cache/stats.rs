@@ -3,7 +3,7 @@
 //! Owns: counters only. Process-local: neither persisted nor replicated. Main thread only.
 
 use super::EntryView;
-use super::lookup::Tier;
+use super::Tier;
 use super::miss_reason::MissReason;
 use crate::account::Count;
 use crate::ids::{ScopeKey, Seq, SlotId};

@@ -1,35 +1,34 @@
 //! One cache: identity, settings, index, store counter, statistics.
 //!
-//! Owns: how entry keys are named, when a limit is passed and who is to go, the head section that
-//! RDB and the create command share. Main thread only; `save_head` also in the forked child.
+//! Owns: identity, names of entry keys, limits; `head` has the bytes, `victims` the choice of what a limit removes,
+//! `carry_out` the walk after an invalidation, `doubt` the check of rows against keys. Main thread only.
 
-use super::epochs::{Epochs, Extent, Severity};
-use super::maxerror::{Audit, TicketSecret};
-use super::near_misses::NearMisses;
-use super::stats::Hot;
-use super::{EntryView, Kind, Lifetime, MissReason, Settings, Stats};
+mod carry_out;
+mod doubt;
+mod head;
+#[cfg(test)]
+mod tests;
+mod victims;
+
+pub use head::TAG_HEAD;
+
+use carry_out::CarryOut;
+use doubt::Doubt;
+use victims::Victims;
+
 use crate::account::Account;
 use crate::allocation::allocated_bytes;
+use crate::cache::epochs::{Epochs, Extent, Severity};
+use crate::cache::maxerror::{Audit, TicketSecret};
+use crate::cache::near_misses::NearMisses;
+use crate::cache::stats::Hot;
+use crate::cache::{EntryView, Kind, Lifetime, MissReason, Settings, Stats};
 use crate::cluster::{derived_prefix, hash_tag};
-use crate::codec::{DecodeError, Writer, open_section};
 use crate::error::Result;
-use crate::evict::{VICTIM_SAMPLES, keep_value, minute};
 use crate::ids::{ContainerUid, EntryId, Seq, SlotId, UnixMs};
-use crate::index::{Index, Slot};
+use crate::index::Index;
 use crate::limits;
 use smallvec::SmallVec;
-
-/// Section tag of a container's head.
-pub const TAG_HEAD: u16 = 0x0101;
-/// Version of a head whose settings are those of the first release.
-const VERSION: u16 = 3;
-/// Version of a head that has settings beyond those, behind all else.
-const VERSION_EXTENDED: u16 = 4;
-/// Version of a head that has the state of MAXERROR behind those.
-const VERSION_AUDITED: u16 = 5;
-
-/// Slots passed in search of an entry that is due before a living one is removed.
-const DUE_WALK_SLOTS: u64 = 256;
 
 /// Name of an entry key; without an allocation where the cache's name has up to 44 bytes.
 pub type EntryKey = SmallVec<[u8; 96]>;
@@ -41,8 +40,7 @@ pub struct Cache {
     /// What every entry key begins with.
     prefix: Box<[u8]>,
     next_seq: u64,
-    /// Where the walk for entries that are due goes on.
-    due_walk: u32,
+    victims: Victims,
     /// Settings.
     pub settings: Settings,
     /// Its index.
@@ -54,24 +52,10 @@ pub struct Cache {
     /// What MAXERROR has learnt; there as long as that is on.
     audit: Option<Box<Audit>>,
     epochs: Epochs,
-    /// Where the walk that carries invalidations out goes on, and up to which bound it does.
-    carry_out: Option<CarryOut>,
+    carry_out: CarryOut,
     /// Entries are here that the index does not know yet.
     is_filling: bool,
     doubt: Doubt,
-    /// The next place of the store order when rows and keys were last counted against each other.
-    counted_at: u64,
-}
-
-/// Whether rows may stand for entries that are not here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doubt {
-    /// None is known to.
-    None,
-    /// Some do; which, a walk over all rows is to tell.
-    Raised,
-    /// That walk is under way.
-    Walked,
 }
 
 /// What all containers of a kind together have and did.
@@ -89,16 +73,6 @@ impl KindTotals {
         Self { held: Account::new(), did: Lifetime::new() }
     }
 }
-
-/// A walk that carries invalidations out.
-#[derive(Debug, Clone, Copy)]
-struct CarryOut {
-    next_slot: u32,
-    upto: Seq,
-}
-
-/// Slots passed in one step of the walk that carries invalidations out.
-const CARRY_OUT_SLOTS: usize = 1_024;
 
 impl Cache {
     /// A new cache under a key name; refuses names whose entry keys could not share its hash slot. `secret` signs
@@ -122,13 +96,12 @@ impl Cache {
         let (mut index, stats) = (Index::new(), Stats::default());
         index.set_graph_settings(settings.graph);
         index.set_words(settings.words);
-        let (epochs, carry_out, is_filling) = (Epochs::default(), None, false);
-        let due_walk = 0;
+        let (epochs, carry_out, is_filling) = (Epochs::default(), CarryOut::default(), false);
         Self {
             uid,
             prefix,
             next_seq,
-            due_walk,
+            victims: Victims::default(),
             settings,
             index,
             stats,
@@ -137,38 +110,28 @@ impl Cache {
             epochs,
             carry_out,
             is_filling,
-            doubt: Doubt::None,
-            counted_at: next_seq,
+            doubt: Doubt::none(next_seq),
         }
     }
 
-    /// Holds the entries that a walk over all keys met against the rows: what was there throughout was met, so more
-    /// rows than that and than were stored since the last such count stand for nothing. They are to be looked at one by
-    /// one.
+    /// Compares its rows with the entries that a walk over all keys met; see [`Doubt::count_against`].
     pub fn count_against(&mut self, met: u64) {
-        let stored = self.next_seq - std::mem::replace(&mut self.counted_at, self.next_seq);
-        if self.index.totals().entries > met.saturating_add(stored) {
-            self.doubt = Doubt::Raised;
-        }
+        self.doubt.count_against(met, self.index.totals().entries, self.next_seq);
     }
 
-    /// A walk over all rows that opens the keys of those it is unsure of begins. Whether it is to open all.
+    /// A walk over all rows begins, which opens the keys of those it is unsure of.
     pub fn begin_walk(&mut self) {
-        if self.doubt == Doubt::Raised {
-            self.doubt = Doubt::Walked;
-        }
+        self.doubt.begin_walk();
     }
 
-    /// Whether that walk is unsure of every row.
+    /// Whether that walk opens the key of every row.
     pub fn doubts_all(&self) -> bool {
-        self.doubt == Doubt::Walked
+        self.doubt.is_of_all()
     }
 
     /// That walk is over.
     pub fn end_walk(&mut self) {
-        if self.doubt == Doubt::Walked {
-            self.doubt = Doubt::None;
-        }
+        self.doubt.end_walk();
     }
 
     /// A container of which only entries are known so far, or only entries any more: it indexes them for the one
@@ -212,7 +175,7 @@ impl Cache {
         self.bound_tags();
         // What was invalidated while it was elsewhere is to be found by another walk.
         self.epochs.carry_out_again();
-        self.carry_out = None;
+        self.carry_out.restart();
         true
     }
 
@@ -443,7 +406,7 @@ impl Cache {
     pub fn note_arrival(&mut self, entry: &EntryView<'_>) {
         if self.epochs.standing(entry).is_some() {
             self.epochs.carry_out_again();
-            self.carry_out = None;
+            self.carry_out.restart();
         }
     }
 
@@ -455,24 +418,7 @@ impl Cache {
     /// Walks on to the next entry that an invalidation may concern; `None` when it passed as many slots
     /// as are passed at once, or when all is carried out (see `has_invalidated`).
     pub fn next_invalidated(&mut self) -> Option<(SlotId, Seq)> {
-        let upto = self.epochs.pending()?;
-        let walk = *self.carry_out.get_or_insert(CarryOut { next_slot: 0, upto });
-        let mut next_slot = walk.next_slot;
-        for _ in 0..CARRY_OUT_SLOTS {
-            let Some((id, slot)) = self.index.next_occupied(next_slot) else {
-                self.epochs.note_carried_out(walk.upto);
-                self.carry_out = None;
-                return None;
-            };
-            next_slot = id.0 + 1;
-            let (seq, scope) = (slot.seq(), slot.partition.scope());
-            if self.epochs.may_concern(seq, scope, self.index.tags_of(id)) {
-                self.carry_out = Some(CarryOut { next_slot, ..walk });
-                return Some((id, seq));
-            }
-        }
-        self.carry_out = Some(CarryOut { next_slot, ..walk });
-        None
+        self.carry_out.next(&self.index, &mut self.epochs)
     }
 
     /// Memory of the cache and its entries together.
@@ -487,191 +433,20 @@ impl Cache {
             || (settings.max_memory_bytes > 0 && self.total_bytes() > settings.max_memory_bytes)
     }
 
-    /// The entry to remove when a limit is passed, never `spare`: one that is due, if a short walk
+    /// The entry to remove when a limit is passed, never `spare`: one that is expired, if a short walk
     /// over the slots meets one, else the least worth keeping among a few picked at random. `None`
     /// when there is no other.
     pub fn pick_victim(
         &mut self,
         spare: SlotId,
         now: UnixMs,
-        mut random: impl FnMut() -> u64,
+        random: impl FnMut() -> u64,
     ) -> Option<(SlotId, Seq)> {
-        if let Some(due) = self.find_due(spare, now) {
-            return Some(due);
-        }
-        let now_min = minute(now);
-        let end = self.index.slot_end();
-        let mut worst: Option<(f64, SlotId, Seq)> = None;
-        let few = self.index.totals().entries <= VICTIM_SAMPLES as u64;
-        let mut from = 0;
-        for _ in 0..VICTIM_SAMPLES {
-            // A small cache is looked at whole, so that its evictions are exact.
-            let start = if few { from } else { (random() % u64::from(end.max(1))) as u32 };
-            let Some((id, slot)) = self.next_other(start, spare) else { break };
-            from = id.0 + 1;
-            let value = keep_value(slot.frequency, now_min, slot.worth(), slot.bytes);
-            // Of equals the older goes.
-            if worst.is_none_or(|(least, _, seq)| (value, slot.seq()) < (least, seq)) {
-                worst = Some((value, id, slot.seq()));
-            }
-        }
-        worst.map(|(_, id, seq)| (id, seq))
-    }
-
-    /// The first entry at or after a slot that is not `spare`; behind the last comes the first.
-    fn next_other(&self, from: u32, spare: SlotId) -> Option<(SlotId, Slot<'_>)> {
-        let other = |from| match self.index.next_occupied(from) {
-            Some((id, _)) if id == spare => self.index.next_occupied(id.0 + 1),
-            next => next,
-        };
-        other(from).or_else(|| other(0))
-    }
-
-    /// Walks on over some slots, from where the last walk stopped, to an entry that is due. A small
-    /// cache is walked once round.
-    fn find_due(&mut self, spare: SlotId, now: UnixMs) -> Option<(SlotId, Seq)> {
-        for _ in 0..self.index.totals().entries.min(DUE_WALK_SLOTS) {
-            let (id, slot) = self.next_other(self.due_walk, spare)?;
-            let due = slot.expire_at.is_past(now).then_some((id, slot.seq()));
-            self.due_walk = id.0 + 1;
-            if due.is_some() {
-                return due;
-            }
-        }
-        None
-    }
-
-    /// Identity and settings as one section: the argument of the create command, the head of RDB.
-    pub fn save_head(&self) -> Vec<u8> {
-        self.head(true)
-    }
-
-    /// The same without what is this server's own: what a digest of the data set covers.
-    pub fn shared_head(&self) -> Vec<u8> {
-        self.head(false)
-    }
-
-    fn head(&self, is_whole: bool) -> Vec<u8> {
-        let extensions = self.settings.extensions();
-        let version = match (&self.audit, extensions.is_empty()) {
-            (Some(_), _) => VERSION_AUDITED,
-            (None, false) => VERSION_EXTENDED,
-            (None, true) => VERSION,
-        };
-        let mut out = Writer::section(TAG_HEAD, version);
-        out.u64(self.uid.0).bytes(&self.prefix).u64(self.next_seq);
-        self.settings.write(&mut out);
-        self.epochs.write(&mut out);
-        Settings::write_extensions(&extensions, &mut out);
-        if let Some(audit) = &self.audit {
-            out.bytes(&audit.write(is_whole));
-        }
-        out.finish()
-    }
-
-    /// A cache without entries from a head; hostile bytes are refused.
-    pub fn load_head(bytes: &[u8]) -> std::result::Result<Self, DecodeError> {
-        let (tag, version, mut from) = open_section(bytes)?;
-        if tag != TAG_HEAD || !(VERSION..=VERSION_AUDITED).contains(&version) {
-            return Err(DecodeError("not a cache of a known version"));
-        }
-        let uid = ContainerUid(from.u64()?);
-        let prefix: Box<[u8]> = from.bytes(2 * limits::CONTAINER_NAME_MAX_BYTES)?.into();
-        let next_seq = from.u64()?;
-        let mut settings = Settings::read(&mut from)?;
-        let epochs = Epochs::read(&mut from, next_seq)?;
-        if version >= VERSION_EXTENDED {
-            settings.read_extensions(&mut from)?;
-        }
-        if settings.max_error.is_on() != (version == VERSION_AUDITED) {
-            return Err(DecodeError("a promise without its evidence"));
-        }
-        let audit = match version {
-            VERSION_AUDITED => {
-                let state = from.bytes(limits::AUDIT_BYTES_MAX)?;
-                Some(Box::new(Audit::read(state, settings.max_error, settings.threshold)?))
-            }
-            _ => None,
-        };
-        from.finish()?;
-        let tail = format!(":{uid}:");
-        let name_ok = prefix.strip_suffix(tail.as_bytes()).is_some_and(|name| !name.is_empty());
-        if !name_ok || hash_tag(&prefix).is_none() || next_seq == 0 || next_seq > limits::SEQ_MAX {
-            return Err(DecodeError("identity of a cache"));
-        }
-        Ok(Self { epochs, audit, ..Self::empty(uid, prefix, next_seq, settings) })
+        self.victims.pick(&self.index, spare, now, random)
     }
 }
 
 /// `{name}:<uid>:`, or `name:<uid>:` where the name carries a hash tag of its own.
 fn entry_prefix(name: &[u8], uid: ContainerUid) -> Result<Vec<u8>> {
     derived_prefix(name, format!(":{uid}:").as_bytes(), "cache")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cache::maxerror::{MaxError, SimilarityE4};
-    use crate::cluster::key_slot;
-
-    const UID: ContainerUid = ContainerUid(0xab);
-    const SECRET: TicketSecret = TicketSecret([3, 4]);
-
-    #[test]
-    fn entry_keys_share_the_slot_of_their_cache() {
-        for name in [&b"faq"[..], b"faq{x}", b"{x}faq", b"a{b", b"{{x}", b"\x00\xff"] {
-            let cache = Cache::new(name, UID, Settings::default(), SECRET).unwrap();
-            assert_eq!(key_slot(name), key_slot(&cache.named_key(b"any}thing{")), "{name:?}");
-        }
-        for name in [&b""[..], b"a}b", b"{}", b"{}a{b}", b"}{"] {
-            let refused = Cache::new(name, UID, Settings::default(), SECRET);
-            assert!(refused.is_err(), "{name:?}");
-        }
-    }
-
-    #[test]
-    fn head_round_trips_and_refuses_every_flipped_bit() {
-        let max_error = MaxError { max_error_ppm: 50_000, ..MaxError::default() };
-        for settings in [
-            Settings { dim: Some(3), ..Settings::default() },
-            Settings { dim: Some(3), exchange: true, ..Settings::default() },
-            Settings { dim: Some(3), max_error, ..Settings::default() },
-        ] {
-            head_round_trips(settings);
-        }
-    }
-
-    fn head_round_trips(settings: Settings) {
-        let mut cache = Cache::new(b"faq", UID, settings, SECRET).unwrap();
-        if let Some(audit) = cache.audit_mut() {
-            for _ in 0..30 {
-                audit.note_near(SimilarityE4(9_000), true);
-            }
-        }
-        for (extent, severity) in [
-            (Extent::Tag(b"t"), Severity::Gone),
-            (Extent::Scope(b"s"), Severity::Stale),
-            (Extent::Scope(b""), Severity::Gone),
-            (Extent::All, Severity::Stale),
-        ] {
-            cache.invalidate(extent, severity).unwrap();
-        }
-        let head = cache.save_head();
-        let loaded = Cache::load_head(&head).unwrap();
-        assert_eq!(loaded.save_head(), head);
-        let shared = Cache::load_head(&cache.shared_head()).unwrap();
-        assert!(shared.audit().is_none_or(|audit| audit.evidence().warm().is_empty()));
-        assert_eq!(loaded.epochs().min_seq(b""), Seq(3));
-        assert_eq!(loaded.uid(), UID);
-        assert_eq!(loaded.settings, cache.settings);
-        assert_eq!(loaded.prefix(), b"{faq}:00000000000000ab:");
-        for bit in 0..head.len() * 8 {
-            let mut bad = head.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(Cache::load_head(&bad).is_err(), "bit {bit}");
-        }
-        for end in 0..head.len() {
-            assert!(Cache::load_head(&head[..end]).is_err());
-        }
-    }
 }

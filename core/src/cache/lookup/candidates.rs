@@ -1,0 +1,242 @@
+//! Opening the candidates of a search and scoring them by their own vectors.
+//!
+//! Owns: how many keys are opened, in which order, and when no unopened candidate can change the result. No
+//! borrow of the cache is alive while a key is opened. Main thread only.
+
+use super::bar::Bar;
+use super::keyspace::{Keyspace, Looked};
+use super::proof::{accepts, is_claimed, is_gone};
+use super::request::LookupRequest;
+use crate::cache::guard::{EXCHANGE_PENALTY, Finding, GuardLevel, Question, Refusal, Rules};
+use crate::cache::miss_reason::{Refused, id_text};
+use crate::cache::{Cache, Entry};
+use crate::ids::{ContainerUid, EntryId, Seq, SlotId};
+use crate::index::{Candidate, SearchResult};
+use crate::limits::{LOOKUP_REFUSED_MAX, RESCORE_EXTRA_MAX};
+use crate::vector::Query;
+use crate::vector::quantise::error_bound;
+use crate::work::Steps;
+use hashbrown::HashSet;
+use smallvec::SmallVec;
+use std::ops::Deref;
+
+/// What a search by meaning compares candidates with.
+pub struct Asked<'r, 'a> {
+    pub request: &'r LookupRequest<'a>,
+    pub query: &'r Query,
+    /// The prompt, for the guards.
+    pub question: Question,
+    pub rules: Rules,
+    pub bar: Bar,
+    /// Entries to be scored.
+    pub wanted: usize,
+    /// The hit of the exact tier: it is open already, and no key is opened twice.
+    pub exact_id: Option<EntryId>,
+    /// Of an entry, what scoring it reads: up to the end of its vector, and a little of what is behind.
+    pub entry_bytes: usize,
+}
+
+impl Asked<'_, '_> {
+    /// How far the similarity of a slot's code may lie from that of its entry.
+    fn bound(&self, cache: &Cache, slot: SlotId) -> f32 {
+        let scale = cache.index.code(slot).map_or(f32::MAX, |(_, scale)| scale);
+        error_bound(self.query.scale(), scale)
+    }
+
+    /// Whether guards may refuse what is near enough.
+    fn guards_judge(&self) -> bool {
+        self.request.unseen.is_some()
+            || self.rules.level == GuardLevel::Strict
+            || (self.rules.level == GuardLevel::On && self.request.prompt.is_some())
+    }
+
+    /// How many keys are opened at once: more than one only where each would be opened in any case.
+    fn ahead(&self) -> usize {
+        if self.guards_judge() { 1 } else { OPEN_AHEAD }
+    }
+
+    /// Why an answer to a prompt that is so near should not be served, if it should not.
+    fn refuses(&self, prompt: &[u8], similarity: f64) -> Option<Finding> {
+        let headroom = match self.bar.verified {
+            // Whether an exchanged word counts is asked of every candidate, however near.
+            Some(_) => 0.0,
+            None => similarity - self.bar.threshold,
+        };
+        self.question.refuses(prompt, self.rules, headroom)
+    }
+
+    /// Whether an entry that is near enough is certain to be served.
+    fn nothing_refuses(&self) -> bool {
+        let request = self.request;
+        let refusable =
+            self.guards_judge() || request.filter.is_some() || request.max_age_ms.is_some();
+        !refusable && !request.chooses
+    }
+}
+
+/// Candidates that were looked at: in the searches before, and by this one, which names each once.
+pub struct Seen {
+    pub before: HashSet<SlotId>,
+    pub now: Vec<SlotId>,
+    /// Of how many the key was opened.
+    pub opened: usize,
+}
+
+impl Seen {
+    fn count(&self) -> usize {
+        self.before.len() + self.now.len()
+    }
+}
+
+/// An entry opened and scored.
+pub struct Scored<O> {
+    pub similarity: f64,
+    /// What of it is held against thresholds.
+    pub judged: f64,
+    pub id: EntryId,
+    pub entry: O,
+}
+
+impl<O: Deref<Target = Entry>> Scored<O> {
+    fn id_text(&self) -> Vec<u8> {
+        id_text(&self.entry.view(), self.id)
+    }
+}
+
+/// Keys that are opened before the first of their entries is scored, which waits less for its memory
+/// then.
+const OPEN_AHEAD: usize = 16;
+
+/// A candidate whose key was opened, or could not be.
+struct Opened<O> {
+    candidate: Candidate,
+    uid: ContainerUid,
+    id: EntryId,
+    seq: Seq,
+    entry: Option<O>,
+}
+
+/// Opens the candidates in their order until no unopened one could displace a result: until enough
+/// were scored and the next one's code is further below the last place than codes can err; or until
+/// guards refused so many that this is a question of which only the number changes. Answers whether
+/// that point was reached.
+pub fn open_candidates<K: Keyspace>(
+    keyspace: &K,
+    asked: &Asked<'_, '_>,
+    found: &SearchResult,
+    seen: &mut Seen,
+    scored: &mut Vec<Scored<K::Opened>>,
+    refused: &mut Refused,
+) -> Looked<bool> {
+    let mut spare = RESCORE_EXTRA_MAX;
+    let new = |found: &&Candidate| !seen.before.contains(&found.slot);
+    let mut left = found.candidates.iter().filter(new).peekable();
+    let mut opened = SmallVec::<[Opened<K::Opened>; OPEN_AHEAD]>::new();
+    loop {
+        if refused.is_enough() || seen.count() >= asked.wanted + LOOKUP_REFUSED_MAX {
+            return Ok(true);
+        }
+        let missing = asked.wanted.saturating_sub(scored.len());
+        for candidate in left.by_ref().take(missing.clamp(1, asked.ahead())) {
+            if missing == 0 {
+                let last = scored[asked.wanted - 1].judged;
+                let bound = keyspace.with_cache(|cache| asked.bound(cache, candidate.slot));
+                if spare == 0 || f64::from(candidate.approx + bound) < last {
+                    return Ok(true);
+                }
+                spare -= 1;
+            }
+            seen.now.push(candidate.slot);
+            keyspace.spend(Steps { keys: 1, ..Steps::NONE })?;
+            if let Some(next) = open(keyspace, asked, candidate, missing > 0) {
+                seen.opened += 1;
+                opened.push(next);
+            }
+        }
+        if opened.is_empty() && left.peek().is_none() {
+            return Ok(scored.len() >= asked.wanted);
+        }
+        for opened in opened.drain(..) {
+            let Some(next) = score(keyspace, asked, opened, refused)? else { continue };
+            let place = scored.partition_point(|s| {
+                s.judged > next.judged || (s.judged == next.judged && s.id_text() < next.id_text())
+            });
+            scored.insert(place, next);
+        }
+    }
+}
+
+/// Opens the key of a candidate, if the index still has it.
+fn open<K: Keyspace>(
+    keyspace: &K,
+    asked: &Asked<'_, '_>,
+    candidate: &Candidate,
+    wanted: bool,
+) -> Option<Opened<K::Opened>> {
+    let slot = candidate.slot;
+    let (key, uid, id, seq, bound) = keyspace.with_cache(|cache| {
+        let found = cache.index.slot(slot).filter(|found| asked.exact_id != Some(found.id))?;
+        let (id, seq) = (found.id, found.seq());
+        Some((cache.entry_key(&id), cache.uid(), id, seq, asked.bound(cache, slot)))
+    })?;
+    let served = wanted
+        && asked.nothing_refuses()
+        && f64::from(candidate.approx - bound) >= asked.bar.threshold;
+    let entry = keyspace.open(&key, served);
+    if let Some(entry) = &entry {
+        keyspace.prefetch(entry, asked.entry_bytes);
+    }
+    Some(Opened { candidate: *candidate, uid, id, seq, entry })
+}
+
+/// Proves that an opened candidate is what the index believes, and scores it exactly.
+fn score<K: Keyspace>(
+    keyspace: &K,
+    asked: &Asked<'_, '_>,
+    opened: Opened<K::Opened>,
+    refused: &mut Refused,
+) -> Looked<Option<Scored<K::Opened>>> {
+    let Opened { candidate: Candidate { slot, approx }, uid, id, seq, entry } = opened;
+    let Some(entry) = entry else {
+        keyspace.with_cache(|cache| cache.index.hide(slot, seq));
+        refused.invisible.add(f64::from(approx));
+        return Ok(None);
+    };
+    let view = entry.view();
+    if !is_claimed(&view, uid, slot, seq) {
+        // The key lives and says otherwise: this slot is a leftover.
+        keyspace.with_cache(|cache| cache.index.remove(slot, seq));
+        return Ok(None);
+    }
+    let request = asked.request;
+    if !view.is_in(request.scope, request.context) {
+        return Ok(None);
+    }
+    if is_gone(keyspace, &view) {
+        refused.invisible.add(f64::from(approx));
+        return Ok(None);
+    }
+    let Some(vector) = view.vector() else { return Ok(None) };
+    let similarity = vector.similarity(asked.query);
+    if !accepts(keyspace, request, &view, similarity, refused)? {
+        return Ok(None);
+    }
+    let mut judged = similarity;
+    if similarity >= asked.bar.floor && asked.guards_judge() {
+        // A guard takes both apart, letter by letter.
+        keyspace.spend(Steps { path: view.prompt().len() as u64, ..Steps::NONE })?;
+        if let Some(finding) = asked.refuses(view.prompt(), similarity) {
+            // What is only not near enough is a candidate still, at less than its similarity.
+            let is_candidate = asked.bar.verified.is_some() && finding.refusal == Refusal::Exchange;
+            if !is_candidate {
+                refused.note_guarded(&view, id, similarity, finding);
+                return Ok(None);
+            }
+            judged = similarity - EXCHANGE_PENALTY;
+            if asked.bar.serves(similarity) && !asked.bar.serves(judged) {
+                refused.note_guarded(&view, id, similarity, finding);
+            }
+        }
+    }
+    Ok(Some(Scored { similarity, judged, id, entry }))
+}

@@ -1,0 +1,109 @@
+//! What is checked on an opened entry before it counts as found.
+//!
+//! Owns: the proof that an entry is the one the index names, and the conditions that only the entry can decide:
+//! age, invalidation, FILTER. Main thread only.
+
+use super::keyspace::{Keyspace, Looked, too_many_steps};
+use super::request::LookupRequest;
+use crate::cache::miss_reason::Refused;
+use crate::cache::{EntryView, Severity};
+use crate::filter::{Filter, Verdict};
+use crate::ids::{ContainerUid, Seq, SlotId};
+use crate::work::Steps;
+
+/// META up to this size is judged anew when its entry is opened; of longer the record, which was made of it, is
+/// believed where it decides: parsing it would take longer than all the rest.
+const JUDGED_AGAIN_MAX_BYTES: usize = 512;
+
+/// Whether the entry was invalidated.
+pub fn is_gone<K: Keyspace>(keyspace: &K, view: &EntryView<'_>) -> bool {
+    keyspace.with_cache(|cache| cache.epochs().standing(view) == Some(Severity::Gone))
+}
+
+/// Applies what can only be judged on the opened entry.
+pub fn accepts<K: Keyspace>(
+    keyspace: &K,
+    request: &LookupRequest<'_>,
+    view: &EntryView<'_>,
+    similarity: f64,
+    refused: &mut Refused,
+) -> Looked<bool> {
+    if request.max_age_ms.is_some_and(|max| request.now.0.saturating_sub(view.created().0) > max) {
+        refused.too_old.add(similarity);
+        return Ok(false);
+    }
+    let passes = match request.filter {
+        Some(filter) => passes(keyspace, filter, view)?,
+        None => true,
+    };
+    if !passes {
+        refused.filter.add(similarity);
+    }
+    Ok(passes)
+}
+
+/// Whether an opened entry, which is proven to be what the index believes or was found without it, passes a filter.
+pub fn passes<K: Keyspace>(keyspace: &K, filter: &Filter, view: &EntryView<'_>) -> Looked<bool> {
+    let mut steps = Steps::default();
+    let (slot, seq) = (view.slot(), view.seq());
+    let of_record = keyspace.with_cache(|cache| {
+        let slot = cache.index.slot_of(slot, seq)?;
+        Some(filter.judge_record(slot.record, &mut steps))
+    });
+    let is_long = view.meta().is_some_and(|meta| meta.len() > JUDGED_AGAIN_MAX_BYTES);
+    let verdict = match of_record {
+        Some(verdict) if is_long && verdict != Verdict::NeedsEntry => verdict,
+        _ => {
+            let meta = view.meta_object().unwrap_or(serde_json::Value::Null);
+            steps.bytes += view.meta().map_or(0, |meta| meta.len()) as u64;
+            if let (Some(Verdict::NeedsEntry), Some(meta)) = (of_record, meta.as_object()) {
+                keyspace.with_cache(|cache| {
+                    cache.index.note_asked(filter);
+                    cache.index.widen_record(slot, seq, meta, filter);
+                });
+            }
+            filter.judge(&meta, &mut steps)
+        }
+    };
+    keyspace.spend(steps)?;
+    match verdict {
+        Verdict::Yes => Ok(true),
+        Verdict::No | Verdict::NeedsEntry => Ok(false),
+        Verdict::TooLong => Err(too_many_steps().into()),
+    }
+}
+
+/// Opens the entry in a slot that words named, and proves it.
+pub fn open_found<K: Keyspace>(keyspace: &K, slot: SlotId) -> Option<K::Opened> {
+    let (key, uid, seq) = keyspace.with_cache(|cache| {
+        let found = cache.index.slot(slot)?;
+        Some((cache.entry_key(&found.id), cache.uid(), found.seq()))
+    })?;
+    let Some(entry) = keyspace.open(&key, false) else {
+        keyspace.with_cache(|cache| cache.index.hide(slot, seq));
+        return None;
+    };
+    if !is_claimed(&entry.view(), uid, slot, seq) {
+        // The key lives and says otherwise: this slot is a leftover.
+        keyspace.with_cache(|cache| cache.index.remove(slot, seq));
+        return None;
+    }
+    Some(entry)
+}
+
+/// Whether an entry that words named is what is asked for.
+pub fn accepts_found<K: Keyspace>(
+    keyspace: &K,
+    request: &LookupRequest<'_>,
+    view: &EntryView<'_>,
+    refused: &mut Refused,
+) -> Looked<bool> {
+    if !view.is_in(request.scope, request.context) || is_gone(keyspace, view) {
+        return Ok(false);
+    }
+    accepts(keyspace, request, view, 0.0, refused)
+}
+
+pub fn is_claimed(view: &EntryView<'_>, uid: ContainerUid, slot: SlotId, seq: Seq) -> bool {
+    view.uid() == uid && view.is_at(slot, seq)
+}

@@ -4,14 +4,17 @@
 
 use crate::ffi::{InfoWriter, blocked_count, watched};
 use crate::keyspace::{embedding_counts, in_flight, pending_flights, search_counts, sliced_count};
-use crate::keytype::cache_registry;
+use crate::keytype::cache_registry::{self, CACHES, Place};
+use crate::keytype::container_registry::Round;
 use crate::keytype::follower_table;
 use crate::keytype::namespace_registry::{self, NAMESPACES};
 use crate::{background, config, version};
 use llmcache_core::cache::{FetchOutcome, Kind};
 use llmcache_core::distance::kernels;
 use llmcache_core::embed::Refusal;
-use std::ffi::CStr;
+use llmcache_core::limits;
+use std::ffi::{CStr, CString};
+use std::fmt::Write as _;
 
 /// Writes the sections.
 pub fn write(info: &mut InfoWriter) {
@@ -35,6 +38,9 @@ pub fn write(info: &mut InfoWriter) {
     }
     if info.section(c"kvchunks") {
         write_chunks(info);
+    }
+    if info.section(c"containers") {
+        write_each(info);
     }
     if info.section(c"sessions") {
         info.number(c"session_followers", follower_table::count() as u64);
@@ -80,6 +86,58 @@ fn write_chunks(info: &mut InfoWriter) {
     info.number(c"chunks_matched", totals.matched.get());
     info.number(c"chunks_evicted", totals.evicted.get());
     info.number(c"chunk_bytes_in_flight", in_flight());
+}
+
+/// The first containers by name, so that whoever watches a server need not walk over all its keys: `container_0` and
+/// so on, as `kind=answers,db=0,entries=3,bytes=4096,name=faq`.
+fn write_each(info: &mut InfoWriter) {
+    let (mut number, mut round) = (0, Round::default());
+    for _ in 0..limits::INFO_CONTAINERS_MAX {
+        let Some((cache, place)) = CACHES.step(&mut round) else { break };
+        let (kind, entries, bytes) = cache.with(|cache| {
+            let kind = match cache.settings.kind {
+                Kind::Answers => "answers",
+                Kind::Documents => "documents",
+                Kind::Embeddings => "embeddings",
+            };
+            (kind, cache.index.totals().entries, cache.total_bytes())
+        });
+        write_one(info, &mut number, kind, entries, bytes, &place);
+    }
+    let mut round = Round::default();
+    for _ in 0..limits::INFO_CONTAINERS_MAX {
+        let Some((namespace, place)) = NAMESPACES.step(&mut round) else { break };
+        let (chunks, bytes) =
+            namespace.with(|namespace| (namespace.tree.chunks(), namespace.tree.chunk_bytes()));
+        write_one(info, &mut number, "chunks", chunks, bytes, &place);
+    }
+}
+
+fn write_one(
+    info: &mut InfoWriter,
+    number: &mut usize,
+    kind: &str,
+    entries: u64,
+    bytes: u64,
+    (db, name): &Place,
+) {
+    let field = CString::new(format!("container_{number}")).expect("no NUL in it");
+    let name = percent_encoded(name);
+    info.text(&field, &format!("kind={kind},db={db},entries={entries},bytes={bytes},name={name}"));
+    *number += 1;
+}
+
+/// A name in characters that stand for themselves in INFO and in an address.
+fn percent_encoded(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for &byte in name {
+        if byte.is_ascii_alphanumeric() || b"-_.~{}@/".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
 }
 
 /// What the fields of a kind are called: containers, entries, bytes, bytes of indexes, lookups, hits.

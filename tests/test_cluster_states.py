@@ -184,6 +184,7 @@ TABLE = {
     "kvchunk.budget": [("container", chunks, NAMESPACE, (1 << 30,))],
     "kvchunk.scan": [("all", chunks, NAMESPACE, (0,))],
     "kvchunk.verify": [("container", chunks, NAMESPACE, ())],
+    "kvchunk.tree": [("all", chunks, NAMESPACE, ())],
     "kvchunk.info": [("container", chunks, NAMESPACE, ())],
     "kvchunk.stats": [("container", chunks, NAMESPACE, ())],
     "session.append": [

@@ -210,6 +210,12 @@ pub const PRIO_MAX: u8 = 15;
 pub const KV_LEASE_MAX_MS: u64 = 86_400_000;
 /// Most leases of a namespace at once.
 pub const KV_LEASES_MAX: usize = 1 << 16;
+/// Chunks of a reply of `KVCHUNK.TREE`.
+pub const KV_TREE_SHOWN: u32 = 1_000;
+/// Chunks that it looks at to find what eviction would take next, at most.
+pub const KV_TREE_STEPS: usize = 8_192;
+/// Containers of each registry that `INFO` names.
+pub const INFO_CONTAINERS_MAX: usize = 256;
 /// Chunks without their prefix that `KVCHUNK.INFO` counts; where there are more it says so many.
 pub const KV_ORPHANS_COUNTED: usize = 1_000;
 /// Chunks of leases past their time that are let go at once; the next round goes on.

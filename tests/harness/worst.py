@@ -138,6 +138,7 @@ def worst(world: World) -> list[tuple[str, list]]:
         "KVCHUNK.LEASE": ["ns", 1000, *d],
         "KVCHUNK.RELEASE": ["ns", 1 << 62],
         "KVCHUNK.SCAN": ["ns", 0, "COUNT", 10000],
+        "KVCHUNK.TREE": ["ns", "COUNT", 1000],
         "KVCHUNK.INFO": ["ns"],
         "KVCHUNK.STATS": ["ns"],
         "KVCHUNK.VERIFY": ["ns", "COUNT", 10000],
@@ -172,6 +173,7 @@ def worst(world: World) -> list[tuple[str, list]]:
     }
     # What else some of them can be asked.
     others = [
+        ("KVCHUNK.TREE", ["ns", "EVICTION", "COUNT", 1000]),
         ("RAG.DEL", ["docs", "FILTER", ".n >= 0", "DRYRUN"]),
         ("RAG.DEL", ["docs", "TAG", "none"]),
         ("KVCHUNK.FETCH", ["ns", *everything, "SPARSE", "LEASE", 1000]),

@@ -1,7 +1,7 @@
 //! `LLMCACHE.ENTRY`, `LLMCACHE.DEL`, `LLMCACHE.EXPIRE`: single entries by their id.
 
 use super::hit_reply::{Served, ttl_ms, write_vector};
-use crate::command::parse::{ArgReader, Expiry, expiry, flag_once, is_expiry_word};
+use crate::command::parse::{ArgReader, Expiry, expiry, flag_once, is_expiry_word, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply, WritePermit};
 use crate::keyspace::{
     OpenedEntry, Pieces, Presence, Removals, open_cache, open_container, open_entry, remove_entry,
@@ -48,10 +48,14 @@ fn belongs(cache: &SharedCache, entry: &OpenedEntry<'_>) -> bool {
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let id = reader.text("the id", limits::ID_MAX_BYTES)?;
-    let mut with_vector = false;
+    let (mut with_vector, mut cut) = (false, None);
     while let Some(word) = reader.option() {
         match word.as_str() {
             "VECTOR" => flag_once(&mut with_vector, "VECTOR")?,
+            "CUT" => {
+                let most = limits::RESPONSE_MAX_BYTES as u64;
+                set_once(&mut cut, reader.integer("CUT", 0, most)? as usize, "CUT")?;
+            }
             _ => return Err(word.unknown()),
         }
     }
@@ -73,11 +77,14 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     });
     match found {
         Some((key, entry, served)) => {
-            reply.map(22 + usize::from(with_vector));
-            write_entry(reply, &key, &entry, served, ctx.now_ms());
+            reply.map(22 + usize::from(with_vector) + if cut.is_some() { 4 } else { 0 });
+            write_entry(reply, &key, &entry, served, ctx.now_ms(), cut);
             if with_vector {
                 reply.text("vector");
                 write_vector(reply, &entry.view());
+            }
+            if cut.is_some() {
+                write_lengths(reply, &entry);
             }
         }
         None => {
@@ -87,8 +94,25 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
-fn write_entry(reply: Reply<'_>, key: &[u8], entry: &OpenedEntry<'_>, served: Served, now_ms: u64) {
+/// How long the texts are that CUT may have cut.
+fn write_lengths(reply: Reply<'_>, entry: &OpenedEntry<'_>) {
     let view = entry.view();
+    reply.text("prompt_bytes").count(view.prompt().len() as u64);
+    reply.text("response_bytes").count(view.response().len() as u64);
+    reply.text("context_bytes").count(view.context().len() as u64);
+    reply.text("meta_bytes").count(view.meta().map_or(0, <[u8]>::len) as u64);
+}
+
+fn write_entry(
+    reply: Reply<'_>,
+    key: &[u8],
+    entry: &OpenedEntry<'_>,
+    served: Served,
+    now_ms: u64,
+    cut: Option<usize>,
+) {
+    let view = entry.view();
+    let shown = |text: &'_ [u8]| text.len().min(cut.unwrap_or(usize::MAX));
     let fresh_until = view.fresh_until(UnixMs(entry.expire_at_ms()));
     reply.text("id");
     match view.name() {
@@ -97,17 +121,17 @@ fn write_entry(reply: Reply<'_>, key: &[u8], entry: &OpenedEntry<'_>, served: Se
     };
     reply.text("key").bytes(key);
     reply.text("digest").bytes(&view.id().hex());
-    reply.text("prompt").bytes(view.prompt());
-    reply.text("response").bytes(view.response());
+    reply.text("prompt").bytes(&view.prompt()[..shown(view.prompt())]);
+    reply.text("response").bytes(&view.response()[..shown(view.response())]);
     reply.text("scope").bytes(view.scope());
-    reply.text("context").bytes(view.context());
+    reply.text("context").bytes(&view.context()[..shown(view.context())]);
     reply.text("tags").array(view.tag_count());
     view.tags().for_each(|tag| {
         reply.bytes(tag);
     });
     reply.text("meta");
     match view.meta() {
-        Some(meta) => reply.bytes(meta),
+        Some(meta) => reply.bytes(&meta[..shown(meta)]),
         None => reply.null(),
     };
     reply.text("tokens").count(u64::from(view.tokens()));

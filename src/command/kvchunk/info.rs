@@ -103,7 +103,11 @@ pub fn run_stats(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 /// The next chunks of a namespace, from a place of its listing on; where to go on, 0 at the end.
-fn page(namespace: &SharedNamespace, from: u32, count: usize) -> (u32, Vec<ChunkDigest>) {
+pub(super) fn page(
+    namespace: &SharedNamespace,
+    from: u32,
+    count: usize,
+) -> (u32, Vec<ChunkDigest>) {
     namespace.with(|namespace| {
         let (tree, mut found, mut last) = (&namespace.tree, Vec::new(), from);
         for (place, id) in tree.listed_from(from) {

@@ -15,6 +15,7 @@ pub(super) mod remove;
 pub(super) mod retention;
 mod sparse;
 mod storing;
+pub mod tree;
 
 use crate::ffi::{CommandArgs, Ctx};
 use crate::keyspace::open_namespace;

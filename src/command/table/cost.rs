@@ -203,6 +203,7 @@ pub const COSTS: &[(&str, Cost)] = &[
     ("KVCHUNK.SCAN", Cost { keys: each(10_016, 0), reply: Reply::Bounded, ..Cost::SMALL }),
     ("KVCHUNK.STATS", Cost::SMALL),
     ("KVCHUNK.TOUCH", Cost { keys: each(IN_SLICES, 0), path: each(2 * CHAIN, 0), ..Cost::SMALL }),
+    ("KVCHUNK.TREE", Cost { path: each(16_384, 0), reply: Reply::Bounded, ..Cost::SMALL }),
     ("KVCHUNK.UNPIN", Cost { keys: each(IN_SLICES, 0), path: each(2 * CHAIN, 0), ..Cost::SMALL }),
     (
         "KVCHUNK.VERIFY",

@@ -2,7 +2,7 @@
 
 use super::words::also;
 use super::words::{EXPIRY_FORMS, arg, many, need, opt, opt_word, read, word, write};
-use crate::command::kvchunk::{create, fetch, find, info, internal, put, remove, retention};
+use crate::command::kvchunk::{create, fetch, find, info, internal, put, remove, retention, tree};
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
@@ -355,6 +355,24 @@ pub const KVCHUNK: &[CommandSpec] = &[
         notes: "Counters belong to the process: they are neither saved nor replicated.",
         key_options: &[also("RESET", KeyUse::Update)],
         ..read("KVCHUNK.STATS", command_entry!(info::run_stats, keys))
+    },
+    CommandSpec {
+        arity: -2,
+        summary: "Lists chunks as the prefix tree has them, or those that eviction would take next.",
+        complexity: "O(COUNT)",
+        args: &[
+            NAMESPACE,
+            opt("FROM", "next", ArgKind::Integer),
+            opt_word("EVICTION", "eviction"),
+            opt("COUNT", "chunks", ArgKind::Integer),
+        ],
+        reply: "The next place (0 at the end) and an array of maps of `digest parent position leaf bytes payload_bytes \
+            hits heat prio pinned leases deadline`. `parent` is null where the chunk before is not there; `heat` is how often a \
+            chunk was used, aged as eviction ages it; a deadline of 0 is none.",
+        notes: "Without EVICTION the chunks come page by page, as by KVCHUNK.SCAN. With it they come in the order in which \
+            eviction by BUDGET would take them now, as far as 8,192 steps show; pinned and leased ones are left out, and \
+            what a chunk that stays needs. No key is opened, no payload is read and no use is counted.",
+        ..read("KVCHUNK.TREE", command_entry!(tree::run))
     },
     CommandSpec {
         arity: -2,

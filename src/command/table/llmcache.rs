@@ -278,9 +278,15 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
         arity: -3,
         flags: "readonly fast",
         summary: "Shows one entry and its sizes.",
-        args: &[CACHE, arg("id", ArgKind::Text), opt_word("VECTOR", "vector")],
+        args: &[
+            CACHE,
+            arg("id", ArgKind::Text),
+            opt_word("VECTOR", "vector"),
+            opt("CUT", "bytes", ArgKind::Integer),
+        ],
         reply: "A map of `id key digest prompt response scope context tags meta tokens cost latency \
-            created age ttl grace stale hits dim quant vector_bytes bytes`, with VECTOR also `vector`, or null.",
+            created age ttl grace stale hits dim quant vector_bytes bytes`, with VECTOR also `vector`, with CUT also \
+            `prompt_bytes response_bytes context_bytes meta_bytes`, the whole lengths, or null.",
         ..read("LLMCACHE.ENTRY", command_entry!(entry::run))
     },
     CommandSpec {

@@ -78,12 +78,32 @@ impl PrefixTree {
 
     /// The same as far as it can be done, and the bytes that frees.
     pub fn plan_up_to(&mut self, need: u64, spare: Option<NodeId>) -> (Vec<NodeId>, u64) {
-        let tree = &*self;
+        self.plan_until(spare, |freed, _, _| freed >= need)
+    }
+
+    /// The chunks that would be evicted first, in order, as far as that shows within `steps`.
+    pub fn next_evicted(&self, count: usize, steps: usize) -> Vec<NodeId> {
+        let is_enough = |_, planned, looked_at| planned >= count || looked_at >= steps;
+        self.plan_until(None, is_enough).0
+    }
+
+    /// How often a chunk was used, aged to now.
+    pub fn heat(&self, id: NodeId) -> f32 {
+        self.node(id).aged(self.clock, self.half_life())
+    }
+
+    /// Plans until there is enough of bytes freed, of chunks planned or of chunks looked at.
+    fn plan_until(
+        &self,
+        spare: Option<NodeId>,
+        is_enough: impl Fn(u64, usize, usize) -> bool,
+    ) -> (Vec<NodeId>, u64) {
+        let tree = self;
         let mut plan =
             Plan { tree, gone: HashMap::new(), planned: HashSet::new(), out: Vec::new() };
         let (mut freed, mut looked_at) = (0, 0);
         for id in tree.ghosts.iter().flat_map(|&ghost| tree.below(ghost)) {
-            if freed >= need {
+            if is_enough(freed, plan.out.len(), looked_at) {
                 break;
             }
             looked_at += 1;
@@ -91,7 +111,7 @@ impl PrefixTree {
         }
         let mut bared: BTreeSet<OrderKey> = BTreeSet::new();
         let mut leaves = plan.tree.order.iter().copied().peekable();
-        while freed < need {
+        while !is_enough(freed, plan.out.len(), looked_at) {
             let next = match (leaves.peek().copied(), bared.first().copied()) {
                 (Some(leaf), Some(bare)) if bare < leaf => bared.pop_first(),
                 (Some(_), _) => leaves.next(),

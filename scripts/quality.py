@@ -8,7 +8,9 @@ All is asked of a server with the module, by the embeddings that lie beside the 
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -47,9 +49,9 @@ def pairs(wire: Wire) -> None:
         row(f"{threshold:.2f}", *cells)
 
 
-def utterances(wire: Wire) -> None:
-    asked = {level: quality.clinc(wire, level) for level in LEVELS}
-    print("\n## A stream of 3,000 utterances: served rightly, served wrongly\n")
+def utterances(wire: Wire, kind: str, title: str) -> None:
+    asked = {level: quality.stream(wire, kind, level) for level in LEVELS}
+    print(f"\n## {title}: served rightly, served wrongly\n")
     head("threshold", *(f"{kind}, {level}" for level in LEVELS for kind in ("right", "wrong")))
     for threshold in THRESHOLDS:
         cells = []
@@ -78,10 +80,17 @@ def main() -> None:
         try:
             with Wire(server.port) as wire:
                 pairs(wire)
-                utterances(wire)
+                utterances(wire, "clinc", "A stream of 3,000 utterances")
+                utterances(wire, "banking", "A stream of 2,000 utterances to a bank")
                 conversations(wire)
         finally:
             server.stop()
+    folder = Path(os.environ.get("CRANFIELD", ROOT.parent / "shared/data/cranfield"))
+    if folder.is_dir():
+        print("\n## Cranfield: nDCG@10 of RAG.SEARCH\n", flush=True)
+        subprocess.run([sys.executable, ROOT / "bench/cranfield.py", folder], check=True)
+    else:
+        print(f"\nCranfield is not measured: {folder} has no data (`make quality CRANFIELD=folder`, see docs/rag.md).")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 Run it once for each release whose format differs from the one before, with the module of that release, and commit
 `tests/fixtures/<version>/`. `test_fixtures.py` loads every folder there in every run and asks the same questions.
+`maxerror-1` in place of a version makes those of what MAXERROR learns, in the first form in which that is saved.
 Deadlines lie in the year 2100. The server should be the oldest that is supported: its files load everywhere.
 """
 
@@ -14,6 +15,8 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -68,6 +71,49 @@ def fill(run) -> None:
     run("PEXPIREAT", "chat", FAR * 1000)
 
 
+def axis(similarity_e4: int) -> tuple:
+    """A vector that is so near to (1, 0), in the middle of a ten-thousandth."""
+    cosine = (similarity_e4 + 0.5) / 10_000
+    return ("VALUES", 2, repr(cosine), repr((1 - cosine * cosine) ** 0.5))
+
+
+def fill_maxerror(run) -> None:
+    """Caches that are warming up, unproven, proven with wrong answers among the labels, and after an alarm."""
+
+    def look_up(name: str, similarity: int):
+        reply = run("LLMCACHE.GETSEM", name, *axis(similarity), "AUDIT")
+        return None if reply is None else dict(zip(reply[::2], reply[1::2], strict=True)).get(b"audit")
+
+    def learn(name: str, labels: int, wrong_every: int = 0, similarity: int = 9_950) -> None:
+        for label in range(labels):
+            is_wrong = wrong_every and label % wrong_every == 0
+            ticket = look_up(name, similarity - label % 300)
+            # A new epoch begins with a warm-up, in which there are none.
+            if ticket is not None:
+                run("LLMCACHE.FEEDBACK", name, "TICKET", ticket, "WRONG" if is_wrong else "RIGHT")
+
+    for name, looked_up in (("warming", 37), ("unproven", 100), ("proven", 100), ("alarmed", 100)):
+        run("LLMCACHE.CREATE", name, "MAXERROR", "0.05", "AUDIT", "1", "QUANT", "NONE", "THRESHOLD", "0.90", "MINSIM", "0.70")
+        run("LLMCACHE.SETSEM", name, "PROMPT", "stored", "RESPONSE", "answer", "ID", "one", "VALUES", 2, 1, 0)
+        for number in range(looked_up):
+            look_up(name, 9_950 - 20 * (number % 60))
+    learn("unproven", 40, 11)
+    learn("proven", 600, 120)
+    learn("alarmed", 300)
+    learn("alarmed", 40, 1)
+    learn("alarmed", 10)
+
+
+MAXERROR_CACHES = ("warming", "unproven", "proven", "alarmed")
+MAXERROR_FIELDS = (
+    b"maxerror", b"confidence", b"maxerror_state", b"threshold_in_use", b"epoch", b"warm_up_left", b"labels", b"labels_wrong",
+    b"next_threshold", b"labels_to_next", b"false_hits_upper", b"curve",
+)  # fmt: skip
+MAXERROR_QUESTIONS = [
+    *(("LLMCACHE.STATS", name) for name in MAXERROR_CACHES),
+    *(("LLMCACHE.GETSEM", name, *axis(similarity), "RETURN", 1, "id") for name in MAXERROR_CACHES for similarity in (9_960, 9_400)),
+]
+
 QUESTIONS = [
     ("LLMCACHE.GET", "faq", "PROMPT", "prompt 7"),
     ("LLMCACHE.GET", "faq", "PROMPT", "exact only"),
@@ -100,8 +146,31 @@ def plain(reply):
     return reply
 
 
-def answers(client, questions=QUESTIONS) -> list:
-    return [plain(client.execute_command(*question)) for question in questions]
+@dataclass(frozen=True)
+class Recipe:
+    fill: Callable
+    questions: list[tuple]
+    keys: frozenset[str]
+
+
+RELEASE = Recipe(fill, QUESTIONS, frozenset({"faq", "graph", "docs", "emb:none", "emb:f16", "emb:q8", "ns", "stubs", "chat", "chats"}))
+MAXERROR = Recipe(fill_maxerror, MAXERROR_QUESTIONS, frozenset(MAXERROR_CACHES))
+
+
+def recipe(version: str) -> Recipe:
+    return MAXERROR if version.startswith("maxerror") else RELEASE
+
+
+def told(question: tuple, reply):
+    """What is recorded of a reply: of STATS what was learnt, as the rest counts what happened since the start."""
+    if question[0] != "LLMCACHE.STATS":
+        return plain(reply)
+    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    return {field.decode(): plain(value) for field, value in pairs if field in MAXERROR_FIELDS}
+
+
+def answers(client, questions: list[tuple]) -> list:
+    return [told(question, client.execute_command(*question)) for question in questions]
 
 
 def main() -> None:
@@ -112,7 +181,7 @@ def main() -> None:
         options = {"appendonly": "yes", "aof-use-rdb-preamble": "no", "appendfsync": "always"}
         server = Server(binary, module, Path(folder), options).start()
         client = server.client()
-        fill(client.execute_command)
+        recipe(version).fill(client.execute_command)
         client.save()
         server.stop()
         target.mkdir(parents=True, exist_ok=True)
@@ -122,7 +191,7 @@ def main() -> None:
         server = Server(binary, module, Path(folder) / "again", {})
         shutil.copy(target / "dump.rdb", server.folder)
         server.start()
-        recorded = answers(server.client())
+        recorded = answers(server.client(), recipe(version).questions)
         server.stop()
     (target / "answers.json").write_text(json.dumps(recorded, indent=1) + "\n")
     print(f"{target}: {sum(f.stat().st_size for f in target.rglob('*') if f.is_file())} bytes")

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from harness.persistence import wait_for_rewrite
 from harness.waiting import wait_until
-from make_fixtures import FOLDER, QUESTIONS, answers
+from make_fixtures import FOLDER, answers, recipe
 
 RELEASES = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
-KEYS = {"faq", "graph", "docs", "emb:none", "emb:f16", "emb:q8", "ns", "stubs", "chat", "chats"}
 
 
 def launch(fleet, folder: Path, kind: str):
@@ -38,14 +37,26 @@ def as_told_now(recorded):
     return [ABANDONED if at and told[at - 1] == STATUS and one == OPEN else one for at, one in enumerate(told)]
 
 
-def assert_as_recorded(client, release):
+WARM_UP = 100
+
+
+def as_replayed(recorded):
+    """An AOF of commands has no lookups: a warm-up that was not over begins anew."""
+    if isinstance(recorded, dict) and recorded["warm_up_left"] > 0:
+        return recorded | {"warm_up_left": WARM_UP}
+    return recorded
+
+
+def assert_as_recorded(client, release, kind):
     recorded = json.loads((FOLDER / release / "answers.json").read_text())
-    for question, wanted, given in zip(QUESTIONS, recorded, answers(client), strict=True):
+    questions = recipe(release).questions
+    for question, wanted, given in zip(questions, recorded, answers(client, questions), strict=True):
+        wanted = as_replayed(wanted) if kind == "aof" else wanted
         assert given == as_told_now(wanted), question
 
 
 def test_there_are_releases():
-    assert "0.1.0" in RELEASES
+    assert {"0.1.0", "maxerror-1"} <= set(RELEASES)
 
 
 @pytest.mark.parametrize("kind", ["rdb", "aof"])
@@ -53,8 +64,8 @@ def test_there_are_releases():
 def test_files_of_a_release_are_loaded(fleet, release, kind):
     server = launch(fleet, FOLDER / release, kind)
     client = server.client()
-    assert KEYS <= {key.decode() for key in client.keys("*")}
-    assert_as_recorded(client, release)
+    assert recipe(release).keys <= {key.decode() for key in client.keys("*")}
+    assert_as_recorded(client, release, kind)
 
 
 @pytest.mark.parametrize("kind", ["rdb", "aof"])
@@ -69,7 +80,7 @@ def test_what_was_loaded_is_saved_and_loaded_again(fleet, release, kind):
         server.client().save()
     server.restart()
     assert server.digest() == before
-    assert_as_recorded(server.client(), release)
+    assert_as_recorded(server.client(), release, kind)
 
 
 @pytest.mark.parametrize("release", RELEASES)

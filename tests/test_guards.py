@@ -103,12 +103,12 @@ def test_numbers_of_one_side_alone_pass_where_the_cache_says_conflict(cache):
     cache.create(numbers="CONFLICT")
     cache.setsem("What is the weather in Rome?", "A", unit(1))
     vector = near(unit(1), 0.97)
-    assert cache.getsem(prompt="What is the weather in Rome today?", vector=vector) is not None
+    assert cache.getsem(prompt="What is the weather in Rome tomorrow?", vector=vector) is not None
     cache.setsem("Who won in 2023?", "B", unit(2))
     assert cache.getsem(prompt="Who won in 2024?", vector=near(unit(2), 0.97)) is None
     assert cache.config()["numbers"] == b"CONFLICT"
     assert cache.config_set("NUMBERS", "EQUAL") == b"OK"
-    assert cache.getsem(prompt="What is the weather in Rome today?", vector=vector) is None
+    assert cache.getsem(prompt="What is the weather in Rome tomorrow?", vector=vector) is None
 
 
 def test_an_exchanged_word_asks_for_more_where_the_cache_says_so(cache):

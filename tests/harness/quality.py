@@ -60,11 +60,14 @@ def pairs(wire: Wire, level: str) -> list[tuple[float, bool]]:
     return [(similarity, pair.same_answer) for similarity, pair in zip(found, every, strict=True)]
 
 
-def clinc(wire: Wire, level: str, count: int = 3_000) -> list[Asked]:
-    """Utterances of CLINC150, each asked of those before it and then stored: an answer is right for the same intent."""
-    lines = (DATA / "clinc.tsv").read_text(encoding="utf-8").splitlines()[:count]
-    vectors = np.fromfile(DATA / "clinc.f16", "<f2").reshape(-1, 384)
-    name, asked = f"clinc-{level}", []
+def stream(wire: Wire, kind: str, level: str) -> list[Asked]:
+    """Utterances of CLINC150, each asked of those before it and then stored: an answer is right for the same intent.
+
+    `clinc` has those of all 150 intents, `banking` those of the 30 that are of banks and cards.
+    """
+    lines = (DATA / f"{kind}.tsv").read_text(encoding="utf-8").splitlines()
+    vectors = np.fromfile(DATA / f"{kind}.f16", "<f2").reshape(-1, 384)
+    name, asked = f"{kind}-{level}", []
     wire("LLMCACHE.CREATE", name, "GUARD", level)
 
     def commands():

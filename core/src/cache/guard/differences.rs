@@ -5,7 +5,11 @@
 use super::NumberRule;
 use super::tables::{Tables, stem};
 use super::words::{Compared, Words};
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
+use std::borrow::Cow;
+
+/// Aims of a question that are compared with those of the other.
+const AIMS_MAX: usize = 16;
 
 /// What this question leads to where the other leads elsewhere, and the other way round: "from Rome to
 /// Paris", "from Paris to Rome".
@@ -15,26 +19,96 @@ pub(super) fn reordered<'a>(
     tables: &Tables,
 ) -> Option<(&'a str, &'a str)> {
     let (mine, theirs) = (aims(asked, tables), aims(stored, tables));
-    let moved = |aims: &[&'a str], kept: &[&'a str], there: &Words| {
-        let kept: HashSet<_> = kept.iter().map(|aim| stem(aim)).collect();
-        let there: HashSet<_> = there.all.iter().map(|word| stem(word)).collect();
-        let gone = aims.iter().filter(|aim| !kept.contains(&stem(aim)));
-        gone.copied().find(|aim| !tables.common.contains(aim) && there.contains(&stem(aim)))
+    if mine.is_empty() || theirs.is_empty() {
+        return None;
+    }
+    let (in_asked, in_stored) = (Places::of(asked), Places::of(stored));
+    let moved = |aims: &[Aim<'a>], kept: &[Aim<'a>], there: &Places<'_>| {
+        let kept: HashSet<_> = kept.iter().map(|aim| stem(aim.word)).collect();
+        let gone = aims.iter().filter(|aim| !kept.contains(&stem(aim.word)));
+        let gone = gone.filter(|aim| !tables.common.contains(aim.word) && there.have(aim));
+        gone.copied().take(AIMS_MAX).collect::<Vec<_>>()
     };
-    Some((moved(&mine, &theirs, stored)?, moved(&theirs, &mine, asked)?))
+    let (mine, theirs) = (moved(&mine, &theirs, &in_stored), moved(&theirs, &mine, &in_asked));
+    let pairs = mine.iter().flat_map(|one| theirs.iter().map(move |other| (one, other)));
+    let mut swapped = pairs
+        .filter(|(one, other)| in_asked.lead(other.word, one) && in_stored.lead(one.word, other));
+    swapped.next().map(|(one, other)| (one.word, other.word))
+}
+
+/// Where a word of direction leads.
+#[derive(Debug, Clone, Copy)]
+struct Aim<'a> {
+    word: &'a str,
+    at: usize,
+    /// Whether the direction is one from a thing to another, and not an order in time or of size. "To" also stands
+    /// before verbs, which lead nowhere.
+    is_of_place: bool,
+}
+
+/// Where the words of a question stand, by stem.
+struct Places<'a> {
+    first: HashMap<Cow<'a, str>, usize>,
+    behind_from: HashSet<Cow<'a, str>>,
+    words: HashSet<&'a str>,
+    /// The stems of words that do not have the form of a verb.
+    things: HashSet<Cow<'a, str>>,
+}
+
+impl<'a> Places<'a> {
+    fn of(words: &'a Words) -> Self {
+        let all = || words.all.iter().map(String::as_str);
+        let mut first = HashMap::new();
+        for (at, word) in all().enumerate() {
+            first.entry(stem(word)).or_insert(at);
+        }
+        let behind_from = words.all.windows(2).filter(|pair| pair[0] == "from");
+        Self {
+            first,
+            behind_from: behind_from.map(|pair| stem(&pair[1])).collect(),
+            words: all().collect(),
+            things: all().filter(|word| !is_verb(word)).map(stem).collect(),
+        }
+    }
+
+    /// Whether an aim of the other question stands here too. A word that stands here as "travelling" is a verb there.
+    fn have(&self, aim: &Aim<'_>) -> bool {
+        let stem = stem(aim.word);
+        match aim.is_of_place {
+            true => {
+                self.words.contains(aim.word) || !is_verb(aim.word) && self.things.contains(&stem)
+            }
+            false => self.first.contains_key(&stem),
+        }
+    }
+
+    /// Whether a word can be where an aim of this question is reached from: it stands before, or behind "from".
+    fn lead(&self, start: &str, aim: &Aim<'_>) -> bool {
+        let start = stem(start);
+        let stands_before = || self.first.get(&start).is_some_and(|&at| at < aim.at);
+        !aim.is_of_place || stands_before() || self.behind_from.contains(&start)
+    }
+}
+
+/// Whether a word has the form of a verb that no verb has behind "to".
+fn is_verb(word: &str) -> bool {
+    word.ends_with("ing") || word.ends_with("ed")
 }
 
 /// The first word after each word of direction, articles passed over; none after a relation that holds
 /// both ways.
-fn aims<'a>(words: &'a Words, tables: &Tables) -> Vec<&'a str> {
+fn aims<'a>(words: &'a Words, tables: &Tables) -> Vec<Aim<'a>> {
     let all = &words.all;
+    let joins = all.iter().position(|word| tables.joining.contains(word.as_str()));
     let leads = |&at: &usize| {
         let symmetric = at > 0 && tables.symmetric.contains(all[at - 1].as_str());
-        tables.directions.contains(all[at].as_str()) && !symmetric
+        let joined = joins.is_some_and(|verb| verb < at);
+        tables.directions.contains(all[at].as_str()) && !symmetric && !joined
     };
     let after = |at: usize| {
-        let mut after = all[at + 1..].iter().map(String::as_str);
-        after.find(|word| !tables.articles.contains(word))
+        let is_of_place = matches!(&*all[at], "to" | "into" | "onto");
+        let mut after = (at + 1..all.len()).filter(|&at| !tables.articles.contains(&*all[at]));
+        after.next().map(|at| Aim { word: &all[at], at, is_of_place })
     };
     (0..all.len()).filter(leads).filter_map(after).collect()
 }
@@ -76,16 +150,20 @@ pub(super) fn exchanged<'a>(
 }
 
 /// A number, date or day of each question that the other lacks, empty for a question that lacks none,
-/// where they disagree by the rule. "One" counts where the other has a 1.
+/// where they disagree by the rule. "One" counts where the other has a 1, "today" where the other says another time.
 pub(super) fn numbers_disagree<'a>(
     asked: &'a Words,
     stored: &'a Words,
     rule: NumberRule,
+    tables: &Tables,
 ) -> Option<(&'a str, &'a str)> {
     let speaks_of_one = |words: &Words| words.has_one || words.numbers.iter().any(|n| n == "1");
     let one_counts = !(speaks_of_one(asked) && speaks_of_one(stored));
+    let names_a_time = |n: &String| !n.starts_with(|first: char| first.is_ascii_digit());
     let lacking = |mine: &'a [String], theirs: &'a [String]| {
+        let now_counts = theirs.iter().any(names_a_time);
         let mine = mine.iter().filter(|number| one_counts || *number != "1");
+        let mine = mine.filter(|number| now_counts || !tables.now.contains(number.as_str()));
         mine.map(String::as_str).find(|number| !theirs.iter().any(|other| other == number))
     };
     let words =

@@ -208,13 +208,13 @@ fn difference<'a>(
     rules: Rules,
     headroom: f64,
 ) -> Option<(Refusal, (&'a str, &'a str))> {
-    if let Some(words) = differences::numbers_disagree(asked, stored, rules.numbers) {
+    let tables = tables();
+    if let Some(words) = differences::numbers_disagree(asked, stored, rules.numbers, tables) {
         return Some((Refusal::Number, words));
     }
     if !asked.language.is_english_with(stored.language) {
         return None;
     }
-    let tables = tables();
     let compared = Compared::new(asked, stored);
     if compared.only_asked.is_empty() && compared.only_stored.is_empty() {
         // The same words: only their order can differ.

@@ -31,6 +31,17 @@ fn of_word(value: f64) -> String {
     canonical(&value.to_string())
 }
 
+/// Whether a word stands where a month does and a verb does not: "the 1st of May", "in May".
+fn is_behind_of(words: &[String], at: usize) -> bool {
+    let before = at.checked_sub(1).map(|before| &*words[before]);
+    matches!(
+        before,
+        Some(
+            "of" | "in" | "since" | "until" | "by" | "last" | "next" | "during" | "early" | "late"
+        )
+    )
+}
+
 /// Numbers, months and days among the words of a question, sorted, each once.
 pub(super) fn numbers_of(words: &[String], tables: &Tables) -> Vec<String> {
     let is_digits = |word: &String| word.starts_with(|letter: char| letter.is_ascii_digit());
@@ -52,7 +63,7 @@ pub(super) fn numbers_of(words: &[String], tables: &Tables) -> Vec<String> {
                 found.push(of_word(value));
             }
         } else if let Some(month) = tables.months.get(text)
-            && (text != "may" || beside_number())
+            && (text != "may" || beside_number() || is_behind_of(words, at))
         {
             found.push(format!("month {month}"));
         } else if tables.days.contains(text) {

@@ -23,7 +23,8 @@ pub(super) fn opposite<'a>(
     compared: &Compared<'a>,
     tables: &Tables,
 ) -> Option<Turn<'a>> {
-    let pairs = opposites_between(compared, tables);
+    let mut pairs = opposites_between(compared, tables);
+    pairs.retain(|pair| is_turn(asked, stored, *pair, tables));
     let paired = |word: &str| pairs.iter().any(|(a, b)| *a == word || *b == word);
     let negations = |words: &'a Words| {
         let all = words.all.iter().map(String::as_str);
@@ -37,8 +38,55 @@ pub(super) fn opposite<'a>(
     if let Some(pair) = pairs.first() {
         return Some(*pair);
     }
-    let negated = one_is_negated && compared.are_about_the_same(tables);
+    let undoes = |words: &[&str]| words.iter().any(|word| tables.undoing.contains(word));
+    let is_undone = if in_asked.is_empty() {
+        undoes(&compared.only_asked)
+    } else {
+        undoes(&compared.only_stored)
+    };
+    let negated = one_is_negated && !is_undone && compared.are_about_the_same(tables);
     negated.then(|| odd_one(&in_asked, &in_stored))
+}
+
+/// Whether two opposite words turn the questions against each other where they stand.
+fn is_turn(asked: &Words, stored: &Words, (mine, theirs): Turn<'_>, tables: &Tables) -> bool {
+    let stems = (stem(mine), stem(theirs));
+    let has = |words: &Words, wanted: &str| words.all.iter().any(|word| stem(word) == wanted);
+    // "Is it safe or is it dangerous" says neither.
+    let one_names_both = has(asked, &stems.1) || has(stored, &stems.0);
+    let are_measures = tables.scales.contains(mine) && always_follows(asked, mine, "how")
+        || tables.scales.contains(theirs) && always_follows(stored, theirs, "how");
+    let are_particles = tables.particles.contains(mine) && tables.particles.contains(theirs);
+    let stand_apart =
+        are_particles && !stand_beside_the_same(asked, stored, (mine, theirs), tables);
+    let (for_me, for_them) = (is_done_for_us(asked, mine), is_done_for_us(stored, theirs));
+    let is_one_deed = for_me != for_them && tables.are_converse(&stems.0, &stems.1);
+    !(one_names_both || are_measures || stand_apart || is_one_deed)
+}
+
+/// Whether a word stands behind this one wherever it stands.
+fn always_follows(words: &Words, word: &str, before: &str) -> bool {
+    let mut places = (0..words.all.len()).filter(|&at| words.all[at] == word);
+    places.all(|at| at > 0 && words.all[at - 1] == before)
+}
+
+/// "Teach me", "lend us".
+fn is_done_for_us(words: &Words, verb: &str) -> bool {
+    words.all.windows(2).any(|pair| pair[0] == verb && matches!(&*pair[1], "me" | "us"))
+}
+
+/// Whether two words have a neighbour in common, articles passed over: "turn the light on", "switch off the light".
+fn stand_beside_the_same(asked: &Words, stored: &Words, pair: Turn<'_>, tables: &Tables) -> bool {
+    let neighbours = |words: &Words, word: &str| -> HashSet<String> {
+        let told: Vec<&str> = words.all.iter().map(String::as_str).collect();
+        let told: Vec<&str> = told.into_iter().filter(|w| !tables.articles.contains(w)).collect();
+        let is_it = |&at: &usize| told[at] == word;
+        let places = (0..told.len()).filter(is_it).flat_map(|at| [at.checked_sub(1), Some(at + 1)]);
+        let beside = places.flatten().filter_map(|at| told.get(at));
+        beside.map(|word| stem(tables.same.get(word).unwrap_or(word)).into_owned()).collect()
+    };
+    let (mine, theirs) = (neighbours(asked, pair.0), neighbours(stored, pair.1));
+    mine.intersection(&theirs).next().is_some()
 }
 
 /// The negation that one question has and the other lacks; it stands in the question that has it.

@@ -16,6 +16,13 @@ pub(super) struct Tables {
     pub(super) articles: HashSet<&'static str>,
     pub(super) directions: HashSet<&'static str>,
     pub(super) symmetric: HashSet<&'static str>,
+    pub(super) joining: HashSet<&'static str>,
+    pub(super) scales: HashSet<&'static str>,
+    pub(super) particles: HashSet<&'static str>,
+    /// Two sides of one deed, both ways round, by stem.
+    converse: HashSet<(Box<str>, Box<str>)>,
+    pub(super) undoing: HashSet<&'static str>,
+    pub(super) now: HashSet<&'static str>,
     pub(super) referring: HashSet<&'static str>,
     pub(super) continuing: HashSet<&'static str>,
     pub(super) vague: HashSet<&'static str>,
@@ -72,6 +79,12 @@ impl Tables {
                 "article" => self.articles.extend(words),
                 "direction" => self.directions.extend(words),
                 "symmetric" => self.symmetric.extend(words),
+                "joining" => self.joining.extend(words),
+                "scale" => self.scales.extend(words),
+                "particle" => self.particles.extend(words),
+                "undoing" => self.undoing.extend(words),
+                "now" => self.now.extend(words),
+                "converse" => self.converse.extend(both_ways(pair)),
                 "referring" => self.referring.extend(words),
                 "vague" => self.vague.extend(words),
                 "continuing" => self.continuing.extend(words),
@@ -99,11 +112,10 @@ impl Tables {
     }
 
     fn add_opposites(&mut self, pair: Option<(&'static str, &'static str)>) {
-        for (word, opposite) in pair.into_iter().flat_map(|(a, b)| [(a, b), (b, a)]) {
-            let (word, opposite) = (stem(word), stem(opposite));
-            let known = self.opposites.entry(word.as_ref().into()).or_default();
-            if word != opposite && !known.iter().any(|other| **other == *opposite) {
-                known.push(opposite.into());
+        for (word, opposite) in both_ways(pair) {
+            let known = self.opposites.entry(word.clone()).or_default();
+            if word != opposite && !known.contains(&opposite) {
+                known.push(opposite);
             }
         }
     }
@@ -111,6 +123,11 @@ impl Tables {
     /// The stems of the opposites of a word with this stem.
     pub(super) fn opposites(&self, stem: &str) -> &[Box<str>] {
         self.opposites.get(stem).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether two words, by stem, are the two sides of one deed.
+    pub(super) fn are_converse(&self, one: &str, other: &str) -> bool {
+        self.converse.contains(&(Box::from(one), Box::from(other)))
     }
 
     /// Whether the word turns a statement round by itself.
@@ -127,6 +144,14 @@ impl Tables {
     pub(super) fn has_opposite(&self, word: &str) -> bool {
         self.opposites.contains_key(stem(word).as_ref())
     }
+}
+
+/// The stems of a pair of words, either first.
+fn both_ways(pair: Option<(&str, &str)>) -> impl Iterator<Item = (Box<str>, Box<str>)> {
+    let stems = pair.map(|(one, other)| (Box::from(&*stem(one)), Box::from(&*stem(other))));
+    stems
+        .into_iter()
+        .flat_map(|(one, other): (Box<str>, Box<str>)| [(one.clone(), other.clone()), (other, one)])
 }
 
 #[cfg(test)]

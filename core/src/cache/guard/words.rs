@@ -26,6 +26,7 @@ impl Words {
         let language = Language::of(&all, tables);
         let names = names_among(names, all.len(), tables);
         cut_idioms(&mut all, tables);
+        join_keep_from(&mut all);
         let numbers = numbers_of(&all, tables);
         let has_one = all.iter().any(|word| word == "one");
         Self { all, numbers, names, language, has_one }
@@ -164,6 +165,19 @@ fn cut_idioms(words: &mut Vec<String>, tables: &Tables) {
         match idiom {
             Some(idiom) => drop(words.drain(at..at + idiom.len())),
             None => at += 1,
+        }
+    }
+}
+
+/// "Keep the dog from barking" says what "prevent" does.
+fn join_keep_from(words: &mut [String]) {
+    /// Words between the two at most, and the two.
+    const SPAN: usize = 7;
+    for at in 0..words.len() {
+        let is_keep = matches!(&*words[at], "keep" | "keeps" | "keeping" | "kept");
+        let within = &words[at..words.len().min(at + SPAN)];
+        if is_keep && within.iter().any(|word| word == "from") {
+            words[at] = "prevent".to_owned();
         }
     }
 }

@@ -4,7 +4,6 @@
 use crate::ffi::{Access, Ctx, Key, RString, ServerEvents};
 use crate::keyspace::{attach_arrival, chunk_arrived, deadline_was_moved, followers, tell_changes};
 use crate::keytype::cache_registry::{CACHES, Place, SharedCache};
-use crate::keytype::container_registry::become_other;
 use crate::keytype::namespace_registry::NAMESPACES;
 use crate::keytype::session::any_slides;
 use crate::keytype::{NamespaceValue, cache_in, cache_registry, namespace_registry};
@@ -79,7 +78,7 @@ fn on_arrival(ctx: Ctx<'_>, name: &[u8], place_cache: fn(&SharedCache, Place)) {
         let place = (ctx.db(), name.to_vec());
         let slot = value.0.with(|namespace| key_slot(namespace.prefix()));
         if ctx.state().is_cluster() && slot != key_slot(name) {
-            become_other(&value.0, &place);
+            NAMESPACES.become_other(&value.0, &place);
         }
         namespace_registry::place(&value.0, place);
         return;
@@ -92,7 +91,7 @@ fn on_arrival(ctx: Ctx<'_>, name: &[u8], place_cache: fn(&SharedCache, Place)) {
             let slot = cache.with(|cache| key_slot(cache.prefix()));
             if ctx.state().is_cluster() && slot != key_slot(name) {
                 // A dump restored under a name of another slot: its entry keys would be elsewhere.
-                become_other(&cache, &place);
+                CACHES.become_other(&cache, &place);
             }
             place_cache(&cache, place);
         }

@@ -2,6 +2,7 @@
 
 import pytest
 from harness.cache import Cache
+from harness.replication import pair
 from harness.server import settle_memory
 from harness.vectors import fp32, units
 from harness.waiting import wait_until
@@ -117,3 +118,34 @@ def test_many_containers_are_visited_a_few_at_a_time(server):
         assert of(server, "caches", "namespaces", "entries") == [2_000, 500, 2_000]
         wait_until(lambda: of(server, "entries") == [0], "each of them expired", 30)
         assert wire("DBSIZE") == 2_500
+
+
+@pytest.mark.parametrize(
+    "create",
+    [
+        ("LLMCACHE.CREATE", "DIM", 2),
+        ("RAG.CREATE", "DIM", 2),
+        ("EMBCACHE.CREATE", "MODEL", "m", "DIM", 2),
+        ("KVCHUNK.CREATE", "MODEL", "m"),
+    ],
+    ids=lambda create: create[0].split(".")[0],
+)
+def test_one_dump_restored_many_times_makes_containers_of_their_own(fleet, create):
+    """Also where the copy that took a name first was renamed: the next one there is another."""
+    both = pair(fleet)
+    family = create[0].split(".")[0]
+    with both.primary.wire() as wire:
+        assert wire(create[0], "c", *create[1:]) == "OK"
+        dump = wire("DUMP", "c")
+        for step in (
+            ("RESTORE", "c2", 0, dump),
+            ("RENAME", "c2", "c3"),
+            ("RESTORE", "c2", 0, dump),
+            ("RENAME", "c2", "c4"),
+            ("RESTORE", "c2", 0, dump),
+        ):
+            assert wire(*step) == "OK"
+        infos = [wire(f"{family}.INFO", name) for name in ("c", "c2", "c3", "c4")]
+        uids = {dict(zip(info[::2], info[1::2]))[b"uid"] for info in infos}
+        assert len(uids) == 4
+    both.assert_equal()

@@ -272,11 +272,7 @@ impl<C: Container> Containers<C> {
     /// replica agree. One whose entries are here already takes over what is known of them.
     pub fn place(&self, container: &Shared<C>, place: Place) -> Placed {
         let uid = uid_of(container);
-        let taken = self.0.with(|known| {
-            let rows = known.databases.values().filter_map(|database| database.row(uid));
-            rows.into_iter().any(|row| row.lives() && !row.is_of(container))
-        });
-        let uid = if taken { become_other(container, &place) } else { uid };
+        let uid = if self.is_taken(uid, container) { self.become_other(container, &place) } else { uid };
         let (db, name) = place;
         self.0.with(|known| {
             let (former, moved) = known.take_former(uid, db, container);
@@ -303,6 +299,26 @@ impl<C: Container> Containers<C> {
             });
             Placed { moved, incomplete }
         })
+    }
+
+    /// Whether another container of this uid lives.
+    fn is_taken(&self, uid: ContainerUid, container: &Shared<C>) -> bool {
+        self.0.with(|known| {
+            let mut rows = known.databases.values().filter_map(|database| database.row(uid));
+            rows.any(|row| row.lives() && !row.is_of(container))
+        })
+    }
+
+    /// Gives a second container of a uid an identity of its own, derived from where it stands, so that every server
+    /// that applies the same command agrees.
+    pub fn become_other(&self, container: &Shared<C>, place: &Place) -> ContainerUid {
+        let uid = uid_of(container);
+        // A dump restored to one place twice finds its first identity taken if that container was renamed meanwhile.
+        let mut derived = (0..).map(|attempt| derived_uid(uid, place, attempt));
+        let other = derived.find(|&other| !self.is_taken(other, container));
+        let other = other.expect("fewer containers than identities");
+        container.with(|container| container.become_other(&place.1, other));
+        other
     }
 
     /// Whether a container that a dump brings may stand in the key of this name: it takes over the keys of its uid that
@@ -707,20 +723,18 @@ fn inherit<C: Container>(
     taken
 }
 
-/// Gives a copy of a container an identity of its own, derived from where it stands, so that every
-/// server that sees the same keys derives the same.
-pub fn become_other<C: Container>(container: &Shared<C>, (db, name): &Place) -> ContainerUid {
-    container.with(|container| {
-        let mut hash = Sha256::new();
-        hash.update(container.uid().0.to_le_bytes());
-        hash.update(db.to_le_bytes());
-        hash.update(name);
-        let mut word = [0; 8];
-        word.copy_from_slice(&hash.finalize()[..8]);
-        let uid = ContainerUid(u64::from_le_bytes(word));
-        container.become_other(name, uid);
-        uid
-    })
+/// The identity of that many attempts that belongs to a uid and a place.
+fn derived_uid(uid: ContainerUid, (db, name): &Place, attempt: u64) -> ContainerUid {
+    let mut hash = Sha256::new();
+    hash.update(uid.0.to_le_bytes());
+    hash.update(db.to_le_bytes());
+    hash.update(name);
+    if attempt > 0 {
+        hash.update(attempt.to_le_bytes());
+    }
+    let mut word = [0; 8];
+    word.copy_from_slice(&hash.finalize()[..8]);
+    ContainerUid(u64::from_le_bytes(word))
 }
 
 /// What a database is called once `first` and `second` changed places.

@@ -94,6 +94,23 @@ def test_aof(fleet, preamble, rewritten):
     assert kv.info()["chunks"] == chunks
 
 
+@pytest.mark.parametrize("preamble", ["yes", "no"])
+def test_a_store_behind_the_preamble_raises_the_deadline_of_its_prefix(fleet, preamble):
+    """The chunk before it was in the rewritten part: both must be in the tree before the deadlines are."""
+    server = fleet.launch(appendonly="yes", aof_use_rdb_preamble=preamble, auto_aof_rewrite_percentage=0)
+    with server.wire() as wire:
+        assert wire("KVCHUNK.CREATE", "kv") == "OK"
+        assert wire("KVCHUNK.PUT", "kv", "DIGEST", "aa", "PAYLOAD", 1, "x", "EX", 1_000) == b"STORED"
+    server.client().bgrewriteaof()
+    wait_for_rewrite(server.client())
+    with server.wire() as wire:
+        stored = wire("KVCHUNK.PUT", "kv", "DIGEST", "bb", "PARENT", "aa", "PAYLOAD", 1, "x", "EX", 5_000)
+        assert stored == b"STORED"
+    before = server.digest()
+    server.restart()
+    assert server.digest() == before
+
+
 def test_kill_9_in_a_storm_of_puts_leaves_whole_chunks(fleet):
     server = fleet.launch(**AOF)
     acknowledged = []

@@ -59,7 +59,9 @@ pub use flights::{
 pub use invalidation_walk::{
     Criterion, InvalidationWalk, check_walks, start_invalidation, tell_ids,
 };
-pub use namespaces::{create_namespace, find_namespace, open_namespace, put_back_namespaces};
+pub use namespaces::{
+    attach_a_few, create_namespace, find_namespace, open_namespace, put_back_namespaces,
+};
 pub use search_rounds::{answer_searching, search_counts};
 pub use searches::{Made, Searches};
 pub use session_key::{OpenSession, open_session};

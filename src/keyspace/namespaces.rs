@@ -3,6 +3,7 @@
 use super::chunks::chunk_arrived;
 use super::slots::Presence;
 use crate::ffi::{Access, Ctx, Key, RString, ServerString, WritePermit};
+use crate::keytype::cache_registry;
 use crate::keytype::namespace_registry::{self, NAMESPACES, SharedNamespace};
 use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue};
 use llmcache_core::error::{Error, Result};
@@ -30,9 +31,13 @@ pub fn find_namespace(ctx: Ctx<'_>, name: &impl ServerString) -> Result<Option<S
 }
 
 /// Takes chunks that arrived lately into their trees, so that a command sees them.
-fn attach_a_few(ctx: Ctx<'_>) {
+///
+/// While an AOF is loaded, all of them: a store that is read behind its preamble raises the deadlines of the chunks
+/// before it, as it did when it was told.
+pub fn attach_a_few(ctx: Ctx<'_>) {
     let db = ctx.db();
-    for _ in 0..ATTACH_AT_ONCE {
+    let most = if cache_registry::is_loading() { usize::MAX } else { ATTACH_AT_ONCE };
+    for _ in 0..most {
         let Some((at, key)) = NAMESPACES.next_arrival() else { break };
         if ctx.select_db(at) {
             chunk_arrived(ctx, &key);

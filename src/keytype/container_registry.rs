@@ -272,7 +272,8 @@ impl<C: Container> Containers<C> {
     /// replica agree. One whose entries are here already takes over what is known of them.
     pub fn place(&self, container: &Shared<C>, place: Place) -> Placed {
         let uid = uid_of(container);
-        let uid = if self.is_taken(uid, container) { self.become_other(container, &place) } else { uid };
+        let uid =
+            if self.is_taken(uid, container) { self.become_other(container, &place) } else { uid };
         let (db, name) = place;
         self.0.with(|known| {
             let (former, moved) = known.take_former(uid, db, container);

@@ -3,7 +3,7 @@
 
 use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, HeldString, RString, Reply};
-use crate::keyspace::{NewChunk, create_namespace, put_chunk};
+use crate::keyspace::{NewChunk, attach_a_few, create_namespace, put_chunk};
 use crate::keytype::namespace_registry::NAMESPACES;
 use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue, Whole};
 use llmcache_core::error::{Error, Result};
@@ -52,6 +52,7 @@ pub fn run_put(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     if !whole.is_sound() {
         return Err(Error::err("bad chunk: length or checksum of its payload"));
     }
+    attach_a_few(ctx);
     let uid = whole.header.uid;
     let namespace = NAMESPACES.find(uid, ctx.db());
     let belongs = namespace

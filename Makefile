@@ -10,6 +10,10 @@ SERVER ?=
 # make bench ONLY="graph stalls": some of the benchmarks, printed and not written.
 ONLY   ?=
 
+# make torture MINUTES=60 SERVER=valkey-9.1 SEED=7
+MINUTES ?= 5
+SEED    ?=
+
 # make run PORT=7000: on another port than 6379.
 PORT   ?= 6379
 # Where `make model` puts the embedding model.
@@ -18,7 +22,7 @@ MODEL  := $(CURDIR)/models/all-MiniLM-L6-v2
 MODULES ?= /usr/lib/redis/modules
 
 .DEFAULT_GOAL := help
-.PHONY: help model demo run build test bench quality mutate lint fmt docs dist trydist install clean setup suites client js
+.PHONY: help model demo run build test bench quality mutate torture lint fmt docs dist trydist install clean setup suites client js
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +59,9 @@ js: build $(VENV)/.ready ## type, test, weigh and pack the JavaScript client (ne
 
 mutate: setup ## load 100,000 changed folders of models: refused or working (minutes; the tests try 1,500)
 	LLMCACHE_MUTATIONS=100000 cargo test --release -p llmcache-core --test embed changed_bytes
+
+torture: build $(VENV)/.ready ## attack servers with random traffic and kills (MINUTES=60 SERVER=valkey-9.1 SEED=7)
+	$(PY) tests/torture/run.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(SERVER),--server $(wildcard .servers/$(SERVER)/*-server))
 
 lint: setup ## check format, arrows, licences and packaging; clippy and rustdoc, warnings denied
 	$(PYTHON) scripts/check_arrows.py

@@ -1,0 +1,56 @@
+"""A short piece of `make torture` on every server, with seeds of its own; and that the harness sees what is wrong."""
+
+import pytest
+from harness.wire import Failure
+from torture.kills import KINDS, Kills, Lost
+from torture.pairs import Fault, Round, Snapshot
+from torture.values import DIM
+
+SECONDS = 8
+
+
+def test_traffic_leaves_replica_and_reloads_equal(fleet):
+    round_ = Round(fleet, seed=1)
+    round_.run(SECONDS)
+    # Commands that were refused one and all would prove nothing.
+    stored = ("LLMCACHE.SETSEM", "EMBCACHE.SET", "RAG.ADD", "SESSION.APPEND", "KVCHUNK.PUT")
+    assert all(round_.taken[name] for name in stored), round_.taken
+
+
+def test_kills_lose_nothing_acknowledged(fleet):
+    kills = Kills(fleet, seed=1)
+    kills.run(SECONDS)
+    assert kills.cycles and kills.changes > 100
+
+
+def test_a_change_that_the_replica_lacks_is_a_fault(fleet):
+    round_ = Round(fleet, seed=2)
+    round_.run(0)
+    with round_.pair.replica.wire() as wire:
+        assert wire("CONFIG", "SET", "replica-read-only", "no") == "OK"
+        assert not isinstance(wire("SESSION.APPEND", "session0", "MSG", "user", "only here"), Failure)
+    with pytest.raises(Fault, match="differ"):
+        round_.checkpoint()
+
+
+def test_a_lost_entry_is_seen(fleet):
+    kills = Kills(fleet, seed=2)
+    kills.run(0)
+    server = fleet.servers[0]
+    kind = KINDS[0]
+    with server.wire() as wire:
+        assert isinstance(wire(*kind.store(1, 7)), bytes)
+        kills.promises[kind.name, 1].version = b"7"
+        kills.verify(server, "nothing")
+        assert wire(*kind.remove(1)) == 1
+    with pytest.raises(Lost, match="answers 1"):
+        kills.verify(server, "nothing")
+
+
+def test_a_key_that_changed_is_a_difference(server):
+    with server.wire() as wire:
+        assert wire("RAG.CREATE", "docs", "DIM", DIM) == "OK"
+        before = Snapshot.of(server)
+        assert not before.differences(Snapshot.of(server))
+        assert wire("RAG.ADD", "docs", "d", "VALUES", DIM, 1, 2, 3, 4, "TEXT", "t") == 1
+    assert before.differences(Snapshot.of(server))

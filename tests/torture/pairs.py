@@ -1,0 +1,234 @@
+"""A round: one seed's traffic to a primary with a replica and an AOF, compared at every checkpoint.
+
+What is held against the servers: they live, their logs tell of no panic, each command has one reply, the
+replica holds what the primary holds, and a reload, an AOF and a promoted replica hold it too; memory is
+back where it was when all is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from harness.persistence import wait_for_rewrite
+from harness.replication import Pair
+from harness.server import Fleet, Server, settle_memory
+from harness.waiting import wait_until
+from harness.wire import Failure, Wire
+
+from .grammar import read
+from .traffic import Traffic, Words
+
+DATABASES = 3
+CONNECTIONS = ((0, 2), (0, 3), (1, 2), (2, 3))
+STEPS_A_CHECKPOINT = 250
+REPLY_SECONDS = 20.0
+OPTIONS = {
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "llmcache__check_work": "yes",
+    "llmcache__sweep_interval_ms": 20,
+    "repl_backlog_size": "32mb",
+}
+# More than allocators and the server's own tables keep of a round.
+MEMORY_KEPT_BYTES = 6_000_000
+
+
+class Fault(AssertionError):
+    """Something that must not be."""
+
+
+@dataclass
+class Snapshot:
+    """Every key's digest and deadline, by database and name."""
+
+    keys: dict[tuple[int, bytes], tuple[str, int]]
+
+    @classmethod
+    def of(cls, server: Server) -> Snapshot:
+        keys = {}
+        with server.wire() as wire:
+            for database in range(DATABASES):
+                wire("SELECT", database)
+                names = wire("KEYS", "*")
+                digests = wire.pipeline(["DEBUG", "DIGEST-VALUE", name] for name in names)
+                deadlines = wire.pipeline(["PEXPIRETIME", name] for name in names)
+                for name, digest, deadline in zip(names, digests, deadlines):
+                    # A key that expired between two of these commands is no key.
+                    if isinstance(digest, list) and deadline != -2:
+                        keys[database, name] = (str(digest[0]), deadline)
+        return cls(keys)
+
+    @classmethod
+    def settled(cls, server: Server) -> Snapshot:
+        """The same once nothing changes any more: entries without a container are removed in the background."""
+        seen: list[Snapshot] = []
+
+        def still() -> bool:
+            seen.append(cls.of(server))
+            return len(seen) > 1 and not seen[-2].differences(seen[-1])
+
+        wait_until(still, "the keys stay as they are", 30, step=0.3)
+        return seen[-1]
+
+    def differences(self, later: Snapshot) -> list[str]:
+        """What `later` has otherwise, but for keys that were due meanwhile."""
+        now = int(time.time() * 1_000)
+        found = []
+        for key in sorted(self.keys.keys() | later.keys.keys()):
+            before, after = self.keys.get(key), later.keys.get(key)
+            due = any(0 < one[1] <= now for one in (before, after) if one)
+            if before != after and not due:
+                found.append(f"{key}: {before} / {after}")
+        return found
+
+
+@dataclass
+class Round:
+    """One seed on one server binary."""
+
+    fleet: Fleet
+    seed: int
+    commands: int = 0
+    log: list[tuple[int, Words]] = field(default_factory=list)
+    # Replies by command: all, and those that are no errors.
+    told: Counter[str] = field(default_factory=Counter)
+    taken: Counter[str] = field(default_factory=Counter)
+
+    def run(self, seconds: float) -> None:
+        """Goes on until the time is over; raises `Fault` or what a server said when something is wrong."""
+        end = time.monotonic() + seconds
+        primary = self.fleet.launch(**OPTIONS)
+        replica = self.fleet.launch(replicaof=["127.0.0.1", primary.port], **OPTIONS)
+        self.pair = Pair(primary, replica)
+        self.pair.catch_up()
+        with primary.wire() as wire:
+            self.traffic = Traffic(self.seed, read(wire))
+        self._warm_up()
+        empty = settle_memory(self.pair.primary)
+        while time.monotonic() < end:
+            self._phase()
+            self.checkpoint()
+        self._emptied(empty)
+
+    def _warm_up(self) -> None:
+        """One phase, removed again: what the server allocates once is no leak."""
+        self._phase()
+        self.checkpoint()
+        self._control("FLUSHALL")
+
+    def _phase(self) -> None:
+        with contextlib.ExitStack() as stack:
+            wires = []
+            for database, resp in CONNECTIONS:
+                wire = stack.enter_context(self.pair.primary.wire(resp, timeout=REPLY_SECONDS))
+                wire("SELECT", database)
+                wires.append(wire)
+            for _ in range(STEPS_A_CHECKPOINT):
+                at = self.traffic.rng.randrange(len(wires))
+                self._send(at, wires[at], self.traffic.step())
+
+    def _send(self, at: int, wire: Wire, step: list[Words]) -> None:
+        """Sends a step and a mark behind it: one reply each, or the framing is broken."""
+        self.log += [(at, words) for words in step]
+        self.commands += len(step)
+        mark = f"mark {self.commands}".encode()
+        try:
+            replies = wire.pipeline([*step, ["ECHO", mark]])
+        except TimeoutError as late:
+            raise Fault(f"no reply within {REPLY_SECONDS:g} s to one of {step!r}") from late
+        except ConnectionError as gone:
+            raise Fault(f"connection lost ({gone}) by {step!r}") from gone
+        if replies[-1] != mark:
+            raise Fault(f"more or fewer replies than commands for {step!r}: {replies!r}")
+        for words, reply in zip(step, replies):
+            self.traffic.learn(words, reply)
+            name = str(words[0])
+            self.told[name] += 1
+            self.taken[name] += not isinstance(reply, Failure)
+        with contextlib.suppress(IndexError):
+            if step[-1][0] == "EXEC":
+                self.traffic.values.learn(replies[-2])
+
+    def _control(self, *words) -> object:
+        with self.pair.primary.wire() as wire:
+            return wire(*words)
+
+    def checkpoint(self) -> None:
+        """Quiet, then every comparison, then one of the ways to start anew."""
+        primary = self.pair.primary
+        self._control("CONFIG", "SET", "maxmemory", 0)
+        self._control("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        with primary.wire() as wire:
+            wait_for_rewrite_by(wire)
+        self._equal()
+        before = Snapshot.settled(primary)
+        way = self.traffic.rng.choice(("none", "reload", "aof", "rewrite", "promote", "replica"))
+        match way:
+            case "reload":
+                with primary.wire(timeout=60) as wire:
+                    if isinstance(told := wire("DEBUG", "RELOAD"), Failure):
+                        raise Fault(f"DEBUG RELOAD: {told.text}")
+            case "aof":
+                primary.restart()
+            case "rewrite":
+                primary.client().bgrewriteaof()
+                wait_for_rewrite(primary.client())
+                primary.restart()
+            case "promote":
+                self._promote()
+            case "replica":
+                self.pair.replica.restart()
+        self._same(before, Snapshot.of(self.pair.primary), way)
+        self._equal()
+        for server in self.fleet.servers:
+            server.check_log()
+
+    def _equal(self) -> None:
+        """Replica and primary hold the same, as soon as what is due has been removed."""
+
+        def equal() -> bool:
+            self.pair.catch_up()
+            return self.pair.primary.digest() == self.pair.replica.digest()
+
+        try:
+            wait_until(equal, "equal digests", 8, step=0.1)
+        except AssertionError:
+            ours, theirs = Snapshot.of(self.pair.primary), Snapshot.of(self.pair.replica)
+            if differences := ours.differences(theirs):
+                raise Fault(f"primary and replica differ: {differences[:10]}") from None
+
+    def _same(self, before: Snapshot, after: Snapshot, way: str) -> None:
+        if differences := before.differences(after):
+            raise Fault(f"not the same after {way}: {differences[:10]}")
+
+    def _promote(self) -> None:
+        """The replica becomes the primary, the primary its replica."""
+        old, new = self.pair.primary, self.pair.replica
+        with new.wire() as wire:
+            wire("REPLICAOF", "NO", "ONE")
+        with old.wire() as wire:
+            wire("REPLICAOF", "127.0.0.1", new.port)
+        self.pair = Pair(new, old)
+        old.options.pop("replicaof", None)
+        new.options.pop("replicaof", None)
+        old.options["replicaof"] = ["127.0.0.1", new.port]
+        self.pair.catch_up()
+
+    def _emptied(self, empty: int) -> None:
+        self._control("FLUSHALL")
+        left = settle_memory(self.pair.primary) - empty
+        if left > MEMORY_KEPT_BYTES:
+            raise Fault(f"{left} bytes of memory left when all keys are removed")
+
+
+def wait_for_rewrite_by(wire: Wire) -> None:
+    """Waits until no rewrite of the AOF runs or is due."""
+
+    def quiet() -> bool:
+        info = wire("INFO", "persistence")
+        return b"aof_rewrite_in_progress:0" in info and b"aof_rewrite_scheduled:0" in info
+
+    wait_until(quiet, "no rewrite of the AOF runs", 60)

@@ -82,7 +82,7 @@ def test_failures_are_forgotten_when_their_time_is_over(server):
     for i in range(50):
         reply = cache.run("FETCH", "PROMPT", f"p {i}")
         token = dict(zip(reply[::2], reply[1::2], strict=True))[b"token"]
-        cache.run("FAIL", token, "BACKOFF", 300)
+        cache.run("FAIL", token, "BACKOFF", 5_000)
     assert cache.info()["failures_remembered"] == 50
     wait_until(lambda: cache.info()["failures_remembered"] == 0, "forgotten, though nobody asked", 10)
 

@@ -156,6 +156,8 @@ pub const WALKS_MAX: usize = 64;
 pub const INVALIDATE_IDS_MAX: usize = 1_000;
 /// Most ids of one message about invalidated entries.
 pub const INVALIDATED_IDS_MAX: usize = 1_000;
+/// Greatest age of an answer that is brought over from another cache: 100 years.
+pub const AGE_MAX_MS: u64 = 100 * 365 * 86_400_000;
 /// Longest GRACE.
 pub const GRACE_MAX_S: u32 = 10 * 365 * 86_400;
 /// Leases of a container at once: a question is compared with every pending one of its partition.

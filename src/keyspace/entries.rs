@@ -3,11 +3,12 @@
 use super::attach::{Linking, index_entry, key_bytes};
 use super::caches::unlink_key;
 use super::changes::tell_changes;
+use super::clock::now_min;
 use crate::ffi::{Access, Ctx, Key, KeyOf, RString, Thin, WritePermit};
 use crate::keytype::cache_registry::{self, CACHES, SharedCache};
 use crate::keytype::{ENTRY_COMMAND, EntryValue, STALE_COMMAND};
 use llmcache_core::cache::{Entry, EntryKey};
-use llmcache_core::evict::initial_lfu;
+use llmcache_core::evict::{AgedFrequency, lfu_after};
 use llmcache_core::ids::{ContainerUid, SlotId, UnixMs};
 use std::ops::Deref;
 
@@ -63,6 +64,8 @@ pub struct NewEntry {
     pub expire_at: UnixMs,
     /// When its graph is brought up, where that is behind.
     pub linking: Linking,
+    /// Hits it had where it comes from; 0 for what is new.
+    pub hits: u32,
 }
 
 impl NewEntry {
@@ -76,7 +79,7 @@ impl NewEntry {
 /// key held before is gone from the index by the removal hook. Returns its slot;
 /// `SlotId::NONE` when no container of its uid lives here yet.
 pub fn put_entry(ctx: WritePermit<'_>, cache: Option<&SharedCache>, new: NewEntry) -> SlotId {
-    let NewEntry { key: name, entry, expire_at, linking } = new;
+    let NewEntry { key: name, entry, expire_at, linking, hits } = new;
     let portable = entry.portable_bytes();
     let name_string = RString::new(&name);
     let mut key = Key::open_to_write(ctx, &name_string);
@@ -90,8 +93,13 @@ pub fn put_entry(ctx: WritePermit<'_>, cache: Option<&SharedCache>, new: NewEntr
         slot = cache.with(|cache| index_entry(cache, &value.view(), expire_at, bytes, linking));
         value.set_slot(slot);
         let worth = cache.with(|cache| cache.index.slot(slot).map(|found| found.worth()));
+        if hits > 0 {
+            let age = ctx.now_ms().saturating_sub(value.view().created().0);
+            let frequency = AgedFrequency::spread(hits, UnixMs(age), now_min());
+            cache.with(|cache| cache.index.bring_hits(slot, hits, frequency));
+        }
         if let Some(worth) = worth {
-            key.hint_lfu(initial_lfu(worth));
+            key.hint_lfu(lfu_after(worth, hits));
         }
     }
     drop(key);

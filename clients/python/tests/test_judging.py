@@ -57,7 +57,13 @@ def test_a_judge_sees_both_questions_and_both_answers(r):
 
 
 def test_embeddings_of_the_answers_decide_where_the_cache_embeds(r):
-    vectors = {"stored answer": [1.0, 0.0], "the same, said otherwise": at(0.97), "no": at(0.5), "q": at(0.96), "p": at(0.93)}
+    vectors = {
+        "stored answer": [1.0, 0.0],
+        "the same, said otherwise": at(0.97),
+        "no": at(0.5),
+        "q": at(0.96),
+        "p": at(0.93),
+    }
     cache = warmed(r, embed=vectors.__getitem__)
     cache.get_or_make("q", lambda: "the same, said otherwise")
     assert labels(r, of=1) == (1, 0)

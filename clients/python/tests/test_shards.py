@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from harness.cluster import Cluster
 
 import llmcache.asyncio
 from llmcache import Document, DocumentIndex, EmbeddingCache, KVChunks, LLMCache, Session, user
-from llmcache._shards import Shards, jump
+from llmcache._shards import Shards, entry_digest, jump
+from llmcache.types import Fields
 
 
 def test_entries_are_spread_evenly_and_few_move():
@@ -185,6 +187,61 @@ def test_answers_are_moved_while_they_are_used(client, before, after):
         only.move()
 
 
+def test_a_move_leaves_nothing_of_an_answer_behind(client):
+    """Age, hits, deadline, grace, and that it is stale: of what is served as stale nothing becomes fresh by a move."""
+    old = LLMCache(client, "faq", shards=2)
+    settings = {"grace": 600, "guard": "STRICT", "audit": 0, "nearmisses": 7, "minsim": 0.5, "numbers": "CONFLICT",
+                "confidence": 0.9, "maxerror": 0.02, "exchange": "ON", "jitter": 3, "ttl": 7_000, "cold": "STATIC"}  # fmt: skip
+    old.create(**settings)
+    names, day = [f"q{n}" for n in range(40)], 86_400_000
+    for n, name in enumerate(names):
+        place = old._home(name, None, None)
+        deadline = [] if n % 4 == 0 else ["PXAT", int(time.time() * 1_000) + 100_000 + n]
+        # Of every fourth the time is past, and it is in its grace.
+        moved = ["MOVED", day + n, n, 50_000 if n % 4 != 3 else 1_000_000, "FRESH"]
+        args = [
+            "PROMPT",
+            name,
+            "RESPONSE",
+            f"a{n}",
+            "FP32",
+            np.eye(40, dtype="f4")[n].tobytes(),
+            "TAGS",
+            1,
+            f"t{n % 5}",
+        ]
+        client.execute_command("LLMCACHE.SETSEM", place, *args, *deadline, *moved)
+    assert old.invalidate(tag="t2", soft=True) == 8
+    served = [old.get(name) for name in names]
+    before = {name: entry_of(client, old, name) for name in names}
+    assert collections.Counter(int(e["stale"]) for e in before.values()) == {1: 16, 0: 24}
+    new = LLMCache(client, "faq", shards=5, shards_before=2)
+    new.move()
+    only = LLMCache(client, "faq", shards=5)
+    for name in names:
+        was, now = before[name], entry_of(client, only, name)
+        assert 0 <= now.pop("age") - was.pop("age") < 60_000, name
+        assert 0 <= was.pop("ttl") - now.pop("ttl") < 60_000, name
+        assert abs(now.pop("created") - was.pop("created")) < 60_000, name
+        assert now == was, name
+    assert [only.get(name) for name in names] == served
+    assert served.count(None) == 16
+    for word, value in settings.items():
+        for name in only.shards.names():
+            told = client.execute_command("LLMCACHE.CONFIG", name, "GET", word)
+            told = next(iter(told.values())) if isinstance(told, dict) else told[1]
+            assert told == value or told.decode() == str(value), word
+
+
+def entry_of(client, cache: LLMCache, prompt: str) -> dict:
+    """All that the server tells of an entry, but for its key."""
+    place = cache._home(prompt, None, None)
+    id = entry_digest(b"", b"", prompt.encode()).hex()
+    told = dict(Fields.of(client.execute_command("LLMCACHE.ENTRY", place, id, "VECTOR")))
+    del told["key"]
+    return told
+
+
 def test_a_tenants_answers_are_moved_together(client):
     old = [LLMCache(client, "faq", shards=3, scope=f"tenant {n}") for n in range(20)]
     for n, cache in enumerate(old):
@@ -202,6 +259,9 @@ def test_documents_are_moved_and_newer_ones_stay(client):
         Document(f"d{n}", f"text {n}", vector=rows[n], meta={"n": n}, tags=["a"], tokens=7, ttl=500) for n in range(250)
     )
     old.add((Document(f"d{n}", f"text {n}") for n in range(250, 300)), embed=False)
+    place = old.shards.place(b"old")
+    vector = rows[0].astype("f4").tobytes()
+    client.execute_command("RAG.ADD", place, "old", "FP32", vector, "TEXT", "t", "MOVED", 86_400_000, 3)
     new = DocumentIndex(client, "docs", shards=5, shards_before=2)
     new.add([Document("d7", "newer", vector=rows[7])])
     new.delete("d8")
@@ -213,9 +273,12 @@ def test_documents_are_moved_and_newer_ones_stay(client):
     assert [d and d.text for d in found] == [None if n == 8 else "newer" if n == 7 else f"text {n}" for n in range(300)]
     assert (found[9].meta, found[9].tags, found[9].tokens) == ({"n": 9}, ["a"], 7)
     assert 0 < found[9].ttl <= 500
+    aged = only.get_many(["old"])[0]
+    assert aged.age > 86_000
+    assert aged.hits == 4  # This one is counted.
     assert only.search(rows[9], k=1)[0].id == "d9"
     assert "d260" not in [d.id for d in only.search(rows[9], k=300)]
-    assert only.info().entries == 299
+    assert only.info().entries == 300
     assert only.info().maxentries == 10_000
     assert new.move() == 0
 

@@ -26,6 +26,15 @@ impl AgedFrequency {
         self.minute = now_min;
     }
 
+    /// The count of an entry that had so many hits spread evenly over its age, of which older ones have faded.
+    pub fn spread(hits: u32, age: UnixMs, now_min: u16) -> Self {
+        let age_min = (age.0 / 60_000).max(1);
+        // The sum of what is left of each is that of as many as came in a half-life / ln 2.
+        let recent = u64::from(HALF_LIFE_MIN) * 1_000 / 693;
+        let value = u64::from(hits) * u64::from(HIT) * recent.min(age_min) / age_min;
+        Self { value: u16::try_from(value).unwrap_or(u16::MAX), minute: now_min }
+    }
+
     /// The aged count, in 1/256 of a hit.
     pub fn read(self, now_min: u16) -> u16 {
         let halvings = now_min.wrapping_sub(self.minute) / HALF_LIFE_MIN;
@@ -48,6 +57,21 @@ mod tests {
         assert_eq!(frequency.read(start.wrapping_add(60)), 2 * HIT);
         assert_eq!(frequency.read(start.wrapping_add(180)), HIT / 2);
         assert_eq!(frequency.read(start.wrapping_add(60_000)), 0);
+    }
+
+    #[test]
+    fn hits_of_long_ago_have_faded() {
+        let hours = |hours: u64| UnixMs(hours * 3_600_000);
+        assert_eq!(AgedFrequency::spread(4, UnixMs(0), 7).read(7), 4 * HIT);
+        assert_eq!(AgedFrequency::spread(4, hours(1), 7).read(7), 4 * HIT);
+        let day = AgedFrequency::spread(240, hours(24), 7).read(7);
+        // As counted one by one: ten an hour for a day.
+        let mut counted = AgedFrequency::default();
+        (0..240).for_each(|hit| counted.touch(hit * 6));
+        let counted = counted.read(24 * 60);
+        assert!((day / 2..=day * 2).contains(&counted), "{day} and {counted}");
+        assert_eq!(AgedFrequency::spread(u32::MAX, UnixMs(0), 7).read(7), u16::MAX);
+        assert_eq!(AgedFrequency::spread(0, hours(5), 7).read(7), 0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod frequency;
 mod worth;
 
 pub use frequency::{AgedFrequency, minute};
-pub use worth::{initial_lfu, keep_value, worth};
+pub use worth::{initial_lfu, keep_value, lfu_after, worth};
 
 /// Entries looked at to find one victim. Sampling sixteen finds, on average, one of the worst 6 %,
 /// at a cost that does not grow with the container.

@@ -39,6 +39,13 @@ pub fn initial_lfu(worth: u8) -> u8 {
     (5 + 2 * doublings).clamp(5, 64) as u8
 }
 
+/// The LFU counter of an entry that had so many hits already. With the server's `lfu-log-factor` of 10 the counter
+/// reaches 5 + n by about 5 n^2 of them.
+pub fn lfu_after(worth: u8, hits: u32) -> u8 {
+    let earned = (hits / 5).isqrt();
+    (u32::from(initial_lfu(worth)) + earned).min(u32::from(u8::MAX)) as u8
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +60,14 @@ mod tests {
         assert!(keep_value(quiet, 0, dear, 1_000) > keep_value(quiet, 0, cheap, 1_000));
         assert!(keep_value(quiet, 0, cheap, 500) > keep_value(quiet, 0, cheap, 1_000));
         assert!(keep_value(busy, 0, cheap, 1_000) > keep_value(quiet, 0, cheap, 1_000));
+    }
+
+    #[test]
+    fn hits_of_before_count_in_the_lfu_hint() {
+        let plain = worth(0, 0);
+        assert_eq!(lfu_after(plain, 0), 5);
+        assert_eq!(lfu_after(plain, 10_000), 49);
+        assert_eq!(lfu_after(plain, u32::MAX), 255);
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub use task::{SearchTask, Searched, TaskScratch};
 
 use crate::account::{Account, Holding};
 use crate::allocation::allocated_bytes;
+use crate::evict::AgedFrequency;
 use crate::filter::{Asked, Filter, FilterRecord};
 use crate::ids::{EntryId, PartitionKey, ScopeKey, Seq, SlotId, UnixMs};
 use crate::listing::Listing;
@@ -410,6 +411,13 @@ impl Index {
     pub fn note_hit(&mut self, slot: SlotId, seq: Seq, now_min: u16) -> Option<u32> {
         self.slot_of(slot, seq)?;
         Some(self.slots.note_hit(slot.0, now_min))
+    }
+
+    /// Notes the hits that an entry had elsewhere, and how often it was hit there lately.
+    pub fn bring_hits(&mut self, slot: SlotId, hits: u32, frequency: AgedFrequency) {
+        if self.slot(slot).is_some() {
+            self.slots.bring_hits(slot.0, hits, frequency);
+        }
     }
 
     /// Hides a slot whose key could not be opened, until it is settled whether the entry is gone or

@@ -209,6 +209,12 @@ impl Slots {
         record.hits
     }
 
+    /// Notes the hits that an entry had elsewhere.
+    pub(super) fn bring_hits(&mut self, row: u32, hits: u32, frequency: AgedFrequency) {
+        let record = self.record_mut(row);
+        (record.hits, record.frequency) = (hits, frequency);
+    }
+
     /// Whether the entry of a slot went while others are still linked with it.
     pub(super) fn is_tombstone(&self, row: u32) -> bool {
         self.states.head(row).has(Head::TOMBSTONE)

@@ -88,6 +88,8 @@ pub struct Packed {
     pub id: EntryId,
     /// Its deadline.
     pub expire_at: UnixMs,
+    /// Hits it had where it comes from.
+    pub hits: u32,
 }
 
 /// What a command wants stored.
@@ -220,13 +222,13 @@ impl<I: Item> StoringBatch<I> {
         };
         let presence = Presence::of(*ctx, &self.name);
         let mut ready = Vec::with_capacity(self.packed.len());
-        for Packed { entry, name, id, expire_at } in self.packed.drain(..) {
+        for Packed { entry, name, id, expire_at, hits } in self.packed.drain(..) {
             let key = cache.with(|cache| cache.named_key(&name));
             if !self.whole {
                 let there = open_entry(*ctx, &key, Access::Probe).is_some();
                 presence.found(there.then_some(()))?;
             }
-            let new = NewEntry { key, entry, expire_at, linking: self.linking };
+            let new = NewEntry { key, entry, expire_at, linking: self.linking, hits };
             check_fits(&cache, &new)?;
             ready.push((new, id));
         }

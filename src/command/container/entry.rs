@@ -77,7 +77,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     });
     match found {
         Some((key, entry, served)) => {
-            reply.map(22 + usize::from(with_vector) + if cut.is_some() { 4 } else { 0 });
+            reply.map(23 + usize::from(with_vector) + if cut.is_some() { 4 } else { 0 });
             write_entry(reply, &key, &entry, served, ctx.now_ms(), cut);
             if with_vector {
                 reply.text("vector");
@@ -141,6 +141,7 @@ fn write_entry(
     reply.text("age").count(now_ms.saturating_sub(view.created().0));
     reply.text("ttl").int(ttl_ms(fresh_until, UnixMs(now_ms)));
     reply.text("grace").count(u64::from(view.grace_s()) * 1_000);
+    reply.text("deadline").count(entry.expire_at_ms());
     reply.text("stale").int(i64::from(served.stale));
     reply.text("hits").count(u64::from(served.hits));
     reply.text("dim").count(u64::from(view.dim()));

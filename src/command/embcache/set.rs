@@ -154,7 +154,7 @@ fn store(
     let mut ready = Vec::with_capacity(embeddings.len());
     for (place, embedding) in embeddings.iter().enumerate() {
         let (key, entry) = embedding.pack(&cache, place as u64, now)?;
-        let new = NewEntry { key, entry, expire_at, linking: Linking::AlongTheWay };
+        let new = NewEntry { key, entry, expire_at, linking: Linking::AlongTheWay, hits: 0 };
         check_fits(&cache, &new)?;
         ready.push(new);
     }

@@ -48,7 +48,33 @@ pub struct StoreRequest<'a> {
     latency_ms: Option<u64>,
     lease: Option<LeaseToken>,
     verdict: Option<Verdict<'a>>,
+    moved: Option<Moved>,
     nx: bool,
+}
+
+/// What an answer that is brought over from another cache was there.
+#[derive(Debug, Clone, Copy)]
+struct Moved {
+    age_ms: u64,
+    hits: u32,
+    grace_s: u32,
+    is_stale: bool,
+}
+
+impl Moved {
+    /// Reads what follows MOVED.
+    fn read(args: &mut ArgReader<'_>) -> Result<Self> {
+        let age_ms = args.integer("the age of MOVED", 0, limits::AGE_MAX_MS)?;
+        let hits = args.integer("the hits of MOVED", 0, u64::from(u32::MAX))? as u32;
+        let most = u64::from(limits::GRACE_MAX_S) * 1_000;
+        let grace_ms = args.integer("the grace of MOVED", 0, most)?;
+        let is_stale = match args.option().as_ref().map(|word| word.as_str()) {
+            Some("FRESH") => false,
+            Some("STALE") => true,
+            _ => return Err(Error::err("syntax error: FRESH or STALE is needed")),
+        };
+        Ok(Self { age_ms, hits, grace_s: grace_ms.div_ceil(1_000) as u32, is_stale })
+    }
 }
 
 /// Runs `LLMCACHE.SETSEM`.
@@ -148,11 +174,18 @@ pub fn store_answer(
         }
         return Ok(None);
     }
-    let expire_at = deadline(&cache, request.expiry, now, ctx.random());
+    let expire_at = match (request.moved, request.expiry) {
+        // Its grace is in it.
+        (Some(_), Some(Expiry::At(at))) => at,
+        (_, expiry) => deadline(&cache, expiry, now, ctx.random()),
+    };
     let entry = cache.with(|cache| request.pack(cache, now));
-    let new = NewEntry { key: new_key, entry, expire_at, linking };
+    let hits = request.moved.map_or(0, |moved| moved.hits);
+    let new = NewEntry { key: new_key, entry, expire_at, linking, hits };
     check_fits(&cache, &new)?;
-    write_behind(ctx, &cache, &presence, request, name, id)?;
+    if request.moved.is_none() {
+        write_behind(ctx, &cache, &presence, request, name, id)?;
+    }
     if let Some((verdict, report)) = report {
         verdict.count(ctx, &cache, name, report);
     }
@@ -271,6 +304,9 @@ impl<'a> StoreRequest<'a> {
         if request.prompt.is_none() || request.response.is_none() {
             return Err(Error::err("syntax error: PROMPT and RESPONSE are needed"));
         }
+        if request.moved.is_some() && (request.lease.is_some() || request.verdict.is_some()) {
+            return Err(Error::err("syntax error: MOVED goes without LEASE and TICKET"));
+        }
         request.settle_context()?;
         Ok(request)
     }
@@ -306,6 +342,7 @@ impl<'a> StoreRequest<'a> {
             }
             "LEASE" => set_once(&mut self.lease, lease_token(args)?, name),
             "TICKET" => set_once(&mut self.verdict, Verdict::read(args)?, name),
+            "MOVED" => set_once(&mut self.moved, Moved::read(args)?, name),
             "UNLESS-ALONE" => flag_once(&mut self.unless_alone, name),
             "NX" => flag_once(&mut self.nx, name),
             _ => Err(word.unknown()),
@@ -330,10 +367,11 @@ impl<'a> StoreRequest<'a> {
         if let Some(query) = &self.query {
             quant.encode(query.normalised(), &mut vector);
         }
-        Entry::new(&EntryFields {
+        let moved = self.moved;
+        let mut entry = Entry::new(&EntryFields {
             uid: cache.uid(),
             seq: cache.next_seq(),
-            created: now,
+            created: UnixMs(now.0.saturating_sub(moved.map_or(0, |moved| moved.age_ms))),
             quant,
             dim: self.query.as_ref().map_or(0, |query| query.dim() as u16),
             vector: &vector,
@@ -347,9 +385,13 @@ impl<'a> StoreRequest<'a> {
             tokens: self.tokens.unwrap_or(0) as u32,
             cost_nano_usd: self.cost_nano_usd.unwrap_or(0),
             latency_ms: self.latency_ms.unwrap_or(0) as u32,
-            grace_s: cache.settings.grace_s,
+            grace_s: moved.map_or(cache.settings.grace_s, |moved| moved.grace_s),
             is_embedding: false,
-        })
+        });
+        if moved.is_some_and(|moved| moved.is_stale) {
+            entry.set_stale();
+        }
+        entry
     }
 }
 

@@ -39,13 +39,18 @@ struct Rest<'a> {
     expiry: Option<Expiry>,
     /// Whether the beginning of a text is embedded where the model cannot read all.
     truncates: bool,
+    /// Age in milliseconds and hits, of one that is brought over from another index.
+    moved: Option<(u64, u32)>,
 }
 
 /// Runs `RAG.ADD`.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let now = UnixMs(ctx.now_ms());
-    let mut documents = vec![Document::read(args, &mut reader, now)?];
+    let mut document = Document::read(args, &mut reader, now)?;
+    // In a batch the word would be the next document's id.
+    document.rest.read_moved(&mut reader)?;
+    let mut documents = vec![document];
     reader.finish()?;
     if !embed_all(ctx, args, &mut documents, Again::Writes(run))? {
         return Ok(());
@@ -138,6 +143,7 @@ struct Ready {
     name: Vec<u8>,
     id: EntryId,
     expire_at: UnixMs,
+    hits: u32,
 }
 
 impl Item for Ready {
@@ -146,13 +152,13 @@ impl Item for Ready {
     }
 
     fn pack(self, settings: &Settings, _: UnixMs) -> Result<Packed> {
-        let Self { mut entry, vector, name, id, expire_at } = self;
+        let Self { mut entry, vector, name, id, expire_at, hits } = self;
         if let Some(vector) = vector {
             let (dim, mut bytes) = (vector.dim() as u16, Vec::new());
             settings.quant.encode(vector.query()?.normalised(), &mut bytes);
             entry = entry.with_vector(dim, &bytes);
         }
-        Ok(Packed { entry, name, id, expire_at })
+        Ok(Packed { entry, name, id, expire_at, hits })
     }
 }
 
@@ -189,8 +195,9 @@ impl<'a> Document<'a> {
     /// Packs all of it but the vector, which is decoded when its turn comes.
     fn ready(self, settings: &Settings, now: UnixMs) -> Ready {
         let Self { id, vector, text, rest, .. } = self;
+        let (age_ms, hits) = rest.moved.unwrap_or_default();
         let entry = Entry::new(&EntryFields {
-            created: now,
+            created: UnixMs(now.0.saturating_sub(age_ms)),
             quant: settings.quant,
             prompt: id,
             response: text,
@@ -201,11 +208,23 @@ impl<'a> Document<'a> {
             ..EntryFields::default()
         });
         let expire_at = deadline_by(settings, rest.expiry, now, 0);
-        Ready { entry, vector, name: key_name(id).into_owned(), id: digest(id), expire_at }
+        Ready { entry, vector, name: key_name(id).into_owned(), id: digest(id), expire_at, hits }
     }
 }
 
 impl<'a> Rest<'a> {
+    /// Reads `MOVED age hits`, which comes last.
+    fn read_moved(&mut self, args: &mut ArgReader<'a>) -> Result<()> {
+        let mut ahead = args.clone();
+        if ahead.option().is_some_and(|word| word.as_str() == "MOVED") {
+            let age_ms = ahead.integer("the age of MOVED", 0, limits::AGE_MAX_MS)?;
+            let hits = ahead.integer("the hits of MOVED", 0, u64::from(u32::MAX))? as u32;
+            self.moved = Some((age_ms, hits));
+            *args = ahead;
+        }
+        Ok(())
+    }
+
     /// Reads the option that `word` opened; false when it is none of these.
     fn read(&mut self, word: &OptionWord, args: &mut ArgReader<'a>, now: UnixMs) -> Result<bool> {
         let name = word.as_str();

@@ -210,6 +210,22 @@ const SENTENCES: &[(&str, &str, &str)] = &[
         "Milliseconds it took to generate the answer, up to a week; counted in STATS and used by BETA. Default 0.",
     ),
     ("", "NX", "Stores only if there is no entry yet."),
+    (
+        "LLMCACHE",
+        "MOVED",
+        "The answer is brought over from another cache, with what `LLMCACHE.ENTRY` tells of it there.",
+    ),
+    (
+        "RAG",
+        "MOVED",
+        "The document is brought over from another index, with what `RAG.GET` tells of it there; comes last.",
+    ),
+    ("", "age", "Milliseconds since it was stored first, up to 100 years."),
+    ("", "hits", "How often it was served."),
+    ("LLMCACHE", "grace", "Milliseconds that it is kept past its time, up to ten years."),
+    ("LLMCACHE", "state", "Whether it was invalidated in such a way that it is served as stale."),
+    ("LLMCACHE", "FRESH", "It was not."),
+    ("LLMCACHE", "STALE", "It was."),
     ("", "DIM", "Dimensions of all vectors, 1 to 16,384; default those of the first vector."),
     ("", "MODEL", "Name of the embedding model, up to 256 bytes; default empty."),
     (

@@ -2,9 +2,9 @@
 
 use super::words::also;
 use super::words::{
-    AUDIT, CACHE, COLD, CONTEXT, EMBED, EXPIRY, EXPIRY_FORMS, GUARD_LEVELS, INDEX, NUMBER_RULES,
-    QUANT, REPORT, RETURN, SCOPE, SCRIPT, TAGS, UNLESS_ALONE, VECTOR, VERDICT, arg, many, need,
-    opt, opt_word, read, word, write,
+    AUDIT, CACHE, COLD, CONTEXT, EMBED, EXPIRY, EXPIRY_FORMS, GUARD_LEVELS, INDEX, MOVED,
+    NUMBER_RULES, QUANT, REPORT, RETURN, SCOPE, SCRIPT, TAGS, UNLESS_ALONE, VECTOR, VERDICT, arg,
+    many, need, opt, opt_word, read, word, write,
 };
 use crate::command::container::{create, entry, scan};
 use crate::command::llmcache::{
@@ -13,7 +13,7 @@ use crate::command::llmcache::{
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
-const STORE_TAIL: [Arg; 13] = [
+const STORE_TAIL: [Arg; 14] = [
     opt("ID", "id", ArgKind::Text),
     SCOPE,
     CONTEXT,
@@ -27,6 +27,7 @@ const STORE_TAIL: [Arg; 13] = [
     opt_word("NX", "nx"),
     UNLESS_ALONE,
     REPORT,
+    MOVED,
 ];
 
 const STORE_NOTES: &str = "The id is the digest of scope, context and prompt unless `ID` gives one (1 to 128 bytes, no control \
@@ -45,7 +46,9 @@ const STORE_NOTES: &str = "The id is the digest of scope, context and prompt unl
     the empty context if the prompt can be understood without the conversation before it (in English: at \
     least three content words, and none that points back, such as `it` or `that`), and under CONTEXT \
     otherwise. `TICKET` reports on an audited lookup in the same step, as `LLMCACHE.FEEDBACK` does; a ticket \
-    that the cache did not issue refuses the store: `BADTICKET`.";
+    that the cache did not issue refuses the store: `BADTICKET`. `MOVED` brings over an answer of another cache \
+    as `LLMCACHE.ENTRY` tells it: its age, hits, grace and whether it is stale. An expiry is then the deadline \
+    that ENTRY tells, in which the grace is, and the sink is not told again.";
 
 /// What holds for a look-up, and for all of many.
 const LOOKUP_TAIL: [Arg; 13] = [
@@ -145,6 +148,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             STORE_TAIL[10],
             STORE_TAIL[11],
             STORE_TAIL[12],
+            STORE_TAIL[13],
         ],
         reply: "The id of the entry; null if `NX` found an existing answer.",
         notes: STORE_NOTES,
@@ -171,6 +175,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             STORE_TAIL[10],
             STORE_TAIL[11],
             STORE_TAIL[12],
+            STORE_TAIL[13],
         ],
         reply: "The id of the entry; null if `NX` found an existing answer.",
         notes: STORE_NOTES,
@@ -285,7 +290,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             opt("CUT", "bytes", ArgKind::Integer),
         ],
         reply: "A map of `id key digest prompt response scope context tags meta tokens cost latency \
-            created age ttl grace stale hits dim quant vector_bytes bytes`, with VECTOR also `vector`, with CUT also \
+            created age ttl grace deadline stale hits dim quant vector_bytes bytes`, with VECTOR also `vector`, with CUT also \
             `prompt_bytes response_bytes context_bytes meta_bytes`, the whole lengths, or null.",
         ..read("LLMCACHE.ENTRY", command_entry!(entry::run))
     },

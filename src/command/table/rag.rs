@@ -18,6 +18,11 @@ const TEXT: Arg = need("TEXT", "text", ArgKind::Text);
 const META: Arg = opt("META", "json", ArgKind::Text);
 const TRUNCATE: Arg = opt_word("TRUNCATE", "truncate");
 const TOKENS: Arg = opt("TOKENS", "tokens", ArgKind::Integer);
+const MOVED: Arg = opt(
+    "MOVED",
+    "moved",
+    ArgKind::Block(&[arg("age", ArgKind::Integer), arg("hits", ArgKind::Integer)]),
+);
 
 pub(super) const RAG: &[CommandSpec] = &[
     CommandSpec {
@@ -53,7 +58,7 @@ pub(super) const RAG: &[CommandSpec] = &[
         flags: "write deny-oom",
         summary: "Stores a document, or replaces the one with this id.",
         complexity: "O(d) for d dimensions, and what MAXENTRIES or MAXMEMORY make it remove",
-        args: &[DOCUMENTS, ID, OWN_VECTOR, TEXT, TRUNCATE, META, TAGS, TOKENS, EXPIRY],
+        args: &[DOCUMENTS, ID, OWN_VECTOR, TEXT, TRUNCATE, META, TAGS, TOKENS, EXPIRY, MOVED],
         reply: "1 for a new document, 0 for one that replaced another.",
         notes: "An id has 1 to 1,024 bytes. Ids of up to 128 bytes without control characters name the key \
             (`{index}:<uid>:<id>`); others, and ids that look like a digest, are named by their digest. On an index \

@@ -137,3 +137,15 @@ pub(super) const VERDICT: ArgKind = ArgKind::Block(&[
 
 /// A report on an audited lookup.
 pub(super) const REPORT: Arg = opt("TICKET", "ticket", VERDICT);
+
+/// What an answer was in the cache that it is brought over from.
+pub(super) const MOVED: Arg = opt(
+    "MOVED",
+    "moved",
+    ArgKind::Block(&[
+        arg("age", ArgKind::Integer),
+        arg("hits", ArgKind::Integer),
+        arg("grace", ArgKind::Integer),
+        arg("state", ArgKind::OneOf(&[word("FRESH", "fresh"), word("STALE", "stale")])),
+    ]),
+);

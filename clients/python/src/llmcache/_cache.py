@@ -30,7 +30,9 @@ Text = str | bytes
 
 _WORDS = {"dim": "DIM", "model": "MODEL", "threshold": "THRESHOLD", "ttl": "TTL", "jitter": "JITTER",
           "maxentries": "MAXENTRIES", "maxmemory": "MAXMEMORY", "quant": "QUANT", "index": "INDEX", "m": "M",
-          "efc": "EFC", "ef": "EF", "guard": "GUARD", "grace": "GRACE"}  # fmt: skip
+          "efc": "EFC", "ef": "EF", "guard": "GUARD", "grace": "GRACE", "numbers": "NUMBERS", "exchange": "EXCHANGE",
+          "maxerror": "MAXERROR", "confidence": "CONFIDENCE", "audit": "AUDIT", "cold": "COLD", "minsim": "MINSIM",
+          "nearmisses": "NEARMISSES", "embed": "EMBED", "script": "SCRIPT"}  # fmt: skip
 _FAILURE_BYTES = 1_000
 
 

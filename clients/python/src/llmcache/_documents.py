@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from ._clients import _Shared
 
 _WORDS = {"dim": "DIM", "model": "MODEL", "ttl": "TTL", "quant": "QUANT", "index": "INDEX", "m": "M", "efc": "EFC",
-          "ef": "EF", "maxentries": "MAXENTRIES", "maxmemory": "MAXMEMORY", "words": "WORDS"}  # fmt: skip
+          "ef": "EF", "maxentries": "MAXENTRIES", "maxmemory": "MAXMEMORY", "words": "WORDS",
+          "embed": "EMBED", "script": "SCRIPT"}  # fmt: skip
 # Ids that RAG.MADD would read as options of the document before.
 _OPTION_WORDS = {"TEXT", "META", "TAGS", "TOKENS", "EX", "PX", "EXAT", "PXAT", "PERSIST", "FP32", "FP16", "VALUES",
-                 "NOVECTOR"}  # fmt: skip
+                 "NOVECTOR", "TRUNCATE"}  # fmt: skip
 
 
 class DocumentBase:

@@ -61,4 +61,3 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
 
 def _numbers(vector: Any) -> list[float]:
     return [float(x) for x in vector]
-

@@ -19,6 +19,8 @@ Progress = Callable[[int, int], Any]
 """Told how many of how many entries were looked at."""
 
 _PAGE = 200
+# Settings whose 0 means that there is none, and which their CREATE does not take as that.
+_NONE_BY_ZERO = {"dim", "maxerror"}
 
 # A document that is newer where it belongs stays: both are in one hash slot, so one script can tell.
 _ADD_NEW = """
@@ -49,13 +51,14 @@ def entries_in(names: Sequence[str], info: str) -> Flow[int]:
 
 
 def settings_for(info: Any, words: dict[str, str]) -> list[Argument]:
-    """The settings of a container as its CREATE takes them."""
+    """The settings of a container as its CREATE takes them. MODEL says what EMBED and SCRIPT said."""
     told = r.mapping(info)
     args: list[Argument] = []
     for name, word in words.items():
         value = told.get(name)
-        if value not in (None, b"", 0, b"0", "", "0"):
-            args += [word, value]
+        said = "" if value is None else r.text(value) if isinstance(value, str | bytes) else str(value)
+        if said and not (name in _NONE_BY_ZERO and float(said) == 0):
+            args += [word, said]
     return args
 
 
@@ -137,8 +140,11 @@ def _stored(entry: dict[str, Any], place: str) -> list[Argument]:
         args += ["TAGS", len(entry["tags"]), *entry["tags"]]
     if entry["meta"] is not None:
         args += ["META", entry["meta"]]
-    ttl = int(entry["ttl"])
-    args += ["PERSIST"] if ttl < 0 else ["PX", max(1, ttl)]
+    deadline = int(entry["deadline"])
+    args += ["PXAT", deadline] if deadline else ["PERSIST"]
+    # What is stale by its age is that by its deadline and grace.
+    invalidated = int(entry["stale"]) and int(entry["ttl"]) != 0
+    args += ["MOVED", int(entry["age"]), int(entry["hits"]), int(entry["grace"]), "STALE" if invalidated else "FRESH"]
     for word in ("TOKENS", "LATENCY"):
         if int(entry[word.lower()]):
             args += [word, int(entry[word.lower()])]
@@ -152,7 +158,7 @@ def move_documents(self: Any, words: dict[str, str], progress: Progress | None) 
     before = places_before(shards)
     total = yield from entries_in(before, "RAG.INFO")
     yield from make_alike(shards, "RAG.INFO", "RAG.CREATE", words)
-    fields = ("id", "text", "meta", "tags", "tokens", "ttl", "vector")
+    fields = ("id", "text", "meta", "tags", "tokens", "ttl", "vector", "age", "hits")
     seen = moved = 0
     for name in before:
         page = pages("RAG.SCAN", name)
@@ -190,6 +196,8 @@ def _added(row: dict[str, Any], place: str) -> list[Argument]:
     args += ["TOKENS", max(1, int(row["tokens"]))]
     ttl = int(row["ttl"])
     args += ["PERSIST"] if ttl < 0 else ["PX", max(1, ttl)]
+    # The last of its hits was that it was read here.
+    args += ["MOVED", int(row["age"]), max(0, int(row["hits"]) - 1)]
     return ["EVAL", _ADD_NEW, 1, place, *args]
 
 

@@ -22,13 +22,24 @@ MODEL  := $(CURDIR)/models/all-MiniLM-L6-v2
 MODULES ?= /usr/lib/redis/modules
 
 .DEFAULT_GOAL := help
-.PHONY: help model demo run build test bench quality mutate torture lint fmt docs dist trydist install clean setup suites client js
+.PHONY: help model demo console console-test monitoring run build test bench quality mutate torture lint fmt docs dist trydist install clean setup suites client js
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build $(VENV)/.ready ## show the module at work on real questions
 	$(PY) demo/run.py
+
+console: build $(VENV)/.ready ## open the console on the demo's data: http://127.0.0.1:8077 (PORT=8078 for another port)
+	PYTHONPATH=clients/python/src $(PY) demo/console.py --port $(if $(filter command line,$(origin PORT)),$(PORT),8077)
+
+console-test: build $(VENV)/.ready ## try the console in Chromium and draw docs/images/ anew with SHOTS=1 (needs chromium; fetches playwright)
+	$(PY) -m pip install --quiet --disable-pip-version-check playwright==1.65.2 pillow==13.0.0
+	cd clients/python && ../../$(PY) -m pytest -q tests/browser
+
+monitoring: build $(VENV)/.ready ## try packaging/monitoring with Debian's redis_exporter and Prometheus (fetched, not installed)
+	sh scripts/monitoring_tools.sh
+	$(PY) -m pytest -q tests/monitoring
 
 model: ## fetch the embedding model all-MiniLM-L6-v2 (84 MB) into models/
 	$(PYTHON) scripts/model.py

@@ -83,6 +83,7 @@ def show(client: redis.Redis, embeds: bool) -> int:
     show_saved(client)
     if embeds:
         show_texts(client, by_id["paraphrase-034"])
+    print(f"\nSee it in a browser: {paint('make console', 'bold')} opens the console on these questions.")
     return 0 if agrees else 1
 
 

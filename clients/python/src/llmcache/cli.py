@@ -2,6 +2,7 @@
 
 llmcache stats faq                       llmcache explain faq "How do I ..." --embed mymodule:embed
 llmcache near-misses faq                 llmcache calibrate pairs.jsonl --embed mymodule:embed --plot out.png
+llmcache console redis://127.0.0.1:6379
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from . import calibrate as cal
 from ._sync import LLMCache
+from .console import serve
 from .errors import LlmcacheError
 
 _SHOWN = ("lookups", "hits", "hits_exact", "hits_semantic", "hit_ratio", "misses", "misses_empty", "misses_threshold",
@@ -188,6 +190,7 @@ def parser() -> argparse.ArgumentParser:
     of_cache(moving)
     moving.add_argument("--before", type=int, required=True, help="into how many it was split")
     moving.add_argument("--by", choices=("scope", "question"), default="question", help="what says where an answer is")
+    serve.arguments(command("console", serve.run, "a page that shows what the server does"))
     fit = command("calibrate", calibrate, "which threshold suits a model")
     fit.add_argument("pairs", help='lines of {"a": "...", "b": "...", "same": true}')
     fit.add_argument("--embed", required=True, help="module:function of a text, or with --batch of a list of texts")

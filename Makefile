@@ -35,7 +35,7 @@ console: build $(VENV)/.ready ## open the console on the demo's data: http://127
 
 console-test: build $(VENV)/.ready ## try the console in Chromium and draw docs/images/ anew with SHOTS=1 (needs chromium; fetches playwright)
 	$(PY) -m pip install --quiet --disable-pip-version-check playwright==1.65.2 pillow==13.0.0
-	cd clients/python && ../../$(PY) -m pytest -q tests/browser
+	cd clients/python && ../../$(PY) -m pytest -q tests/console
 
 monitoring: build $(VENV)/.ready ## try packaging/monitoring with Debian's redis_exporter and Prometheus (fetched, not installed)
 	sh scripts/monitoring_tools.sh

@@ -13,7 +13,7 @@ function outcome(told, byMeaning) {
   const entry = told.entry;
   return h("section", { class: "card", id: "outcome", "aria-live": "polite" },
     h("div", { class: "verdict" }, h("span", { class: hit ? "good" : "warn" }, hit ? "Hit" : "Miss"), h("span", { class: "soft" }, hit ? (told.tier === "exact" ? "word for word" : "by meaning") : told.reason ?? "")),
-    hit ? null : h("p", { class: "note" }, !byMeaning && told.reason === "empty" ? "Not stored word for word. Give a vector to look by meaning." : WHY[told.reason] ?? "", told.guard ? ` Guard: ${told.guard}${told.guard_words ? ` (“${told.guard_words[0]}” against “${told.guard_words[1]}”)` : ""}.` : ""),
+    hit ? null : h("p", { class: "note" }, !byMeaning && told.reason === "empty" ? "Not stored word for word. Give a vector to look by meaning." : WHY[told.reason] ?? "", told.guard ? ` Guard: ${told.guard}${told.guard_words ? ` (${told.guard_words.map((word) => (word ? `“${word}”` : "none")).join(" against ")})` : ""}.` : ""),
     h("dl", { class: "kv" },
       h("dt", {}, "similarity"), h("dd", {}, h("b", {}, similarity(told.similarity)), told.threshold !== null && told.threshold <= 1 ? h("span", { class: "soft" }, `  threshold ${told.threshold.toFixed(2)}`) : null),
       entry ? [h("dt", {}, hit ? "stored question" : "nearest"), h("dd", {}, shown(entry.prompt)), h("dt", {}, hit ? "answer" : "its answer"), h("dd", { class: hit ? "" : "soft" }, shown(entry.response))] : null,

@@ -70,7 +70,7 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "?") help.showModal();
   else if (event.key === "j") step(1);
   else if (event.key === "k") step(-1);
-  else if (event.key === "/") main.querySelector("textarea, input:not([type=range]), select")?.focus();
+  else if (event.key === "/") (main.querySelector("textarea, input:not([type=range])") ?? main.querySelector("select"))?.focus();
   else return;
   event.preventDefault();
 });

@@ -224,6 +224,10 @@ pub const KV_ORPHANS_COUNTED: usize = 1_000;
 pub const KV_LAPSED_AT_ONCE: usize = 1_024;
 /// Longest chain of chunks: a prompt of sixteen million tokens in chunks of 256.
 pub const KV_CHAIN_MAX: usize = 1 << 16;
+/// Chunks looked at before one is taught to come behind another: a million tokens in chunks of 256.
+pub const KV_TAUGHT_WALK: usize = 4_096;
+/// Namespaces that `MATCH … ALSO` looks into besides the first.
+pub const KV_ALSO_MAX: usize = 255;
 
 /// Most threads that search.
 pub const SEARCH_THREADS_MAX: usize = 64;

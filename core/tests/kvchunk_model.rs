@@ -34,6 +34,8 @@ fn node<'a>(digest: &'a ChunkDigest, parent: Option<&'a ChunkDigest>) -> NewNode
 enum Step {
     Put { at: u8, parent: Option<u8>, deadline: u64 },
     Remove(u8),
+    Teach(u8, u8),
+    PutBehind(u8, u8),
     Touch(u8),
     Pin(u8, bool),
     Lease(u8, u64),
@@ -48,6 +50,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (at.clone(), proptest::option::weighted(0.8, at.clone()), 0u64..4)
             .prop_map(|(at, parent, deadline)| Step::Put { at, parent, deadline }),
         2 => at.clone().prop_map(Step::Remove),
+        3 => (at.clone(), at.clone()).prop_map(|(ahead, own)| Step::Teach(ahead, own)),
+        2 => (at.clone(), at.clone()).prop_map(|(ahead, own)| Step::PutBehind(ahead, own)),
         1 => at.clone().prop_map(Step::Touch),
         1 => (at.clone(), any::<bool>()).prop_map(|(at, on)| Step::Pin(at, on)),
         1 => (at.clone(), 0u64..3).prop_map(|(at, id)| Step::Lease(at, id)),
@@ -99,7 +103,7 @@ impl Model {
     }
 
     /// Names that must stay because they, or something below them, may not go.
-    fn kept(&self, spare: Option<u8>) -> HashSet<u8> {
+    fn kept(&self, tree: &PrefixTree, spare: Option<u8>) -> HashSet<u8> {
         let mut kept = HashSet::new();
         for &at in self.here.keys() {
             if Some(at) == spare || !self.may_go(at) {
@@ -107,6 +111,10 @@ impl Model {
                 while let Some(name) = up {
                     kept.insert(name);
                     up = self.here.get(&name).and_then(|chunk| chunk.parent);
+                    if up.is_none() {
+                        let ahead = tree.find(&self::name(name)).and_then(|id| tree.ahead(id));
+                        up = ahead.map(|id| tree.node(id).digest.as_bytes()[1]);
+                    }
                 }
             }
         }
@@ -141,7 +149,7 @@ fn put(tree: &mut PrefixTree, model: &mut Model, at: u8, parent: Option<u8>, dea
 
 fn evict(tree: &mut PrefixTree, model: &mut Model, need: u64, spare: u8) {
     let spare_id = tree.find(&name(spare));
-    let kept = model.kept(spare_id.map(|_| spare));
+    let kept = model.kept(tree, spare_id.map(|_| spare));
     let plan = tree.plan_eviction(need, spare_id);
     let most = (model.here.len() - kept.len()) as u64 * 10;
     assert_eq!(plan.is_some(), need <= most, "{need} of {most}");
@@ -170,6 +178,22 @@ fn run(steps: Vec<Step>) {
             Step::Remove(at) => {
                 assert_eq!(tree.remove(&name(at)), model.here.contains_key(&at));
                 model.remove(at);
+            }
+            Step::Teach(ahead, own) => {
+                let taught = tree.teach(&name(ahead), &name(own));
+                let is_new = model.here.get(&own).is_some_and(|chunk| chunk.parent.is_none());
+                assert!(!taught || (is_new && model.here.contains_key(&ahead) && ahead != own));
+            }
+            Step::PutBehind(ahead, own) => {
+                let expire_at = tree.deadline_for(&name(own), UnixMs::NEVER);
+                tree.insert_behind(
+                    &NewNode { expire_at, ..node(&name(own), None) },
+                    Some(&name(ahead)),
+                );
+                model.remove(own);
+                model
+                    .here
+                    .insert(own, Chunk { parent: None, deadline: expire_at.0, pinned: false });
             }
             Step::Touch(at) => {
                 if let Some(id) = tree.find(&name(at)) {
@@ -292,6 +316,62 @@ proptest! {
         let found: Vec<(u32, NodeId)> = found.iter().map(|f| (f.offset, f.node)).collect();
         prop_assert_eq!(found, wanted);
     }
+}
+
+/// Chunks stored for themselves, taught their order: the last goes first, and none needs another to be there.
+#[test]
+fn what_was_taught_decides_who_goes_first_and_nothing_else() {
+    let names: Vec<ChunkDigest> = (0..4).map(name).collect();
+    let mut tree = PrefixTree::default();
+    for digest in &names {
+        tree.insert(&node(digest, None)).unwrap();
+    }
+    let order = |tree: &mut PrefixTree| -> Vec<u8> {
+        let plan = tree.plan_eviction(40, None).unwrap();
+        plan.iter().map(|&id| tree.node(id).digest.as_bytes()[1]).collect()
+    };
+    assert_eq!(order(&mut tree), [0, 1, 2, 3], "the oldest first, which ends every prefix");
+    for (ahead, own) in [(2, 3), (1, 2), (0, 1)] {
+        assert!(tree.teach(&names[ahead], &names[own]));
+        assert!(!tree.teach(&names[ahead], &names[own]), "known");
+    }
+    assert!(!tree.teach(&names[3], &names[0]), "that would lead round");
+    assert_eq!((order(&mut tree), tree.taught()), (vec![3, 2, 1, 0], 3));
+
+    // One that goes takes nobody along, and one of its name that comes later is another.
+    assert!(tree.remove(&names[1]));
+    let last = tree.find(&names[3]).unwrap();
+    assert!(tree.is_reachable(last, UnixMs(0)));
+    assert_eq!((tree.orphans(9, |_| true).len(), tree.taught()), (0, 1));
+    tree.insert(&node(&names[1], None)).unwrap();
+    assert_eq!(tree.taught(), 1);
+
+    // What is stored behind another is believed, whatever was taught.
+    tree.insert(&node(&names[2], Some(&names[3]))).unwrap();
+    assert_eq!(tree.taught(), 0);
+    tree.check_invariants();
+}
+
+/// A long prompt that is taught from its end on, and one that goes on behind it, cost a bounded walk a chunk.
+#[test]
+fn teaching_walks_no_further_than_allowed() {
+    let names: Vec<ChunkDigest> =
+        (0..6_000u32).map(|at| ChunkDigest::from_bytes(&at.to_be_bytes()).unwrap()).collect();
+    let mut tree = PrefixTree::default();
+    let mut ahead = None;
+    for digest in &names {
+        tree.insert_behind(&node(digest, None), ahead);
+        ahead = Some(digest);
+    }
+    assert_eq!(tree.taught(), 5_999);
+    let [other, behind] = [b"other", b"below"].map(|name| ChunkDigest::from_bytes(name).unwrap());
+    tree.insert(&node(&other, None)).unwrap();
+    tree.insert_behind(&node(&behind, None), Some(&other));
+    take_counted();
+    assert!(!tree.teach(&names[5_999], &other), "too far to see that it leads round in no circle");
+    let walked = take_counted().path;
+    assert!((4_096..4_200).contains(&walked), "{walked}");
+    assert!(tree.teach(&names[3_000], &other));
 }
 
 #[test]

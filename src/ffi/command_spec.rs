@@ -93,6 +93,8 @@ pub struct KeyOption {
     pub first: Option<KeyUse>,
     /// What it does with the key that its value names.
     pub names: Option<KeyUse>,
+    /// Whether its value is a count and so many keys, each used as the first key of the call is.
+    pub several: bool,
 }
 
 /// A row of the command table.

@@ -52,6 +52,7 @@ pub unsafe fn tell_keys(
 fn keys_of(spec: &CommandSpec, args: &[&[u8]]) -> Vec<(usize, u32)> {
     let mut first = spec.key.flags();
     let mut keys = vec![(1, first)];
+    let mut like_first = Vec::new();
     if args.len() < 2 {
         return Vec::new();
     }
@@ -66,16 +67,21 @@ fn keys_of(spec: &CommandSpec, args: &[&[u8]]) -> Vec<(usize, u32)> {
             spec.key_options.iter().find(|o| word.eq_ignore_ascii_case(o.token.as_bytes()));
         if let Some(option) = option {
             first |= option.first.map_or(0, |more| more.flags());
-            keys.extend(
-                option.names.filter(|_| at + 1 < args.len()).map(|how| (at + 1, how.flags())),
-            );
+            if option.several {
+                let count = args.get(at + 1).map_or(0, |count| number(count));
+                like_first.extend((at + 2..args.len()).take(count));
+            } else if at + 1 < args.len() {
+                keys.extend(option.names.map(|how| (at + 1, how.flags())));
+            }
         }
         at += 1 + match values {
             Values::Fixed(count) => count,
             Values::Counted => 1 + args.get(at + 1).map_or(0, |count| number(count)),
         };
     }
-    keys[0].1 = opened_once(first);
+    let first = opened_once(first);
+    keys[0].1 = first;
+    keys.extend(like_first.into_iter().map(|at| (at, first)));
     keys
 }
 
@@ -181,6 +187,13 @@ mod tests {
             ("LLMCACHE.INVALIDATE c ALL DRYRUN", vec![both]),
             ("LLMCACHE.INVALIDATE c FILTER x", vec![both]),
             ("LLMCACHE.INVALIDATE c NEAR VALUES 1 1 SIMILARITY 1", vec![both]),
+            (
+                "KVCHUNK.MATCH n HASHES 2 ALSO 1 ALSO 2 m o",
+                vec![read, (7, true, false), (8, true, false)],
+            ),
+            ("KVCHUNK.MATCH n TOKENS x also 1 LEASE SPARSE LEASE 5", vec![both, (6, true, true)]),
+            ("KVCHUNK.MATCH n TOKENS x ALSO 9 m", vec![read, (6, true, false)]),
+            ("KVCHUNK.MATCH n TOKENS x ALSO", vec![read]),
             // What is not known claims everything.
             ("KVCHUNK.MATCH n NEW LEASE 5", vec![both]),
             ("LLMCACHE.STATS c SCOPE x NEW RESET", vec![both]),
@@ -195,7 +208,11 @@ mod tests {
         for spec in COMMANDS {
             for option in spec.key_options {
                 let values = values_behind(spec.args, option.token.as_bytes());
-                let wanted = if option.names.is_some() { Some(Values::Fixed(1)) } else { values };
+                let wanted = match (option.names, option.several) {
+                    (_, true) => Some(Values::Counted),
+                    (Some(_), false) => Some(Values::Fixed(1)),
+                    (None, false) => values,
+                };
                 assert!(values.is_some() && values == wanted, "{} {}", spec.name, option.token);
             }
         }

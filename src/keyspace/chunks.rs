@@ -168,6 +168,8 @@ pub struct NewChunk {
     pub key_expire_at: Option<UnixMs>,
     /// Whether it is known that the chunk may follow the one before it.
     pub fits: bool,
+    /// The chunk it comes behind in prompts, where it is stored for itself.
+    pub ahead: Option<ChunkDigest>,
 }
 
 /// Memory a chunk's key takes.
@@ -182,6 +184,7 @@ fn insert_node(
     key: &[u8],
     whole: &Whole,
     fits: bool,
+    ahead: Option<&ChunkDigest>,
 ) -> std::result::Result<NodeId, Refused> {
     let header = &whole.header;
     let new = NewNode {
@@ -196,7 +199,7 @@ fn insert_node(
         pinned: header.pinned,
     };
     let tree = &mut namespace.tree;
-    let id = if fits { tree.insert_checked(&new) } else { tree.insert(&new)? };
+    let id = if fits { tree.insert_behind(&new, ahead) } else { tree.insert(&new)? };
     if header.fingerprint != *namespace.fingerprint() {
         namespace.tree.set_damaged(id);
     }
@@ -207,7 +210,7 @@ fn insert_node(
 /// Stores a chunk: key, tree, deadlines of those before it, AOF and replicas, keyspace event. Eviction
 /// hints are the command's, by `use_stored`, once for all it stores. What the key held before left the tree by the removal hook.
 pub fn put_chunk(ctx: WritePermit<'_>, namespace: Option<&SharedNamespace>, new: NewChunk) {
-    let NewChunk { key: name, whole, key_expire_at, fits } = new;
+    let NewChunk { key: name, whole, key_expire_at, fits, ahead } = new;
     let (durable, own) = (whole.durable, whole.header.deadline);
     let uid = whole.header.uid;
     let name_string = RString::new(&name);
@@ -217,7 +220,8 @@ pub fn put_chunk(ctx: WritePermit<'_>, namespace: Option<&SharedNamespace>, new:
     if let Some(whole) = key.value::<ChunkValue>().and_then(ChunkValue::whole)
         && let Some(namespace) = namespace
     {
-        node = namespace.with(|namespace| insert_node(namespace, &name, whole, fits).ok());
+        node = namespace
+            .with(|namespace| insert_node(namespace, &name, whole, fits, ahead.as_ref()).ok());
     }
     let is_leaf = |namespace: &SharedNamespace, id: NodeId| {
         namespace.with(|namespace| namespace.tree.node(id).is_leaf())
@@ -359,7 +363,7 @@ impl UseWalk {
         let access = if counted.is_some() { Access::Probe } else { Access::Read };
         let (name, parent) = namespace.with(|namespace| {
             let tree = &namespace.tree;
-            let parent = tree.find(&digest).and_then(|id| tree.parent(id));
+            let parent = tree.find(&digest).and_then(|id| tree.ahead(id));
             let parent = parent.map(|id| tree.node(id).digest.clone());
             (namespace.chunk_key(&digest), parent)
         });
@@ -651,7 +655,7 @@ pub fn attach_chunk(db: c_int, name: &[u8], value: &ChunkValue) -> ChunkSeen {
         if namespace.tree.find(&header.digest).is_some() {
             return ChunkSeen::Known;
         }
-        if insert_node(namespace, name, whole, false).is_err() {
+        if insert_node(namespace, name, whole, false, None).is_err() {
             return ChunkSeen::Foreign;
         }
         NAMESPACES.note_change(header.uid);

@@ -6,13 +6,14 @@ use crate::ffi::{CommandArgs, HeldString, ServerString};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::kvchunk::{ChunkDigest, Links, Namespace, TOKEN_BYTES};
 use llmcache_core::limits;
+use std::sync::Arc;
 
 /// The options that name chunks, as far as they were read.
 #[derive(Debug, Default)]
 pub struct ChainArgs<'a> {
     tokens: Option<&'a [u8]>,
     salt: Option<&'a [u8]>,
-    hashes: Option<Vec<ChunkDigest>>,
+    hashes: Option<Arc<[ChunkDigest]>>,
 }
 
 /// A digest of the caller's own, as raw bytes.
@@ -76,9 +77,9 @@ impl<'a> ChainArgs<'a> {
     }
 
     /// The names of the chunks; those of a prompt as the namespace chains them, which is done one by one.
-    pub fn names(&mut self, args: &CommandArgs<'_>, namespace: &Namespace) -> Result<Names> {
+    pub fn names(&self, args: &CommandArgs<'_>, namespace: &Namespace) -> Result<Names> {
         let Some(tokens) = self.tokens else {
-            return Ok(Names::listed(self.hashes.take().unwrap_or_default()));
+            return Ok(Names::shared(self.hashes.clone().unwrap_or_default()));
         };
         let bytes = namespace.settings().chunk_tokens as usize * TOKEN_BYTES;
         let count = tokens.len() / bytes;
@@ -90,7 +91,7 @@ impl<'a> ChainArgs<'a> {
         let source = match blob {
             Some(blob) => Source::Tokens { blob, links: Links::from(root), bytes },
             // The blob is an argument; an empty one has no chunks.
-            None => Source::Listed(Vec::new()),
+            None => Source::Listed(Arc::default()),
         };
         Ok(Names { source, root, count, at: 0 })
     }
@@ -113,13 +114,17 @@ pub struct Names {
 
 #[derive(Debug)]
 enum Source {
-    Listed(Vec<ChunkDigest>),
+    Listed(Arc<[ChunkDigest]>),
     Tokens { blob: HeldString, links: Links, bytes: usize },
 }
 
 impl Names {
     /// Names that are there already.
     pub fn listed(names: Vec<ChunkDigest>) -> Self {
+        Self::shared(names.into())
+    }
+
+    fn shared(names: Arc<[ChunkDigest]>) -> Self {
         Self { count: names.len(), source: Source::Listed(names), root: [0; 32], at: 0 }
     }
 

@@ -1,12 +1,10 @@
-//! `KVCHUNK.MATCH`, `FETCH`, `GET`, `MISSING` and `DIGESTS`: which chunks of a prompt are there, and
-//! their payloads.
+//! `KVCHUNK.FETCH`, `GET`, `MISSING` and `DIGESTS`: payloads of the chunks of a prompt, and which are not there.
 
 use super::chain::{ChainArgs, Names};
 use super::page::{FetchRequest, Wanted, range, write_chunk, write_meta, write_payload};
-use super::retention::{begin_lease, hold_by, lease_ms};
+use super::retention::{begin_lease, hold_by};
 use super::{hex_digest, need_namespace, sparse, was_sound_lately};
-use crate::command::filtered::Sieve;
-use crate::command::parse::{ArgReader, flag_once, parse_filter, set_once};
+use crate::command::parse::{ArgReader, flag_once, set_once};
 use crate::config;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::in_flight;
@@ -17,106 +15,10 @@ use crate::keyspace::{
 use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::kvchunk::{ChunkDigest, ChunkHeader, LeaseId, NodeId};
-use std::cell::Cell;
-
-/// Runs `KVCHUNK.MATCH`.
-pub fn run_match(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    let mut reader = ArgReader::new(args.options());
-    let (mut chain, mut filter, mut length_ms) = (ChainArgs::default(), None, None);
-    while let Some(word) = reader.option() {
-        match word.as_str() {
-            "FILTER" => set_once(&mut filter, parse_filter(&mut reader)?, "FILTER")?,
-            "LEASE" => set_once(&mut length_ms, lease_ms(&mut reader)?, "LEASE")?,
-            _ if chain.read(&word, &mut reader)? => {}
-            _ => return Err(word.unknown()),
-        }
-    }
-    chain.check()?;
-    let Some(namespace) = find_namespace(ctx, &args.key())? else {
-        Reply::new(ctx).array(3).int(0).int(0).null();
-        return Ok(());
-    };
-    let names = namespace.with(|namespace| chain.names(args, namespace))?;
-    let lease = match length_ms {
-        Some(length_ms) => Some(begin_lease(ctx, &namespace, length_ms)?),
-        None => None,
-    };
-    let run = LeadingRun::new();
-    run_pieces(
-        args,
-        Matching { namespace, names, run, sieve: Sieve::new(filter), refused: None, lease },
-    );
-    Ok(())
-}
-
-struct Matching {
-    namespace: SharedNamespace,
-    names: Names,
-    run: LeadingRun,
-    sieve: Sieve,
-    /// Why the filter could not be answered.
-    refused: Option<Error>,
-    lease: Option<LeaseId>,
-}
-
-impl Pieces for Matching {
-    type Leave<'a> = Ctx<'a>;
-
-    fn next(&mut self, ctx: Ctx<'_>) -> bool {
-        let refused = Cell::new(None);
-        let sieve = &self.sieve;
-        let accept = |header: &ChunkHeader| match sieve.passes(&header.meta) {
-            Ok(passes) => passes,
-            Err(error) => {
-                refused.set(Some(error));
-                false
-            }
-        };
-        let Some(digest) = self.names.next() else { return false };
-        let namespace = &self.namespace;
-        if self.run.next(ctx, namespace, &digest, Access::Probe, accept).is_none() {
-            self.refused = refused.take();
-            return false;
-        }
-        if let Some(id) = self.lease {
-            hold_by(ctx, namespace, id, &digest);
-        }
-        true
-    }
-
-    fn known(&self) -> usize {
-        self.names.len()
-    }
-
-    fn tell(&mut self, _: Ctx<'_>) {
-        self.run.pause();
-    }
-
-    fn reply(&mut self, ctx: Ctx<'_>) {
-        if let Some(error) = &self.refused {
-            return Reply::new(ctx).error(&error.to_string());
-        }
-        let (matched, asked) = (self.run.len() as u64, self.names.len() as u64);
-        let tokens = self.namespace.with(|namespace| {
-            namespace.stats.matches += 1;
-            namespace.note_asked(asked, matched);
-            if let Some(id) = self.lease.filter(|_| matched == 0) {
-                namespace.leases.release(&mut namespace.tree, id);
-            }
-            matched * u64::from(namespace.settings().chunk_tokens)
-        });
-        let reply = Reply::new(ctx).array(3);
-        reply.count(matched).count(tokens);
-        match self.lease.filter(|_| matched > 0) {
-            Some(id) => reply.count(id),
-            None => reply.null(),
-        };
-    }
-}
 
 /// Runs `KVCHUNK.FETCH`.
 pub fn run_fetch(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    let mut request = FetchRequest::parse(ArgReader::new(args.options()))?;
+    let request = FetchRequest::parse(ArgReader::new(args.options()))?;
     let reply = Reply::new(ctx);
     let elements = 4 + usize::from(request.lease_ms.is_some());
     let Some(namespace) = find_namespace(ctx, &args.key())? else {

@@ -61,7 +61,8 @@ pub fn run_put(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     if !belongs {
         return Err(Error::err("bad chunk: it belongs under another key"));
     }
-    let new = NewChunk { key: key.into(), whole, key_expire_at: Some(expire_at), fits: false };
+    let key_expire_at = Some(expire_at);
+    let new = NewChunk { key: key.into(), whole, key_expire_at, fits: false, ahead: None };
     put_chunk(args.permit(), namespace.as_ref(), new);
     if let Some((db, name)) = NAMESPACES.place_of(uid)
         && db == ctx.db()

@@ -8,6 +8,7 @@ pub(super) mod fetch;
 pub(super) mod find;
 pub(super) mod info;
 pub(super) mod internal;
+pub(super) mod matching;
 mod page;
 pub(super) mod put;
 mod reach;

@@ -104,7 +104,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     let (namespace, names) = name_chunks(ctx, args, |namespace| match hash {
         Some(hash) => Ok(Names::listed(parent.into_iter().chain([hash]).collect())),
-        None => whole_chunks(args, namespace, &mut chain),
+        None => whole_chunks(args, namespace, &chain),
     })?;
     let from = names.len() - 1;
     store(
@@ -134,7 +134,7 @@ fn name_chunks(
 fn whole_chunks(
     args: &CommandArgs<'_>,
     namespace: &Namespace,
-    chain: &mut ChainArgs<'_>,
+    chain: &ChainArgs<'_>,
 ) -> Result<Names> {
     if chain.has_partial_chunk(namespace) {
         let tokens = namespace.settings().chunk_tokens;
@@ -153,6 +153,7 @@ pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     while let Some(word) = reader.option() {
         let name = word.as_str();
         match name {
+            "LOOSE" => flag_once(&mut options.loose, name)?,
             "FROM" => {
                 let at = reader.integer(name, 0, limits::CHUNKS_MAX as u64)?;
                 set_once(&mut from, at as usize, name)?;
@@ -170,7 +171,7 @@ pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let payloads = given.ok_or_else(|| Error::err("syntax error: PAYLOADS is needed"))?;
     let from = from.unwrap_or(0);
     let (namespace, names) = name_chunks(ctx, args, |namespace| {
-        let names = whole_chunks(args, namespace, &mut chain)?;
+        let names = whole_chunks(args, namespace, &chain)?;
         if from + payloads.len() > names.len() {
             let (count, chunks) = (payloads.len(), names.len());
             let text = format!("{count} payloads from chunk {from} on do not fit {chunks} chunks");

@@ -65,6 +65,8 @@ pub struct Options<'a> {
     pub prio: Option<u8>,
     /// Whether what is there stays.
     pub nx: bool,
+    /// Whether each is stored for itself: the order says who is evicted first, and nothing else.
+    pub loose: bool,
 }
 
 /// What a command wants stored.
@@ -120,6 +122,7 @@ pub fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, request: Request<'_>) -> Resu
         meta: options.meta.unwrap_or_default().into(),
         prio: options.prio.unwrap_or(0),
         nx: options.nx,
+        loose: options.loose,
         lineage: None,
         broken: false,
         refused: None,
@@ -176,6 +179,7 @@ struct Storing {
     meta: Box<[u8]>,
     prio: u8,
     nx: bool,
+    loose: bool,
     /// What the next chunk would follow, and what `PrefixTree::linked` said then.
     lineage: Option<(Lineage, u64)>,
     /// Whether one was rejected: what follows it would be stored for nothing.
@@ -204,8 +208,8 @@ impl Pieces for Storing {
                 true
             }
             Step::Naming => {
-                let due =
-                    self.before.as_ref().map(|before| due_before(*ctx, &self.namespace, before));
+                let stored_behind = self.before.as_ref().filter(|_| !self.loose);
+                let due = stored_behind.map(|before| due_before(*ctx, &self.namespace, before));
                 // Of what is due the last goes first.
                 let due = due.into_iter().flatten().rev().collect();
                 self.step = Step::Due(due);
@@ -273,7 +277,7 @@ impl Pieces for Storing {
 impl Storing {
     /// The chunks before the first that end before what is stored.
     fn to_raise(&self) -> Vec<ChunkDigest> {
-        let Some(before) = &self.before else { return Vec::new() };
+        let Some(before) = self.before.as_ref().filter(|_| !self.loose) else { return Vec::new() };
         ending_before(&self.namespace, before, self.own_deadline)
     }
 
@@ -331,14 +335,20 @@ impl Storing {
             self.fresh = true;
             self.last_stored = Some(digest.clone());
         }
-        self.broken |= matches!(outcome, Outcome::Rejected(_));
-        self.before = Some(digest);
+        let is_rejected = matches!(outcome, Outcome::Rejected(_));
+        self.broken |= is_rejected && !self.loose;
+        if !(is_rejected && self.loose) {
+            self.before = Some(digest);
+        }
         self.outcomes.push(outcome);
         self.payloads.len() > 0
     }
 
     /// Whether a chunk may follow the one before it.
     fn check(&mut self, digest: &ChunkDigest) -> std::result::Result<(), Refused> {
+        if self.loose {
+            return Ok(());
+        }
         let before = self.before.as_ref();
         self.namespace.with(|namespace| {
             let tree = &namespace.tree;
@@ -405,7 +415,8 @@ impl Storing {
             ensure_made(ctx, &self.name, namespace);
             self.is_made.set(true);
         }
-        let new = NewChunk { key, whole, key_expire_at: None, fits: !self.is_one };
+        let ahead = self.before.clone().filter(|_| self.loose);
+        let new = NewChunk { key, whole, key_expire_at: None, fits: !self.is_one, ahead };
         put_chunk(ctx, Some(namespace), new);
         namespace.with(|namespace| {
             namespace.stats.bytes_in += bytes;
@@ -430,7 +441,7 @@ impl Storing {
                 uid: namespace.uid(),
                 fingerprint: *namespace.fingerprint(),
                 digest: digest.clone(),
-                parent: self.before.clone(),
+                parent: self.before.clone().filter(|_| !self.loose),
                 position: tokens.map_or(behind, |_| self.names.position() as u32 - 1),
                 dtype: settings.dtype,
                 shape: settings.shape.clone(),

@@ -1,8 +1,10 @@
 //! The rows of the command table for `KVCHUNK.*`.
 
-use super::words::also;
 use super::words::{EXPIRY_FORMS, arg, many, need, opt, opt_word, read, word, write};
-use crate::command::kvchunk::{create, fetch, find, info, internal, put, remove, retention, tree};
+use super::words::{also, others};
+use crate::command::kvchunk::{
+    create, fetch, find, info, internal, matching, put, remove, retention, tree,
+};
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
@@ -62,13 +64,20 @@ const EXPIRY: Arg = opt("", "expiry", ArgKind::OneOf(EXPIRY_FORMS));
 const PRIO: Arg = opt("PRIO", "priority", ArgKind::Integer);
 const NX: Arg = opt_word("NX", "nx");
 const LEASE: Arg = opt("LEASE", "milliseconds", ArgKind::Integer);
+const ALSO: Arg = opt(
+    "ALSO",
+    "also",
+    ArgKind::Block(&[arg("count", ArgKind::Integer), many("namespace", ArgKind::Text)]),
+);
 const RANGE: Arg = opt(
     "RANGE",
     "range",
     ArgKind::Block(&[arg("offset", ArgKind::Integer), arg("length", ArgKind::Integer)]),
 );
 
-const PUT_NOTES: &str = "`TOKENS` is the prompt from its first token, as unsigned 32-bit little-endian \
+macro_rules! put_notes {
+    () => {
+        "`TOKENS` is the prompt from its first token, as unsigned 32-bit little-endian \
     numbers, and must end with a whole chunk. A payload is the concatenation of its segments; \
     segments of 1 MiB less 64 bytes are kept without a copy. Without an expiry the namespace's TTL \
     applies. Chunks before a stored one live at least as long as it. PRIO is 0 to 15; each step \
@@ -76,7 +85,18 @@ const PUT_NOTES: &str = "`TOKENS` is the prompt from its first token, as unsigne
     `length` (not what DTYPE and SHAPE make), `budget` (no room, and what is there is leased, pinned or \
     needed), `expired` (the deadline is past), `prefix` (a chunk before it was rejected), `parent` \
     (it would follow itself). A namespace that does not exist is made with defaults unless \
-    `llmcache.auto-create` is `no`.";
+    `llmcache.auto-create` is `no`."
+    };
+}
+
+const PUT_NOTES: &str = put_notes!();
+
+const MPUT_NOTES: &str = concat!(
+    put_notes!(),
+    " With LOOSE each chunk is stored for itself: it is answered without those before it, which need not be there, and one \
+    that is rejected takes none along. Their order, that of the chunks before FROM included, still decides who is evicted \
+    first. For engines that hand over chunks without their prefix, as LMCache does."
+);
 
 /// Every command of the family.
 pub const KVCHUNK: &[CommandSpec] = &[
@@ -169,21 +189,36 @@ pub const KVCHUNK: &[CommandSpec] = &[
             EXPIRY,
             PRIO,
             NX,
+            opt_word("LOOSE", "loose"),
         ],
         reply: "An array with one such word for each payload.",
-        notes: PUT_NOTES,
+        notes: MPUT_NOTES,
         ..write("KVCHUNK.MPUT", command_entry!(put::run_many), KeyUse::Insert)
     },
     CommandSpec {
         arity: -4,
         summary: "Finds the longest stored prefix of a prompt.",
         complexity: "O(n) for n chunks of the prompt",
-        args: &[NAMESPACE, CHAIN, opt("FILTER", "expression", ArgKind::Text), LEASE],
-        reply: "An array: chunks, tokens, and the number of the lease or null.",
+        args: &[
+            NAMESPACE,
+            CHAIN,
+            opt("FILTER", "expression", ArgKind::Text),
+            LEASE,
+            opt_word("SPARSE", "sparse"),
+            ALSO,
+        ],
+        reply: "An array: chunks, tokens, and the number of the lease or null. With SPARSE or ALSO a fourth element: for \
+            each namespace, the first one first, an array of its chunks, its lease or null, and with SPARSE a string of \
+            bits, else null.",
         notes: "Transfers no payload and does not count as a use. FILTER, over META, ends the prefix at the first chunk \
-            that fails it. LEASE protects the chunks found from eviction by BUDGET for that many milliseconds.",
-        key_options: &[also("LEASE", KeyUse::Update)],
-        ..read("KVCHUNK.MATCH", command_entry!(fetch::run_match, keys))
+            that fails it. LEASE protects the chunks found from eviction by BUDGET for that many milliseconds. ALSO looks \
+            into more namespaces, as those of other ranks or layers of a model: chunks and tokens are then what all of them \
+            have. At most 65,536 chunks of all namespaces together. With SPARSE the first chunk that is absent ends \
+            nothing: bit n, counted as by `GETBIT`, says whether chunk n is there, and LEASE keeps all of these. Chunks \
+            stored for themselves (`MPUT … LOOSE`, or each first of its `MPUT`) and named in a row are taken to come \
+            behind each other in prompts, which decides who is evicted first and nothing else.",
+        key_options: &[also("LEASE", KeyUse::Update), others("ALSO")],
+        ..read("KVCHUNK.MATCH", command_entry!(matching::run, keys))
     },
     CommandSpec {
         arity: -4,

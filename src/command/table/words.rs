@@ -81,12 +81,17 @@ pub(super) const fn write(
 
 /// An option with which a command does this with its first key besides.
 pub(super) const fn also(token: &'static str, first: KeyUse) -> KeyOption {
-    KeyOption { token, first: Some(first), names: None }
+    KeyOption { token, first: Some(first), names: None, several: false }
 }
 
 /// An option whose value is a key that the command adds to.
 pub(super) const fn adds_to(token: &'static str, first: Option<KeyUse>) -> KeyOption {
-    KeyOption { token, first, names: Some(KeyUse::Insert) }
+    KeyOption { token, first, names: Some(KeyUse::Insert), several: false }
+}
+
+/// An option with more keys, with which the command does what it does with the first.
+pub(super) const fn others(token: &'static str) -> KeyOption {
+    KeyOption { token, first: None, names: Some(KeyUse::Read), several: true }
 }
 
 pub(super) const fn read(name: &'static str, entry: crate::ffi::command::Entry) -> CommandSpec {

@@ -38,15 +38,46 @@ impl PrefixTree {
             if let Some(content) = node.content {
                 assert!(self.with_print(content.print).any(|id| id.0 == slot));
             }
-            assert_eq!(node.ordered, node.may_go() && node.children_here == 0);
+            assert_eq!(node.ordered, node.may_go() && node.is_bare());
             if node.ordered {
                 assert!(self.order.contains(&self.key_of(slot)));
                 ordered += 1;
             }
         }
         assert_eq!(self.order.len(), ordered);
+        self.check_taught();
         let alike =
             self.by_print.keys().map(|&print| self.with_print(print).count()).sum::<usize>();
         assert_eq!(alike, live().filter(|(_, node)| node.content.is_some()).count());
+    }
+
+    /// What was taught: counted right, of chunks that are there, and leading round in no circle.
+    fn check_taught(&self) {
+        let ahead = |slot: u32| {
+            let node = &self.nodes[slot as usize];
+            let above = self.nodes.get(node.taught_ahead as usize)?;
+            let holds = above.epoch == node.ahead_epoch && above.state == State::Here;
+            (node.state == State::Here && holds).then_some(node.taught_ahead)
+        };
+        let mut behind = vec![0; self.nodes.len()];
+        for slot in 0..self.nodes.len() as u32 {
+            if let Some(above) = ahead(slot) {
+                assert_eq!(
+                    self.nodes[slot as usize].parent, NONE,
+                    "taught against what was stored"
+                );
+                behind[above as usize] += 1;
+            }
+            if self.taught == 0 {
+                continue;
+            }
+            let up = |&slot: &u32| self.raw_parent(slot).or_else(|| ahead(slot));
+            let path = std::iter::successors(Some(slot), up);
+            assert!(path.take(self.nodes.len() + 1).count() <= self.nodes.len(), "a circle");
+        }
+        assert_eq!(behind.iter().map(|&count| u64::from(count)).sum::<u64>(), self.taught);
+        for (node, count) in self.nodes.iter().zip(behind) {
+            assert_eq!(node.taught_behind, count);
+        }
     }
 }

@@ -10,6 +10,7 @@ mod check;
 mod lineage;
 mod node;
 mod order;
+mod taught;
 
 use super::{ChunkDigest, Content};
 use crate::account::{Account, Holding};
@@ -100,6 +101,10 @@ pub struct PrefixTree {
     pinned: u64,
     /// Chunks ever put behind others: while it stays the same, no chain has grown.
     linked: u64,
+    /// Links that were taught and hold.
+    taught: u64,
+    /// The last epoch given to a node.
+    epochs: u64,
     holding: Holding<4>,
 }
 
@@ -184,7 +189,7 @@ impl PrefixTree {
     pub fn evictable(&self, digest: &ChunkDigest) -> Option<NodeId> {
         let id = self.find(digest)?;
         let node = self.node(id);
-        (node.may_go() && node.is_leaf()).then_some(id)
+        (node.may_go() && node.is_bare()).then_some(id)
     }
 
     /// What is known of a chunk.
@@ -359,14 +364,21 @@ impl PrefixTree {
 
     /// The same where `check_parent`, or a `Lineage`, has said that it fits.
     pub fn insert_checked(&mut self, new: &NewNode<'_>) -> NodeId {
+        self.insert_behind(new, None)
+    }
+
+    /// The same of a chunk that comes behind another in prompts, and is answered without it.
+    pub fn insert_behind(&mut self, new: &NewNode<'_>, ahead: Option<&ChunkDigest>) -> NodeId {
         let slot = self.slot_or_ghost(new.digest);
         let parent = new.parent.map_or(NONE, |parent| self.slot_or_ghost(parent));
         let is_new_ghost = parent != NONE && self.nodes[parent as usize].first_child == NONE;
         let former = self.take_out(slot);
         self.linked += 1;
+        self.forget_above(slot, parent);
         self.attach(slot, parent);
         self.prune(former);
-        self.note_stored(slot, new);
+        let ahead = ahead.and_then(|ahead| self.find(ahead));
+        self.note_stored(slot, new, ahead);
         let node = &mut self.nodes[slot as usize];
         node.content = new.content;
         node.position = new.position;
@@ -398,6 +410,8 @@ impl PrefixTree {
                 above.expire_at = new.expire_at;
             }
             self.nodes[slot as usize].depth = depth + 1;
+        } else if let Some(ahead) = ahead {
+            self.link(ahead.0, slot);
         }
         NodeId(slot)
     }
@@ -421,6 +435,8 @@ impl PrefixTree {
         if self.nodes[slot as usize].state != State::Here {
             return NONE;
         }
+        self.forget_ahead(slot);
+        self.forget_behind(slot);
         let node = &mut self.nodes[slot as usize];
         node.state = State::Ghost;
         node.since = None;
@@ -475,7 +491,8 @@ impl PrefixTree {
             return slot;
         }
         let life = self.free.last().map_or(0, |&slot| self.nodes[slot as usize].life);
-        let node = Node::ghost(digest.clone(), life);
+        self.epochs += 1;
+        let node = Node { epoch: self.epochs, ..Node::ghost(digest.clone(), life) };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.nodes[slot as usize] = node;

@@ -50,6 +50,13 @@ pub struct Node {
     /// Chunks from the first of its prefix to it, as far as they were there when it was stored.
     pub(super) depth: u32,
     pub(super) parent: u32,
+    /// The chunk that was taught to come before it, while that has this epoch.
+    pub(super) taught_ahead: u32,
+    /// Chunks that were taught to come behind it.
+    pub(super) taught_behind: u32,
+    pub(super) ahead_epoch: u64,
+    /// Which of those that had this place it is.
+    pub(super) epoch: u64,
     pub(super) first_child: u32,
     pub(super) next_sibling: u32,
     pub(super) previous_sibling: u32,
@@ -66,7 +73,17 @@ impl Node {
         self.leases
     }
 
-    /// Whether no child of it is there.
+    /// Chunks behind it that are there: stored behind it, or taught to be.
+    pub(super) fn behind_here(&self) -> u32 {
+        self.children_here + self.taught_behind
+    }
+
+    /// Whether nothing is there behind it.
+    pub fn is_bare(&self) -> bool {
+        self.behind_here() == 0
+    }
+
+    /// Whether nothing that was stored behind it is there.
     pub fn is_leaf(&self) -> bool {
         self.children_here == 0
     }
@@ -119,6 +136,10 @@ impl Node {
             children_here: 0,
             depth: 0,
             parent: NONE,
+            taught_ahead: NONE,
+            taught_behind: 0,
+            ahead_epoch: 0,
+            epoch: 0,
             first_child: NONE,
             next_sibling: NONE,
             previous_sibling: NONE,

@@ -1,6 +1,6 @@
 //! Who goes first: the order of eviction of a prefix tree.
 //!
-//! Owns: frequencies and their ageing, the order, plans of eviction. Leaves (no child that is there) go
+//! Owns: frequencies and their ageing, the order, plans of eviction. Leaves (nothing there behind them) go
 //! first, of them the lowest aged frequency, then the longest unused, then the deepest. Frequencies
 //! halve every so many references, so all age alike and their order does not change with time: a
 //! chunk's place is `used / half-life + log2(frequency) + PRIO`, and only what is touched moves.
@@ -34,18 +34,19 @@ impl PrefixTree {
     /// Counts the storing of a chunk as a use, and decides whether its chain is one of those kept: what
     /// continues a chain that was used is, what continues one that was just stored is as that one, and
     /// of those that begin here `admission` decides.
-    pub(super) fn note_stored(&mut self, slot: u32, new: &NewNode<'_>) {
+    pub(super) fn note_stored(&mut self, slot: u32, new: &NewNode<'_>, ahead: Option<NodeId>) {
         self.clock += 1;
         self.admission.note_stored(new.digest);
         if self.admission.decide(self.capacity) {
             self.age_anew();
         }
         let (clock, half_life) = (self.clock, self.half_life());
-        let above = new.parent.and_then(|parent| self.find(parent)).map(|id| self.node(id));
+        let above = new.parent.and_then(|parent| self.find(parent)).or(ahead);
+        let above = above.map(|id| self.node(id));
         let kept = match above {
             _ if new.prio > 0 || new.pinned => true,
             Some(above) if above.hits == 0 => above.kept,
-            Some(above) if above.children_here <= 1 => true,
+            Some(above) if above.behind_here() <= 1 => true,
             _ => self.admission.keep_chain(),
         };
         let node = &mut self.nodes[slot as usize];
@@ -122,7 +123,7 @@ impl PrefixTree {
             let bytes = plan.take(id, spare);
             freed += bytes;
             if bytes > 0
-                && let Some(parent) = plan.tree.parent(id)
+                && let Some(parent) = plan.tree.ahead(id)
                 && plan.is_bare(parent)
                 && plan.tree.node(parent).may_go()
             {
@@ -180,7 +181,7 @@ impl PrefixTree {
     /// Puts a node into the order if it may be evicted.
     pub(super) fn order_again(&mut self, slot: u32) {
         let node = &self.nodes[slot as usize];
-        if node.ordered || node.children_here > 0 || !node.may_go() {
+        if node.ordered || !node.is_bare() || !node.may_go() {
             return;
         }
         let key = self.key_of(slot);
@@ -216,7 +217,7 @@ struct Plan<'t> {
 
 impl Plan<'_> {
     fn is_bare(&self, id: NodeId) -> bool {
-        self.gone.get(&id).copied().unwrap_or(0) == self.tree.node(id).children_here
+        self.gone.get(&id).copied().unwrap_or(0) == self.tree.node(id).behind_here()
     }
 
     /// Adds a chunk to the plan if it may go and nothing below it stays; returns what that frees.
@@ -225,7 +226,7 @@ impl Plan<'_> {
         if Some(id) == spare || !node.may_go() || !self.is_bare(id) || !self.planned.insert(id) {
             return 0;
         }
-        if let Some(parent) = self.tree.parent(id) {
+        if let Some(parent) = self.tree.ahead(id) {
             *self.gone.entry(parent).or_default() += 1;
         }
         self.out.push(id);

@@ -1,0 +1,235 @@
+//! `KVCHUNK.MATCH`: which chunks of a prompt are there, in one namespace or in several at once.
+//!
+//! Owns: the walk over namespaces one after the other, and what MATCH teaches their trees: that chunks named in a row
+//! come behind each other in prompts. Main thread.
+
+use super::chain::{ChainArgs, Names};
+use super::retention::{begin_lease, hold_by, lease_ms};
+use crate::command::filtered::Sieve;
+use crate::command::parse::{ArgReader, flag_once, parse_filter, set_once};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply};
+use crate::keyspace::{LeadingRun, Pieces, find_namespace, run_pieces};
+use crate::keytype::namespace_registry::SharedNamespace;
+use llmcache_core::error::{Error, Result};
+use llmcache_core::kvchunk::{ChunkDigest, ChunkHeader, LeaseId};
+use llmcache_core::limits;
+use std::cell::Cell;
+
+/// Runs `KVCHUNK.MATCH`.
+pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let mut reader = ArgReader::new(args.options());
+    let (mut chain, mut filter, mut length_ms) = (ChainArgs::default(), None, None);
+    let (mut also, mut is_sparse) = (None, false);
+    while let Some(word) = reader.option() {
+        let name = word.as_str();
+        match name {
+            "FILTER" => set_once(&mut filter, parse_filter(&mut reader)?, name)?,
+            "LEASE" => set_once(&mut length_ms, lease_ms(&mut reader)?, name)?,
+            "SPARSE" => flag_once(&mut is_sparse, name)?,
+            "ALSO" => set_once(&mut also, reader.list(name, limits::KV_ALSO_MAX)?, name)?,
+            _ if chain.read(&word, &mut reader)? => {}
+            _ => return Err(word.unknown()),
+        }
+    }
+    chain.check()?;
+    let is_several = is_sparse || also.is_some();
+    let keys = std::iter::once(args.name()).chain(also.into_iter().flatten().copied());
+    let found = keys.map(|name| find_namespace(ctx, &args.argument_of(name).unwrap_or(args.key())));
+    let found: Vec<Option<SharedNamespace>> = found.collect::<Result<_>>()?;
+    let mut asked = Vec::with_capacity(found.len());
+    for namespace in found {
+        let names = match &namespace {
+            Some(namespace) => namespace.with(|namespace| chain.names(args, namespace))?,
+            None => chain.names(args, &super::create::defaults(args.name())?)?,
+        };
+        asked.push((namespace, names));
+    }
+    let all: usize = asked.iter().map(|(_, names)| names.len()).sum();
+    if asked.len() > 1 && all > limits::CHUNKS_MAX {
+        return Err(Error::too_big("MATCH", all, limits::CHUNKS_MAX, "chunks of all namespaces"));
+    }
+    // All leases or none: a refused command keeps nothing.
+    let mut places: Vec<Place> = Vec::with_capacity(asked.len());
+    for (namespace, names) in asked {
+        let lease = match (length_ms, &namespace) {
+            (Some(length_ms), Some(namespace)) => begin_lease(ctx, namespace, length_ms),
+            _ => Ok(0),
+        };
+        match lease {
+            Ok(id) => places.push(Place::new(namespace, names, (id != 0).then_some(id), is_sparse)),
+            Err(error) => {
+                places.iter_mut().for_each(Place::let_go);
+                return Err(error);
+            }
+        }
+    }
+    let sieve = Sieve::new(filter);
+    run_pieces(args, Matching { places, at: 0, sieve, is_sparse, is_several, refused: None });
+    Ok(())
+}
+
+/// One of the namespaces that are looked into.
+struct Place {
+    namespace: Option<SharedNamespace>,
+    names: Names,
+    run: LeadingRun,
+    /// Chunks before the first that is not there.
+    leading: usize,
+    has_hole: bool,
+    lease: Option<LeaseId>,
+    held: usize,
+    /// The last chunk that is there.
+    last: Option<ChunkDigest>,
+    /// A bit for each chunk, the highest of a byte first; with SPARSE.
+    bits: Vec<u8>,
+}
+
+impl Place {
+    fn new(
+        namespace: Option<SharedNamespace>,
+        names: Names,
+        lease: Option<LeaseId>,
+        is_sparse: bool,
+    ) -> Self {
+        let bits = if is_sparse { vec![0; names.len().div_ceil(8)] } else { Vec::new() };
+        let run = LeadingRun::new();
+        Self {
+            namespace,
+            names,
+            run,
+            leading: 0,
+            has_hole: false,
+            lease,
+            held: 0,
+            last: None,
+            bits,
+        }
+    }
+
+    /// Looks for the next chunk; false where it is not there or was the last.
+    fn next(
+        &mut self,
+        ctx: Ctx<'_>,
+        is_sparse: bool,
+        accept: impl Fn(&ChunkHeader) -> bool,
+    ) -> bool {
+        let Some(namespace) = &self.namespace else { return false };
+        let at = self.names.position();
+        let Some(digest) = self.names.next() else { return false };
+        if self.run.next(ctx, namespace, &digest, Access::Probe, accept).is_none() {
+            self.has_hole = true;
+            return is_sparse;
+        }
+        self.leading += usize::from(!self.has_hole);
+        if is_sparse {
+            self.bits[at / 8] |= 0x80 >> (at % 8);
+        }
+        if let Some(id) = self.lease
+            && hold_by(ctx, namespace, id, &digest)
+        {
+            self.held += 1;
+        }
+        if let Some(last) = self.last.replace(digest) {
+            namespace.with(|namespace| {
+                self.last.as_ref().is_some_and(|digest| namespace.tree.teach(&last, digest))
+            });
+        }
+        true
+    }
+
+    /// Ends a lease that holds nothing.
+    fn let_go(&mut self) {
+        if let (Some(id), Some(namespace)) = (self.lease.take(), &self.namespace) {
+            namespace.with(|namespace| namespace.leases.release(&mut namespace.tree, id));
+        }
+    }
+
+    /// Counts what was asked and found; answers the tokens of that.
+    fn settle(&mut self) -> u64 {
+        if self.held == 0 {
+            self.let_go();
+        }
+        let (leading, asked) = (self.leading as u64, self.names.len() as u64);
+        self.namespace.as_ref().map_or(0, |namespace| {
+            namespace.with(|namespace| {
+                namespace.stats.matches += 1;
+                namespace.note_asked(asked, leading);
+                leading * u64::from(namespace.settings().chunk_tokens)
+            })
+        })
+    }
+
+    fn write_lease(&self, reply: Reply<'_>) {
+        match self.lease {
+            Some(id) => reply.count(id),
+            None => reply.null(),
+        };
+    }
+}
+
+struct Matching {
+    places: Vec<Place>,
+    /// Which of them is looked into.
+    at: usize,
+    sieve: Sieve,
+    is_sparse: bool,
+    /// Whether the reply tells of each namespace.
+    is_several: bool,
+    /// Why the filter could not be answered.
+    refused: Option<Error>,
+}
+
+impl Pieces for Matching {
+    type Leave<'a> = Ctx<'a>;
+
+    fn next(&mut self, ctx: Ctx<'_>) -> bool {
+        let refused = Cell::new(None);
+        let sieve = &self.sieve;
+        let accept = |header: &ChunkHeader| match sieve.passes(&header.meta) {
+            Ok(passes) => passes,
+            Err(error) => {
+                refused.set(Some(error));
+                false
+            }
+        };
+        let Some(place) = self.places.get_mut(self.at) else { return false };
+        if !place.next(ctx, self.is_sparse, accept) {
+            self.at += 1;
+        }
+        self.refused = refused.take();
+        self.refused.is_none() && self.at < self.places.len()
+    }
+
+    fn known(&self) -> usize {
+        self.places.iter().map(|place| place.names.len()).sum()
+    }
+
+    fn tell(&mut self, _: Ctx<'_>) {
+        self.places.iter_mut().for_each(|place| place.run.pause());
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        if let Some(error) = &self.refused {
+            self.places.iter_mut().for_each(Place::let_go);
+            return Reply::new(ctx).error(&error.to_string());
+        }
+        let told = self.places.iter_mut().map(|place| (place.leading, place.settle()));
+        // What all have is what the one with the fewest has.
+        let (least, tokens) = told.min_by_key(|told| told.0).unwrap_or_default();
+        let reply = Reply::new(ctx).array(3 + usize::from(self.is_several));
+        reply.count(least as u64).count(tokens);
+        self.places[0].write_lease(reply);
+        if !self.is_several {
+            return;
+        }
+        reply.array(self.places.len());
+        for place in &self.places {
+            reply.array(3).count(place.leading as u64);
+            place.write_lease(reply);
+            match self.is_sparse {
+                true => reply.bytes(&place.bits),
+                false => reply.null(),
+            };
+        }
+    }
+}

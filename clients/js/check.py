@@ -4,7 +4,9 @@
 Owns: what is installed for it (node_modules, from the lock file), the servers, the order, the totals. Where there is no
 Node 20 it says so and ends; `LLMCACHE_JS=required` makes that a failure.
 
-    python clients/js/check.py [--server BINARY] [--quick]     quick: types, size and one server's tests
+    python clients/js/check.py [--server BINARY] [--quick]
+
+Quick: types, size, one server's tests, and resumable-stream's cases where its repository is here or can be reached.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ NODE_AT_LEAST = 20
 # Longer than a slow line takes; where there is no network npm would try for many minutes.
 INSTALL_SECONDS = 300
 HOME = ROOT / ".servers" / "js-suites"
+# What suites/resumable-stream/run.mjs ends with where the repository of its cases cannot be reached.
+UNREACHED = 3
 COUNTED = re.compile(r"(\d+) (passed|failed)")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -83,7 +87,7 @@ def servers_here() -> list[Path]:
 def main() -> int:
     options = argparse.ArgumentParser(description="check the JavaScript client")
     options.add_argument("--server", help="only on this server")
-    options.add_argument("--quick", action="store_true", help="types, size and one server's tests alone")
+    options.add_argument("--quick", action="store_true", help="types, size, one server, no package")
     chosen = options.parse_args()
     problem = node_problem() or (None if install() else "npm could not install what package-lock.json names")
     if problem:
@@ -106,15 +110,15 @@ def main() -> int:
         if bad or not good:
             print(output[-12_000:])
         print(f"=== {server.name}: {good} passed, {bad} failed, {time.monotonic() - start:.0f} s", flush=True)
-    if not chosen.quick:
-        fleet = Fleet(servers[0], module, HOME / "run")
-        try:
-            told = {**os.environ, "REDIS_URL": f"redis://127.0.0.1:{fleet.launch().port}"}
-            for script in ("suites/resumable-stream/run.mjs", "scripts/package.mjs"):
-                print(f"=== {script}", flush=True)
-                failed += subprocess.run(["node", script], cwd=HERE, env=told).returncode != 0
-        finally:
-            fleet.end()
+    fleet = Fleet(servers[0], module, HOME / "run")
+    try:
+        told = {**os.environ, "REDIS_URL": f"redis://127.0.0.1:{fleet.launch().port}"}
+        for script in ("suites/resumable-stream/run.mjs", *(() if chosen.quick else ("scripts/package.mjs",))):
+            print(f"=== {script}", flush=True)
+            code = subprocess.run(["node", script], cwd=HERE, env=told).returncode
+            failed += code not in ((0, UNREACHED) if chosen.quick else (0,))
+    finally:
+        fleet.end()
     print(f"JavaScript client: {passed} passed, {failed} failed", flush=True)
     return 0 if failed == 0 and passed > 0 else 1
 

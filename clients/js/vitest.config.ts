@@ -8,6 +8,8 @@ export default defineConfig({
     alias: [
       { find: /^llmcache-client$/, replacement: src("index") },
       { find: /^llmcache-client\/ai$/, replacement: src("ai") },
+      { find: /^llmcache-client\/documents$/, replacement: src("documents") },
+      { find: /^llmcache-client\/embeddings$/, replacement: src("embeddings") },
       { find: /^llmcache-client\/resumable-stream$/, replacement: src("resumable-stream") },
     ],
   },

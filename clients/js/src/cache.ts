@@ -3,7 +3,7 @@
 import { canonical } from "./context.js";
 import type { RedisClient } from "./drivers.js";
 import { LlmcacheError, NoCache } from "./errors.js";
-import { type Link, type LinkOptions, linkOf, orAborted, pause } from "./link.js";
+import { type Link, type LinkOptions, linkOf, now, orAborted, pause } from "./link.js";
 import * as r from "./replies.js";
 import { type Argument, type Text, option, raw, words } from "./replies.js";
 import { type Vector, arguments_ } from "./vectors.js";
@@ -91,7 +91,7 @@ export interface Fetched {
 
 /** A hit from a reply. */
 export function hitOf(reply: unknown): Hit | null {
-  if (reply === null || reply === undefined) return null;
+  if (reply == null) return null;
   const m = r.mapping(reply);
   const body = r.bytes(m.get("response"));
   return {
@@ -103,7 +103,7 @@ export function hitOf(reply: unknown): Hit | null {
     body,
     age: r.number(m.get("age")) / 1_000,
     ttl: r.seconds(m.get("ttl")),
-    stale: r.number(m.get("stale")) === 1,
+    stale: r.flag(m.get("stale")),
     meta: r.document(m.get("meta")),
     tags: r.list(m.get("tags")).map(r.text),
     hits: r.number(m.get("hits")),
@@ -161,7 +161,8 @@ export class CacheCommands {
     this.leaseMs = options.leaseMs ?? 30_000;
     this.waitMs = options.waitMs ?? 20_000;
     this.failOpen = options.failOpen ?? true;
-    this.warn = options.onWarning ?? ((message) => console.warn(message));
+    const warn = options.onWarning ?? ((message) => console.warn(message));
+    this.warn = (message, error) => warn(`llmcache ${name}: ${message}`, error);
   }
 
   /** Scope and context of a call. */
@@ -174,6 +175,14 @@ export class CacheCommands {
     const { scope, context } = this.within(asked);
     const { threshold, filter, maxAge, guard, exact } = asked;
     return canonical([this.name, r.text(prompt), scope, context, threshold, filter, maxAge, guard, exact]);
+  }
+
+  #send(word: string, signal: AbortSignal | undefined, ...args: Parameters<typeof words>): Promise<unknown> {
+    return this.link.send(words(`LLMCACHE.${word}`, this.name, ...args), signal);
+  }
+
+  #tell(word: string, ...args: Parameters<typeof words>): Promise<unknown> {
+    return this.#send(word, undefined, ...args);
   }
 
   async #vector(prompt: Text | null, asked: Conditions): Promise<Vector | undefined> {
@@ -197,32 +206,30 @@ export class CacheCommands {
   /** Creates the cache with settings of its own: dim, model, threshold, ttl, jitter, grace, guard, quant, embed, ... */
   async create(settings: Record<string, string | number> = {}): Promise<void> {
     const args = Object.entries(settings).flatMap(([word, value]) => [word.toUpperCase(), value]);
-    await this.link.send(words("LLMCACHE.CREATE", this.name, args));
+    await this.#tell("CREATE", args);
   }
 
   /** Changes settings, and returns all of them. */
   async config(settings: Record<string, string | number> = {}): Promise<Record<string, unknown>> {
     for (const [word, value] of Object.entries(settings))
-      await this.link.send(words("LLMCACHE.CONFIG", this.name, "SET", word, value));
-    return r.fields(await this.link.send(["LLMCACHE.CONFIG", this.name, "GET"]));
+      await this.#tell("CONFIG", "SET", word, value);
+    return r.fields(await this.#tell("CONFIG", "GET"));
   }
 
   /** Settings, index and memory. */
   async info(): Promise<Record<string, unknown>> {
-    return r.fields(await this.link.send(["LLMCACHE.INFO", this.name]));
+    return r.fields(await this.#tell("INFO"));
   }
 
   /** Hits, misses and what they saved, since the server started. */
   async stats(options: { scope?: string; reset?: boolean } = {}): Promise<Record<string, unknown>> {
     const { scope, reset } = options;
-    return r.fields(
-      await this.link.send(words("LLMCACHE.STATS", this.name, option("SCOPE", scope), reset ? "RESET" : null)),
-    );
+    return r.fields(await this.#tell("STATS", option("SCOPE", scope), reset ? "RESET" : null));
   }
 
   /** Removes the cache with its settings; whether there was one. */
   async drop(): Promise<boolean> {
-    return r.number(await this.link.send(["LLMCACHE.DROP", this.name])) === 1;
+    return r.number(await this.#tell("DROP")) === 1;
   }
 
   /**
@@ -237,9 +244,10 @@ export class CacheCommands {
     const { scope, context } = this.within(options);
     const vector = await this.#vector(prompt, options);
     const semantic = vector && !options.exact;
-    const args = words(
-      semantic ? "LLMCACHE.SETSEM" : "LLMCACHE.SET",
-      [this.name, "PROMPT", raw(prompt), "RESPONSE", raw(response)],
+    const reply = await this.#send(
+      semantic ? "SETSEM" : "SET",
+      options.signal,
+      ["PROMPT", raw(prompt), "RESPONSE", raw(response)],
       semantic ? arguments_(vector) : null,
       option("ID", options.id),
       partition(scope, context),
@@ -247,7 +255,7 @@ export class CacheCommands {
       option("LEASE", options.lease),
       options.nx ? "NX" : null,
     );
-    return r.maybeText(await this.link.send(args, options.signal));
+    return r.maybeText(reply);
   }
 
   /** The answer stored for exactly this prompt. */
@@ -259,31 +267,28 @@ export class CacheCommands {
   /** The bytes of the answer stored for exactly this prompt. */
   async getBytes(prompt: Text, where: Where = {}): Promise<Buffer | null> {
     const { scope, context } = this.within(where);
-    const args = words("LLMCACHE.GET", this.name, "PROMPT", raw(prompt), partition(scope, context));
-    const reply = await this.link.send(args, where.signal);
-    return reply === null || reply === undefined ? null : r.bytes(reply);
+    const reply = await this.#send("GET", where.signal, "PROMPT", raw(prompt), partition(scope, context));
+    return reply == null ? null : r.bytes(reply);
+  }
+
+  async #near(prompt: Text | null, asked: Conditions, ...more: Parameters<typeof words>): Promise<unknown> {
+    const vector = await this.#vector(prompt, asked);
+    return this.#send("GETSEM", asked.signal, this.#asking(prompt, vector, asked), ...more);
   }
 
   /** The answer to this question, or to one that means the same. */
   async search(prompt: Text | null, asked: Conditions = {}): Promise<Hit | null> {
-    const vector = await this.#vector(prompt, asked);
-    return hitOf(
-      await this.link.send(words("LLMCACHE.GETSEM", this.name, this.#asking(prompt, vector, asked)), asked.signal),
-    );
+    return hitOf(await this.#near(prompt, asked));
   }
 
   /** The nearest answers above the threshold, best first. */
   async searchAll(prompt: Text | null, asked: Conditions & { count?: number } = {}): Promise<Hit[]> {
-    const vector = await this.#vector(prompt, asked);
-    const args = words("LLMCACHE.GETSEM", this.name, this.#asking(prompt, vector, asked), "COUNT", asked.count ?? 10);
-    return r.list(await this.link.send(args, asked.signal)).map((one) => hitOf(one)!);
+    return r.list(await this.#near(prompt, asked, "COUNT", asked.count ?? 10)).map((one) => hitOf(one)!);
   }
 
   /** Why this question is answered, or is not. */
   async explain(prompt: Text | null, asked: Conditions = {}): Promise<Record<string, unknown>> {
-    const vector = await this.#vector(prompt, asked);
-    const args = words("LLMCACHE.GETSEM", this.name, this.#asking(prompt, vector, asked), "EXPLAIN");
-    const told = r.mapping(await this.link.send(args, asked.signal));
+    const told = r.mapping(await this.#near(prompt, asked, "EXPLAIN"));
     const nearest = told.get("nearest");
     const hits = r.list(told.get("hits")).map(hitOf);
     return { ...r.fields([...told].flat()), nearest: nearest ? r.fields(nearest) : null, hits };
@@ -315,16 +320,14 @@ export class CacheCommands {
 
   /** Prolongs a lease: it ends so many milliseconds from now. */
   async extend(token: string, ms: number): Promise<void> {
-    await this.link.send(words("LLMCACHE.EXTEND", this.name, token, ms));
+    await this.#tell("EXTEND", token, ms);
   }
 
   /** Gives a lease up: who waits is told, and for `backoffMs` who asks. */
   async fail(token: string, error = "", backoffMs?: number): Promise<void> {
     // At most 1,000 bytes, and no half of a character at the end.
     const said = Buffer.from(error).subarray(0, 1_000).toString("utf8").replace(/\uFFFD+$/, "");
-    await this.link.send(
-      words("LLMCACHE.FAIL", this.name, token, option("BACKOFF", backoffMs), option("ERR", said || null)),
-    );
+    await this.#tell("FAIL", token, option("BACKOFF", backoffMs), option("ERR", said || null));
   }
 
   /** Takes answers out of use by exactly one of these; `soft` keeps them as stale, `dryRun` counts only. How many. */
@@ -347,10 +350,8 @@ export class CacheCommands {
     for (const head of heads)
       try {
         count += r.number(
-          await this.link.send(
-            words("LLMCACHE.INVALIDATE", this.name, head, options.soft ? "SOFT" : null,
-              options.dryRun ? "DRYRUN" : null, option("LIMIT", options.limit)),
-          ),
+          await this.#tell("INVALIDATE", head, options.soft ? "SOFT" : null, options.dryRun ? "DRYRUN" : null,
+            option("LIMIT", options.limit)),
         );
       } catch (error) {
         if (!(error instanceof NoCache)) throw error;
@@ -360,7 +361,7 @@ export class CacheCommands {
 
   /** Removes answers by id; how many there were. */
   async delete(...ids: string[]): Promise<number> {
-    return ids.length ? r.number(await this.link.send(["LLMCACHE.DEL", this.name, ...ids])) : 0;
+    return ids.length ? r.number(await this.#tell("DEL", ids)) : 0;
   }
 }
 
@@ -372,24 +373,24 @@ export async function waiting<T extends { status: string; retryMs: number }>(
   link: Link, args: Argument[], waitMs: number, signal: AbortSignal | undefined,
   giveUp: (reply: unknown) => void, parse: (reply: unknown) => T,
 ): Promise<T> {
-  const end = performance.now() + waitMs;
+  const end = now() + waitMs;
   for (;;) {
-    const piece = Math.min(PIECE_MS, Math.ceil(end - performance.now()));
+    const piece = Math.min(PIECE_MS, Math.ceil(end - now()));
     const turn = piece > 0 ? link.take(args[1]!) : null;
     let answered: T;
     if (turn) {
-      const start = performance.now();
+      const start = now();
       const sent = turn.send(words(args, "WAIT", piece), piece).finally(() => turn.free());
       const reply = await orAborted(sent, signal, giveUp);
       answered = parse(reply);
-      if (answered.status !== "BUSY" || performance.now() >= end) return answered;
+      if (answered.status !== "BUSY" || now() >= end) return answered;
       // It has waited there already; a server that cannot have it wait says so at once.
-      if (performance.now() - start >= piece / 2) continue;
+      if (now() - start >= piece / 2) continue;
     } else {
       answered = parse(await link.send(args, signal));
-      if (answered.status !== "BUSY" || performance.now() >= end) return answered;
+      if (answered.status !== "BUSY" || now() >= end) return answered;
     }
-    await pause(Math.min(Math.max(answered.retryMs, 5), ASK_AGAIN_MS, end - performance.now()), signal);
+    await pause(Math.min(Math.max(answered.retryMs, 5), ASK_AGAIN_MS, end - now()), signal);
   }
 }
 

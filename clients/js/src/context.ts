@@ -7,15 +7,17 @@ import { createHash } from "node:crypto";
  * in whatever order their members stand. Undefined members count as absent.
  */
 export function context(parts: Record<string, unknown>): string {
-  return createHash("sha256").update(canonical(parts)).digest("hex");
+  return digest(canonical(parts));
 }
+
+const digest = (data: string | Uint8Array): string => createHash("sha256").update(data).digest("hex");
 
 /** JSON with its members in order; bytes, dates, urls, maps and sets included. What has no such form is refused. */
 export function canonical(value: unknown): string {
   if (value === null || typeof value === "string" || typeof value === "boolean") return JSON.stringify(value);
   if (typeof value === "number") return Number.isFinite(value) ? JSON.stringify(value) : `{"number":"${value}"}`;
   if (typeof value === "bigint") return `{"bigint":"${value}"}`;
-  if (value instanceof Uint8Array) return `{"bytes":"${createHash("sha256").update(value).digest("hex")}"}`;
+  if (value instanceof Uint8Array) return `{"bytes":"${digest(value)}"}`;
   if (value instanceof ArrayBuffer) return canonical(new Uint8Array(value));
   if (value instanceof Date) return `{"date":${value.getTime()}}`;
   if (value instanceof URL) return `{"url":${JSON.stringify(value.href)}}`;

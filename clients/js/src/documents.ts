@@ -1,4 +1,4 @@
-/** An index of documents (`RAG.*`). */
+/** `llmcache-client/documents`: an index of documents (`RAG.*`). */
 
 import type { Embed } from "./cache.js";
 import type { RedisClient } from "./drivers.js";
@@ -17,15 +17,32 @@ export interface Document {
   tags?: readonly string[] | undefined;
   tokens?: number | undefined;
   ttl?: number | null | undefined;
-  similarity?: number | undefined;
+  similarity?: number | null | undefined;
+  /** What the order is by, where words were asked for. */
+  score?: number | undefined;
+  /** The passage with most of the words, of a search with `snippet`. */
+  snippet?: string | undefined;
 }
 
 /** What a search asks for besides the query. */
 export interface DocumentQuery {
   /** How many; default 10. */
   k?: number;
+  /** How many of the best are passed over. */
+  offset?: number;
   filter?: string;
   similarity?: number;
+  /**
+   * Words to be found by, of an index created with `words: "english"`: `word`, `+word` (must occur), `-word` (must not),
+   * `"some words"`, `begin*`, `word~` (one edit away). With a query both orders become one; without (`null`) words alone.
+   */
+  words?: string;
+  /** How the orders by meaning and by words become one: `{ rrf: k }`, `{ linear: weight of the meaning }`. Default RRF 60. */
+  fuse?: { rrf: number } | { linear: number };
+  /** Words of a snippet around those found; `true` for the server's default. */
+  snippet?: number | true;
+  /** What stands before and after a word in a snippet; default `<b>` and `</b>`. */
+  marks?: readonly [string, string];
   /** Diversity: 1 is relevance alone. */
   mmr?: number;
   /** A budget of tokens. */
@@ -36,7 +53,7 @@ export interface DocumentQuery {
 }
 
 // Ids that RAG.MADD would read as options of the document before.
-const OPTION_WORDS = /^(TEXT|META|TAGS|TOKENS|EX|PX|EXAT|PXAT|PERSIST|FP32|FP16|VALUES)$/i;
+const OPTION_WORDS = /^(TEXT|META|TAGS|TOKENS|EX|PX|EXAT|PXAT|PERSIST|FP32|FP16|VALUES|NOVECTOR|TRUNCATE)$/i;
 const BATCH = 1_000;
 const BATCH_BYTES = 16 << 20;
 
@@ -50,14 +67,18 @@ function documentOf(reply: unknown): Document {
     tags: r.list(m.get("tags")).map(r.text),
     tokens: r.maybeNumber(m.get("tokens")) ?? undefined,
     ttl: r.seconds(m.get("ttl")),
-    similarity: r.maybeNumber(m.get("similarity")) ?? undefined,
+    similarity: r.maybeNumber(m.get("similarity")) ?? (m.has("similarity") ? null : undefined),
+    score: r.maybeNumber(m.get("score")) ?? undefined,
+    snippet: r.maybeText(m.get("snippet")) ?? undefined,
     vector: vector instanceof Uint8Array ? floats(vector) : undefined,
   };
 }
 
-function rowOf(document: Document, vector: Vector): Argument[] {
+function rowOf(document: Document, vector: Vector | null): Argument[] {
   return words(
-    [raw(document.id), "FP32", blob(vector), "TEXT", raw(document.text)],
+    raw(document.id),
+    vector ? ["FP32", blob(vector)] : "NOVECTOR",
+    ["TEXT", raw(document.text)],
     option("META", document.meta && JSON.stringify(document.meta)),
     document.tags?.length ? ["TAGS", document.tags.length, ...document.tags] : null,
     option("TOKENS", document.tokens),
@@ -94,7 +115,7 @@ export class Documents {
     this.#embed = options.embed;
   }
 
-  /** Creates the index: dim, model, ttl, quant, index, m, efc, ef, maxentries, maxmemory. */
+  /** Creates the index: dim, model, ttl, quant, index, m, efc, ef, maxentries, maxmemory, words. */
   async create(settings: Record<string, string | number> = {}): Promise<void> {
     const args = Object.entries(settings).flatMap(([word, value]) => [word.toUpperCase(), value]);
     await this.#link.send(words("RAG.CREATE", this.name, args));
@@ -105,12 +126,16 @@ export class Documents {
     return this.#embed(text, { signal });
   }
 
-  /** Stores documents, embedding those without a vector; a document of the same id is replaced. How many are new. */
-  async add(documents: readonly Document[], options: { signal?: AbortSignal } = {}): Promise<number> {
+  /**
+   * Stores documents, embedding those without a vector; a document of the same id is replaced. How many are new.
+   * With `embed: false` one without a vector is kept without: found by its id, by filters and by words.
+   */
+  async add(documents: readonly Document[], options: { embed?: boolean; signal?: AbortSignal } = {}): Promise<number> {
     const alone: Argument[][] = [];
     const rows: Argument[][] = [];
     for (const document of documents) {
-      const row = rowOf(document, document.vector ?? (await this.#vector(document.text, options.signal)));
+      const vector = document.vector ?? (options.embed === false ? null : await this.#vector(document.text, options.signal));
+      const row = rowOf(document, vector);
       (OPTION_WORDS.test(document.id) ? alone : rows).push(row);
     }
     let added = 0;
@@ -122,12 +147,24 @@ export class Documents {
     return added;
   }
 
-  /** The nearest documents, best first: diverse with `mmr` below 1, within a budget of `tokens`. */
-  async search(query: string | Vector, options: DocumentQuery = {}): Promise<Document[]> {
+  /**
+   * The nearest documents, best first: diverse with `mmr` below 1, within a budget of `tokens`; by meaning, by `words`
+   * (with `null` as the query) or by both.
+   */
+  async search(query: string | Vector | null, options: DocumentQuery = {}): Promise<Document[]> {
     const vector = typeof query === "string" ? await this.#vector(query, options.signal) : query;
-    const fields = options.fields ?? ["id", "similarity", "text", "meta", "tags"];
+    const { fuse, snippet, marks } = options;
+    const fields = options.fields ?? [
+      "id", "similarity", "text", "meta", "tags", ...(options.words ? ["score"] : []), ...(snippet || marks ? ["snippet"] : []),
+    ];
     const args = words(
-      ["RAG.SEARCH", this.name, ...arguments_(vector), "COUNT", options.k ?? 10],
+      ["RAG.SEARCH", this.name, ...arguments_(vector)],
+      option("WORDS", options.words && raw(options.words)),
+      fuse ? ("rrf" in fuse ? ["FUSE", "RRF", fuse.rrf] : ["FUSE", "LINEAR", fuse.linear]) : null,
+      option("SNIPPET", typeof snippet === "number" ? snippet : null),
+      marks ? ["MARKS", ...marks] : null,
+      ["COUNT", options.k ?? 10],
+      option("OFFSET", options.offset),
       option("FILTER", options.filter),
       option("SIMILARITY", options.similarity),
       option("MMR", options.mmr),
@@ -141,14 +178,14 @@ export class Documents {
   /** A document by its id. */
   async get(id: string): Promise<Document | null> {
     const reply = await this.#unlessAbsent(["RAG.GET", this.name, raw(id)]);
-    return reply === null || reply === undefined ? null : documentOf(reply);
+    return reply == null ? null : documentOf(reply);
   }
 
   /** Removes documents by id; how many there were. */
   async delete(...ids: string[]): Promise<number> {
     let count = 0;
     for (const batch of r.batches(ids, BATCH))
-      count += r.number(await this.#unlessAbsent(["RAG.DEL", this.name, ...batch.map(raw)]));
+      count += r.number(await this.#unlessAbsent(words("RAG.DEL", this.name, "IDS", batch.length, batch.map(raw))));
     return count;
   }
 

@@ -3,7 +3,7 @@
 import { type Embed, waiting } from "./cache.js";
 import type { RedisClient } from "./drivers.js";
 import { BreakerOpen, LeaseLost, LlmcacheError, MakingFailed, NoCache, ServerAway, isOutage } from "./errors.js";
-import { type Link, type LinkOptions, linkOf, within } from "./link.js";
+import { type Link, type LinkOptions, linkOf, now, within } from "./link.js";
 import * as r from "./replies.js";
 import { type Argument, option, raw, words } from "./replies.js";
 import { type Vector, blob, floats } from "./vectors.js";
@@ -135,12 +135,12 @@ export class Embeddings {
   /** The embedding of a text; of all who ask at once for what is missing, one computes it. */
   async getOrCompute(text: string, compute: Embed, options: { ttl?: number; signal?: AbortSignal } = {}): Promise<Float32Array> {
     const key = `${this.name}\n${this.#o.model}\n${text}`;
-    const end = performance.now() + (this.#o.waitMs ?? 20_000);
+    const end = now() + (this.#o.waitMs ?? 20_000);
     for (let flying; (flying = this.#link.computing.get(key)); ) {
       // Where the first failed or went away the others try for themselves.
-      const landed = await within(flying.catch(() => null), end - performance.now(), options.signal);
+      const landed = await within(flying.catch(() => null), end - now(), options.signal);
       if (landed) return landed;
-      if (performance.now() >= end) return floats(blob(await compute(text, { signal: options.signal })));
+      if (now() >= end) return floats(blob(await compute(text, { signal: options.signal })));
     }
     const flight = this.#compute(text, compute, end, options);
     this.#link.computing.set(key, flight);
@@ -167,7 +167,7 @@ export class Embeddings {
           const map = r.mapping(reply);
           return { status: r.text(map.get("status")), retryMs: r.number(map.get("retry_ms")), map };
         };
-        const answered = await waiting(this.#link, args, end - performance.now(), signal, late, parse);
+        const answered = await waiting(this.#link, args, end - now(), signal, late, parse);
         [status, told] = [answered.status, answered.map];
       }
     } catch (error) {

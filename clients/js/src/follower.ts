@@ -7,7 +7,7 @@
  */
 
 import { ServerAway, StreamGone, isOutage } from "./errors.js";
-import { type Link, orAborted, pause } from "./link.js";
+import { type Link, now, orAborted, pause } from "./link.js";
 import * as r from "./replies.js";
 import { type Argument, words } from "./replies.js";
 
@@ -66,7 +66,7 @@ class Feed {
 
   /** How long one question waits at the server. */
   get block(): number {
-    return this.begun ? TURN_MS : Math.min(TURN_MS, Math.max(1, Math.ceil(this.waitUntil - performance.now())));
+    return this.begun ? TURN_MS : Math.min(TURN_MS, Math.max(1, Math.ceil(this.waitUntil - now())));
   }
 
   gone(): StreamGone {
@@ -97,8 +97,8 @@ class Feed {
   /** Takes what was answered to a question from `asked` on. */
   take(reply: unknown, asked: number): void {
     this.awaySince = 0;
-    if (reply === null || reply === undefined) {
-      if (this.begun || performance.now() >= this.waitUntil) this.fail(this.gone());
+    if (reply == null) {
+      if (this.begun || now() >= this.waitUntil) this.fail(this.gone());
       return;
     }
     this.begun = true;
@@ -128,9 +128,9 @@ class Feed {
 
   /** An error of one question; a server that is away for long is told. */
   failed(error: unknown): void {
-    const now = Date.now();
-    this.awaySince ||= now;
-    if (!isOutage(error) || now - this.awaySince > PATIENCE_MS) this.fail(error as Error);
+    const asked = Date.now();
+    this.awaySince ||= asked;
+    if (!isOutage(error) || asked - this.awaySince > PATIENCE_MS) this.fail(error as Error);
   }
 
   #wake(): void {
@@ -164,7 +164,7 @@ export class Follower {
     key: string, which: Which, offset: number, waitMs = 0, signal?: AbortSignal,
   ): AsyncGenerator<Part, void, undefined> {
     signal?.throwIfAborted();
-    const feed = this.#feed(key, which, offset, performance.now() + waitMs);
+    const feed = this.#feed(key, which, offset, now() + waitMs);
     const decoder = new TextDecoder();
     const partOf = (data: Buffer, status: Part["status"]): Part => {
       offset += data.length;
@@ -230,13 +230,13 @@ export class Follower {
         await this.#look(feed);
         continue;
       }
-      const until = performance.now() + TURN_MS;
+      const until = now() + TURN_MS;
       try {
         do {
           const asked = feed.end;
           const { block } = feed;
           feed.take(await turn.send(feed.args("BLOCK", block, "LINGER", Math.min(LINGER_MS, block)), block), asked);
-        } while (wanted() && (performance.now() < until || this.#looked.size === 0));
+        } while (wanted() && (now() < until || this.#looked.size === 0));
       } catch (error) {
         feed.failed(error);
         if (wanted()) await pause(error instanceof ServerAway ? POLL_MS * 4 : POLL_MS);

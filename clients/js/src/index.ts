@@ -2,9 +2,7 @@
 
 export { type Fetched, type Hit, type CacheOptions, type Conditions, type Embed, type Stored, type Where } from "./cache.js";
 export { canonical, context } from "./context.js";
-export { type Document, type DocumentQuery, Documents } from "./documents.js";
 export type { IoRedisLike, NodeRedisLike, RedisClient } from "./drivers.js";
-export { Embeddings, type EmbeddingsOptions } from "./embeddings.js";
 export * from "./errors.js";
 export type { Part } from "./follower.js";
 export { type LinkOptions } from "./link.js";

@@ -7,7 +7,7 @@
  */
 
 import { type Driver, type Own, type RedisClient, driverOf } from "./drivers.js";
-import { LlmcacheError, ServerAway, isPassing, told } from "./errors.js";
+import { ServerAway, isPassing, told } from "./errors.js";
 import type { Argument } from "./replies.js";
 
 /** Connections beside the user's own: with it, and one that is being replaced, at most eight. */
@@ -29,6 +29,9 @@ export interface LinkOptions {
   commandMs?: number;
 }
 
+/** Milliseconds of a clock that only goes forward. */
+export const now = (): number => performance.now();
+
 /** A pause that a signal ends. */
 export function pause(ms: number, signal?: AbortSignal | null): Promise<void> {
   return within(new Promise<never>(() => {}), ms, signal).then(() => {});
@@ -47,10 +50,7 @@ export function within<T>(promise: Promise<T>, ms: number, signal?: AbortSignal 
     const over = () => setImmediate(() => (timer = setTimeout(() => (done(), resolve(undefined)))));
     let timer = setTimeout(over, Math.min(Math.max(0, ms), 2 ** 31 - 1));
     signal?.addEventListener("abort", aborted, { once: true });
-    promise.then(
-      (value) => (done(), resolve(value)),
-      (error) => (done(), reject(error)),
-    );
+    promise.then(resolve, reject).finally(done);
   });
 }
 
@@ -65,12 +65,11 @@ export function orAborted<T>(promise: Promise<T>, signal?: AbortSignal | null, l
     if (signal.aborted) return aborted();
     signal.addEventListener("abort", aborted, { once: true });
     const done = () => signal.removeEventListener("abort", aborted);
-    promise.then(
-      (value) => (done(), resolve(value)),
-      (error: unknown) => (done(), reject(error)),
-    );
+    promise.then(resolve, reject).finally(done);
   });
 }
+
+const silent = (ms: number): ServerAway => new ServerAway(`the server did not answer within ${ms} ms`);
 
 interface Lane {
   node: string;
@@ -140,7 +139,7 @@ export class Link {
     );
     try {
       const answered = await within(sent, this.#commandMs, signal);
-      if (!answered) throw new ServerAway(`the server did not answer within ${this.#commandMs} ms`);
+      if (!answered) throw silent(this.#commandMs);
       return answered.reply;
     } catch (error) {
       cut.abort();
@@ -221,7 +220,7 @@ export class Link {
           lane.own.hold(true);
           const sent = lane.own.send(args).then((reply) => ({ reply }));
           const answered = await within(sent, blockMs + this.#commandMs);
-          if (!answered) throw new ServerAway(`the server did not answer within ${blockMs + this.#commandMs} ms`);
+          if (!answered) throw silent(blockMs + this.#commandMs);
           return answered.reply;
         } catch (error) {
           const known = told(error);
@@ -280,6 +279,5 @@ export class Link {
 
 /** What an object of this package is built on: a client, or another's link. */
 export function linkOf(client: RedisClient, options?: LinkOptions): Link {
-  if (client === null || typeof client !== "object") throw new LlmcacheError("a client of node-redis or ioredis is needed");
   return Link.of(client, options);
 }

@@ -6,7 +6,7 @@
 
 import { CacheCommands, type Conditions, type Hit, type Stored } from "./cache.js";
 import { BreakerOpen, LeaseLost, LlmcacheError, MakingFailed, ServerAway, isOutage } from "./errors.js";
-import { orAborted, within } from "./link.js";
+import { now, orAborted, within } from "./link.js";
 import type { Text } from "./replies.js";
 
 /** What a maker may return instead of the bare text, to be stored with it. */
@@ -36,7 +36,7 @@ export class Making {
   beats = 0;
   #ended = false;
   #timer: ReturnType<typeof setInterval> | null = null;
-  readonly #start = performance.now();
+  readonly #start = now();
 
   constructor(
     private readonly cache: CacheCommands,
@@ -54,7 +54,7 @@ export class Making {
     this.#timer = setInterval(
       () => {
         // Somebody who never comes to an end does not keep all others waiting for ever.
-        if (performance.now() - this.#start > LEASES_MAX * leaseMs) return this.#stop();
+        if (now() - this.#start > LEASES_MAX * leaseMs) return this.#stop();
         this.cache.extend(token, leaseMs).then(
           () => this.beats++,
           (error: unknown) => error instanceof LeaseLost && this.#stop(),
@@ -96,11 +96,11 @@ export class Making {
         tags: [...(o.tags ?? []), ...(answer.tags ?? [])],
         meta: o.meta || answer.meta ? { ...o.meta, ...answer.meta } : undefined,
         tokens: answer.tokens ?? o.tokens, cost: answer.cost ?? o.cost,
-        latencyMs: answer.latencyMs ?? o.latencyMs ?? performance.now() - this.#start,
+        latencyMs: answer.latencyMs ?? o.latencyMs ?? now() - this.#start,
       });
     } catch (error) {
       if (!(error instanceof LeaseLost) && !(this.cache.failOpen && isOutage(error))) throw error;
-      this.cache.warn(`llmcache ${this.cache.name}: an answer was not stored: ${(error as Error).message}`, error);
+      this.cache.warn(`an answer was not stored: ${(error as Error).message}`, error);
     }
   }
 
@@ -137,15 +137,15 @@ export interface Acquired {
 export class LLMCache extends CacheCommands {
   /** Finds the answer or takes leave to make it, waiting for whoever makes it now, in this process or another. */
   async acquire(prompt: Text, options: MakeOptions = {}): Promise<Acquired> {
-    const end = performance.now() + (options.waitMs ?? this.waitMs);
+    const end = now() + (options.waitMs ?? this.waitMs);
     const { flights } = this.link;
     const key = this.key(prompt, options);
     for (;;) {
       const flying = flights.get(key);
       if (!flying) break;
-      const landed = await within(flying, end - performance.now(), options.signal);
+      const landed = await within(flying, end - now(), options.signal);
       if (landed) return { response: landed.response, hit: null, making: null, how: "joined" };
-      if (performance.now() >= end) return this.#without(prompt, options, "late", () => {});
+      if (now() >= end) return this.#without(prompt, options, "late", () => {});
     }
     let land!: (made: { response: string } | null) => void;
     const flight = new Promise<{ response: string } | null>((resolve) => (land = resolve));
@@ -177,7 +177,7 @@ export class LLMCache extends CacheCommands {
     } catch (error) {
       if (!(this.failOpen && isOutage(error))) throw error;
       if (error instanceof ServerAway) this.link.rest();
-      this.warn(`llmcache ${this.name}: the cache is passed over: ${(error as Error).message}`, error);
+      this.warn(`the cache is passed over: ${(error as Error).message}`, error);
       return this.#without(prompt, options, "open", settle);
     }
   }
@@ -195,7 +195,7 @@ export class LLMCache extends CacheCommands {
       const text = typeof prompt === "string" ? prompt : Buffer.from(prompt).toString("utf8");
       options = { ...given, vector: await this.embed(text, { signal: given.signal }) };
     }
-    const fetched = await this.fetch(prompt, { ...options, waitMs: Math.max(0, end - performance.now()) });
+    const fetched = await this.fetch(prompt, { ...options, waitMs: Math.max(0, end - now()) });
     const { hit } = fetched;
     switch (fetched.status) {
       case "HIT":
@@ -212,7 +212,7 @@ export class LLMCache extends CacheCommands {
       case "OPEN":
         throw new BreakerOpen(fetched.retryMs);
       case "BUSY":
-        this.warn(`llmcache ${this.name}: an answer that somebody else makes did not come in time`);
+        this.warn("an answer that somebody else makes did not come in time");
         return this.#without(prompt, options, "late", settle);
       default:
         throw new LlmcacheError(`the server answered a status that is not known: ${String(fetched.status)}`);
@@ -237,7 +237,7 @@ export class LLMCache extends CacheCommands {
     if (response !== null) {
       // Not the caller's signal: the caller has its answer and is gone.
       this.#lead(making, () => make({ signal: undefined }), undefined).catch((error: unknown) =>
-        this.warn(`llmcache ${this.name}: a stale answer was not renewed: ${String(error)}`, error),
+        this.warn(`a stale answer was not renewed: ${String(error)}`, error),
       );
       return response;
     }

@@ -15,7 +15,7 @@ export type Text = string | Uint8Array;
 export function words(...args: (Argument | number | null | undefined | (Argument | number)[])[]): Argument[] {
   const out: Argument[] = [];
   for (const arg of args) {
-    if (arg === null || arg === undefined) continue;
+    if (arg == null) continue;
     for (const one of Array.isArray(arg) ? arg : [arg]) out.push(typeof one === "number" ? String(one) : one);
   }
   return out;
@@ -23,7 +23,7 @@ export function words(...args: (Argument | number | null | undefined | (Argument
 
 /** `word value` where there is a value, else nothing. */
 export function option(word: string, value: Argument | number | null | undefined): (Argument | number)[] {
-  return value === null || value === undefined ? [] : [word, value];
+  return value == null ? [] : [word, value];
 }
 
 /** Text as bytes. */
@@ -35,13 +35,13 @@ export function raw(value: Text): Buffer {
 
 /** A reply as text. */
 export function text(value: unknown): string {
-  if (value === null || value === undefined) return "";
+  if (value == null) return "";
   return value instanceof Uint8Array ? raw(value).toString("utf8") : String(value);
 }
 
 /** A reply as text, null as null. */
 export function maybeText(value: unknown): string | null {
-  return value === null || value === undefined ? null : text(value);
+  return value == null ? null : text(value);
 }
 
 /** A reply as bytes. */
@@ -52,17 +52,20 @@ export function bytes(value: unknown): Buffer {
 /** A reply as a number; 0 for none. */
 export function number(value: unknown): number {
   if (typeof value === "number") return value;
-  return value === null || value === undefined ? 0 : Number(text(value));
+  return value == null ? 0 : Number(text(value));
 }
+
+/** Whether a reply is 1. */
+export const flag = (value: unknown): boolean => number(value) === 1;
 
 /** A reply as a number, null as null. */
 export function maybeNumber(value: unknown): number | null {
-  return value === null || value === undefined ? null : number(value);
+  return value == null ? null : number(value);
 }
 
 /** A reply as a list; none for null. */
 export function list(value: unknown): unknown[] {
-  if (value === null || value === undefined) return [];
+  if (value == null) return [];
   return Array.isArray(value) ? value : [...(value as Iterable<unknown>)];
 }
 
@@ -77,7 +80,7 @@ export function mapping(reply: unknown): Map<string, unknown> {
 
 /** META. */
 export function document(value: unknown): unknown {
-  return value === null || value === undefined ? null : JSON.parse(text(value));
+  return value == null ? null : JSON.parse(text(value));
 }
 
 /** A time to live in milliseconds as seconds; null for never. */
@@ -102,7 +105,7 @@ function plain(value: unknown): unknown {
 
 /** `ttl` in seconds; none for the container's own, Infinity for none. */
 export function expiry(ttl: number | null | undefined): Argument[] {
-  if (ttl === null || ttl === undefined) return [];
+  if (ttl == null) return [];
   return ttl === Infinity ? ["PERSIST"] : ["PX", String(Math.ceil(ttl * 1_000))];
 }
 

@@ -80,10 +80,10 @@ function messageFrom(seq: unknown, role: unknown, payload: unknown, tokens: unkn
     id: r.maybeText(m.get("id")),
     tokens: r.number(tokens),
     meta: r.document(m.get("meta")),
-    pinned: r.number(m.get("pinned")) === 1,
+    pinned: r.flag(m.get("pinned")),
     call: r.maybeText(m.get("call")),
     result: r.maybeText(m.get("result")),
-    summary: r.number(m.get("summary")) === 1,
+    summary: r.flag(m.get("summary")),
     status: r.maybeText(m.get("status")) ?? "whole",
   };
 }
@@ -113,6 +113,14 @@ export class Session {
   ) {
     this.link = linkOf(client, options);
     this.#o = options;
+  }
+
+  #ask(word: string, ...args: Parameters<typeof words>): Promise<unknown> {
+    return this.link.send(words(`SESSION.${word}`, this.key, ...args));
+  }
+
+  async #count(word: string, ...args: Parameters<typeof words>): Promise<number> {
+    return r.number(await this.#ask(word, ...args));
   }
 
   // Writing.
@@ -148,11 +156,11 @@ export class Session {
         batch.flat(),
       );
       const reply = await this.link.send(args, options.signal);
-      if (reply === null || reply === undefined) return null;
+      if (reply == null) return null;
       const got = r.list(reply);
       for (const place of got.slice(0, -2)) {
         const [seq, isNew] = r.list(place);
-        places.push({ seq: r.number(seq), isNew: r.number(isNew) === 1 });
+        places.push({ seq: r.number(seq), isNew: r.flag(isNew) });
       }
       [count, tokens] = [r.number(got.at(-2)), r.number(got.at(-1))];
       first = false;
@@ -178,36 +186,35 @@ export class Session {
   /** Replaces what a message says, by its place or its id; whether it was there. */
   async edit(which: number | { id: string }, content: Text, options: { tokens?: number; vector?: Vector } = {}): Promise<boolean> {
     const at = typeof which === "number" ? [which] : ["ID", which.id];
-    const args = words("SESSION.EDIT", this.key, at, raw(content), option("TOKENS", options.tokens), arguments_(options.vector));
-    return r.number(await this.link.send(args)) === 1;
+    const args = [option("TOKENS", options.tokens), arguments_(options.vector)];
+    return (await this.#count("EDIT", at, raw(content), ...args)) === 1;
   }
 
   /** Removes messages by their places or their ids; how many there were. */
   async delete(which: readonly number[] | { ids: readonly string[] }): Promise<number> {
     const at = "ids" in which ? (which.ids.length ? ["ID", ...which.ids] : []) : [...which];
-    return at.length ? r.number(await this.link.send(words("SESSION.DEL", this.key, at))) : 0;
+    return at.length ? await this.#count("DEL", at) : 0;
   }
 
   /** Removes the newest messages and returns them, newest first; or the oldest, in their order. */
   async pop(count = 1, options: { oldest?: boolean } = {}): Promise<Message[]> {
-    const args = words("SESSION.POP", this.key, "COUNT", count, options.oldest ? "OLDEST" : null);
-    return r.list(await this.link.send(args)).map(messageOf);
+    return r.list(await this.#ask("POP", "COUNT", count, options.oldest ? "OLDEST" : null)).map(messageOf);
   }
 
   /** Moves the deadline to the session's ttl from now, or to `ttl`, which is kept; whether there is such a session. */
   async touch(ttl?: number): Promise<boolean> {
-    return r.number(await this.link.send(words("SESSION.EXPIRE", this.key, option("TTL", ttl)))) === 1;
+    return (await this.#count("EXPIRE", option("TTL", ttl))) === 1;
   }
 
   /** Removes the oldest messages that are not pinned; how many. */
   async trim(to: { maxlen: number } | { maxtokens: number } | { minseq: number }): Promise<number> {
     const [[word, value]] = Object.entries(to) as [[string, number]];
-    return r.number(await this.link.send(words("SESSION.TRIM", this.key, word.toUpperCase(), value)));
+    return await this.#count("TRIM", word.toUpperCase(), value);
   }
 
   /** Removes all messages, pinned ones too; the session stays. */
   async clear(): Promise<number> {
-    return r.number(await this.link.send(["SESSION.CLEAR", this.key]));
+    return await this.#count("CLEAR");
   }
 
   /** Removes the session. */
@@ -219,17 +226,16 @@ export class Session {
   async compact(
     upto: number, summary: Text, options: { tokens?: number; ifSeq?: number; role?: string } = {},
   ): Promise<{ removed: number; before: number; after: number } | null> {
-    const args = words(["SESSION.COMPACT", this.key, "UPTO", upto, raw(summary)], option("TOKENS", options.tokens),
+    const reply = await this.#ask("COMPACT", ["UPTO", upto, raw(summary)], option("TOKENS", options.tokens),
       option("IFSEQ", options.ifSeq), option("ROLE", options.role));
-    const reply = await this.link.send(args);
-    if (reply === null || reply === undefined) return null;
+    if (reply == null) return null;
     const [removed = 0, before = 0, after = 0] = r.list(reply).map(r.number);
     return { removed, before, after };
   }
 
   /** Copies the messages up to a place into a new session of the same hash slot; how many. */
   async fork(key: string, at?: number): Promise<number> {
-    return r.number(await this.link.send(words("SESSION.FORK", this.key, key, option("AT", at))));
+    return await this.#count("FORK", key, option("AT", at));
   }
 
   // Reading.
@@ -250,7 +256,7 @@ export class Session {
     return {
       tokens: r.number(tokens),
       first: r.number(first),
-      cut: r.number(cut) === 1,
+      cut: r.flag(cut),
       messages: r.list(messages).map(messageOf),
     };
   }
@@ -260,27 +266,27 @@ export class Session {
     first: number | "-" = "-", last: number | "+" = "+",
     options: { count?: number; reverse?: boolean; roles?: readonly string[] } = {},
   ): Promise<Message[]> {
-    const args = words(["SESSION.RANGE", this.key, first, last], option("COUNT", options.count),
+    const reply = await this.#ask("RANGE", first, last, option("COUNT", options.count),
       options.reverse ? "REV" : null, roles(options.roles));
-    return r.list(await this.link.send(args)).map(messageOf);
+    return r.list(reply).map(messageOf);
   }
 
   /** One message, by its place or its id. */
   async get(which: number | { id: string }): Promise<Message | null> {
     const at = typeof which === "number" ? ["SEQ", which] : ["ID", which.id];
-    const reply = await this.link.send(words("SESSION.GET", this.key, at));
-    return reply === null || reply === undefined ? null : messageOfMap(reply);
+    const reply = await this.#ask("GET", at);
+    return reply == null ? null : messageOfMap(reply);
   }
 
   /** How many messages there are. */
   async count(): Promise<number> {
-    return r.number(await this.link.send(["SESSION.LEN", this.key]));
+    return await this.#count("LEN");
   }
 
   /** What the session holds; null where there is none. */
   async info(): Promise<Record<string, unknown> | null> {
-    const reply = await this.link.send(["SESSION.INFO", this.key]);
-    return reply === null || reply === undefined ? null : r.fields(reply);
+    const reply = await this.#ask("INFO");
+    return reply == null ? null : r.fields(reply);
   }
 
   /** Messages by meaning, best first, with so many neighbours to either side. */
@@ -289,9 +295,9 @@ export class Session {
   ): Promise<{ similarity: number; message: Message; before: Message[]; after: Message[] }[]> {
     if (typeof query === "string" && !this.#o.embed) throw new LlmcacheError("a text needs a session that has `embed`");
     const vector = typeof query === "string" ? await this.#o.embed!(query, { signal: undefined }) : query;
-    const args = words(["SESSION.RECALL", this.key], arguments_(vector), option("COUNT", options.count),
+    const reply = await this.#ask("RECALL", arguments_(vector), option("COUNT", options.count),
       option("SIMILARITY", options.similarity), roles(options.roles), option("AROUND", options.around || null));
-    return r.list(await this.link.send(args)).map((row) => {
+    return r.list(reply).map((row) => {
       const [similarity, message, before, after] = r.list(row);
       return {
         similarity: r.number(similarity),
@@ -328,7 +334,7 @@ export class Session {
       ...(this.#o.ttl === undefined ? [] : [words("SESSION.EXPIRE", this.key, "TTL", this.#o.ttl)]),
     ]);
     const [seq, token, offset] = r.list(begun);
-    if (token === null || token === undefined) throw new StreamTaken(r.number(seq));
+    if (token == null) throw new StreamTaken(r.number(seq));
     return { seq: r.number(seq), token: r.text(token), offset: r.number(offset) };
   }
 
@@ -353,7 +359,7 @@ export class Session {
   /** Ends a message that is being written, from outside; whether it was. Its producer is told at once. */
   async stop(which: number | { id: string }): Promise<boolean> {
     const seq = typeof which === "number" ? which : (await this.get(which))?.seq;
-    return seq !== undefined && r.number(await this.link.send(words("SESSION.STOP", this.key, seq))) === 1;
+    return seq !== undefined && (await this.#count("STOP", seq)) === 1;
   }
 
   /**

@@ -17,7 +17,7 @@ export function blob(vector: Vector): Buffer {
 
 /** The vector as arguments of a command; none for none. */
 export function arguments_(vector: Vector | null | undefined): Argument[] {
-  return vector === null || vector === undefined ? [] : ["FP32", blob(vector)];
+  return vector == null ? [] : ["FP32", blob(vector)];
 }
 
 /** The numbers of a blob of little-endian float32. */

@@ -6,7 +6,7 @@
  */
 
 import { LlmcacheError, ServerAway, isOutage } from "./errors.js";
-import { type Link, pause } from "./link.js";
+import { type Link, now, pause } from "./link.js";
 import * as r from "./replies.js";
 import { type Text, option, raw, words } from "./replies.js";
 import { type Vector, arguments_ } from "./vectors.js";
@@ -49,7 +49,7 @@ export class StreamWriter {
   #flushing: Promise<void> | null = null;
   #failure: unknown = null;
   #ended = false;
-  #sentAt = performance.now();
+  #sentAt = now();
   #timer: ReturnType<typeof setInterval>;
 
   constructor(
@@ -111,7 +111,7 @@ export class StreamWriter {
   }
 
   async #send(): Promise<void> {
-    const lingers = this.#lingerMs - (performance.now() - this.#sentAt);
+    const lingers = this.#lingerMs - (now() - this.#sentAt);
     if (lingers > 0 && !this.#ended) await pause(lingers);
     // Writes of the same moment go together.
     else await null;
@@ -126,17 +126,17 @@ export class StreamWriter {
 
   /** One CHUNK; sent again while the server is away, which is harmless: the same bytes at the same place. */
   async #chunk(data: Buffer): Promise<void> {
-    const end = performance.now() + this.#leaseMs;
+    const end = now() + this.#leaseMs;
     for (let attempt = 0; ; attempt++)
       try {
         const reply = await this.link.send(words("SESSION.CHUNK", this.key, this.seq, this.#token, this.offset, data));
         const [offset, stopped] = r.list(reply).map(r.number);
         this.offset = offset!;
-        this.#sentAt = performance.now();
+        this.#sentAt = now();
         if (stopped === 1) this.#stopped();
         return;
       } catch (error) {
-        if (!isOutage(error) || performance.now() >= end) {
+        if (!isOutage(error) || now() >= end) {
           this.#fail(error);
           throw error;
         }
@@ -158,10 +158,10 @@ export class StreamWriter {
   async #look(): Promise<void> {
     if (this.#ended || this.#flushing || this.stopped) return;
     try {
-      if (performance.now() - this.#sentAt >= this.#leaseMs / 3) {
+      if (now() - this.#sentAt >= this.#leaseMs / 3) {
         const at = this.offset;
         const reply = await this.link.send(words("SESSION.CHUNK", this.key, this.seq, this.#token, at, ""));
-        this.#sentAt = performance.now();
+        this.#sentAt = now();
         if (r.number(r.list(reply)[1]) === 1) this.#stopped();
       } else {
         const reply = await this.link.send(words("SESSION.FOLLOW", this.key, this.seq, this.offset, "MAX", 1));
@@ -210,13 +210,13 @@ export class StreamWriter {
         ? ["CACHE", cache.name, "PROMPT", raw(cache.prompt), ...arguments_(cache.vector), ...r.expiry(cache.ttl)]
         : null,
     );
-    const end = performance.now() + this.#leaseMs;
+    const end = now() + this.#leaseMs;
     for (let attempt = 0; ; attempt++)
       try {
         return r.number(r.list(await this.link.send(args))[1]);
       } catch (error) {
         // The same END again is answered the same.
-        if (!(error instanceof ServerAway) || performance.now() >= end) throw error;
+        if (!(error instanceof ServerAway) || now() >= end) throw error;
         await pause(Math.min(20 * 2 ** attempt, 1_000));
       }
   }

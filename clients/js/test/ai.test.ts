@@ -1,7 +1,9 @@
-/** The middleware under the AI SDK itself, versions 6 and 7, with its mock models; the store of chats and its handlers. */
+/** The middleware under the AI SDK itself, versions 5, 6 and 7, with its mock models; the store of chats and its handlers. */
 
 import * as six from "ai";
 import { MockLanguageModelV3 } from "ai/test";
+import * as five from "ai5";
+import { MockLanguageModelV2 } from "ai5/test";
 import * as seven from "ai7";
 import { MockLanguageModelV4 } from "ai7/test";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -24,34 +26,46 @@ afterAll(async () => {
   await server.stop();
 });
 
-const usage = {
-  inputTokens: { total: 10, noCache: 10, cacheRead: undefined, cacheWrite: undefined },
-  outputTokens: { total: 5, text: 5, reasoning: undefined },
+// How a call ended and what it took: words and numbers in version 5, objects after it.
+const ends = {
+  v2: { usage: { inputTokens: 10, outputTokens: 5, totalTokens: 15 }, finishReason: "stop" },
+  later: {
+    usage: {
+      inputTokens: { total: 10, noCache: 10, cacheRead: undefined, cacheWrite: undefined },
+      outputTokens: { total: 5, text: 5, reasoning: undefined },
+    },
+    finishReason: { unified: "stop", raw: "stop" },
+  },
 };
-const finishReason = { unified: "stop" as const, raw: "stop" };
-const parts = (texts: string[]) => [
+const parts = (texts: string[], end: (typeof ends)["v2" | "later"]) => [
   { type: "stream-start" as const, warnings: [] },
   { type: "response-metadata" as const, id: "r1", modelId: "m", timestamp: new Date(1_700_000_000_000) },
   { type: "text-start" as const, id: "1" },
   ...texts.map((delta) => ({ type: "text-delta" as const, id: "1", delta })),
   { type: "text-end" as const, id: "1" },
-  { type: "finish" as const, finishReason, usage },
+  { type: "finish" as const, ...end },
 ];
 
-// One face for both versions: the same calls, each with its own SDK and mock.
+// One face for all versions: the same calls, each with its own SDK and mock.
 const SDKS = [
+  { name: "AI SDK 5", sdk: five as unknown as typeof six, Model: MockLanguageModelV2 as unknown as typeof MockLanguageModelV3, version: "v2" as const },
   { name: "AI SDK 6", sdk: six, Model: MockLanguageModelV3, version: "v3" as const },
   { name: "AI SDK 7", sdk: seven as unknown as typeof six, Model: MockLanguageModelV4 as unknown as typeof MockLanguageModelV3, version: "v4" as const },
 ];
 
 it("is a middleware of each version by its type", () => {
   const cache = new LLMCache(made.client, "faq");
+  const own = cacheMiddleware({ cache, version: "v2" });
+  const v2: five.LanguageModelMiddleware = own;
   const v3: six.LanguageModelMiddleware = cacheMiddleware({ cache, version: "v3" });
   const v4: seven.LanguageModelMiddleware = cacheMiddleware({ cache, version: "v4" });
-  expect([v3.specificationVersion, v4.specificationVersion]).toEqual(["v3", "v4"]);
+  expect(v2).toBe(own);
+  expect([own.specificationVersion, v3.specificationVersion, v4.specificationVersion]).toEqual(["v2", "v3", "v4"]);
 });
 
 describe.each(SDKS)("$name", ({ sdk, Model, version }) => {
+  const end = version === "v2" ? ends.v2 : ends.later;
+
   /** A model that counts its calls, and answers with the text of the question. */
   function setUp(options: { cache?: LLMCache; delay?: number; fail?: () => Error | null; hangs?: boolean; content?: unknown[] } & Partial<CacheMiddlewareOptions<any>> = {}) {
     const { delay = 0, fail, hangs, content, ...more } = options;
@@ -64,7 +78,7 @@ describe.each(SDKS)("$name", ({ sdk, Model, version }) => {
         await sleep(delay);
         const error = fail?.();
         if (error) throw error;
-        return { content: (content ?? [{ type: "text", text: `to ${textOf(prompt)} 👋 ${calls.generate}` }]) as any, finishReason, usage, warnings: [] };
+        return { content: (content ?? [{ type: "text", text: `to ${textOf(prompt)} 👋 ${calls.generate}` }]) as any, ...(end as any), warnings: [] };
       },
       doStream: async ({ prompt }: any) => {
         calls.stream++;
@@ -72,8 +86,8 @@ describe.each(SDKS)("$name", ({ sdk, Model, version }) => {
         const error = fail?.();
         if (error) throw error;
         // As a model that is asked no more: neither goes on nor heeds the signal.
-        if (hangs && calls.stream === 1) return { stream: new ReadableStream({ start: (c) => parts(["half"]).slice(0, 4).forEach((part) => c.enqueue(part as any)) }) };
-        return { stream: sdk.simulateReadableStream({ chunks: parts(["to ", textOf(prompt), " 👋 ", String(calls.stream)]), initialDelayInMs: null, chunkDelayInMs: 5 }) };
+        if (hangs && calls.stream === 1) return { stream: new ReadableStream({ start: (c) => parts(["half"], end).slice(0, 4).forEach((part) => c.enqueue(part as any)) }) };
+        return { stream: sdk.simulateReadableStream({ chunks: parts(["to ", textOf(prompt), " 👋 ", String(calls.stream)], end) as any[], initialDelayInMs: null, chunkDelayInMs: 5 }) };
       },
     });
     const cache = options.cache ?? new LLMCache(made.client, fresh("ai"), { onWarning: () => {} });

@@ -2,9 +2,11 @@
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
-  BadFilter, BadVector, DimMismatch, Documents, Embeddings, LLMCache, LeaseLost, NoCache, type RedisClient, Session,
+  BadFilter, BadVector, DimMismatch, LLMCache, LeaseLost, NoCache, type RedisClient, Session,
   WrongType, context,
 } from "../src/index.js";
+import { Documents } from "../src/documents.js";
+import { Embeddings } from "../src/embeddings.js";
 import { KINDS, clientOf, clusterClientOf, near, plain, fresh, serverAndCluster, type Made } from "./harness.js";
 
 const [server, cluster] = serverAndCluster();
@@ -137,14 +139,38 @@ describe.each(places)("$name", ({ make }) => {
     expect(await session.get({ id: "a1" })).toMatchObject({ status: expect.stringMatching(/done|whole/), tokens: 4 });
   });
 
+  it("documents are found by words, by both, and kept without a vector", async () => {
+    const documents = new Documents(client, fresh("words"), { embed: (text) => near(0, text.length / 100) });
+    await documents.create({ words: "english" });
+    const texts = { n1: "Error ERR-4711: the pump of the boiler is blocked.", n2: "Boilers with two pumps need more water.", TRUNCATE: "Nothing of it 👋." };
+    const all = Object.entries(texts).map(([id, text]) => ({ id, text }));
+    expect(await documents.add(all.slice(0, 2))).toBe(2);
+    expect(await documents.add(all.slice(2), { embed: false })).toBe(1);
+    const found = await documents.search(null, { words: "err-4711 pump", snippet: true });
+    expect(found.map((one) => one.id)).toEqual(["n1", "n2"]);
+    expect(found[0]!.score).toBeGreaterThan(found[1]!.score!);
+    expect(found[0]!.snippet).toContain("<b>pump</b>");
+    expect((await documents.search(null, { words: "pump -blocked", fields: ["id"] })).map((one) => one.id)).toEqual(["n2"]);
+    expect((await documents.search(null, { words: "pump", offset: 1, snippet: 3, marks: ["[", "]"] }))[0]!.snippet).toMatch(/\[pumps?\]/);
+    for (const fuse of [{ rrf: 10 }, { linear: 0.3 }, undefined]) {
+      const both = await documents.search("boilers", { words: "nothing 👋", ...(fuse && { fuse }) });
+      expect(both.map((one) => one.id)).toContain("TRUNCATE");
+      expect(both.find((one) => one.id === "TRUNCATE")!.similarity).toBeNull();
+      expect(both.find((one) => one.id === "n1")!.similarity).toBeGreaterThan(0);
+    }
+    await expect(documents.search(null)).rejects.toThrow(/vector/i);
+  });
+
   it("stores documents and searches them", async () => {
     const documents = new Documents(client, fresh("docs"));
     expect(await documents.get("a")).toBeNull();
     expect(await documents.add([
       { id: "a", text: "returns", vector: near(0), meta: { lang: "en" }, tags: ["t"], tokens: 3 },
       { id: "TEXT", text: "an id that is a word of the command", vector: near(1) },
+      { id: "FILTER", text: "an id that is a word of another command", vector: near(3) },
       { id: "b", text: "shipping ü", vector: near(2), meta: { lang: "de" } },
-    ])).toBe(3);
+    ])).toBe(4);
+    expect(await documents.delete("FILTER")).toBe(1);
     const found = await documents.search(near(0, 0.2), { k: 2, filter: "exists(.lang)" });
     expect(found.map((d) => d.id)).toEqual(["a", "b"]);
     expect(found[0]).toMatchObject({ text: "returns", meta: { lang: "en" }, tags: ["t"] });

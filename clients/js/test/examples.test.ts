@@ -137,7 +137,8 @@ it.each(PAGES)("the TypeScript of $page is typed and runs", async ({ page, says 
     expect(typed.stdout).toBe("");
     await build({
       entryPoints: [join(folder, "page.ts")], outfile: join(folder, "page.mjs"), bundle: true, format: "esm", platform: "node",
-      packages: "external", alias: { "llmcache-client/ai": join(CLIENT, "src/ai.ts"), "llmcache-client/langgraph": join(CLIENT, "src/langgraph.ts"), "llmcache-client/resumable-stream": join(CLIENT, "src/resumable-stream.ts"), "llmcache-client": join(CLIENT, "src/index.ts") },
+      packages: "external", alias: Object.fromEntries(["/ai", "/documents", "/embeddings", "/langgraph", "/resumable-stream", ""].map((entry) =>
+        [`llmcache-client${entry}`, join(CLIENT, `src${entry || "/index"}.ts`)])),
       logLevel: "silent",
     });
     const run = spawnSync(process.execPath, [join(folder, "page.mjs")], {

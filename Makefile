@@ -35,7 +35,7 @@ console: build $(VENV)/.ready ## open the console on the demo's data: http://127
 
 console-test: build $(VENV)/.ready ## try the console in Chromium and draw docs/images/ anew with SHOTS=1 (needs chromium; fetches playwright)
 	$(PY) -m pip install --quiet --disable-pip-version-check playwright==1.65.2 pillow==13.0.0
-	cd clients/python && ../../$(PY) -m pytest -q tests/console
+	cd clients/python && ENTRIES=1000000 ../../$(PY) -m pytest -q -s tests/console
 
 monitoring: build $(VENV)/.ready ## try packaging/monitoring with Debian's redis_exporter and Prometheus (fetched, not installed)
 	sh scripts/monitoring_tools.sh
@@ -88,7 +88,7 @@ fmt: ## format the source
 docs: ## write docs/commands/ from the command table
 	LLMCACHE_WRITE_DOCS=1 cargo test --test command_docs
 
-dist: setup ## build what a release attaches: stripped modules, Debian packages, checksums, in dist/
+dist: setup ## build what a release attaches: stripped modules, Debian packages, wheels, checksums, in dist/
 	scripts/dist.sh
 
 trydist: ## try what dist built: install by dpkg, run the image's steps, load the aarch64 module under emulation

@@ -22,7 +22,7 @@ def instructions(text: str) -> list[tuple[str, str]]:
     return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
 
 
-def wrong_in_dockerfile(text: str) -> list[str]:
+def wrong_in_dockerfile(text: str, has_module: bool = True) -> list[str]:
     wrong, stages = [], set()
     for word, rest in instructions(text):
         if word not in INSTRUCTIONS:
@@ -44,7 +44,7 @@ def wrong_in_dockerfile(text: str) -> list[str]:
         elif word == "RUN" and "apt-get install" in rest:
             if "rm -rf /var/lib/apt/lists" not in rest or "--no-install-recommends" not in rest:
                 wrong.append("apt-get install keeps its lists or installs recommendations")
-    if f"{MODULE}\n" not in text:
+    if has_module and f"{MODULE}\n" not in text:
         wrong.append(f"the module is not put to {MODULE}")
     return [f"Dockerfile: {line}" for line in wrong]
 
@@ -56,6 +56,13 @@ def wrong_in_compose(text: str) -> list[str]:
         "data:/data": "keeps no data in a volume",
     }
     wrong = [f"compose.yaml: {what}" for line, what in wanted.items() if line not in text]
+    published = re.findall(r'^      - "([\d.:]+:\d+:\d+|\d+:\d+)"$', text, re.MULTILINE)
+    wrong += [f"compose.yaml: {port} is published to more than the loopback" for port in published if not port.startswith("127.0.0.1:")]
+    wrong += [f"compose.yaml: no {path}" for path in re.findall(r"^      - \./([^:]+):", text, re.MULTILINE) if not (ROOT / "packaging" / path).exists()]
+    wrong += [f"compose.yaml: no {path}" for path in re.findall(r"dockerfile: (\S+)", text) if not (ROOT / path).exists()]
+    own = ("llmcache", "llmcache-console")
+    images = [image for image in re.findall(r"^    image: (\S+)", text, re.MULTILINE) if image not in own]
+    wrong += [f"compose.yaml: {image} is not pinned" for image in images if ":" not in image or image.endswith(":latest")]
     return wrong + (["compose.yaml: tabs"] if "\t" in text else [])
 
 
@@ -65,9 +72,23 @@ def wrong_in_settings(text: str, known: str) -> list[str]:
     return wrong + ([] if f"loadmodule {MODULE}" in text else [f"server.conf: does not load {MODULE}"])
 
 
+def wrong_in_monitoring(folder: Path) -> list[str]:
+    """Names that rules and dashboard ask for and the exporter's script does not tell; tests/monitoring asks them of a server."""
+    script = (folder / "llmcache.lua").read_text()
+    told = set(re.findall(r"'([a-z_]+)'", script))
+    wrong = []
+    for file in ("alerts.yml", "dashboard.json"):
+        for name in set(re.findall(r"\bllmcache_([a-z_]+)\b", (folder / file).read_text())):
+            if not name.startswith("server_") and name not in told and name.removesuffix("_total") not in told:
+                wrong.append(f"{file}: llmcache.lua tells no llmcache_{name}")
+    return wrong
+
+
 def main() -> int:
     folder = ROOT / "packaging"
     wrong = wrong_in_dockerfile((folder / "Dockerfile").read_text())
+    wrong += wrong_in_dockerfile((folder / "console.Dockerfile").read_text(), has_module=False)
+    wrong += wrong_in_monitoring(folder / "monitoring")
     wrong += wrong_in_compose((folder / "compose.yaml").read_text())
     wrong += wrong_in_settings((folder / "server.conf").read_text(), (ROOT / "redis.conf").read_text())
     if f"$root{MODULE}" not in (ROOT / "scripts/dist.sh").read_text():
@@ -79,7 +100,7 @@ def main() -> int:
     for line in wrong:
         print(f"check_packaging: {line}", file=sys.stderr)
     if not wrong:
-        print("packaging: Dockerfile, compose.yaml, server.conf and dist.sh agree")
+        print("packaging: Dockerfiles, compose.yaml, server.conf, monitoring and dist.sh agree")
     return bool(wrong)
 
 

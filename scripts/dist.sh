@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds what a release attaches, in dist/: a stripped module and a Debian package for each architecture, and their
-# checksums. aarch64 is built where Rust's target and Debian's cross compiler are there (gcc-aarch64-linux-gnu,
+# Builds what a release attaches, in dist/: a stripped module, a Debian package and a wheel for each architecture, and
+# their checksums. aarch64 is built where Rust's target and Debian's cross compiler are there (gcc-aarch64-linux-gnu,
 # libc6-dev-arm64-cross; `rustup target add aarch64-unknown-linux-gnu`), and named as left out where they are not.
 set -eu
 cd "$(dirname "$0")/.."
@@ -16,7 +16,7 @@ build() {
     "$2" --strip-unneeded -o "dist/libllmcache-$version-$3.so" "$target_dir/$1/release/libllmcache.so"
 }
 
-# package ARCHITECTURE DEBIAN-ARCHITECTURE: a .deb with the module where Debian's unit lets the server map it. The server
+# package ARCHITECTURE DEBIAN-ARCHITECTURE OBJDUMP: a wheel, and a .deb with the module where Debian's unit lets the server map it. The server
 # loads executable files only.
 package() {
     root=$(mktemp -d)
@@ -42,16 +42,17 @@ Description: semantic cache for LLM applications, a Redis and Valkey module
 CONTROL
     dpkg-deb --root-owner-group --build "$root" "dist/llmcache_${version}_$2.deb" >/dev/null
     rm -rf "$root"
+    OBJDUMP=$3 scripts/wheel.py "dist/libllmcache-$version-$1.so" "$1" dist
 }
 
 build x86_64-unknown-linux-gnu strip x86_64
-package x86_64 amd64
+package x86_64 amd64 objdump
 if command -v aarch64-linux-gnu-gcc >/dev/null && [ -d "$(rustc --print sysroot)/lib/rustlib/aarch64-unknown-linux-gnu" ]; then
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
     export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc
     export BINDGEN_EXTRA_CLANG_ARGS_aarch64_unknown_linux_gnu="--sysroot=/usr/aarch64-linux-gnu -I/usr/aarch64-linux-gnu/include"
     build aarch64-unknown-linux-gnu aarch64-linux-gnu-strip aarch64
-    package aarch64 arm64
+    package aarch64 arm64 aarch64-linux-gnu-objdump
 else
     echo "dist: aarch64 is left out: gcc-aarch64-linux-gnu or Rust's target is missing" >&2
 fi

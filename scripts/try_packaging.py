@@ -3,6 +3,7 @@
 
     scripts/try_packaging.py            the Debian package of this machine's architecture, from dist/
     scripts/try_packaging.py --image    also every step of packaging/Dockerfile, which takes a full build
+    scripts/try_packaging.py --clean    also by apt in a Debian made by debootstrap: as root, with the network, minutes
 
 The package is installed by dpkg into an empty root. Of the Dockerfile, each stage gets a folder as its root: COPY copies
 into it from the repository or from another stage, RUN runs in its working folder, so that a source the build needs and
@@ -85,6 +86,34 @@ def try_package(root: Path) -> None:
     print(f"{package.name}: installed, loaded, a hit, removed")
 
 
+def try_clean(root: Path) -> None:
+    """Installs the package by apt beside Debian's redis-server, in a root that has nothing else, and loads it there."""
+    debian = root / "debian"
+    subprocess.run(["debootstrap", "--variant=minbase", "bookworm", debian], check=True, stdout=subprocess.DEVNULL)
+    machine = ARCHITECTURES[platform.machine()]
+    [package] = (ROOT / "dist").glob(f"llmcache_*_{machine}.deb")
+    shutil.copy(package, debian / "tmp" / package.name)
+    # Nothing is started: the root has no init.
+    (debian / "usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")
+    (debian / "usr/sbin/policy-rc.d").chmod(0o755)
+    shutil.copy("/etc/resolv.conf", debian / "etc/resolv.conf")
+    steps = f"""set -e
+export DEBIAN_FRONTEND=noninteractive
+apt-get install -q -y --no-install-recommends redis-server /tmp/{package.name} >/dev/null
+dpkg -s llmcache | grep -q '^Status: install ok installed'
+redis-server --port 0 --unixsocket /tmp/s --save '' --loadmodule {MODULE} --daemonize yes >/dev/null
+for _ in $(seq 100); do redis-cli -s /tmp/s ping >/dev/null 2>&1 && break; sleep 0.1; done
+redis-cli -s /tmp/s LLMCACHE.SET faq PROMPT p RESPONSE r
+redis-cli -s /tmp/s LLMCACHE.GET faq PROMPT p
+redis-cli -s /tmp/s shutdown nosave
+apt-get purge -q -y llmcache >/dev/null
+test ! -e {MODULE}"""
+    said = subprocess.run(["chroot", debian, "sh", "-c", steps], capture_output=True, text=True)
+    if said.returncode != 0 or said.stdout.split()[-1:] != ["r"]:
+        raise SystemExit(f"try_packaging: apt in a clean root: {said.stdout}{said.stderr}")
+    print(f"{package.name}: installed by apt beside Debian's redis-server, loaded, a hit, purged")
+
+
 def packages(command: str) -> list[str]:
     """The Debian packages that a RUN installs."""
     installed = re.search(r"apt-get install ([^&]*)", command)
@@ -129,7 +158,8 @@ def try_image(root: Path) -> None:
 
 
 def main() -> int:
-    for attempt in [try_package] + ([try_image] if "--image" in sys.argv[1:] else []):
+    asked = [attempt for option, attempt in (("--image", try_image), ("--clean", try_clean)) if option in sys.argv[1:]]
+    for attempt in [try_package, *asked]:
         with tempfile.TemporaryDirectory() as root:
             attempt(Path(root))
     return 0

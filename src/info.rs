@@ -130,8 +130,11 @@ fn write_one(
 /// A name in characters that stand for themselves in INFO and in an address.
 fn percent_encoded(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
-    for &byte in name {
-        if byte.is_ascii_alphanumeric() || b"-_.~{}@/".contains(&byte) {
+    for (at, &byte) in name.iter().enumerate() {
+        // Clients take for a number what begins like one.
+        let begins_a_number = at == 0 && (byte.is_ascii_digit() || b"-.".contains(&byte));
+        let is_plain = byte.is_ascii_alphanumeric() || b"-_.~{}@/".contains(&byte);
+        if is_plain && !begins_a_number {
             text.push(char::from(byte));
         } else {
             let _ = write!(text, "%{byte:02X}");

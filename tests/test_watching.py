@@ -51,6 +51,15 @@ def test_info_names_containers_of_every_kind(server):
     assert containers(server) == []
 
 
+def test_names_are_told_as_texts_by_clients_that_read_numbers(server):
+    names = [b"007", b"1.50", b"-3", b".5", b"1e5", b"nan", b"faq"]
+    client = server.client()
+    for name in names:
+        client.execute_command("LLMCACHE.CREATE", name)
+    told = [row["name"] for field, row in client.info("llmcache_containers").items() if "_container_" in field]
+    assert sorted(unquote_to_bytes(name) for name in told) == sorted(names)
+
+
 def test_info_names_so_many_and_no_more(server):
     Cache(server.client()).bulk(("LLMCACHE.CREATE", f"c{n}") for n in range(300))
     assert len(containers(server)) == 256

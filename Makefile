@@ -22,7 +22,7 @@ MODEL  := $(CURDIR)/models/all-MiniLM-L6-v2
 MODULES ?= /usr/lib/redis/modules
 
 .DEFAULT_GOAL := help
-.PHONY: help model demo console console-test monitoring run build test bench quality mutate torture lint fmt docs dist trydist install clean setup suites client js
+.PHONY: help model demo console console-test monitoring run build test bench quality mutate torture lint fmt docs dist trydist install clean setup suites suites-lmcache client js
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ quality: build $(VENV)/.ready ## measure guards and contexts on labelled questio
 
 suites: build $(VENV)/.ready ## run public suites, unchanged, over the Python client's adapters
 	$(PY) clients/python/suites/run.py
+
+suites-lmcache: build $(VENV)/.ready ## run LMCache's own tests over its adapter on llmcache (torch: 5 GB, once)
+	$(PY) clients/python/suites/lmcache_suites.py
 
 client: build $(VENV)/.ready ## lint, type and cover the Python client, and install its package
 	$(PY) clients/python/suites/check.py

@@ -612,7 +612,7 @@ def test_commands_and_replies_of_every_form(server):
         wire.call(["INCR", "k"])
     assert told.value.word == "ERR"
     wire.close()
-    assert encode(["A", 1, b"x"]) == [b"*3\r\n", b"$1\r\nA\r\n$1\r\n1\r\n$1\r\nx\r\n"]
+    assert b"".join(encode(["A", 1, b"x"])) == b"*3\r\n$1\r\nA\r\n$1\r\n1\r\n$1\r\nx\r\n"
 
 
 def test_a_store_that_is_closed_answers_misses(server):

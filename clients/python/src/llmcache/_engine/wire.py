@@ -81,22 +81,20 @@ class Endpoint:
 def encode(args: Iterable[Part | str | int]) -> list[Part]:
     """A command as RESP: small parts joined, large ones as they are."""
     parts: list[Part] = []
-    small = bytearray()
+    small: list[bytes] = []
     count = 0
     for arg in args:
         count += 1
         if not isinstance(arg, bytes | bytearray | memoryview):
             arg = str(arg).encode()
         size = arg.nbytes if isinstance(arg, memoryview) else len(arg)
-        small += b"$%d\r\n" % size
-        if size > _SCRATCH:
-            parts += [small, arg]
-            small = bytearray(b"\r\n")
-        else:
-            small += arg
-            small += b"\r\n"
-    parts.append(small)
-    return [b"*%d\r\n" % count, *parts]
+        if size <= _SCRATCH:
+            small.append(b"$%d\r\n%b\r\n" % (size, arg))
+            continue
+        small.append(b"$%d\r\n" % size)
+        parts += [b"".join(small), arg]
+        small = [b"\r\n"]
+    return [b"*%d\r\n" % count, *parts, b"".join(small)]
 
 
 class Wire:

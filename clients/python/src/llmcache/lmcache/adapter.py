@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -147,7 +147,7 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         self._next_task = 0
         self._open = 0
         self._idle = threading.Condition(self._lock)
-        self._held: dict[ObjectKey, deque[_Lease]] = {}
+        self._held: dict[str, dict[bytes, list[_Lease]]] = {}
         # For a chunk that was not found, the one before it.
         self._ahead: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
         self._names: dict[tuple[str, int, int, str], str] = {}
@@ -206,7 +206,7 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
             for (hashes, named), told in zip(asked.items(), found, strict=True):
                 for (namespace, places), each in zip(named, told, strict=True):
                     _into(there, places)(each.there)
-                    self._hold(namespace, [keys[at] for at in places if there[at]], each.lease)
+                    self._hold(namespace, hashes, each.there, each.lease)
                     self._note_order(namespace, hashes, each.there)
             self._end(self._lookups, task, _bitmap(there))
 
@@ -222,31 +222,41 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
 
     def submit_unlock(self, keys: list[ObjectKey]) -> None:
         over: list[_Lease] = []
+        by_namespace = self._by_namespace(keys)
         with self._lock:
-            for key in keys:
-                leases = self._held.get(key)
-                if not leases:
-                    continue
-                lease = leases.popleft()
-                if not leases:
-                    del self._held[key]
-                lease.left -= 1
-                if not lease.left:
-                    over.append(lease)
+            for namespace, places in by_namespace.items():
+                of_namespace = self._held.get(namespace, {})
+                for at in places:
+                    leases = of_namespace.get(keys[at].chunk_hash)
+                    if not leases:
+                        continue
+                    lease = leases.pop(0)
+                    if not leases:
+                        del of_namespace[keys[at].chunk_hash]
+                    lease.left -= 1
+                    if not lease.left:
+                        over.append(lease)
         for lease in over:
             self._store.release(lease.namespace, lease.name)
 
-    def _hold(self, namespace: str, keys: Sequence[ObjectKey], name: int | None) -> None:
-        if name is None or not keys:
+    def _hold(self, namespace: str, hashes: Sequence[bytes], there: Sequence[bool], name: int | None) -> None:
+        count = sum(there)
+        if name is None or not count:
             return
         now = time.monotonic()
-        lease = _Lease(namespace, name, now + self._config.lease_ms / 1000, len(keys))
+        lease = _Lease(namespace, name, now + self._config.lease_ms / 1000, count)
         with self._lock:
-            for key in keys:
-                held = self._held.setdefault(key, deque())
+            of_namespace = self._held.setdefault(namespace, {})
+            for digest, is_there in zip(hashes, there, strict=True):
+                if not is_there:
+                    continue
+                held = of_namespace.get(digest)
+                if held is None:
+                    of_namespace[digest] = [lease]
+                    continue
                 # Those that lapsed on the server, because nobody unlocked what they held.
                 while held and held[0].ends < now:
-                    held.popleft()
+                    held.pop(0)
                 held.append(lease)
 
     # Loads.
@@ -315,7 +325,7 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
     def report_status(self) -> dict[str, Any]:
         counts = self._store.counts
         with self._lock:
-            held, open_ = len(self._held), self._open
+            held, open_ = sum(len(held) for held in self._held.values()), self._open
         return {
             "is_healthy": self._store.is_up and not self._is_closed,
             "type": "LLMCacheL2Adapter",
@@ -330,7 +340,8 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
             if self._is_closed:
                 return
             self._is_closed = True
-            leases = {(each.namespace, each.name) for held in self._held.values() for each in held}
+            held = [each for of in self._held.values() for leases in of.values() for each in leases]
+            leases = {(each.namespace, each.name) for each in held}
             self._held.clear()
         for namespace, name in leases:
             self._store.release(namespace, name)
@@ -353,11 +364,24 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
 
     def _by_namespace(self, keys: Sequence[ObjectKey]) -> dict[str, list[int]]:
         places: dict[str, list[int]] = {}
+        last: ObjectKey | None = None
         for at, key in enumerate(keys):
-            places.setdefault(self._namespace(key), []).append(at)
+            # Keys of a namespace come in a row.
+            if (
+                last is None
+                or key.kv_rank != last.kv_rank
+                or key.object_group_id != last.object_group_id
+                or key.cache_salt != last.cache_salt
+                or key.model_name != last.model_name
+            ):
+                row = places.setdefault(self._namespace(key), [])
+                last = key
+            row.append(at)
         return places
 
     def _note_order(self, namespace: str, hashes: Sequence[bytes], there: Sequence[bool]) -> None:
+        if all(there):
+            return
         with self._lock:
             for at, is_there in enumerate(there):
                 if at and not is_there:

@@ -37,9 +37,8 @@ def adapters(port: int, connections: int) -> dict[str, dict]:
     return {
         "llmcache": {**PLUGIN, "adapter_params": {"port": port, "connections": connections}},
         "resp": {"type": "resp", "host": "127.0.0.1", "port": port, "num_workers": connections},
-        "valkey": {"type": "valkey", "startup_nodes": [{"host": "127.0.0.1", "port": port}], "host": "127.0.0.1", "port": port,
-                   "num_workers": connections},
-    }  # fmt: skip
+        "valkey": {"type": "valkey", "startup_nodes": f"127.0.0.1:{port}", "num_workers": connections},
+    }
 
 
 class Delay:

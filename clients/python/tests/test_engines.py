@@ -241,7 +241,9 @@ def test_a_server_killed_in_the_midst_of_a_load_gives_no_byte_that_was_not_store
     assert engine.store(keys, payloads).is_successful()
     relay.cut("server", cut, server.kill9)
     loaded = engine.load(keys, [len(each) for each in payloads])
-    assert loaded == [None] * 4, "a page that broke off is a miss, and its buffers are not the engine's answer"
+    # A page that broke off is a miss; one that was whole before is what was stored.
+    assert None in loaded
+    assert all(each in (None, payload) for each, payload in zip(loaded, payloads, strict=True))
     assert engine.look_up(keys) == [False] * 4
     assert not engine.adapter.report_status()["is_healthy"] or engine.adapter.report_status()["failed"]
     # A new server has none of it, and takes it again.

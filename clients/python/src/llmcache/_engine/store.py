@@ -7,6 +7,7 @@ Never raises into the engine: what fails is a miss or a store that failed, and i
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -42,7 +43,8 @@ class Options:
     """How a store works; the defaults suit a server in the same rack."""
 
     connections: int = 4
-    page_bytes: int = 8 << 20
+    # Longer replies are built in fresh memory, page fault by page fault: up to twice the server's CPU.
+    page_bytes: int = 1 << 20
     lease_ms: int = 60_000
     ttl: int = 0
     chunk_tokens: int = 256
@@ -468,7 +470,34 @@ def _segments(payload: Payload) -> list[Part]:
     if not isinstance(payload, memoryview) and min((piece.nbytes for piece in payload), default=0) < _PIECE_LEAST:
         payload = memoryview(b"".join(payload))
     buffers = [payload] if isinstance(payload, memoryview) else payload
-    return [buffer[at : at + SEGMENT] for buffer in buffers for at in range(0, buffer.nbytes, SEGMENT)]
+    segments: list[Part] = []
+    for buffer in buffers:
+        at = 0
+        for size in segment_plan(buffer.nbytes):
+            segments.append(buffer[at : at + size])
+            at += size
+    return segments
+
+
+@functools.lru_cache(maxsize=1_024)
+def segment_plan(length: int) -> tuple[int, ...]:
+    """Pieces that the server keeps as they come: each fills a size class of its allocator but for a string's header."""
+    plan: list[int] = []
+    while length:
+        piece = min(length, SEGMENT)
+        taken = _size_class(piece + 18)
+        if piece < SEGMENT and taken - piece > piece // 64 + 128:
+            # The largest class below, which is one step of its doubling down.
+            room = piece + 64
+            piece = room - room % (1 << max(0, room.bit_length() - 3)) - 64
+        plan.append(piece)
+        length -= piece
+    return tuple(plan)
+
+
+def _size_class(bytes_: int) -> int:
+    step = 1 << max(4, (bytes_ - 1).bit_length() - 3)
+    return -(-bytes_ // step) * step
 
 
 def _found(place: Reply, asked: int) -> Found:

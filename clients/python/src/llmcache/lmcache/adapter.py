@@ -34,7 +34,7 @@ _HELP = """LLMCacheL2Adapter, adapter_params:
 - url (str): redis://[user:password@]host:port/db, rediss:// for TLS, or unix:///path; or host, port, db
 - username, password, password_env (str): the ACL user; password_env names an environment variable
 - ca_file, cert_file, key_file (str), check_hostname (bool): TLS
-- connections (int, 4), page_bytes (int, 8 MiB), timeout, connect_timeout, pause (seconds)
+- connections (int, 4), page_bytes (int, 1 MiB), timeout, connect_timeout, pause (seconds)
 - lease_ms (int, 60000): how long a look-up holds what it found unless it is unlocked sooner
 - ttl (int, 0): seconds that a chunk lives; 0 is until it is evicted
 - budget (int, 0): most bytes of one namespace (model, rank, group, salt); 0 leaves it to llmcache.kv-share

@@ -41,7 +41,11 @@ LLAMAINDEX_FILES = (
     "test_chat_store_redis_chat_store.py",
     "llama-index-core/tests/storage/chat_store/test_sql.py",
 )
-RAW = "https://raw.githubusercontent.com/run-llama/llama_index/v0.14.25/"
+# Of the second file of the store over Redis, one case in 32 forms, which is younger than that version.
+LLAMAINDEX_YOUNGER = (
+    "llama-index-integrations/storage/chat_store/llama-index-storage-chat-store-redis/tests/test_delete_message.py"
+)
+RAW = dict.fromkeys(LLAMAINDEX_FILES, "v0.14.25") | {LLAMAINDEX_YOUNGER: "931e99dd916b08e6c5d74e5c8e30bcb4e655e6f5"}
 COUNTED = re.compile(r"(\d+) (passed|failed|error|skipped)")
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
@@ -102,8 +106,10 @@ SUITES = (
         folder="dogpile_cache-1.5.0",
     ),
     Suite(
-        "llamaindex", "chat stores: test_chat_store_redis_chat_store.py, test_sql.py", "llama_index 0.14.25",
-        [*PYTEST, "-o", "asyncio_mode=auto", "-p", "swap_llamaindex", *LLAMAINDEX_FILES], folder=LLAMAINDEX,
+        "llamaindex", "chat stores: test_chat_store_redis_chat_store.py 13, test_delete_message.py 1 in 32 forms, test_sql.py 10",
+        "llama_index 0.14.25",
+        [*PYTEST, "-o", "asyncio_mode=auto", "-p", "swap_llamaindex", *LLAMAINDEX_FILES, LLAMAINDEX_YOUNGER],
+        folder=LLAMAINDEX,
     ),
     Suite("own", "the client's own tests of its adapters", "-", [*PYTEST, "-n", "2", str(CLIENT / "tests" / "adapters")]),
 )  # fmt: skip
@@ -138,14 +144,15 @@ def environment() -> None:
         subprocess.run([*command, "--dest", str(SOURCES), sdist], check=True)
         with tarfile.open(SOURCES / f"{name}.tar.gz") as archive:
             archive.extractall(SOURCES, filter="data")
-    for file in LLAMAINDEX_FILES:
+    for file, version in RAW.items():
         place = SOURCES / LLAMAINDEX / file
         if not place.exists():
+            url = f"https://raw.githubusercontent.com/run-llama/llama_index/{version}/{file}"
             try:
-                with urllib.request.urlopen(RAW + file, timeout=20) as reply:
+                with urllib.request.urlopen(url, timeout=20) as reply:
                     text = reply.read()
             except OSError as error:
-                print(f"{RAW}{file} cannot be read: {error}", flush=True)
+                print(f"{url} cannot be read: {error}", flush=True)
                 continue
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(text)
@@ -203,7 +210,8 @@ def main() -> int:
             if chosen.only and suite.name not in chosen.only:
                 continue
             print(f"=== {suite.name}", flush=True)
-            if suite.folder and not (SOURCES / suite.folder).exists():
+            files = [SOURCES / suite.folder / one for one in suite.ours if suite.folder and one.endswith(".py")]
+            if not all(file.exists() for file in files):
                 print("not run: its tests are in its repository alone, which cannot be reached", flush=True)
                 rows.append((suite, None, None))
                 continue

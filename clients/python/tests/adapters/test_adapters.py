@@ -314,8 +314,19 @@ def test_llamaindex_stores(server, r):
     assert store.delete_message("k", 1).content == "X"
     assert [m.content for m in store.get_messages("k")] == ["a", "b", "c"]
     assert store.delete_message("k", 9) is None
+    assert store.delete_message("k", -1) is None
     assert store.get_keys() == ["k"]
     assert asyncio.run(store.aget_keys()) == ["k"]
+    # Without messages there is no conversation.
+    for remove in (
+        lambda: store.delete_message("one", 0),
+        lambda: asyncio.run(store.adelete_message("one", 0)),
+        lambda: store.delete_last_message("one"),
+        lambda: asyncio.run(store.adelete_last_message("one")),
+    ):
+        store.add_message("one", ChatMessage(role="user", content="only"))
+        assert remove().content == "only"
+        assert store.get_keys() == ["k"]
     memory = LlmcacheDBChatStore(r)
 
     async def main():

@@ -45,6 +45,10 @@ def _read(message: Message) -> ChatMessage:
     return ChatMessage.model_validate(json.loads(message.raw))
 
 
+# A conversation without messages is none, as in LlamaIndex's store over Redis; one that is added to meanwhile stays.
+_DROP_EMPTY = "if redis.call('SESSION.LEN', KEYS[1]) == 0 then return redis.call('UNLINK', KEYS[1]) end return 0"
+
+
 class LlmcacheChatStore(BaseChatStore):
     """One key a conversation; every change is one command, and none reorders what it leaves."""
 
@@ -114,25 +118,31 @@ class LlmcacheChatStore(BaseChatStore):
     def delete_message(self, key: str, idx: int) -> ChatMessage | None:
         session = self._session(key)
         found = session.messages()
-        if not -len(found) <= idx < len(found):
+        if not 0 <= idx < len(found):
             return None
         session.delete(found[idx].seq)
+        if len(found) == 1:
+            self._both.sync.eval(_DROP_EMPTY, 1, self.prefix + key)
         return _read(found[idx])
 
     async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
         session = self._asession(key)
         found = await session.messages()
-        if not -len(found) <= idx < len(found):
+        if not 0 <= idx < len(found):
             return None
         await session.delete(found[idx].seq)
+        if len(found) == 1:
+            await self._both.aio.eval(_DROP_EMPTY, 1, self.prefix + key)
         return _read(found[idx])
 
     def delete_last_message(self, key: str) -> ChatMessage | None:
         popped = self._session(key).pop()
+        self._both.sync.eval(_DROP_EMPTY, 1, self.prefix + key)
         return _read(popped[0]) if popped else None
 
     async def adelete_last_message(self, key: str) -> ChatMessage | None:
         popped = await self._asession(key).pop()
+        await self._both.aio.eval(_DROP_EMPTY, 1, self.prefix + key)
         return _read(popped[0]) if popped else None
 
     def get_keys(self) -> list[str]:

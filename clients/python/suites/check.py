@@ -13,8 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.server import Fleet
-from run import CLIENT, HOME, PYTHON, ROOT, environment
+from run import CLIENT, HOME, PYTHON, ROOT, Fleet, environment
 
 COVERED_AT_LEAST = 90
 

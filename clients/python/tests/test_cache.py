@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from words import embed
 
+import llmcache
 from llmcache import FP16, Context, F, LLMCache, Pipeline, errors
 
 
@@ -261,3 +262,35 @@ def test_a_url_does_and_is_closed(server):
     cache.set("p", "r")
     assert cache.get("p") == "r"
     cache.close()
+
+
+def test_half_of_a_surrogate_pair_is_kept(r):
+    """A model may answer it, as JSON may hold it; an answer that was paid for is not lost by it."""
+    cache = LLMCache(r, "faq")
+    for text in ("a\ud800", "\udfff", "\ud83d half", "\udce9 and \udc80", "whole 👋"):
+        assert cache.get_or_make(f"q{text}", lambda text=text: text) == text
+        assert cache.get(f"q{text}") == text
+    assert cache.info().entries == 5
+
+
+@pytest.mark.parametrize("wrong", [None, 5, {"a": 1}, ["q"]])
+def test_what_is_no_text_is_named(r, wrong):
+    cache = LLMCache(r, "faq")
+    for call in (
+        lambda: cache.set(wrong, "a"),
+        lambda: cache.set("q", wrong),
+        lambda: cache.get(wrong),
+        lambda: cache.get_or_make(wrong, lambda: "never"),
+        lambda: llmcache.Session(r, "s").append(llmcache.Message("user", wrong)),
+    ):
+        with pytest.raises(TypeError, match=type(wrong).__name__):
+            call()
+    assert r.dbsize() == 0
+
+
+def test_one_text_is_no_list_of_tags(r):
+    with pytest.raises(TypeError, match="'prices'"):
+        LLMCache(r, "faq").set("q", "a", tags="prices")
+    with pytest.raises(TypeError, match="'prices'"):
+        llmcache.DocumentIndex(r, "docs").add([llmcache.Document("d", "t", vector=[1.0], tags="prices")])
+    assert r.dbsize() == 0

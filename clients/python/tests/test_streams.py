@@ -250,3 +250,9 @@ def test_a_follower_tells_what_is_gone_and_ends(server, loop_run):
 
 async def _all(parts):
     return [part async for part in parts]
+
+
+def test_a_writer_that_was_not_entered_says_so(r):
+    with pytest.raises(RuntimeError, match="with"):
+        Session(r, "s").stream(id="m").write("x")
+    assert not r.exists("s")

@@ -91,6 +91,12 @@ class CacheBase:
             return None
         return entry_digest(r.raw(scope), r.raw(context), r.raw(prompt))
 
+    def _place_key(self, scope: str, context: str, prompt: Text) -> bytes:
+        """The same of a prompt that there has to be."""
+        if self.shard_by == "scope":
+            return r.raw(scope)
+        return entry_digest(r.raw(scope), r.raw(context), r.raw(prompt))
+
     def _search_places(self, scope: str, context: str, prompt: Text | None) -> list[str]:
         """Which shards a question is asked: its own where it is exact or of a scope, else all."""
         key = self._shard_key(scope, context, prompt)
@@ -105,8 +111,7 @@ class CacheBase:
     def _home(self, prompt: Text, scope: str | None, context: str | Context | None) -> str:
         """The shard where the answer to this prompt is stored."""
         in_scope, in_context = self._scoped(scope, context)
-        key = self._shard_key(in_scope, in_context, prompt)
-        assert key is not None
+        key = self._place_key(in_scope, in_context, prompt)
         return self.shards.place(key)
 
 
@@ -143,8 +148,7 @@ def _stored_with(
     import json
 
     args: list[Argument] = []
-    if tags:
-        args += ["TAGS", len(tags), *tags]
+    args += r.tagged(tags)
     if meta is not None:
         args += ["META", json.dumps(meta, ensure_ascii=False)]
     args += expiry(ttl)
@@ -251,8 +255,7 @@ class CacheFlows(CacheBase):
             args += ["LEASE", lease]
         if nx:
             args.append("NX")
-        key = self._shard_key(in_scope, in_context, prompt)
-        assert key is not None
+        key = self._place_key(in_scope, in_context, prompt)
         name = self.shards.place(key)
         reply = yield Command(("LLMCACHE.SETSEM" if vector is not None else "LLMCACHE.SET", name, *args))
         return r.maybe_text(reply)
@@ -262,8 +265,7 @@ class CacheFlows(CacheBase):
     def get(self, prompt: Text, *, scope: str | None = None, context: str | Context | None = None) -> Flow[str | None]:
         """The answer stored for exactly this prompt."""
         in_scope, in_context = self._scoped(scope, context)
-        key = self._shard_key(in_scope, in_context, prompt)
-        assert key is not None
+        key = self._place_key(in_scope, in_context, prompt)
         for name in self.shards.places(key):
             args = ("LLMCACHE.GET", name, "PROMPT", r.raw(prompt), *_partition(in_scope, in_context))
             reply = yield Command(args)
@@ -417,8 +419,7 @@ class CacheFlows(CacheBase):
             args += ["BETA", beta]
         if audit:
             args.append("AUDIT")
-        key = self._shard_key(in_scope, in_context, prompt)
-        assert key is not None
+        key = self._place_key(in_scope, in_context, prompt)
         home = self.shards.place(key)
         others = [n for n in self._search_places(in_scope, in_context, prompt if vector is None else None) if n != home]
         end = time.monotonic() + wait

@@ -54,8 +54,7 @@ def _argument(document: Document, vector: Vector | None) -> list[Argument]:
     args: list[Argument] = [r.raw(document.id), *found, "TEXT", r.raw(document.text)]
     if document.meta is not None:
         args += ["META", json.dumps(document.meta, ensure_ascii=False)]
-    if document.tags:
-        args += ["TAGS", len(document.tags), *document.tags]
+    args += r.tagged(document.tags)
     if document.tokens is not None:
         args += ["TOKENS", document.tokens]
     return args + expiry(document.ttl)

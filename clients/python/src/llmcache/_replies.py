@@ -14,8 +14,19 @@ from typing import Any
 def text(value: Any) -> str:
     """Bytes as text; what is no UTF-8 keeps its bytes as surrogates, so that none is lost."""
     if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogateescape")
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return _decoded(value)
     return "" if value is None else str(value)
+
+
+def _decoded(value: bytes) -> str:
+    # Half of a surrogate pair, as JSON may hold and a model may answer: `raw` wrote it so.
+    try:
+        return value.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return value.decode("utf-8", "surrogateescape")
 
 
 def maybe_text(value: Any) -> str | None:
@@ -24,7 +35,22 @@ def maybe_text(value: Any) -> str | None:
 
 def raw(value: str | bytes) -> bytes:
     """Text as the bytes that `text` made it from."""
-    return value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"text or bytes are needed, not {type(value).__name__}")
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "surrogatepass")
+
+
+def tagged(tags: Any) -> list[Any]:
+    """Tags as the arguments of a command; a text is one tag that somebody forgot to put into a list."""
+    if isinstance(tags, str | bytes):
+        raise TypeError(f"tags are a list of them, not the text {tags!r}")
+    tags = list(tags or ())
+    return ["TAGS", len(tags), *tags] if tags else []
 
 
 def mapping(reply: Any) -> dict[str, Any]:

@@ -97,6 +97,8 @@ class StreamWriter:
     def _raise(self) -> None:
         if self._failure is not None:
             raise self._failure
+        if not self._token:
+            raise RuntimeError("the message has not begun: write within the `with` block of its writer")
 
     def _send(self, renew: bool = False) -> None:
         if self.stopped or not (self._unsent or renew):

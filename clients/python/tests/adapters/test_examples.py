@@ -40,6 +40,32 @@ def test_the_agent(server):
     assert said == ["Paris.", "Paris.", "Rome."]
 
 
+def test_a_chain_of_langchain(server, r):
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.language_models.fake_chat_models import FakeListChatModel
+
+    class Words(Embeddings):
+        def embed_query(self, text):
+            return embed(text)
+
+        def embed_documents(self, texts):
+            return [embed(text) for text in texts]
+
+    model = FakeListChatModel(responses=["5 days.", "On Sundays.", "a third answer"])
+    said = load("langchain_rag").main(f"redis://127.0.0.1:{server.port}", Words(), model)
+    assert said == ["5 days.", "5 days.", "On Sundays."]
+    assert r.exists("shop", "answers") == 2
+
+
+def test_a_region_of_dogpile(server):
+    assert load("dogpile_region").main(f"redis://127.0.0.1:{server.port}") == ({"a lamp costs 4.90 EUR"}, 1)
+
+
+def test_every_example_is_run_here():
+    tests = Path(__file__).read_text()
+    assert [file.stem for file in EXAMPLES.glob("*.py") if f'load("{file.stem}")' not in tests] == []
+
+
 def test_a_session_of_agents(server, r):
     from agents import set_tracing_disabled
     from agents.testing import ScriptedModel

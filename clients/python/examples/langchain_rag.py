@@ -22,7 +22,7 @@ TEXTS = ["Refunds take up to 5 days.", "Parcels leave the same day.", "The shop 
 
 def main(url: str, embeddings: Embeddings, model: BaseChatModel) -> list[str]:
     client = redis.from_url(url)
-    known = LlmcacheEmbeddings(embeddings, client, model="mine")
+    known = LlmcacheEmbeddings(client, embeddings, model="mine")
     store = LlmcacheVectorStore(client, "shop", embeddings=known)
     store.add_texts(TEXTS, ids=["refunds", "parcels", "sundays"])
     # Whoever asks the same of the same documents gets the answer that is there, by meaning too.

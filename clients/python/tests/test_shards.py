@@ -14,6 +14,7 @@ from harness.cluster import Cluster
 
 import llmcache.asyncio
 from llmcache import Document, DocumentIndex, EmbeddingCache, KVChunks, LLMCache, Session, user
+from llmcache._cache import CacheFlows
 from llmcache._shards import Shards, entry_digest, jump
 from llmcache.types import Fields
 
@@ -240,6 +241,33 @@ def entry_of(client, cache: LLMCache, prompt: str) -> dict:
     told = dict(Fields.of(client.execute_command("LLMCACHE.ENTRY", place, id, "VECTOR")))
     del told["key"]
     return told
+
+
+def test_what_moves_between_two_questions_is_found(client):
+    """Asked for where it belongs before it came, and where it was after it went: once more, where it belongs."""
+    cache = LLMCache(client, "faq", shards=5, shards_before=2)
+    prompt = next(f"q{n}" for n in range(99) if cache._home(f"q{n}", None, None) not in ("faq{0}", "faq{1}"))
+    flow = CacheFlows.get(cache, prompt)
+    asked = [next(flow), flow.send(None), flow.send(None)]
+    home = cache._home(prompt, None, None)
+    assert [command.args[1] for command in asked] == [home, asked[1].args[1], home]
+    with pytest.raises(StopIteration) as told:
+        flow.send(b"an answer")
+    assert told.value.value == "an answer"
+    flow = CacheFlows.search(cache, vector=[1.0, 0.0])
+    nothing = next(flow)
+    again = flow.send([None] * len(nothing.commands))
+    assert again.commands == nothing.commands
+    hit = [b"id", b"x", b"similarity", b"0.99", b"response", b"an answer"]
+    with pytest.raises(StopIteration) as told:
+        flow.send([hit, *[None] * (len(nothing.commands) - 1)])
+    assert told.value.value.response == "an answer"
+    # Nowhere: asked twice, and no more often; and once where nothing moves.
+    assert cache.get("none") is None
+    assert cache.search(vector=[1.0, 0.0]) is None
+    flow = CacheFlows.search(LLMCache(client, "faq", shards=5), vector=[1.0, 0.0])
+    with pytest.raises(StopIteration):
+        flow.send([None] * len(next(flow).commands))
 
 
 def test_a_tenants_answers_are_moved_together(client):

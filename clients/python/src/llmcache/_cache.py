@@ -266,7 +266,9 @@ class CacheFlows(CacheBase):
         """The answer stored for exactly this prompt."""
         in_scope, in_context = self._scoped(scope, context)
         key = self._place_key(in_scope, in_context, prompt)
-        for name in self.shards.places(key):
+        places = self.shards.places(key)
+        # Moved after it was asked for where it belongs, and before it was asked for where it was: it is there now.
+        for name in (*places, *places[: len(places) - 1]):
             args = ("LLMCACHE.GET", name, "PROMPT", r.raw(prompt), *_partition(in_scope, in_context))
             reply = yield Command(args)
             if reply is not None:
@@ -320,15 +322,19 @@ class CacheFlows(CacheBase):
             if count is not None:
                 args += ["COUNT", count]
             names = self._search_places(in_scope, in_context, prompt if vector is None else None)
-            replies = yield from every([("LLMCACHE.GETSEM", name, *args) for name in names])
-            if count is None:
-                one = best([Hit.maybe(reply) for reply in replies])
-                hits = [] if one is None else [one]
-            else:
-                hits = [Hit.of(one) for reply in replies for one in reply or ()]
-                if len(names) > 1:
-                    hits.sort(key=lambda hit: (hit.tier == "exact", hit.similarity), reverse=True)
-                    hits = hits[:count]
+            for _ in range(1 if self.shards.was is None else 2):
+                # What moved between two shards that were asked is found when they are asked again.
+                replies = yield from every([("LLMCACHE.GETSEM", name, *args) for name in names])
+                if count is None:
+                    one = best([Hit.maybe(reply) for reply in replies])
+                    hits = [] if one is None else [one]
+                else:
+                    hits = [Hit.of(one) for reply in replies for one in reply or ()]
+                if hits:
+                    break
+            if count is not None and len(names) > 1:
+                hits.sort(key=lambda hit: (hit.tier == "exact", hit.similarity), reverse=True)
+                hits = hits[:count]
             tell(told, "hit" if hits else "miss", hits[0] if hits else None)
         return hits
 

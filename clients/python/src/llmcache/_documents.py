@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _replies as r
@@ -188,29 +188,11 @@ class DocumentFlows(DocumentBase):
     def get_many(self, ids: Sequence[str], *, fields: Sequence[str] | None = None) -> Flow[list[Document | None]]:
         """Documents by their ids in one trip, None where there is none; `fields` may ask for the `vector` too."""
         found: list[Document | None] = [None] * len(ids)
-        groups: dict[str, list[int]] = {}
-        for at, id in enumerate(ids):
-            for name in self.shards.places(r.raw(id)):
-                groups.setdefault(name, []).append(at)
-        asked = [(name, batch) for name, members in groups.items() for batch in batches(members, limits.STORE_BATCH)]
         chosen: list[Argument] = [] if fields is None else ["RETURN", len(fields), *fields]
-        while asked:
-            replies = yield Many(
-                [("RAG.MGET", name, "IDS", len(b), *(r.raw(ids[at]) for at in b), *chosen) for name, b in asked]
-            )
-            again: list[tuple[str, Sequence[int]]] = []
-            for (name, batch), reply in zip(asked, replies, strict=True):
-                if isinstance(reply, TooBig) and len(batch) > 1:
-                    # More text than one reply may hold.
-                    half = len(batch) // 2
-                    again += [(name, batch[:half]), (name, batch[half:])]
-                elif isinstance(reply, Exception) and not isinstance(reply, NoCache):
-                    raise reply
-                elif not isinstance(reply, Exception):
-                    for at, one in zip(batch, reply, strict=True):
-                        if one is not None and found[at] is None:
-                            found[at] = Document.of(one)
-            asked = again
+        yield from _fill(found, ids, chosen, self.shards.places)
+        if self.shards.was is not None:
+            # What was moved after it was asked for where it belongs is there now.
+            yield from _fill(found, ids, chosen, lambda key: (self.shards.place(key),))
         return found
 
     def delete(self, *ids: str, filter: filters.Filter | None = None, tag: str | None = None) -> Flow[int]:
@@ -277,3 +259,31 @@ def _within(found: list[Document], tokens: int | None) -> list[Document]:
         if left < 0:
             return found[:at]
     return found
+
+
+def _fill(
+    found: list[Document | None], ids: Sequence[str], chosen: list[Argument], places: Callable[[bytes], Sequence[str]]
+) -> Flow[None]:
+    """Asks for those that are not found yet, each at its places; what is found first stays."""
+    groups: dict[str, list[int]] = {}
+    for at, id in enumerate(ids):
+        for name in places(r.raw(id)) if found[at] is None else ():
+            groups.setdefault(name, []).append(at)
+    asked = [(name, batch) for name, members in groups.items() for batch in batches(members, limits.STORE_BATCH)]
+    while asked:
+        replies = yield Many(
+            [("RAG.MGET", name, "IDS", len(b), *(r.raw(ids[at]) for at in b), *chosen) for name, b in asked]
+        )
+        again: list[tuple[str, Sequence[int]]] = []
+        for (name, batch), reply in zip(asked, replies, strict=True):
+            if isinstance(reply, TooBig) and len(batch) > 1:
+                # More text than one reply may hold.
+                half = len(batch) // 2
+                again += [(name, batch[:half]), (name, batch[half:])]
+            elif isinstance(reply, Exception) and not isinstance(reply, NoCache):
+                raise reply
+            elif not isinstance(reply, Exception):
+                for at, one in zip(batch, reply, strict=True):
+                    if one is not None and found[at] is None:
+                        found[at] = Document.of(one)
+        asked = again

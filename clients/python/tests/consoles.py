@@ -31,7 +31,7 @@ class Console:
 
     port: int
     token: str | None
-    pid: int
+    process: subprocess.Popen[str]
 
     @property
     def base(self) -> str:
@@ -102,6 +102,6 @@ def consoles(server) -> Iterator[Callable[..., Console]]:
             said = process.stdout.readline()
             found = re.search(r"http://[^:]*:(\d+)/(?:\?token=(\S+))?", said)
             assert found, said + process.stdout.read()
-            return Console(int(found[1]), found[2], process.pid)
+            return Console(int(found[1]), found[2], process)
 
         yield start

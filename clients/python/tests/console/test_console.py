@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import threading
 
 import pytest
 from conftest import CLIENT
@@ -438,12 +436,16 @@ def test_a_token_is_long_enough(console):
     assert console("--token", "x" * 20).raw("GET", "/")[0] == 401
 
 
-def test_it_ends_when_told(console):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_when_told(console, number):
     told = console()
     with told.events("/api/events") as events:
         next(events)
-        ended = threading.Thread(target=lambda: list(events))
-        ended.start()
-        os.kill(told.pid, signal.SIGTERM)
-        ended.join(60)
-        assert not ended.is_alive()
+        told.process.send_signal(number)
+        assert list(events) is not None
+    said = told.process.stdout.read()
+    told.process.wait(60)
+    assert "Traceback" not in said
+    if number == signal.SIGINT:
+        assert told.process.returncode == 0
+        assert said == "llmcache console: ended\n"

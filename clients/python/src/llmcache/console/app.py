@@ -50,12 +50,14 @@ FOLLOWED_MAX = 6
 Answer = Callable[[Request], Awaitable[Any]]
 
 
-def _events(source: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+def _events(source: AsyncIterator[dict[str, Any]], ending: Callable[[], bool]) -> AsyncIterator[str]:
     async def told() -> AsyncIterator[str]:
         yield "retry: 3000\n\n"
         try:
             async for one in source:
                 yield f"data: {json.dumps(one)}\n\n"
+                if ending():
+                    return
         except Refused as refused:
             yield f"data: {json.dumps({'problem': str(refused)})}\n\n"
 
@@ -65,7 +67,8 @@ def _events(source: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
 class Console:
     """What one console serves."""
 
-    def __init__(self, store: Store):
+    def __init__(self, store: Store, ending: Callable[[], bool]):
+        self._ending = ending
         self.store, self.sampler, self.dismissed = store, Sampler(store), answers.Dismissed()
         self._streams = self._followed = 0
 
@@ -147,7 +150,7 @@ class Console:
 
         async def counted() -> AsyncIterator[str]:
             try:
-                async for one in _events(source):
+                async for one in _events(source, self._ending):
                     yield one
             finally:
                 self._streams -= 1
@@ -199,9 +202,14 @@ def _asset(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
     return answered
 
 
-def application(store: Store, names: Iterable[str] = (), token: str | None = None) -> App:
-    """The application: guarded, its sampler at work while it runs."""
-    console = Console(store)
+def application(
+    store: Store,
+    names: Iterable[str] = (),
+    token: str | None = None,
+    ending: Callable[[], bool] = lambda: False,
+) -> App:
+    """The application: guarded, its sampler at work while it runs. Streams end once `ending` says so."""
+    console = Console(store, ending)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import secrets
 import socket
@@ -56,7 +57,12 @@ def run(options: argparse.Namespace) -> int:
         port = listening.getsockname()[1]
         host = f"[{options.host}]" if ":" in options.host else options.host
         names = [*options.allow_host, *([] if is_loopback(options.host) else [options.host])]
-        app = application(Store(options.url, options.allow_write), names, token)
+        server: uvicorn.Server | None = None
+
+        def is_ending() -> bool:
+            return server is not None and server.should_exit
+
+        app = application(Store(options.url, options.allow_write), names, token, is_ending)
         asked = f"?token={token}" if token else ""
         print(f"llmcache console: http://{host}:{port}/{asked}", flush=True)
         # No access log: addresses have tokens and names of keys in them.
@@ -66,8 +72,11 @@ def run(options: argparse.Namespace) -> int:
             log_level="warning",
             server_header=False,
             date_header=False,
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=10,
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        server = uvicorn.Server(config)
+        # uvicorn has ended in order when it hands Ctrl-C on.
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
     print("llmcache console: ended", file=sys.stderr)
     return 0

@@ -270,6 +270,53 @@ def test_a_client_cut_off_in_the_midst_of_a_store_leaves_whole_chunks_or_none(se
     relay.close()
 
 
+@pytest.mark.parametrize("cut", [40, 5_300, 400_000, 1_500_000])
+def test_a_server_killed_in_the_midst_of_a_store_has_whole_chunks_or_none_afterwards(fleet, cut):
+    server = fleet.launch(appendonly="yes", appendfsync="always")
+    relay = Relay(server.port)
+    engine = Engine(port=relay.port, connections=1, pause=0.01, durable="FULL")
+    kept, payloads = data(9), [data(0), data(1, BIG), data(2, BIG)]
+    keys = [key(at) for at in range(3)]
+    assert engine.store([key(9)], [kept]).is_successful()
+    relay.cut("client", cut, server.kill9)
+    assert not engine.store(keys, payloads).is_successful()
+    server.start()
+    wait_until(lambda: engine.look_up([key(9)]) == [True], "the server is back", 60)
+    assert engine.load([key(9)], [len(kept)]) == [kept]
+    loaded = engine.load(keys, [len(each) for each in payloads])
+    assert all(each in (None, payload) for each, payload in zip(loaded, payloads, strict=True))
+    assert loaded[-1] is None, "what was not sent whole is not there"
+    engine.adapter.close()
+    relay.close()
+
+
+def test_an_engine_killed_in_the_midst_of_loading_leaves_the_server_as_it_was(server):
+    engine = Engine(port=server.port)
+    keys, payloads = [key(at) for at in range(8)], [data(at, BIG) for at in range(8)]
+    assert engine.store(keys, payloads).is_successful()
+    program = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "import threading\n"
+        "from llmcache._engine import ChunkStore, Endpoint\n"
+        "store = ChunkStore(Endpoint(port=int(sys.argv[1])))\n"
+        "into = [(at.to_bytes(32, 'big'), memoryview(bytearray(1_060_920))) for at in range(8)]\n"
+        "print('begun', flush=True)\n"
+        "while True:\n"
+        "    over = threading.Event()\n"
+        "    store.load('{m}@00000000@0', into, lambda told: over.set())\n"
+        "    over.wait()\n"
+    )
+    before = calls(server, "kvchunk.fetch")
+    args = [sys.executable, "-c", program, str(server.port), str(HERE.parent / "src")]
+    with subprocess.Popen(args, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "begun\n"
+        wait_until(lambda: calls(server, "kvchunk.fetch") > before, "it loads", 60)
+        process.kill()
+    assert engine.look_up(keys) == [True] * 8
+    assert engine.load(keys, [len(each) for each in payloads]) == payloads
+    engine.adapter.close()
+
+
 def test_an_engine_killed_in_the_midst_of_storing_leaves_whole_chunks_or_none(server):
     program = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"

@@ -154,7 +154,7 @@ def main() -> None:
     options.add_argument("--sizes", type=int, nargs="*", default=[256, 1024, 2048, 16_384], help="KiB of a chunk")
     options.add_argument("--in-flight", type=int, nargs="*", default=[1, 8])
     options.add_argument(
-        "--keys", type=int, default=0, help="chunks of a task; 0 is 128, or what 256 MiB in flight allow"
+        "--keys", type=int, default=0, help="chunks of a task; 0 is 128, or what 64 MiB in flight allow"
     )
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--delay", type=float, default=0.0, help="milliseconds that each byte is held back, both ways")
@@ -171,7 +171,7 @@ def main() -> None:
         port = Delay(server.port, chosen.delay / 1e3).port if chosen.delay else server.port
         for size in chosen.sizes:
             for in_flight in chosen.in_flight:
-                keys = chosen.keys or max(2, min(128, (256 << 10) // size // in_flight))
+                keys = chosen.keys or max(2, min(128, (64 << 10) // size // in_flight))
                 for name, spec in adapters(port, chosen.connections).items():
                     if chosen.only and name not in chosen.only:
                         continue

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Hits at equal memory through LMCache's adapters: the Mooncake conversation trace, llmcache beside `resp`.
 
-Three servers of one binary with the same `maxmemory`, each driven by a process of its own that does what LMCache does for
-a request: look up all blocks, load the leading run, store the others. `resp` leaves eviction to `allkeys-lru` and
-`allkeys-lfu`; ours has a BUDGET under `noeviction`, which is kept so that used_memory stays below the same bound. A hit is
+Three servers of one binary, each driven by a process of its own that does what LMCache does for
+a request: look up all blocks, load the leading run, store the others. `resp` leaves eviction to `maxmemory` with
+`allkeys-lru` and `allkeys-lfu`; ours has a BUDGET that is kept so that used_memory stays below the same bound. A hit is
 a block of the leading run that was loaded, and its bytes are compared. Needs the environment of `make suites-lmcache`.
 
     python clients/python/bench/l2_trace.py TRACE [--memory-mib 96] [--pace 0.12] [--requests N] [--json FILE]
@@ -53,7 +53,11 @@ def drive(kind: str, port: int, options) -> dict:
     if kind == "llmcache":
         spec = {"type": "plugin", "module_path": "llmcache.lmcache", "class_name": "LLMCacheL2Adapter"}
         spec["adapter_params"] = {"port": port, "connections": 2}
-    adapter = create_l2_adapter(get_l2_adapter_config_class(spec["type"]).from_dict(spec))
+
+    def make():
+        return create_l2_adapter(get_l2_adapter_config_class(spec["type"]).from_dict(spec))
+
+    adapter, hung = make(), 0
     control = Wire(Endpoint(port=port, timeout=60))
     control.connect()
 
@@ -65,8 +69,12 @@ def drive(kind: str, port: int, options) -> dict:
         return TensorMemoryObj(data, shape, parent_allocator=None)
 
     def waited(fd: int, result):
+        """None where the adapter does not answer for so long: it is made anew, and the request is a miss."""
+        nonlocal adapter, hung
         while (told := result()) is None:
-            assert select.select([fd], [], [], 120)[0], "nothing came"
+            if not select.select([fd], [], [], 15)[0]:
+                hung, adapter = hung + 1, make()
+                return None
             os.eventfd_read(fd)
         return told
 
@@ -90,13 +98,16 @@ def drive(kind: str, port: int, options) -> dict:
         found = waited(
             adapter.get_lookup_and_lock_event_fd(), lambda task=task: adapter.query_lookup_and_lock_result(task)
         )
+        if found is None:
+            blocks += len(keys)
+            continue
         run = next((place for place in range(len(keys)) if not found.test(place)), len(keys))
         loaded = run
         if run:
             into = [memory(None) for _ in range(run)]
             task = adapter.submit_load_task(keys[:run], into)
             bits = waited(adapter.get_load_event_fd(), lambda task=task: adapter.query_load_result(task))
-            loaded = next((place for place in range(run) if not bits.test(place)), run)
+            loaded = next((place for place in range(run) if bits is None or not bits.test(place)), run)
             for place in range(loaded):
                 assert bytes(into[place].byte_array) == names[place] * (PAYLOAD // 32), "another chunk's bytes"
         adapter.submit_unlock([key for place, key in enumerate(keys) if found.test(place)])
@@ -111,10 +122,10 @@ def drive(kind: str, port: int, options) -> dict:
             if kind == "llmcache" and blocks:
                 told = control.call(["KVCHUNK.INFO", NAMESPACE])
                 taken = dict(zip(told[::2], told[1::2], strict=True))[b"bytes"]
-                if now > bound * 0.985:
-                    budget -= int(now - bound * 0.98)
-                elif now < bound * 0.97 and taken > budget * 0.98:
-                    budget += int((bound * 0.975 - now) * 0.5)
+                if now > bound * 0.97:
+                    budget -= int(now - bound * 0.955)
+                elif now < bound * 0.95 and taken > budget * 0.98:
+                    budget += int((bound * 0.955 - now) * 0.5)
                 control.call(["KVCHUNK.BUDGET", NAMESPACE, budget])
     adapter.close()
     return {
@@ -150,8 +161,8 @@ def main() -> None:
     try:
         running = []
         for kind, policy in (("llmcache", "noeviction"), ("resp", "allkeys-lru"), ("resp", "allkeys-lfu")):
-            more = {"llmcache.kv-share": 0} if kind == "llmcache" else {}
-            server = fleet.launch(save="", maxmemory=f"{chosen.memory_mib}mb", maxmemory_policy=policy, **more)
+            bound = "0" if kind == "llmcache" else f"{chosen.memory_mib}mb"
+            server = fleet.launch(save="", maxmemory=bound, maxmemory_policy=policy)
             command = [
                 str(PYTHON),
                 __file__,
@@ -169,6 +180,7 @@ def main() -> None:
             if process.returncode:
                 raise SystemExit(f"{name} failed")
             rows[name] = json.loads(said.splitlines()[-1])
+            print(rows[name], flush=True)
     finally:
         fleet.end()
     for name, row in rows.items():

@@ -57,7 +57,7 @@ PUBLIC += [
     for row in (
         ("CREATE", -4, "store", ("MODEL", "m", "DIM", 2)),
         ("SET", -4, "store", ("TEXT", "t", *VECTOR)),
-        ("MSET", -7, "store", (1, "TEXT", "t", *VECTOR)),
+        ("MSET", -5, "store", (1, "TEXT", "t", *VECTOR)),
         ("GET", -4, "read", ("TEXT", "t")),
         ("MGET", -5, "read", ("TEXTS", 1, "t")),
         ("MGETEX", -6, "write", ("TEXTS", 1, "t", "EX", 5)),

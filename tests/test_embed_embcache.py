@@ -59,7 +59,6 @@ def test_get_computes_and_keeps_nothing(run):
     assert (told[b"entries"], told[b"misses"]) == (0, 3)
     # A digest is of a text that nobody knows.
     assert run("EMBCACHE.GET", "emb", "DIGEST", "0" * 64) is None
-    assert run("EMBCACHE.MGET", "emb", "TEXTS", 1, TEXT) == [None]
 
 
 def test_fetch_keeps_what_it_computed(run):
@@ -84,6 +83,57 @@ def test_set_without_a_vector(run):
             run("EMBCACHE.SET", key, *subject)
     assert run("EMBCACHE.GET", "plain", "TEXT", TEXT) is None
     assert b"LEAD" in run("EMBCACHE.FETCH", "plain", "TEXT", TEXT)
+
+
+def test_mget_computes_and_keeps_nothing(run):
+    kept, other = TEXT, "ij kl"
+    run("EMBCACHE.SET", "emb", "TEXT", kept)
+    before = embedded(run)
+    one, two, again, unread = run("EMBCACHE.MGET", "emb", "TEXTS", 4, kept, other, other, LONG)
+    # Equal texts of one command are one pass; what the model does not read is null beside the others.
+    assert embedded(run) == before + 1
+    assert (one, two, again) == (run("EMBCACHE.GET", "emb", "TEXT", kept), run("EMBCACHE.GET", "emb", "TEXT", other), two)
+    assert unread is None
+    assert shown(run("EMBCACHE.INFO", "emb"))[b"entries"] == 1
+    assert run("EMBCACHE.MGET", "emb", "DIGESTS", 1, "0" * 64) == [None]
+    with pytest.raises(redis.ResponseError, match="TOOBIG.*texts to embed"):
+        run("EMBCACHE.MGET", "emb", "TEXTS", 1_001, *(f"{TEXT} {n}" for n in range(1_001)))
+
+
+def test_mgetex_keeps_what_it_computed(run):
+    run("EMBCACHE.SET", "emb", "TEXT", TEXT)
+    asked = ["TEXTS", 3, TEXT, "ij kl", LONG]
+    one, two, unread = run("EMBCACHE.MGETEX", "emb", *asked, "EX", 100)
+    assert (len(one), len(two), unread) == (256, 256, None)
+    before = embedded(run)
+    assert run("EMBCACHE.MGET", "emb", "TEXTS", 2, TEXT, "ij kl") == [one, two]
+    assert embedded(run) == before
+    assert shown(run("EMBCACHE.INFO", "emb"))[b"entries"] == 2
+    keys = run("KEYS", "{emb}*")
+    assert len(keys) == 2 and all(0 < run("TTL", key) <= 100 for key in keys)
+    # In the past there is nothing to keep: what is there is answered and removed.
+    assert run("EMBCACHE.MGETEX", "emb", "TEXTS", 2, TEXT, "zz", "PXAT", 1) == [one, None]
+    assert shown(run("EMBCACHE.INFO", "emb"))[b"entries"] == 1
+
+
+def test_mset_without_vectors(run):
+    given = struct.pack("<64f", *([1.0] + [0.0] * 63))
+    assert run("EMBCACHE.MSET", "emb", 3, "TEXT", TEXT, "TEXT", "ij", "FP32", given, "TEXT", "kl", "EX", 100) == 3
+    before = embedded(run)
+    assert run("EMBCACHE.GET", "emb", "TEXT", "ij") == given
+    assert len(run("EMBCACHE.GET", "emb", "TEXT", TEXT)) == len(run("EMBCACHE.GET", "emb", "TEXT", "kl")) == 256
+    assert embedded(run) == before
+    run("EMBCACHE.CREATE", "plain", "MODEL", "m", "DIM", 2)
+    for command in (
+        ["emb", 2, "TEXT", "mm", "TEXT", LONG],
+        ["emb", 2, "TEXT", "mm", "DIGEST", "0" * 64],
+        ["plain", 1, "TEXT", "mm", "EX", 10],
+        ["nowhere", 1, "TEXT", "mm", "EX", 10],
+    ):
+        with pytest.raises(redis.ResponseError, match="not embedded|needs a vector"):
+            run("EMBCACHE.MSET", *command)
+    assert shown(run("EMBCACHE.INFO", "emb"))[b"entries"] == 3
+    assert run("EMBCACHE.MGET", "plain", "TEXTS", 1, "mm") == [None]
 
 
 @pytest.mark.parametrize("name", ["GET", "SET", "FETCH"])

@@ -21,18 +21,27 @@ from test_embed_waiting import busy, queued
 
 TEXT = "xx yy"
 # Tagged, so that all of them move together; "busy" is of another slot.
-CACHE, DOCS = "{t}faq", "{t}docs"
+CACHE, DOCS, CHAT, KEPT = "{t}faq", "{t}docs", "{t}chat", "{t}emb"
+KEYS = (CACHE, DOCS, CHAT, KEPT)
 WRITES = {
     "SETSEM": ("LLMCACHE.SETSEM", CACHE, "PROMPT", TEXT, "RESPONSE", "yes"),
     "FETCH": ("LLMCACHE.FETCH", CACHE, "PROMPT", TEXT, "WAIT", 0),
     "NEAR": ("LLMCACHE.INVALIDATE", CACHE, "NEAR", "PROMPT", TEXT, "SIMILARITY", "-1"),
     "ADD": ("RAG.ADD", DOCS, "one", "TEXT", TEXT),
     "MADD": ("RAG.MADD", DOCS, 2, "one", "TEXT", TEXT, "two", "TEXT", f"{TEXT} zz"),
+    "APPEND": ("SESSION.APPEND", CHAT, "EMBED", "small", "MSG", "user", TEXT),
+    "EDIT": ("SESSION.EDIT", CHAT, 1, TEXT),
+    "MSET": ("EMBCACHE.MSET", KEPT, 1, "TEXT", TEXT),
+    "MGETEX": ("EMBCACHE.MGETEX", KEPT, "TEXTS", 1, TEXT, "EX", 10_000),
 }
+# How many keys there are more after each.
+MAKES = {"NEAR": -1, "SETSEM": 1, "ADD": 1, "MADD": 2, "MSET": 1, "MGETEX": 1}
 READS = {
     "GETSEM": ("LLMCACHE.GETSEM", CACHE, "PROMPT", TEXT),
     "MGETSEM": ("LLMCACHE.MGETSEM", CACHE, 2, "PROMPT", TEXT, "PROMPT", f"{TEXT} zz"),
     "SEARCH": ("RAG.SEARCH", DOCS, "TEXT", TEXT),
+    "RECALL": ("SESSION.RECALL", CHAT, "TEXT", TEXT),
+    "MGET": ("EMBCACHE.MGET", KEPT, "TEXTS", 1, TEXT),
 }
 ALL = WRITES | READS
 
@@ -55,6 +64,8 @@ def prepare(server):
             ("RAG.CREATE", "busy", "EMBED", "small"),
             ("LLMCACHE.SETSEM", CACHE, "PROMPT", "mm nn oo", "RESPONSE", "kept"),
             ("RAG.ADD", DOCS, "kept", "TEXT", "mm nn oo"),
+            ("SESSION.APPEND", CHAT, "EMBED", "small", "MSG", "user", "mm nn oo"),
+            ("EMBCACHE.CREATE", KEPT, "EMBED", "small"),
         ):
             assert not isinstance(wire(*command), Failure)
 
@@ -140,7 +151,7 @@ def test_memory_runs_out(server, name):
         with server.wire() as wire:
             fresh = str(word(wire(*WRITES[name])))
         client.config_set("maxmemory", 0)
-    assert ("OOM" in outcome) == ("OOM" in fresh) == (name != "NEAR"), (outcome, fresh)
+    assert ("OOM" in outcome) == ("OOM" in fresh) == (name not in ("NEAR", "MGETEX")), (outcome, fresh)
     rests(server)
 
 
@@ -166,7 +177,7 @@ def test_what_it_concerns_is_gone(server, name, how):
         if how == "FLUSHALL":
             client.flushall()
         elif how == "DEL":
-            client.delete(CACHE, DOCS)
+            client.delete(*KEYS)
         else:
             client.swapdb(0, 1)
             client.execute_command("FLUSHDB")
@@ -229,12 +240,11 @@ def arrive(cluster, name, outcome):
     source, target = cluster.nodes
     wait_until(lambda: effects(source) == (), "the keys went")
     before = effects(target)
-    assert len(before) == 4
+    assert len(before) == 6
     with Wire(target.port) as wire:
         reply = wire(*ALL[name])
         assert not isinstance(reply, Failure), reply.text
-    if name in ("SETSEM", "ADD", "MADD"):
-        assert len(effects(target)) == 4 + (2 if name == "MADD" else 1)
+    assert len(effects(target)) == 6 + MAKES.get(name, 0)
     rests(source)
 
 
@@ -259,7 +269,7 @@ def test_a_text_arrives_while_half_of_the_slot_is_elsewhere(fleet, options, name
     with busy(source, 12):
         waiting = Waiting(source, ALL[name])
         cluster.start_move(slot, 0, 1)
-        cluster.move_keys(0, 1, [CACHE.encode(), DOCS.encode()])
+        cluster.move_keys(0, 1, [key.encode() for key in KEYS])
         outcome = waiting.outcome()
     while keys := cluster.keys_in_slot(0, slot):
         cluster.move_keys(0, 1, keys)

@@ -302,6 +302,10 @@ pub const EMBED_THREADS_MAX: usize = 64;
 pub const EMBED_QUEUE_MAX: usize = 4_096;
 /// Most bytes of texts that wait to be embedded.
 pub const EMBED_QUEUE_MAX_BYTES: usize = 4 << 20;
+/// Numbers of a session's vectors, and its messages, that RECALL compares in one piece with a question that was embedded.
+pub const SESSION_RECALL_AT_ONCE_NUMBERS: u64 = 3 << 20;
+/// See there.
+pub const SESSION_RECALL_AT_ONCE_MESSAGES: u64 = 1 << 16;
 /// Longest time that a text may wait to be embedded.
 pub const EMBED_TIMEOUT_MAX_MS: u64 = 600_000;
 /// Most vectors of texts that are remembered.

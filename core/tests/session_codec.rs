@@ -75,6 +75,7 @@ fn effects() -> Vec<Effect<'static>> {
         Effect::Append { messages: more },
         Effect::Replace { messages: messages().drain(3..6).map(restated).collect() },
         Effect::SetTtl { ttl_ms: 1 },
+        Effect::SetModel { model: b"small@0123456789abcdef0123456789abcdef" },
         Effect::Remove { seqs: vec![MessageSeq(1), MessageSeq(7), MessageSeq(900)] },
         Effect::Cut { before: MessageSeq(10) },
         Effect::Clear,

@@ -51,7 +51,12 @@ impl ModelId {
 
     /// The model that a container's settings name, if texts are embedded for it.
     pub fn of(settings: &Settings) -> Option<Self> {
-        let text = std::str::from_utf8(&settings.model).ok()?;
+        Self::parse(&settings.model)
+    }
+
+    /// The model of such a text; `None` of one that names none.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
         let (text, any_script) = match text.strip_suffix(ANY_SCRIPT) {
             Some(text) => (text, true),
             None => (text, false),
@@ -395,6 +400,21 @@ pub enum Again {
     /// One that writes, stores nothing that the server would refuse without memory, and may have to wait once more, which nothing can in its second run. One of these is run again
     /// at a time, so that the next sees what it did.
     Takes(Handler, Take),
+    /// One that has to wait for something else, which nothing can in a second run: texts are embedded at once.
+    Never,
+}
+
+impl Again {
+    /// The second run, where there may be one.
+    fn second(self) -> Option<(Second, Option<Take>)> {
+        Some(match self {
+            Self::Reads(answer) => (Second::Reads(answer), None),
+            Self::Writes(handler) => (Second::Writes(handler, Memory::Needed), None),
+            Self::Fills(handler) => (Second::Writes(handler, Memory::Spared), None),
+            Self::Takes(handler, take) => (Second::Writes(handler, Memory::Spared), Some(take)),
+            Self::Never => return None,
+        })
+    }
 }
 
 /// The words that a model does not know.
@@ -453,16 +473,25 @@ pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again) -> Result<Embedded> 
             Some(made) => known.push(meant(made, &tokens)?),
             None => {
                 known.push(None);
-                missing.push((number, key, tokens, bytes.len()));
+                // Of a longer one only the beginning is read.
+                let held = bytes.len().min(limits::EMBED_TEXT_MAX_BYTES);
+                missing.push((number, key, tokens, held));
             }
         }
     }
-    if !missing.is_empty() && has_threads(ctx) {
+    if !missing.is_empty()
+        && has_threads(ctx)
+        && let Some(second) = again.second()
+    {
         let wanted = missing.into_iter().map(|(_, key, tokens, bytes)| (key, tokens, bytes));
-        return wait_for(ctx, &model, wanted.collect(), again);
+        return wait_for(ctx, &model, wanted.collect(), second);
     }
     let inline: usize = missing.iter().map(|(_, _, tokens, _)| tokens.ids.len()).sum();
     let most = config::embed_inline_tokens();
+    if inline > most && is_running_again() {
+        // What was kept when the command came is gone.
+        return Err(busy("a text has to be embedded that did not when the command came"));
+    }
     if inline > most {
         return Err(Error::new(
             ErrorWord::EmbedLong,
@@ -502,7 +531,7 @@ fn wait_for(
     ctx: Ctx<'_>,
     model: &Arc<Model>,
     wanted: Vec<(TextKey, Tokens, usize)>,
-    again: Again,
+    (second, take): (Second, Option<Take>),
 ) -> Result<Embedded> {
     SERVICE.with(|service| {
         let is_new = |key: &TextKey| !service.texts.contains_key(key);
@@ -518,12 +547,6 @@ fn wait_for(
     })?;
     let more = wanted.len() as u64 - 1;
     let timeout_ms = config::embed_timeout_ms() + more * limits::EMBED_TIMEOUT_PER_TEXT_MS;
-    let (second, take) = match again {
-        Again::Reads(answer) => (Second::Reads(answer), None),
-        Again::Writes(handler) => (Second::Writes(handler, Memory::Needed), None),
-        Again::Fills(handler) => (Second::Writes(handler, Memory::Spared), None),
-        Again::Takes(handler, take) => (Second::Writes(handler, Memory::Spared), Some(take)),
-    };
     let writes = matches!(second, Second::Writes(..));
     let client = block_client(ctx, timeout_ms, |client| Box::new(Embedding { client, second }));
     count_time_from_now(client);

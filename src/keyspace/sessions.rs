@@ -100,6 +100,7 @@ fn event_of(effects: &[Effect<'_>]) -> &'static CStr {
         }
         None | Some(Effect::Append { .. }) => c"session.append",
         Some(Effect::SetTtl { .. }) => c"session.expire",
+        Some(Effect::SetModel { .. }) => c"session.append",
         Some(Effect::Remove { .. }) => c"session.del",
         Some(Effect::Cut { .. }) => c"session.trim",
         Some(Effect::Clear) => c"session.clear",

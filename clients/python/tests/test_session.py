@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from words import embed
 
+from harness.model import models_option, write_model
 from llmcache import Message, Session, assistant, errors, system, tool, user
 
 
@@ -123,6 +124,18 @@ def test_recall(any_r):
     assert session.recall(embed("nothing of this"), similarity=0.99) == []
     with pytest.raises(ValueError, match="embed"):
         Session(any_r, "c").recall("text")
+
+
+def test_a_model_of_the_server_embeds(new_fleet, tmp_path):
+    option = models_option(small=write_model(tmp_path))
+    r = new_fleet().launch(**{"llmcache.embed-models": option}).client()
+    session = Session(r, "c", embed="small")
+    session.append(user("ab cd ef"), assistant("mm nn"), Message("note", "not embedded"))
+    told = session.info()
+    assert told is not None and (told["vectors"], str(told["model"])[:6]) == (2, "small@")
+    assert [one.message.text for one in session.recall("ab cd ef?")] == ["ab cd ef"]
+    assert session.edit(1, "qq rr")
+    assert [one.message.text for one in session.recall("qq rr", similarity=0.9)] == ["qq rr"]
 
 
 def test_the_verbs_of_redisvl(r):

@@ -68,6 +68,15 @@ impl Refusal {
             Self::Empty => "empty",
         }
     }
+
+    /// The end of a sentence that says so.
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::TooLong => "it has more tokens than the model reads",
+            Self::Script => "the model does not know what it is written in",
+            Self::Empty => "it has no words",
+        }
+    }
 }
 
 /// Share of words or letters that a model may not know, in percent.

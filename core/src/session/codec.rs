@@ -14,6 +14,8 @@ pub const TAG_SESSION: u16 = 0x0402;
 /// Section tag of some of its messages.
 pub const TAG_MESSAGES: u16 = 0x0403;
 const VERSION: u16 = 1;
+/// The version of heads of sessions that have a model.
+const VERSION_2: u16 = 2;
 
 /// A section takes no further message past this.
 const SECTION_BYTES: usize = 1 << 20;
@@ -21,8 +23,12 @@ const SECTION_BYTES: usize = 1 << 20;
 impl Session {
     /// The head: what is not in the messages.
     pub fn encode_head(&self) -> Vec<u8> {
-        let mut out = Writer::section(TAG_SESSION, VERSION);
+        let version = if self.model.is_empty() { VERSION } else { VERSION_2 };
+        let mut out = Writer::section(TAG_SESSION, version);
         out.u64(self.ttl_ms).u32(self.next_seq).u16(self.dim);
+        if version == VERSION_2 {
+            out.bytes(&self.model);
+        }
         out.finish()
     }
 
@@ -65,15 +71,22 @@ impl Session {
     /// A session of this head, without messages.
     pub fn decode_head(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (tag, version, mut from) = open_section(bytes)?;
-        if (tag, version) != (TAG_SESSION, VERSION) {
+        if tag != TAG_SESSION || !(VERSION..=VERSION_2).contains(&version) {
             return Err(DecodeError("not a session of a known version"));
         }
         let (ttl_ms, next_seq, dim) = (from.u64()?, from.u32()?, from.u16()?);
+        let model: &[u8] = match version {
+            VERSION_2 => from.bytes(limits::MODEL_MAX_BYTES)?,
+            _ => b"",
+        };
+        if version == VERSION_2 && model.is_empty() {
+            return Err(DecodeError("a session of an unnamed model"));
+        }
         from.finish()?;
         if ttl_ms > limits::TTL_MAX_MS || next_seq == 0 || u32::from(dim) > limits::DIM_MAX {
             return Err(DecodeError("a number of a session is out of range"));
         }
-        Ok(Self { ttl_ms, next_seq, dim, ..Self::new() })
+        Ok(Self { ttl_ms, next_seq, dim, model: model.into(), ..Self::new() })
     }
 
     /// Takes in a section of messages, which follow those that are there.

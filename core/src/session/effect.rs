@@ -17,7 +17,7 @@ use std::borrow::Cow;
 pub const TAG_EFFECT: u16 = 0x0401;
 /// The version of changes that every release knows.
 const VERSION: u16 = 1;
-/// The version of those that came later: `Replace`.
+/// The version of those that came later: `Replace`, `SetModel`.
 const VERSION_2: u16 = 2;
 
 /// One change of a session.
@@ -107,6 +107,11 @@ pub enum Effect<'a> {
         /// The messages as they are to be.
         messages: Vec<Message<'a>>,
     },
+    /// Messages are embedded by this model from now on.
+    SetModel {
+        /// Its name and digest.
+        model: &'a [u8],
+    },
 }
 
 impl<'a> Effect<'a> {
@@ -123,7 +128,13 @@ impl<'a> Effect<'a> {
             Self::Produce { .. } => 9,
             Self::End { .. } => 10,
             Self::Replace { .. } => 11,
+            Self::SetModel { .. } => 12,
         }
+    }
+
+    /// Whether it concerns a setting of the session, and so no other change.
+    pub fn is_setting(&self) -> bool {
+        matches!(self, Self::SetTtl { .. } | Self::SetModel { .. })
     }
 
     /// The version of the section that holds a change of this kind.
@@ -166,6 +177,9 @@ impl<'a> Effect<'a> {
             Self::End { seq, status, tokens, estimated, meta } => {
                 out.u32(seq.0).u8(*status as u8).u32(*tokens).u8(u8::from(*estimated));
                 out.bytes(meta.unwrap_or_default());
+            }
+            Self::SetModel { model } => {
+                out.bytes(model);
             }
         }
         out.finish()
@@ -231,6 +245,7 @@ impl<'a> Effect<'a> {
                 estimated: flag(from)?,
                 meta: Some(from.bytes(limits::META_MAX_BYTES)?).filter(|meta| !meta.is_empty()),
             },
+            12 => Self::SetModel { model: from.bytes(limits::MODEL_MAX_BYTES)? },
             _ => return Err(DecodeError("unknown change of a session")),
         })
     }
@@ -261,9 +276,12 @@ impl Session {
             Effect::SetTtl { ttl_ms } if *ttl_ms > limits::TTL_MAX_MS => {
                 Err(DecodeError("the time to live of a session is out of range"))
             }
-            Effect::SetTtl { .. } | Effect::Remove { .. } | Effect::Cut { .. } | Effect::Clear => {
-                Ok(())
-            }
+            Effect::SetModel { model: b"" } => Err(DecodeError("a session of an unnamed model")),
+            Effect::SetModel { .. }
+            | Effect::SetTtl { .. }
+            | Effect::Remove { .. }
+            | Effect::Cut { .. }
+            | Effect::Clear => Ok(()),
             Effect::Edit { seq, vector, .. } => {
                 self.check_vector(vector.as_deref(), self.dim())?;
                 self.check_message(*seq, |status| status != Status::Open)
@@ -396,6 +414,10 @@ impl Session {
             }
             Effect::SetTtl { ttl_ms } => {
                 self.ttl_ms = *ttl_ms;
+                0
+            }
+            Effect::SetModel { model } => {
+                self.model = (*model).into();
                 0
             }
             Effect::Remove { seqs } => self.remove(seqs),

@@ -55,6 +55,8 @@ pub struct Session {
     pub(super) dim: u16,
     /// How long the session lives after the last message; 0 for no such rule.
     pub(super) ttl_ms: u64,
+    /// The model that embeds its messages, by name and digest; empty for none.
+    pub(super) model: Box<[u8]>,
     /// Messages whose streams ended last, with the tokens of their producers, so that an END sent again
     /// is known. Not saved.
     pub(super) ended: VecDeque<(u32, u64)>,
@@ -123,6 +125,7 @@ impl Session {
             totals: Totals::default(),
             dim: 0,
             ttl_ms: 0,
+            model: Box::default(),
             ended: VecDeque::new(),
         }
     }
@@ -150,6 +153,11 @@ impl Session {
     /// How long it lives after the last message; 0 for no such rule.
     pub fn ttl_ms(&self) -> u64 {
         self.ttl_ms
+    }
+
+    /// The model that embeds its messages, by name and digest; empty where nothing does.
+    pub fn model(&self) -> &[u8] {
+        &self.model
     }
 
     /// Dimensions of its vectors; `None` before the first.
@@ -439,6 +447,7 @@ impl Session {
     pub fn heap_bytes(&self) -> usize {
         allocated_bytes(self.blocks.capacity() * size_of::<Arc<Block>>())
             + self.block_bytes
+            + allocated_bytes(self.model.len())
             + self.roles.heap_bytes()
             + self.tables.as_ref().map_or(0, |tables| tables.heap_bytes())
             + allocated_bytes(self.ended.capacity() * size_of::<(u32, u64)>())

@@ -204,7 +204,9 @@ impl Session {
     pub(super) fn clear(&mut self, removed: &mut Removed) -> u64 {
         let messages = self.totals.messages;
         removed.0.extend(std::mem::take(&mut self.blocks));
-        *self = Self { next_seq: self.next_seq, ttl_ms: self.ttl_ms, ..Self::new() };
+        let (next_seq, ttl_ms, model) =
+            (self.next_seq, self.ttl_ms, std::mem::take(&mut self.model));
+        *self = Self { next_seq, ttl_ms, model, ..Self::new() };
         messages
     }
 
@@ -220,6 +222,7 @@ impl Session {
             totals: self.totals,
             dim: self.dim,
             ttl_ms: self.ttl_ms,
+            model: self.model.clone(),
             ..Self::new()
         };
         count_path(self.blocks.len());

@@ -55,15 +55,7 @@ pub fn meaning(
 pub fn no_vector(refusal: Option<Refusal>) -> Error {
     match refusal {
         None => Error::err("syntax error: a vector is needed (no model embeds for this container)"),
-        Some(refusal) => Error::err(format!("the text is not embedded: {}", why(refusal))),
-    }
-}
-
-fn why(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::TooLong => "it has more tokens than the model reads",
-        Refusal::Script => "the model does not know what it is written in",
-        Refusal::Empty => "it has no words",
+        Some(refusal) => Error::err(format!("the text is not embedded: {}", refusal.why())),
     }
 }
 

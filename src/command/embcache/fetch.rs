@@ -40,7 +40,9 @@ fn has_to_wait(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<bool> {
         return Ok(false);
     }
     match compute(ctx, &cache, &wanted.subject, Again::Fills(run))? {
-        Computed::Numbers(numbers) => set::keep(ctx, args, wanted.subject, numbers).map(|()| false),
+        Computed::Numbers(numbers) => {
+            set::keep(ctx, args, vec![(wanted.subject, numbers)], None).map(|()| false)
+        }
         Computed::Later => Ok(true),
         Computed::None => Ok(false),
     }

@@ -1,7 +1,10 @@
 //! `EMBCACHE.GET`, `MGET` and `MGETEX`: embeddings computed before, one or many in one trip.
 
-use super::set::as_kept;
-use super::{Computed, Form, Subject, Subjects, compute, find, key_of, look_for, model};
+use super::set::{as_kept, keep};
+use super::{
+    Computed, Form, Subject, Subjects, compute, compute_all, find, key_of, look_for, model,
+};
+use crate::command::container::texts::model_for;
 use crate::command::parse::{ArgReader, Expiry, expiry, is_expiry_word, set_once};
 use crate::ffi::{Access, Arguments, CommandArgs, Ctx, Reply, WritePermit};
 use crate::keyspace::{Again, Searches, answer_room, now_min, remove_entry, set_entry_expiry};
@@ -10,6 +13,7 @@ use llmcache_core::cache::{MissReason, Tier};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EmbeddingDigest, UnixMs};
 use llmcache_core::limits;
+use std::collections::BTreeMap;
 
 /// Runs `EMBCACHE.GET`.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
@@ -56,54 +60,134 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, _: &Searches) -> Result<()> {
 
 /// Runs `EMBCACHE.MGET`.
 pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    many(ctx, args, false)
+    answer_many(ctx, args, &Searches::inline())
 }
 
-/// Runs `EMBCACHE.MGETEX`: the same, and moves the deadline of each that is there.
-pub fn run_many_touching(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    many(ctx, args, true)
-}
-
-fn many(ctx: Ctx<'_>, args: &CommandArgs<'_>, touches: bool) -> Result<()> {
-    let mut reader = ArgReader::new(args.options());
-    let now = UnixMs(if touches { ctx.now_ms() } else { 0 });
-    let (mut subjects, mut form, mut expires) = (Subjects::default(), None, None);
-    while let Some(word) = reader.option() {
-        if subjects.read(&word, &mut reader)? {
-            continue;
-        }
-        if word.as_str() == "AS" {
-            set_once(&mut form, Form::read(&mut reader)?, "AS")?;
-        } else if touches && is_expiry_word(&word) {
-            set_once(&mut expires, expiry(&word, &mut reader, now)?, "the expiry")?;
-        } else {
-            return Err(word.unknown());
-        }
-    }
-    if touches && expires.is_none() {
-        return Err(Error::err("syntax error: an expiry is needed"));
-    }
-    let named = subjects.model;
-    let subjects = subjects.take()?;
-    let cache = look_for(ctx, args, named)?;
-    if let Some(cache) = &cache {
-        check_room(ctx, cache, subjects.len(), form.unwrap_or_default())?;
-    }
-    let reply = Reply::new(ctx).array(subjects.len());
-    let Some(cache) = cache else {
-        subjects.iter().for_each(|_| {
-            reply.null();
-        });
+fn answer_many(ctx: Ctx<'_>, args: &Arguments<'_>, _: &Searches) -> Result<()> {
+    let asked = Many::read(args, None)?;
+    let Some(cache) = asked.container(ctx, args)? else { return Ok(()) };
+    // Computed and not kept, as GET does.
+    let Some(mut computed) = asked.compute(ctx, &cache, Again::Reads(answer_many))? else {
         return Ok(());
     };
-    let asked = Asked::new(ctx, &cache, form.unwrap_or_default());
-    let found: Vec<_> = subjects.iter().filter_map(|subject| asked.answer(subject)).collect();
-    if let Some(expires) = expires
-        && touch(args.permit(), &cache, &found, expires, now)
-    {
+    let of = Asked::new(ctx, &cache, asked.form);
+    Reply::new(ctx).array(asked.subjects.len());
+    for (place, subject) in asked.subjects.iter().enumerate() {
+        match computed.remove(&place) {
+            Some(numbers) if !of.has(subject) => of.answer_computed(*subject, numbers)?,
+            _ => {
+                of.answer(subject);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs `EMBCACHE.MGETEX`: the same, moves the deadline of each that is there, and keeps what it computed.
+pub fn run_many_touching(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    let now = UnixMs(ctx.now_ms());
+    let asked = Many::read(args, Some(now))?;
+    let expires = asked.expires.ok_or_else(|| Error::err("syntax error: an expiry is needed"))?;
+    let Some(cache) = asked.container(ctx, args)? else { return Ok(()) };
+    let is_past = matches!(expires, Expiry::At(at) if at.is_past(now));
+    // Nothing is made that would be gone at once, or for which there is no memory.
+    if !is_past && !ctx.state().is_out_of_memory() {
+        let again = Again::Fills(run_many_touching);
+        let Some(computed) = asked.compute(ctx, &cache, again)? else { return Ok(()) };
+        let computed: Vec<_> =
+            computed.into_iter().map(|(place, numbers)| (asked.subjects[place], numbers)).collect();
+        if !computed.is_empty() {
+            keep(ctx, args, computed, Some(expires))?;
+        }
+    }
+    let of = Asked::new(ctx, &cache, asked.form);
+    Reply::new(ctx).array(asked.subjects.len());
+    let found: Vec<_> = asked.subjects.iter().filter_map(|subject| of.answer(subject)).collect();
+    if touch(args.permit(), &cache, &found, expires, now) {
         ctx.signal_modified(&args.key());
     }
     Ok(())
+}
+
+/// Many that are asked for at once.
+struct Many<'a> {
+    subjects: Vec<Subject<'a>>,
+    model: Option<&'a [u8]>,
+    form: Form,
+    expires: Option<Expiry>,
+}
+
+impl<'a> Many<'a> {
+    /// Reads them; an expiry may be among them where it is said what time it is.
+    fn read(args: &'a Arguments<'_>, now: Option<UnixMs>) -> Result<Self> {
+        let mut reader = ArgReader::new(args.options());
+        let (mut subjects, mut form, mut expires) = (Subjects::default(), None, None);
+        while let Some(word) = reader.option() {
+            if subjects.read(&word, &mut reader)? {
+                continue;
+            }
+            match now {
+                _ if word.as_str() == "AS" => set_once(&mut form, Form::read(&mut reader)?, "AS")?,
+                Some(now) if is_expiry_word(&word) => {
+                    set_once(&mut expires, expiry(&word, &mut reader, now)?, "the expiry")?;
+                }
+                _ => return Err(word.unknown()),
+            }
+        }
+        let model = subjects.model;
+        Ok(Self { subjects: subjects.take()?, model, form: form.unwrap_or_default(), expires })
+    }
+
+    /// The container; where there is none, nulls were answered.
+    fn container(&self, ctx: Ctx<'_>, args: &Arguments<'_>) -> Result<Option<SharedCache>> {
+        let cache = look_for(ctx, args, self.model)?;
+        match &cache {
+            Some(cache) => check_room(ctx, cache, self.subjects.len(), self.form)?,
+            None => {
+                let reply = Reply::new(ctx).array(self.subjects.len());
+                self.subjects.iter().for_each(|_| {
+                    reply.null();
+                });
+            }
+        }
+        Ok(cache)
+    }
+
+    /// The vectors of texts that are not kept, by their places, where a model embeds for the cache: a text that it does not
+    /// read has none. `None` where the command is to end and is run again.
+    fn compute(
+        &self,
+        ctx: Ctx<'_>,
+        cache: &SharedCache,
+        again: Again,
+    ) -> Result<Option<BTreeMap<usize, Vec<f32>>>> {
+        if model_for(cache).is_none() {
+            return Ok(Some(BTreeMap::new()));
+        }
+        let of = Asked::new(ctx, cache, self.form);
+        let (mut places, mut texts) = (Vec::new(), Vec::new());
+        for (place, subject) in self.subjects.iter().enumerate() {
+            if let Subject::Text(text) = subject
+                && !of.has(subject)
+            {
+                places.push(place);
+                texts.push(*text);
+            }
+        }
+        let most = limits::STORE_BATCH_MAX;
+        if texts.len() > most {
+            return Err(Error::too_big("the command", texts.len(), most, "texts to embed"));
+        }
+        if texts.is_empty() {
+            return Ok(Some(BTreeMap::new()));
+        }
+        let vectors = compute_all(ctx, cache, &texts, again)?;
+        let by_place = |vectors: Vec<Result<Vec<f32>>>| {
+            let both = places.into_iter().zip(vectors);
+            both.filter_map(|(place, vector)| Some((place, vector.ok()?))).collect()
+        };
+        Ok(vectors.map(by_place))
+    }
 }
 
 /// Refuses what would make too large a reply, were all of them there.

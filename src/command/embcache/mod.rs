@@ -12,7 +12,9 @@ use super::container::create::check_model;
 use super::container::texts::{Meaning, meaning, model_for, no_vector};
 use super::parse::{ArgReader, OptionWord, set_once};
 use crate::ffi::{Access, Arguments, Ctx, Reply};
-use crate::keyspace::{Again, OpenedEntry, find_container, open_container, open_entry};
+use crate::keyspace::{
+    Again, Embedded, OpenedEntry, Texts, embed, find_container, open_container, open_entry,
+};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{EntryKey, EntryView, Kind, raw_embedding, unpack_embedding};
 use llmcache_core::embed::Role;
@@ -154,6 +156,26 @@ fn compute(
         Meaning::Later => Ok(Computed::Later),
         Meaning::None(refusal) => Err(no_vector(refusal)),
     }
+}
+
+/// Embeds many texts for a container with EMBED, all as one piece of work: of each its vector, or the error of a text
+/// that has none of its own. `None` where the command is to end and is run again.
+fn compute_all(
+    ctx: Ctx<'_>,
+    cache: &SharedCache,
+    texts: &[&[u8]],
+    again: Again,
+) -> Result<Option<Vec<Result<Vec<f32>>>>> {
+    let Some(model) = model_for(cache) else {
+        return Ok(Some(texts.iter().map(|_| Err(no_vector(None))).collect()));
+    };
+    let texts = Texts { model: &model, role: Role::Query, texts, cut: &[] };
+    let Embedded::Now(vectors) = embed(ctx, &texts, again)? else { return Ok(None) };
+    let numbers = vectors.into_iter().map(|vector| match vector {
+        Ok(meant) => Ok(meant.query.normalised().to_vec()),
+        Err(refusal) => Err(no_vector(Some(refusal))),
+    });
+    Ok(Some(numbers.collect()))
 }
 
 /// The name of an embedding's key.

@@ -1,12 +1,13 @@
 //! `EMBCACHE.SET` and `EMBCACHE.MSET`: keep embeddings.
 
-use super::{Computed, Subject, compute, key_of, model, open};
+use super::{Computed, Subject, compute, compute_all, key_of, model, open};
 use crate::command::container::create::auto_create_as;
 use crate::command::container::lease::lease_token;
 use crate::command::container::no_container;
 use crate::command::container::store::{
     Storing, check_dim, check_fits, check_lease, deadline, dim_mismatch, lease_lost,
 };
+use crate::command::container::texts::model_for;
 use crate::command::parse::{
     ArgReader, Expiry, OptionWord, expiry, is_expiry_word, is_vector_word, numbers, set_once,
 };
@@ -94,15 +95,17 @@ pub(super) fn as_kept(
     Ok(packed.1)
 }
 
-/// Keeps an embedding that was computed here.
+/// Keeps embeddings that were computed here, at least one.
 pub(super) fn keep(
     ctx: Ctx<'_>,
     args: &CommandArgs<'_>,
-    subject: Subject<'_>,
-    numbers: Vec<f32>,
+    computed: Vec<(Subject<'_>, Vec<f32>)>,
+    expiry: Option<Expiry>,
 ) -> Result<()> {
     let now = UnixMs(ctx.now_ms());
-    store(ctx, args, &[Embedding { subject, numbers }], &Options::default(), now)
+    let embedding = |(subject, numbers)| Embedding { subject, numbers };
+    let computed: Vec<_> = computed.into_iter().map(embedding).collect();
+    store(ctx, args, &computed, &Options { expiry, ..Options::default() }, now)
 }
 
 /// Runs `EMBCACHE.MSET`.
@@ -112,12 +115,17 @@ pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let most = limits::STORE_BATCH_MAX as u64;
     let count = reader.integer("the count of embeddings", 1, most)?;
     let missing = || Error::err("syntax error: fewer embeddings follow than were announced");
-    let mut embeddings = Vec::new();
+    let mut given = Vec::new();
     for _ in 0..count {
         let word = reader.option().filter(Subject::is_word).ok_or_else(missing)?;
         let subject = Subject::read(&word, &mut reader)?;
-        let word = reader.option().filter(is_vector_word).ok_or_else(missing)?;
-        embeddings.push(Embedding { subject, numbers: numbers(&word, &mut reader)? });
+        let mut ahead = reader.clone();
+        let word = ahead.option().filter(is_vector_word);
+        let vector = word.map(|word| numbers(&word, &mut ahead)).transpose()?;
+        if vector.is_some() {
+            reader = ahead;
+        }
+        given.push((subject, vector));
     }
     let mut options = Options::default();
     while let Some(word) = reader.option() {
@@ -125,9 +133,48 @@ pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
             return Err(word.unknown());
         }
     }
+    let Some(embeddings) = complete(ctx, args, given, &options)? else { return Ok(()) };
     store(ctx, args, &embeddings, &options, now)?;
     Reply::new(ctx).count(count);
     Ok(())
+}
+
+/// Has the texts that came without a vector embedded; a text that has none refuses them all. `None` where the command is
+/// to end and is run again.
+fn complete<'a>(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    given: Vec<(Subject<'a>, Option<Vec<f32>>)>,
+    options: &Options<'a>,
+) -> Result<Option<Vec<Embedding<'a>>>> {
+    let missing = || Error::err("syntax error: each embedding needs a vector, or a TEXT and EMBED");
+    let mut texts = Vec::new();
+    for (subject, vector) in &given {
+        match (vector, subject) {
+            (Some(_), _) => {}
+            (None, Subject::Text(text)) => texts.push(*text),
+            (None, Subject::Digest(_)) => return Err(missing()),
+        }
+    }
+    let computed = if texts.is_empty() {
+        Vec::new()
+    } else {
+        let cache = open(ctx, args, options.model)?.filter(|cache| model_for(cache).is_some());
+        let cache = cache.ok_or_else(missing)?;
+        match compute_all(ctx, &cache, &texts, Again::Writes(run_many))? {
+            Some(computed) => computed,
+            None => return Ok(None),
+        }
+    };
+    let mut computed = computed.into_iter();
+    let whole = given.into_iter().map(|(subject, vector)| {
+        let numbers = match vector {
+            Some(numbers) => numbers,
+            None => computed.next().ok_or_else(missing)??,
+        };
+        Ok(Embedding { subject, numbers })
+    });
+    whole.collect::<Result<_>>().map(Some)
 }
 
 /// Checks all, then stores all.

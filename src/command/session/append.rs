@@ -2,18 +2,24 @@
 //! owner's list.
 
 use super::request::AppendRequest;
-use super::{find, owner};
+use super::{find, owner, texts};
 use crate::command::parse::ArgReader;
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{Deadline, Presence, change_session};
+use crate::keyspace::{Again, Deadline, Presence, change_session};
 use llmcache_core::error::Result;
 use llmcache_core::session::{AppendTerms, Effect, Message};
 
 /// Runs the command.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    let request = AppendRequest::parse(ArgReader::new(args.options()))?;
+    let mut request = AppendRequest::parse(ArgReader::new(args.options()))?;
     let now_ms = ctx.now_ms();
     let owner = request.owner.map(|owner| owner::check(ctx, args.name(), owner)).transpose()?;
+    let model = texts::model_for(&*find(ctx, args, Access::Probe)?, request.model)?;
+    if let Some(model) = &model
+        && !texts::embed_messages(ctx, model, &mut request, Again::Writes(run))?
+    {
+        return Ok(());
+    }
     let session = find(ctx, args, Access::Probe)?;
     if request.owner.is_some() && !session.exists() {
         // With two keys the server leaves it to us to miss one.
@@ -28,6 +34,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         return Ok(());
     };
     let ttl_ms = request.ttl_ms.unwrap_or(session.ttl_ms());
+    let model = model.map(|model| model.text()).filter(|model| **model != *session.model());
     let other_ttl = ttl_ms != session.ttl_ms();
     drop(session);
     if !planned.changes_nothing() {
@@ -36,7 +43,9 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
             _ => Deadline::slid(ttl_ms, now_ms),
         };
         let set_ttl = other_ttl.then_some(Effect::SetTtl { ttl_ms });
-        change(args, (planned.clear, planned.replaced, planned.messages), set_ttl, deadline);
+        let set_model = model.as_ref().map(|model| Effect::SetModel { model });
+        let settings = set_ttl.into_iter().chain(set_model).collect();
+        change(args, (planned.clear, planned.replaced, planned.messages), settings, deadline);
         trim(ctx, args, request.max_length, request.max_tokens)?;
         if let Some(owner) = owner {
             owner::note_append(args.permit(), &owner, args.name(), now_ms);
@@ -52,11 +61,11 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 /// Applies the changes of an APPEND as separate effects: replicas check each against the state that the one
-/// before left.
-fn change(
+/// before left. Those of settings go with the last.
+fn change<'e>(
     args: &CommandArgs<'_>,
-    (clear, replaced, messages): (bool, Vec<Message<'_>>, Vec<Message<'_>>),
-    set_ttl: Option<Effect<'_>>,
+    (clear, replaced, messages): (bool, Vec<Message<'e>>, Vec<Message<'e>>),
+    mut effects: Vec<Effect<'e>>,
     deadline: Deadline,
 ) {
     let mut steps = Vec::with_capacity(3);
@@ -73,7 +82,7 @@ fn change(
     for step in steps {
         change_session(args.permit(), &args.key(), &[step], Deadline::Keep);
     }
-    let effects: Vec<Effect<'_>> = set_ttl.into_iter().chain(last).collect();
+    effects.extend(last);
     change_session(args.permit(), &args.key(), &effects, deadline);
 }
 

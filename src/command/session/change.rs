@@ -2,29 +2,43 @@
 
 use super::append::trim;
 use super::request::{Which, id, payload, role, seq, stored, tokens, ttl_ms};
-use super::{find, reply};
+use super::{find, reply, texts};
 use crate::command::parse::{ArgReader, flag_once, is_vector_word, set_once, vector};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{Deadline, answer_room, change_session};
+use crate::keyspace::{Again, Deadline, answer_room, change_session};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
 use llmcache_core::session::{Effect, MessageRef, MessageSeq};
 
-/// Runs `SESSION.EDIT s (seq | ID id) payload [TOKENS n] [<vector>]`.
+/// Runs `SESSION.EDIT s (seq | ID id) payload [TOKENS n] [<vector> | NOVECTOR]`.
 pub fn run_edit(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let which = Which::read(&mut reader)?;
     let text = payload(&mut reader)?;
-    let (mut own_tokens, mut query) = (None, None);
+    let (mut own_tokens, mut query, mut no_vector) = (None, None, false);
     while let Some(word) = reader.option() {
         match word.as_str() {
             "TOKENS" => set_once(&mut own_tokens, tokens(&mut reader)?, "TOKENS")?,
+            "NOVECTOR" => flag_once(&mut no_vector, "NOVECTOR")?,
             _ if is_vector_word(&word) => {
                 set_once(&mut query, vector(&word, &mut reader)?, "the vector")?;
             }
             _ => return Err(word.unknown()),
         }
+    }
+    if no_vector && query.is_some() {
+        return Err(Error::err("syntax error: a vector and NOVECTOR are given"));
+    }
+    let session = find(ctx, args, Access::Probe)?;
+    let model = texts::model_for(&session, None)?.filter(|_| query.is_none() && !no_vector);
+    if let Some(model) = model.filter(|_| which.locate(&session).is_some()) {
+        drop(session);
+        let vectors = texts::vectors_of(ctx, &model, &[text], Again::Writes(run_edit))?;
+        let Some(vectors) = vectors else { return Ok(()) };
+        query = vectors.into_iter().next().flatten();
+    } else {
+        drop(session);
     }
     let session = find(ctx, args, Access::Probe)?;
     let vector = query.as_ref().map(stored);

@@ -28,9 +28,14 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         ("payload_bytes", totals.payload_bytes),
         ("bytes", session.heap_bytes() as u64),
     ];
-    reply.map(numbers.len());
+    // Only where one embeds its messages.
+    let model = Some(session.model()).filter(|model| !model.is_empty());
+    reply.map(numbers.len() + usize::from(model.is_some()));
     for (name, number) in numbers {
         reply.text(name).count(number);
+    }
+    if let Some(model) = model {
+        reply.text("model").bytes(model);
     }
     Ok(())
 }

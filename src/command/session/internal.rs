@@ -26,7 +26,7 @@ pub fn run_apply(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         .collect::<Result<_>>()?;
     // Each is checked against the session as it is: more than one would have to be checked against
     // what the one before left.
-    if changes.iter().filter(|change| !matches!(change, Effect::SetTtl { .. })).count() > 1 {
+    if changes.iter().filter(|change| !change.is_setting()).count() > 1 {
         return Err(bad(&"it is more than one"));
     }
     let session = find(ctx, args, Access::Probe)?;

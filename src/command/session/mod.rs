@@ -15,8 +15,9 @@ pub(super) mod recall;
 mod reply;
 mod request;
 pub(super) mod stream;
+mod texts;
 
-use crate::ffi::{Access, CommandArgs, Ctx};
+use crate::ffi::{Access, Arguments, Ctx};
 use crate::keyspace::{OpenSession, open_session};
 use llmcache_core::error::Result;
 use llmcache_core::session::Session;
@@ -46,7 +47,7 @@ impl Found<'_> {
 }
 
 /// Opens the session of the running command to answer from it.
-fn find<'a>(ctx: Ctx<'a>, args: &CommandArgs<'_>, access: Access) -> Result<Found<'a>> {
+fn find<'a>(ctx: Ctx<'a>, args: &Arguments<'_>, access: Access) -> Result<Found<'a>> {
     let found = open_session(ctx, &args.key(), access)?;
     Ok(found.map_or_else(|| Found::None(Session::new()), Found::Here))
 }

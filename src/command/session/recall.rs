@@ -1,18 +1,37 @@
 //! `SESSION.RECALL`: what was said, by meaning.
 
 use super::request::roles;
-use super::{find, reply};
+use super::{find, reply, texts};
 use crate::command::parse::{ArgReader, is_vector_word, set_once, vector};
-use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{AnswerRoom, Pieces, answer_room, run_pieces};
+use crate::ffi::{Access, Arguments, CommandArgs, Ctx, Reply};
+use crate::keyspace::{Again, AnswerRoom, Pieces, Searches, answer_room, run_pieces};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
 use llmcache_core::session::{MessageRef, MessageSeq, Recall, Recalled, Session};
+use llmcache_core::vector::Query;
 
 /// Runs the command.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
+    if let Some(recalling) = begin(ctx, args)? {
+        run_pieces(args, recalling);
+    }
+    Ok(())
+}
+
+/// The second run, when the question was embedded.
+fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, _: &Searches) -> Result<()> {
+    if let Some(mut recalling) = begin(ctx, args)? {
+        while recalling.next(ctx) {}
+        recalling.reply(ctx);
+    }
+    Ok(())
+}
+
+/// Reads what is asked; `None` where the question is being embedded, and where it was answered.
+fn begin(ctx: Ctx<'_>, args: &Arguments<'_>) -> Result<Option<Recalling>> {
     let mut reader = ArgReader::new(args.options());
+    let mut text = None;
     let (mut query, mut count, mut least, mut wanted, mut around) = (None, None, None, None, None);
     while let Some(word) = reader.option() {
         let name = word.as_str();
@@ -20,6 +39,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
             "COUNT" => {
                 set_once(&mut count, reader.integer(name, 1, limits::COUNT_MAX.into())?, name)?;
             }
+            "TEXT" => set_once(&mut text, reader.text(name, limits::PROMPT_MAX_BYTES)?, name)?,
             "SIMILARITY" => set_once(&mut least, reader.similarity(name)?, name)?,
             "ROLES" => set_once(&mut wanted, roles(&mut reader)?, name)?,
             "AROUND" => {
@@ -32,21 +52,46 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
             _ => return Err(word.unknown()),
         }
     }
-    let query = query.ok_or_else(|| Error::err("syntax error: RECALL needs a vector"))?;
     let (count, around) = (count.unwrap_or(1) as usize, around.map(|around| around as usize));
     let (messages, most) =
         (count * (1 + 2 * around.unwrap_or(0)), limits::SESSION_REPLY_MESSAGES_MAX);
     if messages > most {
         return Err(Error::too_big("COUNT with AROUND", messages, most, "messages"));
     }
+    let query = match (query, text) {
+        (Some(query), None) => query,
+        (None, Some(text)) => match embedded(ctx, args, text)? {
+            Some(query) => query,
+            None => return Ok(None),
+        },
+        (Some(_), Some(_)) => return Err(Error::err("syntax error: a vector and TEXT are given")),
+        (None, None) => return Err(Error::err("syntax error: RECALL needs a vector or TEXT")),
+    };
     let session = find(ctx, args, Access::Read)?;
     session.check_query(&query, args.name())?;
     // What is compared is the session as it is now: a copy shares all its blocks.
     let copy = session.fork(MessageSeq(u32::MAX));
     drop(session);
     let recall = Recall::new(&copy, query, count, least.unwrap_or(-1.0), wanted);
-    run_pieces(args, Recalling { copy, recall: Some(recall), around, room: answer_room(ctx)? });
-    Ok(())
+    Ok(Some(Recalling { copy, recall: Some(recall), around, room: answer_room(ctx)? }))
+}
+
+/// The vector of a question; `None` where it is being embedded, and where there is nothing to compare it with.
+fn embedded(ctx: Ctx<'_>, args: &Arguments<'_>, text: &[u8]) -> Result<Option<Query>> {
+    let session = find(ctx, args, Access::Probe)?;
+    if session.is_empty() {
+        Reply::new(ctx).array(0);
+        return Ok(None);
+    }
+    let model = texts::model_for(&session, None)?;
+    let totals = session.totals();
+    let numbers = totals.vectors * u64::from(session.dim().unwrap_or(0));
+    drop(session);
+    // A second run compares all at once: in a large session the client waits for that, and not for its question.
+    let is_small = numbers <= limits::SESSION_RECALL_AT_ONCE_NUMBERS
+        && totals.messages <= limits::SESSION_RECALL_AT_ONCE_MESSAGES;
+    let again = if is_small { Again::Reads(answer) } else { Again::Never };
+    texts::vector_of_question(ctx, model.as_ref(), text, again)
 }
 
 struct Recalling {

@@ -24,7 +24,10 @@ pub struct AppendRequest<'a> {
     pub max_length: Option<u64>,
     pub max_tokens: Option<u64>,
     pub owner: Option<&'a [u8]>,
+    pub model: Option<&'a [u8]>,
     pub messages: Vec<Message<'a>>,
+    /// Those of them that are kept without a vector, by their places.
+    pub without: Vec<usize>,
 }
 
 impl<'a> AppendRequest<'a> {
@@ -79,15 +82,20 @@ impl<'a> AppendRequest<'a> {
             "MAXLEN" => set_once(&mut self.max_length, args.integer(name, 0, u64::MAX)?, name),
             "MAXTOKENS" => set_once(&mut self.max_tokens, args.integer(name, 0, u64::MAX)?, name),
             "OWNER" => set_once(&mut self.owner, args.next(name)?, name),
+            "EMBED" => {
+                let model = args.text(name, limits::EMBED_NAME_MAX_BYTES)?;
+                set_once(&mut self.model, model, name)
+            }
             _ => Err(word.unknown()),
         }
     }
 
     /// Reads the options of the message just begun, up to the next one.
     fn read_message(&mut self, args: &mut ArgReader<'a>) -> Result<()> {
+        let place = self.messages.len().saturating_sub(1);
         let Some(message) = self.messages.last_mut() else { return Ok(()) };
         let (mut own_tokens, mut own_id, mut own_vector, mut meta) = (None, None, None, None);
-        let mut link = None;
+        let (mut link, mut no_vector) = (None, false);
         loop {
             let mut ahead = args.clone();
             let Some(word) = ahead.option().filter(|word| word.as_str() != "MSG") else { break };
@@ -98,6 +106,7 @@ impl<'a> AppendRequest<'a> {
                 "TOKENS" => set_once(&mut own_tokens, tokens(args)?, name)?,
                 "META" => set_once(&mut meta, json_object(args, name)?, name)?,
                 "PIN" => flag_once(&mut message.pinned, name)?,
+                "NOVECTOR" => flag_once(&mut no_vector, name)?,
                 "CALL" | "RESULT" => {
                     let kind = if name == "CALL" { LinkKind::Call } else { LinkKind::Result };
                     let id = IdText::Text(id(args, name)?);
@@ -109,6 +118,10 @@ impl<'a> AppendRequest<'a> {
                 _ => return Err(word.unknown()),
             }
         }
+        if no_vector && own_vector.is_some() {
+            return Err(Error::err("syntax error: a vector and NOVECTOR are given"));
+        }
+        self.without.extend(no_vector.then_some(place));
         (message.id, message.meta, message.link) = (own_id, meta, link);
         message.vector = own_vector.map(Cow::Owned);
         if let Some(tokens) = own_tokens {

@@ -10,7 +10,6 @@ use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
 const CACHE: Arg = arg("cache", ArgKind::Key);
 const MODEL: Arg = opt("MODEL", "model", ArgKind::Text);
-const VECTOR: Arg = arg("vector", ArgKind::OneOf(VECTOR_FORMS));
 const SUBJECT: Arg = need(
     "",
     "of",
@@ -82,7 +81,7 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
         ..write("EMBCACHE.SET", command_entry!(set::run), KeyUse::Insert)
     },
     CommandSpec {
-        arity: -7,
+        arity: -5,
         flags: "write deny-oom",
         summary: "Stores the embeddings of many texts in one round trip.",
         complexity: "That of SET for each",
@@ -91,7 +90,7 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
             arg("count", ArgKind::Integer),
             Arg {
                 name: "embedding",
-                kind: ArgKind::Block(&[SUBJECT, VECTOR]),
+                kind: ArgKind::Block(&[SUBJECT, OWN_VECTOR]),
                 token: "",
                 optional: false,
                 multiple: true,
@@ -100,7 +99,8 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
             MODEL,
         ],
         reply: "How many were stored: all, or none where one is refused.",
-        notes: "At most 1,000; the expiry holds for all.",
+        notes: "At most 1,000; the expiry holds for all. On a cache with EMBED a text without a vector is embedded; \
+            one that the model does not read refuses them all.",
         ..write("EMBCACHE.MSET", command_entry!(set::run_many), KeyUse::Insert)
     },
     CommandSpec {
@@ -120,7 +120,8 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
         complexity: "O(n d) for n texts",
         args: &[CACHE, SUBJECTS, AS, MODEL],
         reply: "An array of what `EMBCACHE.GET` answers to each, in their order.",
-        notes: "At most 10,000.",
+        notes: "At most 10,000. On a cache with EMBED texts that are not kept, at most 1,000, are embedded and answered, \
+            and not kept; one that the model does not read is null. MGETEX keeps them.",
         ..read("EMBCACHE.MGET", command_entry!(get::run_many))
     },
     CommandSpec {
@@ -129,7 +130,8 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
         complexity: "O(n d) for n texts",
         args: &[CACHE, SUBJECTS, need("", "expiry", ArgKind::OneOf(EXPIRY_FORMS)), AS, MODEL],
         reply: "That of `EMBCACHE.MGET`.",
-        notes: "A time in the past answers what was there and removes it, as `GETEX` does.",
+        notes: "A time in the past answers what was there and removes it, as `GETEX` does. On a cache with EMBED texts that \
+            are not kept are embedded as by MGET, and kept for that time; above `maxmemory` they are null.",
         ..write("EMBCACHE.MGETEX", command_entry!(get::run_many_touching), KeyUse::UpdateAndRead)
     },
     CommandSpec {

@@ -26,6 +26,16 @@ const ROLES: Arg = opt(
     ArgKind::Block(&[arg("count", ArgKind::Integer), many("role", ArgKind::Text)]),
 );
 
+/// How a message is kept by meaning, and what is asked for by it.
+const MEANING: &[Arg] =
+    &[VECTOR_FORMS[0], VECTOR_FORMS[1], VECTOR_FORMS[2], word("NOVECTOR", "novector")];
+const QUESTION: &[Arg] = &[
+    VECTOR_FORMS[0],
+    VECTOR_FORMS[1],
+    VECTOR_FORMS[2],
+    need("TEXT", "question-text", ArgKind::Text),
+];
+
 const MESSAGE: Arg = Arg {
     name: "message",
     kind: ArgKind::Block(&[
@@ -44,7 +54,7 @@ const MESSAGE: Arg = Arg {
                 need("RESULT", "result-of", ArgKind::Text),
             ]),
         ),
-        VECTOR,
+        opt("", "vector", ArgKind::OneOf(MEANING)),
     ]),
     token: "",
     optional: false,
@@ -69,6 +79,7 @@ pub const SESSION: &[CommandSpec] = &[
             opt("MAXLEN", "messages", ArgKind::Integer),
             opt("MAXTOKENS", "max-tokens", ArgKind::Integer),
             opt("OWNER", "owner-key", ArgKind::Text),
+            opt("EMBED", "model", ArgKind::Text),
             opt_word("UPSERT", "upsert"),
             opt_word("CLEAR", "clear"),
             MESSAGE,
@@ -89,7 +100,12 @@ pub const SESSION: &[CommandSpec] = &[
             that many seconds from then. 0 ends that, and so do `EXPIRE` and `PERSIST`, whose deadline stays. MAXLEN \
             and MAXTOKENS remove the oldest messages that are not pinned, once, in this command. A missing TOKENS is \
             estimated as `ceil(bytes / 4)` and marked so. `OWNER` names a sorted set in the same hash slot, in which \
-            the session becomes the newest (`SESSION.LIST`). All vectors of a session have the same dimension.",
+            the session becomes the newest (`SESSION.LIST`). All vectors of a session have the same dimension. `EMBED` \
+            names a model of `llmcache.embed-models` (`docs/embedding.md`), which the session keeps: from then on \
+            messages without a vector are embedded, while the client waits, and stored with their vectors in one step. Of \
+            a message that is longer than the model reads the beginning is embedded; one that it does not read at all, \
+            or with `NOVECTOR`, is stored without a vector. Another model than the one that embedded the session's \
+            messages: `MODELMISMATCH`.",
         key_options: &[adds_to("OWNER", None)],
         ..write("SESSION.APPEND", command_entry!(append::run, keys), KeyUse::Insert)
     },
@@ -169,7 +185,7 @@ pub const SESSION: &[CommandSpec] = &[
         complexity: "O(1)",
         args: &[KEY],
         reply: "A map of `messages tokens estimated pinned open first_seq last_seq next_seq vectors dim \
-            ttl payload_bytes bytes`, or null.",
+            ttl payload_bytes bytes`, and with EMBED `model`; or null.",
         ..read("SESSION.INFO", command_entry!(info::run))
     },
     CommandSpec {
@@ -177,9 +193,10 @@ pub const SESSION: &[CommandSpec] = &[
         flags: "write deny-oom",
         summary: "Replaces the payload of a message.",
         complexity: "O(log n)",
-        args: &[KEY, WHICH, PAYLOAD, TOKENS, VECTOR],
+        args: &[KEY, WHICH, PAYLOAD, TOKENS, opt("", "vector", ArgKind::OneOf(MEANING))],
         reply: "1, or 0 where there is no such message.",
-        notes: "Role, ID, META, pin and links stay. The vector is replaced by the given one, or removed.",
+        notes: "Role, ID, META, pin and links stay. The vector is replaced by the given one; without one the new \
+            payload is embedded in a session with EMBED, unless NOVECTOR is said, and else the message has none.",
         ..write("SESSION.EDIT", command_entry!(change::run_edit), KeyUse::Update)
     },
     CommandSpec {
@@ -275,7 +292,7 @@ pub const SESSION: &[CommandSpec] = &[
         complexity: "O(n * d) for n vectors of d dimensions",
         args: &[
             KEY,
-            arg("vector", ArgKind::OneOf(VECTOR_FORMS)),
+            arg("question", ArgKind::OneOf(QUESTION)),
             COUNT,
             opt("SIMILARITY", "least", ArgKind::Double),
             ROLES,
@@ -285,7 +302,10 @@ pub const SESSION: &[CommandSpec] = &[
             latter two arrays of that many messages.",
         notes: "COUNT is 1 by default; with AROUND the reply has at most 10,000 messages, each in the form of \
             `SESSION.RANGE`. Every vector of the session, kept in half precision, is compared, in slices while the \
-            client waits if there are many.",
+            client waits if there are many. `TEXT` is embedded by the session's model (`SESSION.APPEND … EMBED`); in a \
+            session of more than 65,536 messages, or 8,192 vectors of 384 dimensions, it has at most \
+            `llmcache.embed-inline-tokens` tokens, else: `EMBEDLONG`. A session that does not exist has no model \
+            and no messages: an empty array.",
         ..read("SESSION.RECALL", command_entry!(recall::run))
     },
     CommandSpec {

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FOLLOW_SECONDS = 30.0
 """How long one FOLLOW waits at most; the socket's timeout may make it less."""
+EMBEDDED_ROLES = ("user", "assistant")
+"""Whose messages are found by meaning."""
 POLL_SECONDS = 0.05
 """How often a stream is looked at where no more commands may wait."""
 
@@ -61,8 +63,9 @@ class SessionBase:
         owner: str | None = None,
         maxlen: int | None = None,
         maxtokens: int | None = None,
-        embed: Embed | None = None,
+        embed: Embed | str | None = None,
     ):
+        """`embed` computes vectors here, or names a model of the server, which then does."""
         self._connection = self._connect(client)
         self.key, self.ttl, self.owner = key, ttl, owner
         self.maxlen, self.maxtokens, self.embed = maxlen, maxtokens, embed
@@ -128,8 +131,12 @@ class SessionFlows(SessionBase):
                     args += [word, value]
             if self.owner is not None:
                 args += ["OWNER", self.owner]
+            if isinstance(self.embed, str):
+                args += ["EMBED", self.embed]
             for message in batch:
                 args += message_arguments(message)
+                if isinstance(self.embed, str) and message.vector is None and message.role not in EMBEDDED_ROLES:
+                    args.append("NOVECTOR")
             reply = yield Command(args)
             if reply is None:
                 return None
@@ -140,7 +147,9 @@ class SessionFlows(SessionBase):
     def _embedded(self, message: Message) -> Flow[Message]:
         import dataclasses
 
-        if self.embed is None or message.vector is not None or message.role not in ("user", "assistant"):
+        if self.embed is None or isinstance(self.embed, str):
+            return message
+        if message.vector is not None or message.role not in EMBEDDED_ROLES:
             return message
         vector = yield Call(self.embed, (message.text,))
         return dataclasses.replace(message, vector=vector)
@@ -282,11 +291,15 @@ class SessionFlows(SessionBase):
         around: int = 0,
     ) -> Flow[list[Recalled]]:
         """Messages by meaning, best first, with so many neighbours to either side."""
-        if isinstance(query, str):
-            if self.embed is None:
-                raise ValueError("a text can be recalled where the session has embed")
-            query = cast(Vector, (yield Call(self.embed, (query,))))
-        args: list[Argument] = [*vectors.blob(query), "COUNT", count]
+        if isinstance(query, str) and self.embed is None:
+            raise ValueError("a text can be recalled where the session has embed")
+        if isinstance(query, str) and isinstance(self.embed, str):
+            asked: list[Argument] = ["TEXT", query]
+        else:
+            if isinstance(query, str):
+                query = cast(Vector, (yield Call(self.embed, (query,))))
+            asked = [*vectors.blob(query)]
+        args: list[Argument] = [*asked, "COUNT", count]
         if similarity is not None:
             args += ["SIMILARITY", similarity]
         args += _roles(roles)

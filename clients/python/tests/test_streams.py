@@ -256,3 +256,20 @@ def test_a_writer_that_was_not_entered_says_so(r):
     with pytest.raises(RuntimeError, match="with"):
         Session(r, "s").stream(id="m").write("x")
     assert not r.exists("s")
+
+
+def test_a_character_parted_between_two_writes_is_whole(server, r):
+    parts = ["Gr", "\ud83d", "\udc4b", "\ud83d\udc4b", "", "\ud83d", "", "\udc4b and \ud83d", b"bytes", "\ud800"]
+    with Session(r, "s").stream(id="m") as writer:
+        for part in parts:
+            writer.write(part)
+
+    async def main():
+        async with redis.asyncio.Redis(port=server.port) as aio:
+            async with llmcache.asyncio.Session(aio, "s").stream(id="n") as writer:
+                for part in parts:
+                    await writer.write(part)
+
+    asyncio.run(main())
+    for id in ("m", "n"):
+        assert Session(r, "s").get(id=id).raw == "Gr👋👋👋 and ".encode() + b"\xed\xa0\xbdbytes\xed\xa0\x80"

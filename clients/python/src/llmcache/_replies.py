@@ -42,7 +42,22 @@ def raw(value: str | bytes) -> bytes:
     try:
         return value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        return value.encode("utf-8", "surrogatepass")
+        # Two halves are one character; one alone keeps its number.
+        whole = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        return whole.encode("utf-8", "surrogatepass")
+
+
+def joined(half: str, text: str | bytes) -> tuple[bytes, str]:
+    """The bytes of a part of a stream behind `half` of a surrogate pair, and the half that it ends with.
+
+    A model's parts come as JSON each by itself, and a character beyond the first 65,536 may be parted between two."""
+    if not half and isinstance(text, str) and not "\ud800" <= text[-1:] <= "\udbff":
+        return raw(text), ""
+    if not isinstance(text, str):
+        return raw(half) + raw(text), ""
+    text = half + text
+    parted = "\ud800" <= text[-1:] <= "\udbff"
+    return (raw(text[:-1]), text[-1]) if parted else (raw(text), "")
 
 
 def tagged(tags: Any) -> list[Any]:

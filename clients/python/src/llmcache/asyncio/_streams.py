@@ -57,6 +57,7 @@ class StreamWriter:
         self._lease, self._linger, self._meta, self._takeover = lease, linger, meta, takeover
         self._ended: dict[str, Any] = {}
         self._unsent = bytearray()
+        self._half = ""
         self._lock = asyncio.Lock()
         self._failure: BaseException | None = None
         self._token = b""
@@ -78,7 +79,8 @@ class StreamWriter:
         """Adds text; False when the message was stopped from outside, and nothing more is wanted."""
         async with self._lock:
             self._raise()
-            self._unsent += r.raw(text)
+            part, self._half = r.joined(self._half, text)
+            self._unsent += part
             if not self._linger or time.monotonic() - self._sent_at >= self._linger:
                 await self._send()
         return not self.stopped
@@ -94,6 +96,7 @@ class StreamWriter:
             self._task.cancel()
             try:
                 self._raise()
+                self._unsent += r.raw(self._half)
                 await self._send()
                 await self._session.end(self.seq, self._token, error=kind is not None, **self._ended)
             except Exception as error:

@@ -89,7 +89,7 @@ def encode(args: Iterable[Part | str | int]) -> list[Part]:
             arg = str(arg).encode()
         size = arg.nbytes if isinstance(arg, memoryview) else len(arg)
         if size <= _SCRATCH:
-            small.append(b"$%d\r\n%b\r\n" % (size, arg))
+            small.append(b"$%d\r\n%b\r\n" % (size, bytes(arg)))
             continue
         small.append(b"$%d\r\n" % size)
         parts += [b"".join(small), arg]

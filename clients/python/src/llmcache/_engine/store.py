@@ -62,7 +62,7 @@ class Found:
 
     there: list[bool] = field(default_factory=list)
     leading: int = 0
-    lease: int | None = None
+    lease: int | bytes | None = None
 
 
 @dataclass
@@ -307,7 +307,7 @@ class ChunkStore:
             result.append(found)
         return result
 
-    def release(self, namespace: str, lease: int) -> None:
+    def release(self, namespace: str, lease: int | bytes) -> None:
         """Ends a lease; one that cannot be ended lapses."""
         self._quick.submit(
             lambda wire: self._try(

@@ -96,7 +96,7 @@ class _Lease:
     """A lease of the server, and how many of its keys are locked still."""
 
     namespace: str
-    name: int
+    name: int | bytes
     ends: float
     left: int
 
@@ -239,7 +239,7 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         for lease in over:
             self._store.release(lease.namespace, lease.name)
 
-    def _hold(self, namespace: str, hashes: Sequence[bytes], there: Sequence[bool], name: int | None) -> None:
+    def _hold(self, namespace: str, hashes: Sequence[bytes], there: Sequence[bool], name: int | bytes | None) -> None:
         count = sum(there)
         if name is None or not count:
             return

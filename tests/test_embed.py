@@ -153,13 +153,22 @@ def test_texts_that_would_stand_for_others_are_not_embedded(embedding):
 
 
 SMILE, PARTY = f"{ASKED} \U0001f600", f"{ASKED} \U0001f389"
+ACCENT, OTHER_ACCENT = "ab cd \u00e9f gh ij", "ab cd e\u0302f gh ij"
 LONG_WORDS = [f"ab cd ef gh ij {'x' * 120}{end}" for end in "yz"]
 
 
 @pytest.mark.parametrize("guard", ["OFF", "ON", "STRICT"])
-@pytest.mark.parametrize(("stored", "asked"), [(SMILE, PARTY), (SMILE, ASKED), (ASKED, SMILE), LONG_WORDS])
+@pytest.mark.parametrize(("stored", "asked"), [
+        (SMILE, PARTY),
+        (SMILE, ASKED),
+        (ASKED, SMILE),
+        (ACCENT, ASKED),
+        (ASKED, ACCENT),
+        (ACCENT, OTHER_ACCENT),
+        LONG_WORDS,
+    ])
 def test_words_that_the_model_does_not_know_must_be_the_same(embedding, guard, stored, asked):
-    """To the model they are one unknown piece: the vectors of questions that differ in nothing else are equal."""
+    """To the model they are one unknown piece, and accents are stripped: vectors of questions that differ in nothing else are equal."""
     client = embedding.client
     embedding.run("CONFIG", "SET", "guard", guard)
     embedding.setsem(stored, "yes")

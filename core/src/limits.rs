@@ -292,6 +292,8 @@ pub const EMBED_LAYERS_MAX: usize = 48;
 pub const EMBED_INNER_MAX: usize = 8_192;
 /// Most tokens of a text, whatever the model says: attention grows with their square.
 pub const EMBED_TOKENS_MAX: usize = 512;
+/// Most tokens of a text of a static model, which takes each by itself.
+pub const EMBED_STATIC_TOKENS_MAX: usize = 8_192;
 /// Longest text that is cut into tokens at all; 512 tokens of English are 3 KB.
 pub const EMBED_TEXT_MAX_BYTES: usize = 32 << 10;
 /// Longest name of a model.

@@ -428,6 +428,13 @@ impl Sight for ModelSight {
     fn unseen(&self, text: &[u8]) -> Option<UnseenDigest> {
         self.model.unseen(std::str::from_utf8(text).ok()?, self.role)
     }
+
+    fn strips_difference(&self, one: &[u8], other: &[u8]) -> bool {
+        match (std::str::from_utf8(one), std::str::from_utf8(other)) {
+            (Ok(one), Ok(other)) => self.model.strips_difference(one, other),
+            _ => false,
+        }
+    }
 }
 
 /// What came of texts.
@@ -444,9 +451,9 @@ pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again) -> Result<Embedded> 
     let (place, model) = SERVICE.with(|service| service.find(texts.model))?;
     let role = if model.reads_alike() { Role::Query } else { texts.role };
     let sight: Arc<dyn Sight> = Arc::new(ModelSight { model: Arc::clone(&model), role });
-    let meant = |made: Option<Made>, tokens: &Tokens| -> Result<_> {
+    let meant = |made: Option<Made>, tokens: &Tokens, text: &[u8]| -> Result<_> {
         let (vector, us) = made.ok_or_else(no_vector)?;
-        let unseen = Unseen::new(Arc::clone(&sight), tokens.unknown);
+        let unseen = Unseen::new(Arc::clone(&sight), tokens.unknown, text);
         let query = Query::of(vector.to_vec()).map_err(|_| no_vector())?;
         Ok(Some(Ok(Meant { query, unseen, tokens: tokens.ids.len(), us })))
     };
@@ -470,7 +477,7 @@ pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again) -> Result<Embedded> 
             }
         };
         match SERVICE.with(|service| service.known(&key)) {
-            Some(made) => known.push(meant(made, &tokens)?),
+            Some(made) => known.push(meant(made, &tokens, bytes)?),
             None => {
                 known.push(None);
                 // Of a longer one only the beginning is read.
@@ -480,6 +487,7 @@ pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again) -> Result<Embedded> 
         }
     }
     if !missing.is_empty()
+        && !model.is_static()
         && has_threads(ctx)
         && let Some(second) = again.second()
     {
@@ -487,7 +495,8 @@ pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again) -> Result<Embedded> 
         return wait_for(ctx, &model, wanted.collect(), second);
     }
     let inline: usize = missing.iter().map(|(_, _, tokens, _)| tokens.ids.len()).sum();
-    let most = config::embed_inline_tokens();
+    // A static model takes microseconds.
+    let most = if model.is_static() { usize::MAX } else { config::embed_inline_tokens() };
     if inline > most && is_running_again() {
         // What was kept when the command came is gone.
         return Err(busy("a text has to be embedded that did not when the command came"));
@@ -500,7 +509,7 @@ pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again) -> Result<Embedded> 
     }
     for (number, key, tokens, _) in missing {
         let made = SERVICE.with(|service| service.embed_now(key, &model, &tokens));
-        known[number] = meant(made, &tokens)?;
+        known[number] = meant(made, &tokens, texts.texts[number])?;
     }
     Ok(Embedded::Now(known.into_iter().flatten().collect()))
 }

@@ -5,6 +5,7 @@
 //! and a file of settings or words in memory.
 
 use super::bert::{Encoder, Layer, Pooling, Shape};
+use super::fixed::Static;
 use super::glue::Norm;
 use super::json::{Object, each_value};
 use super::quant::{Matrix, Table};
@@ -12,15 +13,46 @@ use super::safetensors::Tensors;
 use crate::error::{Error, Result};
 use crate::limits::{
     DIM_MAX, EMBED_CONFIG_MAX_BYTES, EMBED_INNER_MAX, EMBED_LAYERS_MAX, EMBED_PIECES_MAX,
-    EMBED_PROMPT_MAX_BYTES, EMBED_TOKENIZER_MAX_BYTES, EMBED_TOKENS_MAX,
+    EMBED_PROMPT_MAX_BYTES, EMBED_STATIC_TOKENS_MAX, EMBED_TOKENIZER_MAX_BYTES, EMBED_TOKENS_MAX,
 };
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+/// What a model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An encoder.
+    Bert,
+    /// The same encoder, whose first rows of positions stand for padding.
+    XlmRoberta {
+        /// The row of the first token.
+        first_position: usize,
+    },
+    /// A vector for each piece.
+    Static,
+}
+
+/// The weights of a model.
+#[derive(Debug)]
+pub(super) enum Body {
+    Encoder(Box<Encoder>),
+    Static(Static),
+}
+
+impl Body {
+    pub(super) fn allocated_bytes(&self) -> usize {
+        match self {
+            Self::Encoder(encoder) => encoder.allocated_bytes(),
+            Self::Static(fixed) => fixed.allocated_bytes(),
+        }
+    }
+}
+
 /// What a folder says of its model, besides the weights.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Settings {
+    pub(super) kind: Kind,
     pub(super) shape: Shape,
     pub(super) epsilon: f32,
     pub(super) pooling: Pooling,
@@ -77,7 +109,10 @@ impl Settings {
         let bytes = read_file(folder, FILE, EMBED_CONFIG_MAX_BYTES)?
             .ok_or_else(|| refused(FILE, "there is none"))?;
         let config = Object::parse(FILE, &bytes)?;
-        let (shape, epsilon) = read_shape(&config)?;
+        if config.text("model_type")?.as_deref() == Some("model2vec") {
+            return Self::read_static(folder);
+        }
+        let (kind, shape, epsilon) = read_shape(&config)?;
         let longest = with_settings(folder, "sentence_bert_config.json", |file| {
             file.get::<usize>("max_seq_length")
         })?;
@@ -88,10 +123,30 @@ impl Settings {
         check_modules(folder)?;
         let pooling = read_pooling(folder)?;
         let mut settings = Self {
+            kind,
             shape: Shape { positions: tokens_max.min(EMBED_TOKENS_MAX), ..shape },
             epsilon,
             pooling,
             tokens_max: tokens_max.min(EMBED_TOKENS_MAX),
+            query_prompt: String::new(),
+            document_prompt: String::new(),
+            threshold: None,
+            any_script: false,
+        };
+        settings.read_prompts(folder)?;
+        settings.read_own(folder)?;
+        Ok(settings)
+    }
+
+    /// A static model: all else follows from its table.
+    fn read_static(folder: &Path) -> Result<Self> {
+        check_modules(folder)?;
+        let mut settings = Self {
+            kind: Kind::Static,
+            shape: Shape { hidden: 0, heads: 1, layers: 0, inner: 0, words: 0, positions: 0 },
+            epsilon: 0.0,
+            pooling: Pooling::Mean,
+            tokens_max: EMBED_STATIC_TOKENS_MAX,
             query_prompt: String::new(),
             document_prompt: String::new(),
             threshold: None,
@@ -159,7 +214,7 @@ fn checked_prompt(file: &str, prompt: &str) -> Result<String> {
     Ok(prompt.to_owned())
 }
 
-fn read_shape(config: &Object<'_>) -> Result<(Shape, f32)> {
+fn read_shape(config: &Object<'_>) -> Result<(Kind, Shape, f32)> {
     const FILE: &str = "config.json";
     let only = |name: &str, wanted: &str| match config.text(name)? {
         Some(other) if other != wanted => {
@@ -170,7 +225,24 @@ fn read_shape(config: &Object<'_>) -> Result<(Shape, f32)> {
     if config.raw("model_type").is_none() {
         return Err(refused(FILE, "model_type is missing"));
     }
-    only("model_type", "bert")?;
+    let kind = match config.text("model_type")?.as_deref() {
+        Some("xlm-roberta") => {
+            let padding = config.get::<usize>("pad_token_id")?.unwrap_or(1);
+            if padding > 8 {
+                return Err(refused(FILE, "pad_token_id is out of range"));
+            }
+            Kind::XlmRoberta { first_position: padding + 1 }
+        }
+        Some("bert") => Kind::Bert,
+        other => {
+            let other = other.unwrap_or_default();
+            let supported = "\"bert\", \"xlm-roberta\" and \"model2vec\" are";
+            return Err(refused(
+                FILE,
+                format!("model_type {other:?} is not supported, {supported}"),
+            ));
+        }
+    };
     only("hidden_act", "gelu")?;
     only("position_embedding_type", "absolute")?;
     let size = |name: &str, least: usize, most: usize, step: usize| -> Result<usize> {
@@ -189,6 +261,11 @@ fn read_shape(config: &Object<'_>) -> Result<(Shape, f32)> {
         words: size("vocab_size", 1, EMBED_PIECES_MAX, 1)?,
         positions: size("max_position_embeddings", 1, 1 << 20, 1)?,
     };
+    let first = if let Kind::XlmRoberta { first_position } = kind { first_position } else { 0 };
+    let Some(positions) = shape.positions.checked_sub(first) else {
+        return Err(refused(FILE, "max_position_embeddings has no place for a text"));
+    };
+    let shape = Shape { positions, ..shape };
     if !shape.hidden.is_multiple_of(16 * shape.heads) {
         return Err(refused(FILE, "a head's width must be a multiple of 16"));
     }
@@ -196,7 +273,7 @@ fn read_shape(config: &Object<'_>) -> Result<(Shape, f32)> {
     if !(1e-12..=1e-2).contains(&epsilon) {
         return Err(refused(FILE, "layer_norm_eps is out of range"));
     }
-    Ok((shape, epsilon))
+    Ok((kind, shape, epsilon))
 }
 
 /// The steps after the encoder that sentence-transformers would run.
@@ -246,18 +323,29 @@ pub(super) fn read_tokenizer(folder: &Path) -> Result<Vec<u8>> {
 }
 
 /// The weights, and the digest of their file. Each is looked for before memory is taken for any.
-pub(super) fn read_weights(folder: &Path, settings: &Settings) -> Result<(Encoder, [u8; 32])> {
-    let mut file = Tensors::open(&folder.join("model.safetensors"))?;
-    file.choose_prefix(&["", "bert."], "embeddings.word_embeddings.weight");
-    let Settings { shape, epsilon, .. } = *settings;
-    check_presence(&file, shape)?;
+pub(super) fn read_body(
+    folder: &Path,
+    settings: &Settings,
+    unknown: u32,
+) -> Result<(Body, [u8; 32])> {
+    let mut file = Tensors::open(&folder.join(WEIGHTS))?;
+    if settings.kind == Kind::Static {
+        let fixed = read_table(&file, settings.shape, unknown)?;
+        return Ok((Body::Static(fixed), file.digest()?));
+    }
+    file.choose_prefix(&["", "bert.", "roberta."], "embeddings.word_embeddings.weight");
+    let Settings { shape, epsilon, kind, .. } = *settings;
+    let first = if let Kind::XlmRoberta { first_position } = kind { first_position } else { 0 };
+    check_presence(&file, shape, first)?;
     let mut words = Table::new(shape.words, shape.hidden);
     let size = (shape.words, shape.hidden);
     file.rows("embeddings.word_embeddings.weight", size, |row, values| words.set_row(row, values))?;
     let mut positions = vec![0.0; shape.positions * shape.hidden];
-    let size = (shape.positions, shape.hidden);
+    let size = (first + shape.positions, shape.hidden);
     file.rows("embeddings.position_embeddings.weight", size, |row, values| {
-        positions[row * shape.hidden..][..shape.hidden].copy_from_slice(values);
+        if let Some(row) = row.checked_sub(first) {
+            positions[row * shape.hidden..][..shape.hidden].copy_from_slice(values);
+        }
     })?;
     file.rows("embeddings.token_type_embeddings.weight", (1, shape.hidden), |_, values| {
         for place in positions.chunks_exact_mut(shape.hidden) {
@@ -271,11 +359,45 @@ pub(super) fn read_weights(folder: &Path, settings: &Settings) -> Result<(Encode
     let layers = (0..shape.layers).map(|layer| reader.layer(layer, shape));
     let layers = layers.collect::<Result<_>>()?;
     let digest = file.digest()?;
-    Ok((Encoder { shape, words, positions, norm, layers }, digest))
+    Ok((Body::Encoder(Box::new(Encoder { shape, words, positions, norm, layers })), digest))
 }
 
+/// The table of a static model.
+fn read_table(file: &Tensors, shape: Shape, unknown: u32) -> Result<Static> {
+    let Shape { words, hidden, .. } = shape;
+    let mut weights = vec![1.0; words];
+    if file.has("weights") {
+        file.rows("weights", (1, words), |_, values| weights.copy_from_slice(values))?;
+    }
+    if file.has("mapping") {
+        return Err(refused(WEIGHTS, "a table with a mapping is not supported"));
+    }
+    let (mut table, mut row_of) = (Table::new(words, hidden), vec![0.0; hidden]);
+    file.rows("embeddings", (words, hidden), |row, values| {
+        for (to, value) in row_of.iter_mut().zip(values) {
+            *to = value * weights[row];
+        }
+        table.set_row(row, &row_of);
+    })?;
+    Ok(Static { table, width: hidden, unknown })
+}
+
+/// Sizes of a static model's table.
+pub(super) fn read_size(folder: &Path, settings: &mut Settings) -> Result<()> {
+    let file = Tensors::open(&folder.join(WEIGHTS))?;
+    let (words, hidden) =
+        file.row_count("embeddings").ok_or_else(|| refused(WEIGHTS, "there are no embeddings"))?;
+    if !(1..=EMBED_PIECES_MAX).contains(&words) || !(1..=DIM_MAX as usize).contains(&hidden) {
+        return Err(refused(WEIGHTS, format!("embeddings of {words} x {hidden} are not read")));
+    }
+    (settings.shape.words, settings.shape.hidden) = (words, hidden);
+    Ok(())
+}
+
+const WEIGHTS: &str = "model.safetensors";
+
 /// Whether the largest tensors are there in their sizes: a configuration alone must not cost memory.
-fn check_presence(file: &Tensors, shape: Shape) -> Result<()> {
+fn check_presence(file: &Tensors, shape: Shape, first: usize) -> Result<()> {
     let wrong = |name: &str| {
         Error::err(format!("model.safetensors: {name} is missing or of another shape"))
     };
@@ -284,7 +406,7 @@ fn check_presence(file: &Tensors, shape: Shape) -> Result<()> {
         _ => Err(wrong(name)),
     };
     has("embeddings.word_embeddings.weight", shape.words, shape.hidden)?;
-    has("embeddings.position_embeddings.weight", shape.positions, shape.hidden)?;
+    has("embeddings.position_embeddings.weight", first + shape.positions, shape.hidden)?;
     for layer in 0..shape.layers {
         has(
             &format!("encoder.layer.{layer}.intermediate.dense.weight"),

@@ -6,32 +6,40 @@
 //!
 //! `kernel` has the arithmetic for each instruction set and `glue` what is built of it, once for all of them: equal
 //! bits on every CPU. `bert` is the order of layers, `engine` compiles it for each instruction set and chooses, `quant` the weights, `folder` reads them through
-//! `safetensors` and `json`, `wordpiece` cuts words.
+//! `safetensors` and `json`, `tokenizer` cuts words: `wordpiece`, `unigram` with its `charsmap`. `fixed` is a model without an
+//! encoder.
 
 mod bert;
+mod charsmap;
 mod engine;
+mod fixed;
 mod folder;
 mod glue;
 mod json;
 mod kernel;
+mod marks;
+mod pieces;
 mod quant;
+mod ranges;
 mod safetensors;
 mod scripts;
 mod tables;
+mod tokenizer;
+mod unigram;
 mod vocabulary;
 mod wordpiece;
 
 pub use bert::Scratch;
 pub use engine::{Engine, engine, engines};
-pub use wordpiece::Tokens;
+pub use pieces::Tokens;
 
 use crate::error::{Error, Result};
 use crate::limits::EMBED_TEXT_MAX_BYTES;
-use bert::{Encoder, Pooling};
-use folder::Settings;
+use bert::Pooling;
+use folder::{Body, Kind, Settings};
 use sha2::{Digest, Sha256};
 use std::path::Path;
-use wordpiece::WordPiece;
+use tokenizer::Tokenizer;
 
 /// The version of the arithmetic. Part of a model's identity: vectors of two versions are not compared.
 pub const ENGINE: u32 = 1;
@@ -90,8 +98,8 @@ const MEASURED: [(&str, f64); 1] =
 #[derive(Debug)]
 pub struct Model {
     settings: Settings,
-    tokenizer: WordPiece,
-    encoder: Encoder,
+    tokenizer: Tokenizer,
+    body: Body,
     engine: Engine,
     digest: [u8; 16],
     threshold: Option<f64>,
@@ -102,9 +110,12 @@ pub struct Model {
 impl Model {
     /// Reads a folder.
     pub fn load(folder: &Path, engine: Engine) -> Result<Self> {
-        let settings = Settings::read(folder)?;
+        let mut settings = Settings::read(folder)?;
+        if settings.kind == Kind::Static {
+            folder::read_size(folder, &mut settings)?;
+        }
         let json = folder::read_tokenizer(folder)?;
-        let tokenizer = WordPiece::parse(&json)?;
+        let tokenizer = Tokenizer::parse(&json)?;
         if tokenizer.len() > settings.shape.words {
             let (pieces, words) = (tokenizer.len(), settings.shape.words);
             return Err(Error::err(format!(
@@ -113,13 +124,13 @@ impl Model {
         }
         let vocabulary: [u8; 32] = Sha256::digest(&json).into();
         drop(json);
-        let (encoder, weights) = folder::read_weights(folder, &settings)?;
+        let (body, weights) = folder::read_body(folder, &settings, tokenizer.unknown())?;
         let digest = identity(&settings, &vocabulary, &weights);
         let measured = MEASURED.iter().find(|(digest, _)| *digest == hex(&weights));
         let threshold = settings.threshold.or(measured.map(|measured| measured.1));
         let prompts = [&settings.query_prompt, &settings.document_prompt]
             .map(|prompt| tokenizer.tokens(prompt, settings.tokens_max, true).unwrap_or_default());
-        Ok(Self { settings, tokenizer, encoder, engine, digest, threshold, prompts })
+        Ok(Self { settings, tokenizer, body, engine, digest, threshold, prompts })
     }
 
     /// The tokens of a text, or why it has no vector of its own.
@@ -192,9 +203,28 @@ impl Model {
 
     /// The vector of tokens that `read` gave, not normalised. `None` of one that is no vector.
     pub fn embed(&self, tokens: &Tokens, scratch: &mut Scratch) -> Option<Vec<f32>> {
-        let vector = self.engine.embed(&self.encoder, &tokens.ids, self.settings.pooling, scratch);
+        let vector = match &self.body {
+            Body::Encoder(encoder) => {
+                self.engine.embed(encoder, &tokens.ids, self.settings.pooling, scratch)
+            }
+            // The two ends are not the text's.
+            Body::Static(fixed) => {
+                fixed.embed(tokens.ids.get(1..tokens.ids.len() - 1).unwrap_or_default())
+            }
+        };
         let is_some = vector.iter().any(|value| *value != 0.0);
         (is_some && vector.iter().all(|value| value.is_finite())).then_some(vector)
+    }
+
+    /// Whether two texts have a word whose letters differ by what is stripped before the model sees it: accents. Their
+    /// vectors do not tell them apart.
+    pub fn strips_difference(&self, one: &str, other: &str) -> bool {
+        self.tokenizer.strips_difference(one, other)
+    }
+
+    /// Whether a text takes it microseconds: there is nothing to wait for.
+    pub fn is_static(&self) -> bool {
+        matches!(self.body, Body::Static(_))
     }
 
     fn prompt(&self, role: Role) -> &str {
@@ -231,12 +261,12 @@ impl Model {
 
     /// Its bytes.
     pub fn allocated_bytes(&self) -> usize {
-        self.encoder.allocated_bytes() + self.tokenizer.allocated_bytes()
+        self.body.allocated_bytes() + self.tokenizer.allocated_bytes()
     }
 }
 
 fn identity(settings: &Settings, vocabulary: &[u8; 32], weights: &[u8; 32]) -> [u8; 16] {
-    let Settings { shape, epsilon, pooling, query_prompt, document_prompt, .. } = settings;
+    let Settings { kind, shape, epsilon, pooling, query_prompt, document_prompt, .. } = settings;
     let mut hash = Sha256::new();
     hash.update(ENGINE.to_le_bytes());
     for size in [shape.hidden, shape.heads, shape.layers, shape.inner, shape.words] {
@@ -247,6 +277,15 @@ fn identity(settings: &Settings, vocabulary: &[u8; 32], weights: &[u8; 32]) -> [
     for prompt in [query_prompt, document_prompt] {
         hash.update((prompt.len() as u64).to_le_bytes());
         hash.update(prompt);
+    }
+    // Those of BERT are as they were before there were others.
+    match kind {
+        Kind::Bert => {}
+        Kind::XlmRoberta { first_position } => {
+            hash.update(b"xlm-roberta");
+            hash.update((*first_position as u64).to_le_bytes());
+        }
+        Kind::Static => hash.update(b"static"),
     }
     hash.update(vocabulary);
     hash.update(weights);

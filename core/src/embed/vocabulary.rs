@@ -15,6 +15,8 @@ pub(super) struct Vocabulary {
     table: HashTable<u32>,
     hasher: DefaultHashBuilder,
     longest: usize,
+    /// Pieces in the order of their bytes, where beginnings are looked for.
+    sorted: Vec<u32>,
 }
 
 impl Vocabulary {
@@ -43,6 +45,32 @@ impl Vocabulary {
         self.pieces.shrink_to_fit();
     }
 
+    /// Puts the pieces in order, for `each_beginning`.
+    pub(super) fn sort(&mut self) {
+        let Self { bytes, pieces, sorted, .. } = self;
+        sorted.extend((0..pieces.len() as u32).filter(|&number| pieces[number as usize].1 > 0));
+        sorted.sort_unstable_by_key(|&number| text(bytes, pieces[number as usize]));
+        sorted.shrink_to_fit();
+    }
+
+    /// Calls `each` with the length and the number of every piece that the bytes begin with, shortest first.
+    pub(super) fn each_beginning(&self, bytes: &[u8], mut each: impl FnMut(usize, u32)) {
+        let piece = |number: u32| text(&self.bytes, self.pieces[number as usize]);
+        // Those that agree with the bytes so far.
+        let mut left = &self.sorted[..];
+        for (at, byte) in bytes.iter().enumerate().take(self.longest) {
+            let first = left.partition_point(|&number| piece(number).get(at) < Some(byte));
+            left = &left[first..];
+            left = &left[..left.partition_point(|&number| piece(number).get(at) == Some(byte))];
+            match left.first() {
+                None => return,
+                // The shortest of them comes first.
+                Some(&number) if piece(number).len() == at + 1 => each(at + 1, number),
+                Some(_) => {}
+            }
+        }
+    }
+
     /// The number of a piece.
     pub(super) fn number(&self, piece: &[u8]) -> Option<u32> {
         let hash = self.hasher.hash_one(piece);
@@ -67,7 +95,10 @@ impl Vocabulary {
     }
 
     pub(super) fn allocated_bytes(&self) -> usize {
-        self.bytes.capacity() + 8 * self.pieces.capacity() + self.table.allocation_size()
+        self.bytes.capacity()
+            + 8 * self.pieces.capacity()
+            + 4 * self.sorted.capacity()
+            + self.table.allocation_size()
     }
 }
 

@@ -3,11 +3,13 @@
 //! Owns: cleaning, accents, case, words, pieces, and what a text looks like to the model. Reads `tokenizer.json`
 //! and refuses, by name, what it does not do. Any thread; never written after loading.
 
-use super::json::{Object, each_number, each_value};
+use super::json::{Object, each_number};
+use super::pieces::{Special, Tokens, Unknown, need_kind, read_ends, read_special, refused};
+use super::ranges::is_in;
 use super::scripts::{Known, script_of};
 use super::tables::{IDEOGRAPHS, MARKS, PUNCTUATION, REMOVED, SPACES};
 use super::vocabulary::Vocabulary;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::limits::EMBED_PIECES_MAX;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -27,55 +29,16 @@ pub(super) struct WordPiece {
     parts_ideographs: bool,
     strips_accents: bool,
     lowers: bool,
-    /// Texts that stand for a token wherever they are.
-    special: Vec<(Box<str>, u32)>,
+    special: Special,
     scripts: Known,
 }
 
-/// A text as the model sees it.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Tokens {
-    /// The numbers of its pieces, from the first special token to the last.
-    pub ids: Vec<u32>,
-    /// Words, and those of them that no pieces make up.
-    pub words: usize,
-    /// See `words`.
-    pub unknown_words: usize,
-    /// A digest of those words, in their order; `None` where there are none. The ids do not tell them apart.
-    pub unknown: Option<[u8; 16]>,
-    /// Letters, and those of scripts that the model does not know.
-    pub letters: usize,
-    /// See `letters`.
-    pub foreign_letters: usize,
-}
-
-const FILE: &str = "tokenizer.json";
-
-fn refused(what: impl std::fmt::Display) -> Error {
-    Error::err(format!("{FILE}: {what}"))
-}
-
-/// The `type` of a part.
-fn kind<'a>(part: &Object<'a>) -> Result<Cow<'a, str>> {
-    Ok(part.text("type")?.unwrap_or(Cow::Borrowed("none")))
-}
-
-fn need_kind(part: &Object<'_>, what: &str, wanted: &str) -> Result<()> {
-    match kind(part)? {
-        kind if kind == wanted => Ok(()),
-        kind => Err(refused(format!("{what} {kind:?} is not supported, {wanted} is"))),
-    }
-}
-
 impl WordPiece {
-    pub(super) fn parse(json: &[u8]) -> Result<Self> {
-        let file = Object::parse(FILE, json)?;
-        let model = file.object("model")?;
-        need_kind(&model, "model", "WordPiece")?;
+    pub(super) fn parse(file: &Object<'_>, model: &Object<'_>) -> Result<Self> {
         let (normalizer, words) = (file.object("normalizer")?, file.object("pre_tokenizer")?);
         need_kind(&normalizer, "normalizer", "BertNormalizer")?;
         need_kind(&words, "pre_tokenizer", "BertPreTokenizer")?;
-        let vocabulary = read_vocabulary(&model)?;
+        let vocabulary = read_vocabulary(model)?;
         let number = |piece: &str| {
             let missing = || refused(format!("the vocabulary has no {piece:?}"));
             vocabulary.number(piece.as_bytes()).ok_or_else(missing)
@@ -93,7 +56,7 @@ impl WordPiece {
             parts_ideographs: normalizer.get("handle_chinese_chars")?.unwrap_or(true),
             strips_accents: normalizer.get("strip_accents")?.unwrap_or(lowers),
             lowers,
-            special: read_special(&file, vocabulary.len())?,
+            special: read_special(file, vocabulary.len())?,
             scripts: Known::of(vocabulary.iter()),
             vocabulary,
         };
@@ -101,6 +64,16 @@ impl WordPiece {
             return Err(refused("the model's prefix or its longest word is too long"));
         }
         Ok(tokenizer)
+    }
+
+    /// Whether words lose their accents before pieces are looked for.
+    pub(super) fn strips_accents(&self) -> bool {
+        self.strips_accents
+    }
+
+    /// The number that stands for what no piece has.
+    pub(super) fn unknown(&self) -> u32 {
+        self.unknown
     }
 
     /// One more than the highest number it gives.
@@ -118,7 +91,7 @@ impl WordPiece {
             of: self,
             most,
             word: Word::default(),
-            unknown: None,
+            unknown: Unknown::default(),
             tokens: Tokens::default(),
         };
         reading.tokens.ids.push(self.first);
@@ -129,19 +102,8 @@ impl WordPiece {
             reading.tokens.ids.truncate(most - 1);
             reading.tokens.ids.push(self.last);
         }
-        reading.tokens.unknown = reading.unknown.map(|unknown| {
-            let whole: [u8; 32] = unknown.finalize().into();
-            std::array::from_fn(|at| whole[at])
-        });
+        reading.tokens.unknown = reading.unknown.finish();
         Some(reading.tokens)
-    }
-
-    fn next_special(&self, text: &str) -> Option<(usize, &str, u32)> {
-        let found = self.special.iter().filter_map(|(special, number)| {
-            text.find(&**special).map(|at| (at, &**special, *number))
-        });
-        // The first, and of those that begin there the longest.
-        found.min_by_key(|(at, special, _)| (*at, usize::MAX - special.len()))
     }
 }
 
@@ -160,66 +122,6 @@ fn read_vocabulary(model: &Object<'_>) -> Result<Vocabulary> {
     Ok(vocabulary)
 }
 
-/// What stands before and after each text.
-fn read_ends(post: &Object<'_>) -> Result<(String, String)> {
-    let of_pair = |name: &str| -> Result<String> {
-        let raw = post.raw(name).filter(|raw| raw.len() <= 1_024);
-        let pair: Option<(String, u32)> = raw.and_then(|raw| serde_json::from_str(raw).ok());
-        pair.map(|pair| pair.0).ok_or_else(|| refused(format!("post_processor has no {name:?}")))
-    };
-    match kind(post)?.as_ref() {
-        "BertProcessing" => Ok((of_pair("cls")?, of_pair("sep")?)),
-        "TemplateProcessing" => {
-            let odd =
-                || refused("post_processor: only one token, the text, one token is supported");
-            let raw = post.raw("single").filter(|raw| raw.len() <= 4_096).ok_or_else(odd)?;
-            let mut parts = Vec::new();
-            each_value(raw, |part| {
-                parts.push(part.get());
-                Ok(())
-            })
-            .map_err(refused)?;
-            let special = |part: &str| -> Result<String> {
-                let part = Object::parse(FILE, part.as_bytes())?.object("SpecialToken")?;
-                part.text("id")?.map(Cow::into_owned).ok_or_else(odd)
-            };
-            match parts[..] {
-                [first, text, last] if text.contains("\"Sequence\"") => {
-                    Ok((special(first)?, special(last)?))
-                }
-                _ => Err(odd()),
-            }
-        }
-        other => Err(refused(format!("post_processor {other:?} is not supported"))),
-    }
-}
-
-fn read_special(file: &Object<'_>, pieces: usize) -> Result<Vec<(Box<str>, u32)>> {
-    const MOST: usize = 64;
-    let mut special = Vec::new();
-    let Some(raw) = file.raw("added_tokens") else { return Ok(special) };
-    each_value(raw, |token| {
-        let token = Object::parse(FILE, token.get().as_bytes()).map_err(|_| "added_tokens")?;
-        let flag = |name: &str| token.get::<bool>(name).ok().flatten().unwrap_or(false);
-        if ["single_word", "lstrip", "rstrip", "normalized"].into_iter().any(flag) {
-            return Err(
-                "an added token with single_word, lstrip, rstrip or normalized is not supported",
-            );
-        }
-        let content = token.text("content").ok().flatten();
-        let number = token.get::<u32>("id").ok().flatten();
-        match (content, number) {
-            (Some(content), Some(number)) if !content.is_empty() && (number as usize) < pieces => {
-                special.push((content.into(), number));
-            }
-            _ => return Err("an added token is not one of the vocabulary"),
-        }
-        if special.len() > MOST { Err("there are too many added tokens") } else { Ok(()) }
-    })
-    .map_err(refused)?;
-    Ok(special)
-}
-
 /// A word on its way.
 #[derive(Default)]
 struct Word {
@@ -234,7 +136,7 @@ struct Reading<'a> {
     of: &'a WordPiece,
     most: usize,
     word: Word,
-    unknown: Option<Sha256>,
+    unknown: Unknown,
     tokens: Tokens,
 }
 
@@ -242,12 +144,11 @@ impl Reading<'_> {
     /// Reads a text to its end; `None` where that is too long.
     fn whole(&mut self, text: &str) -> Option<()> {
         let mut rest = text;
-        while let Some((at, special, number)) = self.of.next_special(rest) {
-            let length = special.len();
+        while let Some((at, special)) = self.of.special.next(rest) {
             self.part(&rest[..at])?;
             self.tokens.words += 1;
-            self.push(number)?;
-            rest = &rest[at + length..];
+            self.push(special.number)?;
+            rest = &rest[at + special.text.len()..];
         }
         self.part(rest)?;
         self.push(self.of.last)
@@ -324,10 +225,8 @@ impl Reading<'_> {
         if word.chars > self.of.word_chars_max || !self.pieces(&word.text)? {
             self.tokens.ids.truncate(before);
             self.tokens.unknown_words += 1;
-            let unknown = self.unknown.get_or_insert_default();
-            unknown.update((word.text.len() as u64).to_le_bytes());
-            unknown.update(&word.text);
-            unknown.update(word.rest.take().map(Sha256::finalize).unwrap_or_default());
+            let rest = word.rest.take().map(Sha256::finalize).unwrap_or_default();
+            self.unknown.add_with(&word.text, rest.into());
             self.push(self.of.unknown)?;
         }
         self.word.text = word.text;
@@ -379,10 +278,4 @@ fn clean(c: char) -> Option<char> {
         _ if is_in(&REMOVED, c) => None,
         _ => Some(c),
     }
-}
-
-fn is_in(ranges: &[(u32, u32)], c: char) -> bool {
-    let point = u32::from(c);
-    let at = ranges.partition_point(|&(_, last)| last < point);
-    ranges.get(at).is_some_and(|&(first, _)| first <= point)
 }

@@ -29,7 +29,7 @@ fn what_is_not_run_is_refused_by_name() {
     let config = |name: &str, value: Value| changed("config.json", |file| file[name] = value);
     for (refused, why) in [
         (config("model_type", json!("modernbert")), "\"modernbert\""),
-        (config("model_type", json!("xlm-roberta")), "\"xlm-roberta\""),
+        (config("model_type", json!("roberta")), "\"roberta\""),
         (config("model_type", Value::Null), "model_type is missing"),
         (config("hidden_act", json!("gelu_new")), "hidden_act \"gelu_new\""),
         (config("position_embedding_type", json!("relative_key")), "\"relative_key\""),
@@ -47,12 +47,12 @@ fn what_is_not_run_is_refused_by_name() {
     }
     let tokens = |part: &str, value: Value| changed("tokenizer.json", |file| file[part] = value);
     for (refused, why) in [
-        (tokens("model", json!({"type": "Unigram", "vocab": []})), "\"Unigram\""),
+        (tokens("model", json!({"type": "BPE", "vocab": []})), "\"BPE\""),
         (tokens("normalizer", json!({"type": "NFC"})), "\"NFC\""),
         (tokens("pre_tokenizer", json!({"type": "ByteLevel"})), "\"ByteLevel\""),
         (tokens("pre_tokenizer", Value::Null), "\"none\""),
         (tokens("post_processor", json!({"type": "RobertaProcessing"})), "\"RobertaProcessing\""),
-        (tokens("added_tokens", json!([{"id": 1, "content": "x", "lstrip": true}])), "lstrip"),
+        (tokens("added_tokens", json!([{"id": 1, "content": "x", "rstrip": true}])), "rstrip"),
         (
             tokens("added_tokens", json!([{"id": 999_999, "content": "x"}])),
             "not one of the vocabulary",

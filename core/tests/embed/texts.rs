@@ -29,6 +29,95 @@ fn hard_strings_have_the_numbers_of_the_reference() {
     assert_eq!(compared, 300);
 }
 
+fn unigram(name: &str, change: impl Fn(&mut serde_json::Value)) -> (Folder, Model) {
+    let folder = Folder::new(name);
+    let sizes = Sizes { hidden: 32, heads: 1, layers: 1, inner: 32, words: 500, positions: 512 };
+    write_model(&folder, sizes, 1);
+    let text = include_str!("../data/unigram_tokenizer.json");
+    let mut tokenizer: serde_json::Value = serde_json::from_str(text).expect("a fixture");
+    change(&mut tokenizer);
+    folder.write_json("tokenizer.json", &tokenizer);
+    let model = Model::load(folder.path(), engine()).expect("a model");
+    (folder, model)
+}
+
+/// Spaces as newer files write them.
+fn with_metaspace_alone(tokenizer: &mut serde_json::Value) {
+    let charsmap = tokenizer["normalizer"].take();
+    tokenizer["normalizer"] = serde_json::json!({"type": "Sequence", "normalizers": [
+        charsmap,
+        {"type": "Strip", "strip_left": false, "strip_right": true},
+        {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "\u{2581}"},
+    ]});
+    tokenizer["pre_tokenizer"] = serde_json::json!(
+        {"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true}
+    );
+}
+
+#[test]
+fn hard_strings_have_the_numbers_of_the_reference_in_unigram() {
+    let (_older, older) = unigram("unigram", |_| ());
+    let (_newer, newer) = unigram("metaspace", with_metaspace_alone);
+    let (mut compared, mut differ) = (0, Vec::new());
+    for line in include_str!("../data/unigram_strings.jsonl").lines() {
+        let (text, old, new): (String, Vec<u32>, Vec<u32>) =
+            serde_json::from_str(line).expect("a fixture");
+        for (model, ids) in [(&older, old), (&newer, new)] {
+            let got = model.read(&text, Role::Query, true);
+            let wanted = if ids.len() == 2 { Err(Refusal::Empty) } else { Ok(ids) };
+            if got.clone().map(|tokens| tokens.ids) != wanted {
+                differ.push(format!("{text:?}: {got:?}, not {wanted:?}"));
+            }
+        }
+        compared += 1;
+    }
+    assert!(differ.is_empty(), "{} differ:\n{}", differ.len(), differ.join("\n"));
+    assert_eq!(compared, 300);
+}
+
+#[test]
+fn what_unigram_does_not_do_is_refused_by_name() {
+    let folder = Folder::new("unigram-odd");
+    write_model(&folder, SMALL, 1);
+    let text = include_str!("../data/unigram_tokenizer.json");
+    for (path, value, error) in [
+        ("/model/byte_fallback", serde_json::json!(true), "byte_fallback"),
+        ("/model/unk_id", serde_json::json!(9_999), "unk_id"),
+        ("/model/vocab/5/1", serde_json::json!(1e300), "out of range"),
+        ("/model/vocab/5/0", serde_json::json!("<s>"), "there twice"),
+        ("/model/type", serde_json::json!("BPE"), "\"BPE\" is not supported"),
+        ("/normalizer/type", serde_json::json!("Lowercase"), "\"Lowercase\""),
+        ("/normalizer/precompiled_charsmap", serde_json::json!("AAAA"), "no table"),
+        ("/normalizer/precompiled_charsmap", serde_json::json!("?"), "no table"),
+        ("/pre_tokenizer/pretokenizers/0/type", serde_json::json!("Digits"), "\"Digits\""),
+        ("/pre_tokenizer/pretokenizers/1/prepend_scheme", serde_json::json!("first"), "Metaspace"),
+        ("/added_tokens/0/normalized", serde_json::json!(true), "added token"),
+    ] {
+        let mut tokenizer: serde_json::Value = serde_json::from_str(text).expect("a fixture");
+        *tokenizer.pointer_mut(path).expect("a member") = value;
+        folder.write_json("tokenizer.json", &tokenizer);
+        let refused = Model::load(folder.path(), engine()).expect_err("refused").to_string();
+        assert!(refused.contains(error), "{path}: {refused}");
+    }
+}
+
+#[test]
+fn accents_that_the_tokenizer_strips_are_told_apart_beside_the_vector() {
+    let (_folder, model) = wordpiece("accents");
+    let read = |text: &str| model.read(text, Role::Query, true).expect("tokens").ids;
+    for (one, other) in [("How many años?", "How many anos?"), ("das ist schön", "das ist schon")]
+    {
+        assert_eq!(read(one), read(other), "to the encoder they are one");
+        assert!(model.strips_difference(one, other));
+    }
+    assert!(!model.strips_difference("How many años?", "how many an\u{303}os"));
+    // Unigram keeps them.
+    let (_other, keeps) = unigram("keeps", |_| ());
+    assert!(!keeps.strips_difference("How many años?", "How many anos?"));
+    let ids = |text: &str| keeps.read(text, Role::Query, true).expect("tokens").ids;
+    assert_ne!(ids("mañana"), ids("manana"));
+}
+
 #[test]
 fn texts_whose_vector_would_stand_for_others_are_refused() {
     let folder = Folder::new("refused");

@@ -114,6 +114,87 @@ fn vectors_are_what_they_were() {
     assert_eq!(llmcache_core::embed::ENGINE, 1);
 }
 
+/// As XLM-R has it: the rows of positions before the first token's are of padding.
+#[test]
+fn positions_of_xlm_roberta_begin_behind_those_of_padding() {
+    let sizes = Sizes { positions: 62, ..SMALL };
+    let folder = Folder::new("roberta");
+    let tensors = write_model(&folder, sizes, 11);
+    let mut config = crate::model::config(SMALL);
+    (config["model_type"], config["pad_token_id"]) = ("xlm-roberta".into(), 1.into());
+    folder.write_json("config.json", &config);
+    let shifted: Vec<_> = tensors
+        .iter()
+        .map(|tensor| {
+            let (mut shape, mut values) = (tensor.shape.clone(), tensor.values.clone());
+            if tensor.name.contains("position") {
+                shape[0] += 2;
+                values.splice(..0, vec![9.0; 2 * sizes.hidden]);
+            }
+            crate::model::Tensor { name: format!("roberta.{}", tensor.name), shape, values }
+        })
+        .collect();
+    folder.write("model.safetensors", crate::model::safetensors(&shifted));
+    let model = Model::load(folder.path(), engines()[0]).expect("a model");
+    assert_eq!(model.tokens_max(), 62);
+    let mut random = Random(12);
+    for length in [1, 5, 62] {
+        let tokens = random_tokens(&mut random, SMALL, length);
+        let vector = model.embed(&tokens, &mut Scratch::default()).expect("a vector");
+        assert!(cosine(&vector, &reference(sizes, &tensors, &tokens.ids)) > 0.995);
+    }
+}
+
+/// The mean of the vectors of pieces, each times its weight; what no piece has counts for nothing.
+#[test]
+fn a_static_model_is_the_mean_of_its_pieces() {
+    let folder = Folder::new("static");
+    folder.write_json(
+        "config.json",
+        &serde_json::json!({"model_type": "model2vec", "normalize": true}),
+    );
+    folder.write_json("tokenizer.json", &crate::model::tokenizer(300));
+    let mut random = Random(13);
+    let mut values = |count: usize| -> Vec<f32> {
+        (0..count).map(|_| random.below(2_000) as f32 / 1_000.0 - 1.0).collect()
+    };
+    let tensor = |name: &str, shape: &[usize], values| crate::model::Tensor {
+        name: name.into(),
+        shape: shape.into(),
+        values,
+    };
+    for weights in [None, Some(values(300))] {
+        let table = values(300 * 48);
+        let mut tensors = vec![tensor("embeddings", &[300, 48], table.clone())];
+        tensors.extend(weights.clone().map(|weights| tensor("weights", &[300], weights)));
+        folder.write("model.safetensors", crate::model::safetensors(&tensors));
+        let model = Model::load(folder.path(), engines()[0]).expect("a model");
+        assert!(model.is_static() && model.dim() == 48);
+        let tokens = model.read("ab cd \u{20ac} abef", Role::Query, true).expect("tokens");
+        // Two ends, ab, cd, the unknown, ab and its end in two pieces.
+        let known: Vec<usize> = tokens.ids[1..tokens.ids.len() - 1]
+            .iter()
+            .filter(|id| **id != 1)
+            .map(|id| *id as usize)
+            .collect();
+        assert_eq!((known.len(), tokens.ids.len()), (tokens.ids.len() - 3, known.len() + 3));
+        let weight = |id: usize| weights.as_ref().map_or(1.0, |weights| f64::from(weights[id]));
+        let wanted: Vec<f64> = (0..48)
+            .map(|at| {
+                let one = |id: &usize| f64::from(table[id * 48 + at]) * weight(*id);
+                known.iter().map(one).sum::<f64>() / known.len() as f64
+            })
+            .collect();
+        let vector = model.embed(&tokens, &mut Scratch::default()).expect("a vector");
+        assert!(cosine(&vector, &wanted) > 0.9995, "{}", cosine(&vector, &wanted));
+        let unknown = model.read("ab \u{20ac}", Role::Query, true).expect("tokens");
+        let alone = model.read("ab", Role::Query, true).expect("tokens");
+        let embed = |tokens| model.embed(tokens, &mut Scratch::default());
+        assert_eq!(embed(&unknown), embed(&alone));
+        assert!(model.read(&"ab ".repeat(5_000), Role::Query, true).is_ok());
+    }
+}
+
 #[test]
 fn equal_folders_are_one_model_and_others_are_not() {
     let digest = |seed: u64, change: fn(&Folder)| {

@@ -331,6 +331,8 @@ pub const WORDS_PREFIX_MIN_CHARS: usize = 2;
 pub const WORDS_FUZZY_MIN_CHARS: usize = 3;
 /// Fewest candidates of each side that a fusion of words and meaning orders.
 pub const WORDS_DEPTH_MIN: usize = 100;
+/// Texts that a search by words alone finds beyond those asked for, as some of them may be gone.
+pub const WORDS_SPARE_TEXTS: usize = 16;
 /// Most texts, the best by their words, in which phrases are looked for.
 pub const WORDS_PHRASE_TEXTS_MAX: usize = 1_000;
 /// Most words of a snippet.

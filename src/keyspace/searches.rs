@@ -294,7 +294,9 @@ impl Searches {
         gate: &Gate<'_>,
     ) -> Looked<WordSearch> {
         let uid = cache.with(|cache| cache.uid());
-        let before = self.before.borrow_mut().words.take().filter(|(of, ..)| *of == uid);
+        // One that looks for more texts does as well: a command that looks again for more begins anew with the fewer.
+        let fits = |(of, search, _): &(_, WordSearch, _)| *of == uid && search.limit() >= limit;
+        let before = self.before.borrow_mut().words.take().filter(fits);
         let new = || {
             cache
                 .with(|cache| cache.index.words().map(|words| WordSearch::new(words, query, limit)))

@@ -11,8 +11,8 @@ use super::miss_reason::{Refused, miss_reason};
 use super::{EntryView, Tier};
 use crate::ids::{PartitionKey, SlotId};
 use crate::index::Gate;
-use crate::limits::{WORDS_DEPTH_MIN, WORDS_PHRASE_TEXTS_MAX};
-use crate::words::{Fusion, Phrases, Ranked, WordQuery, WordSearch, fuse};
+use crate::limits::{WORDS_DEPTH_MIN, WORDS_PHRASE_TEXTS_MAX, WORDS_SPARE_TEXTS};
+use crate::words::{Fusion, Phrases, Ranked, Scored, WordQuery, WordSearch, fuse};
 use crate::work::Steps;
 use hashbrown::HashSet;
 
@@ -58,8 +58,17 @@ pub fn look_up_words<K: Keyspace>(
     let gate = Gate { now, min_seq, filter };
     let has_phrases = !request.words.phrases.is_empty();
     // Of texts with all words of a phrase, many may not have the phrase.
-    let limit = if has_phrases { WORDS_PHRASE_TEXTS_MAX } else { depth };
-    let search = keyspace.search_words(request.words, limit, &gate)?;
+    let limit = match query {
+        _ if has_phrases => WORDS_PHRASE_TEXTS_MAX,
+        Some(_) => depth,
+        // What is found by words alone need not be fused: little more is looked for than is asked for.
+        None => depth.min(count + WORDS_SPARE_TEXTS),
+    };
+    let mut search = keyspace.search_words(request.words, limit, &gate)?;
+    let is_cut = |search: &WordSearch| limit < depth && search.best().len() == limit;
+    if is_cut(&search) && ends_within_equals(&search.best(), count) {
+        search = keyspace.search_words(request.words, depth, &gate)?;
+    }
     let mut refused = Refused::default();
     let mut report = match query {
         Some(_) => {
@@ -71,7 +80,14 @@ pub fn look_up_words<K: Keyspace>(
     report.candidates = keyspace.with_cache(|cache| cache.index.partition_len(partition));
     let mut found = Found { keyspace, request, search, refused: &mut refused, all: Vec::new() };
     found.take_nearest(&mut report)?;
-    found.take_best(depth, &mut report.opened)?;
+    let take = if query.is_some() { depth } else { count };
+    found.take_best(take, &mut report.opened)?;
+    if query.is_none() && found.all.len() < count && is_cut(&found.search) {
+        // Of what was found much was gone.
+        found.search = keyspace.search_words(request.words, depth, &gate)?;
+        found.all.clear();
+        found.take_best(count, &mut report.opened)?;
+    }
     let (hits, fused) = found.fused(count);
     report.hits = hits;
     if report.hits.is_empty() {
@@ -81,6 +97,13 @@ pub fn look_up_words<K: Keyspace>(
         report.reason = None;
     }
     Ok((report, fused))
+}
+
+/// Whether texts that score as the last one wanted does go on to the end of what was found: then more is looked for, as of
+/// equals the smaller id comes first.
+fn ends_within_equals(best: &[Scored], count: usize) -> bool {
+    let last_wanted = count.checked_sub(1).and_then(|last| best.get(last));
+    last_wanted.is_some_and(|wanted| best.last().is_some_and(|last| last.score == wanted.score))
 }
 
 /// A hit of either side.
@@ -142,11 +165,13 @@ impl<K: Keyspace> Found<'_, '_, K> {
     fn take_best(&mut self, depth: usize, opened: &mut usize) -> Looked<()> {
         let known: HashSet<SlotId> =
             self.all.iter().map(|one| one.hit.entry.view().slot()).collect();
-        let mut taken = 0;
+        let (mut taken, mut least) = (0, f64::INFINITY);
         for scored in self.search.best() {
-            if taken >= depth {
+            // Equals are put in order by their ids.
+            if taken >= depth && scored.score < least {
                 break;
             }
+            least = scored.score;
             let slot = SlotId(scored.row);
             if known.contains(&slot) {
                 taken += 1;

@@ -30,6 +30,23 @@ pub struct Token<'a> {
     pub is_code: bool,
 }
 
+/// Who reads the words of a text.
+pub(super) trait Reader {
+    /// Whether a plain word, as it is written, is known, so that it need not be looked into.
+    fn knows(&mut self, _word: &str) -> bool {
+        false
+    }
+
+    /// Takes a word that is not.
+    fn take(&mut self, token: Token<'_>);
+}
+
+impl<F: FnMut(Token<'_>)> Reader for F {
+    fn take(&mut self, token: Token<'_>) {
+        self(token);
+    }
+}
+
 /// Cuts texts into words.
 pub struct Analyser {
     language: Language,
@@ -64,11 +81,25 @@ impl Analyser {
 
     /// Calls `each` with the words of a text in their order.
     pub fn words(&self, text: &str, mut each: impl FnMut(Token<'_>)) {
+        self.read(text, &mut each);
+    }
+
+    /// Has a reader read the words of a text in their order.
+    pub(super) fn read(&self, text: &str, reader: &mut impl Reader) {
         let mut position = 0;
         let mut run: Option<Run> = None;
-        for (start, word) in text.unicode_word_indices() {
+        let mut end_run = |run: &Run, position: &mut u32| {
+            let whole = &text[run.start..run.end];
+            if !run.is_unspaced && !whole.bytes().any(is_splitter) && reader.knows(whole) {
+                *position += 1;
+            } else {
+                self.end_run(text, run, position, reader);
+            }
+        };
+        each_word(text, |start, word| {
             let end = start + word.len();
-            let is_unspaced = word.chars().next().is_some_and(is_unspaced);
+            let is_unspaced =
+                !word.as_bytes()[0].is_ascii() && word.chars().next().is_some_and(is_unspaced);
             let joins = run.as_ref().is_some_and(|run| {
                 let gap = &text.as_bytes()[run.end..start];
                 run.is_unspaced == is_unspaced
@@ -82,36 +113,36 @@ impl Analyser {
                 Some(run) if joins => run.end = end,
                 _ => {
                     if let Some(run) = run.take() {
-                        self.end_run(text, &run, &mut position, &mut each);
+                        end_run(&run, &mut position);
                     }
                     run = Some(Run { start, end, is_unspaced });
                 }
             }
-        }
+        });
         if let Some(run) = run {
-            self.end_run(text, &run, &mut position, &mut each);
+            end_run(&run, &mut position);
         }
     }
 
-    fn end_run(&self, text: &str, run: &Run, position: &mut u32, each: &mut impl FnMut(Token<'_>)) {
+    fn end_run(&self, text: &str, run: &Run, position: &mut u32, reader: &mut impl Reader) {
         if run.is_unspaced {
-            pairs(text, run, position, each);
+            pairs(text, run, position, reader);
             return;
         }
         let whole = &text[run.start..run.end];
         if !whole.bytes().any(is_splitter) {
-            self.word(text, run.start, run.end, false, *position, each);
+            self.word(text, run.start, run.end, false, *position, reader);
             *position += 1;
             return;
         }
         // A chain of plain words, as `state-of-the-art`, is these words; one with a digit is a name.
         if whole.bytes().any(|byte| byte.is_ascii_digit() || byte == b'_') {
-            self.word(text, run.start, run.end, true, *position, each);
+            self.word(text, run.start, run.end, true, *position, reader);
         }
         let mut start = run.start;
         for part in whole.split(|c: char| c.is_ascii() && is_splitter(c as u8)) {
             if !part.is_empty() {
-                self.word(text, start, start + part.len(), false, *position, each);
+                self.word(text, start, start + part.len(), false, *position, reader);
                 *position += 1;
             }
             start += part.len() + 1;
@@ -125,7 +156,7 @@ impl Analyser {
         end: usize,
         is_code: bool,
         position: u32,
-        each: &mut impl FnMut(Token<'_>),
+        reader: &mut impl Reader,
     ) {
         let small = small(&text[start..end]);
         let is_stop = !is_code && self.stop_words.contains(&*small);
@@ -136,8 +167,50 @@ impl Analyser {
             _ => Cow::Borrowed(&*small),
         };
         if !term.is_empty() && term.len() <= WORD_MAX_BYTES {
-            each(Token { term: &term, position, start, end, is_stop, is_code });
+            reader.take(Token { term: &term, position, start, end, is_stop, is_code });
         }
+    }
+}
+
+/// Calls `each` with the words of a text as Unicode (UAX 29) cuts them, and where they begin. Each space ends a word, so
+/// that the parts between them are cut on their own, and those in ASCII by the few rules that concern it.
+fn each_word(text: &str, mut each: impl FnMut(usize, &str)) {
+    for part in text.split_ascii_whitespace() {
+        let start = part.as_ptr() as usize - text.as_ptr() as usize;
+        if part.is_ascii() {
+            ascii_words(part, |at, word| each(start + at, word));
+        } else {
+            part.unicode_word_indices().for_each(|(at, word)| each(start + at, word));
+        }
+    }
+}
+
+fn ascii_words(part: &str, mut each: impl FnMut(usize, &str)) {
+    let bytes = part.as_bytes();
+    let belongs = |at: usize| bytes[at].is_ascii_alphanumeric() || bytes[at] == b'_';
+    // What stands between two letters or two digits (MidNumLet and the like) divides no word.
+    let joins = |at: usize| {
+        let beside = bytes[at + 1..].first().map(|after| (bytes[at - 1], *after));
+        let letters =
+            || beside.is_some_and(|(a, b)| a.is_ascii_alphabetic() && b.is_ascii_alphabetic());
+        let digits = || beside.is_some_and(|(a, b)| a.is_ascii_digit() && b.is_ascii_digit());
+        match bytes[at] {
+            b'.' | b'\'' => letters() || digits(),
+            b':' => letters(),
+            b',' | b';' => digits(),
+            _ => false,
+        }
+    };
+    let mut at = 0;
+    while at < bytes.len() {
+        let start = at;
+        while at < bytes.len() && (belongs(at) || at > start && joins(at)) {
+            at += 1;
+        }
+        if bytes[start..at].iter().any(u8::is_ascii_alphanumeric) {
+            each(start, &part[start..at]);
+        }
+        at = at.max(start + 1);
     }
 }
 
@@ -155,7 +228,7 @@ fn small(word: &str) -> Cow<'_, str> {
 }
 
 /// Pairs of neighbouring characters; a single one as it is.
-fn pairs(text: &str, run: &Run, position: &mut u32, each: &mut impl FnMut(Token<'_>)) {
+fn pairs(text: &str, run: &Run, position: &mut u32, reader: &mut impl Reader) {
     // Where characters begin, and where the last ends.
     let whole = &text[run.start..run.end];
     let mut bounds: Vec<usize> = whole.char_indices().map(|(start, _)| run.start + start).collect();
@@ -167,7 +240,7 @@ fn pairs(text: &str, run: &Run, position: &mut u32, each: &mut impl FnMut(Token<
         let token =
             Token { term: &term, position: *position, start, end, is_stop: false, is_code: false };
         *position += 1;
-        each(token);
+        reader.take(token);
     }
 }
 
@@ -192,6 +265,7 @@ fn is_unspaced(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn terms(language: Language, text: &str) -> Vec<String> {
         let mut terms = Vec::new();
@@ -242,6 +316,17 @@ mod tests {
             .words("get ERR-4711 now", |token| seen.push((token.term.to_owned(), token.position)));
         let expected = [("get", 0), ("err-4711", 1), ("err", 1), ("4711", 2), ("now", 3)];
         assert_eq!(seen, expected.map(|(term, position)| (term.to_owned(), position)));
+    }
+
+    proptest! {
+        #[test]
+        fn words_are_those_of_unicode(text in "[a-c0-2_.:,;'\"@/ \\-]{0,24}|[ -~\\n\\t]{0,40}|\\PC{0,20}|[a-b é\u{301}\u{200d}\u{2019}東 .]{0,12}") {
+            let expected: Vec<(usize, &str)> = text.unicode_word_indices().collect();
+            let mut found = Vec::new();
+            each_word(&text, |start, word| found.push((start, word.to_owned())));
+            let found: Vec<(usize, &str)> = found.iter().map(|(at, word)| (*at, &**word)).collect();
+            prop_assert_eq!(found, expected);
+        }
     }
 
     #[test]

@@ -24,9 +24,34 @@ impl Weighing {
         weight * (count * (K1 + 1.0) / (count + norm))
     }
 
+    /// The same in single precision, for a word that weighs so much.
+    pub(super) fn about(self, weight: f64) -> About {
+        About {
+            most: (weight * (K1 + 1.0)) as f32,
+            norm: (K1 * (1.0 - B)) as f32,
+            norm_of_word: (K1 * B / self.mean_length) as f32,
+        }
+    }
+
     /// The most that it adds to texts within a bound.
     pub(super) fn bound(self, weight: f64, bound: Bound) -> f64 {
         self.score(weight, bound.count, bound.length)
+    }
+}
+
+/// What a word adds to texts, about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct About {
+    most: f32,
+    norm: f32,
+    norm_of_word: f32,
+}
+
+impl About {
+    #[inline]
+    pub(super) fn score(self, count: u32, length: u32) -> f32 {
+        let (count, length) = (count as f32, length as f32);
+        self.most * count / (count + self.norm + self.norm_of_word * length)
     }
 }
 

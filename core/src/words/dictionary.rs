@@ -15,6 +15,17 @@ pub(super) struct Term {
     pub(super) postings: Postings,
 }
 
+/// What became of a word that was taken out of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Other texts have it.
+    Left,
+    /// None has, and only one ever had.
+    Rare,
+    /// None has any more.
+    Forgotten,
+}
+
 /// All words.
 #[derive(Debug, Default)]
 pub(super) struct Dictionary {
@@ -96,15 +107,23 @@ impl Dictionary {
         }
     }
 
+    /// Whether more than one text had a word.
+    pub(super) fn is_frequent(&self, number: u32) -> bool {
+        self.term(number).is_some_and(|term| term.postings.is_list())
+    }
+
     /// Takes a word out of a text, and forgets it when it was the last.
-    pub(super) fn take(&mut self, number: u32, row: u32) {
-        let Some(term) = &mut self.terms[number as usize] else { return };
+    pub(super) fn take(&mut self, number: u32, row: u32) -> Taken {
+        let Some(term) = &mut self.terms[number as usize] else { return Taken::Left };
+        let was_frequent = term.postings.is_list();
         self.heap_bytes -= term.postings.bytes();
         term.postings.remove(row);
         self.heap_bytes += term.postings.bytes();
-        if term.postings.rows() == 0 {
-            self.forget(number);
+        if term.postings.rows() > 0 {
+            return Taken::Left;
         }
+        self.forget(number);
+        if was_frequent { Taken::Forgotten } else { Taken::Rare }
     }
 
     fn forget(&mut self, number: u32) {

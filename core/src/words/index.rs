@@ -5,15 +5,15 @@
 //! its words follow before the next search, before its row is used again, or between commands ([`WordIndex::work`]).
 //! Main thread.
 
-use super::analyser::Analyser;
+use super::analyser::{Analyser, Reader, Token};
 use super::bm25::idf;
-use super::dictionary::{Dictionary, Term};
+use super::dictionary::{Dictionary, Taken, Term};
 use super::language::Language;
 use super::packed::{NO_WORD, put_word, unpack};
 use super::postings::Posting;
 use super::query::Clause;
+use super::word_cache::{Known, WordCache};
 use crate::allocation::allocated_bytes;
-
 use thin_vec::ThinVec;
 
 /// What is kept of a row.
@@ -71,6 +71,7 @@ pub struct WordIndex {
     heap_bytes: usize,
     /// Rows from here on may have a text that was not read yet.
     unread_from: Option<u32>,
+    cache: WordCache,
     /// Room for the words of one text.
     scratch: Vec<u32>,
 }
@@ -88,6 +89,7 @@ impl WordIndex {
             total_length: 0,
             heap_bytes: 0,
             unread_from: None,
+            cache: WordCache::default(),
             scratch: Vec::new(),
         }
     }
@@ -158,6 +160,7 @@ impl WordIndex {
         self.dictionary.bytes()
             + allocated_bytes(self.documents.capacity() * size_of::<Document>())
             + allocated_bytes(self.scratch.capacity() * size_of::<u32>())
+            + self.cache.bytes()
             + self.heap_bytes
     }
 
@@ -173,11 +176,9 @@ impl WordIndex {
         let text = String::from_utf8_lossy(text);
         let mut words = std::mem::take(&mut self.scratch);
         words.clear();
-        self.analyser.words(&text, |token| {
-            if !token.is_stop {
-                words.push(self.dictionary.number_of(token.term));
-            }
-        });
+        let (cache, dictionary) = (&mut self.cache, &mut self.dictionary);
+        self.analyser
+            .read(&text, &mut Numbered { text: &text, words: &mut words, dictionary, cache });
         words.sort_unstable();
         let length = words.len() as u32;
         steps += words.len() + 1;
@@ -276,7 +277,9 @@ impl WordIndex {
         let mut words = 0;
         for (number, _) in unpack(&packed) {
             words += 1;
-            self.dictionary.take(number, row);
+            if self.dictionary.take(number, row) == Taken::Forgotten {
+                self.cache.clear();
+            }
         }
         words
     }
@@ -321,6 +324,38 @@ impl WordIndex {
         assert_eq!(self.removed_count, removed, "marked rows");
         assert_eq!(self.dictionary.check_invariants(), postings, "texts of all words");
         assert_eq!(heap, self.heap_bytes, "memory");
+    }
+}
+
+/// Reads the words of a text by their numbers.
+struct Numbered<'a> {
+    text: &'a str,
+    words: &'a mut Vec<u32>,
+    dictionary: &'a mut Dictionary,
+    cache: &'a mut WordCache,
+}
+
+impl Reader for Numbered<'_> {
+    fn knows(&mut self, word: &str) -> bool {
+        let known = self.cache.find(word);
+        if let Some(Known::Term(number)) = known {
+            self.words.push(number);
+        }
+        known.is_some()
+    }
+
+    fn take(&mut self, token: Token<'_>) {
+        let written = &self.text[token.start..token.end];
+        if token.is_stop {
+            self.cache.note(written, Known::Stop);
+            return;
+        }
+        let number = self.dictionary.number_of(token.term);
+        self.words.push(number);
+        // A word that one text has is soon forgotten, and with it all that are known.
+        if !token.is_code && self.dictionary.is_frequent(number) {
+            self.cache.note(written, Known::Term(number));
+        }
     }
 }
 

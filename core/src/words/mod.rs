@@ -2,7 +2,7 @@
 //!
 //! Owns: an index that is derived from the stored texts and, as the index of vectors, a hint: a search names rows, and
 //! the entry that is opened tells whether it counts. `analyser` cuts a text into words, `postings` keeps the texts of
-//! a word, `search` finds the best, `query` is what a user writes, `phrase` and `snippet` look into a text that was
+//! a word, `search` finds the best, `walk` is its way over lists, `word_cache` spares stemming, `query` is what a user writes, `phrase` and `snippet` look into a text that was
 //! opened, `fuse` makes one order of two, `persist` saves. Main thread.
 
 mod analyser;
@@ -18,6 +18,8 @@ mod postings;
 mod query;
 mod search;
 mod snippet;
+mod walk;
+mod word_cache;
 
 pub use analyser::{Analyser, Token};
 pub use fuse::{Fusion, Ranked, fuse};

@@ -6,7 +6,7 @@
 //! they need to be. Main thread.
 
 use crate::allocation::allocated_bytes;
-use crate::codec::{put_varint, take_varint};
+use crate::codec::put_varint;
 
 /// Rows of a block.
 const BLOCK_MAX: usize = 128;
@@ -63,7 +63,8 @@ pub(super) struct List {
     blocks: Vec<Block>,
     rows: u32,
     bound: Bound,
-    block_bytes: usize,
+    /// Memory of all of it.
+    held: usize,
 }
 
 /// Room for the rows of a block.
@@ -89,12 +90,11 @@ impl Block {
     /// Reads its rows; how many there are.
     #[inline]
     fn read(&self, out: &mut Rows) -> usize {
-        let (mut bytes, mut row) = (&self.bytes[..], self.first);
-        let mut next = || take_varint(&mut bytes).expect("a block holds its rows");
+        let (bytes, mut at, mut row) = (&self.bytes[..], 0, self.first);
         for place in &mut out[..self.rows as usize] {
-            let step = next();
+            let step = next_varint(bytes, &mut at);
             row += (step >> 1) as u32;
-            let count = if step & 1 == 1 { 1 } else { next() as u32 };
+            let count = if step & 1 == 1 { 1 } else { next_varint(bytes, &mut at) as u32 };
             *place = Posting { row, count };
         }
         self.rows as usize
@@ -115,6 +115,21 @@ impl Block {
     }
 }
 
+/// The number that begins there, which mostly is of one byte. The bytes of a block hold its rows.
+#[inline]
+fn next_varint(bytes: &[u8], at: &mut usize) -> u64 {
+    let (mut number, mut shift) = (0, 0);
+    loop {
+        let byte = bytes[*at];
+        *at += 1;
+        number |= u64::from(byte & 0x7F) << shift;
+        if byte < 0x80 {
+            return number;
+        }
+        shift += 7;
+    }
+}
+
 fn push(bytes: &mut Vec<u8>, step: u32, count: u32) {
     put_varint(u64::from(step) << 1 | u64::from(count == 1), bytes);
     if count != 1 {
@@ -123,10 +138,11 @@ fn push(bytes: &mut Vec<u8>, step: u32, count: u32) {
 }
 
 impl List {
-    fn bytes(&self) -> usize {
-        allocated_bytes(size_of::<Self>())
-            + allocated_bytes(self.blocks.capacity() * size_of::<Block>())
-            + self.block_bytes
+    fn of(block: Block) -> Self {
+        let held = allocated_bytes(size_of::<Self>());
+        let mut list = Self { blocks: Vec::new(), rows: block.rows, bound: block.bound, held };
+        list.put_block(0, block);
+        list
     }
 
     /// The first block that ends at or behind a row.
@@ -141,9 +157,11 @@ impl List {
         if place == self.blocks.len() {
             match self.blocks.last_mut() {
                 Some(last) if (last.rows as usize) < BLOCK_MAX => {
-                    self.block_bytes -= last.heap_bytes();
+                    let room = last.bytes.capacity();
                     last.append(posting, length);
-                    self.block_bytes += last.heap_bytes();
+                    if last.bytes.capacity() != room {
+                        self.held += last.heap_bytes() - allocated_bytes(room);
+                    }
                 }
                 _ => self.put_block(place, Block::of(&[posting], length)),
             }
@@ -195,19 +213,28 @@ impl List {
     }
 
     fn put_block(&mut self, place: usize, block: Block) {
-        self.block_bytes += block.heap_bytes();
+        self.held += block.heap_bytes();
         if self.blocks.len() == self.blocks.capacity() {
+            let bytes =
+                |blocks: &Vec<Block>| allocated_bytes(blocks.capacity() * size_of::<Block>());
+            self.held -= bytes(&self.blocks);
             self.blocks.reserve_exact(1.max(self.blocks.len() / 8));
+            self.held += bytes(&self.blocks);
         }
         self.blocks.insert(place, block);
     }
 
     fn take_block(&mut self, place: usize) {
-        self.block_bytes -= self.blocks.remove(place).heap_bytes();
+        self.held -= self.blocks.remove(place).heap_bytes();
     }
 }
 
 impl Postings {
+    /// Whether more than one text had the word at a time.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self, Self::Many(_))
+    }
+
     /// How many texts.
     pub(super) fn rows(&self) -> u32 {
         match self {
@@ -221,7 +248,7 @@ impl Postings {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::None | Self::One(..) => 0,
-            Self::Many(list) => list.bytes(),
+            Self::Many(list) => list.held,
         }
     }
 
@@ -231,9 +258,7 @@ impl Postings {
             Self::None => *self = Self::One(posting, length),
             Self::One(first, first_length) => {
                 let block = Block::of(&[*first], *first_length);
-                let mut list =
-                    List { blocks: Vec::new(), rows: 1, bound: block.bound, block_bytes: 0 };
-                list.put_block(0, block);
+                let mut list = List::of(block);
                 list.insert(posting, length);
                 *self = Self::Many(Box::new(list));
             }
@@ -259,15 +284,6 @@ impl Postings {
         }
     }
 
-    /// What holds for all texts.
-    pub(super) fn bound(&self) -> Bound {
-        match self {
-            Self::None => Bound { count: 0, length: 0 },
-            Self::One(posting, length) => Bound { count: posting.count, length: *length },
-            Self::Many(list) => list.bound,
-        }
-    }
-
     /// The first block, of this one and those behind it, that ends at or behind a row.
     pub(super) fn block_from(&self, block: usize, row: u32) -> usize {
         match self {
@@ -280,11 +296,14 @@ impl Postings {
         }
     }
 
-    /// The last row of a block and what holds for it; none behind the last.
+    /// The first row of a block and what holds for it; none behind the last.
+    #[inline]
     pub(super) fn block_bound(&self, block: usize) -> Option<(u32, Bound)> {
         match self {
-            Self::One(posting, _) if block == 0 => Some((posting.row, self.bound())),
-            Self::Many(list) => list.blocks.get(block).map(|block| (block.last, block.bound)),
+            Self::One(posting, length) if block == 0 => {
+                Some((posting.row, Bound { count: posting.count, length: *length }))
+            }
+            Self::Many(list) => list.blocks.get(block).map(|block| (block.first, block.bound)),
             _ => None,
         }
     }
@@ -335,8 +354,9 @@ impl Postings {
         }
         assert!(all.is_sorted_by(|one, other| one.row < other.row));
         assert_eq!(all.len(), list.rows as usize);
-        let block_bytes = list.blocks.iter().map(Block::heap_bytes).sum::<usize>();
-        assert_eq!(block_bytes, list.block_bytes);
+        let own = allocated_bytes(size_of::<List>())
+            + allocated_bytes(list.blocks.capacity() * size_of::<Block>());
+        assert_eq!(own + list.blocks.iter().map(Block::heap_bytes).sum::<usize>(), list.held);
         all
     }
 }

@@ -1,25 +1,30 @@
 //! The texts that match a question of words best.
 //!
-//! Owns: the order of a search. Lists are walked row by row; a row, or a whole block of them, that cannot come among the best is passed over unread
-//! (block-max WAND, Ding and Suel 2011). What is found is what comparing every text would find, to the bit.
+//! Owns: the order of a search. Rows are walked window by window. The lists of a window that together cannot bring a
+//! text among the best are left unread (MaxScore, Turtle and Flood 1995; bounds by block, Ding and Suel 2011); those
+//! read add what they are about worth to the rows of the window, and of a row that may be among the best the exact score is
+//! made of the words that the row keeps. What is found is what comparing every text would find, to the bit.
 //!
 //! A search goes in rounds: it keeps the best so far and the row where it goes on, and texts may come and go between.
 //! Main thread.
 
 use super::bm25::{Weighing, idf};
 use super::index::WordIndex;
-use super::postings::{NO_ROWS, Postings, Rows};
+use super::packed::unpack;
 use super::query::{Clause, Means, Need, WordQuery};
+use super::walk::{List, Window};
 use crate::limits::WORDS_EXPANSIONS_MAX;
 use crate::work::Steps;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Behind every row.
 const END: u32 = u32::MAX;
-/// What bounds are widened by, as sums of rounded terms depend on their order.
-const SLACK: f64 = 1.0 + 1e-9;
+/// What bounds are widened by: sums of rounded terms depend on their order, and those of a window are of single precision.
+const SLACK: f64 = 1.0 + 1e-4;
+/// Words of a row in so few bytes are read as a whole; of longer rows each list is asked.
+const READ_WHOLE_BYTES: usize = 1_024;
 
 /// A text that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,60 +77,6 @@ pub struct WordSearch {
     best: BinaryHeap<Reverse<ByScore>>,
 }
 
-/// A place in the list of a word.
-struct Cursor<'a> {
-    postings: &'a Postings,
-    clause: usize,
-    need: Need,
-    weight: f64,
-    /// The most that the word adds to a text.
-    most: f64,
-    block: usize,
-    rows: Rows,
-    count: usize,
-    at: usize,
-    /// The row it stands at.
-    row: u32,
-    /// The block of the last bound that was asked for.
-    seen: usize,
-    /// That bound, and the last row for which it holds; none has been asked for while that is nothing.
-    seen_bound: (f64, Option<u32>),
-}
-
-impl<'a> Cursor<'a> {
-    fn go_to(&mut self, row: u32, steps: &mut Steps) {
-        if self.row >= row {
-            return;
-        }
-        if self.at >= self.count || self.rows[self.count - 1].row < row {
-            self.block = self.postings.block_from(self.block, row);
-            self.count = self.postings.read_block(self.block, &mut self.rows);
-            self.at = 0;
-            steps.rows += (self.count / 8) as u64 + 1;
-        }
-        let rest = &self.rows[self.at..self.count];
-        self.at += rest.partition_point(|posting| posting.row < row);
-        self.row = if self.at < self.count { self.rows[self.at].row } else { END };
-    }
-
-    /// The most that the word adds to the text of a row, and the last row for which that holds.
-    #[inline]
-    fn bound_at(&mut self, row: u32, weighing: Weighing) -> (f64, u32) {
-        if let (bound, Some(last)) = self.seen_bound
-            && row <= last
-        {
-            return (bound, last);
-        }
-        self.seen = self.postings.block_from(self.seen, row);
-        let (bound, last) = match self.postings.block_bound(self.seen) {
-            Some((last, bound)) => (weighing.bound(self.weight, bound), last),
-            None => (0.0, END),
-        };
-        self.seen_bound = (bound, Some(last));
-        (bound, last)
-    }
-}
-
 impl WordSearch {
     /// A search for the best `limit` texts.
     pub fn new(index: &WordIndex, query: &WordQuery, limit: usize) -> Self {
@@ -138,6 +89,11 @@ impl WordSearch {
             mean_length: (index.total_length() as f64 / index.len().max(1) as f64).max(1.0),
             best: BinaryHeap::new(),
         }
+    }
+
+    /// How many texts it looks for.
+    pub fn limit(&self) -> usize {
+        self.limit
     }
 
     /// Goes on for about so many steps; whether it is done. `accepts` tells whether a row that would be among the best
@@ -156,8 +112,8 @@ impl WordSearch {
         if self.limit == 0 || self.clauses.is_empty() {
             return true;
         }
-        let mut cursors = self.cursors(index, steps);
-        self.walk(index, &mut cursors, end, steps, &mut accepts)
+        let mut lists = self.lists(index);
+        self.walk(index, &mut lists, end, steps, &mut accepts)
     }
 
     /// The texts found, best first.
@@ -229,82 +185,104 @@ impl WordSearch {
         true
     }
 
-    /// A place in each list, where the walk goes on.
-    fn cursors<'a>(&self, index: &'a WordIndex, steps: &mut Steps) -> Vec<Cursor<'a>> {
-        let weighing = self.weighing();
-        let mut cursors = Vec::new();
-        for (number, (clause, expansion)) in self.clauses.iter().zip(&self.expansions).enumerate() {
+    /// The list of each word.
+    fn lists<'a>(&self, index: &'a WordIndex) -> Vec<List<'a>> {
+        let mut lists = Vec::new();
+        for (clause, expansion) in self.expansions.iter().enumerate() {
             for (text, _) in &expansion.terms {
-                let Some(term) = index.term(text) else { continue };
-                let weight = match clause.need {
-                    Need::Excluded => 0.0,
-                    _ => expansion.idf * f64::from(clause.times),
-                };
-                let mut cursor = Cursor {
-                    postings: &term.postings,
-                    clause: number,
-                    need: clause.need,
-                    weight,
-                    most: weighing.bound(weight, term.postings.bound()),
-                    block: 0,
-                    rows: NO_ROWS,
-                    count: 0,
-                    at: 0,
-                    row: 0,
-                    seen: 0,
-                    seen_bound: (0.0, None),
-                };
-                cursor.count = cursor.postings.read_block(0, &mut cursor.rows);
-                cursor.row = cursor.rows[0].row;
-                cursor.go_to(self.next_row, steps);
-                cursors.push(cursor);
+                let Some(number) = index.dictionary().find(text) else { continue };
+                let Some(term) = index.dictionary().term(number) else { continue };
+                let weight = expansion.idf * f64::from(self.clauses[clause].times);
+                lists.push(List::new(&term.postings, number, clause, weight));
             }
         }
-        cursors
+        lists
     }
 
     /// Walks on; whether the end was reached.
     fn walk(
         &mut self,
         index: &WordIndex,
-        cursors: &mut [Cursor<'_>],
+        lists: &mut [List<'_>],
         end: u64,
         steps: &mut Steps,
         accepts: &mut impl FnMut(u32) -> bool,
     ) -> bool {
-        let weighing = self.weighing();
-        let is_strict = self.clauses.iter().any(|clause| clause.need == Need::Required);
-        // Places of the cursors that add to a score, by the row they stand at.
+        let judge = Judge::new(&self.clauses, lists, self.weighing());
+        let leading = self.leading_clause(lists);
+        // Places of the lists that add to a score.
+        let counts = |list: &List<'_>| self.clauses[list.clause].need != Need::Excluded;
         let mut order: SmallVec<[usize; 16]> =
-            (0..cursors.len()).filter(|&place| cursors[place].need != Need::Excluded).collect();
+            (0..lists.len()).filter(|&place| counts(&lists[place])).collect();
+        let mut window = Window::of(lists.len());
         for passed in 0.. {
-            order.sort_unstable_by_key(|&place| cursors[place].row);
-            // A round goes on for one row at least.
-            if passed > 0 && steps.weight() >= end {
-                self.next_row = order.first().map_or(END, |&place| cursors[place].row);
-                return self.next_row == END;
-            }
-            let least = self.least();
-            let Some(mut pivot) = self.pivot(cursors, &order, least) else { return true };
-            if is_strict {
-                pivot = pivot.max(self.first_possible(cursors));
-            }
-            if pivot == END {
+            let (start, rows) = (self.next_row, index.row_end());
+            if start >= rows || order.is_empty() {
+                self.next_row = END;
                 return true;
             }
-            steps.rows += 1 + cursors.len() as u64 / 8;
-            let (most, behind) = most_at(cursors, &order, pivot, weighing);
-            if self.best.len() == self.limit && most * SLACK <= least {
-                order.iter().for_each(|&place| cursors[place].go_to(behind, steps));
-                continue;
+            // A round goes on for one window at least.
+            if passed > 0 && steps.weight() >= end {
+                return false;
             }
-            order.iter().for_each(|&place| cursors[place].go_to(pivot, steps));
-            if order.iter().any(|&place| cursors[place].row == pivot) {
-                self.judge(index, cursors, pivot, steps, accepts);
-                order.iter().for_each(|&place| cursors[place].go_to(pivot + 1, steps));
+            let until = start.saturating_add(window.width()).min(rows);
+            for &place in &order {
+                lists[place].enter(start, until, judge.weighing, steps);
             }
+            let rest = self.split(lists, &mut order, leading);
+            if let Some((read, rest)) = rest {
+                window.start_at(start);
+                for &place in &order[read..] {
+                    lists[place].add_to(&mut window, until, index, judge.weighing, steps);
+                }
+                window.rows(|row, score| {
+                    if (f64::from(score) + rest) * SLACK > self.least() {
+                        self.judge(index, &judge, &*lists, row, steps, accepts);
+                    }
+                });
+            }
+            self.next_row = until;
         }
         true
+    }
+
+    /// Orders lists by what they add at most to a text of the window. Those from the place returned on have to be read,
+    /// the others together add no more than the score beside it; nothing where no text of the window can be among the best.
+    fn split(
+        &self,
+        lists: &[List<'_>],
+        order: &mut [usize],
+        leading: Option<usize>,
+    ) -> Option<(usize, f64)> {
+        let (least, mut rest) = (self.least(), 0.0);
+        if let Some(clause) = leading {
+            // Only texts with a word of this clause are found.
+            order.sort_unstable_by_key(|&place| lists[place].clause == clause);
+            let read = order.partition_point(|&place| lists[place].clause != clause);
+            order[..read].iter().for_each(|&place| rest += lists[place].here);
+            let leading: f64 = order[read..].iter().map(|&place| lists[place].here).sum();
+            return (leading > 0.0 && (rest + leading) * SLACK > least).then_some((read, rest));
+        }
+        order.sort_unstable_by(|&one, &other| lists[one].here.total_cmp(&lists[other].here));
+        for (read, &place) in order.iter().enumerate() {
+            let here = lists[place].here;
+            if here > 0.0 && (rest + here) * SLACK > least {
+                return Some((read, rest));
+            }
+            rest += here;
+        }
+        None
+    }
+
+    /// Of the clauses that must occur, the one in the fewest texts.
+    fn leading_clause(&self, lists: &[List<'_>]) -> Option<usize> {
+        let required = self.clauses.iter().enumerate();
+        let required = required.filter(|(_, clause)| clause.need == Need::Required);
+        let rows_of = |number: usize| {
+            let of_clause = lists.iter().filter(|list| list.clause == number);
+            of_clause.map(|list| u64::from(list.postings.rows())).sum::<u64>()
+        };
+        required.map(|(number, _)| number).min_by_key(|&number| rows_of(number))
     }
 
     /// The score that a text has to exceed.
@@ -315,61 +293,18 @@ impl WordSearch {
         self.best.peek().map_or(f64::NEG_INFINITY, |Reverse(ByScore(worst))| worst.score)
     }
 
-    /// The first row that may exceed it, by what each word adds at most; none where no row can.
-    fn pivot(&self, cursors: &[Cursor<'_>], order: &[usize], least: f64) -> Option<u32> {
-        let mut most = 0.0;
-        for &place in order {
-            let cursor = &cursors[place];
-            if cursor.row == END {
-                return None;
-            }
-            most += cursor.most;
-            if most * SLACK > least {
-                return Some(cursor.row);
-            }
-        }
-        None
-    }
-
-    /// The first row that may have all words that must occur.
-    fn first_possible(&self, cursors: &[Cursor<'_>]) -> u32 {
-        let required = self.clauses.iter().enumerate();
-        let required = required.filter(|(_, clause)| clause.need == Need::Required);
-        let first_of = |number: usize| {
-            let rows = cursors.iter().filter(|cursor| cursor.clause == number);
-            rows.map(|cursor| cursor.row).min().unwrap_or(END)
-        };
-        required.map(|(number, _)| first_of(number)).max().unwrap_or(0)
-    }
-
-    /// Scores the row at which cursors stand, and keeps it if it is among the best.
+    /// Scores a row, and keeps it if it is among the best.
     fn judge(
         &mut self,
         index: &WordIndex,
-        cursors: &mut [Cursor<'_>],
+        judge: &Judge,
+        lists: &[List<'_>],
         row: u32,
         steps: &mut Steps,
         accepts: &mut impl FnMut(u32) -> bool,
     ) {
-        steps.rows += 1;
-        let (weighing, length) = (self.weighing(), index.length_of(row));
-        let mut score = 0.0;
-        for cursor in cursors.iter_mut() {
-            if cursor.need == Need::Excluded {
-                cursor.go_to(row, steps);
-                if cursor.row == row {
-                    return;
-                }
-            } else if cursor.row == row {
-                score += weighing.score(cursor.weight, cursor.rows[cursor.at].count, length);
-            }
-        }
-        let has = |number: usize| cursors.iter().any(|c| c.clause == number && c.row == row);
-        let mut required = self.clauses.iter().enumerate();
-        if required.any(|(number, clause)| clause.need == Need::Required && !has(number)) {
-            return;
-        }
-        if score <= self.least() || !index.has(row) || !accepts(row) {
+        let Some(score) = judge.score(index, lists, row, steps) else { return };
+        if score <= self.least() || !accepts(row) {
             return;
         }
         self.best.push(Reverse(ByScore(Scored { row, score })));
@@ -379,25 +314,81 @@ impl WordSearch {
     }
 }
 
-/// The most that a row scores by the blocks it would stand in, and the next row for which that may differ.
-fn most_at(
-    cursors: &mut [Cursor<'_>],
-    order: &[usize],
-    row: u32,
+/// Scores rows exactly.
+struct Judge {
     weighing: Weighing,
-) -> (f64, u32) {
-    let (mut most, mut behind) = (0.0, END);
-    for &place in order {
-        let cursor = &mut cursors[place];
-        if cursor.row > row {
-            behind = behind.min(cursor.row);
-            continue;
-        }
-        let (bound, last) = cursor.bound_at(row, weighing);
-        most += bound;
-        behind = behind.min(last.saturating_add(1));
+    /// Numbers of words, ascending, with the places of their lists.
+    by_number: Vec<(u32, usize)>,
+    /// Clauses that must occur and that must not, a bit each.
+    required: u128,
+    excluded: u128,
+}
+
+impl Judge {
+    fn new(clauses: &[Clause], lists: &[List<'_>], weighing: Weighing) -> Self {
+        let mut by_number: Vec<_> =
+            lists.iter().enumerate().map(|(place, list)| (list.number, place)).collect();
+        by_number.sort_unstable();
+        let bits = |need: Need| {
+            let with_need = clauses.iter().enumerate().filter(|(_, clause)| clause.need == need);
+            with_need.fold(0, |bits, (number, _)| bits | 1u128 << number)
+        };
+        Self { weighing, by_number, required: bits(Need::Required), excluded: bits(Need::Excluded) }
     }
-    (most, behind.max(row + 1))
+
+    /// The score of a row; nothing where it is not there, or has not what it must have, or has what it must not.
+    fn score(
+        &self,
+        index: &WordIndex,
+        lists: &[List<'_>],
+        row: u32,
+        steps: &mut Steps,
+    ) -> Option<f64> {
+        let words = index.words_of(row);
+        if words.is_empty() {
+            return None;
+        }
+        let counts = self.counts(words, lists, row, steps);
+        let (mut score, mut met, length) = (0.0, 0u128, index.length_of(row));
+        // In the order of lists: a sum of floats depends on it.
+        for (list, count) in lists.iter().zip(counts).filter(|&(_, count)| count > 0) {
+            met |= 1 << list.clause;
+            if self.excluded >> list.clause & 1 == 0 {
+                score += self.weighing.score(list.weight, count, length);
+            }
+        }
+        (met & self.excluded == 0 && met & self.required == self.required).then_some(score)
+    }
+
+    /// How often the word of each list stands in a row.
+    fn counts(
+        &self,
+        words: &[u8],
+        lists: &[List<'_>],
+        row: u32,
+        steps: &mut Steps,
+    ) -> SmallVec<[u32; 16]> {
+        let mut counts: SmallVec<[u32; 16]> = smallvec![0; lists.len()];
+        if words.len() > READ_WHOLE_BYTES {
+            steps.rows += 16 * lists.len() as u64;
+            for (count, list) in counts.iter_mut().zip(lists) {
+                *count = list.postings.count_in(row);
+            }
+            return counts;
+        }
+        steps.rows += 1 + words.len() as u64 / 16;
+        let mut wanted = self.by_number.iter().peekable();
+        for (number, count) in unpack(words) {
+            while wanted.next_if(|(other, _)| *other < number).is_some() {}
+            while let Some((_, place)) = wanted.next_if(|(other, _)| *other == number) {
+                counts[*place] = count;
+            }
+            if wanted.peek().is_none() {
+                break;
+            }
+        }
+        counts
+    }
 }
 
 impl Expansion {

@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""What guards and MAXERROR add to a look-up by meaning, in instructions of the server, which no other load disturbs.
+
+    scripts/lookup_cost.py [path/to/libllmcache.so]
+
+Runs a server under `valgrind --tool=callgrind`. Caches of the same 1,000 answers (questions of CLINC150 to a bank, 384
+dimensions) differ by a setting; each is asked the same 300 other questions. Exits with 1 where a setting adds 2 % or more.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from harness.replies import fields  # noqa: E402
+from harness.server import Server  # noqa: E402
+from harness.wire import Failure, Wire  # noqa: E402
+
+STORED, ASKED = 1_000, 300
+MOST = 0.02
+# Beside which cache a cache is looked at.
+CACHES = {
+    "plain": (("GUARD", "OFF"), None),
+    "guarded": (("GUARD", "ON"), "plain"),
+    "guarded, MAXERROR": (("GUARD", "ON", "MAXERROR", "0.05", "AUDIT", "0.02"), "guarded"),
+}
+
+
+def questions() -> list[tuple[str, bytes]]:
+    folder = ROOT / "tests/data/quality"
+    lines = (folder / "banking.tsv").read_text(encoding="utf-8").splitlines()
+    vectors = np.fromfile(folder / "banking.f16", "<f2").reshape(-1, 384)
+    return [(line.split("\t")[1], vector.tobytes()) for line, vector in zip(lines, vectors, strict=True)]
+
+
+class Counter:
+    """Instructions of a process under callgrind since the last count."""
+
+    def __init__(self, folder: Path, pid: int):
+        self.folder, self.pid = folder, pid
+
+    def take(self) -> int:
+        before = set(self.folder.glob("counts.*"))
+        subprocess.run(["callgrind_control", "--dump", str(self.pid)], check=True, capture_output=True)
+        (new,) = set(self.folder.glob("counts.*")) - before
+        return int(re.search(r"^(?:summary|totals): (\d+)", new.read_text(), re.MULTILINE)[1])
+
+
+def checked(replies: list) -> list:
+    failed = [reply for reply in replies if isinstance(reply, Failure)]
+    assert not failed, failed[0].text
+    return replies
+
+
+def prove(wire: Wire, name: str, asked: list[tuple[str, bytes]]) -> None:
+    """Answers tickets until a threshold is in use, as where a cache has been for a while."""
+    for _ in range(40):
+        replies = checked(wire.pipeline([("LLMCACHE.GETSEM", name, "PROMPT", text, "FP16", vector, "AUDIT") for text, vector in asked]))
+        tickets = [ticket for reply in replies if reply is not None and (ticket := fields(reply).get("audit"))]
+        checked(wire.pipeline([("LLMCACHE.FEEDBACK", name, "TICKET", ticket, "RIGHT") for ticket in tickets]))
+        if fields(wire("LLMCACHE.STATS", name))["maxerror_state"] == b"proven":
+            return
+    raise AssertionError("no threshold was proven")
+
+
+def count(wire: Wire, counter: Counter, name: str, asked: list[tuple[str, bytes]]) -> float:
+    commands = [("LLMCACHE.GETSEM", name, "PROMPT", text, "FP16", vector) for text, vector in asked]
+    checked(wire.pipeline(commands))
+    counter.take()
+    checked(wire.pipeline(commands))
+    return counter.take() / len(commands)
+
+
+def main() -> None:
+    module = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "target/release/libllmcache.so").absolute()
+    every = questions()
+    stored, asked = every[:STORED], every[STORED : STORED + ASKED]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        runner = folder / "redis-server"
+        valgrind, server = shutil.which("valgrind"), shutil.which("redis-server")
+        counts = f"--callgrind-out-file={folder}/counts"
+        runner.write_text(f'#!/bin/sh\nexec {valgrind} -q --tool=callgrind {counts} {server} "$@"\n')
+        runner.chmod(0o755)
+        running = Server(runner, module, folder / "server", {"save": "", "hz": "1"}).start()
+        try:
+            with Wire(running.port, timeout=600) as wire:
+                counter = Counter(folder, int(running.client().info("server")["process_id"]))
+                each = {}
+                for cache, (options, _) in CACHES.items():
+                    wire("LLMCACHE.CREATE", cache, *options)
+                    stores = (("LLMCACHE.SETSEM", cache, "PROMPT", t, "RESPONSE", "r", "FP16", v) for t, v in stored)
+                    checked(wire.pipeline(stores))
+                    if "MAXERROR" in options:
+                        prove(wire, cache, asked)
+                    each[cache] = count(wire, counter, cache, asked)
+        finally:
+            running.stop()
+    is_fine = True
+    for cache, (_, beside) in CACHES.items():
+        more = each[cache] / each[beside] - 1 if beside else 0.0
+        is_fine = is_fine and more < MOST
+        print(f"{cache:20} {each[cache]:12,.0f} instructions a look-up" + (f", {100 * more:+.2f} % beside {beside}" if beside else ""))
+    sys.exit(0 if is_fine else f"a setting adds {100 * MOST:.0f} % or more")
+
+
+if __name__ == "__main__":
+    main()

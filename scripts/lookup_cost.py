@@ -4,7 +4,8 @@
     scripts/lookup_cost.py [path/to/libllmcache.so]
 
 Runs a server under `valgrind --tool=callgrind`. Caches of the same 1,000 answers (questions of CLINC150 to a bank, 384
-dimensions) differ by a setting; each is asked the same 300 other questions. Exits with 1 where a setting adds 2 % or more.
+dimensions) differ by a setting; each is asked the same 300 other questions. Exits with 1 where MAXERROR, beside a cache
+that judges the same candidates, adds 2 % or more.
 """
 
 from __future__ import annotations
@@ -28,11 +29,17 @@ from harness.wire import Failure, Wire  # noqa: E402
 STORED, ASKED = 1_000, 300
 MOST = 0.02
 # Beside which cache a cache is looked at.
+LEARNS = ("MAXERROR", "0.05", "AUDIT", "0.02")
+# With MINSIM at the threshold the same candidates are opened and judged as without MAXERROR.
+SAME = ("MINSIM", "0.90")
 CACHES = {
-    "plain": (("GUARD", "OFF"), None),
-    "guarded": (("GUARD", "ON"), "plain"),
-    "guarded, MAXERROR": (("GUARD", "ON", "MAXERROR", "0.05", "AUDIT", "0.02"), "guarded"),
+    "plain": (("GUARD", "OFF", "THRESHOLD", "0.90"), None),
+    "plain, MAXERROR": (("GUARD", "OFF", "THRESHOLD", "0.90", *LEARNS, *SAME), "plain"),
+    "guarded": (("GUARD", "ON", "THRESHOLD", "0.90"), "plain"),
+    "guarded, MAXERROR": (("GUARD", "ON", "THRESHOLD", "0.90", *LEARNS, *SAME), "guarded"),
+    "the same, MINSIM 0.70": (("GUARD", "ON", "THRESHOLD", "0.90", *LEARNS), "guarded"),
 }
+GATED = {"plain, MAXERROR", "guarded, MAXERROR"}
 
 
 def questions() -> list[tuple[str, bytes]]:
@@ -108,9 +115,9 @@ def main() -> None:
     is_fine = True
     for cache, (_, beside) in CACHES.items():
         more = each[cache] / each[beside] - 1 if beside else 0.0
-        is_fine = is_fine and more < MOST
-        print(f"{cache:20} {each[cache]:12,.0f} instructions a look-up" + (f", {100 * more:+.2f} % beside {beside}" if beside else ""))
-    sys.exit(0 if is_fine else f"a setting adds {100 * MOST:.0f} % or more")
+        is_fine = is_fine and (cache not in GATED or more < MOST)
+        print(f"{cache:22} {each[cache]:12,.0f} instructions a look-up" + (f", {100 * more:+.2f} % beside {beside}" if beside else ""))
+    sys.exit(0 if is_fine else f"MAXERROR adds {100 * MOST:.0f} % or more")
 
 
 if __name__ == "__main__":

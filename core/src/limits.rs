@@ -333,6 +333,12 @@ pub const WORDS_FUZZY_MIN_CHARS: usize = 3;
 pub const WORDS_DEPTH_MIN: usize = 100;
 /// Texts that a search by words alone finds beyond those asked for, as some of them may be gone.
 pub const WORDS_SPARE_TEXTS: usize = 16;
+/// The best texts of a question, whose words are added to it.
+pub const WORDS_FEEDBACK_TEXTS: usize = 10;
+/// Words that are added.
+pub const WORDS_FEEDBACK_WORDS: usize = 20;
+/// What is kept of the words of a text at most that adds some.
+pub const WORDS_FEEDBACK_TEXT_BYTES: usize = 16 << 10;
 /// Most texts, the best by their words, in which phrases are looked for.
 pub const WORDS_PHRASE_TEXTS_MAX: usize = 1_000;
 /// Most words of a snippet.

@@ -96,7 +96,46 @@ impl Naive {
         counts.into_iter().take(32).map(|(word, _)| word.to_owned()).collect()
     }
 
+    fn idf(&self, texts: f64) -> f64 {
+        (1.0 + (self.0.len() as f64 - texts + 0.5) / (texts + 0.5)).ln()
+    }
+
+    /// What a search finds that adds words of the best texts.
     fn search(&self, query: &WordQuery, limit: usize, refused: &BTreeSet<u32>) -> Vec<Scored> {
+        if !query.learns {
+            return self.search_for(query, &[], limit, refused);
+        }
+        let best = self.search_for(query, &[], 10, refused);
+        let sum: f64 = best.iter().map(|scored| scored.score).sum();
+        let texts_of =
+            |word: &String| self.0.values().filter(|text| text.contains_key(word)).count() as f64;
+        let mut weights: BTreeMap<&String, f64> = BTreeMap::new();
+        for scored in &best {
+            let text = &self.0[&scored.row];
+            let length: u32 = text.values().sum();
+            for (word, &count) in text {
+                let part = f64::from(count) / f64::from(length);
+                *weights.entry(word).or_default() +=
+                    scored.score / sum * part * self.idf(texts_of(word));
+            }
+        }
+        let mut weights: Vec<_> = weights.into_iter().collect();
+        weights.sort_by(|one, other| other.1.total_cmp(&one.1).then(one.0.cmp(other.0)));
+        weights.truncate(20);
+        let all: f64 = weights.iter().map(|(_, weight)| weight).sum();
+        let asked: f64 = query.clauses.iter().map(|clause| f64::from(clause.times)).sum();
+        let added: Vec<_> =
+            weights.into_iter().map(|(word, weight)| (word, weight * (asked / all))).collect();
+        self.search_for(query, &added, limit, refused)
+    }
+
+    fn search_for(
+        &self,
+        query: &WordQuery,
+        added: &[(&String, f64)],
+        limit: usize,
+        refused: &BTreeSet<u32>,
+    ) -> Vec<Scored> {
         let total: u64 =
             self.0.values().flat_map(BTreeMap::values).map(|&count| u64::from(count)).sum();
         let mean = (total as f64 / self.0.len().max(1) as f64).max(1.0);
@@ -108,8 +147,7 @@ impl Naive {
                 let has =
                     |word: &String| self.0.values().filter(|text| text.contains_key(word)).count();
                 let texts = words.iter().map(has).sum::<usize>().min(self.0.len()) as f64;
-                let idf = (1.0 + (self.0.len() as f64 - texts + 0.5) / (texts + 0.5)).ln();
-                (clause, words, idf)
+                (clause, words, self.idf(texts))
             })
             .collect();
         let mut found = Vec::new();
@@ -120,7 +158,7 @@ impl Naive {
                 let counts: Vec<u32> =
                     words.iter().filter_map(|word| text.get(word)).copied().collect();
                 is_wanted &= match clause.need {
-                    Need::Counts => true,
+                    Need::Counts | Need::Adds => true,
                     Need::Required => !counts.is_empty(),
                     Need::Excluded => counts.is_empty(),
                 };
@@ -133,6 +171,13 @@ impl Naive {
                     let norm = 2.0 * (1.0 - 0.75 + 0.75 * f64::from(length) / mean);
                     score += idf * f64::from(clause.times) * (count * (2.0 + 1.0) / (count + norm));
                 }
+            }
+            for (word, weight) in added {
+                let Some(&count) = text.get(*word) else { continue };
+                let texts = self.0.values().filter(|text| text.contains_key(*word)).count();
+                let count = f64::from(count);
+                let norm = 2.0 * (1.0 - 0.75 + 0.75 * f64::from(length) / mean);
+                score += self.idf(texts as f64) * weight * (count * (2.0 + 1.0) / (count + norm));
             }
             if is_wanted && has_any && !refused.contains(&row) {
                 found.push(Scored { row, score });
@@ -223,7 +268,8 @@ fn run(seed: u64, steps: usize) {
             _ => {
                 while index.work(1_000) {}
                 let text = question(&mut random);
-                let Ok(query) = WordQuery::parse(&analyser, text.as_bytes()) else { continue };
+                let Ok(mut query) = WordQuery::parse(&analyser, text.as_bytes()) else { continue };
+                query.learns = random.below(4) == 0;
                 let limit = random.below(30) as usize;
                 let refused = (0..random.below(40)).map(|_| random.below(rows) as u32).collect();
                 let round = [1, 7, 100, u64::MAX / 2][random.below(4) as usize];
@@ -319,7 +365,7 @@ fn a_search_reads_a_small_part_of_long_lists() {
         let filling = "filler ".repeat(row as usize % 7);
         index.add(row, format!("common {often} {filling} w{}", row % 50).as_bytes());
     }
-    let query = WordQuery::plain(index.analyser(), b"common rare w7");
+    let query = WordQuery::parse(index.analyser(), b"common rare w7").unwrap();
     let (mut search, mut steps) = (WordSearch::new(&index, &query, 10), Steps::default());
     assert!(search.run(&index, u64::MAX / 2, &mut steps, |_| true));
     assert_eq!(search.best().len(), 10);

@@ -2,12 +2,13 @@
 //!
 //! Owns: an index that is derived from the stored texts and, as the index of vectors, a hint: a search names rows, and
 //! the entry that is opened tells whether it counts. `analyser` cuts a text into words, `postings` keeps the texts of
-//! a word, `search` finds the best, `walk` is its way over lists, `word_cache` spares stemming, `query` is what a user writes, `phrase` and `snippet` look into a text that was
+//! a word, `search` finds the best, `walk` is its way over lists, `feedback` what the best texts add to a question, `word_cache` spares stemming, `query` is what a user writes, `phrase` and `snippet` look into a text that was
 //! opened, `fuse` makes one order of two, `persist` saves. Main thread.
 
 mod analyser;
 mod bm25;
 mod dictionary;
+mod feedback;
 mod fuse;
 mod index;
 mod language;

@@ -23,6 +23,8 @@ pub enum Need {
     Required,
     /// Texts with it are not found.
     Excluded,
+    /// It counts in texts that are found by another: the best texts have it ([`WordQuery::learns`]).
+    Adds,
 }
 
 /// Which words of texts are meant.
@@ -67,6 +69,9 @@ pub struct WordQuery {
     pub clauses: Vec<Clause>,
     /// Phrases, which only the text itself can tell.
     pub phrases: Phrases,
+    /// Whether words that the best texts have are added, as suits a question in the words of somebody who does not know
+    /// those of the texts.
+    pub learns: bool,
 }
 
 /// A part of a question, as it is written.
@@ -79,7 +84,7 @@ struct Part<'a> {
 impl WordQuery {
     /// A question without a language of its own: each word counts. Of more words than a question may have, the first.
     pub fn plain(analyser: &Analyser, text: &[u8]) -> Self {
-        let mut query = Self::default();
+        let mut query = Self { learns: true, ..Self::default() };
         analyser.words(&String::from_utf8_lossy(text), |token| {
             let is_known = query.clauses.iter().any(|clause| clause.term == token.term);
             if !token.is_stop && (is_known || query.clauses.len() < WORDS_QUERY_TERMS_MAX) {
@@ -264,6 +269,7 @@ mod tests {
                 Need::Counts => "",
                 Need::Required => "+",
                 Need::Excluded => "-",
+                Need::Adds => "?",
             };
             let means = match clause.means {
                 Means::Exact => "",

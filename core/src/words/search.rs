@@ -9,11 +9,12 @@
 //! Main thread.
 
 use super::bm25::{Weighing, idf};
+use super::feedback::words_of;
 use super::index::WordIndex;
 use super::packed::unpack;
 use super::query::{Clause, Means, Need, WordQuery};
-use super::walk::{List, Window};
-use crate::limits::WORDS_EXPANSIONS_MAX;
+use super::walk::{List, Which, Window};
+use crate::limits::{WORDS_EXPANSIONS_MAX, WORDS_FEEDBACK_TEXTS};
 use crate::work::Steps;
 use smallvec::{SmallVec, smallvec};
 use std::cmp::Reverse;
@@ -25,6 +26,8 @@ const END: u32 = u32::MAX;
 const SLACK: f64 = 1.0 + 1e-4;
 /// Words of a row in so few bytes are read as a whole; of longer rows each list is asked.
 const READ_WHOLE_BYTES: usize = 1_024;
+/// So few texts of a window are scored exactly at once; of more, further words are read before.
+const FEW: usize = 4;
 
 /// A text that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,8 +68,14 @@ struct Expansion {
 /// A search that goes on until it is done.
 #[derive(Debug, Clone)]
 pub struct WordSearch {
+    /// How many texts are looked for, and how many of them now.
+    wanted: usize,
     limit: usize,
+    /// Whether those looked for now are to tell words that are added.
+    learns: bool,
     clauses: Vec<Clause>,
+    /// How much each clause counts.
+    weights: Vec<f64>,
     expansions: Vec<Expansion>,
     /// The clause that is expanded, and the number of the word where that goes on.
     expanding: (usize, u32),
@@ -80,9 +89,13 @@ pub struct WordSearch {
 impl WordSearch {
     /// A search for the best `limit` texts.
     pub fn new(index: &WordIndex, query: &WordQuery, limit: usize) -> Self {
+        let learns = query.learns && limit > 0;
         Self {
-            limit,
+            wanted: limit,
+            limit: if learns { WORDS_FEEDBACK_TEXTS } else { limit },
+            learns,
             clauses: query.clauses.clone(),
+            weights: query.clauses.iter().map(|clause| f64::from(clause.times)).collect(),
             expansions: vec![Expansion::default(); query.clauses.len()],
             expanding: (0, 0),
             next_row: 0,
@@ -93,7 +106,7 @@ impl WordSearch {
 
     /// How many texts it looks for.
     pub fn limit(&self) -> usize {
-        self.limit
+        self.wanted
     }
 
     /// Goes on for about so many steps; whether it is done. `accepts` tells whether a row that would be among the best
@@ -113,7 +126,27 @@ impl WordSearch {
             return true;
         }
         let mut lists = self.lists(index);
-        self.walk(index, &mut lists, end, steps, &mut accepts)
+        let is_done = self.walk(index, &mut lists, end, steps, &mut accepts);
+        if is_done && self.learns {
+            self.learn(index, steps);
+            return false;
+        }
+        is_done
+    }
+
+    /// Adds the words that the best texts have, and begins anew.
+    fn learn(&mut self, index: &WordIndex, steps: &mut Steps) {
+        let asked = self.weights.iter().sum();
+        for added in words_of(index, &self.best(), asked, steps) {
+            let (means, need) = (Means::Exact, Need::Adds);
+            self.clauses.push(Clause { term: added.term.clone(), means, need, times: 1 });
+            self.weights.push(added.weight);
+            self.expansions
+                .push(Expansion { terms: vec![(added.term, added.rows)], idf: added.idf });
+        }
+        self.expanding = (self.clauses.len(), 0);
+        (self.learns, self.limit, self.next_row) = (false, self.wanted, 0);
+        self.best.clear();
     }
 
     /// The texts found, best first.
@@ -130,8 +163,8 @@ impl WordSearch {
             return None;
         }
         let (weighing, length) = (self.weighing(), index.length_of(row));
-        let mut score = 0.0;
-        for (clause, expansion) in self.clauses.iter().zip(&self.expansions) {
+        let (mut score, mut is_found) = (0.0, false);
+        for (number, (clause, expansion)) in self.clauses.iter().zip(&self.expansions).enumerate() {
             let mut has = false;
             for (text, _) in &expansion.terms {
                 steps.rows += 16;
@@ -139,17 +172,17 @@ impl WordSearch {
                 let count = term.postings.count_in(row);
                 if count > 0 {
                     has = true;
-                    let weight = expansion.idf * f64::from(clause.times);
+                    let weight = expansion.idf * self.weights[number];
                     score += weighing.score(weight, count, length);
                 }
             }
             match clause.need {
                 Need::Required if !has => return None,
                 Need::Excluded if has => return None,
-                _ => {}
+                need => is_found |= has && need != Need::Adds,
             }
         }
-        Some(score)
+        Some(if is_found { score } else { 0.0 })
     }
 
     fn weighing(&self) -> Weighing {
@@ -192,7 +225,7 @@ impl WordSearch {
             for (text, _) in &expansion.terms {
                 let Some(number) = index.dictionary().find(text) else { continue };
                 let Some(term) = index.dictionary().term(number) else { continue };
-                let weight = expansion.idf * f64::from(self.clauses[clause].times);
+                let weight = expansion.idf * self.weights[clause];
                 lists.push(List::new(&term.postings, number, clause, weight));
             }
         }
@@ -215,6 +248,7 @@ impl WordSearch {
         let mut order: SmallVec<[usize; 16]> =
             (0..lists.len()).filter(|&place| counts(&lists[place])).collect();
         let mut window = Window::of(lists.len());
+        let mut found = Vec::new();
         for passed in 0.. {
             let (start, rows) = (self.next_row, index.row_end());
             if start >= rows || order.is_empty() {
@@ -229,17 +263,22 @@ impl WordSearch {
             for &place in &order {
                 lists[place].enter(start, until, judge.weighing, steps);
             }
-            let rest = self.split(lists, &mut order, leading);
-            if let Some((read, rest)) = rest {
+            if let Some(read) = self.split(lists, &mut order, leading) {
                 window.start_at(start);
-                for &place in &order[read..] {
-                    lists[place].add_to(&mut window, until, index, judge.weighing, steps);
+                let of_window = (until, judge.weighing);
+                let rest = self.read(index, lists, &order, read, &mut window, of_window, steps);
+                let from = self.least() / SLACK - rest;
+                window.take_from(from, &mut found);
+                // The best first, so that the others need not be looked into.
+                if found.len() > 2 * self.limit {
+                    let by_score = |one: &(f32, u32), other: &(f32, u32)| other.0.total_cmp(&one.0);
+                    found.select_nth_unstable_by(2 * self.limit, by_score);
                 }
-                window.rows(|row, score| {
-                    if (f64::from(score) + rest) * SLACK > self.least() {
-                        self.judge(index, &judge, &*lists, row, steps, accepts);
+                for &(score, row) in &found {
+                    if (f64::from(score) + rest) * SLACK >= self.least() {
+                        self.judge(index, &judge, lists, row, steps, accepts);
                     }
-                });
+                }
             }
             self.next_row = until;
         }
@@ -247,31 +286,60 @@ impl WordSearch {
     }
 
     /// Orders lists by what they add at most to a text of the window. Those from the place returned on have to be read,
-    /// the others together add no more than the score beside it; nothing where no text of the window can be among the best.
+    /// the others together bring no text among the best; nothing where no text of the window can be among the best.
     fn split(
         &self,
         lists: &[List<'_>],
         order: &mut [usize],
         leading: Option<usize>,
-    ) -> Option<(usize, f64)> {
-        let (least, mut rest) = (self.least(), 0.0);
-        if let Some(clause) = leading {
-            // Only texts with a word of this clause are found.
-            order.sort_unstable_by_key(|&place| lists[place].clause == clause);
-            let read = order.partition_point(|&place| lists[place].clause != clause);
-            order[..read].iter().for_each(|&place| rest += lists[place].here);
-            let leading: f64 = order[read..].iter().map(|&place| lists[place].here).sum();
-            return (leading > 0.0 && (rest + leading) * SLACK > least).then_some((read, rest));
-        }
-        order.sort_unstable_by(|&one, &other| lists[one].here.total_cmp(&lists[other].here));
+    ) -> Option<usize> {
+        // Only texts with a word of the leading clause are found, and none by words that only add.
+        let leads = |place: usize| match leading {
+            Some(clause) => lists[place].clause == clause,
+            None => self.clauses[lists[place].clause].need != Need::Adds,
+        };
+        order.sort_unstable_by(|&one, &other| {
+            let by_score = || lists[one].here.total_cmp(&lists[other].here);
+            leads(one).cmp(&leads(other)).then_with(by_score)
+        });
+        let (least, mut sum) = (self.least(), 0.0);
         for (read, &place) in order.iter().enumerate() {
-            let here = lists[place].here;
-            if here > 0.0 && (rest + here) * SLACK > least {
-                return Some((read, rest));
+            sum += lists[place].here;
+            if lists[place].here > 0.0 && leads(place) && sum * SLACK >= least {
+                return Some(read);
             }
-            rest += here;
         }
         None
+    }
+
+    /// Reads the lists from a place on, and of the others as many as it takes until few texts are left that may be among
+    /// the best. Returns what the lists that were not read add at most.
+    #[expect(clippy::too_many_arguments, reason = "what a window is read with")]
+    fn read(
+        &self,
+        index: &WordIndex,
+        lists: &mut [List<'_>],
+        order: &[usize],
+        read: usize,
+        window: &mut Window,
+        (until, weighing): (u32, Weighing),
+        steps: &mut Steps,
+    ) -> f64 {
+        for &place in &order[read..] {
+            lists[place].add_to(window, until, Which::All, index, weighing, steps);
+        }
+        let mut unread: SmallVec<[usize; 16]> = SmallVec::from_slice(&order[..read]);
+        unread.sort_unstable_by(|&one, &other| lists[one].here.total_cmp(&lists[other].here));
+        loop {
+            let rest: f64 = unread.iter().map(|&place| lists[place].here).sum();
+            let few = window.count_from(self.least() / SLACK - rest) <= FEW;
+            match unread.pop() {
+                Some(place) if !few => {
+                    lists[place].add_to(window, until, Which::Known, index, weighing, steps);
+                }
+                _ => return rest,
+            }
+        }
     }
 
     /// Of the clauses that must occur, the one in the fewest texts.
@@ -304,10 +372,13 @@ impl WordSearch {
         accepts: &mut impl FnMut(u32) -> bool,
     ) {
         let Some(score) = judge.score(index, lists, row, steps) else { return };
-        if score <= self.least() || !accepts(row) {
+        let scored = ByScore(Scored { row, score });
+        let is_full = self.best.len() == self.limit;
+        let is_worse = |worst: &Reverse<ByScore>| scored <= worst.0;
+        if is_full && self.best.peek().is_none_or(is_worse) || !accepts(row) {
             return;
         }
-        self.best.push(Reverse(ByScore(Scored { row, score })));
+        self.best.push(Reverse(scored));
         if self.best.len() > self.limit {
             self.best.pop();
         }
@@ -319,9 +390,15 @@ struct Judge {
     weighing: Weighing,
     /// Numbers of words, ascending, with the places of their lists.
     by_number: Vec<(u32, usize)>,
-    /// Clauses that must occur and that must not, a bit each.
+    /// Clauses of which one must occur, that must occur and that must not, a bit each.
+    finding: u128,
     required: u128,
     excluded: u128,
+}
+
+/// The bit of a clause; words that only add have none.
+fn bit(clause: usize) -> u128 {
+    1u128.checked_shl(clause as u32).unwrap_or(0)
 }
 
 impl Judge {
@@ -331,9 +408,10 @@ impl Judge {
         by_number.sort_unstable();
         let bits = |need: Need| {
             let with_need = clauses.iter().enumerate().filter(|(_, clause)| clause.need == need);
-            with_need.fold(0, |bits, (number, _)| bits | 1u128 << number)
+            with_need.fold(0, |bits, (number, _)| bits | bit(number))
         };
-        Self { weighing, by_number, required: bits(Need::Required), excluded: bits(Need::Excluded) }
+        let (required, excluded) = (bits(Need::Required), bits(Need::Excluded));
+        Self { weighing, by_number, finding: required | bits(Need::Counts), required, excluded }
     }
 
     /// The score of a row; nothing where it is not there, or has not what it must have, or has what it must not.
@@ -352,12 +430,13 @@ impl Judge {
         let (mut score, mut met, length) = (0.0, 0u128, index.length_of(row));
         // In the order of lists: a sum of floats depends on it.
         for (list, count) in lists.iter().zip(counts).filter(|&(_, count)| count > 0) {
-            met |= 1 << list.clause;
-            if self.excluded >> list.clause & 1 == 0 {
+            met |= bit(list.clause);
+            if self.excluded & bit(list.clause) == 0 {
                 score += self.weighing.score(list.weight, count, length);
             }
         }
-        (met & self.excluded == 0 && met & self.required == self.required).then_some(score)
+        let is_found = met & self.finding != 0 && met & self.excluded == 0;
+        (is_found && met & self.required == self.required).then_some(score)
     }
 
     /// How often the word of each list stands in a row.

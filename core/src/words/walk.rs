@@ -68,6 +68,7 @@ impl<'a> List<'a> {
         &mut self,
         window: &mut Window,
         until: u32,
+        of: Which,
         index: &WordIndex,
         weighing: Weighing,
         steps: &mut Steps,
@@ -89,11 +90,22 @@ impl<'a> List<'a> {
             let rest = &rest[..rest.partition_point(|posting| posting.row < until)];
             steps.rows += rest.len() as u64 / 8;
             for posting in rest {
-                window.add(posting.row, about.score(posting.count, index.length_of(posting.row)));
+                if of == Which::All || window.has_row(posting.row) {
+                    let length = index.length_of(posting.row);
+                    window.add(posting.row, about.score(posting.count, length));
+                }
             }
             self.at += rest.len();
         }
     }
+}
+
+/// To which texts of a window a word is added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    All,
+    /// Those that have another word.
+    Known,
 }
 
 /// What the texts of some rows are about worth.
@@ -130,14 +142,38 @@ impl Window {
         self.has[at / 64] |= 1 << (at % 64);
     }
 
-    /// Takes out each row that has a score, in their order.
-    pub(super) fn rows(&mut self, mut each: impl FnMut(u32, f32)) {
+    #[inline]
+    fn has_row(&self, row: u32) -> bool {
+        let at = (row - self.start) as usize;
+        self.has[at / 64] >> (at % 64) & 1 == 1
+    }
+
+    /// How many rows have at least a score.
+    pub(super) fn count_from(&self, least: f64) -> usize {
+        let counts = |word: usize, mut left: u64| {
+            let mut count = 0;
+            while left != 0 {
+                let at = word * 64 + left.trailing_zeros() as usize;
+                left &= left - 1;
+                count += usize::from(f64::from(self.scores[at]) >= least);
+            }
+            count
+        };
+        self.has.iter().enumerate().map(|(word, &bits)| counts(word, bits)).sum()
+    }
+
+    /// Takes all rows out, and tells those that have at least a score.
+    pub(super) fn take_from(&mut self, least: f64, out: &mut Vec<(f32, u32)>) {
+        out.clear();
         for (word, bits) in self.has.iter_mut().enumerate() {
             let mut left = std::mem::take(bits);
             while left != 0 {
                 let at = word * 64 + left.trailing_zeros() as usize;
                 left &= left - 1;
-                each(self.start + at as u32, std::mem::take(&mut self.scores[at]));
+                let score = std::mem::take(&mut self.scores[at]);
+                if f64::from(score) >= least {
+                    out.push((score, self.start + at as u32));
+                }
             }
         }
     }

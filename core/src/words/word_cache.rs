@@ -57,7 +57,7 @@ impl WordCache {
 
     /// What is known of a word as it is written.
     pub(super) fn find(&self, word: &str) -> Option<Known> {
-        let place = self.places.get(self.place_of(word))?;
+        let place = self.places.get(self.place_of(word)).filter(|place| place.length > 0)?;
         let is_it = place.clearance == self.clearance
             && place.bytes.get(..usize::from(place.length)) == Some(word.as_bytes());
         let known = || if place.number == STOP { Known::Stop } else { Known::Term(place.number) };

@@ -52,23 +52,30 @@ impl Language {
     pub(super) fn of(words: &[String], tables: &Tables) -> Self {
         let others = &*OTHERS;
         let (mut english, mut foreign, mut foreign_letters) = (0_usize, 0_usize, 0_usize);
-        let mut says_something_english = false;
         let mut counts = [0_usize; 32];
-        for word in words.iter().filter(|word| !word.starts_with(|c: char| c.is_ascii_digit())) {
+        let is_digits = |word: &str| word.starts_with(|first: char| first.is_ascii_digit());
+        for word in words.iter().filter(|word| !is_digits(word)) {
             let languages = others.of_word(word);
             let is_english = tables.is_function_word(word);
             let is_shared = is_english && languages != 0;
             english += usize::from(is_english && !(is_shared && tables.negates(word)));
             foreign += usize::from(languages != 0 && !is_shared);
             foreign_letters += usize::from(!word.is_ascii());
-            says_something_english |= languages == 0 && tables.is_known(word);
-            for (at, count) in counts.iter_mut().enumerate().take(others.languages) {
-                *count += usize::from(languages >> at & 1 == 1);
+            if languages != 0 {
+                for (at, count) in counts.iter_mut().enumerate().take(others.languages) {
+                    *count += usize::from(languages >> at & 1 == 1);
+                }
             }
         }
         let likeliest = counts.into_iter().max().unwrap_or(0);
         let speaks_against = foreign + foreign_letters > 0;
-        match (speaks_against, english > 0 || says_something_english) {
+        // Asked for only where nothing else tells, as it takes longest.
+        let says_something_english = || {
+            let mut unshared = words.iter().filter(|word| others.of_word(word) == 0);
+            unshared.any(|word| !is_digits(word) && tables.is_known(word))
+        };
+        let speaks_for = english > 0 || !speaks_against && says_something_english();
+        match (speaks_against, speaks_for) {
             (false, false) => Self::Unknown,
             (false, true) => Self::English,
             (true, _) if english > likeliest + foreign_letters => Self::English,
@@ -85,9 +92,12 @@ impl Language {
 
 impl Others {
     fn of_word(&self, word: &str) -> u32 {
+        let known = self.words.get(word).copied().unwrap_or(0);
+        if !word.contains('\'') {
+            return known;
+        }
         let elided = self.elided.iter().filter(|(start, _)| word.starts_with(start));
-        let elided = elided.fold(0, |all, (_, languages)| all | languages);
-        elided | self.words.get(word).copied().unwrap_or(0)
+        elided.fold(known, |all, (_, languages)| all | languages)
     }
 }
 

@@ -22,6 +22,7 @@ pub use alone::stands_alone;
 pub use unseen::{Sight, Unseen, UnseenDigest};
 
 use crate::limits::GUARDED_MAX_BYTES;
+use std::cell::OnceCell;
 use tables::tables;
 use words::{Compared, Words};
 
@@ -163,16 +164,23 @@ pub struct Finding {
 /// A question made ready to be compared with others.
 #[derive(Debug)]
 pub struct Question {
-    words: Option<Words>,
+    /// Nothing where there is nothing to judge by.
+    text: Option<Box<str>>,
+    /// Made of the text when the first answer is near enough to be judged.
+    words: OnceCell<Words>,
     unseen: Option<Unseen>,
+}
+
+/// A text that guards can judge.
+fn judged(prompt: Option<&[u8]>) -> Option<&str> {
+    let short = prompt.filter(|prompt| prompt.len() <= GUARDED_MAX_BYTES)?;
+    std::str::from_utf8(short).ok()
 }
 
 impl Question {
     /// Takes a question apart; `None` asked by vector alone.
     pub fn new(prompt: Option<&[u8]>) -> Self {
-        let judged = prompt.filter(|prompt| prompt.len() <= GUARDED_MAX_BYTES);
-        let text = judged.and_then(|prompt| std::str::from_utf8(prompt).ok());
-        Self { words: text.map(|text| Words::new(text, tables())), unseen: None }
+        Self { text: judged(prompt).map(Box::from), words: OnceCell::new(), unseen: None }
     }
 
     /// The question, embedded by a model that does not know all words.
@@ -191,12 +199,13 @@ impl Question {
         if rules.level == GuardLevel::Off {
             return None;
         }
-        let stored = Self::new(Some(stored)).words;
-        let (Some(asked), Some(stored)) = (&self.words, &stored) else {
+        let (Some(asked), Some(stored)) = (self.text.as_deref(), judged(Some(stored))) else {
             let is_strict = rules.level == GuardLevel::Strict;
             return is_strict.then(|| nameless(Refusal::Unjudged));
         };
-        let (refusal, (asked, stored)) = difference(asked, stored, rules, headroom)?;
+        let asked = self.words.get_or_init(|| Words::new(asked, tables()));
+        let stored = Words::new(stored, tables());
+        let (refusal, (asked, stored)) = difference(asked, &stored, rules, headroom)?;
         Some(Finding { refusal, asked: asked.to_owned(), stored: stored.to_owned() })
     }
 }

@@ -2,16 +2,19 @@
 //!
 //! Owns: the form of those files, the stem by which words are compared across inflections. Any thread.
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use rust_stemmers::{Algorithm, Stemmer};
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::hash::BuildHasher;
 use std::sync::LazyLock;
 
 /// What is known of English.
 #[derive(Default)]
 pub(super) struct Tables {
     pub(super) negations: HashSet<&'static str>,
-    pub(super) idioms: Vec<Vec<&'static str>>,
+    /// By their first words, the longest first: "or no" before "or".
+    pub(super) idioms: HashMap<&'static str, Vec<Vec<&'static str>>>,
     pub(super) common: HashSet<&'static str>,
     pub(super) articles: HashSet<&'static str>,
     pub(super) directions: HashSet<&'static str>,
@@ -48,8 +51,45 @@ pub(super) fn tables() -> &'static Tables {
 
 /// What inflections of an English word share: "starts" and "starting" have the stem of "start".
 pub(super) fn stem(word: &str) -> Cow<'_, str> {
-    static STEMMER: LazyLock<Stemmer> = LazyLock::new(|| Stemmer::create(Algorithm::English));
-    STEMMER.stem(word)
+    thread_local! {
+        static STEMS: RefCell<Stems> = RefCell::new(Stems::new());
+    }
+    STEMS.with_borrow_mut(|stems| stems.of(word))
+}
+
+/// A stemmer that remembers the stems of words that come again and again.
+struct Stems {
+    stemmer: Stemmer,
+    /// By the hash of the word: word and stem, where they are not the same.
+    places: Vec<Option<(Box<str>, Option<Box<str>>)>>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Stems {
+    /// Words remembered at most. One of the same place takes it.
+    const PLACES: usize = 1_024;
+    /// Longest word that is remembered.
+    const BYTES_MAX: usize = 24;
+
+    fn new() -> Self {
+        let places = vec![None; Self::PLACES];
+        Self { stemmer: Stemmer::create(Algorithm::English), places, hasher: Default::default() }
+    }
+
+    fn of<'w>(&mut self, word: &'w str) -> Cow<'w, str> {
+        if word.len() > Self::BYTES_MAX {
+            return self.stemmer.stem(word);
+        }
+        let place = &mut self.places[self.hasher.hash_one(word) as usize % Self::PLACES];
+        if let Some((known, stem)) = place
+            && **known == *word
+        {
+            return stem.as_ref().map_or(Cow::Borrowed(word), |stem| Cow::Owned(stem.to_string()));
+        }
+        let stem = self.stemmer.stem(word);
+        *place = Some((word.into(), (stem != word).then(|| Box::from(&*stem))));
+        stem
+    }
 }
 
 /// The sections of a table file: each line with its section's name, comments and blank lines left out.
@@ -106,9 +146,11 @@ impl Tables {
 
     fn add_idioms(&mut self, idioms: &'static str) {
         let phrases = idioms.split(',').map(|idiom| idiom.split_whitespace().collect::<Vec<_>>());
-        self.idioms.extend(phrases.filter(|idiom| !idiom.is_empty()));
-        // The longest first: "whether or not" before "or not".
-        self.idioms.sort_by_key(|idiom| std::cmp::Reverse(idiom.len()));
+        for idiom in phrases.filter(|idiom| !idiom.is_empty()) {
+            let begun = self.idioms.entry(idiom[0]).or_default();
+            begun.push(idiom);
+            begun.sort_by_key(|idiom| std::cmp::Reverse(idiom.len()));
+        }
     }
 
     fn add_opposites(&mut self, pair: Option<(&'static str, &'static str)>) {
@@ -162,7 +204,7 @@ mod tests {
     fn every_section_is_read() {
         let tables = tables();
         assert!(tables.negations.contains("never") && tables.negations.len() > 15);
-        assert!(tables.idioms.iter().any(|idiom| idiom == &["whether", "or", "not"]));
+        assert!(tables.idioms["whether"].contains(&vec!["whether", "or", "not"]));
         assert!(tables.common.contains("the") && tables.articles.contains("the"));
         assert!(tables.directions.contains("to") && tables.prefixes.contains(&"un"));
         assert!(tables.symmetric.contains("married") && tables.referring.contains("those"));

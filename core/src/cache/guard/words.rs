@@ -96,8 +96,10 @@ pub(super) fn split(text: &str) -> (Vec<String>, Vec<String>) {
             at = skip_ordinal(&letters, next);
         } else if first.is_alphabetic() {
             let end = word_end(&letters, at);
-            let word: String = letters[at..end].iter().flat_map(|c| c.to_lowercase()).collect();
-            let word = word.strip_suffix("'s").map(str::to_owned).unwrap_or(word);
+            let mut word = in_small_letters(&letters[at..end]);
+            if word.ends_with("'s") {
+                word.truncate(word.len() - 2);
+            }
             if first.is_uppercase() && !starts_sentence && word != "i" && !word.starts_with("i'") {
                 names.push(word.clone());
             }
@@ -111,6 +113,17 @@ pub(super) fn split(text: &str) -> (Vec<String>, Vec<String>) {
         starts_sentence = false;
     }
     (all, names)
+}
+
+fn in_small_letters(letters: &[char]) -> String {
+    let mut word = String::with_capacity(letters.len());
+    for letter in letters {
+        match letter.is_ascii() {
+            true => word.push(letter.to_ascii_lowercase()),
+            false => word.extend(letter.to_lowercase()),
+        }
+    }
+    word
 }
 
 /// One past a word: letters, and apostrophes or hyphens between letters.
@@ -159,7 +172,8 @@ fn cut_idioms(words: &mut Vec<String>, tables: &Tables) {
     let mut at = 0;
     while at < words.len() {
         let here = &words[at..];
-        let idiom = tables.idioms.iter().find(|idiom| {
+        let begun = tables.idioms.get(here[0].as_str()).map_or(&[][..], Vec::as_slice);
+        let idiom = begun.iter().find(|idiom| {
             here.len() >= idiom.len() && here.iter().zip(*idiom).all(|(a, b)| a == b)
         });
         match idiom {

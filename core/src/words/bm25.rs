@@ -8,6 +8,15 @@ use super::postings::Bound;
 const K1: f64 = 2.0;
 const B: f64 = 0.75;
 
+/// A text that was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scored {
+    /// Its row.
+    pub row: u32,
+    /// Its score.
+    pub score: f64,
+}
+
 /// How words are weighed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Weighing {

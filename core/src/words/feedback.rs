@@ -3,10 +3,9 @@
 //! Owns: which words, and how much they count (relevance model RM3, Abdul-Jaleel and others 2004, with the parameters that
 //! are common: ten texts, half the weight for what was asked). Main thread.
 
-use super::bm25::idf;
+use super::bm25::{Scored, idf};
 use super::index::WordIndex;
 use super::packed::unpack;
-use super::search::Scored;
 use crate::limits::{WORDS_FEEDBACK_TEXT_BYTES, WORDS_FEEDBACK_WORDS};
 use crate::work::Steps;
 use hashbrown::HashMap;

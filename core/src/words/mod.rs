@@ -23,10 +23,11 @@ mod walk;
 mod word_cache;
 
 pub use analyser::{Analyser, Token};
+pub use bm25::Scored;
 pub use fuse::{Fusion, Ranked, fuse};
 pub use index::WordIndex;
 pub use language::Language;
 pub use phrase::Phrases;
 pub use query::{Clause, Means, Need, WordQuery};
-pub use search::{Scored, WordSearch};
+pub use search::WordSearch;
 pub use snippet::{Snippet, snippet};

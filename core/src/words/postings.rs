@@ -296,6 +296,15 @@ impl Postings {
         }
     }
 
+    /// How many rows a block has.
+    pub(super) fn block_rows(&self, block: usize) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(..) => 1,
+            Self::Many(list) => list.blocks.get(block).map_or(0, |block| block.rows as usize),
+        }
+    }
+
     /// The first row of a block and what holds for it; none behind the last.
     #[inline]
     pub(super) fn block_bound(&self, block: usize) -> Option<(u32, Bound)> {

@@ -8,7 +8,7 @@
 //! A search goes in rounds: it keeps the best so far and the row where it goes on, and texts may come and go between.
 //! Main thread.
 
-use super::bm25::{Weighing, idf};
+use super::bm25::{Scored, Weighing, idf};
 use super::feedback::words_of;
 use super::index::WordIndex;
 use super::packed::unpack;
@@ -26,17 +26,8 @@ const END: u32 = u32::MAX;
 const SLACK: f64 = 1.0 + 1e-4;
 /// Words of a row in so few bytes are read as a whole; of longer rows each list is asked.
 const READ_WHOLE_BYTES: usize = 1_024;
-/// So few texts of a window are scored exactly at once; of more, further words are read before.
-const FEW: usize = 4;
-
-/// A text that was found.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scored {
-    /// Its row.
-    pub row: u32,
-    /// Its score.
-    pub score: f64,
-}
+/// Rows of a list that are read in the time in which one text is scored exactly.
+const ROWS_A_TEXT: usize = 32;
 
 /// By score, of equals the smaller row first.
 #[derive(Debug, Clone, PartialEq)]
@@ -312,8 +303,8 @@ impl WordSearch {
         None
     }
 
-    /// Reads the lists from a place on, and of the others as many as it takes until few texts are left that may be among
-    /// the best. Returns what the lists that were not read add at most.
+    /// Reads the lists from a place on, and of the others as many as are read sooner than the texts are scored that may be
+    /// among the best. Returns what the lists that were not read add at most.
     #[expect(clippy::too_many_arguments, reason = "what a window is read with")]
     fn read(
         &self,
@@ -332,9 +323,9 @@ impl WordSearch {
         unread.sort_unstable_by(|&one, &other| lists[one].here.total_cmp(&lists[other].here));
         loop {
             let rest: f64 = unread.iter().map(|&place| lists[place].here).sum();
-            let few = window.count_from(self.least() / SLACK - rest) <= FEW;
+            let texts = window.count_from(self.least() / SLACK - rest);
             match unread.pop() {
-                Some(place) if !few => {
+                Some(place) if texts * ROWS_A_TEXT > lists[place].rows_here => {
                     lists[place].add_to(window, until, Which::Known, index, weighing, steps);
                 }
                 _ => return rest,

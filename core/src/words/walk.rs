@@ -25,6 +25,8 @@ pub(super) struct List<'a> {
     pub(super) weight: f64,
     /// The most that the word adds to a text of the window; 0 where none has it.
     pub(super) here: f64,
+    /// Rows of the blocks that the window meets.
+    pub(super) rows_here: usize,
     /// The first block that ends in the window or behind it.
     block: usize,
     /// The block that was read last, its rows, and which of them is next.
@@ -42,6 +44,7 @@ impl<'a> List<'a> {
             clause,
             weight,
             here: 0.0,
+            rows_here: 0,
             block: 0,
             read: NO_BLOCK,
             rows: NO_ROWS,
@@ -53,12 +56,14 @@ impl<'a> List<'a> {
     /// Goes on to a window.
     pub(super) fn enter(&mut self, start: u32, until: u32, weighing: Weighing, steps: &mut Steps) {
         self.block = self.postings.block_from(self.block, start);
-        (self.here, steps.rows) = (0.0, steps.rows + 1);
+        (self.here, self.rows_here) = (0.0, 0);
+        steps.rows += 1;
         for block in self.block.. {
             let Some((first, bound)) = self.postings.block_bound(block) else { break };
             if first >= until {
                 break;
             }
+            self.rows_here += self.postings.block_rows(block);
             self.here = self.here.max(weighing.bound(self.weight, bound));
         }
     }

@@ -295,7 +295,8 @@ impl Searches {
     ) -> Looked<WordSearch> {
         let uid = cache.with(|cache| cache.uid());
         // One that looks for more texts does as well: a command that looks again for more begins anew with the fewer.
-        let fits = |(of, search, _): &(_, WordSearch, _)| *of == uid && search.limit() >= limit;
+        let fits =
+            |(of, search, _): &(_, WordSearch, _)| *of == uid && search.texts_wanted() >= limit;
         let before = self.before.borrow_mut().words.take().filter(fits);
         let new = || {
             cache

@@ -96,7 +96,7 @@ impl WordSearch {
     }
 
     /// How many texts it looks for.
-    pub fn limit(&self) -> usize {
+    pub fn texts_wanted(&self) -> usize {
         self.wanted
     }
 

@@ -57,11 +57,14 @@ pub(super) fn stem(word: &str) -> Cow<'_, str> {
     STEMS.with_borrow_mut(|stems| stems.of(word))
 }
 
+/// A word, and its stem where that is another.
+type Remembered = (Box<str>, Option<Box<str>>);
+
 /// A stemmer that remembers the stems of words that come again and again.
 struct Stems {
     stemmer: Stemmer,
     /// By the hash of the word: word and stem, where they are not the same.
-    places: Vec<Option<(Box<str>, Option<Box<str>>)>>,
+    places: Vec<Option<Remembered>>,
     hasher: DefaultHashBuilder,
 }
 

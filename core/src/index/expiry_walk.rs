@@ -4,7 +4,7 @@
 //! index keeps no order of deadlines, which would cost memory with every entry; passing a row costs some
 //! nanoseconds. Main thread only.
 
-use super::Index;
+use super::slots::Slots;
 use crate::ids::{Seq, SlotId, UnixMs};
 
 /// Pause between two rounds, at least.
@@ -69,47 +69,47 @@ fn sooner(one: UnixMs, other: UnixMs) -> UnixMs {
     }
 }
 
-impl Index {
+impl DueWalk {
     /// Whether any entry has a deadline, or had one lately.
-    pub fn has_deadlines(&self) -> bool {
-        self.due.bound != UnixMs::NEVER
+    pub(super) fn has_deadlines(&self) -> bool {
+        self.bound != UnixMs::NEVER
     }
 
     /// When `next_due` has something to look at; `None` while no entry has a deadline.
-    pub fn next_round_at(&self) -> Option<UnixMs> {
-        self.has_deadlines().then(|| self.due.bound.max(self.due.next_round_at))
+    pub(super) fn next_round_at(&self) -> Option<UnixMs> {
+        self.has_deadlines().then(|| self.bound.max(self.next_round_at))
     }
 
     /// Whether `next_due` has something to look at; costs nothing.
-    pub fn may_be_due(&self, now: UnixMs) -> bool {
-        self.due.is_time(now)
+    pub(super) fn may_be_due(&self, now: UnixMs) -> bool {
+        self.is_time(now)
     }
 
     /// Walks on over at most `rows` rows to the next entry whose deadline is past. What becomes of it is
     /// the caller's business: if it stays, and its deadline is not set again, it is not named again until
     /// others bring on another round.
-    pub fn next_due(&mut self, now: UnixMs, rows: u32) -> DueStep {
-        if !self.due.is_time(now) {
+    pub(super) fn next_due(&mut self, slots: &Slots, now: UnixMs, rows: u32) -> DueStep {
+        if !self.is_time(now) {
             return DueStep::Over;
         }
-        if self.due.next_row == 0 {
+        if self.next_row == 0 {
             // All that was noted so far is passed again.
-            self.due.ahead = UnixMs::NEVER;
+            self.ahead = UnixMs::NEVER;
         }
-        let end = self.due.next_row.saturating_add(rows);
-        while let Some((slot, found)) = self.slots.next_occupied(self.due.next_row) {
+        let end = self.next_row.saturating_add(rows);
+        while let Some((slot, found)) = slots.next_occupied(self.next_row) {
             if slot.0 >= end {
-                self.due.next_row = slot.0;
+                self.next_row = slot.0;
                 return DueStep::Passed;
             }
-            self.due.next_row = slot.0 + 1;
+            self.next_row = slot.0 + 1;
             if found.expire_at.is_past(now) {
-                self.due.found += 1;
+                self.found += 1;
                 return DueStep::Entry(slot, found.seq());
             }
-            self.due.ahead = sooner(self.due.ahead, found.expire_at);
+            self.ahead = sooner(self.ahead, found.expire_at);
         }
-        self.due.end_round(now);
+        self.end_round(now);
         DueStep::Over
     }
 }

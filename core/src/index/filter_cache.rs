@@ -15,7 +15,7 @@ const KNOWN_MAX: usize = 16;
 /// Filters that were asked for once: an application that asks for another each time is to pay nothing.
 const SEEN_MAX: usize = 32;
 
-/// Rows judged each time a filter is asked for until all are known: half a millisecond, where a million at
+/// RowSet judged each time a filter is asked for until all are known: half a millisecond, where a million at
 /// once would hold up every client for fifty.
 const JUDGED_AT_ONCE: u32 = 8_192;
 const TERMS_AT_ONCE: u64 = 1 << 15;
@@ -36,15 +36,15 @@ pub(super) struct FilterCache {
 #[derive(Debug)]
 struct Known {
     filter: Filter,
-    rows: Rows,
-    /// Rows before this one were judged; all are once it has reached the end.
+    rows: RowSet,
+    /// RowSet before this one were judged; all are once it has reached the end.
     judged: u32,
     is_complete: bool,
 }
 
 impl Known {
     fn new(filter: Filter) -> Self {
-        Self { filter, rows: Rows::default(), judged: 0, is_complete: false }
+        Self { filter, rows: RowSet::default(), judged: 0, is_complete: false }
     }
 
     /// Judges some more rows of those that were there before the filter was remembered.
@@ -67,12 +67,12 @@ impl Known {
 
 /// A set of rows.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
+pub(super) struct RowSet {
     words: Vec<u64>,
     count: usize,
 }
 
-impl Rows {
+impl RowSet {
     fn set(&mut self, row: u32, is_in: bool) {
         let (word, bit) = (row as usize / 64, 1 << (row % 64));
         if word >= self.words.len() {
@@ -115,7 +115,7 @@ fn may_pass(filter: &Filter, record: Option<&FilterRecord>, steps: &mut Steps) -
 impl FilterCache {
     /// The rows that a filter lets through, if it was asked for before, often enough to have judged them
     /// all; from now on it was.
-    pub(super) fn rows_of(&mut self, filter: &Filter, slots: &Slots) -> Option<&Rows> {
+    pub(super) fn rows_of(&mut self, filter: &Filter, slots: &Slots) -> Option<&RowSet> {
         if filter.cost().terms > TERMS_MAX {
             return None;
         }

@@ -1,34 +1,30 @@
 //! The index of one container: which entries exist, where their vectors' codes are, how to find the
 //! nearest. A hint, never the truth: the keyspace decides whether an entry still is.
 //!
-//! Owns: slots, partitions, codes, explicit names. Called by the main thread only, which is also the
-//! only one that changes it; a search may take along what it reads and run elsewhere (`task`). `insert`,
-//! `remove` and `search` never call out, so no borrow of an index is alive while the server might delete a key.
+//! Owns: that all parts change together when an entry comes or goes, and explicit names. `rows` has what an entry takes
+//! in the index; graphs and searches are given it (`&Rows`) and know no `Index`. `upkeep`, `find`, `persist` and `words`
+//! stand above and hand on to the parts. Called by the main thread only, which is also the only one that changes it; a
+//! search may take along what it reads and run elsewhere (`task`). `insert`, `remove` and `search` never call out, so no
+//! borrow of an index is alive while the server might delete a key.
 
+mod check;
 mod expiry_walk;
 mod filter_cache;
+mod find;
 mod hnsw;
 mod partitions;
 mod persist;
 mod request;
 mod row_state;
+mod rows;
 mod scan;
 mod scopes;
 mod search;
 mod slots;
 mod tags;
 mod task;
+mod upkeep;
 mod words;
-
-pub use expiry_walk::DueStep;
-pub use hnsw::{
-    EF_DEFAULT, EFC_DEFAULT, FLAT_MAX_ROWS, GraphInfo, GraphSection, GraphSettings, IndexMode,
-    M_DEFAULT, Progress, TAIL_MAX_ROWS, TOMBSTONES_MAX, Work,
-};
-pub use persist::{SlotBlock, TAG_GRAPH_BLOCK, TAG_GRAPH_ENTRIES, TAG_SLOT_BLOCK};
-pub use request::{Candidate, Gate, Refusals, SearchMode, SearchRequest, SearchResult};
-pub use slots::{BLOCK_SLOTS, Slot};
-pub use task::{SearchTask, Searched, TaskScratch};
 
 use crate::account::{Account, Holding};
 use crate::allocation::allocated_bytes;
@@ -36,40 +32,22 @@ use crate::evict::AgedFrequency;
 use crate::filter::{Asked, Filter, FilterRecord};
 use crate::ids::{EntryId, PartitionKey, ScopeKey, Seq, SlotId, UnixMs};
 use crate::listing::Listing;
-use crate::vector::arena::CodeArena;
 use crate::words::WordIndex;
+pub use expiry_walk::DueStep;
 use expiry_walk::DueWalk;
 use filter_cache::FilterCache;
 use hashbrown::{DefaultHashBuilder, HashMap};
 use hnsw::Graphs;
-use partitions::Partitions;
-use scopes::Scopes;
-use slots::Slots;
+pub use hnsw::{
+    EF_DEFAULT, EFC_DEFAULT, FLAT_MAX_ROWS, GraphInfo, GraphSection, GraphSettings, IndexMode,
+    M_DEFAULT, Progress, TAG_GRAPH_BLOCK, TAG_GRAPH_ENTRIES, TAIL_MAX_ROWS, TOMBSTONES_MAX, Work,
+};
+pub use persist::{SlotBlock, TAG_SLOT_BLOCK};
+pub use request::{Candidate, Gate, Refusals, SearchMode, SearchRequest, SearchResult};
+use rows::Rows;
+pub use slots::{BLOCK_SLOTS, NewSlot, Slot};
 use std::hash::BuildHasher;
-use tags::Tags;
-
-/// What the index is told of a new entry.
-#[derive(Debug)]
-pub struct NewSlot<'a> {
-    /// Digest of scope, context and prompt.
-    pub id: EntryId,
-    /// The entry's place in the container's store order.
-    pub seq: Seq,
-    /// The scope and context it is searched in.
-    pub partition: PartitionKey,
-    /// Deadline, or `UnixMs::NEVER`.
-    pub expire_at: UnixMs,
-    /// Memory of the entry key.
-    pub bytes: u32,
-    /// What the answer cost to make, on the scale of `evict::worth`.
-    pub worth: u8,
-    /// Compact META for filters.
-    pub record: Option<FilterRecord>,
-    /// The id the caller gave, where it is not the digest.
-    pub name: Option<&'a [u8]>,
-    /// int8 code and its scale; absent for entries of the exact tier alone.
-    pub code: Option<(&'a [i8], f32)>,
-}
+pub use task::{SearchTask, Searched, TaskScratch};
 
 /// Counts kept so that `INFO`, limits and invariants cost nothing to ask.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -123,27 +101,19 @@ pub struct Totals {
 /// ```
 #[derive(Debug, Default)]
 pub struct Index {
-    slots: Slots,
-    partitions: Partitions,
+    rows: Rows,
     graphs: Graphs,
-    arena: Option<CodeArena>,
     /// The row of each entry: one, whatever came in which order.
     by_id: Listing,
     hasher: DefaultHashBuilder,
     names: HashMap<EntryId, Box<[u8]>>,
     name_bytes: usize,
-    tags: Tags,
     words: Option<Box<WordIndex>>,
-    scopes: Scopes,
     filter_cache: FilterCache,
     asked: Asked,
     due: DueWalk,
     totals: Totals,
     holding: Holding<5>,
-    /// The latest place in the store order that came in.
-    last_seq: Seq,
-    /// Whether blocks without entries wait for a search on another thread to end before they can be freed.
-    has_held_blocks: bool,
 }
 
 impl Index {
@@ -158,7 +128,7 @@ impl Index {
     pub fn insert(&mut self, new: NewSlot<'_>) -> SlotId {
         let partition = new.partition;
         let id = self.insert_unlinked(new);
-        self.work_off(partition);
+        self.graphs.work_off(&mut self.rows, partition);
         id
     }
 
@@ -166,9 +136,9 @@ impl Index {
     /// the graph `is_behind`.
     pub fn insert_unlinked(&mut self, new: NewSlot<'_>) -> SlotId {
         self.remove_id(&new.id);
-        let id = self.slots.allocate();
+        let id = self.rows.slots.allocate();
         if let Some(list) = self.fill(id, new) {
-            self.note_inserted(list);
+            self.graphs.note_inserted(&mut self.rows, list);
         }
         id
     }
@@ -176,7 +146,7 @@ impl Index {
     /// Removes the row of an id, if it has one: it is about to get another.
     fn remove_id(&mut self, id: &EntryId) {
         if let Some(slot) = self.row_of(id)
-            && let Some(seq) = self.slots.get(slot).map(|found| found.seq())
+            && let Some(seq) = self.rows.slots.get(slot).map(|found| found.seq())
         {
             self.take_out(slot, seq);
         }
@@ -189,22 +159,22 @@ impl Index {
 
     /// The row of an id.
     pub fn row_of(&self, id: &EntryId) -> Option<SlotId> {
-        self.by_id.find(self.key_of(id), |row| self.slots.is_of(row, id)).map(SlotId)
+        self.by_id.find(self.key_of(id), |row| self.rows.slots.is_of(row, id)).map(SlotId)
     }
 
     /// Entries from a place of the listing on: how pages of SCAN walk. The place of an entry is that of its id,
     /// so that one which is there throughout is listed, replaced or not. Two may share a place.
     pub fn listed_from(&self, place: u32) -> impl Iterator<Item = (u32, SlotId, Slot<'_>)> {
         let rows = self.by_id.from(place);
-        rows.filter_map(|(place, row)| Some((place, SlotId(row), self.slots.get(SlotId(row))?)))
+        rows.filter_map(|(place, row)| {
+            Some((place, SlotId(row), self.rows.slots.get(SlotId(row))?))
+        })
     }
 
     /// Fills a slot; answers the list of its partition, if there is one.
     fn fill(&mut self, id: SlotId, new: NewSlot<'_>) -> Option<u32> {
         if let Some((code, scale)) = new.code {
-            let arena = self.arena.get_or_insert_with(|| CodeArena::new(code.len()));
-            debug_assert_eq!(arena.dim(), code.len(), "the container checks dimensions");
-            arena.set(id.0, code, scale);
+            self.rows.set_code(id, code, scale);
             self.totals.vectors += 1;
         }
         if let Some(name) = new.name {
@@ -216,39 +186,14 @@ impl Index {
         self.totals.entries += 1;
         self.totals.entry_bytes += u64::from(new.bytes);
         self.due.note(new.expire_at);
-        self.last_seq = self.last_seq.max(new.seq);
-        self.scopes.add(new.partition.scope());
+        self.rows.last_seq = self.rows.last_seq.max(new.seq);
+        self.rows.scopes.add(new.partition.scope());
         self.by_id.insert(self.key_of(&new.id), id.0);
         let has_code = new.code.is_some();
         self.filter_cache.came(id.0, has_code, new.record.as_ref());
-        self.slots.occupy(id, new);
+        self.rows.slots.occupy(id, new);
         self.tell();
-        if has_code { self.partitions.add(&mut self.slots, id) } else { None }
-    }
-
-    /// Frees a slot, and with the last of its block the block and its codes, unless a search on another
-    /// thread holds them.
-    fn release(&mut self, slot: SlotId) {
-        if let Some(block) = self.slots.release(slot) {
-            self.free_block(block);
-        }
-    }
-
-    fn free_block(&mut self, block: usize) {
-        let codes = self.arena.as_mut().is_none_or(|arena| arena.free_block(block));
-        if !codes || !self.slots.free_block(block) {
-            self.has_held_blocks = true;
-        }
-    }
-
-    /// Frees what a search on another thread held. To be called when one has ended.
-    pub fn tidy(&mut self) {
-        self.graphs.tidy();
-        if std::mem::take(&mut self.has_held_blocks) {
-            for block in self.slots.empty_blocks() {
-                self.free_block(block);
-            }
-        }
+        if has_code { self.rows.join_partition(id) } else { None }
     }
 
     /// Removes the entry in `slot` if it still is the one stored as `seq`. Constant time, allocates
@@ -264,24 +209,24 @@ impl Index {
         let (id, bytes, scope) = (found.id, found.bytes, found.partition.scope());
         let (has_code, named, hidden) = (found.has_code(), found.is_named(), found.is_hidden());
         if found.is_tagged() {
-            self.tags.clear(slot.0);
+            self.rows.tags.clear(slot.0);
         }
         if let Some(words) = &mut self.words {
             words.mark_removed(slot.0);
         }
         self.by_id.remove(self.key_of(&id), slot.0);
-        self.scopes.take(scope);
+        self.rows.scopes.take(scope);
         self.filter_cache.went(slot.0);
         let mut node = false;
         if has_code {
-            let taken = self.partitions.remove(&mut self.slots, slot);
+            let taken = self.rows.leave_partition(slot);
             self.totals.vectors -= 1;
             if let Some(graph) = taken.graph {
                 node = taken.linked;
                 if node {
-                    self.bury(slot, graph);
+                    self.graphs.bury(&mut self.rows, slot, graph);
                 }
-                self.note_removed(graph, taken.abandoned, taken.len);
+                self.graphs.note_removed(graph, taken.abandoned, taken.len);
             }
         }
         if named && let Some(name) = self.names.remove(&id) {
@@ -291,7 +236,7 @@ impl Index {
         self.totals.hidden -= u64::from(hidden);
         self.totals.entry_bytes -= u64::from(bytes);
         if !node {
-            self.release(slot);
+            self.rows.release(slot);
         }
         self.tell();
         true
@@ -300,35 +245,30 @@ impl Index {
     /// Notes the tags of an entry just inserted.
     pub fn set_tags<'a>(&mut self, slot: SlotId, tags: impl Iterator<Item = &'a [u8]>) {
         let mut tags = tags.peekable();
-        if tags.peek().is_some() && self.slots.get(slot).is_some() {
-            self.slots.set_tagged(slot.0);
-            self.tags.set(slot.0, tags);
+        if tags.peek().is_some() && self.rows.slots.get(slot).is_some() {
+            self.rows.slots.set_tagged(slot.0);
+            self.rows.tags.set(slot.0, tags);
         }
     }
 
     /// The tags of the entry in a slot.
     pub fn tags_of(&self, slot: SlotId) -> impl Iterator<Item = &[u8]> {
-        self.tags.of(slot.0)
+        self.rows.tags.of(slot.0)
     }
 
     /// How many entries carry a tag.
     pub fn tag_count(&self, tag: &[u8]) -> u64 {
-        self.tags.count(tag)
+        self.rows.tags.count(tag)
     }
 
     /// How many entries a scope has, whatever their context.
     pub fn scope_count(&self, scope: ScopeKey) -> u64 {
-        self.scopes.count(scope)
+        self.rows.scopes.count(scope)
     }
 
     /// Has searches pass by what carries a tag and was stored before `bound`.
     pub fn set_tag_bound(&mut self, tag: &[u8], bound: Seq) {
-        self.tags.set_bound(tag, bound);
-    }
-
-    /// Whether the entry in a slot is invalidated by one of its tags.
-    pub fn is_gone_by_tag(&self, id: SlotId, slot: &Slot<'_>) -> bool {
-        slot.is_tagged() && self.tags.is_gone(id.0, slot.seq())
+        self.rows.tags.set_bound(tag, bound);
     }
 
     /// The filter record of an entry that comes in with this META: of what does not fit, what filters asked for.
@@ -357,28 +297,28 @@ impl Index {
         let (has_code, record) =
             (found.has_code(), FilterRecord::widened(found.record, meta, filter.heads()));
         self.filter_cache.came(slot.0, has_code, record.as_ref());
-        self.slots.set_record(slot.0, record);
+        self.rows.slots.set_record(slot.0, record);
     }
 
     /// The slot, if an entry is in it.
     pub fn slot(&self, slot: SlotId) -> Option<Slot<'_>> {
-        self.slots.get(slot)
+        self.rows.slots.get(slot)
     }
 
     /// The slot, if the entry stored as `seq` is in it.
     pub fn slot_of(&self, slot: SlotId, seq: Seq) -> Option<Slot<'_>> {
-        self.slots.get(slot).filter(|found| found.seq() == seq)
+        self.rows.slots.get(slot).filter(|found| found.seq() == seq)
     }
 
     /// The first occupied slot at or after `from`: how slow sweeps walk. An entry that is replaced may move to
     /// a slot that was passed.
     pub fn next_occupied(&self, from: u32) -> Option<(SlotId, Slot<'_>)> {
-        self.slots.next_occupied(from)
+        self.rows.slots.next_occupied(from)
     }
 
     /// One past the highest slot ever in use.
     pub fn slot_end(&self) -> u32 {
-        self.slots.end()
+        self.rows.slots.end()
     }
 
     /// The explicit name of a named entry.
@@ -388,20 +328,33 @@ impl Index {
 
     /// The int8 code of a slot and its scale.
     pub fn code(&self, slot: SlotId) -> Option<(&[i8], f32)> {
-        let arena = self.arena.as_ref()?;
-        self.slots.get(slot).filter(|found| found.has_code())?;
-        Some(arena.row(slot.0))
+        self.rows.code(slot)
     }
 
     /// Dimension of the codes, once there is one.
     pub fn dim(&self) -> Option<u32> {
-        self.arena.as_ref().map(|arena| arena.dim() as u32)
+        self.rows.dim()
+    }
+
+    /// Entries with a vector in a partition.
+    pub fn partition_len(&self, partition: PartitionKey) -> usize {
+        self.rows.of_partition(partition).len()
+    }
+
+    /// Partitions that hold a vector.
+    pub fn partition_count(&self) -> usize {
+        self.rows.partitions.len()
+    }
+
+    /// Whether the entry in a slot is invalidated by one of its tags.
+    pub fn is_gone_by_tag(&self, id: SlotId, slot: &Slot<'_>) -> bool {
+        self.rows.is_gone_by_tag(id, slot)
     }
 
     /// Moves an entry's deadline.
     pub fn set_expiry(&mut self, slot: SlotId, seq: Seq, expire_at: UnixMs) {
         if self.slot_of(slot, seq).is_some() {
-            self.slots.set_expire_at(slot.0, expire_at);
+            self.rows.slots.set_expire_at(slot.0, expire_at);
             self.due.note(expire_at);
         }
     }
@@ -410,13 +363,13 @@ impl Index {
     /// Returns how many it has had.
     pub fn note_hit(&mut self, slot: SlotId, seq: Seq, now_min: u16) -> Option<u32> {
         self.slot_of(slot, seq)?;
-        Some(self.slots.note_hit(slot.0, now_min))
+        Some(self.rows.slots.note_hit(slot.0, now_min))
     }
 
     /// Notes the hits that an entry had elsewhere, and how often it was hit there lately.
     pub fn bring_hits(&mut self, slot: SlotId, hits: u32, frequency: AgedFrequency) {
         if self.slot(slot).is_some() {
-            self.slots.bring_hits(slot.0, hits, frequency);
+            self.rows.slots.bring_hits(slot.0, hits, frequency);
         }
     }
 
@@ -424,7 +377,7 @@ impl Index {
     /// only elsewhere for a while (its hash slot is migrating).
     pub fn hide(&mut self, slot: SlotId, seq: Seq) {
         if self.slot_of(slot, seq).is_some_and(|found| !found.is_hidden()) {
-            self.slots.set_hidden(slot.0, true);
+            self.rows.slots.set_hidden(slot.0, true);
             self.totals.hidden += 1;
             self.tell();
         }
@@ -433,20 +386,10 @@ impl Index {
     /// Shows a hidden slot again: its entry was seen.
     pub fn unhide(&mut self, slot: SlotId, seq: Seq) {
         if self.slot_of(slot, seq).is_some_and(|found| found.is_hidden()) {
-            self.slots.set_hidden(slot.0, false);
+            self.rows.slots.set_hidden(slot.0, false);
             self.totals.hidden -= 1;
             self.tell();
         }
-    }
-
-    /// Entries with a vector in a partition.
-    pub fn partition_len(&self, partition: PartitionKey) -> usize {
-        self.partitions.rows(&self.slots, partition).len()
-    }
-
-    /// Partitions that hold a vector.
-    pub fn partition_count(&self) -> usize {
-        self.partitions.len()
     }
 
     /// Counts.
@@ -457,12 +400,8 @@ impl Index {
     /// Memory held by the index itself.
     pub fn bytes(&self) -> usize {
         let names = self.names.allocation_size() + self.name_bytes;
-        self.slots.bytes()
-            + self.partitions.bytes()
+        self.rows.bytes()
             + self.graphs.bytes()
-            + self.arena.as_ref().map_or(0, CodeArena::bytes)
-            + self.tags.bytes()
-            + self.scopes.bytes()
             + self.filter_cache.bytes()
             + self.by_id.bytes()
             + self.words.as_ref().map_or(0, |words| words.bytes())
@@ -501,49 +440,13 @@ impl Index {
 
     /// Forgets every entry and gives the memory back; settings stay.
     pub fn clear(&mut self) {
-        let (graphs, last_seq) = (Graphs::new(self.graph_settings()), self.last_seq);
+        let graphs = Graphs::new(self.graphs.settings);
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.clear();
         let holding = std::mem::take(&mut self.holding);
-        let language = self.words().map(|words| words.analyser().language());
-        *self = Self { graphs, last_seq, holding, ..Self::default() };
-        self.set_words(language);
+        let language = self.words.take().map(|words| words.analyser().language());
+        let words = language.map(|language| Box::new(WordIndex::new(language)));
+        *self = Self { rows, graphs, holding, words, ..Self::default() };
         self.tell();
-    }
-
-    /// Panics unless every structure agrees with every other; for tests, in O(n).
-    pub fn check_invariants(&self) {
-        let mut seen = Totals::default();
-        let (mut from, mut named, mut tagged) = (0, 0, 0);
-        let mut scopes = Scopes::default();
-        while let Some((id, slot)) = self.next_occupied(from) {
-            from = id.0 + 1;
-            seen.entries += 1;
-            seen.entry_bytes += u64::from(slot.bytes);
-            seen.hidden += u64::from(slot.is_hidden());
-            named += usize::from(slot.is_named());
-            tagged += usize::from(slot.is_tagged());
-            scopes.add(slot.partition.scope());
-            assert_eq!(self.row_of(&slot.id), Some(id), "the row of an id");
-            assert!(!slot.is_named() || self.names.contains_key(&slot.id), "{id:?}: name");
-            if slot.has_code() {
-                seen.vectors += 1;
-                assert!(self.code(id).is_some(), "{id:?}: code");
-                let rows = self.partitions.rows(&self.slots, slot.partition);
-                assert_eq!(rows[slot.position as usize], id.0, "{id:?}: position");
-            }
-        }
-        assert_eq!((seen, named), (self.totals, self.names.len()));
-        assert_eq!(self.by_id.len() as u64, seen.entries, "a row for each entry");
-        self.by_id.check_invariants();
-        let name_bytes = self.names.values().map(|name| allocated_bytes(name.len()));
-        assert_eq!(name_bytes.sum::<usize>(), self.name_bytes, "bytes of names");
-        assert_eq!(tagged, self.tags.check_invariants(), "tagged slots");
-        if let Some(words) = self.words() {
-            words.check_invariants();
-            assert!(words.len() <= seen.entries, "words of entries that are here");
-        }
-        scopes.check_equal(&self.scopes);
-        self.slots.check_invariants();
-        self.partitions.check_invariants(&self.slots, seen.vectors);
-        self.check_graphs();
     }
 }

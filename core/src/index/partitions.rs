@@ -6,7 +6,7 @@
 //! a list. The table is split into shards before it grows large, so that no rehash moves more than a
 //! few thousand entries at once. Main thread only.
 
-use super::hnsw::NONE;
+use super::row_state::NONE;
 use super::slots::Slots;
 use crate::ids::{PartitionKey, SlotId};
 use hashbrown::HashTable;

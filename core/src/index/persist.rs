@@ -12,17 +12,18 @@ use crate::limits;
 
 /// Section tag of a block of slots.
 pub const TAG_SLOT_BLOCK: u16 = 0x0201;
-/// Section tag of the links of a block of rows.
-pub const TAG_GRAPH_BLOCK: u16 = 0x0202;
-/// Section tag of the entry points of graphs.
-pub const TAG_GRAPH_ENTRIES: u16 = 0x0203;
+
 const VERSION: u16 = 3;
+
 /// Blocks whose filter records are of the first form.
 const VERSION_FIRST_RECORDS: u16 = 2;
 
 const WITH_CODE: u8 = 1;
+
 const WITH_NAME: u8 = 2;
+
 const WITH_RECORD: u8 = 4;
+
 const WITH_TAGS: u8 = 8;
 
 /// A saved index may leave at most this many unused blocks for each used one, plus a first few;
@@ -124,39 +125,11 @@ impl Index {
         }
         let partition = PartitionKey(from.u64()?);
         let (bytes, worth) = (from.u32()?, from.u8()?);
-        let name = if with & WITH_NAME != 0 {
-            let length = usize::from(from.u8()?);
-            if length == 0 || length > limits::ID_MAX_BYTES {
-                return Err(DecodeError("name of a slot"));
-            }
-            Some(from.raw(length)?)
-        } else {
-            None
-        };
-        let record = if with & WITH_RECORD != 0 {
-            let record = if version == VERSION_FIRST_RECORDS {
-                let length = usize::from(from.u16()?);
-                FilterRecord::from_first_form(from.raw(length)?)
-            } else {
-                let length = from.u32()? as usize;
-                FilterRecord::from_bytes(from.raw(length)?)
-            };
-            Some(record.ok_or(DecodeError("filter record of a slot"))?)
-        } else {
-            None
-        };
+        let name = if with & WITH_NAME != 0 { Some(read_name(from)?) } else { None };
+        let record = if with & WITH_RECORD != 0 { Some(read_record(version, from)?) } else { None };
         let tags = if with & WITH_TAGS != 0 { read_tags(from)? } else { Vec::new() };
-        let code = if with & WITH_CODE != 0 {
-            let scale = from.f32()?;
-            let code: &[i8] = bytemuck::cast_slice(from.raw(dim)?);
-            if dim == 0 || scale <= 0.0 || code.contains(&i8::MIN) {
-                return Err(DecodeError("code of a slot"));
-            }
-            Some((code, scale))
-        } else {
-            None
-        };
-        let slot = self.slots.allocate_at(block, row);
+        let code = if with & WITH_CODE != 0 { Some(read_code(dim, from)?) } else { None };
+        let slot = self.rows.slots.allocate_at(block, row);
         let slot: SlotId = slot.ok_or(DecodeError("two entries in one slot"))?;
         // Servers before this one saved an entry twice where it had two rows. Its key tells which was meant.
         self.remove_id(&id);
@@ -172,9 +145,37 @@ impl Index {
     /// build one. Returns whether the graphs that were loaded are good; those that are not are thrown
     /// away, and their rows are linked again.
     pub fn finish_load(&mut self) -> bool {
-        self.slots.rebuild_free_lists();
-        self.finish_graphs()
+        self.rows.slots.rebuild_free_lists();
+        self.graphs.finish_load(&mut self.rows)
     }
+}
+
+fn read_name<'a>(from: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
+    let length = usize::from(from.u8()?);
+    if length == 0 || length > limits::ID_MAX_BYTES {
+        return Err(DecodeError("name of a slot"));
+    }
+    from.raw(length)
+}
+
+fn read_record(version: u16, from: &mut Reader<'_>) -> Result<FilterRecord, DecodeError> {
+    let record = if version == VERSION_FIRST_RECORDS {
+        let length = usize::from(from.u16()?);
+        FilterRecord::from_first_form(from.raw(length)?)
+    } else {
+        let length = from.u32()? as usize;
+        FilterRecord::from_bytes(from.raw(length)?)
+    };
+    record.ok_or(DecodeError("filter record of a slot"))
+}
+
+fn read_code<'a>(dim: usize, from: &mut Reader<'a>) -> Result<(&'a [i8], f32), DecodeError> {
+    let scale = from.f32()?;
+    let code: &[i8] = bytemuck::cast_slice(from.raw(dim)?);
+    if dim == 0 || scale <= 0.0 || code.contains(&i8::MIN) {
+        return Err(DecodeError("code of a slot"));
+    }
+    Ok((code, scale))
 }
 
 fn read_tags<'a>(from: &mut Reader<'a>) -> Result<Vec<&'a [u8]>, DecodeError> {

@@ -14,6 +14,9 @@ use crate::sync::{AtomicU64, Ordering, fence};
 use crate::vector::arena::{BLOCK_ROWS, rows_with};
 use crate::vector::directory::Directory;
 
+/// No row, no list, no record.
+pub(super) const NONE: u32 = u32::MAX;
+
 const SEQ_BITS: u32 = 48;
 
 /// Place in the store order (48 bits), worth (8) and flags (8) of a row.

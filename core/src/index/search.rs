@@ -2,17 +2,17 @@
 //! a scan of all, whichever is estimated to cost less.
 //!
 //! Owns: that choice, and how far a search goes on the main thread; `scan` carries it out. A scan is exact up to
-//! quantisation and the oracle of the graph. Main thread only: what a search needs beside the index is kept in it.
+//! quantisation and the oracle of the graph. Reads rows and graphs, changes neither. Main thread only.
 //!
 //! Rows that are due, hidden or refused by a filter are walked through and not found. Where too few
 //! pass, the walk would go on and on: it is given up when it has cost twice what a walk usually costs
 //! and a quarter of what the scan does, and the scan judges a row before it computes its distance.
 
-use super::Index;
-use super::filter_cache::Rows;
-use super::hnsw::{Codes, IndexMode, Scratch, Target, Walk};
+use super::filter_cache::RowSet;
+use super::hnsw::{Codes, Graphs, IndexMode, Scratch, Target, Walk};
 use super::partitions::List;
 use super::request::{SearchRequest, SearchResult};
+use super::rows::Rows;
 use super::scan::{Plan, Span, View};
 use crate::ids::Seq;
 
@@ -25,17 +25,23 @@ const SEQUENTIAL_PER_RANDOM: usize = 3;
 /// Distances of a walk for each row it is to find, and those on the way there: 530 at EF 32 and 1,337
 /// at EF 128 over 4,000 rows, 585 and 1,670 over 50,000.
 const DISTANCES_PER_EF: usize = 9;
+
 const DISTANCES_OF_DESCENT: usize = 200;
 
 /// Nanoseconds that a row takes which is compared in a scan: so many, and one for each so many dimensions.
 /// With 384 that makes the 14 ns that were measured.
 const ROW_NS: u64 = 5;
+
 const DIMS_PER_NS: u64 = 40;
+
 /// The same for a row that is judged by a filter first, and for each step of that.
 const JUDGED_ROW_NS: u64 = 40;
+
 const TERM_NS: u64 = 8;
+
 /// Of the distances of a walk, one in so many is of a row that is judged.
 const DISTANCES_PER_JUDGED: usize = 2;
+
 /// Most rows that a remembered filter lists for a search on the main thread.
 const LISTED_MAX: usize = 1 << 16;
 
@@ -94,52 +100,39 @@ pub(super) enum Remaining {
     Judged,
 }
 
-impl Index {
-    /// The entries whose codes are nearest to the query's, at most `limit`.
-    pub fn search(&mut self, request: &SearchRequest<'_>) -> SearchResult {
-        match self.search_within(request, u64::MAX) {
-            Stage::Done(result) | Stage::Partial(result, _) => result,
-        }
-    }
+/// What a search reads of an index.
+#[derive(Clone, Copy)]
+pub(super) struct Searchable<'a> {
+    pub(super) rows: &'a Rows,
+    pub(super) graphs: &'a Graphs,
+}
 
-    /// The same, as long as it is estimated to take no longer than `most_ns`.
-    pub(super) fn search_within(&mut self, request: &SearchRequest<'_>, most_ns: u64) -> Stage {
-        // Taken out so that it can change while the index is read; allocates nothing.
-        let mut scratch = std::mem::take(&mut self.graphs.scratch);
-        let mut filter_cache = std::mem::take(&mut self.filter_cache);
-        let asked = request.filter.filter(|_| !request.counts_refused);
-        let rows = asked.and_then(|filter| filter_cache.rows_of(filter, &self.slots));
-        let stage = self.search_with(&mut scratch, request, rows, most_ns);
-        self.graphs.scratch = scratch;
-        self.filter_cache = filter_cache;
-        stage
-    }
-
+impl<'a> Searchable<'a> {
     /// What searches of this index read.
-    pub(super) fn view(&self) -> Option<View<'_>> {
+    pub(super) fn view(&self) -> Option<View<'a>> {
         Some(View {
-            states: self.slots.states(),
-            codes: Codes::new(self.arena.as_ref()?),
+            states: self.rows.slots.states(),
+            codes: Codes::new(self.rows.arena.as_ref()?),
             links: self.graphs.shared_links(),
-            end: self.slots.end(),
-            seq_end: Seq(self.last_seq.0 + 1),
-            tags: self.tags.any_bound().then_some(&self.tags),
+            end: self.rows.slots.end(),
+            seq_end: Seq(self.rows.last_seq.0 + 1),
+            tags: self.rows.bounded_tags(),
         })
     }
 
-    fn search_with(
+    /// Searches as long as that is estimated to take no longer than `most_ns`. `passing` are the rows that the filter
+    /// is known to let through, `terms` the steps that judging one row takes.
+    pub(super) fn search(
         &self,
         scratch: &mut Scratch,
         request: &SearchRequest<'_>,
-        passing: Option<&Rows>,
+        (passing, terms): (Option<&RowSet>, u64),
         most_ns: u64,
     ) -> Stage {
         let mut result = SearchResult::default();
         let view = self.view().filter(|view| view.codes.dim() == request.code.len());
         let Some(view) = view else { return Stage::Done(result) };
-        let rows = self.partitions.rows(&self.slots, request.partition);
-        let terms =
-            request.filter.map_or(0, |filter| filter.cost().steps(self.record_bytes_mean()));
+        let rows = self.rows.of_partition(request.partition);
         let too_long =
             |plan: Plan<'_>| plan.estimate_ns(rows.len(), request.code.len(), terms) > most_ns;
         let planned = self.planned_walk(request);
@@ -186,14 +179,9 @@ impl Index {
         Stage::Done(result)
     }
 
-    /// Bytes of the filter record of an entry, on average.
-    pub fn record_bytes_mean(&self) -> u64 {
-        self.slots.record_bytes() as u64 / self.totals.entries.max(1)
-    }
-
     /// The walk over the partition's graph and where it starts, if there is one and it pays.
-    fn planned_walk(&self, request: &SearchRequest<'_>) -> Option<Planned<'_>> {
-        let list = self.partitions.list_of(&self.slots, request.partition)?;
+    fn planned_walk(&self, request: &SearchRequest<'_>) -> Option<Planned<'a>> {
+        let list = self.rows.partitions.list_of(&self.rows.slots, request.partition)?;
         let (entry, level) = self.graphs.entry(list.graph()?)?;
         let ef = request.ef.unwrap_or(self.graphs.settings.ef as usize).max(request.limit);
         if request.limit == 0 || !self.walk_is_due(list, ef) {
@@ -227,7 +215,7 @@ struct Planned<'a> {
 
 /// Whether comparing the rows that pass costs less than comparing all, or than the walk that was planned:
 /// that meets as many rows for each that passes as there are.
-fn pays(passing: &Rows, rows: &[u32], planned: Option<&Planned<'_>>) -> bool {
+fn pays(passing: &RowSet, rows: &[u32], planned: Option<&Planned<'_>>) -> bool {
     if passing.len() > LISTED_MAX {
         return false;
     }

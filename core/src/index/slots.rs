@@ -4,7 +4,6 @@
 //! can be freed), free lists inside the blocks. Main thread only; what searches on other threads read of a slot
 //! is in `row_state`. Blocks grow in the steps of `rows_with`, as codes and links do.
 
-use super::NewSlot;
 use super::row_state::{Head, RowStates};
 use crate::allocation::allocated_bytes;
 use crate::evict::AgedFrequency;
@@ -15,6 +14,7 @@ use crate::vector::arena::{BLOCK_ROWS, rows_with};
 
 /// Slots of one block; the arenas have blocks of the same size.
 pub const BLOCK_SLOTS: u32 = BLOCK_ROWS as u32;
+
 const BLOCK: usize = BLOCK_ROWS;
 
 const END_OF_LIST: u32 = u32::MAX;
@@ -39,6 +39,29 @@ pub struct Slot<'a> {
     /// How often it was hit lately.
     pub frequency: AgedFrequency,
     head: Head,
+}
+
+/// What the index is told of a new entry.
+#[derive(Debug)]
+pub struct NewSlot<'a> {
+    /// Digest of scope, context and prompt.
+    pub id: EntryId,
+    /// The entry's place in the container's store order.
+    pub seq: Seq,
+    /// The scope and context it is searched in.
+    pub partition: PartitionKey,
+    /// Deadline, or `UnixMs::NEVER`.
+    pub expire_at: UnixMs,
+    /// Memory of the entry key.
+    pub bytes: u32,
+    /// What the answer cost to make, on the scale of `evict::worth`.
+    pub worth: u8,
+    /// Compact META for filters.
+    pub record: Option<FilterRecord>,
+    /// The id the caller gave, where it is not the digest.
+    pub name: Option<&'a [u8]>,
+    /// int8 code and its scale; absent for entries of the exact tier alone.
+    pub code: Option<(&'a [i8], f32)>,
 }
 
 impl Slot<'_> {

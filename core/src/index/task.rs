@@ -9,12 +9,11 @@
 //! written to; heads, deadlines and links are atomics, written in place; a block lives as long as its last holder.
 //! `tests/loom.rs` runs this against insertion, removal and linking in every order that the memory model allows.
 
-use super::Index;
 use super::hnsw::{Codes, Scratch};
 use super::request::{SearchRequest, SearchResult};
 use super::row_state::RowStates;
 use super::scan::{Plan, Progress, Span, View};
-use super::search::{Remaining, Stage};
+use super::search::Remaining;
 use super::tags::Tags;
 use crate::filter::Filter;
 use crate::ids::{PartitionKey, Seq, UnixMs};
@@ -54,18 +53,15 @@ pub struct SearchTask {
     progress: Progress,
 }
 
-impl Index {
-    /// Searches as long as that is estimated to take no longer than `most_ns`; what would take longer is
-    /// left to a task.
-    pub fn search_or_task(&mut self, request: &SearchRequest<'_>, most_ns: u64) -> Searched {
-        let (found, rest) = match self.search_within(request, most_ns) {
-            Stage::Done(result) => return Searched::Done(result),
-            Stage::Partial(found, rest) => (found, rest),
-        };
-        let (Some(arena), Some(view)) = (&self.arena, self.view()) else {
-            return Searched::Done(found);
-        };
-        Searched::Task(Box::new(SearchTask {
+impl SearchTask {
+    /// What is left of a search, with clones of what it reads, each of which costs a count.
+    pub(super) fn new(
+        request: &SearchRequest<'_>,
+        (arena, view): (&CodeArena, View<'_>),
+        found: SearchResult,
+        rest: Remaining,
+    ) -> Self {
+        Self {
             states: view.states.clone(),
             arena: arena.clone(),
             links: view.links.clone(),
@@ -81,31 +77,9 @@ impl Index {
             found,
             rest,
             progress: Progress::new(request.limit),
-        }))
-    }
-}
-
-impl Index {
-    /// Does what a task was made for after all, here and now, in slices of `most` steps for as long as it is told to
-    /// go on; `None` where it was told to stop.
-    pub fn finish(
-        &mut self,
-        mut task: Box<SearchTask>,
-        most: u64,
-        mut goes_on: impl FnMut() -> bool,
-    ) -> Result<SearchResult, Box<SearchTask>> {
-        let mut scratch = std::mem::take(&mut self.graphs.scratch);
-        let tags = self.tags.any_bound().then_some(&self.tags);
-        let mut ended = task.resume(&mut scratch, tags, most);
-        while !ended && goes_on() {
-            ended = task.resume(&mut scratch, tags, most);
         }
-        self.graphs.scratch = scratch;
-        if ended { Ok(task.end()) } else { Err(task) }
     }
-}
 
-impl SearchTask {
     /// Does what is left of the search.
     pub fn run(mut self, scratch: &mut TaskScratch) -> SearchResult {
         while !self.slice(scratch, u64::MAX) {}
@@ -125,7 +99,8 @@ impl SearchTask {
         found
     }
 
-    fn resume(&mut self, scratch: &mut Scratch, tags: Option<&Tags>, most: u64) -> bool {
+    /// Goes on for about `most` steps; returns whether it came to the end.
+    pub(super) fn resume(&mut self, scratch: &mut Scratch, tags: Option<&Tags>, most: u64) -> bool {
         let view = View {
             states: &self.states,
             codes: Codes::new(&self.arena),

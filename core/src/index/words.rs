@@ -43,7 +43,7 @@ impl Index {
         let words = self.words.as_mut()?;
         let mut from = words.unread_from()?;
         loop {
-            let Some((id, slot)) = self.slots.next_occupied(from) else {
+            let Some((id, slot)) = self.rows.slots.next_occupied(from) else {
                 words.set_unread_from(None);
                 return None;
             };
@@ -57,7 +57,7 @@ impl Index {
 
     /// Notes the text of an entry just inserted, or read.
     pub fn set_text(&mut self, slot: SlotId, text: &[u8]) {
-        if self.slots.get(slot).is_some()
+        if self.rows.slots.get(slot).is_some()
             && let Some(words) = &mut self.words
         {
             words.add(slot.0, text);
@@ -97,7 +97,7 @@ impl Index {
         let mut of_filter = Steps::NONE;
         let is_done = search.run(words, most_steps, steps, |row| {
             let id = SlotId(row);
-            let Some(slot) = self.slots.get(id) else { return false };
+            let Some(slot) = self.rows.slots.get(id) else { return false };
             if !slot.is_visible(gate.now)
                 || slot.seq() < gate.min_seq
                 || self.is_gone_by_tag(id, &slot)
@@ -133,7 +133,7 @@ impl Index {
     ///
     /// Where it is not what was saved; the words are of no use then (`forget_words`).
     pub fn load_words(&mut self, section: &[u8]) -> Result<(), DecodeError> {
-        let end = self.slots.end();
+        let end = self.rows.slots.end();
         let words = self.words.as_mut().ok_or(DecodeError("words of an index without any"))?;
         words.load_section(section, end)
     }

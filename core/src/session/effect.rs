@@ -435,13 +435,9 @@ impl Session {
                 },
             ),
             Effect::Compact { upto, role, payload, tokens, estimated } => {
-                let Some(place) = self.compact_place(*upto) else { return 0 };
-                let count = self.remove_before(place, removed);
-                let mut summary = Message::plain(place, role, payload);
+                let mut summary = Message::plain(*upto, role, payload);
                 (summary.tokens, summary.estimated) = (*tokens, *estimated);
-                summary.summary = true;
-                self.replace(&summary);
-                count + 1
+                self.compact(summary, removed)
             }
             Effect::Chunk { seq, lease_until, data, .. } => self.change_stream(*seq, |stream| {
                 stream.text.extend_from_slice(data);
@@ -466,6 +462,15 @@ impl Session {
                 )
             }
         }
+    }
+
+    /// Puts a summary in the place of all up to it.
+    fn compact(&mut self, mut summary: Message<'_>, removed: &mut Removed) -> u64 {
+        let Some(place) = self.compact_place(summary.seq) else { return 0 };
+        let count = self.remove_before(place, removed);
+        (summary.seq, summary.summary) = (place, true);
+        self.replace(&summary);
+        count + 1
     }
 
     /// Puts a changed copy of a message in its place.

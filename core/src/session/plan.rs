@@ -141,10 +141,9 @@ impl Session {
         if !terms.allowed || terms.if_seq.is_some_and(|seq| seq != newest) {
             return Ok(None);
         }
-        let all = planned.replaced.iter().chain(&planned.messages);
-        base.roles.check_room(all.map(|message| message.role))?;
-        let fresh = planned.replaced.iter().chain(&planned.messages);
-        check_pins(base.pinned.len(), fresh)?;
+        let changed = || planned.replaced.iter().chain(&planned.messages);
+        base.roles.check_room(changed().map(|message| message.role))?;
+        check_pins(base.pinned.len(), changed())?;
         Ok(Some(planned))
     }
 

@@ -13,8 +13,8 @@ use crate::cache::{Cache, Entry};
 use crate::ids::{ContainerUid, EntryId, Seq, SlotId};
 use crate::index::{Candidate, SearchResult};
 use crate::limits::{LOOKUP_REFUSED_MAX, RESCORE_EXTRA_MAX};
-use crate::vector::Query;
 use crate::vector::quantise::error_bound;
+use crate::vector::{Quant, Query};
 use crate::work::Steps;
 use hashbrown::HashSet;
 use smallvec::SmallVec;
@@ -34,6 +34,28 @@ pub struct Asked<'r, 'a> {
     pub exact_id: Option<EntryId>,
     /// Of an entry, what scoring it reads: up to the end of its vector, and a little of what is behind.
     pub entry_bytes: usize,
+}
+
+impl<'r, 'a> Asked<'r, 'a> {
+    /// What a request compares candidates with, in a cache of these guards and this form of vectors.
+    pub fn new(
+        (request, bar): (&'r LookupRequest<'a>, Bar),
+        (rules, quant): (Rules, Quant),
+        query: &'r Query,
+        exact_id: Option<EntryId>,
+    ) -> Self {
+        let judged = request.prompt.filter(|_| rules.level > GuardLevel::Off);
+        Self {
+            request,
+            query,
+            question: Question::new(judged).with_unseen(request.unseen),
+            rules,
+            bar,
+            wanted: request.count,
+            exact_id,
+            entry_bytes: Entry::HEADER_BYTES + quant.encoded_len(query.dim()) + 64,
+        }
+    }
 }
 
 impl Asked<'_, '_> {

@@ -19,7 +19,7 @@ use bar::Bar;
 use candidates::{Asked, Scored, Seen, open_candidates};
 use proof::{accepts, is_gone};
 
-use crate::cache::guard::{Finding, GuardLevel, Question};
+use crate::cache::guard::Finding;
 use crate::cache::maxerror::SimilarityE4;
 use crate::cache::miss_reason::{MissReason, Nearest, Refused, id_text, miss_reason};
 use crate::cache::{Entry, Tier};
@@ -155,22 +155,12 @@ fn search<K: Keyspace>(
 ) -> Looked<()> {
     let partition = PartitionKey::of(request.scope, request.context);
     report.candidates = keyspace.with_cache(|cache| cache.index.partition_len(partition));
-    let (rules, quant, min_seq) = keyspace.with_cache(|cache| {
+    let (settings, min_seq) = keyspace.with_cache(|cache| {
         let settings = &cache.settings;
         let rules = settings.rules(request.guard);
-        (rules, settings.quant, cache.epochs().min_seq(request.scope))
+        ((rules, settings.quant), cache.epochs().min_seq(request.scope))
     });
-    let asked = Asked {
-        request,
-        query,
-        question: Question::new(request.prompt.filter(|_| rules.level > GuardLevel::Off))
-            .with_unseen(request.unseen),
-        rules,
-        bar,
-        wanted: request.count,
-        exact_id,
-        entry_bytes: Entry::HEADER_BYTES + quant.encoded_len(query.dim()) + 64,
-    };
+    let asked = Asked::new((request, bar), settings, query, exact_id);
     let mut limit = asked.wanted + RESCORE_EXTRA_MAX;
     let mut seen = Seen { before: HashSet::new(), now: Vec::with_capacity(limit), opened: 0 };
     let mut scored: Vec<Scored<K::Opened>> = Vec::with_capacity(limit);

@@ -9,10 +9,10 @@
 //! links one way, dropped as in the paper, take 616. Dropping four at once takes 615; all at once, on
 //! both sides, tears the graph apart: 0.945 is reached with 2,486.
 
+use super::super::row_state::NONE;
 use super::super::slots::Slots;
-use super::Head;
 use super::graph::Links;
-use super::upper_links::NONE;
+use super::head::Head;
 use super::walk::{Codes, Judge, Scratch, Walk};
 use crate::allocation::allocated_bytes;
 use crate::top::{pack, row_of, score_of};

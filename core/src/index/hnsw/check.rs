@@ -1,13 +1,15 @@
 //! Proof that the graphs of an index agree with its rows; for tests.
 
-use super::super::Index;
-use super::{Head, NONE, State};
+use super::super::row_state::NONE;
+use super::super::rows::Rows;
+use super::Graphs;
+use super::head::{Head, State};
 use crate::ids::SlotId;
 
-impl Index {
+impl Graphs {
     /// Panics unless every link has its counterpart, every node its place and every count its reason.
-    pub(in crate::index) fn check_graphs(&self) {
-        let graphs = &self.graphs;
+    pub(in crate::index) fn check_invariants(&self, rows: &Rows) {
+        let graphs = self;
         graphs.links.base.check_invariants();
         let records = graphs.links.upper.check_invariants();
         let (mut nodes, mut linked, mut tombstones, mut levels) = (0, 0, 0, 0);
@@ -15,16 +17,16 @@ impl Index {
             if head.state == State::Free {
                 continue;
             }
-            let living = self.check_list(number as u32, head);
+            let living = self.check_list(rows, number as u32, head);
             linked += living.len();
-            let dead = self.check_tombstones(head);
+            let dead = self.check_tombstones(rows, head);
             tombstones += dead.len();
             for &row in living.iter().chain(&dead) {
                 assert!(graphs.links.base.is_linked(row), "{row}: a node without links");
                 nodes += 1;
                 levels += graphs.links.level(row);
                 if head.state != State::Abandoned {
-                    self.check_node(head, row, &dead);
+                    self.check_node(rows, head, row, &dead);
                 }
             }
             self.check_entry(head, living.len());
@@ -37,38 +39,38 @@ impl Index {
             (from, seen) = (row + 1, seen + 1);
         }
         assert_eq!(seen, nodes, "links of rows in no graph");
-        self.check_queue();
+        self.check_queue(rows);
     }
 
-    fn check_list(&self, number: u32, head: &Head) -> Vec<u32> {
+    fn check_list(&self, rows: &Rows, number: u32, head: &Head) -> Vec<u32> {
         if head.list == NONE {
             assert_eq!(head.state, State::Abandoned);
             return Vec::new();
         }
-        let list = self.partitions.list(head.list);
+        let list = rows.partitions.list(head.list);
         assert_eq!(list.graph(), Some(number), "a graph and its list");
         for &row in list.tail() {
-            assert!(!self.graphs.links.base.is_linked(row), "{row}: a tail with links");
+            assert!(!self.links.base.is_linked(row), "{row}: a tail with links");
         }
         list.linked().to_vec()
     }
 
-    fn check_tombstones(&self, head: &Head) -> Vec<u32> {
+    fn check_tombstones(&self, rows: &Rows, head: &Head) -> Vec<u32> {
         let (mut dead, mut row) = (Vec::new(), head.first_tombstone);
         while row != NONE {
-            assert!(self.slots.is_tombstone(row), "{row}: chained alive");
+            assert!(rows.slots.is_tombstone(row), "{row}: chained alive");
             dead.push(row);
             assert!(dead.len() <= head.tombstones as usize, "the chain is too long");
-            row = self.slots.after_tombstone(row);
+            row = rows.slots.after_tombstone(row);
         }
         assert_eq!(dead.len(), head.tombstones as usize, "tombstones");
         dead
     }
 
-    fn check_node(&self, head: &Head, row: u32, dead: &[u32]) {
-        let links = &self.graphs.links;
-        let partition = self.partitions.list(head.list).rows()[0];
-        let partition = self.slots.get(SlotId(partition)).map(|slot| slot.partition);
+    fn check_node(&self, rows: &Rows, head: &Head, row: u32, dead: &[u32]) {
+        let links = &self.links;
+        let partition = rows.partitions.list(head.list).rows()[0];
+        let partition = rows.slots.get(SlotId(partition)).map(|slot| slot.partition);
         for level in 0..=links.level(row) {
             let own: Vec<u32> = links.of(row, level).iter().collect();
             assert!(own.len() <= links.capacity(level));
@@ -76,7 +78,7 @@ impl Index {
                 assert_ne!(other, row, "linked with itself");
                 assert!(!own[..place].contains(&other), "{row} to {other} twice");
                 assert!(links.of(other, level).contains(row), "{row} to {other}: one way");
-                match self.slots.get(SlotId(other)) {
+                match rows.slots.get(SlotId(other)) {
                     Some(slot) => assert_eq!(Some(slot.partition), partition),
                     None => assert!(dead.contains(&other), "{row} to {other}: elsewhere"),
                 }
@@ -90,8 +92,8 @@ impl Index {
         }
         assert_eq!(head.entry == NONE, living == 0, "an entry point");
         if head.entry != NONE {
-            assert!(self.graphs.links.base.is_linked(head.entry));
-            assert_eq!(self.graphs.links.level(head.entry), head.top, "level of the entry point");
+            assert!(self.links.base.is_linked(head.entry));
+            assert_eq!(self.links.level(head.entry), head.top, "level of the entry point");
         }
         let rings = head.rings.iter().take_while(|&&ring| ring != NONE).count();
         assert_eq!(rings, head.top, "a level above the entry point");
@@ -99,13 +101,13 @@ impl Index {
     }
 
     fn check_rings(&self, head: &Head) {
-        let upper = &self.graphs.links.upper;
+        let upper = &self.links.upper;
         for (below, &ring) in head.rings.iter().enumerate().filter(|(_, ring)| **ring != NONE) {
             let (mut at, mut steps) = (ring, 0);
             loop {
-                assert_eq!(self.graphs.links.record(upper.row(at), below + 1), Some(at));
+                assert_eq!(self.links.record(upper.row(at), below + 1), Some(at));
                 (at, steps) = (upper.next(at), steps + 1);
-                assert!(steps <= self.graphs.linked + self.graphs.tombstones, "no ring");
+                assert!(steps <= self.linked + self.tombstones, "no ring");
                 if at == ring {
                     break;
                 }
@@ -113,8 +115,8 @@ impl Index {
         }
     }
 
-    fn check_queue(&self) {
-        let graphs = &self.graphs;
+    fn check_queue(&self, rows: &Rows) {
+        let graphs = self;
         let (mut at, mut last, mut queued) = (graphs.first_queued, NONE, 0);
         while at != NONE {
             let head = &graphs.heads[at as usize];
@@ -128,7 +130,7 @@ impl Index {
             queued -= usize::from(head.queued);
             let waits = match head.state {
                 State::Live => {
-                    head.tombstones > 0 || !self.partitions.list(head.list).tail().is_empty()
+                    head.tombstones > 0 || !rows.partitions.list(head.list).tail().is_empty()
                 }
                 State::Free => false,
                 _ => true,

@@ -4,7 +4,8 @@
 //! both sides, so that the links to a row are found on the row itself. Must not know: how near two
 //! rows are. All graphs of an index share it. Main thread only.
 
-use super::upper_links::{NONE, UpperLinks};
+use super::super::row_state::NONE;
+use super::upper_links::UpperLinks;
 use crate::ids::EntryId;
 use crate::vector::links::{LinkArena, Row};
 

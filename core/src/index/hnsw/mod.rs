@@ -2,7 +2,8 @@
 //!
 //! Owns: the graphs of one index: their links, entry points and tombstones, the queue of those that
 //! have work, and the sizes at which graphs come and go. A graph belongs to one partition; a row is a
-//! node under its slot number. Called by the index alone, on the main thread.
+//! node under its slot number. What it changes of rows it is given as `Rows`. Called by the index alone, on the main
+//! thread.
 //!
 //! * `graph` and `upper_links` keep the links, `walk` searches them, `build` links a row, `repair` takes one
 //!   out, `work` does both in slices, `persist` saves and loads.
@@ -10,21 +11,22 @@
 mod build;
 mod check;
 mod graph;
+mod head;
 mod persist;
 mod repair;
 mod upper_links;
 mod walk;
 mod work;
 
-pub use persist::GraphSection;
-pub(super) use upper_links::NONE;
-pub(super) use walk::{Codes, Judge, Scratch, Target, Walk};
-pub use work::{Progress, Work};
-
+use super::row_state::NONE;
 use crate::limits;
 use crate::vector::links::SharedLinks;
 use build::Lists;
-use graph::{LEVEL_MAX, Links};
+use graph::Links;
+use head::{Head, State};
+pub use persist::{GraphSection, TAG_GRAPH_BLOCK, TAG_GRAPH_ENTRIES};
+pub(super) use walk::{Codes, Judge, Scratch, Target, Walk};
+pub use work::{Progress, Work};
 
 /// A partition of more rows than this gets a graph. By time alone a walk of `EF_DEFAULT` gains from 1,850
 /// rows on (`search::SEQUENTIAL_PER_RANDOM` has the numbers); this is where `search` estimates that it
@@ -94,8 +96,10 @@ pub struct GraphSettings {
 
 /// M of a new index.
 pub const M_DEFAULT: u32 = 16;
+
 /// EFC of a new index.
 pub const EFC_DEFAULT: u32 = 100;
+
 /// EF of a new index: recall@10 is 0.984 over 10,000 real vectors, 0.977 over 50,000 and 0.967 over
 /// 73,700, where 40 reaches 0.973, 0.959 and 0.949.
 pub const EF_DEFAULT: u32 = 64;
@@ -141,57 +145,6 @@ pub struct GraphInfo {
     pub levels: u32,
     /// Memory of the links.
     pub link_bytes: u64,
-}
-
-/// What becomes of a graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// It is searched, grows and is repaired.
-    Live,
-    /// Its partition became small: its nodes are unlinked one by one.
-    Dissolving,
-    /// No entry of it is left: its nodes are freed as they are.
-    Abandoned,
-    /// This place has no graph.
-    Free,
-}
-
-/// One graph.
-#[derive(Debug)]
-struct Head {
-    state: State,
-    /// The list of its partition.
-    list: u32,
-    /// Where every search starts; `NONE` while there is no node.
-    entry: u32,
-    /// The level of `entry`, the highest.
-    top: usize,
-    /// A record of each level above 0.
-    rings: [u32; LEVEL_MAX],
-    /// Rows whose entries went and whose links are still there.
-    tombstones: u32,
-    /// The first of them; each names the next in its slot.
-    first_tombstone: u32,
-    /// Whether it stands in the queue of graphs with work, and before which.
-    queued: bool,
-    /// The next in the queue, or the next free place.
-    next: u32,
-}
-
-impl Head {
-    fn new(list: u32) -> Self {
-        Self {
-            state: State::Live,
-            list,
-            entry: NONE,
-            top: 0,
-            rings: [NONE; LEVEL_MAX],
-            tombstones: 0,
-            first_tombstone: NONE,
-            queued: false,
-            next: NONE,
-        }
-    }
 }
 
 /// The graphs of one index.

@@ -7,13 +7,20 @@
 //! Tombstones are not saved, nor are links to them: what is loaded is a graph of living entries. The
 //! level of a row follows from its id and is not saved either.
 
+use super::super::row_state::NONE;
+use super::super::rows::Rows;
 use super::super::slots::BLOCK_SLOTS;
-use super::super::{Index, TAG_GRAPH_BLOCK, TAG_GRAPH_ENTRIES};
+
+use super::Graphs;
 use super::graph::level_of;
-use super::{Graphs, Head, NONE, State};
+use super::head::{Head, State};
 use crate::codec::{DecodeError, Reader, Writer, open_section};
 use crate::ids::{PartitionKey, SlotId};
 
+/// Section tag of the links of a block of rows.
+pub const TAG_GRAPH_BLOCK: u16 = 0x0202;
+/// Section tag of the entry points of graphs.
+pub const TAG_GRAPH_ENTRIES: u16 = 0x0203;
 const VERSION: u16 = 1;
 
 /// Entry points in one section.
@@ -28,22 +35,22 @@ pub enum GraphSection {
     Links(u32),
 }
 
-impl Index {
+impl Graphs {
     /// The sections that save the graphs, in the order in which they must be loaded.
-    pub fn graph_sections(&self) -> Vec<GraphSection> {
+    pub(in crate::index) fn sections(&self, rows: &Rows) -> Vec<GraphSection> {
         let saved = |head: &Head| head.state == State::Live && head.entry != NONE;
         let mut sections = Vec::new();
-        for (chunk, heads) in self.graphs.heads.chunks(ENTRIES_PER_SECTION).enumerate() {
+        for (chunk, heads) in self.heads.chunks(ENTRIES_PER_SECTION).enumerate() {
             if heads.iter().any(saved) {
                 sections.push(GraphSection::Entries((chunk * ENTRIES_PER_SECTION) as u32));
             }
         }
         let mut from = 0;
-        while let Some(row) = self.graphs.links.base.next_linked(from)
+        while let Some(row) = self.links.base.next_linked(from)
             && !sections.is_empty()
         {
             from = row + 1;
-            if self.is_saved(row) {
+            if self.is_saved(rows, row) {
                 sections.push(GraphSection::Links(row / BLOCK_SLOTS));
                 from = (row / BLOCK_SLOTS + 1).saturating_mul(BLOCK_SLOTS);
             }
@@ -52,33 +59,33 @@ impl Index {
     }
 
     /// Whether a linked row belongs to a graph that is saved, and its entry lives.
-    fn is_saved(&self, row: u32) -> bool {
-        let Some(slot) = self.slots.get(SlotId(row)) else { return false };
-        let list = self.partitions.list_of(&self.slots, slot.partition);
-        let graph = list.and_then(|list| self.graphs.heads.get(list.graph()? as usize));
+    fn is_saved(&self, rows: &Rows, row: u32) -> bool {
+        let Some(slot) = rows.slots.get(SlotId(row)) else { return false };
+        let list = rows.partitions.list_of(&rows.slots, slot.partition);
+        let graph = list.and_then(|list| self.heads.get(list.graph()? as usize));
         graph.is_some_and(|head| head.state == State::Live)
     }
 
     /// One section of the graphs.
-    pub fn save_graph(&self, section: GraphSection) -> Vec<u8> {
+    pub(in crate::index) fn save(&self, rows: &Rows, section: GraphSection) -> Vec<u8> {
         match section {
-            GraphSection::Entries(first) => self.save_entries(first as usize),
-            GraphSection::Links(block) => self.save_links(block),
+            GraphSection::Entries(first) => self.save_entries(rows, first as usize),
+            GraphSection::Links(block) => self.save_links(rows, block),
         }
     }
 
-    fn save_entries(&self, first: usize) -> Vec<u8> {
+    fn save_entries(&self, rows: &Rows, first: usize) -> Vec<u8> {
         let mut out = Writer::section(TAG_GRAPH_ENTRIES, VERSION);
-        out.u8(self.graphs.links.m() as u8);
-        for head in self.graphs.heads.iter().skip(first).take(ENTRIES_PER_SECTION) {
+        out.u8(self.links.m() as u8);
+        for head in self.heads.iter().skip(first).take(ENTRIES_PER_SECTION) {
             if head.state != State::Live || head.entry == NONE {
                 continue;
             }
-            let rows = self.partitions.list(head.list).linked();
-            let (Some(entry), Some(&row)) = (self.living_entry(head), rows.first()) else {
+            let linked = rows.partitions.list(head.list).linked();
+            let (Some(entry), Some(&row)) = (self.living_entry(rows, head), linked.first()) else {
                 continue;
             };
-            if let Some(slot) = self.slots.get(SlotId(row)) {
+            if let Some(slot) = rows.slots.get(SlotId(row)) {
                 out.u64(slot.partition.0).u32(entry);
             }
         }
@@ -86,12 +93,12 @@ impl Index {
     }
 
     /// The entry point, or if that is a tombstone the one that the graph would have without it.
-    fn living_entry(&self, head: &Head) -> Option<u32> {
-        let living = |row: u32| !self.slots.is_tombstone(row);
+    fn living_entry(&self, rows: &Rows, head: &Head) -> Option<u32> {
+        let living = |row: u32| !rows.slots.is_tombstone(row);
         if living(head.entry) {
             return Some(head.entry);
         }
-        let upper = &self.graphs.links.upper;
+        let upper = &self.links.upper;
         for &ring in head.rings.iter().rev().filter(|&&ring| ring != NONE) {
             let mut at = ring;
             loop {
@@ -104,23 +111,23 @@ impl Index {
                 }
             }
         }
-        self.partitions.list(head.list).linked().first().copied()
+        rows.partitions.list(head.list).linked().first().copied()
     }
 
-    fn save_links(&self, block: u32) -> Vec<u8> {
-        let (links, first) = (&self.graphs.links, block * BLOCK_SLOTS);
+    fn save_links(&self, rows: &Rows, block: u32) -> Vec<u8> {
+        let (links, first) = (&self.links, block * BLOCK_SLOTS);
         let mut out = Writer::section(TAG_GRAPH_BLOCK, VERSION);
         out.u32(block).u8(links.m() as u8);
         let end = first.saturating_add(BLOCK_SLOTS);
         let mut from = first;
         while let Some(row) = links.base.next_linked(from).filter(|&row| row < end) {
             from = row + 1;
-            if !self.is_saved(row) {
+            if !self.is_saved(rows, row) {
                 continue;
             }
             out.u8((row - first) as u8);
             for level in 0..=links.level(row) {
-                let living = |&other: &u32| !self.slots.is_tombstone(other);
+                let living = |&other: &u32| !rows.slots.is_tombstone(other);
                 let others = || links.of(row, level).iter().filter(living);
                 out.u8(others().count() as u8);
                 for other in others() {
@@ -133,32 +140,36 @@ impl Index {
 
     /// Takes in one saved section, after all blocks of slots and before `finish_load`. After an error
     /// there are no graphs, and further sections need not be given.
-    pub fn load_graph(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
-        let loaded = self.load_section(bytes);
+    pub(in crate::index) fn load(
+        &mut self,
+        rows: &mut Rows,
+        bytes: &[u8],
+    ) -> Result<(), DecodeError> {
+        let loaded = self.load_section(rows, bytes);
         if loaded.is_err() {
-            self.drop_graphs();
+            self.drop_graphs(rows);
         }
         loaded
     }
 
-    fn load_section(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+    fn load_section(&mut self, rows: &mut Rows, bytes: &[u8]) -> Result<(), DecodeError> {
         let (tag, version, mut from) = open_section(bytes)?;
         match (tag, version) {
             (TAG_GRAPH_ENTRIES, VERSION) => {
                 self.check_m(&mut from)?;
                 while from.remaining() > 0 {
-                    self.load_entry(&mut from)?;
+                    self.load_entry(rows, &mut from)?;
                 }
             }
             (TAG_GRAPH_BLOCK, VERSION) => {
                 let block = from.u32()?;
                 self.check_m(&mut from)?;
-                if u64::from(block) * u64::from(BLOCK_SLOTS) >= u64::from(self.slots.end()) {
+                if u64::from(block) * u64::from(BLOCK_SLOTS) >= u64::from(rows.slots.end()) {
                     return Err(DecodeError("links of rows that are not there"));
                 }
                 while from.remaining() > 0 {
                     let row = block * BLOCK_SLOTS + u32::from(from.u8()?);
-                    self.load_node(row, &mut from)?;
+                    self.load_node(rows, row, &mut from)?;
                 }
             }
             _ => return Err(DecodeError("not a section of a graph of a known version")),
@@ -167,42 +178,47 @@ impl Index {
     }
 
     fn check_m(&self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
-        if usize::from(from.u8()?) == self.graphs.links.m() {
+        if usize::from(from.u8()?) == self.links.m() {
             return Ok(());
         }
         Err(DecodeError("graph of another M"))
     }
 
-    fn load_entry(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn load_entry(&mut self, rows: &mut Rows, from: &mut Reader<'_>) -> Result<(), DecodeError> {
         let (key, entry) = (PartitionKey(from.u64()?), from.u32()?);
-        let slot = self.slots.get(SlotId(entry)).ok_or(DecodeError("entry point of a graph"))?;
+        let slot = rows.slots.get(SlotId(entry)).ok_or(DecodeError("entry point of a graph"))?;
         if slot.partition != key || !slot.has_code() {
             return Err(DecodeError("entry point of another partition"));
         }
-        let list = self.partitions.list_number(&self.slots, key);
+        let list = rows.partitions.list_number(&rows.slots, key);
         let list = list.ok_or(DecodeError("graph of a single row"))?;
-        if self.partitions.list(list).graph().is_some() {
+        if rows.partitions.list(list).graph().is_some() {
             return Err(DecodeError("two graphs of one partition"));
         }
-        let number = self.graphs.create(list);
-        self.partitions.set_graph(list, Some(number));
-        self.graphs.head(number).entry = entry;
+        let number = self.create(list);
+        rows.partitions.set_graph(list, Some(number));
+        self.head(number).entry = entry;
         Ok(())
     }
 
-    fn load_node(&mut self, row: u32, from: &mut Reader<'_>) -> Result<(), DecodeError> {
-        let slot = self.slots.get(SlotId(row)).filter(|slot| slot.has_code());
+    fn load_node(
+        &mut self,
+        rows: &mut Rows,
+        row: u32,
+        from: &mut Reader<'_>,
+    ) -> Result<(), DecodeError> {
+        let slot = rows.slots.get(SlotId(row)).filter(|slot| slot.has_code());
         let slot = slot.ok_or(DecodeError("node without a vector"))?;
-        let list = self.partitions.list_number(&self.slots, slot.partition);
+        let list = rows.partitions.list_number(&rows.slots, slot.partition);
         let list = list.ok_or(DecodeError("node of no graph"))?;
-        let graph = self.partitions.list(list).graph().ok_or(DecodeError("node of no graph"))?;
-        let Graphs { links, heads, linked, .. } = &mut self.graphs;
+        let graph = rows.partitions.list(list).graph().ok_or(DecodeError("node of no graph"))?;
+        let Self { links, heads, linked, .. } = self;
         if links.base.is_linked(row) {
             return Err(DecodeError("a node twice"));
         }
         let level = level_of(&slot.id, links.m());
         links.occupy(row, level, &mut heads[graph as usize].rings);
-        self.partitions.mark_linked(&mut self.slots, list, row);
+        rows.mark_linked(list, row);
         *linked += 1;
         for at in 0..=level {
             let count = usize::from(from.u8()?);
@@ -211,7 +227,7 @@ impl Index {
             }
             for _ in 0..count {
                 let other = from.u32()?;
-                if other == row || other >= self.slots.end() || links.of(row, at).contains(other) {
+                if other == row || other >= rows.slots.end() || links.of(row, at).contains(other) {
                     return Err(DecodeError("link of a node"));
                 }
                 links.push(row, other, at);
@@ -222,26 +238,26 @@ impl Index {
 
     /// Checks what can be checked only when all is loaded. Returns whether the graphs are good; if not,
     /// they are thrown away.
-    pub(in crate::index) fn finish_graphs(&mut self) -> bool {
-        let good = self.loaded_heads_are_good() && self.loaded_links_are_pairs();
+    pub(in crate::index) fn finish_load(&mut self, rows: &mut Rows) -> bool {
+        let good = self.loaded_heads_are_good() && self.loaded_links_are_pairs(rows);
         if good {
-            for head in &mut self.graphs.heads {
-                head.top = self.graphs.links.level(head.entry);
+            for head in &mut self.heads {
+                head.top = self.links.level(head.entry);
             }
         } else {
-            self.drop_graphs();
+            self.drop_graphs(rows);
         }
-        for number in 0..self.graphs.heads.len() as u32 {
-            self.graphs.enqueue(number);
+        for number in 0..self.heads.len() as u32 {
+            self.enqueue(number);
         }
-        self.review_sizes();
+        self.review_sizes(rows);
         good
     }
 
     fn loaded_heads_are_good(&self) -> bool {
-        self.graphs.heads.iter().all(|head| {
+        self.heads.iter().all(|head| {
             let top = head.rings.iter().take_while(|&&ring| ring != NONE).count();
-            let links = &self.graphs.links;
+            let links = &self.links;
             links.base.is_linked(head.entry) && links.level(head.entry) == top
         })
     }
@@ -249,8 +265,8 @@ impl Index {
     /// Every link to a higher row has its counterpart; that there are as many links to lower rows then
     /// proves it of those, since no row lists another twice. Links of both ways are never compared one
     /// by one: loading must not take longer than the entries do.
-    fn loaded_links_are_pairs(&self) -> bool {
-        let links = &self.graphs.links;
+    fn loaded_links_are_pairs(&self, rows: &Rows) -> bool {
+        let links = &self.links;
         let (mut upwards, mut downwards) = ([0_u64; 16], [0_u64; 16]);
         let mut next = links.base.next_linked(0);
         while let Some(row) = next {
@@ -267,7 +283,8 @@ impl Index {
                         continue;
                     }
                     upwards[level] += 1;
-                    if !links.of(other, level).contains(row) || !self.share_graph(row, other) {
+                    if !links.of(other, level).contains(row) || !self.share_graph(rows, row, other)
+                    {
                         return false;
                     }
                 }
@@ -276,9 +293,9 @@ impl Index {
         upwards == downwards
     }
 
-    fn share_graph(&self, a: u32, b: u32) -> bool {
-        let partition = |row| self.slots.get(SlotId(row)).map(|slot| slot.partition);
+    fn share_graph(&self, rows: &Rows, a: u32, b: u32) -> bool {
+        let partition = |row| rows.slots.get(SlotId(row)).map(|slot| slot.partition);
         // Nodes of no graph are refused before, so with one graph there is nothing to compare.
-        self.graphs.heads.len() == 1 || partition(a) == partition(b)
+        self.heads.len() == 1 || partition(a) == partition(b)
     }
 }

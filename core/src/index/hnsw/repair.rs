@@ -3,9 +3,9 @@
 //! Owns: which of its neighbours are linked instead. Links come in pairs, so a node's own links name
 //! everyone that is linked to it. Main thread only.
 
-use super::Head;
+use super::super::row_state::NONE;
 use super::build::{Builder, is_diverse};
-use super::upper_links::NONE;
+use super::head::Head;
 use crate::top::{pack, row_of};
 
 /// A row with fewer links than this part of its room takes the nearest of the pool where none points

@@ -5,12 +5,10 @@
 //! its two neighbours in the ring of all records of its level and graph, so that a new entry point is
 //! found without a search. Main thread only.
 
+use super::super::row_state::NONE;
 use crate::allocation::allocated_bytes;
 use crate::sync::{AtomicU32, Ordering};
 use crate::vector::links::Row;
-
-/// No record, no row.
-pub(in crate::index) const NONE: u32 = u32::MAX;
 
 /// Words of a record before its links.
 const ROW: usize = 0;

@@ -77,8 +77,9 @@ mutate: setup ## load 100,000 changed folders of models: refused or working (min
 torture: build $(VENV)/.ready ## attack servers with random traffic and kills (MINUTES=60 SERVER=valkey-9.1 SEED=7)
 	$(PY) tests/torture/run.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(SERVER),--server $(wildcard .servers/$(SERVER)/*-server))
 
-lint: setup ## check format, arrows, licences and packaging; clippy and rustdoc, warnings denied
+lint: setup ## check format, arrows, lengths, licences and packaging; clippy and rustdoc, warnings denied
 	$(PYTHON) scripts/check_arrows.py
+	$(PYTHON) scripts/check_lengths.py
 	$(PYTHON) scripts/check_licences.py
 	$(PYTHON) scripts/check_packaging.py
 	cargo fmt --all --check

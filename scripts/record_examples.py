@@ -31,6 +31,7 @@ SHOWN_LINES = 10
 MASKS = [
     (re.compile(r'"[0-9a-f]{16}"'), '"<16 hex digits>"'),
     (re.compile(r"\(integer\) \d{13,}"), "(integer) <number>"),
+    (re.compile(r'"\d{13,}"'), '"<number>"'),
     (re.compile(r'("(?:age|ttl|retry_ms|bytes|index_bytes|entry_bytes|tree_bytes|payload_bytes|key_bytes)"\n *\d+\) )\(integer\) -?\d+'), r"\1(integer) <number>"),
     (re.compile(r'("(?:kernels)"\n *\d+\) )"[^"]*"'), r'\1"<name>"'),
     (re.compile(r"\{(\w+)\}:[0-9a-f]{16}:"), r"{\1}:<uid>:"),

@@ -4,18 +4,17 @@
 
 use super::count_reaped;
 use crate::config;
-use crate::ffi::{Access, Ctx, Key, MainCell, RString, WritePermit, run_once};
+use crate::ffi::{Ctx, MainCell, WritePermit, run_once};
 use crate::keyspace::slots::{self, Ownership};
 use crate::keyspace::{
     arm_new_leaves, chunk_arrived, note_buffered, note_maxmemory, remove_chunk, remove_node,
-    remove_stub, room_of, shrink_to,
+    remove_stub, room_of, shield, shrink_to,
 };
 use crate::keytype::NamespaceValue;
 use crate::keytype::container_registry::{Place, Round};
 use crate::keytype::namespace_registry::{self, KeylessNamespace, NAMESPACES, SharedNamespace};
 use llmcache_core::ids::{MonotonicMs, UnixMs};
 use llmcache_core::kvchunk::NodeId;
-use std::ffi::c_int;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -97,14 +96,14 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
         backlog |= arm(permit, &in_time);
     }
     while in_time()
-        && let Some((namespace, (db, name))) = next_of_round(ctx)
+        && let Some((namespace, place)) = next_of_round(ctx)
     {
-        if !ctx.select_db(db) {
+        if !ctx.select_db(place.0) {
             continue;
         }
-        shield(ctx, db, &name);
+        shield(ctx, &NAMESPACES, &place, |key| Some(key.value::<NamespaceValue>()?.0.clone()));
         if let Some(permit) = permit
-            && slots::of_key(ctx, &name) == Ownership::Settled
+            && slots::of_key(ctx, &place.1) == Ownership::Settled
         {
             clean(permit, &namespace, now);
         }
@@ -133,17 +132,6 @@ fn next_of_round(ctx: Ctx<'_>) -> Option<(SharedNamespace, Place)> {
         rounds.under_way = found.is_some();
         found
     })
-}
-
-/// Keeps the key of a namespace from the server's eviction.
-fn shield(ctx: Ctx<'_>, db: c_int, name: &[u8]) {
-    if let Some(mut key) = Key::open(ctx, &RString::new(name), Access::Probe) {
-        key.hint_lfu(u8::MAX);
-        key.hint_used_now();
-        if let Some(value) = key.value::<NamespaceValue>() {
-            NAMESPACES.note_expiry(&value.0, db, key.expire_at_ms());
-        }
-    }
 }
 
 /// A round over one namespace: what no prefix reaches for too long, what is past its deadline or

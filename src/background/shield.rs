@@ -2,9 +2,9 @@
 //! counter is kept at its top and their idle time at zero. Under a random policy nothing helps, and
 //! under `volatile-*` nothing is needed. On the same round, limits that were lowered are enforced.
 
-use crate::ffi::{Access, Ctx, Key, MainCell, RString, WritePermit};
-use crate::keyspace::enforce_limits;
+use crate::ffi::{Ctx, MainCell, WritePermit};
 use crate::keyspace::slots::{self, Ownership};
+use crate::keyspace::{enforce_limits, shield};
 use crate::keytype::cache_in;
 use crate::keytype::cache_registry::{self, CACHES, Place, SharedCache};
 use crate::keytype::container_registry::Round;
@@ -33,22 +33,16 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) {
         if !in_time() {
             return;
         }
-        let Some((cache, (db, name))) = next(now) else { return };
-        if !ctx.select_db(db) {
+        let Some((cache, place)) = next(now) else { return };
+        if !ctx.select_db(place.0) {
             continue;
         }
-        if let Some(mut key) = Key::open(ctx, &RString::new(&name), Access::Probe) {
-            key.hint_lfu(u8::MAX);
-            key.hint_used_now();
-            if let Some(cache) = cache_in(&key) {
-                CACHES.note_expiry(&cache, db, key.expire_at_ms());
-            }
-        }
+        shield(ctx, &CACHES, &place, cache_in);
         // What removed entries without saying so, as a lookup that found one gone.
         cache.with(|cache| cache_registry::note_work(cache));
         if let Some(permit) = permit
             && cache.with(|cache| cache.is_over_limit())
-            && slots::of_key(ctx, &name) == Ownership::Settled
+            && slots::of_key(ctx, &place.1) == Ownership::Settled
         {
             enforce_limits(permit, &cache, SlotId::NONE);
         }

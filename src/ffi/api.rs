@@ -142,7 +142,6 @@ pub fn probe() -> Option<&'static str> {
         RedisModule_StringPtrLen,
         RedisModule_SubscribeToKeyspaceEvents,
         RedisModule_SubscribeToServerEvent,
-        RedisModule_TrimStringAllocation,
         RedisModule_UnblockClient,
         RedisModule_UnlinkKey,
         RedisModule_ZsetAdd,

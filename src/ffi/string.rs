@@ -1,6 +1,7 @@
 //! The server's strings. Binary safe: never through C strings.
 
 use super::api::api;
+use llmcache_core::allocation::allocated_bytes;
 use redis_module::raw;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -67,6 +68,10 @@ impl RString {
     }
 }
 
+/// What the server allocates with a string beside its bytes: a header of up to 17 bytes, a NUL, an object of 16, and
+/// what their size classes add.
+const STRING_FRAME_BYTES: usize = 64;
+
 /// A string kept in a value, whose only handle is the value's: it may be freed on the server's
 /// lazy-free thread.
 #[derive(Debug)]
@@ -79,21 +84,23 @@ pub struct HeldString(RString);
 unsafe impl Send for HeldString {}
 
 impl HeldString {
-    /// Keeps an argument without copying it. Room that the server left behind it is given back.
+    /// Keeps an argument in a value, without copying it unless the server left much room behind it. The server's own
+    /// trimming would move the bytes, which the slices of the running command's arguments point to.
     pub fn hold(argument: &impl ServerString) -> Self {
-        // SAFETY: the handle is valid; a null context means that the module frees it by itself. The
-        // server copies strings it cannot share.
-        let raw = unsafe {
-            let raw = api!(RedisModule_HoldString(std::ptr::null_mut(), argument.as_ptr()));
-            api!(RedisModule_TrimStringAllocation(raw));
-            raw
-        };
-        Self(RString(NonNull::new(raw).expect("the server aborts rather than answer null")))
+        let kept = Self::keep(argument);
+        let length = kept.as_bytes().len();
+        let exact = allocated_bytes(length + STRING_FRAME_BYTES);
+        if kept.memory_bytes() > exact + length / 10 {
+            Self::new(argument.as_bytes())
+        } else {
+            kept
+        }
     }
 
-    /// Keeps an argument as it is, for work that goes on after the command's call: other borrows of it stay valid.
+    /// Keeps an argument as it is, for work that continues after the command's call.
     pub fn keep(argument: &impl ServerString) -> Self {
-        // SAFETY: as in `hold`.
+        // SAFETY: the handle is valid; a null context means that the module frees it by itself. The server copies
+        // strings that it cannot share.
         let raw = unsafe { api!(RedisModule_HoldString(std::ptr::null_mut(), argument.as_ptr())) };
         Self(RString(NonNull::new(raw).expect("the server aborts rather than answer null")))
     }

@@ -1,10 +1,11 @@
 //! Opening and making the key of a cache.
 
+use super::put_back::put_back;
 use super::slots::Presence;
 use crate::ffi::{Access, Ctx, Key, RString, ServerString, WritePermit};
 use crate::keytype::cache_registry::{self, CACHES, SharedCache};
 use crate::keytype::{CREATE_COMMAND, cache_in, set_cache};
-use llmcache_core::cache::Kind;
+use llmcache_core::cache::{Cache, Kind};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use std::sync::Arc;
 
@@ -81,29 +82,7 @@ pub fn create_cache(ctx: WritePermit<'_>, name: &[u8], cache: &SharedCache) {
 /// Puts the caches that the server evicted back into their keys, as they were; AOF and replicas are
 /// told, since they were told of the eviction. Returns how many it put back.
 pub fn put_back_evicted(ctx: WritePermit<'_>) -> u64 {
-    let evicted = CACHES.take_evicted();
-    let mut put_back = 0;
-    for cache in evicted {
-        if !ctx.select_db(cache.place.0) {
-            continue;
-        }
-        let name = cache.place.1.clone();
-        let name_string = RString::new(&name);
-        if Key::open(*ctx, &name_string, Access::Probe).is_some() {
-            CACHES.give_up(&cache);
-            continue;
-        }
-        put_back += 1;
-        let expire_at_ms = cache.expire_at_ms;
-        create_cache(ctx, &name, &cache.container);
-        let head = cache.container.with(|cache| cache.save_head());
-        ctx.replicate(CREATE_COMMAND, &[&name, &head]);
-        if expire_at_ms > 0 {
-            Key::open_to_write(ctx, &name_string).set_expire_at_ms(expire_at_ms);
-            ctx.replicate(c"PEXPIREAT", &[&name, expire_at_ms.to_string().as_bytes()]);
-        }
-    }
-    put_back
+    put_back(ctx, &CACHES, create_cache, (CREATE_COMMAND, Cache::save_head))
 }
 
 /// Removes an opened key, and has AOF and replicas do so.

@@ -18,6 +18,7 @@ mod flights;
 pub mod followers;
 mod invalidation_walk;
 mod namespaces;
+mod put_back;
 mod search_rest;
 mod search_rounds;
 mod searches;
@@ -62,6 +63,7 @@ pub use invalidation_walk::{
 pub use namespaces::{
     attach_a_few, create_namespace, find_namespace, open_namespace, put_back_namespaces,
 };
+pub use put_back::shield;
 pub use search_rounds::{answer_searching, search_counts};
 pub use searches::{Made, Searches};
 pub use session_key::{OpenSession, open_session};

@@ -1,12 +1,14 @@
 //! Opening and making the key of a namespace of KV-cache chunks.
 
 use super::chunks::chunk_arrived;
+use super::put_back::put_back;
 use super::slots::Presence;
 use crate::ffi::{Access, Ctx, Key, RString, ServerString, WritePermit};
 use crate::keytype::cache_registry;
 use crate::keytype::namespace_registry::{self, NAMESPACES, SharedNamespace};
 use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue};
 use llmcache_core::error::{Error, Result};
+use llmcache_core::kvchunk::Namespace;
 
 /// Arrivals that one command takes in; more are taken in between commands.
 const ATTACH_AT_ONCE: usize = 4_096;
@@ -68,22 +70,8 @@ pub fn create_namespace(
 /// Puts the namespaces that the server evicted back into their keys, and tells AOF and replicas, which
 /// were told of the eviction.
 pub fn put_back_namespaces(ctx: WritePermit<'_>) {
-    for gone in NAMESPACES.take_evicted() {
-        if !ctx.select_db(gone.place.0) {
-            continue;
-        }
-        let (name, expire_at_ms) = (gone.place.1.clone(), gone.expire_at_ms);
-        let name_string = RString::new(&name);
-        if Key::open(*ctx, &name_string, Access::Probe).is_some() {
-            NAMESPACES.give_up(&gone);
-            continue;
-        }
-        let shared = create_namespace(ctx, &name, NamespaceValue(gone.container));
-        let head = shared.with(|namespace| namespace.save_head());
-        ctx.replicate(NAMESPACE_COMMAND, &[&name, &head]);
-        if expire_at_ms > 0 {
-            Key::open_to_write(ctx, &name_string).set_expire_at_ms(expire_at_ms);
-            ctx.replicate(c"PEXPIREAT", &[&name, expire_at_ms.to_string().as_bytes()]);
-        }
-    }
+    let create = |ctx: WritePermit<'_>, name: &[u8], namespace: &SharedNamespace| {
+        create_namespace(ctx, name, NamespaceValue(namespace.clone()));
+    };
+    put_back(ctx, &NAMESPACES, create, (NAMESPACE_COMMAND, Namespace::save_head));
 }

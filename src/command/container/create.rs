@@ -179,17 +179,7 @@ fn parse_settings(mut args: ArgReader<'_>, kind: Kind) -> Result<Wanted> {
         }
         given.read(&word, &mut args)?;
     }
-    let named = given.model.as_ref().is_some_and(|model| !model.is_empty());
-    if given.embed.is_some() && given.model.is_some() {
-        return Err(Error::err("syntax error: EMBED names the model, MODEL is left out"));
-    }
-    let model = given.embedder(kind)?;
-    if kind == Kind::Embeddings && model.is_none() && (given.dim.is_none() || !named) {
-        return Err(Error::err("syntax error: MODEL and DIM are needed, or EMBED"));
-    }
-    if given.any_script && model.is_none() {
-        return Err(Error::err("syntax error: SCRIPT is for containers with EMBED"));
-    }
+    let model = given.checked_embedder(kind)?;
     let by_default = given.embed.is_none() && model.is_some();
     let defaults = config::default_settings(kind);
     let has_threshold = given.threshold.is_some();
@@ -233,6 +223,22 @@ fn parse_settings(mut args: ArgReader<'_>, kind: Kind) -> Result<Wanted> {
 }
 
 impl Given {
+    /// The model that is to embed, where what was given fits together.
+    fn checked_embedder(&self, kind: Kind) -> Result<Option<ModelId>> {
+        let named = self.model.as_ref().is_some_and(|model| !model.is_empty());
+        if self.embed.is_some() && self.model.is_some() {
+            return Err(Error::err("syntax error: EMBED names the model, MODEL is left out"));
+        }
+        let model = self.embedder(kind)?;
+        if kind == Kind::Embeddings && model.is_none() && (self.dim.is_none() || !named) {
+            return Err(Error::err("syntax error: MODEL and DIM are needed, or EMBED"));
+        }
+        if self.any_script && model.is_none() {
+            return Err(Error::err("syntax error: SCRIPT is for containers with EMBED"));
+        }
+        Ok(model)
+    }
+
     /// The model that is to embed.
     fn embedder(&self, kind: Kind) -> Result<Option<ModelId>> {
         match &self.embed {
@@ -286,15 +292,6 @@ impl Given {
             }
             "EFC" => set_once(&mut self.efc, efc(args)?, name),
             "EF" => set_once(&mut self.ef, ef(args)?, name),
-            "GUARD" => set_once(&mut self.guard, guard_level(args)?, name),
-            "NUMBERS" => set_once(&mut self.numbers, number_rule(args)?, name),
-            "EXCHANGE" => set_once(&mut self.exchange, args.on_or_off(name)?, name),
-            "MAXERROR" => set_once(&mut self.max_error_ppm, max_error(args)?, name),
-            "CONFIDENCE" => set_once(&mut self.confidence_ppm, confidence(args)?, name),
-            "AUDIT" => set_once(&mut self.audit_ppm, audit(args)?, name),
-            "COLD" => set_once(&mut self.cold, cold(args)?, name),
-            "MINSIM" => set_once(&mut self.min_similarity, min_similarity(args)?, name),
-            "NEARMISSES" => set_once(&mut self.near_misses, near_misses(args)?, name),
             "GRACE" => set_once(&mut self.grace_s, grace_s(args)?, name),
             "EMBED" => {
                 let model = args.text(name, limits::EMBED_NAME_MAX_BYTES)?;
@@ -305,6 +302,23 @@ impl Given {
                 _ => Err(Error::err("SCRIPT must be ANY")),
             },
             "WORDS" => set_once(&mut self.words, language(args)?, name),
+            _ => self.read_judgement(word, args),
+        }
+    }
+
+    /// Reads an option of guards and MAXERROR.
+    fn read_judgement(&mut self, word: &OptionWord, args: &mut ArgReader<'_>) -> Result<()> {
+        let name = word.as_str();
+        match name {
+            "GUARD" => set_once(&mut self.guard, guard_level(args)?, name),
+            "NUMBERS" => set_once(&mut self.numbers, number_rule(args)?, name),
+            "EXCHANGE" => set_once(&mut self.exchange, args.on_or_off(name)?, name),
+            "MAXERROR" => set_once(&mut self.max_error_ppm, max_error(args)?, name),
+            "CONFIDENCE" => set_once(&mut self.confidence_ppm, confidence(args)?, name),
+            "AUDIT" => set_once(&mut self.audit_ppm, audit(args)?, name),
+            "COLD" => set_once(&mut self.cold, cold(args)?, name),
+            "MINSIM" => set_once(&mut self.min_similarity, min_similarity(args)?, name),
+            "NEARMISSES" => set_once(&mut self.near_misses, near_misses(args)?, name),
             _ => Err(word.unknown()),
         }
     }

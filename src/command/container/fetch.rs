@@ -3,131 +3,29 @@
 //! When a client that waited is woken, the question is asked again from its arguments, as if it had
 //! just come, so that what is answered is what is stored then.
 
+use super::fetch_request::{FetchRequest, ParseFetch};
 use super::hit_reply::{self, Served};
 use super::note::Note;
 use crate::command::container::streams::stream_of;
 use crate::command::container::texts::{Meaning, meaning, model_for};
-use crate::command::parse::{ArgReader, OptionWord, flag_once, set_once};
+use crate::command::parse::ArgReader;
 use crate::config;
 use crate::ffi::{
     Access, Arguments, BlockedId, CommandArgs, Ctx, Handler, Key, RString, Reply, Waiter, Wake,
     WritePermit, block_client, wait_on,
 };
 use crate::keyspace::{
-    Again, Meant, OpenedEntry, Presence, Searches, Take, is_running_again, redirection,
-    room_for_lease, wake, watch_leases, with_flights, with_known_flights,
+    Again, OpenedEntry, Presence, Searches, Take, is_running_again, redirection, room_for_lease,
+    wake, watch_leases, with_flights, with_known_flights,
 };
 use crate::keytype::cache_registry::SharedCache;
-use llmcache_core::cache::guard::GuardLevel;
-use llmcache_core::cache::guard::Unseen;
 use llmcache_core::cache::{
-    Ask, FetchOutcome, Found, Halt, Hit, LeaseToken, Looked, LookupReport, Outlet, Verdict,
-    WaiterId, refreshes_early,
+    Ask, FetchOutcome, Found, Halt, LeaseToken, LookupReport, Outlet, Verdict, WaiterId,
+    refreshes_early,
 };
 use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::{ContainerUid, EntryId, UnixMs};
-use llmcache_core::limits;
-use llmcache_core::vector::Query;
-
-/// What is fetched: the answer to a question, or an embedding.
-pub trait Wanted {
-    /// The container, which is made where it may be; refuses what does not fit it.
-    fn container(&self, ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<SharedCache>;
-    /// The container a client waited at, if it is still there.
-    fn reopen(&self, ctx: Ctx<'_>, args: &Arguments<'_>) -> Result<Option<SharedCache>>;
-    /// The id of the entry that would answer it.
-    fn id(&self, cache: &SharedCache) -> EntryId;
-    /// Scope, context and prompt, empty where there are none.
-    fn identity(&self) -> (&[u8], &[u8], &[u8]);
-    /// Its vector, where near ones will do.
-    fn query(&self) -> Option<&Query>;
-    /// The text that is embedded where there is no vector, and why it was not.
-    fn text(&self) -> Option<&[u8]> {
-        None
-    }
-    /// Takes the vector of that text, and what it does not show of it.
-    fn set_meaning(&mut self, _meant: Meant) {}
-    /// What its vector does not show of the prompt, where it was made of the prompt here.
-    fn unseen(&self) -> Option<&Unseen> {
-        None
-    }
-    /// How strictly near ones are judged.
-    fn guard(&self) -> GuardLevel;
-    /// Looks it up.
-    fn look_up<'c>(
-        &self,
-        ctx: Ctx<'c>,
-        cache: &SharedCache,
-        searches: &Searches,
-        now: UnixMs,
-    ) -> Looked<LookupReport<OpenedEntry<'c>>>;
-    /// Writes what was found, and the name it has in the reply.
-    fn write_hit(
-        &self,
-        reply: Reply<'_>,
-        hit: &Hit<OpenedEntry<'_>>,
-        served: (Served, UnixMs),
-        ticket: Option<&str>,
-    );
-    /// A ticket for the lookup, where its caller can tell right from wrong and it is audited.
-    fn ticket(
-        &self,
-        _ctx: Ctx<'_>,
-        _cache: &SharedCache,
-        _report: &LookupReport<OpenedEntry<'_>>,
-    ) -> Option<String> {
-        None
-    }
-}
-
-/// On which terms something is fetched.
-#[derive(Debug, Default)]
-pub struct Terms {
-    lease_ms: Option<u64>,
-    wait_ms: Option<u64>,
-    beta: Option<f64>,
-    via: bool,
-}
-
-impl Terms {
-    /// Reads the option that `word` opened; false when it is none of these.
-    pub fn read(&mut self, word: &OptionWord, args: &mut ArgReader<'_>) -> Result<bool> {
-        let name = word.as_str();
-        let most = limits::LEASE_MAX_MS;
-        match name {
-            "LEASE" => set_once(&mut self.lease_ms, args.integer(name, 1, most)?, name)?,
-            "WAIT" => set_once(&mut self.wait_ms, args.integer(name, 0, most)?, name)?,
-            "BETA" => set_once(&mut self.beta, args.decimal(name, 0.0, limits::BETA_MAX)?, name)?,
-            "VIA" => flag_once(&mut self.via, name)?,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-
-    /// The request with these terms.
-    pub fn of(self, wanted: Box<dyn Wanted + '_>) -> FetchRequest<'_> {
-        FetchRequest {
-            wanted,
-            lease_ms: self.lease_ms.unwrap_or_else(config::lease_ms),
-            wait_ms: self.wait_ms.unwrap_or_else(config::wait_ms),
-            beta: self.beta.unwrap_or_else(config::beta),
-            via: self.via,
-        }
-    }
-}
-
-/// What is asked.
-pub struct FetchRequest<'a> {
-    wanted: Box<dyn Wanted + 'a>,
-    lease_ms: u64,
-    wait_ms: u64,
-    beta: f64,
-    via: bool,
-}
-
-/// Reads the arguments, when the command comes and again when a client that waited is woken.
-pub type ParseFetch = for<'a> fn(ArgReader<'a>) -> Result<FetchRequest<'a>>;
 
 /// Fetches what `parse` reads from the arguments.
 pub fn fetch(

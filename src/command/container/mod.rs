@@ -8,6 +8,7 @@ pub(super) mod create;
 pub(super) mod drop;
 pub(super) mod entry;
 pub(super) mod fetch;
+pub(super) mod fetch_request;
 pub(super) mod hit_reply;
 pub(super) mod lease;
 pub(super) mod note;

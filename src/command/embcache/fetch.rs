@@ -1,7 +1,8 @@
 //! `EMBCACHE.FETCH`: an embedding, or the lease to compute it, so that one worker does.
 
 use super::{Computed, Form, Subject, compute, find, model, open, set};
-use crate::command::container::fetch::{FetchRequest, Terms, Wanted, fetch};
+use crate::command::container::fetch::fetch;
+use crate::command::container::fetch_request::{FetchRequest, Terms, Wanted};
 use crate::command::container::hit_reply::Served;
 use crate::command::container::{lease, no_container};
 use crate::command::parse::{ArgReader, set_once};

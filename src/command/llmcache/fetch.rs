@@ -3,7 +3,8 @@
 use super::audit::ticket_for;
 use super::getsem::Question;
 use crate::command::container::create::auto_create;
-use crate::command::container::fetch::{FetchRequest, Terms, Wanted, fetch};
+use crate::command::container::fetch::fetch;
+use crate::command::container::fetch_request::{FetchRequest, Terms, Wanted};
 use crate::command::container::hit_reply::{self, Served};
 use crate::command::container::store::check_dim;
 use crate::command::parse::{ArgReader, is_vector_word, set_once, vector};

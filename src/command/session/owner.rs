@@ -125,22 +125,7 @@ fn dead_members(ctx: Ctx<'_>, owner: &RString) -> Vec<RString> {
 
 /// Runs `SESSION.LIST owner [COUNT n] [BEFORE ms]`.
 pub fn run_list(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    let mut reader = ArgReader::new(args.options());
-    let (mut count, mut before) = (None, None);
-    while let Some(word) = reader.option() {
-        let name = word.as_str();
-        match name {
-            "COUNT" => {
-                let most = limits::SESSION_LIST_MAX;
-                set_once(&mut count, reader.integer(name, 1, most)?, name)?;
-            }
-            "BEFORE" => {
-                set_once(&mut before, reader.integer(name, 0, limits::SCORE_MAX_MS)?, name)?
-            }
-            _ => return Err(word.unknown()),
-        }
-    }
-    let count = count.unwrap_or(ROWS_DEFAULT) as usize;
+    let (count, before) = read_page(ArgReader::new(args.options()))?;
     let below = before.map_or(f64::INFINITY, |before| before as f64);
     let presence = Presence::of(ctx, args.name());
     let Some(key) = presence.found(open_set(ctx, &args.key())?)? else {
@@ -185,6 +170,25 @@ pub fn run_list(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         reply.array(4).null().count(before_ms).int(0).int(0);
     }
     Ok(())
+}
+
+/// Reads the options of `SESSION.LIST`: how many rows, and the time before which they were used.
+fn read_page(mut reader: ArgReader<'_>) -> Result<(usize, Option<u64>)> {
+    let (mut count, mut before) = (None, None);
+    while let Some(word) = reader.option() {
+        let name = word.as_str();
+        match name {
+            "COUNT" => {
+                let most = limits::SESSION_LIST_MAX;
+                set_once(&mut count, reader.integer(name, 1, most)?, name)?;
+            }
+            "BEFORE" => {
+                set_once(&mut before, reader.integer(name, 0, limits::SCORE_MAX_MS)?, name)?
+            }
+            _ => return Err(word.unknown()),
+        }
+    }
+    Ok((count.unwrap_or(ROWS_DEFAULT) as usize, before))
 }
 
 /// Length and tokens of a member's session; `None` when it is gone, or not the caller's to read; an error where it

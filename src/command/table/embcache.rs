@@ -55,29 +55,28 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
             opt("MAXENTRIES", "entries", ArgKind::Integer),
             opt("MAXMEMORY", "bytes", ArgKind::Integer),
         ],
-        reply: "`OK`; also when a cache of this name exists with the same settings. Of another model: \
-            `MODELMISMATCH`; of another dimension: `DIMMISMATCH`; with other settings: `ERR`.",
-        notes: "`MODEL` and `DIM` are needed, or `EMBED` with the name of a model that is loaded (`docs/embedding.md`), \
-            from which both follow: then texts are embedded here. QUANT says how vectors are kept: `NONE` bit for bit; `F16` with an error of at most \
-            0.0005 abs(x) + 3.1e-8 norm(v) in each element x of a vector v; `Q8` of at most \
-            max abs(v) / 253. A vector keeps its length. Two models live side by side, during a \
-            migration for instance, as two caches; with a `{tag}` in their names in one hash slot.",
+        reply: "`OK`, also if a cache of this name exists with the same settings. `MODELMISMATCH` if it is of another \
+            model, `DIMMISMATCH` if of another dimension, `ERR` if other settings differ.",
+        notes: "`MODEL` and `DIM` are needed, or `EMBED` with the name of a loaded model (`docs/embedding.md`), which \
+            sets both; texts are then embedded here. QUANT says how vectors are kept: `NONE` bit for bit; `F16` with \
+            an error of at most 0.0005 abs(x) + 3.1e-8 norm(v) in each element x of a vector v; `Q8` with an error \
+            of at most max abs(v) / 253. A vector keeps its length. Two models, for instance during a migration, are \
+            two caches; with the same `{tag}` in their names they share a hash slot.",
         ..write("EMBCACHE.CREATE", command_entry!(admin::run_create), KeyUse::Insert)
     },
     CommandSpec {
         arity: -4,
         flags: "write deny-oom",
-        summary: "Keeps the embedding of a text.",
+        summary: "Stores the embedding of a text.",
         complexity: "O(d) for d dimensions, and what MAXENTRIES or MAXMEMORY make it remove",
         args: &[CACHE, SUBJECT, OWN_VECTOR, EXPIRY, MODEL, opt("LEASE", "token", ArgKind::Text)],
         reply: "`OK`.",
-        notes: "The text itself is not kept, only its digest: SHA-256 over the length-prefixed model and \
-            text (`docs/formats.md` has test vectors), which `DIGEST` gives as 64 lower-case hex digits. \
-            `MODEL` names the model the caller uses: `MODELMISMATCH` if the cache is of another. A cache \
-            that does not exist is made only where `MODEL` is named and `llmcache.auto-create` is `yes`, \
-            else: `NOCACHE`. `LEASE token` keeps what FETCH asked for: `LEASELOST`, and nothing kept, \
-            when the lease was given to somebody else. Without a vector the text is embedded by the model of a \
-            cache with EMBED.",
+        notes: "The text itself is not stored, only its digest: SHA-256 over the length-prefixed model and text \
+            (`docs/formats.md` has test vectors). `DIGEST` takes that digest as 64 hex digits. `MODEL` names the \
+            model that the caller uses: `MODELMISMATCH` if the cache is of another one. A cache that does not exist \
+            is created only if `MODEL` is given and `llmcache.auto-create` is `yes`, else: `NOCACHE`. `LEASE token` \
+            stores what FETCH asked for; if the lease went to another client, nothing is stored: `LEASELOST`. \
+            Without a vector, a cache with EMBED embeds the text.",
         ..write("EMBCACHE.SET", command_entry!(set::run), KeyUse::Insert)
     },
     CommandSpec {
@@ -108,10 +107,10 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
         flags: "readonly fast",
         summary: "Returns the embedding of a text.",
         args: &[CACHE, SUBJECT, AS, MODEL],
-        reply: "The vector as `AS` says: a blob of `FP32` (as when nothing is said) or `FP16`, \
-            little-endian, or an array of numbers; or null.",
-        notes: "On a cache with EMBED a text that is not kept is embedded and answered, and not kept; FETCH keeps it. A \
-            text that the model does not read is refused, with the reason.",
+        reply: "The vector in the form that `AS` names: a little-endian blob of `FP32` (the default) or `FP16`, or an \
+            array of numbers; or null.",
+        notes: "On a cache with EMBED, a text that is not stored is embedded and returned, but not stored; FETCH stores \
+            it. A text that the model cannot read is refused, with the reason.",
         ..read("EMBCACHE.GET", command_entry!(get::run))
     },
     CommandSpec {
@@ -145,13 +144,13 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
             AS,
             MODEL,
         ],
-        reply: "A map with `status`: `HIT` and `vector`; `LEAD`, `token` and `lease_ms`: compute it, then \
-            `SET … LEASE token`; `BUSY` and `retry_ms`: somebody does; `NEG`, `error` and `retry_ms`: \
-            that failed a moment ago; `OPEN` and `retry_ms`: it fails all the time.",
-        notes: "As `LLMCACHE.FETCH`: exactly one caller leads, others wait up to `WAIT`, and when the lease \
-            ends without an embedding the one who waits longest leads. On a cache with EMBED the text is \
-            embedded here and kept: `HIT`. In MULTI and scripts nobody waits. \
-            Leases are neither saved nor replicated. A cache that does not exist: `NOCACHE`.",
+        reply: "A map with `status`: `HIT` with `vector`; `LEAD` with `token` and `lease_ms`: compute it, then `SET … \
+            LEASE token`; `BUSY` with `retry_ms`: another caller computes it; `NEG` with `error` and `retry_ms`: \
+            computing it failed a moment ago; `OPEN` with `retry_ms`: the circuit breaker is open.",
+        notes: "As in `LLMCACHE.FETCH`, exactly one caller leads and the others wait up to `WAIT`; when the lease ends \
+            without an embedding, the client that has waited longest leads. A cache with EMBED embeds the text \
+            itself and stores it: `HIT`. Nothing blocks in MULTI and scripts. Leases are neither saved nor \
+            replicated. A cache that does not exist: `NOCACHE`.",
         ..write("EMBCACHE.FETCH", command_entry!(fetch::run), KeyUse::UpdateAndRead)
     },
     CommandSpec {
@@ -165,13 +164,13 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
             opt("ERR", "text", ArgKind::Text),
         ],
         reply: "`OK`; `LEASELOST` where no lease has the token.",
-        notes: "As `LLMCACHE.FAIL`: those who ask within BACKOFF are told `NEG` and the text.",
+        notes: "As in `LLMCACHE.FAIL`, callers within BACKOFF get `NEG` with the text.",
         ..write("EMBCACHE.FAIL", command_entry!(fetch::run_fail), KeyUse::Update)
     },
     CommandSpec {
         arity: 4,
         flags: "write fast",
-        summary: "Prolongs the lease to compute an embedding.",
+        summary: "Extends the lease to compute an embedding.",
         args: &[CACHE, TOKEN, arg("milliseconds", ArgKind::Integer)],
         reply: "`OK`; `LEASELOST` where no lease has the token.",
         notes: "The lease ends that long from now, which may be sooner than before.",
@@ -194,7 +193,7 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
             maxentries maxmemory`. `bytes_saved` is what the vectors kept take less than f32 would, \
             `bytes_served` what f32 vectors would have had to be recomputed. `NOCACHE` where there is \
             no such cache.",
-        notes: "Counts of use are of this process: neither saved nor replicated.",
+        notes: "Counters of use belong to this process: they are neither saved nor replicated.",
         ..read("EMBCACHE.INFO", command_entry!(admin::run_info))
     },
 ];

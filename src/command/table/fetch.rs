@@ -44,7 +44,7 @@ pub(super) const FETCH: &[CommandSpec] = &[
     CommandSpec {
         arity: -4,
         summary: "Returns an answer, or gives one caller the lease to generate it.",
-        complexity: "That of GETSEM, and O(l d) for the l answers of the partition that are being made",
+        complexity: "That of GETSEM, and O(l d) for the l answers of the partition that are being generated",
         args: &[
             CACHE,
             need("PROMPT", "prompt", ArgKind::Text),
@@ -65,34 +65,36 @@ pub(super) const FETCH: &[CommandSpec] = &[
             opt_word("EXACT", "exact"),
             AUDIT,
         ],
-        reply: "A map with `status` and what goes with it. `HIT`: `hit`, a map as of GETSEM. `STALE`: \
-            `hit`; another caller regenerates the answer, or none may now. `LEAD`: `token`, `lease_ms`; the \
-            caller is to make the answer. `LEAD-STALE`: the same with the old `hit`. `BUSY`: `retry_ms`; \
-            somebody makes the answer. `NEG`: `error`, `retry_ms`; making it failed a moment ago. `OPEN`: \
-            `retry_ms`; making answers of this scope fails. With `AUDIT` the hit may have `audit`, a ticket, and so may \
-            `LEAD`, beside `candidate`, a map of `id similarity prompt response`.",
-        notes: "Of all who ask while there is no answer exactly one gets `LEAD`, for `LEASE` milliseconds; \
-            it stores the answer by `SETSEM … LEASE token`, or gives up by `FAIL`. The others get \
-            `BUSY`, or wait for up to `WAIT` milliseconds and look again when the answer is stored. A \
-            question near to one whose answer is being made, by the asker's own THRESHOLD and the guards, \
-            shares its lease. When a lease lapses the oldest who waits leads; until then, and until \
-            somebody asks again, the late answer is taken. Between TTL and TTL + GRACE one caller gets \
-            `LEAD-STALE`, the rest `STALE`. `BETA b` makes a caller lead before an answer expires, with \
-            probability exp(-left / (b LATENCY)). `VIA` gives the lease to whoever reads the stream \
-            `CONFIG … SET loader` names (fields `cache token until prompt scope context`); the caller \
-            waits. Nothing waits in MULTI or a script. Leases, waiters and failures are of this process: \
-            neither saved nor replicated. A cache that does not exist is made as by SETSEM. \
-            Above `maxmemory` nobody is given a lease (`OOM`); what is stored is returned. A lease keeps a digest, the code \
-            of the vector and, where guards compare it, a question of at most 4 KB; all leases together at most 64 MB, \
-            `lease_bytes` of `INFO llmcache`: beyond that the reply is `BUSY`. On a cache with EMBED a \
-            prompt without a vector is embedded first, unless it is stored word for word or its answer is being made; \
-            who then finds the answer to a near question being made, or gave the lease away by `VIA`, gets `BUSY`. Who leads \
-            by `AUDIT` makes an answer that can be held against the candidate's: the report costs nothing more.",
+        reply: "A map with `status` and the fields that belong to it. `HIT`: `hit`, a map as GETSEM returns it. `STALE`: \
+            `hit`, an answer past its TTL; another caller regenerates it, or nobody may at the moment. `LEAD`: \
+            `token` and `lease_ms`; the caller generates the answer. `LEAD-STALE`: the same, with the old `hit`. \
+            `BUSY`: `retry_ms`; another caller generates the answer. `NEG`: `error` and `retry_ms`; generating it \
+            failed a moment ago. `OPEN`: `retry_ms`; the circuit breaker of this scope is open. With `AUDIT` the hit \
+            may have `audit`, a ticket, and so may `LEAD`, beside `candidate`, a map of `id similarity prompt \
+            response`.",
+        notes: "While there is no answer, exactly one caller gets `LEAD`, for `LEASE` milliseconds. It generates the \
+            answer and stores it with `SETSEM … LEASE token`, or gives up with `FAIL`. The other callers get `BUSY`, \
+            or wait up to `WAIT` milliseconds and look again as soon as the answer is stored. A question that is \
+            near to a pending one, by the caller's own THRESHOLD and the guards, shares its lease. When a lease \
+            lapses, the client that has waited longest leads; as long as nobody else leads, the late answer is still \
+            accepted. Between TTL and TTL + GRACE one caller gets `LEAD-STALE` and the others `STALE`. `BETA b` \
+            enables early refresh: before an answer expires, a caller leads with probability exp(-left / (b \
+            LATENCY)). `VIA` gives the lease to the reader of the stream that `CONFIG … SET loader` names (fields \
+            `cache token until prompt scope context`); the caller waits. Nothing blocks in MULTI or in a script. \
+            Leases, waiting clients and failures belong to this process: they are neither saved nor replicated. A \
+            cache that does not exist is created as by SETSEM. Above `maxmemory` no lease is granted (`OOM`); stored \
+            answers are still returned. A lease holds a digest, the code of the vector and, for the guards, a \
+            question of at most 4 KB. All leases together take at most 64 MB (`lease_bytes` of `INFO llmcache`); \
+            beyond that the reply is `BUSY`. On a cache with EMBED, a prompt without a vector is embedded first, \
+            unless it is stored word for word or its answer is being generated. If that shows that a near question \
+            is being answered, or if `VIA` gave the lease away, the reply is `BUSY`. A caller that leads with \
+            `AUDIT` generates an answer that can be compared with the candidate's, so its report costs nothing \
+            extra.",
         ..write("LLMCACHE.FETCH", command_entry!(fetch::run), KeyUse::UpdateAndRead)
     },
     CommandSpec {
         arity: -3,
-        summary: "Gives up making an answer.",
+        summary: "Gives up generating an answer.",
         args: &[
             CACHE,
             TOKEN,
@@ -100,10 +102,10 @@ pub(super) const FETCH: &[CommandSpec] = &[
             opt("ERR", "text", ArgKind::Text),
         ],
         reply: "`OK`; `LEASELOST` where no lease has the token.",
-        notes: "For BACKOFF milliseconds who asks gets `NEG` and the text. Those who wait are told at once. \
-            `llmcache.breaker-failures` failures of a scope within `llmcache.breaker-window` seconds open \
-            its breaker: what is within its grace is served, else `OPEN`, and one caller in \
-            `llmcache.breaker-cooldown` seconds leads. An answer stored by its lease closes it.",
+        notes: "For BACKOFF milliseconds, callers get `NEG` with the text; clients that wait get it at once. After \
+            `llmcache.breaker-failures` failures of a scope within `llmcache.breaker-window` seconds its circuit \
+            breaker opens: answers within their grace are served, other callers get `OPEN`, and one caller every \
+            `llmcache.breaker-cooldown` seconds leads. An answer stored under its lease closes the breaker.",
         ..write("LLMCACHE.FAIL", command_entry!(lease::run_fail), KeyUse::Update)
     },
     CommandSpec {
@@ -112,7 +114,7 @@ pub(super) const FETCH: &[CommandSpec] = &[
         summary: "Extends the lease to generate an answer.",
         args: &[CACHE, TOKEN, arg("milliseconds", ArgKind::Integer)],
         reply: "`OK`; `LEASELOST` where no lease has the token.",
-        notes: "The lease ends that long from now, which may be sooner than before.",
+        notes: "The lease then ends this many milliseconds from now, which may be sooner than before.",
         ..write("LLMCACHE.EXTEND", command_entry!(lease::run_extend), KeyUse::Update)
     },
     CommandSpec {
@@ -127,22 +129,22 @@ pub(super) const FETCH: &[CommandSpec] = &[
             opt_word("DRYRUN", "dryrun"),
             opt("LIMIT", "count", ArgKind::Integer),
         ],
-        reply: "How many entries. With TAG, SCOPE and ALL what is invalidated already and not yet unlinked \
-            counts again.",
-        notes: "TAG, SCOPE and ALL take effect at once whatever their size: the entries are unlinked \
-            between commands. NEAR (all entries at least so similar, whatever their scope), FILTER and \
-            OLDER (stored so many seconds ago or more) walk over the cache in slices, in turns with \
-            other walks, while the caller waits. In MULTI and scripts they go in one go, and are refused with `BUSY` \
-            where that would take longer than about 10 ms (some thousands of entries, unless LIMIT is small). At most 64 walks wait at a time: `BUSY`. One that cannot \
-            come to its end answers no number but an error: `UNBLOCKED` where the server became a replica, \
-            `TRYAGAIN` or a redirection where its slot moves (`docs/cluster.md`). What is stored meanwhile stays. `SOFT` keeps the answers and \
-            marks them stale. `DRYRUN` only counts. `LIMIT` bounds how many are taken, of IDS, NEAR, FILTER \
-            and OLDER. An answer whose lease was given before is refused when it comes (`LEASELOST`): of \
-            the tags, the scope or the ids named; of NEAR, FILTER, OLDER and ALL any. Channel \
-            `llmcache:invalidate:<cache>` (`llmcache:invalidate@<db>:<cache>` in another database than 0) is told, on this \
-            server, its replicas and all nodes of a cluster. As with keyspace events the caller needs no right to the \
-            channel; who subscribes does. A message is JSON: `{\"kind\":\"tag\",\"name\":…,\"epoch\":…,\
-            \"soft\":…}`, or `{\"kind\":\"ids\",\"ids\":[…],\"soft\":…}` for at most 1,000 ids a message.",
+        reply: "How many entries. TAG, SCOPE and ALL count an entry again that is invalidated but not yet unlinked.",
+        notes: "TAG, SCOPE and ALL take effect at once, whatever their size; the entries are unlinked between commands. \
+            NEAR (all entries at least this similar, in every scope), FILTER and OLDER (stored this many seconds ago \
+            or earlier) walk over the cache in slices, in turns with other walks, while the caller waits. In MULTI \
+            and scripts they run in one piece and are refused with `BUSY` if that would take longer than about 10 ms \
+            (some thousands of entries, unless LIMIT is small). At most 64 walks wait at a time; the next one gets \
+            `BUSY`. A walk that cannot finish returns an error instead of a number: `UNBLOCKED` if the server became \
+            a replica, `TRYAGAIN` or a redirection if its slot moves (`docs/cluster.md`). Entries stored during a \
+            walk stay. `SOFT` keeps the answers and marks them stale. `DRYRUN` only counts. `LIMIT` bounds how many \
+            entries IDS, NEAR, FILTER and OLDER take. An answer whose lease was granted before the invalidation is \
+            refused when it is stored (`LEASELOST`): for TAG, SCOPE and IDS if it belongs to what they name, for \
+            NEAR, FILTER, OLDER and ALL in any case. A message is published on channel `llmcache:invalidate:<cache>` \
+            (`llmcache:invalidate@<db>:<cache>` in a database other than 0), on this server, its replicas and all \
+            nodes of a cluster. As with keyspace events, the caller needs no permission for the channel; the \
+            subscriber does. A message is JSON: `{\"kind\":\"tag\",\"name\":…,\"epoch\":…,\"soft\":…}`, or \
+            `{\"kind\":\"ids\",\"ids\":[…],\"soft\":…}` with at most 1,000 ids.",
         key_options: &[
             also("DRYRUN", KeyUse::Read),
             also("FILTER", KeyUse::Read),
@@ -156,8 +158,8 @@ pub(super) const FETCH: &[CommandSpec] = &[
         summary: "Removes a cache and its entries.",
         args: &[CACHE],
         reply: "1, or 0 when there is no such cache.",
-        notes: "The same as `UNLINK` of the cache's key, which refuses nothing of another type: the entries \
-            follow between commands, and are out of use at once.",
+        notes: "Like `UNLINK` of the cache's key, but only for a cache. Its entries are no longer found at once and are \
+            unlinked between commands.",
         ..write("LLMCACHE.DROP", command_entry!(drop::run), KeyUse::Delete)
     },
     CommandSpec {

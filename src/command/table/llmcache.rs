@@ -105,24 +105,21 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
         ],
         reply: "`OK`; also when a cache of this name exists with the same settings. With other \
             settings: `ERR`.",
-        notes: "DIM is set by the first vector when it is not given. QUANT says how entries keep \
-            their vectors for exact scores; the index always holds int8 codes. INDEX AUTO compares \
-            all entries of a small scope and gives a large one a graph; M links (twice as many on \
-            the lowest level), EFC entries looked at to link one, EF to answer (more find more, \
-            and take longer). GUARD compares the question asked with the one answered before an \
-            answer found by meaning is served: numbers and dates in any language, and in English \
-            negations and opposites, order, and names of which each has one that the other lacks; \
-            STRICT also refuses what cannot be judged (no prompt, or one above 4 KiB). NUMBERS \
-            CONFLICT lets a number pass that only one of the two has. EXCHANGE ON holds the \
-            similarity less 0.05 against the threshold where one word is exchanged for another. MAXERROR promises that of \
-            the answers served by meaning at most that share is wrong, with CONFIDENCE, as far as reports of \
-            `LLMCACHE.FEEDBACK` tell: THRESHOLD is then what the cache learns from them (`docs/quality.md`). \
-            NEARMISSES remembers so many lookups for `LLMCACHE.NEARMISSES`. GRACE keeps answers that long past their time, served as stale. MAXENTRIES and \
-            MAXMEMORY (index and entries together) remove the entries least worth keeping: aged \
-            hits x cost / bytes. EMBED names a model of `llmcache.embed-models` by which texts are embedded \
-            here, see `docs/embedding.md`: DIM and THRESHOLD follow from it, MODEL shows it with its digest; \
-            `EMBED none` leaves out `llmcache.embed-default`. SCRIPT ANY embeds texts of scripts that the \
-            model does not know, too.",
+        notes: "Without DIM the first vector sets it. QUANT says how entries keep their vectors for exact scores; the index always \
+            holds int8 codes. INDEX AUTO compares all entries of a small partition and builds a graph for a large one. M is the \
+            number of links of an entry (twice as many on the lowest level), EFC how many entries are looked at to link one, EF \
+            how many a search looks at; larger values find more and take longer. GUARD compares the question asked with the \
+            stored one before an answer is served by similarity: numbers and dates in any language, and in English negations and \
+            opposites, word order, and names that only one of the two has. STRICT also refuses what cannot be judged (no prompt, \
+            or one above 4 KiB). NUMBERS CONFLICT accepts a number that only one of the two questions has. EXCHANGE ON reduces \
+            the similarity by 0.05 if the two questions differ by one exchanged word. MAXERROR bounds the share of wrong answers \
+            among those served by similarity, with the given CONFIDENCE, as far as reports through `LLMCACHE.FEEDBACK` show; the \
+            cache then learns THRESHOLD from them (`docs/quality.md`). NEARMISSES remembers this many lookups for \
+            `LLMCACHE.NEARMISSES`. GRACE keeps answers this long past their TTL and serves them as stale. MAXENTRIES and \
+            MAXMEMORY (index and entries together) remove the least valuable entries, by aged hits x cost / bytes. EMBED names a \
+            model of `llmcache.embed-models` that embeds texts here (`docs/embedding.md`): DIM and THRESHOLD follow from it, and \
+            MODEL shows it with its digest; `EMBED none` disables `llmcache.embed-default`. SCRIPT ANY also embeds texts in \
+            scripts that the model does not know.",
         ..write("LLMCACHE.CREATE", command_entry!(create::run), KeyUse::Insert)
     },
     CommandSpec {
@@ -204,36 +201,32 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             LOOKUP_TAIL[11],
             LOOKUP_TAIL[12],
         ],
-        reply: "A map of `id tier similarity prompt response age ttl stale meta tags hits` (times in \
-            milliseconds; ttl until the answer is stale, -1 for never), or null. With `COUNT` an array of such maps, best first. \
-            In a cache with MAXERROR a hit has `verified` 1 where it is served by a proven threshold or word for word, \
-            else 0. With `AUDIT` a hit may have `audit`, a ticket, and a miss may be a map `status audit candidate` instead \
-            of null, `candidate` a map of `id similarity prompt response`. \
-            With `EXPLAIN` always a map: `status reason threshold tier nearest guard guard_words alone candidates scanned \
-            filtered opened index filter_from_entry hits`.",
-        notes: "PROMPT or a vector is needed. On a cache with EMBED a PROMPT without a vector is embedded \
-            where it was not stored word for word, while the client waits; EXACT leaves that out. A cache that does not exist answers like a \
-            miss. The exact prompt is tried first, then the nearest entry of the partition (SCOPE, \
-            CONTEXT) above the threshold; an absent option is the empty string, never \"all\". \
-            Similarity is cosine in [-1, 1], rounded to six decimals; an identical vector scores \
-            exactly 1. `FILTER` is described in `docs/filter.md`. Reasons of a miss: `empty`, \
-            `below-threshold`, `filter`, `expired`, `max-age`, `guard`, `filling` (the index is being \
-            filled from the entries), `unproven` (MAXERROR, and no threshold is \
-            proven yet), `no-cache`, and `moving` while \
-            keys of the hash slot may be on another node (`docs/cluster.md`); and of a text that is not \
-            embedded `too-long`, `script`, `empty`. `GUARD` judges more strictly than the cache does, never \
-            less; `guard` says which guard refused: `number`, `polarity`, `order`, `name`, `exchange`, \
-            `unjudged`, and of texts embedded here `unseen`, whatever GUARD is (`docs/embedding.md`); `guard_words` the word of the question asked and of the one answered that it goes by. \
-            `tokens` is how many of a prompt that was embedded here, `embed_us` how long that took, 0 where its vector was remembered. \
-            With `UNLESS-ALONE` a prompt that stands alone is looked up under the empty context, any other under \
-            CONTEXT; `alone` says which. In a cache with MAXERROR what is served by meaning is as near as the threshold in \
-            use or nearer; THRESHOLD can only ask for more. `AUDIT` says that the caller can tell whether \
-            the candidate's answer is right and reports it by `LLMCACHE.FEEDBACK` or `SETSEM … TICKET`; it goes without \
-            COUNT and EXPLAIN. `EF` widens the walk over \
-            a graph. `index` says how was searched: `flat`, `graph`, `graph-then-flat` (too few \
-            passed FILTER), `none`. A search estimated to take longer than `llmcache.search-inline-us` goes on \
-            in a thread while the client waits, in turns with those of other clients; in MULTI and scripts one that \
-            would take longer than about 10 ms is refused: `BUSY`.",
+        reply: "A map of `id tier similarity prompt response age ttl stale meta tags hits`, or null. Times are in milliseconds; \
+            `ttl` is the time until the answer is stale, -1 for never. With `COUNT` an array of such maps, best first. In a \
+            cache with MAXERROR a hit has `verified`: 1 if a proven threshold or the exact prompt serves it, else 0. With \
+            `AUDIT` a hit may have `audit`, a ticket, and a miss may be a map of `status audit candidate` instead of null, where \
+            `candidate` is a map of `id similarity prompt response`. With `EXPLAIN` always a map: `status reason threshold tier \
+            nearest guard guard_words alone candidates scanned filtered opened index filter_from_entry hits`.",
+        notes: "PROMPT or a vector is needed. On a cache with EMBED, a PROMPT without a vector that is not stored word for word is \
+            embedded while the client waits; EXACT skips that. A cache that does not exist counts as a miss. The exact prompt is \
+            tried first, then the nearest entries of the partition (SCOPE, CONTEXT) above the threshold; an option that is \
+            absent means the empty string, never \"all\". Similarity is the cosine in [-1, 1], rounded to six decimals; an \
+            identical vector scores exactly 1. `FILTER` is described in `docs/filter.md`. A miss is null; `EXPLAIN` says why. \
+            Its `reason` is `empty`, `below-threshold`, `filter`, `expired`, `max-age`, `guard`, `filling` (the index is being \
+            filled from the entries), `unproven` (MAXERROR, and no threshold is proven yet), `no-cache`, or `moving` while keys \
+            of the hash slot may be on another node (`docs/cluster.md`); for a text that is not embedded `too-long`, `script` or \
+            `empty`. `guard` names the guard that refused the nearest entry: `number`, `polarity`, `order`, `name`, `exchange`, \
+            `unjudged`, and for texts embedded here `unseen`, whatever GUARD is (`docs/embedding.md`); `guard_words` are the \
+            words of the two questions that it compared. Prompts such as \"q1\" and \"q2\" are refused because their numbers \
+            differ, however near their vectors are. `GUARD` can only be stricter than the cache's own setting. `tokens` is the \
+            length in tokens of a prompt that was embedded here, `embed_us` how long that took, 0 if its vector was remembered. \
+            With `UNLESS-ALONE` a prompt that can be understood alone is looked up under the empty context, any other under \
+            CONTEXT; `alone` says which. In a cache with MAXERROR, THRESHOLD can only raise the threshold in use. `AUDIT` says \
+            that the caller can tell whether the candidate's answer is right and will report it with `LLMCACHE.FEEDBACK` or \
+            `SETSEM … TICKET`; it excludes COUNT and EXPLAIN. `EF` widens the walk over a graph. `index` says how the search was \
+            done: `flat`, `graph`, `graph-then-flat` (too few entries passed FILTER) or `none`. A search that is estimated to \
+            take longer than `llmcache.search-inline-us` continues in a thread while the client waits, in turns with other \
+            clients' searches; in MULTI and scripts a search that would take longer than about 10 ms is refused: `BUSY`.",
         ..read("LLMCACHE.GETSEM", command_entry!(getsem::run))
     },
     CommandSpec {
@@ -358,14 +351,13 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             ),
         ],
         reply: "`GET`: a map of settings. `SET`: `OK`.",
-        notes: "`threshold`, `ttl` (seconds), `jitter`, `grace` (seconds), `maxentries`, `maxmemory`, \
-            `index`, `efc`, `ef`, `guard`, `numbers`, `exchange`, `maxerror`, `confidence`, `audit`, `cold`, `minsim`, \
-            `nearmisses`, `loader` and `sink` (streams of the cache's hash slot, empty for \
-            none; not trimmed) can be changed; a stream that came with `RESTORE` is written to only for callers who may \
-            write to it themselves, until it is set here. `dim`, `model`, `quant` and `m` are fixed when the cache is made. A \
-            graph that another `index` asks for is built between commands. Another `guard`, `numbers`, `exchange`, `maxerror`, `confidence` or `minsim` (which \
-            follows `threshold` unless given) forgets what MAXERROR has learnt. On a replica the \
-            settings are shown by `LLMCACHE.INFO`.",
+        notes: "These can be changed: `threshold`, `ttl` (seconds), `jitter`, `grace` (seconds), `maxentries`, `maxmemory`, `index`, \
+            `efc`, `ef`, `guard`, `numbers`, `exchange`, `maxerror`, `confidence`, `audit`, `cold`, `minsim`, `nearmisses`, and \
+            `loader` and `sink` (streams in the cache's hash slot, empty for none; they are not trimmed). A stream that came \
+            with `RESTORE` is only written to for callers who may write to it themselves, until it is set here. `dim`, `model`, \
+            `quant` and `m` are fixed at creation. If another `index` needs a graph, it is built between commands. A change of \
+            `guard`, `numbers`, `exchange`, `maxerror`, `confidence` or `minsim` (which follows `threshold` unless given) \
+            discards what MAXERROR has learned. On a replica, `LLMCACHE.INFO` shows the settings.",
         key_options: &[also("GET", KeyUse::Read)],
         ..write("LLMCACHE.CONFIG", command_entry!(admin::run_config, keys), KeyUse::Update)
     },
@@ -395,11 +387,11 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
             labels_to_next alarms opinions_right opinions_wrong near_misses curve`. The histogram is an array of `[lower edge, count]`, `thresholds` one of \
             `[threshold, share]`: what part of the lookups by meaning a threshold there would serve, \
             guards and filters aside; `hottest` one of `[id, hits]`. `coalesced` had waited for an answer.",
-        notes: "Of MAXERROR (`docs/quality.md`): `maxerror_state` is `off`, `warm-up` (`warm_up_left` near lookups are \
-            still to be seen), `unproven`, `refuted` (no threshold is safe so far) or `proven`; `labels_to_next` right answers in a \
-            row prove `next_threshold`; `curve` is an array of `[threshold, labels, wrong, proven]`; labels are saved \
-            and replicated. Other counts are of this process: neither saved nor replicated. The first 4,096 scopes \
-            looked up are kept apart; later ones count in the totals only.",
+        notes: "Fields of MAXERROR (`docs/quality.md`): `maxerror_state` is `off`, `warm-up` (`warm_up_left` more near lookups are \
+            needed), `unproven`, `refuted` (no threshold is safe so far) or `proven`; `labels_to_next` right answers in a row \
+            prove `next_threshold`; `curve` is an array of `[threshold, labels, wrong, proven]`. Labels are saved and \
+            replicated. All other counters belong to this process: they are neither saved nor replicated. The first 4,096 scopes \
+            that are looked up have counters of their own; later ones count in the totals only.",
         key_options: &[also("RESET", KeyUse::Update)],
         ..read("LLMCACHE.STATS", command_entry!(stats::run, keys))
     },

@@ -67,7 +67,7 @@ def test_leases_hold_until_released_or_lapsed(kv):
     kv.create()
     prompts = filled(kv, 4)
     lease = kv.lease(prompts[1], 60_000)
-    assert lease > 0
+    assert 0 < int(lease) < 1 << 53
     assert kv.run("BUDGET", 1) == 15
     assert kv.match(prompts[1]) == 5 and kv.info()["chunks"] == 5
     assert kv.put(prompts[0][:4], b"x" * SIZE) == "REJECTED budget"
@@ -77,11 +77,29 @@ def test_leases_hold_until_released_or_lapsed(kv):
     prompts = filled(kv, 2)
     names = kv.digests(prompts[0])
     held, lease = kv.run("LEASE", 300, names[4], "00")
-    assert held == 1 and lease > 0
+    assert held == 1 and int(lease) > 0
     assert kv.run("BUDGET", 1) == 5, "what is before a leased chunk stays too"
     assert kv.match(prompts[0]) == 5
     wait_until(lambda: kv.info()["chunks"] == 0, "the lease lapses", 10)
     assert kv.run("LEASE", 300, "00") == [0, None]
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_lease_is_named_by_a_string_and_released_by_either_form(server, protocol):
+    kv = Kv(server.client(resp=protocol))
+    kv.create()
+    (prompt,) = filled(kv, 1)
+    names = kv.digests(prompt)
+    named = [
+        kv.lease(prompt, 60_000),
+        kv.run("LEASE", 60_000, *names)[1],
+        kv.run("FETCH", "TOKENS", blob(prompt), "LEASE", 60_000)[4],
+        kv.run("FETCH", "HASHES", len(names), *names, "SPARSE", "LEASE", 60_000)[4],
+    ]
+    assert all(type(lease) is bytes and lease.isdigit() for lease in named), named
+    for number, lease in enumerate(named):
+        assert kv.run("RELEASE", lease if number % 2 else int(lease)) == len(names)
+    assert kv.info()["leases"] == 0
 
 
 def test_a_page_is_leased_with_its_fetch(kv):

@@ -82,7 +82,7 @@ class Kv:
     def match(self, tokens: Sequence[int], **given) -> int:
         return self.run("MATCH", "TOKENS", blob(tokens), *options(given))[0]
 
-    def lease(self, tokens: Sequence[int], ms: int) -> int:
+    def lease(self, tokens: Sequence[int], ms: int) -> bytes:
         return self.run("MATCH", "TOKENS", blob(tokens), "LEASE", ms)[2]
 
     def fetch(self, tokens: Sequence[int], *more) -> tuple[int, int, int, list[tuple[str, Any, int, bytes]]]:

@@ -2,7 +2,7 @@
 
 use super::chain::{ChainArgs, Names};
 use super::page::{FetchRequest, Wanted, range, write_chunk, write_meta, write_payload};
-use super::retention::{begin_lease, hold_by};
+use super::retention::{begin_lease, hold_by, write_lease};
 use super::{hex_digest, need_namespace, sparse, was_sound_lately};
 use crate::command::parse::{ArgReader, flag_once, set_once};
 use crate::config;
@@ -134,7 +134,7 @@ impl Pieces for Fetching {
         }
         if let &mut Some(id) = lease {
             if matched > 0 {
-                reply.count(id);
+                write_lease(reply, id);
             } else {
                 reply.null();
                 namespace.with(|n| n.leases.release(&mut n.tree, id));

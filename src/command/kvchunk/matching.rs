@@ -4,7 +4,7 @@
 //! come behind each other in prompts. Main thread.
 
 use super::chain::{ChainArgs, Names};
-use super::retention::{begin_lease, hold_by, lease_ms};
+use super::retention::{begin_lease, hold_by, lease_ms, write_lease};
 use crate::command::filtered::Sieve;
 use crate::command::parse::{ArgReader, flag_once, parse_filter, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
@@ -161,7 +161,7 @@ impl Place {
 
     fn write_lease(&self, reply: Reply<'_>) {
         match self.lease {
-            Some(id) => reply.count(id),
+            Some(id) => write_lease(reply, id),
             None => reply.null(),
         };
     }

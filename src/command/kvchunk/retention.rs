@@ -19,7 +19,7 @@ pub(super) fn begin_lease(
     length_ms: u64,
 ) -> Result<LeaseId> {
     let now = ctx.monotonic_now();
-    // Below 2^53, since JavaScript and Lua hold integers as doubles; never the name that stands for making room.
+    // Below 2^53, for clients that read names of leases as numbers; never the name that stands for making room.
     let id = (ctx.random() >> 12) | 1 << 52;
     namespace.with(|namespace| {
         let Namespace { tree, leases, .. } = namespace;
@@ -45,6 +45,12 @@ pub(super) fn lease(
         hold_by(ctx, namespace, id, digest);
     });
     Ok(id)
+}
+
+/// Writes the name of a lease: a string, since clients in JavaScript and Lua lose integers beyond 2^53. RELEASE takes the
+/// digits however they are sent.
+pub(super) fn write_lease(reply: Reply<'_>, id: LeaseId) -> Reply<'_> {
+    reply.text(&id.to_string())
 }
 
 /// Reads the value of LEASE.
@@ -156,7 +162,7 @@ impl Pieces for Leasing {
             self.namespace.with(|namespace| namespace.leases.release(&mut namespace.tree, self.id));
             reply.null();
         } else {
-            reply.count(self.id);
+            write_lease(reply, self.id);
         }
     }
 }

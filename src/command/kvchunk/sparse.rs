@@ -2,7 +2,7 @@
 
 use super::chain::Names;
 use super::page::{Wanted, write_chunk};
-use super::retention::lease;
+use super::retention::{lease, write_lease};
 use super::was_sound_lately;
 use crate::ffi::{Ctx, Reply};
 use crate::keyspace::{OpenedChunk, Pieces, open_reachable, use_chunks};
@@ -78,7 +78,7 @@ fn answer(
     }
     if request.lease_ms.is_some() {
         match leased {
-            Some(id) => reply.count(id),
+            Some(id) => write_lease(reply, id),
             None => reply.null(),
         };
     }

@@ -207,7 +207,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
             opt_word("SPARSE", "sparse"),
             ALSO,
         ],
-        reply: "An array: chunks, tokens, and the number of the lease or null. With SPARSE or ALSO a fourth element: for \
+        reply: "An array: chunks, tokens, and the name of the lease, a string, or null. With SPARSE or ALSO a fourth element: for \
             each namespace, the first one first, an array of its chunks, its lease or null, and with SPARSE a string of \
             bits, else null.",
         notes: "Transfers no payload and does not count as a use. FILTER, over META, ends the prefix at the first chunk \
@@ -317,7 +317,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
         summary: "Protects chunks from eviction by BUDGET for a time.",
         complexity: "O(n) for n chunks",
         args: &[NAMESPACE, arg("milliseconds", ArgKind::Integer), DIGESTS],
-        reply: "An array: how many of the chunks exist and are held, and the number of the lease or null.",
+        reply: "An array: how many of the chunks exist and are held, and the name of the lease, a string, or null.",
         notes: "Leases belong to the process: they are neither saved nor replicated.",
         ..write("KVCHUNK.LEASE", command_entry!(retention::run_lease), KeyUse::Update)
     },
@@ -326,7 +326,7 @@ pub const KVCHUNK: &[CommandSpec] = &[
         flags: "write fast",
         summary: "Ends a lease.",
         complexity: "O(n) for n chunks it holds",
-        args: &[NAMESPACE, arg("lease", ArgKind::Integer)],
+        args: &[NAMESPACE, arg("lease", ArgKind::Text)],
         reply: "How many chunks it still held.",
         ..write("KVCHUNK.RELEASE", command_entry!(retention::run_release), KeyUse::Update)
     },

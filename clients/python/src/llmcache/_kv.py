@@ -169,7 +169,7 @@ class KVFlows(KVBase):
             args += ["LEASE", milliseconds(lease)]
         name = yield from _holder(self, name, said, tokens, hashes)
         chunks, count, held = yield Command(("KVCHUNK.MATCH", name, *said, *args))
-        return Match(int(chunks), int(count), None if held is None else int(held))
+        return Match(int(chunks), int(count), _lease(held))
 
     def fetch_page(
         self, tokens: Tokens | None = None, *, hashes: Sequence[bytes] | None = None, start: int = 0,
@@ -194,7 +194,7 @@ class KVFlows(KVBase):
             int(prefix),
             int(after) if more else None,
             [_chunk(row) for row in rows],
-            None if held is None else int(held),
+            _lease(held),
         )
 
     def fetch(
@@ -328,14 +328,14 @@ class KVFlows(KVBase):
         """Counts a use of chunks; how many are there."""
         return (yield from _on_digests(self, "KVCHUNK.TOUCH", wanted, []))
 
-    def lease(self, seconds: float, *wanted: bytes | str) -> Flow[tuple[int, int | None]]:
+    def lease(self, seconds: float, *wanted: bytes | str) -> Flow[tuple[int, str | None]]:
         """Keeps chunks from the budget for so long: how many are held, and the lease's name."""
         if self.shards.count > 1:
             raise TypeError("of several shards `match(..., lease=)` takes the lease where the prompt is")
         held, name = yield Command(("KVCHUNK.LEASE", self.name, milliseconds(seconds), *map(_hex, wanted)))
-        return int(held), None if name is None else int(name)
+        return int(held), _lease(name)
 
-    def release(self, lease: int, tokens: Tokens | None = None, *, hashes: Sequence[bytes] | None = None) -> Flow[int]:
+    def release(self, lease: str | int, tokens: Tokens | None = None, *, hashes: Sequence[bytes] | None = None) -> Flow[int]:
         """Ends a lease; of several shards that of the prompt. How many chunks it still held."""
         name = self.name if self.shards.count == 1 else self._where(tokens, hashes)[0]
         return int((yield Command(("KVCHUNK.RELEASE", name, lease))))
@@ -397,6 +397,11 @@ def _on_digests(self: KVBase, command: str, wanted: Sequence[bytes | str], tail:
         for batch in batches(wanted, limits.STORE_BATCH)
     ]
     return sum((yield from present(commands)))
+
+
+def _lease(name: Any) -> str | None:
+    """The name of a lease: a string, or a number as servers before 0.2 told it."""
+    return None if name is None else r.text(name) if isinstance(name, (bytes, str)) else str(name)
 
 
 def _chunk(row: Sequence[Any]) -> Chunk:

@@ -350,7 +350,7 @@ class Match(NamedTuple):
 
     chunks: int
     tokens: int
-    lease: int | None
+    lease: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +373,7 @@ class Page(NamedTuple):
     prefix: int
     next: int | None
     chunks: list[Chunk]
-    lease: int | None
+    lease: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -588,7 +588,11 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     ("KVCHUNK", "SUBTREE", "All chunks that follow them too."),
     ("KVCHUNK", "PREFIX", "All chunks before them too."),
     ("KVCHUNK.LEASE", "milliseconds", "Length of the lease, 1 to 86,400,000."),
-    ("KVCHUNK.RELEASE", "lease", "Name of the lease, as MATCH, FETCH or LEASE returned it: digits, as a string or as a number."),
+    (
+        "KVCHUNK.RELEASE",
+        "lease",
+        "Name of the lease, as MATCH, FETCH or LEASE returned it: digits, as a string or as a number.",
+    ),
     ("KVCHUNK.SCAN", "COUNT", "Most digests of a page, 1 to 10,000; default 10."),
     (
         "KVCHUNK.TREE",

@@ -400,7 +400,7 @@ def _on_digests(self: KVBase, command: str, wanted: Sequence[bytes | str], tail:
 
 
 def _lease(name: Any) -> str | None:
-    """The name of a lease: a string, or a number as servers before 0.2 told it."""
+    """The name of a lease: a string, or a number as servers of 0.1.0 told it."""
     return None if name is None else r.text(name) if isinstance(name, (bytes, str)) else str(name)
 
 

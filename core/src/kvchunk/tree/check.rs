@@ -1,6 +1,7 @@
 //! The prefix tree checked against itself, for tests.
 
-use super::{NONE, Node, PrefixTree, State, ends_before};
+use super::node::{NONE, Node, State};
+use super::nodes::{PrefixTree, ends_before};
 
 impl PrefixTree {
     /// Checks the tree against itself; for tests.

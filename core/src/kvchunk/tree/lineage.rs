@@ -3,8 +3,11 @@
 //! Owns: what is known of a tree for the time of one command. Nothing here outlives a change of the tree, but
 //! for `Lineage`, which is told of what its command stores. Main thread.
 
-use super::{ChunkDigest, NONE, NodeId, PrefixTree, Refused};
+use super::change::Refused;
+use super::node::{NONE, NodeId};
+use super::nodes::PrefixTree;
 use crate::ids::UnixMs;
+use crate::kvchunk::ChunkDigest;
 use crate::limits;
 use crate::work;
 use hashbrown::{HashMap, HashSet};

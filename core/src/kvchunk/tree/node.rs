@@ -1,8 +1,14 @@
 //! One node of the prefix tree, and what is told of a chunk that is to become one.
 
-use super::NONE;
 use crate::ids::{MonotonicMs, UnixMs};
 use crate::kvchunk::{ChunkDigest, Content};
+
+/// No node.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A node of a tree; meaningless once its chunk went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub(super) u32);
 
 /// Whether a node stands for a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,9 @@
 //! halve every so many references, so all age alike and their order does not change with time: a
 //! chunk's place is `used / half-life + log2(frequency) + PRIO`, and only what is touched moves.
 
-use super::{NewNode, Node, NodeId, PrefixTree};
+use super::node::{NewNode, Node, NodeId};
+use super::nodes::OrderKey;
+use super::nodes::PrefixTree;
 use crate::work;
 use hashbrown::{HashMap, HashSet};
 use std::cmp::Reverse;
@@ -16,14 +18,13 @@ use std::collections::BTreeSet;
 /// 1,250 to 40,000 chunks, a half loses at most 0.6 points of hits to the best of a quarter to one; a
 /// sixteenth and four lose up to ten times that.
 const HALF_LIFE_PER_CHUNK: f64 = 0.5;
+
 /// What counts as the use by which a chunk is stored, where its chain is not one of those kept: it goes
 /// before what was kept and not used for five half-lives.
 const PASSING: f32 = 0.03;
+
 /// Least half-life: a few chunks must not forget at once.
 const HALF_LIFE_MIN: f64 = 64.0;
-
-/// Place in the order of eviction; the least goes first.
-pub(super) type OrderKey = (u64, u64, Reverse<u32>, u32);
 
 impl PrefixTree {
     /// References in which a frequency halves.

@@ -6,7 +6,9 @@
 //! stored is the truth. No circle can come of it: only a chunk without followers is linked unseen, any other after a
 //! walk of bounded length. Main thread.
 
-use super::{ChunkDigest, NONE, NodeId, PrefixTree, State};
+use super::node::{NONE, NodeId, State};
+use super::nodes::PrefixTree;
+use crate::kvchunk::ChunkDigest;
 use crate::limits;
 use crate::work;
 

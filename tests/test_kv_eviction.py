@@ -94,7 +94,6 @@ def test_a_lease_is_named_by_a_string_and_released_by_either_form(server, protoc
         kv.lease(prompt, 60_000),
         kv.run("LEASE", 60_000, *names)[1],
         kv.run("FETCH", "TOKENS", blob(prompt), "LEASE", 60_000)[4],
-        kv.run("FETCH", "HASHES", len(names), *names, "SPARSE", "LEASE", 60_000)[4],
     ]
     assert all(type(lease) is bytes and lease.isdigit() for lease in named), named
     for number, lease in enumerate(named):

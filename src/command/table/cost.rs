@@ -243,7 +243,7 @@ pub const COSTS: &[(&str, Cost)] = &[
         Cost { keys: each(1_200, 1), path: each(MUCH, 0), reply: Reply::Bounded, ..Cost::SMALL },
     ),
     ("LLMCACHE.INFO", Cost::SMALL),
-    ("LLMCACHE.INVALIDATE", Cost { keys: each(600, 4), path: each(MUCH, 0), ..Cost::SMALL }),
+    ("LLMCACHE.INVALIDATE", Cost { keys: each(IN_SLICES, 4), path: each(MUCH, 0), ..Cost::SMALL }),
     (
         "LLMCACHE.MGETSEM",
         Cost {
@@ -270,7 +270,7 @@ pub const COSTS: &[(&str, Cost)] = &[
     ("LLMCACHE._STALE", Cost::SMALL),
     ("RAG.ADD", Cost::STORE),
     ("RAG.CREATE", Cost::SMALL),
-    ("RAG.DEL", Cost { keys: each(600, 4), path: each(MUCH, 0), ..Cost::SMALL }),
+    ("RAG.DEL", Cost { keys: each(IN_SLICES, 4), path: each(MUCH, 0), ..Cost::SMALL }),
     ("RAG.DROP", Cost::SMALL),
     ("RAG.GET", Cost { reply: Reply::Value, ..Cost::SMALL }),
     ("RAG.INFO", Cost::SMALL),

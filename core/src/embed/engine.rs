@@ -69,6 +69,25 @@ mod x86 {
     }
 }
 
+#[cfg(all(target_arch = "aarch64", not(miri)))]
+mod arm {
+    use super::{Encoder, Engine, Pass, forward};
+    use crate::embed::kernel::neon::Neon;
+
+    pub(super) const NEON: Engine = Engine { name: "neon", forward: checked_neon };
+
+    fn checked_neon(encoder: &Encoder, pass: &mut Pass<'_>) {
+        // SAFETY: handed out where `runs` found the features.
+        unsafe { with_neon(encoder, pass) };
+    }
+
+    #[target_feature(enable = "neon,dotprod")]
+    fn with_neon(encoder: &Encoder, pass: &mut Pass<'_>) {
+        // SAFETY: the instructions are there, see above.
+        unsafe { forward::<Neon>(encoder, pass) };
+    }
+}
+
 /// The engine that serves on this machine.
 pub fn engine() -> Engine {
     static CHOSEN: OnceLock<Engine> = OnceLock::new();
@@ -82,7 +101,9 @@ pub fn engine() -> Engine {
 pub fn engines() -> Vec<Engine> {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     let faster = [(x86::AVX2, kernel::avx2::runs()), (x86::VNNI, kernel::vnni::runs())];
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    let faster = [(arm::NEON, kernel::neon::runs())];
+    #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
     let faster: [(Engine, bool); 0] = [];
     let faster = faster.into_iter().filter(|(_, runs)| *runs).map(|(engine, _)| engine);
     std::iter::once(SCALAR).chain(faster).collect()

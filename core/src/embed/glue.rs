@@ -286,7 +286,9 @@ pub(super) unsafe fn multiply<I: Isa>(input: &Quantised, weights: &Matrix, outs:
             let first = row;
             while row < end {
                 let to = &mut outs[row * weights.outputs() + tile * TILE..][..TILE];
-                finish::<I::F>(&sums[row - first], input.rows[row], weights, tile * TILE, to);
+                let (scale, zero) = input.rows[row];
+                let sums = &sums[row - first];
+                finish::<I::F>(sums, (scale, zero - I::OFFSET), weights, tile * TILE, to);
                 row += 1;
             }
         }

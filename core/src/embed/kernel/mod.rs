@@ -10,6 +10,8 @@
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 pub(super) mod avx2;
+#[cfg(all(target_arch = "aarch64", not(miri)))]
+pub(super) mod neon;
 pub(super) mod scalar;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 pub(super) mod vnni;
@@ -69,6 +71,9 @@ pub(super) trait Isa {
     /// Most rows of f32 that attention computes together, at most `ROWS`, and over how many steps of lanes (1 or 2):
     /// what the registers hold.
     const FLOAT_TILE: (usize, usize);
+
+    /// What `dots` takes activations less, so that they have a sign; the products with it are put back with their zero.
+    const OFFSET: i32 = 0;
 
     /// Exact products of `R` rows of activations with the weights of 32 outputs: `low` has the lines of the first
     /// sixteen, `high` those of the others, one line for four inputs.

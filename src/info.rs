@@ -2,7 +2,7 @@
 //! chunks, of this process. They are kept as containers change; nothing here visits one, and counts of what happened
 //! do not fall when a container goes or its statistics are reset.
 
-use crate::ffi::{InfoWriter, blocked_count, watched};
+use crate::ffi::{InfoWriter, blocked_count, longest_run, watched};
 use crate::keyspace::{embedding_counts, in_flight, pending_flights, search_counts, sliced_count};
 use crate::keytype::cache_registry::{self, CACHES, Place};
 use crate::keytype::container_registry::Round;
@@ -212,6 +212,7 @@ fn write_caches(info: &mut InfoWriter) {
     info.number(c"last_command_keys", keys);
     info.number(c"last_command_steps", path);
     info.number(c"last_command_reply_bytes", reply);
+    info.number(c"last_command_longest_run", longest_run());
     info.number(c"tokens_saved", did.tokens_saved.get());
     info.number(c"ms_saved", did.ms_saved.get());
     info.number(c"micro_usd_saved", did.nano_usd_saved.get() / 1_000);

@@ -52,6 +52,7 @@ def test_what_cannot_be_sliced_is_refused(server):
         wire("RAG.ADD", "docs", "d1", "VALUES", 1, 1, "TEXT", "t")
         wire("EMBCACHE.CREATE", "emb", "MODEL", "m", "DIM", 1)
         asked += [("RAG.DEL", "docs", *ids)]
+        asked += [("EMBCACHE.DEL", "emb", "TEXTS", chunks, *ids)]
         for command in asked:
             wire("MULTI")
             wire(*command)

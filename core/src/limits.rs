@@ -119,6 +119,8 @@ pub const UNBLOCKABLE_STEPS_MAX: u64 = 1 << 19;
 /// Things of one command in MULTI and scripts, where they cannot be done in slices: chunks, entries, embeddings. Some ten
 /// milliseconds.
 pub const UNBLOCKABLE_PIECES_MAX: usize = 8_192;
+/// Numbers of a vector that weigh as much as another of these things.
+pub const UNBLOCKABLE_PIECE_NUMBERS: usize = 2_048;
 /// The same for a command whose client has waited for its text to be embedded, and waits no second time.
 pub const WAITED_STEPS_MAX: u64 = 8 * UNBLOCKABLE_STEPS_MAX;
 /// Names of members that a container keeps in its records because filters asked for them, the latest.

@@ -32,9 +32,9 @@ pub struct Steps {
 }
 
 /// What opening a key weighs, in rows.
-const KEY_WEIGHT: u64 = 32;
+pub const KEY_WEIGHT: u64 = 32;
 /// Bytes that weigh as much as a row.
-const BYTES_PER_WEIGHT: u64 = 64;
+pub const BYTES_PER_WEIGHT: u64 = 64;
 
 impl Steps {
     /// Nothing done.
@@ -125,6 +125,11 @@ pub fn count_path(path: usize) {
 #[inline]
 pub fn count_bytes(bytes: usize) {
     count(Steps { bytes: bytes as u64, ..Steps::NONE });
+}
+
+/// What this thread counted and nobody took yet.
+pub fn counted() -> Steps {
+    COUNTED.with(Counter::get)
 }
 
 /// Takes what this thread counted since this was asked last.

@@ -6,7 +6,7 @@ use llmcache_core::cache::too_many_steps;
 use llmcache_core::error::Result;
 use llmcache_core::filter::{Filter, Verdict};
 use llmcache_core::limits;
-use llmcache_core::work::{Counter, Steps};
+use llmcache_core::work::{self, Counter, Steps};
 
 /// A filter, if one was given, and what judging by it has cost.
 #[derive(Debug)]
@@ -28,6 +28,7 @@ impl Sieve {
         let meta = serde_json::from_slice(meta).unwrap_or(serde_json::Value::Null);
         let verdict = filter.judge(&meta, &mut steps);
         self.steps.add(steps);
+        work::count(steps);
         decided(verdict)
     }
 

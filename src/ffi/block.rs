@@ -6,7 +6,8 @@
 //! reply of a client whose deadline passes between being woken and being answered.
 
 use super::api::api;
-use super::{Arguments, Ctx, MainBound, MainCell, RedisModuleCtx, guarded};
+use super::steps::in_one_piece;
+use super::{Arguments, Ctx, Handles, MainBound, MainCell, RedisModuleCtx, guarded};
 use hashbrown::HashMap;
 use redis_module::raw;
 use std::ffi::{c_int, c_void};
@@ -82,7 +83,7 @@ pub(super) fn is_replying() -> bool {
 /// Answers a client that has waited.
 fn answer(waiter: &mut dyn Waiter, ctx: Ctx<'_>, args: &Arguments<'_>, wake: Wake) {
     REPLYING.store(true, Ordering::Relaxed);
-    let replied = guarded("a reply", || waiter.reply(ctx, args, wake));
+    let replied = guarded("a reply", || in_one_piece(|| waiter.reply(ctx, args, wake)));
     REPLYING.store(false, Ordering::Relaxed);
     if replied.is_none() {
         super::Reply::new(ctx).internal_error();
@@ -123,6 +124,17 @@ pub fn block_client(
     BlockedId(id)
 }
 
+/// Allows a command whose client was just made to wait to be worked on in rounds: `in_round`.
+pub fn work_in_rounds(ctx: Ctx<'_>, id: BlockedId, args: Handles<'_>) {
+    let command =
+        Command { argv: MainBound::new(args.0.to_vec()), is_resp3: ctx.state().is_resp3() };
+    TABLE.with(|table| {
+        if let Some(blocked) = table.waiting.get_mut(&id.0) {
+            blocked.command = Some(command);
+        }
+    });
+}
+
 /// The same without end, for a command that is worked on in rounds: `in_round`.
 pub fn block_for_rounds(
     ctx: Ctx<'_>,
@@ -130,15 +142,7 @@ pub fn block_for_rounds(
     make: impl FnOnce(BlockedId) -> Box<dyn Waiter>,
 ) -> BlockedId {
     let id = block_client(ctx, 0, make);
-    let command = Command {
-        argv: MainBound::new(args.pointers().to_vec()),
-        is_resp3: ctx.state().is_resp3(),
-    };
-    TABLE.with(|table| {
-        if let Some(blocked) = table.waiting.get_mut(&id.0) {
-            blocked.command = Some(command);
-        }
-    });
+    work_in_rounds(ctx, id, args.handles());
     id
 }
 

@@ -49,6 +49,10 @@ impl<'a> Deref for CommandArgs<'a> {
     }
 }
 
+/// The server's own strings of a command, for work on it in rounds: its client keeps them while it waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Handles<'a>(pub(super) &'a [*mut RedisModuleString]);
+
 /// Arguments kept without an allocation: what look-ups take, vectors by value aside.
 const INLINE_ARGS: usize = 16;
 
@@ -64,9 +68,9 @@ impl<'a> Arguments<'a> {
         Self { pointers, slices }
     }
 
-    /// The server's handles, the command's own name first.
-    pub(super) fn pointers(&self) -> &'a [*mut RedisModuleString] {
-        self.pointers
+    /// The server's handles, the command's own name first, for a command that is to be worked on in rounds.
+    pub fn handles(&self) -> Handles<'a> {
+        Handles(self.pointers)
     }
 
     /// The key, which is the first argument of every command.

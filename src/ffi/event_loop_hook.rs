@@ -5,6 +5,7 @@
 //! until none is left, so one that asks for the next would never let clients in. Main thread only.
 
 use super::api::api;
+use super::steps::in_one_piece;
 use super::{Ctx, MainBound, MainCell, guarded};
 use redis_module::raw;
 use std::ffi::{c_int, c_void};
@@ -51,11 +52,13 @@ fn make_pipe(ctx: Ctx<'_>) -> Option<Pipe> {
 
 unsafe extern "C" fn on_turn(fd: c_int, data: *mut c_void, _: c_int) {
     let more = guarded("a turn", || {
-        let ctx = PIPE.with(|pipe| pipe.as_ref().map(|pipe| *pipe.ctx.get()))?;
-        // SAFETY: the context was made by `make_pipe`; `data` was made from a `Turn`.
-        let (ctx, turn) =
-            unsafe { (Ctx::from_raw(ctx), std::mem::transmute::<*mut c_void, Turn>(data)) };
-        Some(turn(ctx))
+        in_one_piece(|| {
+            let ctx = PIPE.with(|pipe| pipe.as_ref().map(|pipe| *pipe.ctx.get()))?;
+            // SAFETY: the context was made by `make_pipe`; `data` was made from a `Turn`.
+            let (ctx, turn) =
+                unsafe { (Ctx::from_raw(ctx), std::mem::transmute::<*mut c_void, Turn>(data)) };
+            Some(turn(ctx))
+        })
     });
     if more.flatten() != Some(true) {
         // SAFETY: the descriptor was added by `run_each_turn`.

@@ -29,7 +29,9 @@ fn is_main() -> bool {
 /// A value that only the main thread reads and changes.
 #[derive(Debug)]
 pub struct MainCell<T> {
-    value: RefCell<T>,
+    value: RefCell<ManuallyDrop<T>>,
+    /// Drops the value in another way, on whichever thread lets go of it last.
+    dispose: Option<fn(T)>,
 }
 
 // SAFETY: `with` and `try_with` refuse every thread but one, so the `RefCell` is never used by two;
@@ -39,7 +41,12 @@ unsafe impl<T: Send> Sync for MainCell<T> {}
 impl<T> MainCell<T> {
     /// Wraps a value.
     pub const fn new(value: T) -> Self {
-        Self { value: RefCell::new(value) }
+        Self { value: RefCell::new(ManuallyDrop::new(value)), dispose: None }
+    }
+
+    /// Wraps a value that may take long to drop: `dispose` is given it instead, on any thread.
+    pub fn disposed_by(value: T, dispose: fn(T)) -> Self {
+        Self { value: RefCell::new(ManuallyDrop::new(value)), dispose: Some(dispose) }
     }
 
     /// Works on the value. The first thread to do so is the main thread: it is the one that loads
@@ -49,7 +56,18 @@ impl<T> MainCell<T> {
     /// On another thread, and when nested: work on a cell must not open keys or call commands.
     pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         assert!(is_main(), "main-thread data on another thread");
-        work(&mut self.value.borrow_mut())
+        work(&mut **self.value.borrow_mut())
+    }
+}
+
+impl<T> Drop for MainCell<T> {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here, and used no more.
+        let value = unsafe { ManuallyDrop::take(self.value.get_mut()) };
+        match self.dispose {
+            Some(dispose) => dispose(value),
+            None => drop(value),
+        }
     }
 }
 
@@ -95,8 +113,22 @@ impl<T> Drop for MainBound<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MainBound, is_main};
+    use super::{MainBound, MainCell, is_main};
     use std::rc::Rc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn what_is_disposed_of_is_dropped_once() {
+        static DISPOSED: AtomicUsize = AtomicUsize::new(0);
+        let value = Rc::new(5);
+        drop(MainCell::new(Rc::clone(&value)));
+        let cell = MainCell::disposed_by(Rc::clone(&value), |value| {
+            DISPOSED.fetch_add(*value, Ordering::Relaxed);
+        });
+        assert_eq!((Rc::strong_count(&value), DISPOSED.load(Ordering::Relaxed)), (2, 0));
+        drop(cell);
+        assert_eq!((Rc::strong_count(&value), DISPOSED.load(Ordering::Relaxed)), (1, 5));
+    }
 
     #[test]
     fn what_is_bound_to_the_main_thread_is_out_of_reach_of_others() {

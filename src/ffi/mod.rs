@@ -37,9 +37,9 @@ mod zset;
 
 pub use block::{
     BlockedId, Waiter, Wake, block_client, block_for_rounds, blocked_count, count_time_from_now,
-    end_rounds, in_round, wait_on, wake_blocked,
+    end_rounds, in_round, wait_on, wake_blocked, work_in_rounds,
 };
-pub use call::{Arguments, CommandArgs, Handler, take_command_count};
+pub use call::{Arguments, CommandArgs, Handler, Handles, take_command_count};
 use guard::guarded;
 use string::bytes_of;
 
@@ -55,8 +55,8 @@ pub use load::{has_settings_left, load};
 pub use main_cell::{MainBound, MainCell};
 pub use permit::WritePermit;
 pub use reclaim::reclaim;
-pub use reply::{Reply, bytes_replied};
-pub use steps::{Done, judge_commands, watched};
+pub use reply::{Reply, Tape, bytes_replied};
+pub use steps::{Done, judge_commands, longest_run, watched, work_so_far};
 pub use string::{ArgString, HeldString, RString, ServerString};
 pub use threads::{Threads, Work};
 pub use timer::{Alarm, run_later, run_once, start_timer};

@@ -1,10 +1,11 @@
 //! What a command did, counted: for tests and debug builds, which compare it with what its row of the command table
 //! states.
 //!
-//! Owns: the counter of opened keys, whether commands are watched, and what the last one came to. Main thread only.
+//! Owns: the counter of opened keys, whether commands are watched, what the last one came to, and the most that was done
+//! in one piece since it began. Main thread only.
 
 use super::{Ctx, bytes_replied};
-use llmcache_core::work::{Steps, take_counted};
+use llmcache_core::work::{Steps, counted, take_counted};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +13,33 @@ static OPENED: AtomicU64 = AtomicU64::new(0);
 /// Counts a key that is opened.
 pub(super) fn note_opened() {
     OPENED.store(OPENED.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+/// What was done on the main thread so far, as one number (`Steps::weight`), replies included; it only matters how much
+/// more it is later.
+pub fn work_so_far() -> u64 {
+    let (keys, bytes) = (OPENED.load(Ordering::Relaxed), bytes_replied());
+    (counted() + Steps { keys, bytes, ..Steps::NONE }).weight()
+}
+
+/// The most that was done in one piece, which nobody else's command came between, since a command that is watched began.
+static LONGEST: AtomicU64 = AtomicU64::new(0);
+
+/// The most steps in one piece since the last command began.
+pub fn longest_run() -> u64 {
+    LONGEST.load(Ordering::Relaxed)
+}
+
+/// Does what the server gives the module to do in one piece, between which nobody else's command can come.
+pub(super) fn in_one_piece<R>(work: impl FnOnce() -> R) -> R {
+    let before = work_so_far();
+    let result = work();
+    note_run(work_so_far().saturating_sub(before));
+    result
+}
+
+fn note_run(weight: u64) {
+    LONGEST.fetch_max(weight, Ordering::Relaxed);
 }
 
 /// What a command did until its call ended. What goes on in slices or threads is not in it.
@@ -58,6 +86,7 @@ pub(super) fn begin() -> Option<Before> {
         return None;
     }
     take_counted();
+    LONGEST.store(0, Ordering::Relaxed);
     Some(Before { opened: OPENED.load(Ordering::Relaxed), replied: bytes_replied() })
 }
 
@@ -71,6 +100,7 @@ pub(super) fn end(ctx: Ctx<'_>, name: &[u8], arguments: usize, before: &Before) 
         reply: bytes_replied() - before.replied,
         may_wait: state.may_block() && !state.must_obey(),
     };
+    note_run((done.steps + Steps { bytes: done.reply, ..Steps::NONE }).weight());
     for (last, now) in LAST.iter().zip([keys, done.steps.path, done.reply]) {
         last.store(now, Ordering::Relaxed);
     }

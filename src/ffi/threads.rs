@@ -7,6 +7,7 @@
 //! whoever writes the `Work` to keep. The child that saves the data set has none of these threads and needs none.
 
 use super::api::api;
+use super::steps::in_one_piece;
 use super::{Ctx, RedisModuleCtx, guarded};
 use crossbeam_queue::SegQueue;
 use redis_module::raw;
@@ -202,10 +203,12 @@ unsafe extern "C" fn on_answer(_: c_int, data: *mut c_void, _: c_int) {
     // SAFETY: `data` is the bell of `new`, which is never freed and read here alone.
     let bell = unsafe { &*data.cast::<Bell>() };
     guarded("an answer of a thread", || {
-        // One read takes all that is there or a part: what is left calls again. There may be nothing: a loop of
-        // events within another's command (a slow script, loading) took it, and the outer one saw it before.
-        let _ = (&bell.answered).read(&mut [0; BYTES_AT_ONCE]);
-        // SAFETY: the context was made by `new`.
-        (bell.on_done)(unsafe { Ctx::from_raw(bell.ctx) });
+        in_one_piece(|| {
+            // One read takes all that is there or a part: what is left calls again. There may be nothing: a loop of
+            // events within another's command (a slow script, loading) took it, and the outer one saw it before.
+            let _ = (&bell.answered).read(&mut [0; BYTES_AT_ONCE]);
+            // SAFETY: the context was made by `new`.
+            (bell.on_done)(unsafe { Ctx::from_raw(bell.ctx) });
+        })
     });
 }

@@ -6,6 +6,7 @@
 
 use super::api::api;
 use super::context::monotonic_now;
+use super::steps::in_one_piece;
 use super::{Ctx, MainCell, guarded};
 use llmcache_core::ids::MonotonicMs;
 use redis_module::raw;
@@ -68,7 +69,7 @@ unsafe extern "C" fn on_timer(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) 
     // set anew was stopped before.
     let (ctx, timer) = unsafe { (Ctx::from_raw(ctx), Box::from_raw(data.cast::<Timer>())) };
     TIMERS.with(|timers| timers.waiting.remove(&timer.key));
-    guarded("a timer", || (timer.task)(ctx));
+    guarded("a timer", || in_one_piece(|| (timer.task)(ctx)));
 }
 
 fn stop(ctx: Ctx<'_>, id: raw::RedisModuleTimerID) {

@@ -57,6 +57,16 @@ impl<'a> Keyspace for CommandKeyspace<'a, '_> {
         Ok(made == [1])
     }
 
+    fn measured(
+        &self,
+        slot: SlotId,
+        seq: Seq,
+        numbers: usize,
+        measure: impl FnOnce() -> f64,
+    ) -> Looked<f64> {
+        self.searches.measured(self.ctx, (slot, seq), numbers, measure)
+    }
+
     fn learn(&self, request: &SearchRequest<'_>) -> Looked<bool> {
         match request.filter {
             Some(filter) => self.searches.learn(self.ctx, self.cache, request.partition, filter),

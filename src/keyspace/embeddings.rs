@@ -9,10 +9,11 @@
 
 use crate::config;
 use crate::ffi::{
-    Arguments, BlockedId, CommandArgs, Ctx, Handler, MainCell, Reply, Threads, Waiter, Wake, Work,
-    WritePermit, block_client, count_time_from_now, run_later, wake_blocked,
+    Arguments, BlockedId, CommandArgs, Ctx, Handler, Handles, MainCell, Reply, Threads, Waiter,
+    Wake, Work, WritePermit, block_client, count_time_from_now, run_later, wake_blocked,
+    work_in_rounds,
 };
-use crate::keyspace::search_rounds::Answer;
+use crate::keyspace::search_rounds::{Answer, go_on_in_rounds};
 use crate::keyspace::searches::Searches;
 use crate::keyspace::slots::redirection;
 use hashbrown::HashMap;
@@ -164,6 +165,8 @@ struct Awaited {
     missing: Vec<TextKey>,
     found: Found,
     writes: bool,
+    /// What only reads goes on in rounds, as if it had come with its vectors.
+    reads: Option<Answer>,
     take: Option<Take>,
 }
 
@@ -390,9 +393,9 @@ pub struct Meant {
 pub type Take = Box<dyn Fn(Ctx<'_>, BlockedId) -> bool + Send>;
 
 /// How a command goes on.
-pub enum Again {
-    /// One that only reads.
-    Reads(Answer),
+pub enum Again<'a> {
+    /// One that only reads: it goes on in rounds, so that what takes long is left to the threads that search.
+    Reads(Answer, Handles<'a>),
     /// One that stores: what the server checked before its first run is checked before its second, memory too.
     Writes(Handler),
     /// One that would store what it computes where there is memory, and looks to that itself.
@@ -404,16 +407,27 @@ pub enum Again {
     Never,
 }
 
-impl Again {
+/// How a command that waits is run once more.
+struct SecondRun<'a> {
+    second: Second,
+    take: Option<Take>,
+    /// Where it may go on in rounds: by what, and its arguments.
+    rounds: Option<(Answer, Handles<'a>)>,
+}
+
+impl<'a> Again<'a> {
     /// The second run, where there may be one.
-    fn second(self) -> Option<(Second, Option<Take>)> {
-        Some(match self {
-            Self::Reads(answer) => (Second::Reads(answer), None),
-            Self::Writes(handler) => (Second::Writes(handler, Memory::Needed), None),
-            Self::Fills(handler) => (Second::Writes(handler, Memory::Spared), None),
-            Self::Takes(handler, take) => (Second::Writes(handler, Memory::Spared), Some(take)),
+    fn second(self) -> Option<SecondRun<'a>> {
+        let (second, take, rounds) = match self {
+            Self::Reads(answer, args) => (Second::Reads(answer), None, Some((answer, args))),
+            Self::Writes(handler) => (Second::Writes(handler, Memory::Needed), None, None),
+            Self::Fills(handler) => (Second::Writes(handler, Memory::Spared), None, None),
+            Self::Takes(handler, take) => {
+                (Second::Writes(handler, Memory::Spared), Some(take), None)
+            }
             Self::Never => return None,
-        })
+        };
+        Some(SecondRun { second, take, rounds })
     }
 }
 
@@ -447,7 +461,7 @@ pub enum Embedded {
 }
 
 /// The vectors of texts. `again` is the running command, which is called once more where this answers `Later`.
-pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again) -> Result<Embedded> {
+pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again<'_>) -> Result<Embedded> {
     let (place, model) = SERVICE.with(|service| service.find(texts.model))?;
     let role = if model.reads_alike() { Role::Query } else { texts.role };
     let sight: Arc<dyn Sight> = Arc::new(ModelSight { model: Arc::clone(&model), role });
@@ -540,7 +554,7 @@ fn wait_for(
     ctx: Ctx<'_>,
     model: &Arc<Model>,
     wanted: Vec<(TextKey, Tokens, usize)>,
-    (second, take): (Second, Option<Take>),
+    again: SecondRun<'_>,
 ) -> Result<Embedded> {
     SERVICE.with(|service| {
         let is_new = |key: &TextKey| !service.texts.contains_key(key);
@@ -556,9 +570,14 @@ fn wait_for(
     })?;
     let more = wanted.len() as u64 - 1;
     let timeout_ms = config::embed_timeout_ms() + more * limits::EMBED_TIMEOUT_PER_TEXT_MS;
+    let SecondRun { second, take, rounds } = again;
+    let reads = rounds.map(|(answer, _)| answer);
     let writes = matches!(second, Second::Writes(..));
     let client = block_client(ctx, timeout_ms, |client| Box::new(Embedding { client, second }));
     count_time_from_now(client);
+    if let Some((_, args)) = rounds {
+        work_in_rounds(ctx, client, args);
+    }
     SERVICE.with(|service| {
         let mut missing: Vec<TextKey> = Vec::with_capacity(wanted.len());
         for (key, tokens, bytes) in wanted {
@@ -581,7 +600,8 @@ fn wait_for(
             service.texts.insert(key, pending);
         }
         service.counts.queued_most = service.counts.queued_most.max(service.texts.len());
-        service.clients.insert(client, Awaited { missing, found: Vec::new(), writes, take });
+        let awaited = Awaited { missing, found: Vec::new(), writes, reads, take };
+        service.clients.insert(client, awaited);
     });
     Ok(Embedded::Later)
 }
@@ -644,12 +664,30 @@ fn on_done(ctx: Ctx<'_>) {
                 }
                 takes
             });
-            if !takes {
+            if !takes && !read_in_rounds(ctx, client) {
                 wake_when_allowed(ctx, client);
             }
         }
         take_turns(ctx);
     }
+}
+
+/// Has a command that only reads go on in rounds, each of which has its vectors at hand; false for any other, and where
+/// there are no threads that search.
+fn read_in_rounds(ctx: Ctx<'_>, client: BlockedId) -> bool {
+    let reads = SERVICE.with(|service| {
+        let awaited = service.clients.get(&client)?;
+        Some((awaited.reads?, awaited.found.clone()))
+    });
+    let Some((answer, found)) = reads else { return false };
+    let around = move |work: &mut dyn FnMut()| {
+        SERVICE.with(|service| service.again = Some(found.clone()));
+        let _ended = Ended;
+        work();
+    };
+    go_on_in_rounds(ctx, client, answer, Arc::new(around), || {
+        SERVICE.with(|service| service.end(client));
+    })
 }
 
 /// Has those who may have to wait once more do so, up to the first whose command is to be run again.

@@ -8,6 +8,7 @@ mod attach;
 mod backpressure;
 mod caches;
 mod changes;
+mod choice;
 mod chunk_room;
 mod chunks;
 mod clock;
@@ -35,6 +36,7 @@ pub use caches::{
     unlink_key,
 };
 pub use changes::tell_changes;
+pub use choice::{Choice, Place, unit};
 pub use chunk_room::{in_flight, note_buffered, note_maxmemory, room_of};
 pub use chunks::{
     ChunkSeen, LeadingRun, NewChunk, OpenedChunk, UseWalk, arm_new_leaves, attach_chunk,
@@ -64,6 +66,7 @@ pub use namespaces::{
     attach_a_few, create_namespace, find_namespace, open_namespace, put_back_namespaces,
 };
 pub use put_back::shield;
+pub use search_rest::Told;
 pub use search_rounds::{answer_searching, search_counts};
 pub use searches::{Made, Searches};
 pub use session_key::{OpenSession, open_session};

@@ -3,6 +3,7 @@
 //!
 //! Owns: what names a search, and the steps of such a walk. Main thread; a search is done on whichever thread.
 
+use super::choice::Choice;
 use super::open_entry;
 use crate::ffi::{Access, Ctx};
 use crate::keytype::cache_registry::SharedCache;
@@ -36,13 +37,49 @@ impl Asked {
 pub(super) struct Rest {
     pub(super) tasks: Vec<(Asked, Box<SearchTask>)>,
     pub(super) lesson: Option<Lesson>,
+    /// What is to be done in slices once all is found.
+    pub(super) chore: Option<Chore>,
     /// Whether the command is to go on although it waits for nothing.
     pub(super) is_paused: bool,
 }
 
+/// A reply that is written part by part, after the last round of its command.
+pub trait Told: Send {
+    /// Writes the next part; false when that was the last.
+    fn part(&mut self, ctx: Ctx<'_>) -> bool;
+}
+
+/// What is done in slices once a command has found all it looks for.
+pub(super) enum Chore {
+    /// A choice among what was found: the command goes on with it.
+    Choice(Choice),
+    /// The reply.
+    Reply(Box<dyn Told>),
+}
+
+impl Chore {
+    /// Does the next of it; false when that was the last.
+    pub(super) fn step(&mut self, ctx: Ctx<'_>) -> bool {
+        match self {
+            Self::Choice(choice) => choice.step(ctx),
+            Self::Reply(told) => told.part(ctx),
+        }
+    }
+}
+
+impl std::fmt::Debug for Chore {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str(match self {
+            Self::Choice(_) => "Choice",
+            Self::Reply(_) => "Reply",
+        })
+    }
+}
+
 impl Rest {
     pub(super) fn is_empty(&self) -> bool {
-        self.tasks.is_empty() && self.lesson.is_none() && !self.is_paused
+        let is_empty = self.tasks.is_empty() && self.lesson.is_none();
+        is_empty && self.chore.is_none() && !self.is_paused
     }
 }
 

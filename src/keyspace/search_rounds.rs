@@ -10,13 +10,14 @@
 //! a thread does some milliseconds of one and passes on to the next, and what a disconnected client had asked for is
 //! dropped there.
 
-use super::search_rest::{Asked, Lesson, Rest};
+use super::search_rest::{Asked, Chore, Lesson, Rest};
 use super::searches::{Before, Searches};
+use super::slices::Budget;
 use super::slots::redirection;
 use crate::config;
 use crate::ffi::{
     Arguments, BlockedId, Ctx, MainCell, Reply, Threads, Waiter, Wake, Work, block_for_rounds,
-    count_time_from_now, end_rounds, in_round, run_later,
+    count_time_from_now, end_rounds, in_round, run_later, wait_on,
 };
 use crate::keytype::cache_registry::CACHES;
 use hashbrown::HashMap;
@@ -31,6 +32,17 @@ use std::time::{Duration, Instant};
 /// A command that searches: it may be run more than once, and must do nothing that shows before all its searches are
 /// answered, but in rounds what `Searches::note_answered` counts.
 pub type Answer = fn(Ctx<'_>, &Arguments<'_>, &Searches) -> Result<()>;
+
+/// What the rounds of a command are run within: it has what the command has waited for at hand.
+pub type Around = Arc<dyn Fn(&mut dyn FnMut()) + Send + Sync>;
+
+/// Runs one round of a command.
+fn within(around: Option<&Around>, mut work: impl FnMut()) {
+    match around {
+        Some(around) => around(&mut work),
+        None => work(),
+    }
+}
 
 /// Steps of a search that a thread does before it passes on to another: some milliseconds.
 const SLICE_STEPS: u64 = 1 << 17;
@@ -67,9 +79,11 @@ impl Work for Job {
 /// What a client waits for.
 struct Awaited {
     answer: Answer,
+    around: Option<Around>,
     before: Before,
-    /// Searches, lessons and pauses that are not over.
+    /// Searches, lessons, chores and pauses that are not over.
     missing: usize,
+    chore: Option<Chore>,
     /// Searches that are not given to threads yet.
     pending: VecDeque<(Asked, Box<SearchTask>)>,
     /// Searches in the threads' queue.
@@ -84,6 +98,8 @@ struct Pool {
     /// Clients with searches that are not given to threads yet, who had a turn longest ago first.
     turns: VecDeque<BlockedId>,
     lessons: VecDeque<(BlockedId, Lesson)>,
+    /// Clients with a chore, who had a slice longest ago first.
+    chores: VecDeque<BlockedId>,
     /// Clients whose command is to go on although they wait for nothing.
     paused: VecDeque<BlockedId>,
     /// Clients who wait for nothing more.
@@ -121,17 +137,44 @@ pub fn answer_searching(ctx: Ctx<'_>, args: &Arguments<'_>, answer: Answer) -> R
     answer(ctx, args, &searches)?;
     let (rest, before) = searches.into_rest();
     if !rest.is_empty() {
-        let client = block_for_rounds(ctx, args, |client| Box::new(Searching { client, answer }));
+        let client = block_for_rounds(ctx, args, |client| {
+            Box::new(Searching { client, answer, around: None })
+        });
         count_time_from_now(client);
-        wait(ctx, client, answer, rest, before);
+        wait(ctx, client, (answer, None), rest, before);
     }
     Ok(())
 }
 
+/// Has the command of a client that waits for something else go on in rounds, from now on; false where nothing can be left
+/// to a later round, or the client waits no more. `before` is run between.
+pub fn go_on_in_rounds(
+    ctx: Ctx<'_>,
+    client: BlockedId,
+    answer: Answer,
+    around: Around,
+    before: impl FnOnce(),
+) -> bool {
+    let waiter = Searching { client, answer, around: Some(Arc::clone(&around)) };
+    if !has_threads(ctx) || !wait_on(ctx, client, 0, Box::new(waiter)) {
+        return false;
+    }
+    before();
+    wait(ctx, client, (answer, Some(around)), Rest::default(), Before::default());
+    run_round(ctx, client);
+    true
+}
+
 /// Whether the running command may leave something to a later round.
 fn can_yield(ctx: Ctx<'_>) -> bool {
-    let (state, wanted) = (ctx.state(), config::search_threads());
-    if wanted == 0 || !state.may_block() || state.must_obey() {
+    let state = ctx.state();
+    state.may_block() && !state.must_obey() && has_threads(ctx)
+}
+
+/// Whether there are threads that search.
+fn has_threads(ctx: Ctx<'_>) -> bool {
+    let wanted = config::search_threads();
+    if wanted == 0 {
         return false;
     }
     POOL.with(|pool| {
@@ -143,15 +186,25 @@ fn can_yield(ctx: Ctx<'_>) -> bool {
 }
 
 /// Has a client wait for what is left.
-fn wait(ctx: Ctx<'_>, client: BlockedId, answer: Answer, rest: Rest, before: Before) {
-    let Rest { tasks, lesson, is_paused } = rest;
+fn wait(
+    ctx: Ctx<'_>,
+    client: BlockedId,
+    (answer, around): (Answer, Option<Around>),
+    rest: Rest,
+    before: Before,
+) {
+    let Rest { tasks, lesson, chore, is_paused } = rest;
     POOL.with(|pool| {
         pool.out += tasks.len();
         pool.given += tasks.len() as u64;
+        let others = [lesson.is_some(), chore.is_some(), is_paused];
+        pool.chores.extend(chore.is_some().then_some(client));
         let awaited = Awaited {
             answer,
+            around,
             before,
-            missing: tasks.len() + usize::from(lesson.is_some()) + usize::from(is_paused),
+            missing: tasks.len() + others.into_iter().map(usize::from).sum::<usize>(),
+            chore,
             pending: tasks.into(),
             out: 0,
             is_wanted: Arc::new(AtomicBool::new(true)),
@@ -201,6 +254,7 @@ impl Pool {
         awaited.is_wanted.store(false, Ordering::Relaxed);
         self.out -= awaited.pending.len();
         self.lessons.retain(|(other, _)| *other != client);
+        self.chores.retain(|other| *other != client);
         Some(awaited)
     }
 }
@@ -238,7 +292,10 @@ fn on_done(ctx: Ctx<'_>) {
 
 fn arm(ctx: Ctx<'_>) {
     let is_due = POOL.with(|pool| {
-        let is_idle = pool.lessons.is_empty() && pool.paused.is_empty() && pool.ready.is_empty();
+        let is_idle = pool.lessons.is_empty()
+            && pool.chores.is_empty()
+            && pool.paused.is_empty()
+            && pool.ready.is_empty();
         let is_due = !pool.is_armed && !is_idle;
         pool.is_armed |= is_due;
         is_due
@@ -276,8 +333,48 @@ fn run_slice(ctx: Ctx<'_>) {
             }
         });
     }
+    run_chore(ctx);
     run_rounds(ctx, Instant::now() + SLICE);
     arm(ctx);
+}
+
+/// A slice of a chore, of whoever had one longest ago.
+fn run_chore(ctx: Ctx<'_>) {
+    let next = POOL.with(|pool| {
+        let client = pool.chores.pop_front()?;
+        Some((client, pool.awaited.get_mut(&client)?.chore.take()?))
+    });
+    let Some((client, mut chore)) = next else { return };
+    let goes_on = in_round(client, |round, _| {
+        let mut budget = Budget::new();
+        while chore.step(round) {
+            if budget.is_spent() {
+                return true;
+            }
+        }
+        false
+    });
+    match (goes_on, chore) {
+        (Some(true), chore) => POOL.with(|pool| {
+            if let Some(awaited) = pool.awaited.get_mut(&client) {
+                awaited.chore = Some(chore);
+                pool.chores.push_back(client);
+            }
+        }),
+        (Some(false), Chore::Choice(choice)) => POOL.with(|pool| {
+            if let Some(awaited) = pool.awaited.get_mut(&client) {
+                awaited.before.picks = Some(choice.into_picks());
+            }
+            if pool.is_last(client) {
+                pool.ready.push_back(client);
+            }
+        }),
+        // Its reply is whole, or says that it failed.
+        _ => {
+            POOL.with(|pool| pool.end(client));
+            end_rounds(ctx, client);
+        }
+    }
 }
 
 /// Goes on with commands that have all they wait for, until time is up.
@@ -293,13 +390,14 @@ fn run_rounds(ctx: Ctx<'_>, end: Instant) {
 /// Runs the command of a client again.
 fn run_round(ctx: Ctx<'_>, client: BlockedId) {
     let Some(awaited) = POOL.with(|pool| pool.end(client)) else { return };
-    let Awaited { answer, before, .. } = awaited;
+    let Awaited { answer, around, before, .. } = awaited;
     let went_on = in_round(client, |round, args| {
         let searches = Searches::again(can_yield, before);
-        let answered = match redirection(round, args.name()) {
-            Some(elsewhere) if searches.answered() == 0 => Err(elsewhere),
-            _ => answer(round, args, &searches),
-        };
+        let mut answered = Ok(());
+        match redirection(round, args.name()) {
+            Some(elsewhere) if searches.answered() == 0 => answered = Err(elsewhere),
+            _ => within(around.as_ref(), || answered = answer(round, args, &searches)),
+        }
         match answered {
             Ok(()) => searches.into_rest(),
             Err(error) => {
@@ -309,7 +407,9 @@ fn run_round(ctx: Ctx<'_>, client: BlockedId) {
         }
     });
     match went_on {
-        Some((rest, before)) if !rest.is_empty() => wait(ctx, client, answer, rest, before),
+        Some((rest, before)) if !rest.is_empty() => {
+            wait(ctx, client, (answer, around), rest, before)
+        }
         _ => end_rounds(ctx, client),
     }
 }
@@ -318,6 +418,7 @@ fn run_round(ctx: Ctx<'_>, client: BlockedId) {
 struct Searching {
     client: BlockedId,
     answer: Answer,
+    around: Option<Around>,
 }
 
 impl Waiter for Searching {
@@ -329,7 +430,9 @@ impl Waiter for Searching {
             return;
         }
         let before = awaited.map(|awaited| awaited.before).unwrap_or_default();
-        if let Err(error) = (self.answer)(ctx, args, &Searches::at_last(before)) {
+        let (searches, mut answered) = (Searches::at_last(before), Ok(()));
+        within(self.around.as_ref(), || answered = (self.answer)(ctx, args, &searches));
+        if let Err(error) = answered {
             Reply::new(ctx).error(&error.to_string());
         }
     }

@@ -4,7 +4,8 @@
 //! Owns: what a command that is run in rounds knows of the rounds before (what was found and opened, how many
 //! questions are answered), and what it leaves for the next (`search_rounds`). Main thread only.
 
-use super::search_rest::{Asked, Lesson, Rest};
+use super::choice::{Choice, Place};
+use super::search_rest::{Asked, Chore, Lesson, Rest, Told};
 use crate::config;
 use crate::ffi::Ctx;
 use crate::keytype::cache_registry::SharedCache;
@@ -15,7 +16,7 @@ use llmcache_core::ids::{ContainerUid, PartitionKey, Seq, SlotId};
 use llmcache_core::index::{Gate, SearchRequest, SearchResult, Searched};
 use llmcache_core::limits;
 use llmcache_core::words::{WordQuery, WordSearch};
-use llmcache_core::work::{Counter, Steps};
+use llmcache_core::work::{self, Counter, Steps};
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -30,6 +31,10 @@ const INLINE_SEARCHES: u64 = 3;
 const STEPS_PER_LOOK: u64 = 1 << 14;
 /// Steps of a search of words between two looks at the clock.
 const WORD_STEPS: u64 = 1 << 12;
+
+/// Numbers of a vector that are compared with a question's in the time of a step, and steps of a round so.
+const NUMBERS_PER_STEP: usize = 64;
+const MEASURED_PER_ROUND: u64 = 1 << 14;
 
 /// What tells the entry keys of a cache apart: their ends.
 type KeyEnd = [u8; 16];
@@ -56,6 +61,10 @@ pub(super) struct Before {
     answered: usize,
     replied_bytes: u64,
     has_learned: bool,
+    /// What was chosen of what was found.
+    pub(super) picks: Option<Vec<Place>>,
+    /// Similarities of entries of which many are compared with the question.
+    similarities: HashMap<Place, f64>,
     /// A search of words, of which container, and whether it is done.
     words: Option<(ContainerUid, WordSearch, bool)>,
     /// What was made of entries, by their place.
@@ -93,6 +102,8 @@ pub struct Searches {
     inline_ns: Cell<u64>,
     rest: RefCell<Rest>,
     steps: Counter,
+    /// Steps that measuring similarities took in this round.
+    measured: Cell<u64>,
 }
 
 impl Searches {
@@ -107,6 +118,7 @@ impl Searches {
             inline_ns: Cell::new(config::search_inline_us() * 1_000 * INLINE_SEARCHES),
             rest: RefCell::default(),
             steps: Counter::default(),
+            measured: Cell::default(),
         }
     }
 
@@ -234,9 +246,57 @@ impl Searches {
         self.yields()
     }
 
+    /// Whether the command may go on in another round.
+    pub fn may_go_on(&self, ctx: Ctx<'_>) -> bool {
+        self.may_yield(ctx)
+    }
+
+    /// Has the reply written part by part, where the command may go on.
+    pub fn reply_in_parts(&self, told: Box<dyn Told>) {
+        self.rest.borrow_mut().chore = Some(Chore::Reply(told));
+    }
+
+    /// What was chosen between two rounds.
+    pub fn picks(&self) -> Option<Vec<Place>> {
+        self.before.borrow().picks.clone()
+    }
+
+    /// Has a choice made between this round and the next.
+    pub fn leave_choice(&self, choice: Choice) {
+        self.rest.borrow_mut().chore = Some(Chore::Choice(choice));
+    }
+
+    /// The similarity of an entry, measured once in however many rounds; halts where a round has measured as much as it
+    /// may. For commands that measure many.
+    pub fn measured(
+        &self,
+        ctx: Ctx<'_>,
+        place: Place,
+        numbers: usize,
+        measure: impl FnOnce() -> f64,
+    ) -> Looked<f64> {
+        if let Some(similarity) = self.before.borrow().similarities.get(&place) {
+            return Ok(*similarity);
+        }
+        let steps = (1 + numbers / NUMBERS_PER_STEP) as u64;
+        work::count(Steps { rows: steps, ..Steps::NONE });
+        let similarity = measure();
+        let measured = self.measured.get() + steps;
+        self.measured.set(measured);
+        if self.yields() {
+            self.before.borrow_mut().similarities.insert(place, similarity);
+        }
+        if measured >= MEASURED_PER_ROUND && self.pause(ctx) {
+            return Err(Halt::Elsewhere);
+        }
+        Ok(similarity)
+    }
+
     /// Counts work; refuses to continue where the client cannot be made to wait for so much.
     pub fn spend(&self, ctx: Ctx<'_>, steps: Steps) -> Looked<()> {
         self.steps.add(steps);
+        // Keys are counted where they are opened.
+        work::count(Steps { keys: 0, ..steps });
         let is_much = self.steps.get().weight() > limits::UNBLOCKABLE_STEPS_MAX;
         if is_much && !self.may_yield(ctx) && self.steps.get().weight() > self.most_steps() {
             return Err(too_much_at_once("").into());

@@ -1,7 +1,7 @@
 //! Commands on many things, done a few at a time: the first few at once, the rest in slices between other clients'
 //! commands, while the client waits.
 //!
-//! Owns: whose turn it is, and the length of a slice. Clients take turns; one that leaves takes what it only
+//! Owns: whose turn it is, and the length of a slice, in things, steps and time. Clients take turns; one that leaves takes what it only
 //! wanted to read with it, and what it writes is finished. Where a client may not wait (MULTI, scripts, AOF,
 //! replicas) all is done at once, and more than `limits::UNBLOCKABLE_PIECES_MAX` is refused. A reply that takes long to
 //! write is written in slices too. Main thread only.
@@ -10,7 +10,7 @@ use super::slots::{self, Ownership, redirection, try_again};
 use crate::ffi::{
     Arguments, BlockedId, CommandArgs, Ctx, MainCell, RString, Reply, Waiter, Wake, WritePermit,
     block_for_rounds, count_time_from_now, end_rounds, in_round, is_cluster, run_later,
-    wake_blocked,
+    wake_blocked, work_so_far,
 };
 use llmcache_core::error::{Error, ErrorWord};
 use llmcache_core::limits;
@@ -20,11 +20,44 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 /// Things done before the client has to wait, and in a slice, at most.
-pub const PIECES_PER_SLICE: usize = 512;
+const PIECES_PER_SLICE: usize = 512;
 /// Length of a slice, at most.
 const SLICE: Duration = Duration::from_micros(500);
-/// Things done between two looks at the clock.
+/// Work of a slice, at most and the last thing aside: what no machine changes, so that tests hold each command to it.
+const STEPS_PER_SLICE: u64 = 1 << 15;
+/// Things done between two looks at the clock, and their work.
 const PIECES_PER_LOOK: usize = 8;
+const STEPS_PER_LOOK: u64 = 1 << 10;
+
+/// What is left of a slice.
+pub(super) struct Budget {
+    end: Instant,
+    pieces: usize,
+    began: u64,
+    looked: u64,
+}
+
+impl Budget {
+    pub(super) fn new() -> Self {
+        let began = work_so_far();
+        Self { end: Instant::now() + SLICE, pieces: 0, began, looked: began }
+    }
+
+    /// Whether the slice is to end, now that another thing is done.
+    pub(super) fn is_spent(&mut self) -> bool {
+        self.pieces += 1;
+        let now = work_so_far();
+        if self.pieces == PIECES_PER_SLICE || now.saturating_sub(self.began) >= STEPS_PER_SLICE {
+            return true;
+        }
+        let looks = self.pieces.is_multiple_of(PIECES_PER_LOOK)
+            || now.saturating_sub(self.looked) >= STEPS_PER_LOOK;
+        if looks {
+            self.looked = now;
+        }
+        looks && Instant::now() >= self.end
+    }
+}
 
 /// In what a piece is done: any context will do, or it needs leave to write.
 pub trait Leave<'a>: Copy {
@@ -82,7 +115,7 @@ pub trait Pieces: Send {
         false
     }
 
-    /// Writes the next part of a long reply; false when that was the last.
+    /// Writes the next part of a long reply; false when that was the last. A part is a few hundred elements at most.
     fn reply_part(&mut self, ctx: Ctx<'_>) -> bool {
         self.reply(ctx);
         false
@@ -152,17 +185,15 @@ impl<P: Pieces> AnyPieces for P {
 
     fn slice(&mut self, ctx: Ctx<'_>) -> Slice {
         let Some(leave) = P::Leave::between_commands(ctx) else { return Slice::Paused };
-        let end = Instant::now() + SLICE;
-        let mut came_to = Slice::More;
-        for done in 0..PIECES_PER_SLICE {
-            if done % PIECES_PER_LOOK == 0 && Instant::now() >= end {
-                break;
-            }
+        let mut budget = Budget::new();
+        let came_to = loop {
             if !Pieces::next(self, leave) {
-                came_to = Slice::Over;
-                break;
+                break Slice::Over;
             }
-        }
+            if budget.is_spent() {
+                break Slice::More;
+            }
+        };
         Pieces::tell(self, leave);
         came_to
     }
@@ -176,16 +207,13 @@ impl<P: Pieces> AnyPieces for P {
     }
 
     fn reply_slice(&mut self, ctx: Ctx<'_>) -> bool {
-        let end = Instant::now() + SLICE;
-        for done in 1.. {
-            if !self.reply_part(ctx) {
-                return false;
-            }
-            if done % PIECES_PER_LOOK == 0 && Instant::now() >= end {
-                break;
+        let mut budget = Budget::new();
+        while self.reply_part(ctx) {
+            if budget.is_spent() {
+                return true;
             }
         }
-        true
+        false
     }
 }
 
@@ -276,21 +304,16 @@ fn first_slices<P: Pieces>(
     leave: P::Leave<'_>,
     may_yield: impl Fn() -> bool,
 ) -> bool {
-    let mut done = 0;
-    let mut end = Instant::now() + SLICE;
-    loop {
-        let looks = done % PIECES_PER_LOOK == PIECES_PER_LOOK - 1;
-        if done == PIECES_PER_SLICE || (looks && Instant::now() >= end) {
+    let mut budget = Budget::new();
+    while pieces.next(leave) {
+        if budget.is_spent() {
             if may_yield() {
                 return false;
             }
-            (done, end) = (0, Instant::now() + SLICE);
+            budget = Budget::new();
         }
-        if !pieces.next(leave) {
-            return true;
-        }
-        done += 1;
     }
+    true
 }
 
 /// The error of more than can be done where nothing can wait.

@@ -11,6 +11,7 @@
 //! of earlier versions do, are passed over: what they speak of may not be here.
 
 use super::cache_registry::{self, CACHES, SharedCache};
+use super::container_registry::shared;
 use crate::ffi::{
     Ctx, Digest, Key, MainCell, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle,
     register_type,
@@ -123,7 +124,7 @@ impl<P: Published> ModuleValue for CacheValue<P> {
         }
         let is_whole = cache_registry::is_loading();
         let intact = load_index(from, &mut cache, is_whole)?;
-        let shared = Arc::new(MainCell::new(cache));
+        let shared = shared(cache);
         cache_registry::loaded(&shared, db, key);
         if !intact {
             cache_registry::fill_by_sweep(&shared);

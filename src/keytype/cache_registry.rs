@@ -52,6 +52,11 @@ impl Container for Cache {
         self.take_entries_of(other)
     }
 
+    fn allocations(&self) -> usize {
+        // Rows stand in blocks; some have names, tags or a record of their own.
+        self.index.slot_end() as usize
+    }
+
     fn has_entries(&self) -> bool {
         self.index.totals().entries > 0
     }

@@ -11,7 +11,7 @@
 
 pub use super::places::Shared;
 use super::places::{Database, Row, Standing};
-use crate::ffi::MainCell;
+use crate::ffi::{MainCell, reclaim};
 use hashbrown::HashMap;
 use llmcache_core::ids::{ContainerUid, MonotonicMs};
 use sha2::{Digest, Sha256};
@@ -41,6 +41,16 @@ pub trait Container: Send + 'static {
     fn count_with_all(&mut self);
     /// What it has counts no more.
     fn count_alone(&mut self);
+    /// Allocations that go with it, about.
+    fn allocations(&self) -> usize;
+}
+
+/// A container as it is kept: where it goes last, a large one is dropped by a thread of its own, whoever removed it.
+pub fn shared<C: Container>(container: C) -> Shared<C> {
+    Arc::new(MainCell::disposed_by(container, |container| {
+        let allocations = container.allocations();
+        reclaim(container, allocations);
+    }))
 }
 
 /// A key by database and name.
@@ -516,7 +526,7 @@ impl<C: Container> Containers<C> {
                 known.overflowed = true;
                 return None;
             }
-            let container = Arc::new(MainCell::new(make()?));
+            let container = shared(make()?);
             known.put_row(uid, db, Row::awaited(&container));
             Some(container)
         })

@@ -2,6 +2,7 @@
 //! prefix tree is rebuilt from them; nothing of it is saved.
 
 use super::cache_registry;
+use super::container_registry::shared;
 use super::namespace_registry::{self, NAMESPACES};
 use crate::ffi::{Digest, MainCell, ModuleValue, RString, RdbReader, RdbWriter, TypeHandle};
 use llmcache_core::kvchunk::Namespace;
@@ -20,7 +21,7 @@ pub struct NamespaceValue(pub Arc<MainCell<Namespace>>);
 impl NamespaceValue {
     /// Wraps a new namespace.
     pub fn new(namespace: Namespace) -> Self {
-        Self(Arc::new(MainCell::new(namespace)))
+        Self(shared(namespace))
     }
 }
 

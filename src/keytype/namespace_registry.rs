@@ -48,6 +48,10 @@ impl Container for Namespace {
         self.take_entries_of(other)
     }
 
+    fn allocations(&self) -> usize {
+        self.tree.chunks() as usize
+    }
+
     fn has_entries(&self) -> bool {
         self.tree.chunks() > 0
     }

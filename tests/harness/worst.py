@@ -29,6 +29,10 @@ class Size:
         return ["FP32", struct.pack(f"<{self.dim}f", 1, *(((at >> bit % 20) % 7) / 10 for bit in range(self.dim - 1)))]
 
 
+# Most steps (`Steps::weight`, some 20 ns each) that any command may do in one piece, between which no other client's
+# command comes: its own call, a slice, a round, its reply.
+LONGEST_RUN = 3 << 15
+
 # For counts, and as much as the limits allow in the time of a test.
 SMALL = Size(chunks=3_000, messages=3_000, rows=200, dim=8, questions=100, batch=200)
 LARGE = Size(chunks=16_384, messages=20_000, rows=5_000, dim=256, questions=1_000, batch=1_000)

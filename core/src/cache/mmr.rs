@@ -14,27 +14,77 @@ pub fn pick_diverse(
     count: usize,
     mut similarity: impl FnMut(usize, usize) -> f64,
 ) -> Vec<usize> {
-    // The largest similarity to a pick so far; none has one before the first pick.
-    let mut nearest = vec![f64::NEG_INFINITY; relevance.len()];
-    let mut left: Vec<usize> = (0..relevance.len()).collect();
-    let mut picked = Vec::with_capacity(count.min(left.len()));
-    while picked.len() < count && !left.is_empty() {
-        let marginal = |place: usize| lambda * relevance[place] - (1.0 - lambda) * nearest[place];
+    let mut diversity = Diversity::new(relevance.to_vec(), lambda, count);
+    while let Some((pick, other)) = diversity.pair() {
+        diversity.tell(similarity(pick, other));
+    }
+    diversity.into_picks()
+}
+
+/// The same comparison by comparison, for who has other things to do in between.
+#[derive(Debug)]
+pub struct Diversity {
+    relevance: Vec<f64>,
+    lambda: f64,
+    count: usize,
+    /// The largest similarity to a pick so far; none has one before the first pick.
+    nearest: Vec<f64>,
+    left: Vec<usize>,
+    picked: Vec<usize>,
+    /// Of those left the next to be compared with the last pick.
+    at: usize,
+}
+
+impl Diversity {
+    /// Nothing picked yet.
+    pub fn new(relevance: Vec<f64>, lambda: f64, count: usize) -> Self {
+        let all = relevance.len();
+        let (nearest, left) = (vec![f64::NEG_INFINITY; all], (0..all).collect());
+        Self { relevance, lambda, count, nearest, left, picked: Vec::new(), at: 0 }
+    }
+
+    /// The next pick and candidate whose similarity is wanted; none where all are picked.
+    pub fn pair(&mut self) -> Option<(usize, usize)> {
+        loop {
+            if self.picked.len() >= self.count {
+                return None;
+            }
+            if let (Some(&pick), Some(&other)) = (self.picked.last(), self.left.get(self.at)) {
+                return Some((pick, other));
+            }
+            if self.left.is_empty() {
+                return None;
+            }
+            self.pick();
+        }
+    }
+
+    /// How similar the two are that were asked for.
+    pub fn tell(&mut self, similarity: f64) {
+        let Some(&other) = self.left.get(self.at) else { return };
+        self.nearest[other] = self.nearest[other].max(similarity);
+        self.at += 1;
+    }
+
+    /// The places of those picked, in their order.
+    pub fn into_picks(self) -> Vec<usize> {
+        self.picked
+    }
+
+    fn pick(&mut self) {
+        let Self { relevance, lambda, nearest, .. } = self;
+        let marginal = |place: usize| *lambda * relevance[place] - (1.0 - *lambda) * nearest[place];
         let mut best = 0;
-        if !picked.is_empty() {
-            for at in 1..left.len() {
-                if marginal(left[at]) > marginal(left[best]) {
+        if !self.picked.is_empty() {
+            for at in 1..self.left.len() {
+                if marginal(self.left[at]) > marginal(self.left[best]) {
                     best = at;
                 }
             }
         }
-        let pick = left.remove(best);
-        for &other in &left {
-            nearest[other] = nearest[other].max(similarity(pick, other));
-        }
-        picked.push(pick);
+        self.picked.push(self.left.remove(best));
+        self.at = 0;
     }
-    picked
 }
 
 /// How many of these, in their order, stay within a budget of tokens: up to the first that does not fit.

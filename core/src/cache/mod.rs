@@ -38,7 +38,7 @@ pub use lookup::{
     too_many_steps, too_much_at_once,
 };
 pub use miss_reason::{MissReason, Nearest};
-pub use mmr::{estimated_tokens, pick_diverse, within_budget};
+pub use mmr::{Diversity, estimated_tokens, pick_diverse, within_budget};
 pub use money::{format_usd, parse_usd};
 pub use near_misses::{NearMiss, NearMisses};
 pub use settings::{Outlet, Settings};

@@ -80,7 +80,7 @@ impl Index {
     }
 
     pub(super) fn has_work_on_words(&self) -> bool {
-        self.words.as_ref().is_some_and(|words| words.removed_count() > 0)
+        self.words.as_ref().is_some_and(|words| words.has_work())
     }
 
     /// Goes on with a search for about so many steps; whether it is done. Rows whose filter takes more steps than one

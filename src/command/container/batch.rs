@@ -17,7 +17,9 @@ use crate::keytype::cache_registry::{CACHES, SharedCache};
 use llmcache_core::cache::{Entry, LeaseToken, Settings};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::{EntryId, UnixMs};
+use llmcache_core::limits;
 use llmcache_core::vector::Query;
+use llmcache_core::work::count_bytes;
 
 /// A vector on its way into an entry. A blob is decoded when its turn comes.
 #[derive(Debug)]
@@ -112,36 +114,7 @@ pub struct Batch<I> {
 
 /// Stores them all, or refuses the command.
 pub fn store_batch<I: Item>(ctx: Ctx<'_>, args: &CommandArgs<'_>, batch: Batch<I>) -> Result<()> {
-    let Batch { cache, settings, items, lease, linking, now, reply } = batch;
-    let mut dims = items.iter().filter_map(Item::dim);
-    if let Some(dim) = dims.next() {
-        if let Some(other) = dims.find(|&other| other != dim) {
-            return Err(dim_mismatch(other, dim, args.name()));
-        }
-        if let Some(cache) = &cache {
-            check_dim(cache, dim, args.name())?;
-        }
-    }
-    let whole = Presence::of(ctx, args.name()).is_whole();
-    let count = items.len();
-    let storing = StoringBatch {
-        name: args.name().to_vec(),
-        cache,
-        settings,
-        items: items.into_iter(),
-        packed: Vec::with_capacity(count),
-        ready: Vec::new().into_iter(),
-        is_settled: false,
-        is_first_call: true,
-        whole,
-        lease,
-        linking,
-        now,
-        news: Vec::with_capacity(count),
-        refused: None,
-        reply,
-    };
-    run_pieces(args, storing);
+    run_pieces(args, StoringBatch::new(ctx, args, batch)?);
     Ok(())
 }
 
@@ -150,6 +123,7 @@ struct StoringBatch<I> {
     name: Vec<u8>,
     cache: Option<SharedCache>,
     settings: Settings,
+    known: usize,
     items: std::vec::IntoIter<I>,
     /// Those that are packed, until all are.
     packed: Vec<Packed>,
@@ -199,13 +173,49 @@ impl<I: Item> Pieces for StoringBatch<I> {
     }
 
     fn known(&self) -> usize {
-        self.items.len()
+        self.known
     }
 }
 
 impl<I: Item> StoringBatch<I> {
+    fn new(ctx: Ctx<'_>, args: &CommandArgs<'_>, batch: Batch<I>) -> Result<Self> {
+        let Batch { cache, settings, items, lease, linking, now, reply } = batch;
+        let mut dims = items.iter().filter_map(Item::dim);
+        let dim = dims.next();
+        if let Some(dim) = dim {
+            if let Some(other) = dims.find(|&other| other != dim) {
+                return Err(dim_mismatch(other, dim, args.name()));
+            }
+            if let Some(cache) = &cache {
+                check_dim(cache, dim, args.name())?;
+            }
+        }
+        let whole = Presence::of(ctx, args.name()).is_whole();
+        let count = items.len();
+        Ok(Self {
+            name: args.name().to_vec(),
+            cache,
+            settings,
+            // Long vectors are as good as several things.
+            known: count * (1 + dim.unwrap_or(0) / limits::UNBLOCKABLE_PIECE_NUMBERS),
+            items: items.into_iter(),
+            packed: Vec::with_capacity(count),
+            ready: Vec::new().into_iter(),
+            is_settled: false,
+            is_first_call: true,
+            whole,
+            lease,
+            linking,
+            now,
+            news: Vec::with_capacity(count),
+            refused: None,
+            reply,
+        })
+    }
+
     fn pack(&mut self, item: I) -> Result<()> {
         let packed = item.pack(&self.settings, self.now)?;
+        count_bytes(packed.entry.as_bytes().len());
         let (most, bytes) = (self.settings.max_memory_bytes, packed.entry.as_bytes().len());
         if self.cache.is_none() && most > 0 && bytes as u64 > most {
             return Err(Error::too_big("the entry", bytes, most as usize, "bytes (MAXMEMORY)"));

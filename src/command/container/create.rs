@@ -6,10 +6,11 @@ use crate::command::container::store::{dim_mismatch, shown};
 use crate::command::container::texts::{embed_with, settings_for_new};
 use crate::command::parse::{ArgReader, OptionWord, flag_once, set_once};
 use crate::config;
-use crate::ffi::{CommandArgs, Ctx, MainCell, Reply, WritePermit};
+use crate::ffi::{CommandArgs, Ctx, Reply, WritePermit};
 use crate::keyspace::{ModelId, create_cache, default_model, open_container};
 use crate::keytype::CREATE_COMMAND;
 use crate::keytype::cache_registry::SharedCache;
+use crate::keytype::container_registry::shared;
 use llmcache_core::cache::guard::{GuardLevel, NumberRule};
 use llmcache_core::cache::maxerror::{Cold, MaxError, SimilarityE4, TicketSecret};
 use llmcache_core::cache::{Cache, Kind, Settings};
@@ -19,7 +20,6 @@ use llmcache_core::index::{GraphSettings, IndexMode};
 use llmcache_core::limits;
 use llmcache_core::vector::Quant;
 use llmcache_core::words::Language;
-use std::sync::Arc;
 
 /// Runs the command.
 pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
@@ -103,7 +103,7 @@ fn make(ctx: WritePermit<'_>, name: &[u8], settings: Settings) -> Result<SharedC
              which are then put back; allkeys-lfu or volatile-lfu do neither",
         );
     }
-    let shared = Arc::new(MainCell::new(cache));
+    let shared = shared(cache);
     create_cache(ctx, name, &shared);
     ctx.replicate(CREATE_COMMAND, &[name, &head]);
     Ok(shared)

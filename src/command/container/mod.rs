@@ -18,6 +18,7 @@ pub(super) mod settings;
 pub(super) mod store;
 pub(super) mod streams;
 pub(super) mod texts;
+pub(super) mod told;
 
 use crate::ffi::{CommandArgs, Ctx};
 use crate::keyspace::open_container;

@@ -38,7 +38,7 @@ pub fn meaning(
     model: Option<&ModelId>,
     text: &[u8],
     role: Role,
-    again: Again,
+    again: Again<'_>,
 ) -> Result<Meaning> {
     let Some(model) = model else { return Ok(Meaning::None(None)) };
     match embed(ctx, &Texts { model, role, texts: &[text], cut: &[] }, again)? {

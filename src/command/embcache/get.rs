@@ -43,7 +43,7 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, _: &Searches) -> Result<()> {
                 return Ok(());
             }
             // Computed and not kept: what only reads stores nothing. The memo and FETCH remember.
-            match compute(ctx, &cache, &subject, Again::Reads(answer))? {
+            match compute(ctx, &cache, &subject, Again::Reads(answer, args.handles()))? {
                 Computed::Numbers(numbers) => asked.answer_computed(subject, numbers)?,
                 Computed::Later => {}
                 Computed::None => {
@@ -67,7 +67,9 @@ fn answer_many(ctx: Ctx<'_>, args: &Arguments<'_>, _: &Searches) -> Result<()> {
     let asked = Many::read(args, None)?;
     let Some(cache) = asked.container(ctx, args)? else { return Ok(()) };
     // Computed and not kept, as GET does.
-    let Some(mut computed) = asked.compute(ctx, &cache, Again::Reads(answer_many))? else {
+    let Some(mut computed) =
+        asked.compute(ctx, &cache, Again::Reads(answer_many, args.handles()))?
+    else {
         return Ok(());
     };
     let of = Asked::new(ctx, &cache, asked.form);
@@ -159,7 +161,7 @@ impl<'a> Many<'a> {
         &self,
         ctx: Ctx<'_>,
         cache: &SharedCache,
-        again: Again,
+        again: Again<'_>,
     ) -> Result<Option<BTreeMap<usize, Vec<f32>>>> {
         if model_for(cache).is_none() {
             return Ok(Some(BTreeMap::new()));

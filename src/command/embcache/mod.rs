@@ -146,7 +146,7 @@ fn compute(
     ctx: Ctx<'_>,
     cache: &SharedCache,
     subject: &Subject<'_>,
-    again: Again,
+    again: Again<'_>,
 ) -> Result<Computed> {
     let (Subject::Text(text), Some(model)) = (subject, model_for(cache)) else {
         return Ok(Computed::None);
@@ -164,7 +164,7 @@ fn compute_all(
     ctx: Ctx<'_>,
     cache: &SharedCache,
     texts: &[&[u8]],
-    again: Again,
+    again: Again<'_>,
 ) -> Result<Option<Vec<Result<Vec<f32>>>>> {
     let Some(model) = model_for(cache) else {
         return Ok(Some(texts.iter().map(|_| Err(no_vector(None))).collect()));

@@ -1,7 +1,9 @@
 //! `KVCHUNK.FETCH`, `GET`, `MISSING` and `DIGESTS`: payloads of the chunks of a prompt, and which are not there.
 
 use super::chain::{ChainArgs, Names};
-use super::page::{FetchRequest, Wanted, range, write_chunk, write_meta, write_payload};
+use super::page::{
+    CHUNKS_PER_REPLY, FetchRequest, Wanted, range, write_chunk, write_meta, write_payload,
+};
 use super::retention::{begin_lease, hold_by, write_lease};
 use super::{hex_digest, need_namespace, sparse, was_sound_lately};
 use crate::command::parse::{ArgReader, flag_once, set_once};
@@ -112,6 +114,11 @@ impl Pieces for Fetching {
 
     fn known(&self) -> usize {
         self.names.len()
+    }
+
+    /// Many chunks are opened for it once more: not in the slice that ended with them.
+    fn has_long_reply(&self) -> bool {
+        self.page.digests.len() > CHUNKS_PER_REPLY
     }
 
     fn reply(&mut self, ctx: Ctx<'_>) {

@@ -9,6 +9,9 @@ use llmcache_core::error::Result;
 use llmcache_core::kvchunk::ChunkHeader;
 use llmcache_core::limits;
 
+/// Chunks that are answered in the slice that found them; of more, which are opened once more, another answers.
+pub(super) const CHUNKS_PER_REPLY: usize = 512;
+
 /// Payload of one FETCH when nothing is said.
 const MAXBYTES_DEFAULT: u64 = 64 << 20;
 

@@ -1,7 +1,7 @@
 //! `KVCHUNK.FETCH … SPARSE`: of any set of chunks those that are there, past holes.
 
 use super::chain::Names;
-use super::page::{Wanted, write_chunk};
+use super::page::{CHUNKS_PER_REPLY, Wanted, write_chunk};
 use super::retention::{lease, write_lease};
 use super::was_sound_lately;
 use crate::ffi::{Ctx, Reply};
@@ -31,6 +31,10 @@ impl Pieces for Sparse {
             self.page.push(digest);
         }
         true
+    }
+
+    fn has_long_reply(&self) -> bool {
+        self.page.len() > CHUNKS_PER_REPLY
     }
 
     fn known(&self) -> usize {

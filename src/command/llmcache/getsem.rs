@@ -6,6 +6,7 @@ use crate::command::container::hit_reply::{self, Field, Served};
 use crate::command::container::note::Note;
 use crate::command::container::store::check_dim;
 use crate::command::container::texts::{Meaning, meaning, model_for};
+use crate::command::container::told::{self, Beside, WriteHit};
 use crate::command::parse::{
     ArgReader, OptionWord, flag_once, is_vector_word, parse_filter, set_once, vector,
 };
@@ -77,9 +78,9 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
         check_dim(cache, query.dim(), args.name())?;
     }
     let asking = Asking { ctx, name: args.name(), cache: cache.as_ref(), searches };
-    match asking.embed(&mut question, Again::Reads(answer))? {
+    match asking.embed(&mut question, Again::Reads(answer, args.handles()))? {
         Prepared::Answered(found) => {
-            asking.reply(&question, found);
+            asking.reply(&question, found, true);
             return Ok(());
         }
         Prepared::Later => return Ok(()),
@@ -90,7 +91,7 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
             if question.count.is_some_and(|count| count > 1) {
                 asking.check_room(&question, 0, [&found])?;
             }
-            asking.reply(&question, found);
+            asking.reply(&question, found, true);
         }
         Err(Halt::Elsewhere) => {}
         Err(Halt::Refused(error)) => return Err(error),
@@ -124,7 +125,11 @@ pub(super) enum Prepared<'c> {
 impl<'c> Asking<'c, '_> {
     /// Has a prompt without a vector embedded, where a model does so for the cache and the prompt was not stored
     /// word for word.
-    pub(super) fn embed(&self, question: &mut Question<'_>, again: Again) -> Result<Prepared<'c>> {
+    pub(super) fn embed(
+        &self,
+        question: &mut Question<'_>,
+        again: Again<'_>,
+    ) -> Result<Prepared<'c>> {
         let (Some(cache), Some(prompt)) = (self.cache, question.prompt) else {
             return Ok(Prepared::Ready);
         };
@@ -186,8 +191,9 @@ impl<'c> Asking<'c, '_> {
         Ok(added)
     }
 
-    /// Counts what was found and replies; without a cache as for a miss.
-    pub(super) fn reply(&self, question: &Question<'_>, found: Found<'c>) {
+    /// Counts what was found and replies; without a cache as for a miss. A question that is `alone` may be answered part
+    /// by part.
+    pub(super) fn reply(&self, question: &Question<'_>, found: Found<'c>, alone: bool) {
         let (ctx, reply) = (self.ctx, Reply::new(self.ctx));
         let (Some(cache), Some((report, now))) = (self.cache, found) else {
             return question.reply_no_cache(reply, self.reason_of("no-cache", question));
@@ -204,6 +210,17 @@ impl<'c> Asking<'c, '_> {
         } else {
             reason
         };
+        if alone && question.count.is_some() && !question.explain {
+            let (name, fields, needs_all) = (self.name, question.fields(), false);
+            let (report, served) = (&report, &served[..]);
+            let write: WriteHit = |reply, hit, fields, _, served, now| {
+                hit_reply::write(reply, hit, fields, served, now)
+            };
+            let answer =
+                told::Answer { name, cache, report, served, fields, now, needs_all, write };
+            let beside = report.hits.iter().map(|_| Beside::default()).collect();
+            return answer.give(ctx, self.searches, beside);
+        }
         question.reply(reply, &report, reason, &served, ticket.as_deref(), now);
     }
 

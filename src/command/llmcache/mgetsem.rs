@@ -54,7 +54,7 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
         Ok(cache) => cache,
     };
     let asking = Asking { ctx, name: args.name(), cache: cache.as_ref(), searches };
-    match embed_all(&asking, &mut round.question, &mut round.asked) {
+    match embed_all(&asking, args, &mut round.question, &mut round.asked) {
         Ok(true) => {}
         Ok(false) => return Ok(()),
         Err(error) if !searches.is_round() => return Err(error),
@@ -184,7 +184,7 @@ impl<'a> Round<'a> {
 /// Answers one question; one that is refused has its error in its place.
 fn write<'c>(asking: &Asking<'c, '_>, question: &Question<'_>, looked: Looked<Found<'c>>) {
     match looked {
-        Ok(found) => asking.reply(question, found),
+        Ok(found) => asking.reply(question, found, false),
         Err(Halt::Refused(error)) => Reply::new(asking.ctx).error(&error.to_string()),
         Err(Halt::Elsewhere) => Reply::new(asking.ctx).internal_error(),
     }
@@ -206,6 +206,7 @@ fn put<'a>(question: &mut Question<'a>, vector: Option<Vector>, prompt: Option<&
 /// and is run again.
 fn embed_all<'a>(
     asking: &Asking<'_, '_>,
+    args: &Arguments<'_>,
     question: &mut Question<'a>,
     asked: &mut [Asked<'a>],
 ) -> Result<bool> {
@@ -224,7 +225,8 @@ fn embed_all<'a>(
     }
     let texts: Vec<&[u8]> = wanted.iter().map(|(_, text)| *text).collect();
     let texts = Texts { model: &model, role: Role::Query, texts: &texts, cut: &[] };
-    let Embedded::Now(vectors) = embed(asking.ctx, &texts, Again::Reads(answer))? else {
+    let Embedded::Now(vectors) = embed(asking.ctx, &texts, Again::Reads(answer, args.handles()))?
+    else {
         return Ok(false);
     };
     for ((place, _), vector) in wanted.into_iter().zip(vectors) {

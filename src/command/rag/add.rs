@@ -86,7 +86,7 @@ fn embed_all(
     ctx: Ctx<'_>,
     args: &CommandArgs<'_>,
     documents: &mut [Document<'_>],
-    again: Again,
+    again: Again<'_>,
 ) -> Result<bool> {
     let wants = |document: &&mut Document<'_>| document.vector.is_none() && !document.no_vector;
     if !documents.iter_mut().any(|document| wants(&document)) {

@@ -3,8 +3,11 @@
 use super::{check_id, document_id, key_name};
 use crate::command::container::hit_reply::{self, Field, Served};
 use crate::command::parse::{ArgReader, set_once};
-use crate::ffi::{Access, CommandArgs, Ctx, Reply};
-use crate::keyspace::{OpenedEntry, Presence, answer_room, now_min, open_container, open_entry};
+use crate::ffi::{Access, CommandArgs, Ctx, Reply, Tape};
+use crate::keyspace::{
+    AnswerRoom, OpenedEntry, Pieces, Presence, answer_room, now_min, open_container, open_entry,
+    reply_whole, run_pieces,
+};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Hit, Kind, MissReason, Tier};
 use llmcache_core::error::{Error, Result};
@@ -43,29 +46,77 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 /// Runs `RAG.MGET`.
 pub fn run_mget(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let (ids, fields) = parse_mget(ArgReader::new(args.options()))?;
-    let cache = open_container(ctx, &args.key(), Kind::Documents)?;
-    // All are found before the first is answered: an error is the whole reply.
-    let found = match &cache {
-        Some(cache) => {
-            let found = ids.iter().map(|id| find(ctx, cache, args.name(), id));
-            found.collect::<Result<Vec<_>>>()?
-        }
-        None => Vec::new(),
-    };
-    let bytes = |entry: &Option<OpenedEntry<'_>>| {
-        entry.as_ref().map_or(0, |entry| hit_reply::bytes_of(&entry.view(), &fields))
-    };
-    answer_room(ctx)?.all(found.iter().map(bytes))?;
-    let reply = Reply::new(ctx).array(ids.len());
-    match &cache {
-        Some(cache) => {
-            found.into_iter().for_each(|entry| answer(ctx, reply, cache, entry, &fields))
-        }
-        None => ids.iter().for_each(|_| {
+    let room = answer_room(ctx)?;
+    let Some(cache) = open_container(ctx, &args.key(), Kind::Documents)? else {
+        let reply = Reply::new(ctx).array(ids.len());
+        ids.iter().for_each(|_| {
             reply.null();
-        }),
-    }
+        });
+        return Ok(());
+    };
+    let ids: Vec<Box<[u8]>> = ids.into_iter().map(Box::from).collect();
+    let (count, name) = (ids.len(), args.name().to_vec());
+    let (ids, told) = (ids.into_iter(), Tape::default());
+    let many = Many { cache, name, ids, count, fields, room, told, is_begun: false, refused: None };
+    run_pieces(args, many);
     Ok(())
+}
+
+/// Elements of a reply that are written as one part.
+const ELEMENTS_AT_ONCE: usize = 128;
+
+/// Documents that are asked for together: all are read before the first is answered, since an error is the whole reply.
+struct Many {
+    cache: SharedCache,
+    /// The container's key.
+    name: Vec<u8>,
+    ids: std::vec::IntoIter<Box<[u8]>>,
+    count: usize,
+    fields: Vec<Field>,
+    room: AnswerRoom,
+    told: Tape,
+    is_begun: bool,
+    refused: Option<Error>,
+}
+
+impl Many {
+    fn read(&mut self, ctx: Ctx<'_>, id: &[u8]) -> Result<()> {
+        let entry = find(ctx, &self.cache, &self.name, id)?;
+        let bytes = |entry: &OpenedEntry<'_>| hit_reply::bytes_of(&entry.view(), &self.fields);
+        self.room.one(entry.as_ref().map_or(0, bytes))?;
+        answer(ctx, Reply::taped(ctx, &self.told), &self.cache, entry, &self.fields);
+        Ok(())
+    }
+}
+
+impl Pieces for Many {
+    type Leave<'a> = Ctx<'a>;
+
+    fn next(&mut self, ctx: Ctx<'_>) -> bool {
+        let Some(id) = self.ids.next() else { return false };
+        self.refused = self.read(ctx, &id).err();
+        self.refused.is_none()
+    }
+
+    fn has_long_reply(&self) -> bool {
+        self.told.left() > 4 * ELEMENTS_AT_ONCE
+    }
+
+    fn reply_part(&mut self, ctx: Ctx<'_>) -> bool {
+        let reply = Reply::new(ctx);
+        if let Some(refused) = &self.refused {
+            reply.error(&refused.to_string());
+            return false;
+        }
+        if !std::mem::replace(&mut self.is_begun, true) {
+            reply.array(self.count);
+        }
+        self.told.play(reply, ELEMENTS_AT_ONCE)
+    }
+
+    fn reply(&mut self, ctx: Ctx<'_>) {
+        reply_whole(self, ctx);
+    }
 }
 
 fn parse_mget<'a>(mut args: ArgReader<'a>) -> Result<(Vec<&'a [u8]>, Vec<Field>)> {

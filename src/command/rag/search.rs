@@ -2,17 +2,19 @@
 //! budget of tokens.
 
 use crate::command::container::create::ef;
-use crate::command::container::hit_reply::{self, Field, tokens_of};
+use crate::command::container::hit_reply::{self, Field, Served, tokens_of};
 use crate::command::container::note::Note;
 use crate::command::container::store::check_dim;
 use crate::command::container::texts::{Meaning, meaning, model_for, no_vector};
+use crate::command::container::told::{self, Beside};
 use crate::command::parse::{ArgReader, is_vector_word, parse_filter, set_once, vector};
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{
-    Again, CommandKeyspace, Made, OpenedEntry, Presence, Searches, answer_room, answer_searching,
-    need_index, open_container,
+    Again, Choice, CommandKeyspace, Made, OpenedEntry, Place, Presence, Searches, answer_room,
+    answer_searching, need_index, open_container, unit,
 };
 use crate::keytype::cache_registry::SharedCache;
+use hashbrown::HashMap;
 use llmcache_core::cache::guard::GuardLevel;
 use llmcache_core::cache::{
     Fused, Halt, Hit, Kind, Looked, LookupReport, LookupRequest, WordsRequest, look_up,
@@ -25,7 +27,6 @@ use llmcache_core::filter::Filter;
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
-use llmcache_core::vector::normalise::normalise;
 use llmcache_core::words::{Analyser, Fusion, Language, Snippet, WordIndex, WordQuery, snippet};
 
 /// Results when nothing is said: as many as `FT.SEARCH` and `VSIM` give.
@@ -91,9 +92,8 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()> {
     let search = Search::parse(ArgReader::new(args.options()))?;
     search.check()?;
-    let reply = Reply::new(ctx);
     let Some(cache) = open_container(ctx, &args.key(), Kind::Documents)? else {
-        reply.array(0);
+        Reply::new(ctx).array(0);
         return Ok(());
     };
     let words = search.word_query(&cache)?;
@@ -101,7 +101,7 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
         // A text is found by its words where nothing can embed it.
         (None, Some(_)) if words.is_some() && model_for(&cache).is_none() => None,
         (None, Some(text)) => {
-            let again = Again::Reads(answer);
+            let again = Again::Reads(answer, args.handles());
             match meaning(ctx, model_for(&cache).as_ref(), text, Role::Query, again)? {
                 Meaning::Vector(meant) => Some(meant.query),
                 Meaning::Later => return Ok(()),
@@ -124,7 +124,11 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
         Err(Halt::Elsewhere) => return Ok(()),
         Err(Halt::Refused(error)) => return Err(error),
     };
-    search.choose(&mut report, &mut fused);
+    match search.choose(&keyspace, &mut report, &mut fused) {
+        Ok(()) => {}
+        Err(Halt::Elsewhere) => return Ok(()),
+        Err(Halt::Refused(error)) => return Err(error),
+    }
     let usual = if words.is_some() { &USUAL_OF_WORDS[..] } else { &FIELDS[..USUAL] };
     let fields = search.fields.as_deref().unwrap_or(usual);
     answer_room(ctx)?
@@ -140,26 +144,43 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
     };
     let mut served = hit_reply::judge(&cache, &report, now);
     Note { ctx, cache: &cache, scope: b"", question: None, now }.lookup(&report, &mut served);
-    reply.array(report.hits.len());
-    for (place, (hit, &served)) in report.hits.iter().zip(&served).enumerate() {
-        let fused = fused.get(place);
-        reply.map(fields.len());
-        for &field in fields {
-            reply.text(field.name());
-            match (field, fused) {
-                (Field::Score, Some(fused)) => reply.double(fused.score),
-                (Field::Score, None) => reply.double(hit.similarity),
-                (Field::Words, Some(fused)) => reply.double(fused.words),
-                (Field::Similarity, Some(Fused { similarity: None, .. })) => reply.null(),
-                (Field::Snippet, _) if !snippets.is_empty() => reply.bytes(&snippets[place]),
-                _ => {
-                    hit_reply::write_field(reply, hit, field, served, now);
-                    reply
-                }
-            };
-        }
-    }
+    let mut snippets = snippets.into_iter();
+    let beside =
+        |place: usize| Beside { fused: fused.get(place).copied(), snippet: snippets.next() };
+    let beside: Vec<Beside> = (0..report.hits.len()).map(beside).collect();
+    let (name, needs_all) = (args.name(), true);
+    let (cache, report, served) = (&cache, &report, &served[..]);
+    let answer = told::Answer { name, cache, report, served, fields, now, needs_all, write };
+    answer.give(ctx, searches, beside);
     Ok(())
+}
+
+/// Writes a document that was found.
+fn write(
+    reply: Reply<'_>,
+    hit: &Hit<OpenedEntry<'_>>,
+    fields: &[Field],
+    beside: &Beside,
+    served: Served,
+    now: UnixMs,
+) {
+    reply.map(fields.len());
+    for &field in fields {
+        reply.text(field.name());
+        match (field, beside.fused) {
+            (Field::Score, Some(fused)) => reply.double(fused.score),
+            (Field::Score, None) => reply.double(hit.similarity),
+            (Field::Words, Some(fused)) => reply.double(fused.words),
+            (Field::Similarity, Some(Fused { similarity: None, .. })) => reply.null(),
+            (Field::Snippet, _) if beside.snippet.is_some() => {
+                reply.bytes(beside.snippet.as_deref().unwrap_or_default())
+            }
+            _ => {
+                hit_reply::write_field(reply, hit, field, served, now);
+                reply
+            }
+        };
+    }
 }
 
 impl<'a> Search<'a> {
@@ -296,9 +317,14 @@ impl<'a> Search<'a> {
     }
 
     /// Leaves of what was found what is to be answered, in its order.
-    fn choose(&self, report: &mut LookupReport<OpenedEntry<'_>>, fused: &mut Vec<Fused>) {
+    fn choose(
+        &self,
+        keyspace: &CommandKeyspace<'_, '_>,
+        report: &mut LookupReport<OpenedEntry<'_>>,
+        fused: &mut Vec<Fused>,
+    ) -> Looked<()> {
         if let Some(lambda) = self.lambda {
-            diversify(&mut report.hits, fused, lambda, self.count());
+            diversify(keyspace, &mut report.hits, fused, lambda, self.count())?;
         }
         if let Some(offset) = self.offset {
             report.hits.drain(..offset.min(report.hits.len()));
@@ -309,6 +335,7 @@ impl<'a> Search<'a> {
             let fit = within_budget(tokens, budget_tokens);
             report.hits.truncate(fit);
         }
+        Ok(())
     }
 
     fn parse(mut args: ArgReader<'a>) -> Result<Self> {
@@ -379,30 +406,63 @@ fn fusion(args: &mut ArgReader<'_>) -> Result<Fusion> {
     Err(Error::err("FUSE must be RRF and a number, or LINEAR and a weight"))
 }
 
-/// Leaves `count` hits, in the order of their marginal relevance.
+/// Products of comparisons that MMR makes in one go, and how many of them reading a number of a vector is as good as.
+const PRODUCTS_AT_ONCE: usize = 1 << 20;
+const READING: usize = 16;
+
+/// Leaves `count` hits, in the order of their marginal relevance; halts where they are chosen between other commands.
 fn diversify(
+    keyspace: &CommandKeyspace<'_, '_>,
     hits: &mut Vec<Hit<OpenedEntry<'_>>>,
     fused: &mut Vec<Fused>,
     lambda: f64,
     count: usize,
-) {
+) -> Looked<()> {
     // Scores of words have no bound: the best is as relevant as can be.
     let most = fused.iter().map(|fused| fused.score).fold(f64::MIN_POSITIVE, f64::max);
     let relevance: Vec<f64> = match fused.is_empty() {
         true => hits.iter().map(|hit| hit.similarity).collect(),
         false => fused.iter().map(|fused| fused.score / most).collect(),
     };
-    let units: Vec<Vec<f32>> = hits.iter().map(|hit| unit(&hit.entry)).collect();
-    let picks = pick_diverse(&relevance, lambda, count, |one, other| {
-        let (one, other) = (&units[one], &units[other]);
-        if one.len() != other.len() {
-            return -1.0;
+    let place_of = |hit: &Hit<OpenedEntry<'_>>| {
+        let view = hit.entry.view();
+        (view.slot(), view.seq())
+    };
+    let CommandKeyspace { ctx, cache, searches } = *keyspace;
+    let picks: Vec<usize> = match searches.picks() {
+        Some(picks) => {
+            let places: HashMap<Place, usize> =
+                hits.iter().enumerate().map(|(at, hit)| (place_of(hit), at)).collect();
+            // Of those picked some may have gone since.
+            picks.iter().filter_map(|place| places.get(place).copied()).collect()
         }
-        f64::from((kernels().dot_f32)(one, other))
-    });
+        None => {
+            let dim = hits.first().map_or(0, |hit| usize::from(hit.entry.view().dim()));
+            let is_much = hits.len() * (count + READING) * dim > PRODUCTS_AT_ONCE;
+            if is_much && searches.may_go_on(ctx) {
+                // The vectors are read later: a key must not be opened while it is open.
+                let found = hits.iter().map(|hit| {
+                    let place = place_of(hit);
+                    let key = cache.with(|cache| cache.key_at(place.0, place.1));
+                    (key.unwrap_or_default(), place)
+                });
+                searches.leave_choice(Choice::new(found.collect(), relevance, lambda, count));
+                return Err(Halt::Elsewhere);
+            }
+            let units: Vec<Vec<f32>> = hits.iter().map(|hit| unit(&hit.entry.view())).collect();
+            pick_diverse(&relevance, lambda, count, |one, other| {
+                let (one, other) = (&units[one], &units[other]);
+                if one.len() != other.len() {
+                    return -1.0;
+                }
+                f64::from((kernels().dot_f32)(one, other))
+            })
+        }
+    };
     *fused = picks.iter().filter_map(|&place| fused.get(place).copied()).collect();
     let mut left: Vec<_> = hits.drain(..).map(Some).collect();
     hits.extend(picks.into_iter().filter_map(|place| left[place].take()));
+    Ok(())
 }
 
 /// A snippet with its words marked.
@@ -423,10 +483,4 @@ fn marked(text: &str, found: &Snippet, open: &[u8], close: &[u8]) -> Vec<u8> {
         out.extend_from_slice(ELLIPSIS.as_bytes());
     }
     out
-}
-
-/// The stored vector at unit length.
-fn unit(entry: &OpenedEntry<'_>) -> Vec<f32> {
-    let numbers = entry.view().vector().map(|vector| vector.to_f32());
-    numbers.and_then(|numbers| normalise(&numbers).ok()).unwrap_or_default()
 }

@@ -90,7 +90,7 @@ fn embedded(ctx: Ctx<'_>, args: &Arguments<'_>, text: &[u8]) -> Result<Option<Qu
     // A second run compares all at once: in a large session the client waits for that, and not for its question.
     let is_small = numbers <= limits::SESSION_RECALL_AT_ONCE_NUMBERS
         && totals.messages <= limits::SESSION_RECALL_AT_ONCE_MESSAGES;
-    let again = if is_small { Again::Reads(answer) } else { Again::Never };
+    let again = if is_small { Again::Reads(answer, args.handles()) } else { Again::Never };
     texts::vector_of_question(ctx, model.as_ref(), text, again)
 }
 

@@ -32,7 +32,7 @@ pub fn vectors_of(
     ctx: Ctx<'_>,
     model: &ModelId,
     payloads: &[&[u8]],
-    again: Again,
+    again: Again<'_>,
 ) -> Result<Option<Vec<Option<Query>>>> {
     let payloads: Vec<&[u8]> = payloads.iter().map(|payload| beginning(payload)).collect();
     let cut = vec![true; payloads.len()];
@@ -46,7 +46,7 @@ pub fn embed_messages(
     ctx: Ctx<'_>,
     model: &ModelId,
     request: &mut AppendRequest<'_>,
-    again: Again,
+    again: Again<'_>,
 ) -> Result<bool> {
     let AppendRequest { messages, without, .. } = request;
     let wants = |(place, message): &(usize, &mut Message<'_>)| {
@@ -69,7 +69,7 @@ pub fn vector_of_question(
     ctx: Ctx<'_>,
     model: Option<&ModelId>,
     text: &[u8],
-    again: Again,
+    again: Again<'_>,
 ) -> Result<Option<Query>> {
     let none = || Error::err("syntax error: a vector is needed (no model embeds for this session)");
     let model = model.ok_or_else(none)?;

@@ -114,7 +114,7 @@ impl Cache {
         }
     }
 
-    /// Compares its rows with the entries that a walk over all keys met; see [`Doubt::count_against`].
+    /// Compares its rows with the entries that a walk over all keys met; see `doubt.rs`.
     pub fn count_against(&mut self, met: u64) {
         self.doubt.count_against(met, self.index.totals().entries, self.next_seq);
     }

@@ -125,6 +125,9 @@ impl<O: Deref<Target = Entry>> Scored<O> {
     }
 }
 
+/// Entries up to which a question measures all it looks at in one go.
+const MEASURED_AT_ONCE: usize = 64;
+
 /// Keys that are opened before the first of their entries is scored, which waits less for its memory
 /// then.
 const OPEN_AHEAD: usize = 16;
@@ -239,7 +242,12 @@ fn score<K: Keyspace>(
         return Ok(None);
     }
     let Some(vector) = view.vector() else { return Ok(None) };
-    let similarity = vector.similarity(asked.query);
+    let similarity = if asked.wanted > MEASURED_AT_ONCE {
+        let measure = || vector.similarity(asked.query);
+        keyspace.measured(slot, seq, asked.query.dim(), measure)?
+    } else {
+        vector.similarity(asked.query)
+    };
     if !accepts(keyspace, request, &view, similarity, refused)? {
         return Ok(None);
     }

@@ -54,6 +54,18 @@ pub trait Keyspace {
         Ok(judge())
     }
 
+    /// The similarity of an entry with a vector of so many numbers, where a question measures many: once, in however many
+    /// rounds a command goes.
+    fn measured(
+        &self,
+        _slot: SlotId,
+        _seq: Seq,
+        _numbers: usize,
+        measure: impl FnOnce() -> f64,
+    ) -> Looked<f64> {
+        Ok(measure())
+    }
+
     /// Counts work; refuses to go on where it is more than a command may do that cannot be made to wait.
     fn spend(&self, _steps: Steps) -> Looked<()> {
         Ok(())

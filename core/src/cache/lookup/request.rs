@@ -36,7 +36,7 @@ pub struct LookupRequest<'a> {
     pub filter: Option<&'a Filter>,
     /// Oldest entry wanted.
     pub max_age_ms: Option<u64>,
-    /// Whether statistics tell why nothing was found; see [`SearchRequest::counts_refused`].
+    /// Whether statistics tell why nothing was found; see [`SearchRequest::counts_refused`](crate::index::SearchRequest::counts_refused).
     pub counts_refused: bool,
     /// Whether the nearest entry is wanted even where it is no hit.
     pub explain: bool,

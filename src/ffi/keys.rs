@@ -189,7 +189,7 @@ mod tests {
             ("LLMCACHE.INVALIDATE c NEAR VALUES 1 1 SIMILARITY 1", vec![both]),
             (
                 "KVCHUNK.MATCH n HASHES 2 ALSO 1 ALSO 2 m o",
-                vec![read, (7, true, false), (8, true, false)],
+                vec![read, (8, true, false), (9, true, false)],
             ),
             ("KVCHUNK.MATCH n TOKENS x also 1 LEASE SPARSE LEASE 5", vec![both, (6, true, true)]),
             ("KVCHUNK.MATCH n TOKENS x ALSO 9 m", vec![read, (6, true, false)]),

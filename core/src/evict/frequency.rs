@@ -65,11 +65,8 @@ mod tests {
         assert_eq!(AgedFrequency::spread(4, UnixMs(0), 7).read(7), 4 * HIT);
         assert_eq!(AgedFrequency::spread(4, hours(1), 7).read(7), 4 * HIT);
         let day = AgedFrequency::spread(240, hours(24), 7).read(7);
-        // As counted one by one: ten an hour for a day.
-        let mut counted = AgedFrequency::default();
-        (0..240).for_each(|hit| counted.touch(hit * 6));
-        let counted = counted.read(24 * 60);
-        assert!((day / 2..=day * 2).contains(&counted), "{day} and {counted}");
+        // Ten an hour for a day: of the sum 10 + 5 + 2.5 + … some 15 are left, more or less by when in the hour they came.
+        assert!((10 * HIT..20 * HIT).contains(&day), "{day}");
         assert_eq!(AgedFrequency::spread(u32::MAX, UnixMs(0), 7).read(7), u16::MAX);
         assert_eq!(AgedFrequency::spread(0, hours(5), 7).read(7), 0);
     }

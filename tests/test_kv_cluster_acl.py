@@ -70,7 +70,7 @@ def test_acl_checks_the_namespace(server):
 def test_flags_say_what_a_command_does(server):
     with server.wire() as wire:
         listed = {name.decode().lower() for name in wire("COMMAND", "LIST", "FILTERBY", "PATTERN", "kvchunk.*")}
-        reads = {"match", "fetch", "get", "missing", "find", "scan", "info", "stats", "verify", "digests"}
+        reads = {"match", "fetch", "get", "missing", "find", "scan", "info", "stats", "verify", "digests", "tree"}
         stores = {"create", "put", "mput"}
         writes = {"del", "pin", "unpin", "lease", "release", "touch", "budget"}
         internal = {"_create", "_put"}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from harness.model import models_option, write_model
 from words import embed
 
-from harness.model import models_option, write_model
 from llmcache import Message, Session, assistant, errors, system, tool, user
 
 
@@ -132,7 +132,8 @@ def test_a_model_of_the_server_embeds(new_fleet, tmp_path):
     session = Session(r, "c", embed="small")
     session.append(user("ab cd ef"), assistant("mm nn"), Message("note", "not embedded"))
     told = session.info()
-    assert told is not None and (told["vectors"], str(told["model"])[:6]) == (2, "small@")
+    assert told is not None
+    assert (told["vectors"], str(told["model"])[:6]) == (2, "small@")
     assert [one.message.text for one in session.recall("ab cd ef?")] == ["ab cd ef"]
     assert session.edit(1, "qq rr")
     assert [one.message.text for one in session.recall("qq rr", similarity=0.9)] == ["qq rr"]

@@ -335,7 +335,9 @@ class KVFlows(KVBase):
         held, name = yield Command(("KVCHUNK.LEASE", self.name, milliseconds(seconds), *map(_hex, wanted)))
         return int(held), _lease(name)
 
-    def release(self, lease: str | int, tokens: Tokens | None = None, *, hashes: Sequence[bytes] | None = None) -> Flow[int]:
+    def release(
+        self, lease: str | int, tokens: Tokens | None = None, *, hashes: Sequence[bytes] | None = None
+    ) -> Flow[int]:
         """Ends a lease; of several shards that of the prompt. How many chunks it still held."""
         name = self.name if self.shards.count == 1 else self._where(tokens, hashes)[0]
         return int((yield Command(("KVCHUNK.RELEASE", name, lease))))

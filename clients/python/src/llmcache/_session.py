@@ -291,14 +291,15 @@ class SessionFlows(SessionBase):
         around: int = 0,
     ) -> Flow[list[Recalled]]:
         """Messages by meaning, best first, with so many neighbours to either side."""
-        if isinstance(query, str) and self.embed is None:
+        embed = self.embed
+        if not isinstance(query, str):
+            asked: list[Argument] = [*vectors.blob(query)]
+        elif embed is None:
             raise ValueError("a text can be recalled where the session has embed")
-        if isinstance(query, str) and isinstance(self.embed, str):
-            asked: list[Argument] = ["TEXT", query]
+        elif isinstance(embed, str):
+            asked = ["TEXT", query]
         else:
-            if isinstance(query, str):
-                query = cast(Vector, (yield Call(self.embed, (query,))))
-            asked = [*vectors.blob(query)]
+            asked = [*vectors.blob(cast(Vector, (yield Call(embed, (query,)))))]
         args: list[Argument] = [*asked, "COUNT", count]
         if similarity is not None:
             args += ["SIMILARITY", similarity]

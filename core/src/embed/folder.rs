@@ -122,31 +122,34 @@ impl Settings {
         }
         check_modules(folder)?;
         let pooling = read_pooling(folder)?;
-        let mut settings = Self {
-            kind,
-            shape: Shape { positions: tokens_max.min(EMBED_TOKENS_MAX), ..shape },
-            epsilon,
-            pooling,
-            tokens_max: tokens_max.min(EMBED_TOKENS_MAX),
-            query_prompt: String::new(),
-            document_prompt: String::new(),
-            threshold: None,
-            any_script: false,
-        };
-        settings.read_prompts(folder)?;
-        settings.read_own(folder)?;
-        Ok(settings)
+        let tokens_max = tokens_max.min(EMBED_TOKENS_MAX);
+        let shape = Shape { positions: tokens_max, ..shape };
+        Self::with_texts_of(folder, kind, shape, epsilon, pooling, tokens_max)
     }
 
     /// A static model: all else follows from its table.
     fn read_static(folder: &Path) -> Result<Self> {
         check_modules(folder)?;
+        let shape = Shape { hidden: 0, heads: 1, layers: 0, inner: 0, words: 0, positions: 0 };
+        let most = EMBED_STATIC_TOKENS_MAX;
+        Self::with_texts_of(folder, Kind::Static, shape, 0.0, Pooling::Mean, most)
+    }
+
+    /// The same with what the folder says of prompts, threshold and scripts.
+    fn with_texts_of(
+        folder: &Path,
+        kind: Kind,
+        shape: Shape,
+        epsilon: f32,
+        pooling: Pooling,
+        tokens_max: usize,
+    ) -> Result<Self> {
         let mut settings = Self {
-            kind: Kind::Static,
-            shape: Shape { hidden: 0, heads: 1, layers: 0, inner: 0, words: 0, positions: 0 },
-            epsilon: 0.0,
-            pooling: Pooling::Mean,
-            tokens_max: EMBED_STATIC_TOKENS_MAX,
+            kind,
+            shape,
+            epsilon,
+            pooling,
+            tokens_max,
             query_prompt: String::new(),
             document_prompt: String::new(),
             threshold: None,

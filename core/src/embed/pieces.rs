@@ -1,9 +1,12 @@
 //! What tokenizers have in common: what a text looks like to a model, special tokens, and the parts of `tokenizer.json` that
 //! all of them have.
 //!
-//! Owns: reading these parts, and refusing by name. Must not know: how words are cut. Any thread.
+//! Owns: reading these parts, and refusing by name; the way through a text from one special token to the next. Must not
+//! know: how words are cut. Any thread.
 
 use super::json::{Object, each_value};
+use super::scripts::{Known, script_of};
+use super::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -44,7 +47,7 @@ pub(super) fn need_kind(part: &Object<'_>, what: &str, wanted: &str) -> Result<(
 }
 
 /// What stands before and after each text.
-pub(super) fn read_ends(post: &Object<'_>) -> Result<(String, String)> {
+fn read_ends(post: &Object<'_>) -> Result<(String, String)> {
     let of_pair = |name: &str| -> Result<String> {
         let raw = post.raw(name).filter(|raw| raw.len() <= 1_024);
         let pair: Option<(String, u32)> = raw.and_then(|raw| serde_json::from_str(raw).ok());
@@ -77,33 +80,137 @@ pub(super) fn read_ends(post: &Object<'_>) -> Result<(String, String)> {
     }
 }
 
+/// The number of a piece that there must be.
+pub(super) fn number_of(vocabulary: &Vocabulary, piece: &str) -> Result<u32> {
+    let missing = || refused(format!("the vocabulary has no {piece:?}"));
+    vocabulary.number(piece.as_bytes()).ok_or_else(missing)
+}
+
+/// What stands around the pieces of a text and between them, and which letters the model knows.
+#[derive(Debug)]
+pub(super) struct Frame {
+    first: u32,
+    last: u32,
+    special: Special,
+    scripts: Known,
+}
+
+/// How a tokenizer cuts what has no special tokens in it.
+pub(super) trait Cut {
+    /// Adds the pieces of a stretch; `None` where they are too many.
+    fn part(&mut self, text: &str, into: &mut Reading) -> Option<()>;
+}
+
+/// What is read of a text so far.
+pub(super) struct Reading {
+    most: usize,
+    pub(super) tokens: Tokens,
+    pub(super) unknown: Unknown,
+}
+
+impl Reading {
+    /// Adds a piece; `None` where that is one too many.
+    pub(super) fn push(&mut self, number: u32) -> Option<()> {
+        self.tokens.ids.push(number);
+        self.fits()
+    }
+
+    /// `None` where there are too many.
+    pub(super) fn fits(&self) -> Option<()> {
+        // The last special token needs a place too.
+        (self.tokens.ids.len() <= self.most).then_some(())
+    }
+}
+
+impl Frame {
+    /// That of a file; special tokens have numbers below `pieces`.
+    pub(super) fn read(file: &Object<'_>, vocabulary: &Vocabulary, pieces: usize) -> Result<Self> {
+        let (first, last) = read_ends(&file.object("post_processor")?)?;
+        Ok(Self {
+            first: number_of(vocabulary, &first)?,
+            last: number_of(vocabulary, &last)?,
+            special: read_special(file, pieces)?,
+            scripts: Known::of(vocabulary.iter()),
+        })
+    }
+
+    /// One more than the highest number of a special token.
+    pub(super) fn len(&self) -> usize {
+        self.special.len()
+    }
+
+    /// The tokens of a text, of its beginning where they are more than `most` and it may be cut; else `None` then.
+    pub(super) fn tokens(
+        &self,
+        text: &str,
+        most: usize,
+        cuts: bool,
+        mut cut: impl Cut,
+    ) -> Option<Tokens> {
+        let (tokens, unknown) = (Tokens::default(), Unknown::default());
+        let mut reading = Reading { most, tokens, unknown };
+        reading.tokens.ids.push(self.first);
+        if self.whole(text, &mut cut, &mut reading).is_none() {
+            if !cuts {
+                return None;
+            }
+            reading.tokens.ids.truncate(most - 1);
+            reading.tokens.ids.push(self.last);
+        }
+        reading.tokens.unknown = reading.unknown.finish();
+        Some(reading.tokens)
+    }
+
+    /// Reads a text to its end; `None` where that is too long.
+    fn whole(&self, text: &str, cut: &mut impl Cut, into: &mut Reading) -> Option<()> {
+        let mut rest = text;
+        while let Some((at, special)) = self.special.next(rest) {
+            let before = &rest[..at];
+            self.part(if special.strips_before { before.trim_end() } else { before }, cut, into)?;
+            into.tokens.words += 1;
+            into.push(special.number)?;
+            rest = &rest[at + special.text.len()..];
+        }
+        self.part(rest, cut, into)?;
+        into.push(self.last)
+    }
+
+    fn part(&self, text: &str, cut: &mut impl Cut, into: &mut Reading) -> Option<()> {
+        for letter in text.chars().filter_map(script_of) {
+            into.tokens.letters += 1;
+            into.tokens.foreign_letters += usize::from(!self.scripts.has(letter));
+        }
+        cut.part(text, into)
+    }
+}
+
 /// A text that stands for a token wherever it is.
 #[derive(Debug)]
-pub(super) struct SpecialToken {
-    pub(super) text: Box<str>,
-    pub(super) number: u32,
+struct SpecialToken {
+    text: Box<str>,
+    number: u32,
     /// White space before it belongs to it.
-    pub(super) strips_before: bool,
+    strips_before: bool,
 }
 
 /// All such texts.
 #[derive(Debug, Default)]
-pub(super) struct Special(Vec<SpecialToken>);
+struct Special(Vec<SpecialToken>);
 
 impl Special {
     /// The first in a text, of those that begin there the longest, and where.
-    pub(super) fn next(&self, text: &str) -> Option<(usize, &SpecialToken)> {
+    fn next(&self, text: &str) -> Option<(usize, &SpecialToken)> {
         let found = self.0.iter().filter_map(|token| Some((text.find(&*token.text)?, token)));
         found.min_by_key(|(at, token)| (*at, usize::MAX - token.text.len()))
     }
 
     /// One more than the highest number of one.
-    pub(super) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.0.iter().map(|token| token.number as usize + 1).max().unwrap_or(0)
     }
 }
 
-pub(super) fn read_special(file: &Object<'_>, pieces: usize) -> Result<Special> {
+fn read_special(file: &Object<'_>, pieces: usize) -> Result<Special> {
     const MOST: usize = 64;
     let mut special = Vec::new();
     let Some(raw) = file.raw("added_tokens") else { return Ok(Special(special)) };

@@ -6,8 +6,7 @@
 
 use super::charsmap::{CharsMap, decode_base64};
 use super::json::{Object, each_value};
-use super::pieces::{Special, Tokens, Unknown, kind, need_kind, read_ends, read_special, refused};
-use super::scripts::{Known, script_of};
+use super::pieces::{Cut, Frame, Reading, Tokens, kind, need_kind, refused};
 use super::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 use crate::limits::EMBED_PIECES_MAX;
@@ -38,11 +37,8 @@ pub(super) struct Unigram {
     scores: Vec<f64>,
     unknown: u32,
     unknown_score: f64,
-    first: u32,
-    last: u32,
     spaces: Spaces,
-    special: Special,
-    scripts: Known,
+    frame: Frame,
 }
 
 impl Unigram {
@@ -58,22 +54,13 @@ impl Unigram {
         if unknown as usize >= scores.len() {
             return Err(refused("unk_id is not one of the vocabulary"));
         }
-        let special = read_special(file, EMBED_PIECES_MAX)?;
-        let number = |piece: &str| {
-            let missing = || refused(format!("the vocabulary has no {piece:?}"));
-            vocabulary.number(piece.as_bytes()).ok_or_else(missing)
-        };
-        let (first, last) = read_ends(&file.object("post_processor")?)?;
         let worst = scores.iter().fold(f64::INFINITY, |worst, score| worst.min(*score));
         Ok(Self {
             charsmap,
             unknown,
             unknown_score: worst - UNKNOWN_PENALTY,
-            first: number(&first)?,
-            last: number(&last)?,
             spaces,
-            special,
-            scripts: Known::of(vocabulary.iter()),
+            frame: Frame::read(file, &vocabulary, EMBED_PIECES_MAX)?,
             vocabulary,
             scores,
         })
@@ -81,7 +68,7 @@ impl Unigram {
 
     /// One more than the highest number it gives.
     pub(super) fn len(&self) -> usize {
-        self.vocabulary.len().max(self.special.len())
+        self.vocabulary.len().max(self.frame.len())
     }
 
     pub(super) fn allocated_bytes(&self) -> usize {
@@ -96,24 +83,8 @@ impl Unigram {
 
     /// The tokens of a text, of its beginning where they are more than `most` and it may be cut; else `None` then.
     pub(super) fn tokens(&self, text: &str, most: usize, cuts: bool) -> Option<Tokens> {
-        let mut reading = Reading {
-            of: self,
-            most,
-            paths: Vec::new(),
-            pieces: Vec::new(),
-            unknown: Unknown::default(),
-            tokens: Tokens::default(),
-        };
-        reading.tokens.ids.push(self.first);
-        if reading.whole(text).is_none() {
-            if !cuts {
-                return None;
-            }
-            reading.tokens.ids.truncate(most - 1);
-            reading.tokens.ids.push(self.last);
-        }
-        reading.tokens.unknown = reading.unknown.finish();
-        Some(reading.tokens)
+        let cutting = Cutting { of: self, paths: Vec::new(), pieces: Vec::new() };
+        self.frame.tokens(text, most, cuts, cutting)
     }
 }
 
@@ -224,53 +195,27 @@ struct Path {
     piece: u32,
 }
 
-/// A text that is being read.
-struct Reading<'a> {
+/// A text on its way into pieces, and room for the ways through a word.
+struct Cutting<'a> {
     of: &'a Unigram,
-    most: usize,
     paths: Vec<Option<Path>>,
     pieces: Vec<u32>,
-    unknown: Unknown,
-    tokens: Tokens,
 }
 
-impl Reading<'_> {
-    /// Reads a text to its end; `None` where that is too long.
-    fn whole(&mut self, text: &str) -> Option<()> {
-        let mut rest = text;
-        while let Some((at, special)) = self.of.special.next(rest) {
-            let before = &rest[..at];
-            self.part(if special.strips_before { before.trim_end() } else { before })?;
-            self.tokens.words += 1;
-            self.push(special.number)?;
-            rest = &rest[at + special.text.len()..];
-        }
-        self.part(rest)?;
-        self.push(self.of.last)
-    }
-
-    fn push(&mut self, number: u32) -> Option<()> {
-        self.tokens.ids.push(number);
-        // The last special token needs a place too.
-        (self.tokens.ids.len() <= self.most).then_some(())
-    }
-
-    /// A stretch without special tokens.
-    fn part(&mut self, text: &str) -> Option<()> {
+impl Cut for Cutting<'_> {
+    fn part(&mut self, text: &str, into: &mut Reading) -> Option<()> {
         let of = self.of;
-        for letter in text.chars().filter_map(script_of) {
-            self.tokens.letters += 1;
-            self.tokens.foreign_letters += usize::from(!of.scripts.has(letter));
-        }
         let text = of.charsmap.normalise(text);
         if of.spaces.splits_white {
-            return text.split_whitespace().try_for_each(|part| self.section(part));
+            return text.split_whitespace().try_for_each(|part| self.section(part, into));
         }
-        self.section(if of.spaces.strips_end { text.trim_end() } else { &text })
+        self.section(if of.spaces.strips_end { text.trim_end() } else { &text }, into)
     }
+}
 
+impl Cutting<'_> {
     /// A stretch that begins with a space, its own or one that is put there; each space begins a word.
-    fn section(&mut self, text: &str) -> Option<()> {
+    fn section(&mut self, text: &str, into: &mut Reading) -> Option<()> {
         if text.is_empty() {
             return Some(());
         }
@@ -288,30 +233,27 @@ impl Reading<'_> {
                 continue;
             }
             if is_space {
-                self.word(&word)?;
+                self.word(&word, into)?;
                 word.clear();
             }
             word.push(if is_space { SPACE } else { c });
         }
-        self.word(&word)
+        self.word(&word, into)
     }
 
-    fn word(&mut self, word: &str) -> Option<()> {
+    fn word(&mut self, word: &str, into: &mut Reading) -> Option<()> {
         let mut rest = word;
         while !rest.is_empty() {
             let mut end = rest.len().min(WORD_BYTES);
             while !rest.is_char_boundary(end) {
                 end -= 1;
             }
-            self.tokens.words += 1;
+            into.tokens.words += 1;
             if self.pieces(&rest[..end]) {
-                self.tokens.unknown_words += 1;
-                self.unknown.add(&rest[..end]);
+                into.tokens.unknown_words += 1;
+                into.unknown.add(&rest[..end]);
             }
-            let pieces = std::mem::take(&mut self.pieces);
-            let fits = pieces.iter().try_for_each(|piece| self.push(*piece));
-            self.pieces = pieces;
-            fits?;
+            self.pieces.iter().try_for_each(|piece| into.push(*piece))?;
             rest = &rest[end..];
         }
         Some(())

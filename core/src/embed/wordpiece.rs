@@ -4,9 +4,8 @@
 //! and refuses, by name, what it does not do. Any thread; never written after loading.
 
 use super::json::{Object, each_number};
-use super::pieces::{Special, Tokens, Unknown, need_kind, read_ends, read_special, refused};
+use super::pieces::{Cut, Frame, Reading, Tokens, need_kind, number_of, refused};
 use super::ranges::is_in;
-use super::scripts::{Known, script_of};
 use super::tables::{IDEOGRAPHS, MARKS, PUNCTUATION, REMOVED, SPACES};
 use super::vocabulary::Vocabulary;
 use crate::error::Result;
@@ -22,15 +21,12 @@ pub(super) struct WordPiece {
     /// What a piece that goes on with a word begins with.
     inside: String,
     unknown: u32,
-    first: u32,
-    last: u32,
     word_chars_max: usize,
     cleans: bool,
     parts_ideographs: bool,
     strips_accents: bool,
     lowers: bool,
-    special: Special,
-    scripts: Known,
+    frame: Frame,
 }
 
 impl WordPiece {
@@ -39,25 +35,17 @@ impl WordPiece {
         need_kind(&normalizer, "normalizer", "BertNormalizer")?;
         need_kind(&words, "pre_tokenizer", "BertPreTokenizer")?;
         let vocabulary = read_vocabulary(model)?;
-        let number = |piece: &str| {
-            let missing = || refused(format!("the vocabulary has no {piece:?}"));
-            vocabulary.number(piece.as_bytes()).ok_or_else(missing)
-        };
-        let unknown = number(&model.text("unk_token")?.unwrap_or(Cow::Borrowed("[UNK]")))?;
-        let (first, last) = read_ends(&file.object("post_processor")?)?;
+        let unknown = model.text("unk_token")?.unwrap_or(Cow::Borrowed("[UNK]"));
         let lowers = normalizer.get("lowercase")?.unwrap_or(true);
         let tokenizer = Self {
             inside: model.text("continuing_subword_prefix")?.unwrap_or(Cow::Borrowed("##")).into(),
-            unknown,
-            first: number(&first)?,
-            last: number(&last)?,
+            unknown: number_of(&vocabulary, &unknown)?,
             word_chars_max: model.get("max_input_chars_per_word")?.unwrap_or(100),
             cleans: normalizer.get("clean_text")?.unwrap_or(true),
             parts_ideographs: normalizer.get("handle_chinese_chars")?.unwrap_or(true),
             strips_accents: normalizer.get("strip_accents")?.unwrap_or(lowers),
             lowers,
-            special: read_special(file, vocabulary.len())?,
-            scripts: Known::of(vocabulary.iter()),
+            frame: Frame::read(file, &vocabulary, vocabulary.len())?,
             vocabulary,
         };
         if tokenizer.inside.len() > 16 || tokenizer.word_chars_max > 1_000 {
@@ -87,23 +75,7 @@ impl WordPiece {
 
     /// The tokens of a text, of its beginning where they are more than `most` and it may be cut; else `None` then.
     pub(super) fn tokens(&self, text: &str, most: usize, cuts: bool) -> Option<Tokens> {
-        let mut reading = Reading {
-            of: self,
-            most,
-            word: Word::default(),
-            unknown: Unknown::default(),
-            tokens: Tokens::default(),
-        };
-        reading.tokens.ids.push(self.first);
-        if reading.whole(text).is_none() {
-            if !cuts {
-                return None;
-            }
-            reading.tokens.ids.truncate(most - 1);
-            reading.tokens.ids.push(self.last);
-        }
-        reading.tokens.unknown = reading.unknown.finish();
-        Some(reading.tokens)
+        self.frame.tokens(text, most, cuts, Cutting { of: self, word: Word::default() })
     }
 }
 
@@ -131,42 +103,15 @@ struct Word {
     rest: Option<Sha256>,
 }
 
-/// A text that is being read.
-struct Reading<'a> {
+/// A text on its way into pieces.
+struct Cutting<'a> {
     of: &'a WordPiece,
-    most: usize,
     word: Word,
-    unknown: Unknown,
-    tokens: Tokens,
 }
 
-impl Reading<'_> {
-    /// Reads a text to its end; `None` where that is too long.
-    fn whole(&mut self, text: &str) -> Option<()> {
-        let mut rest = text;
-        while let Some((at, special)) = self.of.special.next(rest) {
-            self.part(&rest[..at])?;
-            self.tokens.words += 1;
-            self.push(special.number)?;
-            rest = &rest[at + special.text.len()..];
-        }
-        self.part(rest)?;
-        self.push(self.of.last)
-    }
-
-    fn push(&mut self, number: u32) -> Option<()> {
-        self.tokens.ids.push(number);
-        // The last special token needs a place too.
-        (self.tokens.ids.len() <= self.most).then_some(())
-    }
-
-    /// A stretch without special tokens.
-    fn part(&mut self, text: &str) -> Option<()> {
+impl Cut for Cutting<'_> {
+    fn part(&mut self, text: &str, into: &mut Reading) -> Option<()> {
         let of = self.of;
-        for letter in text.chars().filter_map(script_of) {
-            self.tokens.letters += 1;
-            self.tokens.foreign_letters += usize::from(!of.scripts.has(letter));
-        }
         let cleaned = text.chars().filter_map(|c| if of.cleans { clean(c) } else { Some(c) });
         let parted = cleaned.flat_map(|c| {
             let parts = of.parts_ideographs && is_in(&IDEOGRAPHS, c);
@@ -174,29 +119,31 @@ impl Reading<'_> {
             space.into_iter().chain([c]).chain(space)
         });
         if of.strips_accents {
-            self.lower(parted.nfd().filter(|&c| !is_in(&MARKS, c)))?;
+            self.lower(parted.nfd().filter(|&c| !is_in(&MARKS, c)), into)?;
         } else {
-            self.lower(parted)?;
+            self.lower(parted, into)?;
         }
-        self.end_word()
+        self.end_word(into)
     }
+}
 
-    fn lower(&mut self, chars: impl Iterator<Item = char>) -> Option<()> {
+impl Cutting<'_> {
+    fn lower(&mut self, chars: impl Iterator<Item = char>, into: &mut Reading) -> Option<()> {
         if self.of.lowers {
-            self.words(chars.flat_map(char::to_lowercase))
+            self.words(chars.flat_map(char::to_lowercase), into)
         } else {
-            self.words(chars)
+            self.words(chars, into)
         }
     }
 
-    fn words(&mut self, chars: impl Iterator<Item = char>) -> Option<()> {
+    fn words(&mut self, chars: impl Iterator<Item = char>, into: &mut Reading) -> Option<()> {
         for c in chars {
             if c.is_whitespace() {
-                self.end_word()?;
+                self.end_word(into)?;
             } else if is_in(&PUNCTUATION, c) {
-                self.end_word()?;
+                self.end_word(into)?;
                 self.add(c);
-                self.end_word()?;
+                self.end_word(into)?;
             } else {
                 self.add(c);
             }
@@ -215,19 +162,19 @@ impl Reading<'_> {
         }
     }
 
-    fn end_word(&mut self) -> Option<()> {
+    fn end_word(&mut self, into: &mut Reading) -> Option<()> {
         if self.word.chars == 0 {
             return Some(());
         }
         let mut word = std::mem::take(&mut self.word);
-        self.tokens.words += 1;
-        let before = self.tokens.ids.len();
-        if word.chars > self.of.word_chars_max || !self.pieces(&word.text)? {
-            self.tokens.ids.truncate(before);
-            self.tokens.unknown_words += 1;
+        into.tokens.words += 1;
+        let before = into.tokens.ids.len();
+        if word.chars > self.of.word_chars_max || !self.pieces(&word.text, into)? {
+            into.tokens.ids.truncate(before);
+            into.tokens.unknown_words += 1;
             let rest = word.rest.take().map(Sha256::finalize).unwrap_or_default();
-            self.unknown.add_with(&word.text, rest.into());
-            self.push(self.of.unknown)?;
+            into.unknown.add_with(&word.text, rest.into());
+            into.push(self.of.unknown)?;
         }
         self.word.text = word.text;
         self.word.text.clear();
@@ -236,7 +183,7 @@ impl Reading<'_> {
 
     /// The longest piece at the start, then the longest that goes on; false where there is none. Pieces of a word
     /// that come to nothing do not count: what is over the bound by them alone is found out by the unknown one.
-    fn pieces(&mut self, word: &str) -> Option<bool> {
+    fn pieces(&self, word: &str, into: &mut Reading) -> Option<bool> {
         let (vocabulary, mut inside) = (&self.of.vocabulary, self.of.inside.clone());
         let prefix = inside.len();
         let mut start = 0;
@@ -263,10 +210,10 @@ impl Reading<'_> {
                 end -= 1;
             };
             let Some(number) = found else { return Some(false) };
-            self.tokens.ids.push(number);
+            into.tokens.ids.push(number);
             start = end;
         }
-        (self.tokens.ids.len() <= self.most).then_some(true)
+        into.fits().map(|()| true)
     }
 }
 

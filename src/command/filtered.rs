@@ -21,6 +21,11 @@ impl Sieve {
         Self { filter, steps: Counter::default() }
     }
 
+    /// The filter.
+    pub fn filter(&self) -> Option<&Filter> {
+        self.filter.as_ref()
+    }
+
     /// Whether this META passes; an empty one is none.
     pub fn passes(&self, meta: &[u8]) -> Result<bool> {
         let Some(filter) = &self.filter else { return Ok(true) };

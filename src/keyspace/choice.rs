@@ -5,6 +5,7 @@
 
 use super::open_entry;
 use crate::ffi::{Access, Ctx};
+use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Diversity, EntryKey, EntryView};
 use llmcache_core::distance::kernels;
 use llmcache_core::ids::{Seq, SlotId};
@@ -20,6 +21,26 @@ const NUMBERS_PER_STEP: usize = 24;
 
 /// Names an entry that was found.
 pub type Place = (SlotId, Seq);
+
+/// Where an entry is that was found.
+pub fn place_of(view: &EntryView<'_>) -> Place {
+    (view.slot(), view.seq())
+}
+
+/// What an entry that was found is called, for who opens it once more.
+pub fn key_of_found(cache: &SharedCache, view: &EntryView<'_>) -> (EntryKey, Place) {
+    let place = place_of(view);
+    let key = cache.with(|cache| cache.key_at(place.0, place.1));
+    (key.unwrap_or_default(), place)
+}
+
+/// How alike two vectors of unit length are: what has no vector, or another's, is like none.
+pub fn likeness(one: &[f32], other: &[f32]) -> f64 {
+    match one.len() == other.len() {
+        true => f64::from((kernels().dot_f32)(one, other)),
+        false => -1.0,
+    }
+}
 
 /// A choice that is being made.
 #[derive(Debug)]
@@ -57,11 +78,7 @@ impl Choice {
             let Some((one, other)) = self.diversity.pair() else { return false };
             let (one, other) = (&self.units[one], &self.units[other]);
             products += one.len() + PRODUCTS_PER_STEP;
-            // What has no vector, or another's, is like none.
-            self.diversity.tell(match one.len() == other.len() {
-                true => f64::from((kernels().dot_f32)(one, other)),
-                false => -1.0,
-            });
+            self.diversity.tell(likeness(one, other));
         }
         count(Steps { rows: (products / PRODUCTS_PER_STEP) as u64, ..Steps::NONE });
         true

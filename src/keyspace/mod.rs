@@ -36,7 +36,7 @@ pub use caches::{
     unlink_key,
 };
 pub use changes::tell_changes;
-pub use choice::{Choice, Place, unit};
+pub use choice::{Choice, Place, key_of_found, likeness, place_of, unit};
 pub use chunk_room::{in_flight, note_buffered, note_maxmemory, room_of};
 pub use chunks::{
     ChunkSeen, LeadingRun, NewChunk, OpenedChunk, UseWalk, arm_new_leaves, attach_chunk,

@@ -234,6 +234,18 @@ struct Shared {
     is_gone: bool,
 }
 
+impl Shared {
+    fn of(pieces: impl Pieces + 'static) -> Arc<MainCell<Self>> {
+        let pieces: Option<Box<dyn AnyPieces>> = Some(Box::new(pieces));
+        Arc::new(MainCell::new(Self {
+            pieces,
+            ended: Ended::Not,
+            is_replying: false,
+            is_gone: false,
+        }))
+    }
+}
+
 struct Job {
     /// Nobody waits for what only follows from a command.
     client: Option<BlockedId>,
@@ -270,9 +282,7 @@ pub fn run_pieces<P: Pieces + 'static>(args: &CommandArgs<'_>, mut pieces: P) {
         pieces.reply(ctx);
         return;
     }
-    let pieces: Option<Box<dyn AnyPieces>> = Some(Box::new(pieces));
-    let shared = Shared { pieces, ended: Ended::Not, is_replying: false, is_gone: false };
-    let shared = Arc::new(MainCell::new(shared));
+    let shared = Shared::of(pieces);
     let client = block_for_rounds(ctx, args, |_| Box::new(Sliced { shared: Arc::clone(&shared) }));
     count_time_from_now(client);
     push(ctx, Job { client: Some(client), replies: is_over, ..Job::of(ctx, args.name(), shared) });
@@ -289,13 +299,7 @@ where
     if is_over {
         return;
     }
-    let shared = Shared {
-        pieces: Some(Box::new(pieces)),
-        ended: Ended::Not,
-        is_replying: false,
-        is_gone: false,
-    };
-    push(ctx, Job::of(ctx, name, Arc::new(MainCell::new(shared))));
+    push(ctx, Job::of(ctx, name, Shared::of(pieces)));
 }
 
 /// Does the first slice, and those that follow where it may not yield; whether all is done.

@@ -35,8 +35,7 @@ pub fn scan(ctx: Ctx<'_>, args: &CommandArgs<'_>, kind: Kind) -> Result<()> {
         cache,
         from: Some(cursor),
         left: count,
-        sieve: Sieve::new(filter.clone()),
-        filter,
+        sieve: Sieve::new(filter),
         ids: Vec::new(),
         refused: None,
         told: None,
@@ -72,7 +71,6 @@ struct Page {
     /// Entries that are still to be visited.
     left: usize,
     sieve: Sieve,
-    filter: Option<Filter>,
     /// Those that pass the filter.
     ids: Vec<Vec<u8>>,
     refused: Option<Error>,
@@ -131,9 +129,9 @@ impl Pieces for Page {
 impl Page {
     /// Visits the next place of the listing.
     fn visit(&mut self, ctx: Ctx<'_>, from: u32) -> Result<()> {
-        let Self { cache, sieve, filter, .. } = self;
+        let Self { cache, sieve, .. } = self;
         let now = UnixMs(ctx.now_ms());
-        let next = cache.with(|cache| next_listed(cache, from, sieve, filter.as_ref(), now));
+        let next = cache.with(|cache| next_listed(cache, from, sieve, now));
         let Some((place, listed)) = next else {
             self.from = None;
             return Ok(());
@@ -164,13 +162,7 @@ impl Page {
 
 /// The next place of the listing and who stands there: one entry, now and then two, which are told together, since
 /// a page ends between two places.
-fn next_listed(
-    cache: &Cache,
-    from: u32,
-    sieve: &Sieve,
-    filter: Option<&Filter>,
-    now: UnixMs,
-) -> Option<(u32, Vec<Listed>)> {
+fn next_listed(cache: &Cache, from: u32, sieve: &Sieve, now: UnixMs) -> Option<(u32, Vec<Listed>)> {
     let first = cache.index.listed_from(from).next()?.0;
     let same = cache.index.listed_from(first).take_while(|&(place, ..)| place == first);
     let listed = same.map(|(_, id, slot)| {
@@ -180,7 +172,7 @@ fn next_listed(
         let mut steps = Steps { rows: 1, ..Steps::NONE };
         let verdict = if slot.is_visible(now) && !gone {
             let judge = |filter: &Filter| filter.judge_record(slot.record, &mut steps);
-            filter.map_or(Verdict::Yes, judge)
+            sieve.filter().map_or(Verdict::Yes, judge)
         } else {
             Verdict::No
         };

@@ -5,7 +5,7 @@
 
 use super::hit_reply::{Field, Served, bytes_of};
 use crate::ffi::{Access, Ctx, Reply, Tape};
-use crate::keyspace::{OpenedEntry, Place, Presence, Searches, Told, open_entry};
+use crate::keyspace::{OpenedEntry, Place, Presence, Searches, Told, key_of_found, open_entry};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{EntryKey, Fused, Hit, LookupReport, Tier};
 use llmcache_core::ids::UnixMs;
@@ -70,9 +70,7 @@ impl Answer<'_, '_> {
 
     fn later(&self, beside: Vec<Beside>) -> Hits {
         let found = |((hit, &served), beside): ((&Hit<OpenedEntry<'_>>, &Served), Beside)| {
-            let view = hit.entry.view();
-            let place = (view.slot(), view.seq());
-            let key = self.cache.with(|cache| cache.key_at(place.0, place.1)).unwrap_or_default();
+            let (key, place) = key_of_found(self.cache, &hit.entry.view());
             Found { key, place, tier: hit.tier, similarity: hit.similarity, served, beside }
         };
         let hits: Vec<Found> =

@@ -11,7 +11,7 @@ use crate::command::parse::{ArgReader, is_vector_word, parse_filter, set_once, v
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{
     Again, Choice, CommandKeyspace, Made, OpenedEntry, Place, Presence, Searches, answer_room,
-    answer_searching, need_index, open_container, unit,
+    answer_searching, key_of_found, likeness, need_index, open_container, place_of, unit,
 };
 use crate::keytype::cache_registry::SharedCache;
 use hashbrown::HashMap;
@@ -20,7 +20,6 @@ use llmcache_core::cache::{
     Fused, Halt, Hit, Kind, Looked, LookupReport, LookupRequest, WordsRequest, look_up,
     look_up_words, no_words, pick_diverse, within_budget,
 };
-use llmcache_core::distance::kernels;
 use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::filter::Filter;
@@ -296,8 +295,8 @@ impl<'a> Search<'a> {
             let view = hit.entry.view();
             let text = view.response();
             let text = &text[..text.len().min(limits::SNIPPET_TEXT_MAX_BYTES)];
-            let place = (Made::Snippet, view.slot(), view.seq());
-            keyspace.searches.made(keyspace.ctx, place, || {
+            let (slot, seq) = place_of(&view);
+            keyspace.searches.made(keyspace.ctx, (Made::Snippet, slot, seq), || {
                 let text = String::from_utf8_lossy(text);
                 let found = snippet(&analyser, &text, clauses, width, |clause| weights[clause]);
                 marked(&text, &found, open, close)
@@ -424,15 +423,14 @@ fn diversify(
         true => hits.iter().map(|hit| hit.similarity).collect(),
         false => fused.iter().map(|fused| fused.score / most).collect(),
     };
-    let place_of = |hit: &Hit<OpenedEntry<'_>>| {
-        let view = hit.entry.view();
-        (view.slot(), view.seq())
-    };
     let CommandKeyspace { ctx, cache, searches } = *keyspace;
     let picks: Vec<usize> = match searches.picks() {
         Some(picks) => {
-            let places: HashMap<Place, usize> =
-                hits.iter().enumerate().map(|(at, hit)| (place_of(hit), at)).collect();
+            let places: HashMap<Place, usize> = hits
+                .iter()
+                .enumerate()
+                .map(|(at, hit)| (place_of(&hit.entry.view()), at))
+                .collect();
             // Of those picked some may have gone since.
             picks.iter().filter_map(|place| places.get(place).copied()).collect()
         }
@@ -441,21 +439,13 @@ fn diversify(
             let is_much = hits.len() * (count + READING) * dim > PRODUCTS_AT_ONCE;
             if is_much && searches.may_go_on(ctx) {
                 // The vectors are read later: a key must not be opened while it is open.
-                let found = hits.iter().map(|hit| {
-                    let place = place_of(hit);
-                    let key = cache.with(|cache| cache.key_at(place.0, place.1));
-                    (key.unwrap_or_default(), place)
-                });
+                let found = hits.iter().map(|hit| key_of_found(cache, &hit.entry.view()));
                 searches.leave_choice(Choice::new(found.collect(), relevance, lambda, count));
                 return Err(Halt::Elsewhere);
             }
             let units: Vec<Vec<f32>> = hits.iter().map(|hit| unit(&hit.entry.view())).collect();
             pick_diverse(&relevance, lambda, count, |one, other| {
-                let (one, other) = (&units[one], &units[other]);
-                if one.len() != other.len() {
-                    return -1.0;
-                }
-                f64::from((kernels().dot_f32)(one, other))
+                likeness(&units[one], &units[other])
             })
         }
     };

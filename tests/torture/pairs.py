@@ -161,8 +161,7 @@ class Round:
         primary = self.pair.primary
         self._control("CONFIG", "SET", "maxmemory", 0)
         self._control("CONFIG", "SET", "maxmemory-policy", "noeviction")
-        with primary.wire() as wire:
-            wait_for_rewrite_by(wire)
+        wait_for_rewrite(primary.client(), 60)
         self._equal()
         before = Snapshot.settled(primary)
         way = self.traffic.rng.choice(("none", "reload", "aof", "rewrite", "promote", "replica"))
@@ -188,14 +187,10 @@ class Round:
 
     def _equal(self) -> None:
         """Replica and primary hold the same, as soon as what is due has been removed."""
-
-        def equal() -> bool:
-            self.pair.catch_up()
-            return self.pair.primary.digest() == self.pair.replica.digest()
-
         try:
-            wait_until(equal, "equal digests", 8, step=0.1)
+            self.pair.assert_equal()
         except AssertionError:
+            # Of all databases, and without what is due and only not removed yet.
             ours, theirs = Snapshot.of(self.pair.primary), Snapshot.of(self.pair.replica)
             if differences := ours.differences(theirs):
                 raise Fault(f"primary and replica differ: {differences[:10]}") from None
@@ -222,13 +217,3 @@ class Round:
         left = settle_memory(self.pair.primary) - empty
         if left > MEMORY_KEPT_BYTES:
             raise Fault(f"{left} bytes of memory left when all keys are removed")
-
-
-def wait_for_rewrite_by(wire: Wire) -> None:
-    """Waits until no rewrite of the AOF runs or is due."""
-
-    def quiet() -> bool:
-        info = wire("INFO", "persistence")
-        return b"aof_rewrite_in_progress:0" in info and b"aof_rewrite_scheduled:0" in info
-
-    wait_until(quiet, "no rewrite of the AOF runs", 60)

@@ -26,6 +26,8 @@ def test_kills_lose_nothing_acknowledged(fleet):
 def test_a_change_that_the_replica_lacks_is_a_fault(fleet):
     round_ = Round(fleet, seed=2)
     round_.run(0)
+    # A primary that was just restarted sends all it has once more.
+    round_.pair.assert_equal()
     with round_.pair.replica.wire() as wire:
         assert wire("CONFIG", "SET", "replica-read-only", "no") == "OK"
         assert not isinstance(wire("SESSION.APPEND", "session0", "MSG", "user", "only here"), Failure)

@@ -4,7 +4,7 @@ use super::chain::{ChainArgs, Names};
 use super::page::{
     CHUNKS_PER_REPLY, FetchRequest, Wanted, range, write_chunk, write_meta, write_payload,
 };
-use super::retention::{begin_lease, hold_by, write_lease};
+use super::retention::{begin_lease, hold_by, unless_empty, write_lease};
 use super::{hex_digest, need_namespace, sparse, was_sound_lately};
 use crate::command::parse::{ArgReader, flag_once, set_once};
 use crate::config;
@@ -140,12 +140,7 @@ impl Pieces for Fetching {
             bytes += wanted.bytes(chunk);
         }
         if let &mut Some(id) = lease {
-            if matched > 0 {
-                write_lease(reply, id);
-            } else {
-                reply.null();
-                namespace.with(|n| n.leases.release(&mut n.tree, id));
-            }
+            write_lease(reply, unless_empty(namespace, id, matched > 0));
         }
         drop(chunks);
         namespace.with(|namespace| {

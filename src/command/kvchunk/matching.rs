@@ -4,7 +4,7 @@
 //! come behind each other in prompts. Main thread.
 
 use super::chain::{ChainArgs, Names};
-use super::retention::{begin_lease, hold_by, lease_ms, write_lease};
+use super::retention::{begin_lease, end_lease, hold_by, lease_ms, write_lease};
 use crate::command::filtered::Sieve;
 use crate::command::parse::{ArgReader, flag_once, parse_filter, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
@@ -137,10 +137,10 @@ impl Place {
         true
     }
 
-    /// Ends a lease that holds nothing.
+    /// Ends the lease.
     fn let_go(&mut self) {
         if let (Some(id), Some(namespace)) = (self.lease.take(), &self.namespace) {
-            namespace.with(|namespace| namespace.leases.release(&mut namespace.tree, id));
+            end_lease(namespace, id);
         }
     }
 
@@ -157,13 +157,6 @@ impl Place {
                 leading * u64::from(namespace.settings().chunk_tokens)
             })
         })
-    }
-
-    fn write_lease(&self, reply: Reply<'_>) {
-        match self.lease {
-            Some(id) => write_lease(reply, id),
-            None => reply.null(),
-        };
     }
 }
 
@@ -218,14 +211,14 @@ impl Pieces for Matching {
         let (least, tokens) = told.min_by_key(|told| told.0).unwrap_or_default();
         let reply = Reply::new(ctx).array(3 + usize::from(self.is_several));
         reply.count(least as u64).count(tokens);
-        self.places[0].write_lease(reply);
+        write_lease(reply, self.places[0].lease);
         if !self.is_several {
             return;
         }
         reply.array(self.places.len());
         for place in &self.places {
             reply.array(3).count(place.leading as u64);
-            place.write_lease(reply);
+            write_lease(reply, place.lease);
             match self.is_sparse {
                 true => reply.bytes(&place.bits),
                 false => reply.null(),

@@ -47,10 +47,30 @@ pub(super) fn lease(
     Ok(id)
 }
 
-/// Writes the name of a lease: a string, since clients in JavaScript and Lua lose integers beyond 2^53. RELEASE takes the
-/// digits however they are sent.
-pub(super) fn write_lease(reply: Reply<'_>, id: LeaseId) -> Reply<'_> {
-    reply.text(&id.to_string())
+/// Ends a lease.
+pub(super) fn end_lease(namespace: &SharedNamespace, id: LeaseId) {
+    namespace.with(|namespace| namespace.leases.release(&mut namespace.tree, id));
+}
+
+/// The lease, if it holds anything; one that holds nothing ends.
+pub(super) fn unless_empty(
+    namespace: &SharedNamespace,
+    id: LeaseId,
+    holds_any: bool,
+) -> Option<LeaseId> {
+    if !holds_any {
+        end_lease(namespace, id);
+    }
+    holds_any.then_some(id)
+}
+
+/// Writes the name of a lease, or null: a string, since clients in JavaScript and Lua lose integers beyond 2^53. RELEASE
+/// takes the digits however they are sent.
+pub(super) fn write_lease(reply: Reply<'_>, id: Option<LeaseId>) {
+    match id {
+        Some(id) => reply.text(&id.to_string()),
+        None => reply.null(),
+    };
 }
 
 /// Reads the value of LEASE.
@@ -158,12 +178,7 @@ impl Pieces for Leasing {
 
     fn reply(&mut self, ctx: Ctx<'_>) {
         let reply = Reply::new(ctx).array(2).count(self.held);
-        if self.held == 0 {
-            self.namespace.with(|namespace| namespace.leases.release(&mut namespace.tree, self.id));
-            reply.null();
-        } else {
-            write_lease(reply, self.id);
-        }
+        write_lease(reply, unless_empty(&self.namespace, self.id, self.held > 0));
     }
 }
 

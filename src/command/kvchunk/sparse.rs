@@ -81,10 +81,7 @@ fn answer(
         }
     }
     if request.lease_ms.is_some() {
-        match leased {
-            Some(id) => write_lease(reply, id),
-            None => reply.null(),
-        };
+        write_lease(reply, leased);
     }
     drop(page);
     namespace.with(|namespace| {

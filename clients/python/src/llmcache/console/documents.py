@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import _replies as r
 from .answers import vector_of
-from .store import Refused, Store
+from .store import Refused, Store, whole_number
 from .text import bytes_of, handle, line, shown
 
 COUNT_MAX = 20
@@ -19,16 +19,6 @@ async def index(store: Store, name: str) -> dict[str, Any]:
     return {
         field: line(value) if isinstance(value, bytes) else value for field, value in told.items() if field != "prefix"
     }
-
-
-def _whole(given: Any, name: str, least: int, most: int, otherwise: int) -> int:
-    try:
-        value = otherwise if given in (None, "") else int(given)
-    except (TypeError, ValueError) as error:
-        raise Refused(f"{name} is a whole number") from error
-    if not least <= value <= most:
-        raise Refused(f"{name} is {least} to {most}")
-    return value
 
 
 def _asked(given: dict[str, Any]) -> list[Any]:
@@ -50,11 +40,11 @@ async def _ids(store: Store, key: bytes, *arguments: Any) -> dict[bytes, dict[st
 async def search(store: Store, name: str, given: dict[str, Any]) -> dict[str, Any]:
     """The documents found, and those left out of them with the bound that did it."""
     key, asked = bytes_of(name), _asked(given)
-    count = _whole(given.get("count"), "COUNT", 1, COUNT_MAX, 5)
+    count = whole_number(given.get("count"), "COUNT", 1, COUNT_MAX, 5)
     filter_ = ["FILTER", str(given["filter"])] if given.get("filter") else []
     least = ["SIMILARITY", given["similarity"]] if given.get("similarity") not in (None, "") else []
     diverse = ["MMR", given["mmr"]] if given.get("mmr") not in (None, "") else []
-    budget = ["TOKENS", _whole(given["tokens"], "TOKENS", 1, 1 << 31, 0)] if given.get("tokens") else []
+    budget = ["TOKENS", whole_number(given["tokens"], "TOKENS", 1, 1 << 31, 0)] if given.get("tokens") else []
     # Each bound alone is told from the difference that it makes.
     everything = await _ids(store, key, *asked, "COUNT", CONSIDERED)
     filtered = await _ids(store, key, *asked, *filter_, "COUNT", CONSIDERED) if filter_ else everything

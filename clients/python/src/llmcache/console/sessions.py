@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from .. import _replies as r
-from .documents import _whole
-from .store import Refused, Store
+from .store import Refused, Store, whole_number
 from .text import bytes_of, handle, line, shown, visible
 
 SCANS = 8
@@ -69,10 +68,10 @@ def _message(row: list[Any]) -> dict[str, Any]:
 async def window(store: Store, name: str, given: dict[str, Any]) -> dict[str, Any]:
     """The messages that a model would get."""
     key = bytes_of(name)
-    asked: list[Any] = ["LAST", _whole(given.get("last"), "LAST", 1, MESSAGES, MESSAGES)]
+    asked: list[Any] = ["LAST", whole_number(given.get("last"), "LAST", 1, MESSAGES, MESSAGES)]
     for word in ("tokens", "turns"):
         if given.get(word) not in (None, ""):
-            asked += [word.upper(), _whole(given[word], word.upper(), 1, 1 << 31, 1)]
+            asked += [word.upper(), whole_number(given[word], word.upper(), 1, 1 << 31, 1)]
     if given.get("pairs"):
         asked.append("PAIRS")
     info = await store.run("SESSION.INFO", key)

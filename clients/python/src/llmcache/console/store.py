@@ -34,6 +34,17 @@ class Refused(Exception):
         self.status = status
 
 
+def whole_number(given: Any, name: str, least: int, most: int, otherwise: int) -> int:
+    """A number that the page gives, or what holds without it."""
+    try:
+        value = otherwise if given in (None, "") else int(given)
+    except (TypeError, ValueError) as error:
+        raise Refused(f"{name} is a whole number") from error
+    if not least <= value <= most:
+        raise Refused(f"{name} is {least} to {most}")
+    return value
+
+
 class Store:
     """A server."""
 

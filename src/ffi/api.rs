@@ -79,6 +79,7 @@ pub fn probe() -> Option<&'static str> {
         RedisModule_GetContextFromIO,
         RedisModule_GetCurrentUserName,
         RedisModule_GetDbIdFromIO,
+        RedisModule_GetDbIdFromModuleKey,
         RedisModule_GetDetachedThreadSafeContext,
         RedisModule_GetDbIdFromOptCtx,
         RedisModule_GetKeyNameFromIO,

@@ -1,6 +1,7 @@
 //! The context of a call into the module: time, database, role, log, replication.
 
 use super::api::api;
+use super::string::{RString, ServerString};
 use llmcache_core::ids::MonotonicMs;
 use redis_module::raw;
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -59,6 +60,11 @@ impl ServerState {
                     | raw::REDISMODULE_CTX_FLAGS_LUA
                     | raw::REDISMODULE_CTX_FLAGS_DENY_BLOCKING,
             )
+    }
+
+    /// The running command is part of a transaction.
+    fn is_transaction(self) -> bool {
+        self.has(raw::REDISMODULE_CTX_FLAGS_MULTI)
     }
 
     /// The running command was called by a script.
@@ -121,10 +127,29 @@ impl<'a> Ctx<'a> {
         u64::from_ne_bytes(word)
     }
 
-    /// The selected database.
+    /// The database that keys are opened in.
+    ///
+    /// Within MULTI, Valkey 9.1 returns a number of the transaction for it, which `SelectDb` does not change. The handle
+    /// of a key has the true one there.
     pub fn db(self) -> c_int {
+        if IS_VALKEY.load(Ordering::Relaxed) && self.state().is_transaction() {
+            return self.db_of_a_key();
+        }
         // SAFETY: the context is valid.
         unsafe { api!(RedisModule_GetSelectedDb(self.raw)) }
+    }
+
+    fn db_of_a_key(self) -> c_int {
+        let name = RString::new(b"llmcache:no-key");
+        // SAFETY: context and name are valid. A key opened for writing has a handle although it is absent; nothing is
+        // written, and the handle is closed here.
+        unsafe {
+            let mode = raw::REDISMODULE_WRITE as c_int;
+            let key = api!(RedisModule_OpenKey(self.raw, name.as_ptr(), mode));
+            let db = api!(RedisModule_GetDbIdFromModuleKey(key));
+            api!(RedisModule_CloseKey(key));
+            db
+        }
     }
 
     /// Selects a database; false where there is none of that number.
@@ -134,22 +159,21 @@ impl<'a> Ctx<'a> {
     }
 
     /// Tells the server what the module can do: failed reads of RDB are handed to it instead of ending the process;
-    /// slots with its keys may migrate atomically, where the server does that. Notes whether there is a cluster.
+    /// slots with its keys may migrate atomically, where the server does that. Notes which server it is, and whether
+    /// there is a cluster.
     pub(super) fn set_options(self) {
         CLUSTER.store(self.state().is_cluster(), Ordering::Relaxed);
+        let is_valkey = self.info_text(c"server", c"valkey_version").is_some();
+        IS_VALKEY.store(is_valkey, Ordering::Relaxed);
         let mut options = raw::REDISMODULE_OPTIONS_HANDLE_IO_ERRORS as c_int;
         // SAFETY: reads the binding by value; the function takes nothing.
         let known = unsafe { raw::RedisModule_GetModuleOptionsAll.map_or(0, |all| all()) };
         // The same bit may mean something else on another server.
-        if known & ATOMIC_SLOT_MIGRATION != 0 && self.is_valkey() {
+        if known & ATOMIC_SLOT_MIGRATION != 0 && is_valkey {
             options |= ATOMIC_SLOT_MIGRATION;
         }
         // SAFETY: the context is valid.
         unsafe { api!(RedisModule_SetModuleOptions(self.raw, options)) };
-    }
-
-    fn is_valkey(self) -> bool {
-        self.info_text(c"server", c"valkey_version").is_some()
     }
 
     /// A text of `INFO <section>`; `None` where the server has none of that name.
@@ -312,6 +336,7 @@ pub fn is_cluster() -> bool {
 }
 
 static CLUSTER: AtomicBool = AtomicBool::new(false);
+static IS_VALKEY: AtomicBool = AtomicBool::new(false);
 
 /// The clock that only goes forward; see `Ctx::monotonic_now`.
 pub(super) fn monotonic_now() -> MonotonicMs {

@@ -2,9 +2,9 @@
 """Checks the arrows that ARCHITECTURE.md promises: which room may use which, and that none run in a circle.
 
 A room is a folder or a file below `src/` or `core/src/`, as named in LAYERS. `use` declarations are read from the
-source (and paths written out in code), followed through `pub use` to the file that defines what is used, and held against LAYERS: a room may use the
-rooms named beside it, everything in BASE, and itself. Inside a room, files may not use one another in a circle; the
-circles that are still there are named in KNOWN_CIRCLES, and one that is mended must leave the list.
+source (and paths written out in code), followed through `pub use` to the file that defines what is used, and held
+against LAYERS: a room may use the rooms named beside it, everything in BASE, and itself. No files may use one another
+in a circle, inside a room neither.
 
 Code behind `#[cfg(test)]` is not looked at. Ends with status 1 when something is wrong.
 """
@@ -71,12 +71,6 @@ LAYERS = {
         "src/keyspace", "src/keytype", "src/version",
     },
 }  # fmt: skip
-
-# Files of one room that still use one another in a circle. Nothing may be added.
-KNOWN_CIRCLES = [
-    {f"src/ffi/{file}.rs" for file in ("api", "block", "call", "context", "event", "guard", "io", "mod", "permit", "reply", "steps", "string", "timer")},
-    {f"src/keytype/{file}.rs" for file in ("namespace", "namespace_registry")},
-]
 
 USE = re.compile(r"^(?P<indent>[ \t]*)(?P<vis>pub(?:\([^)]*\))?\s+)?use\s+(?P<tree>[^;]+);", re.M)
 INLINE = re.compile(r"(?<![\w:$])(?:crate|super|llmcache_core)(?:::\w+)+")
@@ -246,13 +240,7 @@ def main() -> int:
             free = there == here or (there in BASE and here.startswith("core"))
             if not (free or there in allowed or ("core" in allowed and there.startswith("core/"))):
                 wrong.append(f"{source} uses {target} ({', '.join(sorted(names))}): {here} may not use {there}")
-    found = circles(arrows)
-    for part in found:
-        if not any(part <= known for known in KNOWN_CIRCLES):
-            wrong.append("a circle: " + ", ".join(sorted(part)))
-    for known in KNOWN_CIRCLES:
-        if not any(part <= known for part in found):
-            wrong.append("mended, take it out of KNOWN_CIRCLES: " + ", ".join(sorted(known)))
+    wrong += ["a circle: " + ", ".join(sorted(part)) for part in circles(arrows)]
     for line in wrong:
         print(f"check_arrows: {line}", file=sys.stderr)
     if not wrong:

@@ -1,8 +1,8 @@
 //! Which functions the server offers. The bindings are null until the server filled them in; the
 //! ones every supported server has are checked once at load, newer ones each time they are wanted.
 
-use super::RedisModuleCtx;
 use redis_module::raw;
+use redis_module::raw::RedisModuleCtx;
 use std::ffi::{CStr, c_int};
 
 /// Calls a function of the server that `probe` found at load. Use inside `unsafe`.

@@ -6,13 +6,15 @@
 //! reply of a client whose deadline passes between being woken and being answered.
 
 use super::api::api;
+use super::context::answering;
+use super::guard::guarded;
 use super::steps::in_one_piece;
-use super::{Arguments, Ctx, Handles, MainBound, MainCell, RedisModuleCtx, guarded};
+use super::{Arguments, Ctx, Handles, MainBound, MainCell};
 use hashbrown::HashMap;
 use redis_module::raw;
+use redis_module::raw::RedisModuleCtx;
 use std::ffi::{c_int, c_void};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Why a waiting client is answered now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,19 +74,10 @@ struct Woken {
     answered: bool,
 }
 
-/// Whether a client that has waited is being answered: it cannot be made to wait once more.
-static REPLYING: AtomicBool = AtomicBool::new(false);
-
-/// Whether a client that has waited is being answered.
-pub(super) fn is_replying() -> bool {
-    REPLYING.load(Ordering::Relaxed)
-}
-
 /// Answers a client that has waited.
 fn answer(waiter: &mut dyn Waiter, ctx: Ctx<'_>, args: &Arguments<'_>, wake: Wake) {
-    REPLYING.store(true, Ordering::Relaxed);
-    let replied = guarded("a reply", || in_one_piece(|| waiter.reply(ctx, args, wake)));
-    REPLYING.store(false, Ordering::Relaxed);
+    let reply = || in_one_piece(|| waiter.reply(ctx, args, wake));
+    let replied = answering(|| guarded("a reply", reply));
     if replied.is_none() {
         super::Reply::new(ctx).internal_error();
     }
@@ -164,9 +157,7 @@ pub fn in_round<R>(id: BlockedId, work: impl FnOnce(Ctx<'_>, &Arguments<'_>) -> 
         (ctx, Arguments::from_raw(argv.as_mut_ptr(), argc))
     };
     // It waits already.
-    let was_replying = REPLYING.swap(true, Ordering::Relaxed);
-    let result = guarded("a round", || work(ctx, &args));
-    REPLYING.store(was_replying, Ordering::Relaxed);
+    let result = answering(|| guarded("a round", || work(ctx, &args)));
     if result.is_none() {
         super::Reply::new(ctx).internal_error();
     }

@@ -1,11 +1,14 @@
 //! From the server's command callback to a handler: arguments as slices, errors as replies, panics
 //! caught.
 
+use super::guard::guarded;
 use super::steps;
 use super::string::bytes_of;
-use super::{ArgString, Ctx, RedisModuleCtx, RedisModuleString, Reply, WritePermit, guarded};
+use super::{ArgString, Ctx, Reply, WritePermit};
 use llmcache_core::error::{Error, ErrorWord};
 use redis_module::raw;
+use redis_module::raw::RedisModuleCtx;
+use redis_module::raw::RedisModuleString;
 use smallvec::SmallVec;
 use std::ffi::c_int;
 use std::ops::Deref;

@@ -3,7 +3,9 @@
 //! Owns: registration of values that live in statics. Main thread.
 
 use super::api::api;
-use super::{Ctx, MainBound, MainCell, RString, ServerString, bytes_of, guarded};
+use super::guard::guarded;
+use super::string::bytes_of;
+use super::{Ctx, MainBound, MainCell, RString, ServerString};
 use redis_module::raw;
 use std::ffi::{CStr, c_char, c_int, c_longlong, c_void};
 use std::ptr;

@@ -1,10 +1,11 @@
 //! The context of a call into the module: time, database, role, log, replication.
 
 use super::api::api;
+use super::log::log;
 use super::string::{RString, ServerString};
 use llmcache_core::ids::MonotonicMs;
 use redis_module::raw;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, c_int};
 use std::marker::PhantomData;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +55,7 @@ impl ServerState {
     /// Whether the client of the running command may be made to wait: not in MULTI, in a script or in
     /// a call of another module, and not a second time.
     pub fn may_block(self) -> bool {
-        !super::block::is_replying()
+        !REPLYING.load(Ordering::Relaxed)
             && !self.has(
                 raw::REDISMODULE_CTX_FLAGS_MULTI
                     | raw::REDISMODULE_CTX_FLAGS_LUA
@@ -222,13 +223,13 @@ impl<'a> Ctx<'a> {
     }
 
     /// Tells WATCH and client-side caching that a key changed, where the change is in other keys.
-    pub fn signal_modified(self, key: &impl super::ServerString) {
+    pub fn signal_modified(self, key: &impl ServerString) {
         // SAFETY: context and key are valid for the call.
         unsafe { api!(RedisModule_SignalModifiedKey(self.raw, key.as_ptr())) };
     }
 
     /// Publishes a keyspace event of the generic class.
-    pub fn notify_generic(self, event: &CStr, key: &impl super::ServerString) {
+    pub fn notify_generic(self, event: &CStr, key: &impl ServerString) {
         // SAFETY: all three are valid for the call. An error means that nobody listens.
         unsafe {
             api!(RedisModule_NotifyKeyspaceEvent(
@@ -241,7 +242,7 @@ impl<'a> Ctx<'a> {
     }
 
     /// Publishes a keyspace event of the sorted-set class.
-    pub fn notify_zset(self, event: &CStr, key: &impl super::ServerString) {
+    pub fn notify_zset(self, event: &CStr, key: &impl ServerString) {
         // SAFETY: as above.
         unsafe {
             api!(RedisModule_NotifyKeyspaceEvent(
@@ -254,7 +255,7 @@ impl<'a> Ctx<'a> {
     }
 
     /// Publishes a keyspace event of the module class.
-    pub fn notify_module(self, event: &CStr, key: &impl super::ServerString) {
+    pub fn notify_module(self, event: &CStr, key: &impl ServerString) {
         // SAFETY: as above.
         unsafe {
             api!(RedisModule_NotifyKeyspaceEvent(
@@ -278,8 +279,7 @@ impl<'a> Ctx<'a> {
 
     /// Publishes a message to who subscribed to a channel on this server, and in a cluster on any.
     pub fn publish(self, channel: &[u8], message: &[u8]) {
-        use super::ServerString;
-        let (channel, message) = (super::RString::new(channel), super::RString::new(message));
+        let (channel, message) = (RString::new(channel), RString::new(message));
         // SAFETY: all three are valid for the call; the strings are copied.
         unsafe {
             api!(RedisModule_PublishMessage(self.raw, channel.as_ptr(), message.as_ptr()));
@@ -289,8 +289,7 @@ impl<'a> Ctx<'a> {
     /// Whether a command with these keys would be run here and now for the client that this call is for: in a
     /// cluster, the server refuses a call with keys of a slot that it does not serve, or of which it has not all
     /// while the slot is moving.
-    pub fn serves(self, keys: &[&super::RString]) -> bool {
-        use super::ServerString;
+    pub fn serves(self, keys: &[&RString]) -> bool {
         let mut pointers: Vec<_> = keys.iter().map(|key| key.as_ptr()).collect();
         // SAFETY: the format "v" takes an array of strings and its length; both outlive the call. The reply is
         // freed on the one path there is.
@@ -335,6 +334,17 @@ pub fn is_cluster() -> bool {
     CLUSTER.load(Ordering::Relaxed)
 }
 
+/// Whether a client that has waited is being answered: it cannot be made to wait once more.
+static REPLYING: AtomicBool = AtomicBool::new(false);
+
+/// Answers a client that has waited, or waits, by `reply`.
+pub(super) fn answering<R>(reply: impl FnOnce() -> R) -> R {
+    let before = REPLYING.swap(true, Ordering::Relaxed);
+    let result = reply();
+    REPLYING.store(before, Ordering::Relaxed);
+    result
+}
+
 static CLUSTER: AtomicBool = AtomicBool::new(false);
 static IS_VALKEY: AtomicBool = AtomicBool::new(false);
 
@@ -349,20 +359,4 @@ pub(super) fn monotonic_now() -> MonotonicMs {
 pub fn is_replica() -> bool {
     // SAFETY: the server tells its own flags without a context.
     ServerState(unsafe { api!(RedisModule_GetContextFlags(std::ptr::null_mut())) }).is_replica()
-}
-
-/// Logs where no context is at hand.
-pub(super) fn log_without_context(message: &str) {
-    log(std::ptr::null_mut(), c"warning", message);
-}
-
-fn log(ctx: *mut raw::RedisModuleCtx, level: &CStr, message: &str) {
-    let Ok(message) = CString::new(message.replace('\0', " ")) else { return };
-    // SAFETY: the message goes through "%s", never as a format; a null context is allowed.
-    unsafe {
-        if let Some(log) = raw::RedisModule_Log {
-            let format: *const c_char = c"%s".as_ptr();
-            log(ctx, level.as_ptr(), format, message.as_ptr());
-        }
-    }
 }

@@ -4,8 +4,10 @@
 //! nothing to the keyspace.
 
 use super::api::api;
+use super::guard::guarded;
+use super::string::bytes_of;
 use super::timer::catch_up;
-use super::{Ctx, MainCell, bytes_of, guarded};
+use super::{Ctx, MainCell};
 use redis_module::raw;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;

@@ -5,8 +5,9 @@
 //! until none is left, so one that asks for the next would never let clients in. Main thread only.
 
 use super::api::api;
+use super::guard::guarded;
 use super::steps::in_one_piece;
-use super::{Ctx, MainBound, MainCell, guarded};
+use super::{Ctx, MainBound, MainCell};
 use redis_module::raw;
 use std::ffi::{c_int, c_void};
 use std::io::{PipeReader, PipeWriter, Write};

@@ -2,7 +2,7 @@
 //!
 //! Any thread that enters the module.
 
-use super::context::log_without_context;
+use super::log::log_without_context;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

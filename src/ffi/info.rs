@@ -1,7 +1,7 @@
 //! The module's part of `INFO`.
 
 use super::api::api;
-use super::guarded;
+use super::guard::guarded;
 use redis_module::raw;
 use std::ffi::{CStr, CString, c_int};
 use std::sync::OnceLock;

@@ -250,7 +250,7 @@ unsafe extern "C" fn on_key(
     key: *mut raw::RedisModuleKey,
     visit: *mut c_void,
 ) {
-    super::guarded("a scan", || {
+    super::guard::guarded("a scan", || {
         let Some(raw) = NonNull::new(key) else { return };
         // SAFETY: the server's arguments are valid for this call; it closes the key itself.
         unsafe {

@@ -6,11 +6,13 @@
 //! every use that an option could make of the first key: a call is never let in on a reading that its
 //! handler does not share. Main thread; called without a client, so it asks the server nothing.
 
+use super::MainCell;
 use super::api::api;
 use super::command_spec::{Arg, ArgKind, CommandSpec, Entry};
 use super::string::bytes_of;
-use super::{MainCell, RedisModuleCtx, RedisModuleString};
 use redis_module::raw;
+use redis_module::raw::RedisModuleCtx;
+use redis_module::raw::RedisModuleString;
 use std::ffi::c_int;
 
 static ROWS: MainCell<Vec<(usize, &'static CommandSpec)>> = MainCell::new(Vec::new());

@@ -3,10 +3,15 @@
 //! Owns: the order of OnLoad, and the question whether the server still holds settings that nobody knows. Called
 //! on the main thread, by the server's entry point only.
 
+use super::Ctx;
 use super::api::{api, initialise, probe};
-use super::context::log_without_context;
-use super::{Ctx, RedisModuleCtx, RedisModuleString, bytes_of, guarded, install_panic_hook};
+use super::guard::guarded;
+use super::guard::install_panic_hook;
+use super::log::log_without_context;
+use super::string::bytes_of;
 use redis_module::raw;
+use redis_module::raw::RedisModuleCtx;
+use redis_module::raw::RedisModuleString;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -23,6 +23,7 @@ mod io;
 mod key;
 mod keys;
 mod load;
+mod log;
 mod main_cell;
 mod open_values;
 mod permit;
@@ -40,15 +41,10 @@ pub use block::{
     end_rounds, in_round, wait_on, wake_blocked, work_in_rounds,
 };
 pub use call::{Arguments, CommandArgs, Handler, Handles, take_command_count};
-use guard::guarded;
-use string::bytes_of;
-
 pub use context::{Ctx, ServerState, is_cluster, is_replica};
 pub use event::{ServerEvents, once_loaded, subscribe};
 pub use event_loop_hook::run_each_turn;
-use guard::install_panic_hook;
 pub use info::{InfoWriter, register_info};
-use io::emit_aof;
 pub use io::{Digest, RdbReader, RdbWriter};
 pub use key::{Access, Key, KeyOf, KeyScan};
 pub use load::{has_settings_left, load};

@@ -4,7 +4,7 @@
 //! command or the configuration says so, and `DEL`, expiry and eviction of a large one would hold up everybody.
 //! May be called on any thread; what is handed over must touch nothing shared when it is dropped.
 
-use super::guarded;
+use super::guard::guarded;
 use super::threads::without_signals;
 use std::any::Any;
 use std::sync::OnceLock;

@@ -6,11 +6,13 @@
 //! its event loop for what comes back. A thread calls nothing of the server's API but the allocator; that is for
 //! whoever writes the `Work` to keep. The child that saves the data set has none of these threads and needs none.
 
+use super::Ctx;
 use super::api::api;
+use super::guard::guarded;
 use super::steps::in_one_piece;
-use super::{Ctx, RedisModuleCtx, guarded};
 use crossbeam_queue::SegQueue;
 use redis_module::raw;
+use redis_module::raw::RedisModuleCtx;
 use std::ffi::{c_int, c_void};
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsRawFd;

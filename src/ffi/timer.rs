@@ -6,8 +6,9 @@
 
 use super::api::api;
 use super::context::monotonic_now;
+use super::guard::guarded;
 use super::steps::in_one_piece;
-use super::{Ctx, MainCell, guarded};
+use super::{Ctx, MainCell};
 use llmcache_core::ids::MonotonicMs;
 use redis_module::raw;
 use std::collections::BTreeMap;

@@ -5,8 +5,10 @@
 //! is on the main thread.
 
 use super::api::api;
+use super::guard::guarded;
 use super::open_values::assert_closed;
-use super::{Ctx, Digest, RString, RdbReader, RdbWriter, bytes_of, guarded};
+use super::string::bytes_of;
+use super::{Ctx, Digest, RString, RdbReader, RdbWriter};
 use redis_module::raw;
 use std::ffi::{CString, c_int, c_void};
 use std::ptr::{self, NonNull};
@@ -223,7 +225,7 @@ unsafe extern "C" fn aof_rewrite<T: ModuleValue + ?Sized>(
     // SAFETY: see `rdb_save`.
     guarded("aof_rewrite", || unsafe {
         if let Some((command, args)) = borrow::<T>(value).aof_rewrite(bytes_of(key)) {
-            super::emit_aof(io, command, &args);
+            super::io::emit_aof(io, command, &args);
         }
     });
 }

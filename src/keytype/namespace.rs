@@ -45,7 +45,7 @@ impl ModuleValue for NamespaceValue {
             return None;
         }
         let value = Self::new(namespace);
-        namespace_registry::loaded(&value, db, key);
+        namespace_registry::loaded(&value.0, db, key);
         Some(Box::new(value))
     }
 

@@ -4,7 +4,6 @@
 //! Owns: the registry of namespaces, their sums, and the stubs. All of it is derived. Nothing here opens keys. Main
 //! thread only.
 
-use super::NamespaceValue;
 use super::cache_registry::{self, Schedule, Worklist};
 use super::container_registry::{self, Container, Containers, Place, Shared};
 use crate::ffi::MainCell;
@@ -141,9 +140,9 @@ pub fn place(namespace: &SharedNamespace, place: Place) {
 }
 
 /// A namespace was read from RDB; under RESTORE its event places it.
-pub fn loaded(value: &NamespaceValue, db: c_int, key: &[u8]) {
+pub fn loaded(namespace: &SharedNamespace, db: c_int, key: &[u8]) {
     if cache_registry::is_loading() {
-        place(&value.0, (db, key.to_vec()));
+        place(namespace, (db, key.to_vec()));
     }
 }
 

@@ -16,10 +16,8 @@ FUNCTION_MAX = 66
 
 # Files and functions that are still longer. Nothing may be added.
 TOO_LONG = {
-    "src/command/table/explain.rs",
     "src/keyspace/chunks.rs",
     "src/keyspace/embeddings.rs",
-    "src/keytype/container_registry.rs",
 }
 LONG_FUNCTIONS = {
     "src/command/llmcache/setsem.rs: store_answer",

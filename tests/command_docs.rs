@@ -211,7 +211,7 @@ fn every_argument_is_explained_and_every_explanation_is_used() {
     let silent = all.iter().filter(|(command, arg)| explain(command, arg).is_empty());
     let mut silent: Vec<_> = silent.map(|(c, arg)| format!("{c} {}", label(arg))).collect();
     silent.dedup();
-    assert!(silent.is_empty(), "say what these mean in table/explain.rs:\n{}", silent.join("\n"));
+    assert!(silent.is_empty(), "say what these mean in table/explain/:\n{}", silent.join("\n"));
     let is_used = |scope: &str, name: &str| {
         all.iter().any(|(command, arg)| {
             label(arg) == name

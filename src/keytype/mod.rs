@@ -11,7 +11,6 @@ mod entry;
 pub mod follower_table;
 mod namespace;
 pub mod namespace_registry;
-mod places;
 pub mod session;
 
 pub use cache::{

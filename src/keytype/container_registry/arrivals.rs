@@ -1,0 +1,108 @@
+//! Keys that came and look for their container, and containers of which only entries are here.
+//!
+//! Owns: the queue of arrivals, who waits for which uid, and their bounds. Main thread only.
+
+use super::known::{
+    AWAITED_MAX, Arrival, Container, Containers, Place, WAITING_MAX, shared, uid_of,
+};
+use super::places::{Row, Shared, Standing};
+use llmcache_core::ids::ContainerUid;
+use std::ffi::c_int;
+
+impl<C: Container> Containers<C> {
+    /// A key arrived and is to be looked at.
+    pub fn arrived(&self, place: Place) {
+        self.0.with(|known| known.arrivals.push_back(Arrival::Key(place)));
+    }
+
+    /// A key arrived and its container is not known: it waits for it.
+    pub fn wait_for(&self, uid: ContainerUid, (db, name): Place) {
+        self.0.with(|known| {
+            let waiting = known.databases.entry(db).or_default().waiting.entry(uid).or_default();
+            if waiting.len() < WAITING_MAX {
+                waiting.push(name);
+            }
+        });
+    }
+
+    /// The container that an entry waits for, or that is left of one that went: what is known of entries whose
+    /// container is not here. Made by `make` where there is none; `None` where that makes none, or where too many are
+    /// awaited: then the sweep finds the entry.
+    pub fn awaited(
+        &self,
+        uid: ContainerUid,
+        db: c_int,
+        make: impl FnOnce() -> Option<C>,
+    ) -> Option<Shared<C>> {
+        self.0.with(|known| {
+            if let Some(row) = known.row(uid, db) {
+                return row.container();
+            }
+            if known.awaited >= AWAITED_MAX {
+                known.overflowed = true;
+                return None;
+            }
+            let container = shared(make()?);
+            known.put_row(uid, db, Row::awaited(&container));
+            Some(container)
+        })
+    }
+
+    /// One of the keys of a container went. Nobody waits for one of which nothing is left.
+    pub fn lost_one(&self, uid: ContainerUid, db: c_int) {
+        self.0.with(|known| {
+            let is_over = |row: &Row<C>| {
+                row.standing == Standing::Awaited
+                    && row.container().is_none_or(|own| !own.with(|own| own.has_entries()))
+            };
+            if known.row(uid, db).is_some_and(is_over) {
+                known.take_row(uid, db);
+            }
+        });
+    }
+
+    /// Keys wait for these containers only: for the others none was seen in a walk over all keys.
+    pub fn wait_only_for(&self, is_seen: impl Fn(c_int, ContainerUid) -> bool) {
+        self.0.with(|known| {
+            for (&db, database) in &mut known.databases {
+                database.waiting.retain(|&uid, _| is_seen(db, uid));
+                if database.waiting.is_empty() {
+                    database.waiting.shrink_to_fit();
+                }
+            }
+            // The walk met the entries of those that could not be awaited before.
+            known.overflowed &= known.awaited >= AWAITED_MAX;
+        });
+    }
+
+    /// The next key whose container arrived after it, or that is to be looked at.
+    pub fn next_arrival(&self) -> Option<Place> {
+        self.0.with(|known| {
+            loop {
+                match known.arrivals.front_mut()? {
+                    Arrival::Key(_) => {
+                        let Some(Arrival::Key(place)) = known.arrivals.pop_front() else {
+                            return None;
+                        };
+                        if known.arrivals.is_empty() {
+                            known.arrivals.shrink_to(64);
+                        }
+                        return Some(place);
+                    }
+                    Arrival::All { container, db, next } => {
+                        let (db, from) = (*db, *next);
+                        if let Some((behind, key)) = container.with(|all| all.next_key(from)) {
+                            *next = behind;
+                            return Some((db, key));
+                        }
+                        let uid = uid_of(container);
+                        known.arrivals.pop_front();
+                        if let Some(own) = known.row(uid, db).and_then(Row::container) {
+                            own.with(|own| own.set_filling(false));
+                        }
+                    }
+                }
+            }
+        })
+    }
+}

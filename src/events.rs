@@ -103,6 +103,7 @@ fn on_arrival(ctx: Ctx<'_>, name: &[u8], place_cache: fn(&SharedCache, Place)) {
 
 fn on_loading_ended(ctx: Ctx<'_>) {
     cache_registry::loading_ended();
+    namespace_registry::loading_ended();
     // An AOF without preamble may name entries before their cache: they are brought together before
     // the first client is served.
     background::attach_arrivals(ctx, || true);

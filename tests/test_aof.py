@@ -205,3 +205,57 @@ def test_relative_deadlines_are_replayed_as_the_moments_they_were(fleet):
     server.start()
     faq = Cache(server.client())
     assert [faq.client.pexpiretime(faq.key_of(id_)) for id_ in ids] == deadlines
+
+
+RESTORED = {
+    "LLMCACHE": (
+        ["LLMCACHE.CREATE", "one", "DIM", 2],
+        ["LLMCACHE.SETSEM", "{}", "PROMPT", "some text", "RESPONSE", "some text", "VALUES", 2, 1, 1],
+        ["LLMCACHE.GETSEM", "{}", "VALUES", 2, 1, 1, "RETURN", 1, "response"],
+    ),
+    "RAG": (
+        ["RAG.CREATE", "one", "WORDS", "english"],
+        ["RAG.ADD", "{}", "d", "TEXT", "some text", "VALUES", 2, 1, 1],
+        ["RAG.SEARCH", "{}", "WORDS", "text"],
+    ),
+    "EMBCACHE": (
+        ["EMBCACHE.CREATE", "one", "MODEL", "m", "DIM", 2],
+        ["EMBCACHE.SET", "{}", "TEXT", "q", "VALUES", 2, 1, 1],
+        ["EMBCACHE.GET", "{}", "TEXT", "q"],
+    ),
+    "KVCHUNK": (
+        ["KVCHUNK.CREATE", "one"],
+        ["KVCHUNK.PUT", "{}", "HASH", "h", "PAYLOAD", 1, "some text"],
+        ["KVCHUNK.MATCH", "{}", "HASHES", 1, "h"],
+    ),
+}
+
+
+@pytest.mark.parametrize("names", [["one"], ["two", "two"], ["two", "one", "two"]], ids=" ".join)
+@pytest.mark.parametrize("family", RESTORED)
+def test_a_container_restored_over_a_key_keeps_its_identity_in_an_aof(fleet, family, names):
+    """While an AOF is read, RESTORE reads the new value before the former one leaves the key."""
+    create, store, look = RESTORED[family]
+    server = fleet.launch(appendonly="yes")
+
+    def ask(wire, command, name):
+        reply = wire(*(name if word == "{}" else word for word in command))
+        assert not isinstance(reply, Failure), reply
+        return reply
+
+    with server.wire() as wire:
+        ask(wire, create, "one")
+        ask(wire, store, "one")
+        dump = wire("DUMP", "one")
+        for name in names:
+            assert wire("RESTORE", name, 0, dump, "REPLACE") == "OK"
+            ask(wire, store, name)
+        keys = sorted(wire("KEYS", "*"))
+        found = [ask(wire, look, name) for name in {"one", *names}]
+        assert all(found)
+    digest = server.digest()
+    server.restart()
+    assert server.digest() == digest
+    with server.wire() as wire:
+        assert sorted(wire("KEYS", "*")) == keys
+        assert [ask(wire, look, name) for name in {"one", *names}] == found

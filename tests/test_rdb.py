@@ -150,3 +150,32 @@ def test_ten_thousand_entries_load_without_loss(server):
     picked = list(range(0, 10_000, 13))
     assert faq.found_by_meaning(picked) == set(picked)
     assert faq.getsem(vector=near(units(51, seed=7)[50], 0.95)).prompt == b"prompt 50"
+
+
+@pytest.mark.parametrize("kind", ["LLMCACHE", "KVCHUNK"])
+def test_a_file_with_one_container_under_two_names_gives_the_second_an_identity_of_its_own(fleet, kind):
+    """No server writes such a file; one that was pieced together loads all the same."""
+    server = fleet.launch(rdbcompression="no", rdbchecksum="no", dbfilename="dump.rdb")
+    path = server.folder / "dump.rdb"
+    with server.wire() as wire:
+        wire(f"{kind}.CREATE", "one")
+        wire("SAVE")
+        first = path.read_bytes()
+        wire("RENAME", "one", "two")
+        wire("SAVE")
+    record = path.read_bytes()
+    record = record[record.index(b"\x07\x03two") : -9]
+    server.stop()
+    # What ends the file: a byte and a checksum, which is 0.
+    path.write_bytes(first[:-9] + record + first[-9:])
+    server.start()
+    with server.wire() as wire:
+        uids = []
+        for name in ("one", "two"):
+            info = wire(f"{kind}.INFO", name)
+            uids.append(info[info.index(b"uid") + 1])
+        assert len(set(uids)) == 2
+        store = {"LLMCACHE": ["LLMCACHE.SET", "two", "PROMPT", "q", "RESPONSE", "a"]}
+        wire(*store.get(kind, ["KVCHUNK.PUT", "two", "HASH", "h", "PAYLOAD", 1, "a"]))
+        assert wire("DEL", "two") == 1
+    wait_until(lambda: server.client().keys("*") == [b"one"], "what belongs to the second is removed", 30)

@@ -189,8 +189,9 @@ static REGISTRY: LazyLock<MainCell<Registry>> =
 /// A cache was read from RDB. Under RESTORE the former key of that name still lives: its event tells
 /// when the new one took its place.
 pub fn loaded(cache: &SharedCache, db: c_int, key: &[u8]) {
-    if is_loading() {
-        place(cache, (db, key.to_vec()));
+    let at = (db, key.to_vec());
+    if is_loading() && CACHES.may_place_at_load(cache, &at) {
+        place(cache, at);
     }
 }
 
@@ -353,6 +354,9 @@ pub fn loading_started() {
 
 /// Loading ended: every entry is looked at once.
 pub fn loading_ended() {
+    for (cache, at) in CACHES.take_postponed() {
+        place(&cache, at);
+    }
     REGISTRY.with(|registry| {
         registry.loading = false;
         registry.want_sweep();

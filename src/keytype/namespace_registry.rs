@@ -141,8 +141,16 @@ pub fn place(namespace: &SharedNamespace, place: Place) {
 
 /// A namespace was read from RDB; under RESTORE its event places it.
 pub fn loaded(namespace: &SharedNamespace, db: c_int, key: &[u8]) {
-    if cache_registry::is_loading() {
-        place(namespace, (db, key.to_vec()));
+    let at = (db, key.to_vec());
+    if cache_registry::is_loading() && NAMESPACES.may_place_at_load(namespace, &at) {
+        place(namespace, at);
+    }
+}
+
+/// Loading ended.
+pub fn loading_ended() {
+    for (namespace, at) in NAMESPACES.take_postponed() {
+        place(&namespace, at);
     }
 }
 

@@ -10,6 +10,7 @@ use llmcache_core::index::{
     FLAT_MAX_ROWS, GraphInfo, GraphSettings, Index, IndexMode, NewSlot, SearchMode, SearchRequest,
     TAIL_MAX_ROWS, TOMBSTONES_MAX, Work,
 };
+use llmcache_core::vector::quantise::unit_scale;
 use serde_json::json;
 use std::collections::HashMap;
 
@@ -40,7 +41,7 @@ fn random_code(random: &mut Random) -> [i8; DIM] {
 
 fn similarity(a: &[i8; DIM], b: &[i8; DIM]) -> f32 {
     let dot: i32 = a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum();
-    dot as f32 * (0.01 * 0.01)
+    dot as f32 * (unit_scale(a) * unit_scale(b))
 }
 
 struct Pair {

@@ -15,6 +15,7 @@ use llmcache_core::filter::{Filter, FilterRecord, Verdict};
 use llmcache_core::ids::{ContainerUid, EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use llmcache_core::index::{BLOCK_SLOTS, Index, NewSlot, SearchRequest, TAG_SLOT_BLOCK};
 use llmcache_core::limits;
+use llmcache_core::vector::quantise::unit_scale;
 use llmcache_core::work::Steps;
 use sections::reseal;
 use serde_json::json;
@@ -267,7 +268,10 @@ fn what_no_index_writes_is_refused() {
         slot_bytes(out, 9, 1, id(1), 1);
         out.f32(0.5).raw(&[127, 129]);
     });
-    assert_eq!(good.expect("a slot").code(SlotId(9)), Some((&[127, -127][..], 0.5)));
+    assert_eq!(
+        good.expect("a slot").code(SlotId(9)),
+        Some((&[127, -127][..], unit_scale(&[127, -127])))
+    );
     let refused: [fn(&mut Writer); 16] = [
         |out| {
             out.u32(1 << 20).u16(2);

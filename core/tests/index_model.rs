@@ -10,6 +10,7 @@ use llmcache_core::index::{
     BLOCK_SLOTS, GraphSettings, Index, IndexMode, NewSlot, SearchRequest, SearchResult, Totals,
 };
 use llmcache_core::limits;
+use llmcache_core::vector::quantise::unit_scale;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -278,14 +279,14 @@ impl Pair {
         });
         let counts = counts_refused || filter.is_none();
         let bounds = (now, min_seq);
-        self.check_search(&found, partition, (&code, scale), limit, bounds, (filter, counts));
+        self.check_search(&found, partition, &code, limit, bounds, (filter, counts));
     }
 
     fn check_search(
         &self,
         found: &SearchResult,
         partition: PartitionKey,
-        (code, scale): (&[i8], f32),
+        code: &[i8],
         limit: usize,
         (now, min_seq): (UnixMs, Seq),
         (filter, counts): (Option<&(Filter, Judge)>, bool),
@@ -308,9 +309,9 @@ impl Pair {
                 refused += 1;
                 continue;
             }
-            let (own, own_scale) = known.code.as_ref().expect("rows have codes");
+            let (own, _) = known.code.as_ref().expect("rows have codes");
             let products = code.iter().zip(own).map(|(&a, &b)| i64::from(a) * i64::from(b));
-            let score = products.sum::<i64>() as f32 * (scale * own_scale);
+            let score = products.sum::<i64>() as f32 * (unit_scale(code) * unit_scale(own));
             expected.push((score, row, verdict));
         }
         expected.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -410,7 +411,7 @@ impl Pair {
             theirs.sort_unstable();
             theirs.dedup();
             assert_eq!(own, theirs, "tags");
-            let code = known.code.as_ref().map(|(code, scale)| (code.as_slice(), *scale));
+            let code = known.code.as_ref().map(|(code, _)| (code.as_slice(), unit_scale(code)));
             assert_eq!(index.code(id), code);
             assert!(index.slot_of(id, known.seq).is_some());
         }

@@ -13,7 +13,7 @@ use llmcache_core::index::{
     Candidate, GraphSettings, Index, IndexMode, NewSlot, SearchMode, SearchRequest, SearchResult,
     SearchTask, Searched, TaskScratch, Work,
 };
-use llmcache_core::vector::quantise::{Code, approx_similarity};
+use llmcache_core::vector::quantise::{Code, approx_similarity, unit_scale};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::sync::mpsc;
@@ -227,7 +227,10 @@ fn check_score(world: &World, query: usize, vector: usize, candidate: &Candidate
     let (asked, code) = (&world.asked[query], &world.codes[vector]);
     let products = asked.codes.iter().zip(&code.codes);
     let dot = products.map(|(&a, &b)| i32::from(a) * i32::from(b)).sum();
-    assert_eq!(candidate.approx, approx_similarity(dot, asked.scale, code.scale));
+    assert_eq!(
+        candidate.approx,
+        approx_similarity(dot, unit_scale(&asked.codes), unit_scale(&code.codes))
+    );
 }
 
 #[test]

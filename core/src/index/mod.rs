@@ -173,8 +173,8 @@ impl Index {
 
     /// Fills a slot; answers the list of its partition, if there is one.
     fn fill(&mut self, id: SlotId, new: NewSlot<'_>) -> Option<u32> {
-        if let Some((code, scale)) = new.code {
-            self.rows.set_code(id, code, scale);
+        if let Some((code, _)) = new.code {
+            self.rows.set_code(id, code);
             self.totals.vectors += 1;
         }
         if let Some(name) = new.name {
@@ -326,7 +326,7 @@ impl Index {
         self.names.get(id).map(AsRef::as_ref)
     }
 
-    /// The int8 code of a slot and its scale.
+    /// The int8 code of a slot and the scale that gives it unit length.
     pub fn code(&self, slot: SlotId) -> Option<(&[i8], f32)> {
         self.rows.code(slot)
     }

@@ -9,6 +9,7 @@ use super::slots::{Slot, Slots};
 use super::tags::Tags;
 use crate::ids::{PartitionKey, Seq, SlotId};
 use crate::vector::arena::CodeArena;
+use crate::vector::quantise::unit_scale;
 
 /// The rows of one index.
 #[derive(Debug, Default)]
@@ -25,14 +26,15 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Keeps the code of a row; the first sets the dimension.
-    pub(super) fn set_code(&mut self, id: SlotId, code: &[i8], scale: f32) {
+    /// Keeps the code of a row, at unit length whatever width of a step it came with; the first sets the
+    /// dimension.
+    pub(super) fn set_code(&mut self, id: SlotId, code: &[i8]) {
         let arena = self.arena.get_or_insert_with(|| CodeArena::new(code.len()));
         debug_assert_eq!(arena.dim(), code.len(), "the container checks dimensions");
-        arena.set(id.0, code, scale);
+        arena.set(id.0, code, unit_scale(code));
     }
 
-    /// The int8 code of a slot and its scale.
+    /// The int8 code of a slot and the scale that gives it unit length.
     pub(super) fn code(&self, slot: SlotId) -> Option<(&[i8], f32)> {
         let arena = self.arena.as_ref()?;
         self.slots.get(slot).filter(|found| found.has_code())?;

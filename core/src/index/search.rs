@@ -15,6 +15,7 @@ use super::request::{SearchRequest, SearchResult};
 use super::rows::Rows;
 use super::scan::{Plan, Span, View};
 use crate::ids::Seq;
+use crate::vector::quantise::unit_scale;
 
 /// Rows a scan gets through in the time that a walk takes for one distance, since the walk waits for
 /// memory that the scan has asked for long before. Of real vectors (384 dimensions, EF 64) a scan takes
@@ -230,6 +231,6 @@ fn pays(passing: &RowSet, rows: &[u32], planned: Option<&Planned<'_>>) -> bool {
 
 impl<'a> SearchRequest<'a> {
     pub(super) fn target(&self) -> Target<'a> {
-        Target { code: self.code, scale: self.scale }
+        Target { code: self.code, scale: unit_scale(self.code) }
     }
 }

@@ -54,8 +54,21 @@ pub fn quantise_into(vector: &[f32], codes: &mut [i8]) -> f32 {
     scale
 }
 
-/// Similarity of two unit vectors by their codes' dot product. May pass 1 by a little: the codes'
-/// own norms are not divided out.
+/// The scale that gives a code unit length; 1 for a code of zeros, which has none.
+///
+/// Rounding makes a vector longer or shorter by up to a hundredth. Measured with the width of a step, a vector
+/// that came out long seems nearer to every query, and where all vectors point in nearly the same direction
+/// that is more than they differ by: at a mean cosine of 0.999 one in ten was nearest to itself. At unit
+/// length what rounding changes is at right angles to the vector, and nothing is nearer to a code than itself.
+///
+/// The sum is exact, and the root and the quotient are correctly rounded: equal bits on every CPU.
+pub fn unit_scale(codes: &[i8]) -> f32 {
+    let square: i64 = codes.iter().map(|&code| i64::from(code) * i64::from(code)).sum();
+    if square == 0 { 1.0 } else { (1.0 / (square as f64).sqrt()) as f32 }
+}
+
+/// Similarity of two unit vectors by their codes' dot product. With `unit_scale` a cosine, give or take the
+/// last bit; with the width of a step it may pass 1 by a little.
 #[inline(always)]
 pub fn approx_similarity(dot: i32, scale_a: f32, scale_b: f32) -> f32 {
     dot as f32 * (scale_a * scale_b)

@@ -245,11 +245,13 @@ fn pairs(text: &str, run: &Run, position: &mut u32, reader: &mut impl Reader) {
 }
 
 /// What may stand between the parts of a code.
+#[inline]
 fn is_joint(byte: u8) -> bool {
     matches!(byte, b'-' | b'_' | b'.' | b'/' | b':' | b'#' | b'+' | b'@' | b'\\' | b'=')
 }
 
 /// What parts are split at: of the characters that words of Unicode may contain, and of joints, all but the apostrophe.
+#[inline]
 fn is_splitter(byte: u8) -> bool {
     byte.is_ascii_punctuation() && byte != b'\''
 }

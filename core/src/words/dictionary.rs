@@ -57,19 +57,25 @@ impl Dictionary {
     }
 
     /// The word of a number.
+    #[inline]
     pub(super) fn term(&self, number: u32) -> Option<&Term> {
         self.terms.get(number as usize)?.as_ref()
     }
 
     /// The number of a word.
     pub(super) fn find(&self, text: &str) -> Option<u32> {
+        self.find_hashed(self.hasher.hash_one(text), text)
+    }
+
+    fn find_hashed(&self, hash: u64, text: &str) -> Option<u32> {
         let is_it = |&number: &u32| self.term(number).is_some_and(|term| *term.text == *text);
-        self.by_text.find(self.hasher.hash_one(text), is_it).copied()
+        self.by_text.find(hash, is_it).copied()
     }
 
     /// The number of a word, which is new where it was not known; it is in no text then, and needs to be put in one.
     pub(super) fn number_of(&mut self, text: &str) -> u32 {
-        if let Some(number) = self.find(text) {
+        let hash = self.hasher.hash_one(text);
+        if let Some(number) = self.find_hashed(hash, text) {
             return number;
         }
         self.heap_bytes += allocated_bytes(text.len());
@@ -80,7 +86,7 @@ impl Dictionary {
             None => self.push(term),
         }
         let (terms, hasher) = (&self.terms, &self.hasher);
-        self.by_text.insert_unique(hasher.hash_one(text), number, |&number| {
+        self.by_text.insert_unique(hash, number, |&number| {
             hasher.hash_one(terms[number as usize].as_ref().map_or("", |term| &term.text))
         });
         number
@@ -101,9 +107,7 @@ impl Dictionary {
     /// Puts a word in a text of a length.
     pub(super) fn put(&mut self, number: u32, posting: Posting, length: u32) {
         if let Some(term) = &mut self.terms[number as usize] {
-            self.heap_bytes -= term.postings.bytes();
-            term.postings.insert(posting, length);
-            self.heap_bytes += term.postings.bytes();
+            term.postings.insert(posting, length, &mut self.heap_bytes);
         }
     }
 
@@ -116,9 +120,7 @@ impl Dictionary {
     pub(super) fn take(&mut self, number: u32, row: u32) -> Taken {
         let Some(term) = &mut self.terms[number as usize] else { return Taken::Left };
         let was_frequent = term.postings.is_list();
-        self.heap_bytes -= term.postings.bytes();
-        term.postings.remove(row);
-        self.heap_bytes += term.postings.bytes();
+        term.postings.remove(row, &mut self.heap_bytes);
         if term.postings.rows() > 0 {
             return Taken::Left;
         }

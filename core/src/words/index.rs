@@ -366,14 +366,14 @@ impl Reader for Numbered<'_> {
     fn take(&mut self, token: Token<'_>) {
         let written = &self.text[token.start..token.end];
         if token.is_stop {
-            self.cache.note(written, Known::Stop);
+            self.cache.note(written, Known::Stop, self.dictionary.len());
             return;
         }
         let number = self.dictionary.number_of(token.term);
         self.words.push(number);
         // A word that one text has is soon forgotten, and with it all that are known.
         if !token.is_code && self.dictionary.is_frequent(number) {
-            self.cache.note(written, Known::Term(number));
+            self.cache.note(written, Known::Term(number), self.dictionary.len());
         }
     }
 }

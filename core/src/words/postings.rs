@@ -7,9 +7,12 @@
 
 use crate::allocation::allocated_bytes;
 use crate::codec::put_varint;
+use smallvec::SmallVec;
 
 /// Rows of a block.
 const BLOCK_MAX: usize = 128;
+/// Bytes of a row at most.
+const POSTING_BYTES_MAX: usize = 10;
 /// Neighbours that have no more than this together are one block.
 const MERGE_BELOW: usize = BLOCK_MAX / 2;
 
@@ -57,14 +60,11 @@ pub(super) enum Postings {
     Many(Box<List>),
 }
 
-/// A list of blocks.
+/// A list of blocks, of which most words have one.
 #[derive(Debug)]
 pub(super) struct List {
-    blocks: Vec<Block>,
+    blocks: SmallVec<[Block; 1]>,
     rows: u32,
-    bound: Bound,
-    /// Memory of all of it.
-    held: usize,
 }
 
 /// Room for the rows of a block.
@@ -101,8 +101,11 @@ impl Block {
     }
 
     fn append(&mut self, posting: Posting, length: u32) {
-        if self.bytes.len() + 10 > self.bytes.capacity() {
-            self.bytes.reserve_exact(10.max(self.bytes.len() / 4));
+        let needed = self.bytes.len() + POSTING_BYTES_MAX;
+        if needed > self.bytes.capacity() {
+            // All that the allocator gives for it, so that few steps of growth are needed.
+            let room = allocated_bytes(needed + self.bytes.len() / 8);
+            self.bytes.reserve_exact(room - self.bytes.len());
         }
         push(&mut self.bytes, posting.row - self.last, posting.count);
         self.last = posting.row;
@@ -139,20 +142,33 @@ fn push(bytes: &mut Vec<u8>, step: u32, count: u32) {
 
 impl List {
     fn of(block: Block) -> Self {
-        let held = allocated_bytes(size_of::<Self>());
-        let mut list = Self { blocks: Vec::new(), rows: block.rows, bound: block.bound, held };
-        list.put_block(0, block);
-        list
+        let rows = block.rows;
+        Self { blocks: SmallVec::from_buf([block]), rows }
+    }
+
+    /// Memory of all of it.
+    fn bytes(&self) -> usize {
+        let of_blocks: usize = self.blocks.iter().map(Block::heap_bytes).sum();
+        allocated_bytes(size_of::<Self>()) + self.spilled_bytes() + of_blocks
+    }
+
+    /// Memory of the places of blocks, where there are more than one.
+    fn spilled_bytes(&self) -> usize {
+        let spilled = if self.blocks.spilled() { self.blocks.capacity() } else { 0 };
+        allocated_bytes(spilled * size_of::<Block>())
     }
 
     /// The first block that ends at or behind a row.
     fn block_from(&self, row: u32) -> usize {
-        self.blocks.partition_point(|block| block.last < row)
+        match self.blocks.last() {
+            // New texts mostly stand behind all others.
+            Some(last) if last.last < row => self.blocks.len(),
+            _ => self.blocks.partition_point(|block| block.last < row),
+        }
     }
 
-    fn insert(&mut self, posting: Posting, length: u32) {
+    fn insert(&mut self, posting: Posting, length: u32, held: &mut usize) {
         self.rows += 1;
-        self.bound.widen(posting.count, length);
         let place = self.block_from(posting.row);
         if place == self.blocks.len() {
             match self.blocks.last_mut() {
@@ -160,10 +176,17 @@ impl List {
                     let room = last.bytes.capacity();
                     last.append(posting, length);
                     if last.bytes.capacity() != room {
-                        self.held += last.heap_bytes() - allocated_bytes(room);
+                        *held += last.heap_bytes() - allocated_bytes(room);
                     }
                 }
-                _ => self.put_block(place, Block::of(&[posting], length)),
+                _ => {
+                    if let Some(full) = self.blocks.last_mut() {
+                        *held -= full.heap_bytes();
+                        full.bytes.shrink_to_fit();
+                        *held += full.heap_bytes();
+                    }
+                    self.put_block(place, Block::of(&[posting], length), held);
+                }
             }
             return;
         }
@@ -173,16 +196,15 @@ impl List {
         rows.copy_within(at..count, at + 1);
         rows[at] = posting;
         let (bound, rows) = (self.blocks[place].bound.length.min(length), &rows[..=count]);
-        self.take_block(place);
         let middle = if rows.len() > BLOCK_MAX { rows.len() / 2 } else { rows.len() };
         let (lower, upper) = rows.split_at(middle);
+        self.set_block(place, Block::of(lower, bound), held);
         if !upper.is_empty() {
-            self.put_block(place, Block::of(upper, bound));
+            self.put_block(place + 1, Block::of(upper, bound), held);
         }
-        self.put_block(place, Block::of(lower, bound));
     }
 
-    fn remove(&mut self, row: u32) {
+    fn remove(&mut self, row: u32, held: &mut usize) {
         let place = self.block_from(row);
         let Some(block) = self.blocks.get(place) else { return };
         let (mut rows, bound) = (NO_ROWS, block.bound.length);
@@ -190,15 +212,16 @@ impl List {
         let Some(at) = rows[..count].iter().position(|other| other.row == row) else { return };
         rows.copy_within(at + 1..count, at);
         self.rows -= 1;
-        self.take_block(place);
         if count > 1 {
-            self.put_block(place, Block::of(&rows[..count - 1], bound));
-            self.merge(place);
+            self.set_block(place, Block::of(&rows[..count - 1], bound), held);
+            self.merge(place, held);
+        } else {
+            self.take_block(place, held);
         }
     }
 
     /// Makes a block and its successor one, where both are small.
-    fn merge(&mut self, place: usize) {
+    fn merge(&mut self, place: usize, held: &mut usize) {
         let Some([one, other]) = self.blocks.get(place..place + 2) else { return };
         if (one.rows + other.rows) as usize > MERGE_BELOW {
             return;
@@ -207,25 +230,28 @@ impl List {
         let (count, added) = (one.read(&mut rows), other.read(&mut more));
         let bound = one.bound.length.min(other.bound.length);
         rows[count..count + added].copy_from_slice(&more[..added]);
-        self.take_block(place + 1);
-        self.take_block(place);
-        self.put_block(place, Block::of(&rows[..count + added], bound));
+        self.take_block(place + 1, held);
+        self.set_block(place, Block::of(&rows[..count + added], bound), held);
     }
 
-    fn put_block(&mut self, place: usize, block: Block) {
-        self.held += block.heap_bytes();
+    fn set_block(&mut self, place: usize, block: Block, held: &mut usize) {
+        *held += block.heap_bytes();
+        *held -= self.blocks[place].heap_bytes();
+        self.blocks[place] = block;
+    }
+
+    fn put_block(&mut self, place: usize, block: Block, held: &mut usize) {
+        *held += block.heap_bytes();
         if self.blocks.len() == self.blocks.capacity() {
-            let bytes =
-                |blocks: &Vec<Block>| allocated_bytes(blocks.capacity() * size_of::<Block>());
-            self.held -= bytes(&self.blocks);
+            *held -= self.spilled_bytes();
             self.blocks.reserve_exact(1.max(self.blocks.len() / 8));
-            self.held += bytes(&self.blocks);
+            *held += self.spilled_bytes();
         }
         self.blocks.insert(place, block);
     }
 
-    fn take_block(&mut self, place: usize) {
-        self.held -= self.blocks.remove(place).heap_bytes();
+    fn take_block(&mut self, place: usize, held: &mut usize) {
+        *held -= self.blocks.remove(place).heap_bytes();
     }
 }
 
@@ -248,26 +274,28 @@ impl Postings {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::None | Self::One(..) => 0,
-            Self::Many(list) => list.held,
+            Self::Many(list) => list.bytes(),
         }
     }
 
-    /// Adds a text of a length, which is not among them.
-    pub(super) fn insert(&mut self, posting: Posting, length: u32) {
+    /// Adds a text of a length, which is not among them. `held` is the memory of all lists.
+    #[inline]
+    pub(super) fn insert(&mut self, posting: Posting, length: u32, held: &mut usize) {
         match self {
             Self::None => *self = Self::One(posting, length),
             Self::One(first, first_length) => {
                 let block = Block::of(&[*first], *first_length);
                 let mut list = List::of(block);
-                list.insert(posting, length);
+                *held += list.bytes();
+                list.insert(posting, length, held);
                 *self = Self::Many(Box::new(list));
             }
-            Self::Many(list) => list.insert(posting, length),
+            Self::Many(list) => list.insert(posting, length, held),
         }
     }
 
-    /// Takes a text out, where it is among them.
-    pub(super) fn remove(&mut self, row: u32) {
+    /// Takes a text out, where it is among them. `held` is the memory of all lists.
+    pub(super) fn remove(&mut self, row: u32, held: &mut usize) {
         match self {
             Self::None => {}
             Self::One(posting, _) => {
@@ -276,8 +304,9 @@ impl Postings {
                 }
             }
             Self::Many(list) => {
-                list.remove(row);
+                list.remove(row, held);
                 if list.rows == 0 {
+                    *held -= list.bytes();
                     *self = Self::None;
                 }
             }
@@ -357,15 +386,10 @@ impl Postings {
             let count = block.read(&mut rows);
             assert_eq!((rows[0].row, rows[count - 1].row), (block.first, block.last));
             assert!(rows[..count].iter().all(|row| row.count <= block.bound.count));
-            assert!(block.bound.count <= list.bound.count);
-            assert!(block.bound.length >= list.bound.length);
             all.extend_from_slice(&rows[..count]);
         }
         assert!(all.is_sorted_by(|one, other| one.row < other.row));
         assert_eq!(all.len(), list.rows as usize);
-        let own = allocated_bytes(size_of::<List>())
-            + allocated_bytes(list.blocks.capacity() * size_of::<Block>());
-        assert_eq!(own + list.blocks.iter().map(Block::heap_bytes).sum::<usize>(), list.held);
         all
     }
 }
@@ -379,15 +403,16 @@ mod tests {
     proptest! {
         #[test]
         fn a_list_is_a_map_by_row(steps in proptest::collection::vec((0u32..900, 0u32..4), 1..1_500)) {
-            let (mut naive, mut list) = (BTreeMap::new(), Postings::None);
+            let (mut naive, mut list, mut held) = (BTreeMap::new(), Postings::None, 0);
             for (row, count) in steps {
                 if count == 0 {
                     naive.remove(&row);
-                    list.remove(row);
+                    list.remove(row, &mut held);
                 } else if let std::collections::btree_map::Entry::Vacant(place) = naive.entry(row) {
                     place.insert(count * 100);
-                    list.insert(Posting { row, count: count * 100 }, row);
+                    list.insert(Posting { row, count: count * 100 }, row, &mut held);
                 }
+                prop_assert_eq!(list.bytes(), held);
                 prop_assert_eq!(list.count_in(row), naive.get(&row).copied().unwrap_or(0));
             }
             let expected: Vec<_> = naive.iter().map(|(&row, &count)| Posting { row, count }).collect();

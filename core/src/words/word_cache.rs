@@ -1,15 +1,17 @@
 //! Words as they are written, and the numbers they have: what is frequent in texts is not taken apart again and again.
 //!
-//! Owns: a table of fixed size in which each word has one place; one that comes later takes it. A number counts until any
-//! word that was here is forgotten ([`WordCache::clear`]). Main thread.
+//! Owns: a table in which each word has one place; one that comes later takes it, unless the first is asked for again and
+//! again. A number counts until any word that was here is forgotten ([`WordCache::clear`]). Main thread.
 
+use crate::allocation::allocated_bytes;
 use hashbrown::DefaultHashBuilder;
 use std::hash::BuildHasher;
 
-/// Places: the words that make up four fifths of a text of any length.
-const PLACES: usize = 4_096;
+/// Places of a small index, and of one with many words: of texts of any length nine words of ten are known then.
+const PLACES_MIN: usize = 4_096;
+const PLACES_MAX: usize = 32_768;
 /// Longest word that is kept.
-const BYTES_MAX: usize = 19;
+const BYTES_MAX: usize = 15;
 
 /// What a word is to an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,17 +22,42 @@ pub(super) enum Known {
     Term(u32),
 }
 
+/// A word in one number: its bytes, and its length in the last, so that no two are equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Word([u64; 2]);
+
+impl Word {
+    const NONE: Self = Self([0; 2]);
+
+    #[inline]
+    fn of(word: &str) -> Option<Self> {
+        let bytes = word.as_bytes();
+        if bytes.is_empty() || bytes.len() > BYTES_MAX {
+            return None;
+        }
+        let mut all = [0; BYTES_MAX + 1];
+        // Byte by byte: most words have few.
+        for (place, &byte) in all.iter_mut().zip(bytes) {
+            *place = byte;
+        }
+        all[BYTES_MAX] = bytes.len() as u8;
+        let [low, high] = bytemuck::cast::<_, [u64; 2]>(all);
+        Some(Self([low, high]))
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    bytes: [u8; BYTES_MAX],
-    length: u8,
-    /// The clearance after which it was written.
-    clearance: u32,
+    word: Word,
     /// Of a word that is not indexed `STOP`.
     number: u32,
+    /// The clearance after which it was written, and whether it was asked for since another wanted its place.
+    clearance: u32,
 }
 
 const STOP: u32 = u32::MAX;
+/// The bit of a place that was asked for.
+const ASKED: u32 = 1 << 31;
 
 /// The table.
 #[derive(Debug, Default)]
@@ -44,48 +71,57 @@ pub(super) struct WordCache {
 impl WordCache {
     /// Memory held.
     pub(super) fn bytes(&self) -> usize {
-        crate::allocation::allocated_bytes(self.places.capacity() * size_of::<Place>())
+        allocated_bytes(self.places.capacity() * size_of::<Place>())
     }
 
     /// Forgets all, in one step.
     pub(super) fn clear(&mut self) {
-        match self.clearance.checked_add(1) {
-            Some(next) => self.clearance = next,
-            None => *self = Self::default(),
+        if self.clearance + 1 == ASKED {
+            *self = Self::default();
+        } else {
+            self.clearance += 1;
         }
     }
 
     /// What is known of a word as it is written.
-    pub(super) fn find(&self, word: &str) -> Option<Known> {
-        let place = self.places.get(self.place_of(word)).filter(|place| place.length > 0)?;
-        let is_it = place.clearance == self.clearance
-            && place.bytes.get(..usize::from(place.length)) == Some(word.as_bytes());
-        let known = || if place.number == STOP { Known::Stop } else { Known::Term(place.number) };
-        is_it.then(known)
+    #[inline]
+    pub(super) fn find(&mut self, word: &str) -> Option<Known> {
+        let word = Word::of(word)?;
+        let at = self.place_of(word);
+        let place = self.places.get_mut(at)?;
+        if place.word != word || place.clearance & !ASKED != self.clearance {
+            return None;
+        }
+        place.clearance |= ASKED;
+        Some(if place.number == STOP { Known::Stop } else { Known::Term(place.number) })
     }
 
-    /// Notes it.
-    pub(super) fn note(&mut self, word: &str, known: Known) {
-        if word.len() > BYTES_MAX || word.is_empty() {
-            return;
-        }
-        if self.places.is_empty() {
-            let empty = Place { bytes: [0; BYTES_MAX], length: 0, clearance: 0, number: STOP };
-            self.places = vec![empty; PLACES];
+    /// Notes it, for an index of so many words. One that was asked for lately keeps its place once.
+    pub(super) fn note(&mut self, word: &str, known: Known, words: usize) {
+        let Some(word) = Word::of(word) else { return };
+        let wanted = words.next_power_of_two().clamp(PLACES_MIN, PLACES_MAX);
+        if self.places.len() < wanted {
+            let empty = Place { word: Word::NONE, number: STOP, clearance: 0 };
+            self.places = vec![empty; wanted];
         }
         let at = self.place_of(word);
         let place = &mut self.places[at];
-        place.bytes[..word.len()].copy_from_slice(word.as_bytes());
-        place.length = word.len() as u8;
-        place.clearance = self.clearance;
-        place.number = match known {
+        let is_wanted = place.clearance == self.clearance | ASKED && place.word != word;
+        if is_wanted {
+            place.clearance &= !ASKED;
+            return;
+        }
+        let number = match known {
             Known::Stop => STOP,
             Known::Term(number) => number,
         };
+        *place = Place { word, number, clearance: self.clearance };
     }
 
-    fn place_of(&self, word: &str) -> usize {
-        self.hasher.hash_one(word) as usize % PLACES
+    #[inline]
+    fn place_of(&self, word: Word) -> usize {
+        // The number of places is a power of two, or 0.
+        self.hasher.hash_one(word.0) as usize & self.places.len().wrapping_sub(1)
     }
 }
 
@@ -94,27 +130,44 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_word_that_is_asked_for_keeps_its_place_once() {
+        let mut cache = WordCache::default();
+        cache.note("wing", Known::Term(7), 1);
+        let place = cache.place_of(Word::of("wing").unwrap());
+        let mut others = (0..).map(|number| format!("w{number}"));
+        let other = others.find(|other| cache.place_of(Word::of(other).unwrap()) == place).unwrap();
+        assert_eq!(cache.find("wing"), Some(Known::Term(7)));
+        cache.note(&other, Known::Term(8), 2);
+        assert_eq!((cache.find(&other), cache.places[place].number), (None, 7));
+        cache.note(&other, Known::Term(8), 2);
+        assert_eq!((cache.find(&other), cache.find("wing")), (Some(Known::Term(8)), None));
+    }
+
+    #[test]
     fn words_are_known_until_they_are_cleared() {
         let mut cache = WordCache::default();
         assert_eq!(cache.find("wing"), None);
-        cache.note("wing", Known::Term(7));
-        cache.note("the", Known::Stop);
+        cache.note("wing", Known::Term(7), 1);
+        cache.note("the", Known::Stop, 2);
         assert_eq!(
             (cache.find("wing"), cache.find("the")),
             (Some(Known::Term(7)), Some(Known::Stop))
         );
         assert_eq!((cache.find("Wing"), cache.find("win"), cache.find("")), (None, None, None));
         let long = "x".repeat(BYTES_MAX + 1);
-        cache.note(&long, Known::Term(1));
+        cache.note(&long, Known::Term(1), 3);
         assert_eq!(cache.find(&long), None);
-        let all: Vec<String> = (0..3 * PLACES).map(|number| format!("w{number}")).collect();
-        for (number, word) in all.iter().enumerate() {
-            cache.note(word, Known::Term(number as u32));
+        let all: Vec<String> = (0..3 * PLACES_MIN).map(|number| format!("w{number}")).collect();
+        for words in [0, 10 * PLACES_MAX] {
+            for (number, word) in all.iter().enumerate() {
+                cache.note(word, Known::Term(number as u32), words);
+            }
+            let known = all.iter().enumerate().filter_map(|(n, word)| Some((n, cache.find(word)?)));
+            let known: Vec<_> = known.collect();
+            assert!(known.iter().all(|&(n, found)| found == Known::Term(n as u32)));
+            assert!(known.len() > cache.places.len() / 4, "{} of the last", known.len());
         }
-        let known = all.iter().enumerate().filter_map(|(n, word)| Some((n, cache.find(word)?)));
-        let known: Vec<_> = known.collect();
-        assert!(known.iter().all(|&(n, found)| found == Known::Term(n as u32)));
-        assert!(known.len() > PLACES / 2, "{} of the last", known.len());
+        assert_eq!(cache.places.len(), PLACES_MAX);
         cache.clear();
         assert!(all.iter().all(|word| cache.find(word).is_none()));
     }

@@ -16,7 +16,6 @@ FUNCTION_MAX = 66
 
 # Files and functions that are still longer. Nothing may be added.
 TOO_LONG = {
-    "src/keyspace/chunks.rs",
     "src/keyspace/embeddings.rs",
 }
 LONG_FUNCTIONS = {

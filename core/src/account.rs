@@ -1,4 +1,5 @@
-//! Sums over all containers of a kind, kept as each of them changes, so that asking for one walks over none.
+//! Running sums over all containers of one kind, updated by each container as it changes: reading a sum visits none
+//! of them.
 //!
 //! Owns: an account of sums, and what each container has told it. A container tells what it has whenever that
 //! changes; what it told is taken back when it goes, on whichever thread the server frees it. Counts of what

@@ -1,4 +1,5 @@
-//! What an allocation really takes, so that limits and `MEMORY USAGE` agree with `used_memory`.
+//! The real size of an allocation (the allocator's size class), so that limits and `MEMORY USAGE` agree with
+//! `used_memory`.
 //!
 //! Owns: the size classes of jemalloc, which Redis and Valkey use on Linux: multiples of 16 up to
 //! 128, then four to every doubling (jemalloc(3), "size classes"). Any thread.

@@ -1,5 +1,4 @@
-//! Rows by a hash of what they stand for: one row each, found by name, listed in an order that neither
-//! replacement nor growth changes.
+//! A hash index of rows that also lists them, in an order that neither replacement nor growth changes.
 //!
 //! Owns: the order. A page of a listing says where it ended by a key alone, so what is there from the first
 //! page to the last is listed once, whichever rows it stands in meanwhile. Some nine bytes a row. Removal

@@ -1,5 +1,5 @@
-//! A map from numbers that never moves many entries at once: it is split before a rehash would take
-//! longer than a fraction of a millisecond.
+//! A map from numbers that never rehashes many entries at once: it splits a shard before that would take a fraction
+//! of a millisecond.
 //!
 //! Owns: the split. For tables with an entry for each of a container's entries, or for each container. Main thread
 //! only.

@@ -1,4 +1,4 @@
-//! The best few of many: a bounded heap of (score, row) packed into one word each.
+//! The k best of many: a bounded heap of (score, row) packed into one word each.
 //!
 //! Owns: the order of candidates. Higher score first; equal scores by lower row, so that a scan in
 //! any order gives one answer. Any thread.

@@ -1,4 +1,4 @@
-//! Steps of work: what a command costs in counts that no machine changes.
+//! Steps of work: the cost of a command in counts that do not depend on the machine.
 //!
 //! Owns: the kinds of steps and their sum. A function that works on data of a size that a client chose counts into
 //! a [`Steps`]: passed as `&mut Steps`, or kept in a [`Counter`] where only `&self` is at hand (one thread, no

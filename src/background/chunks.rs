@@ -1,6 +1,5 @@
-//! KV-cache chunks between commands: those of deleted namespaces, stubs, chunks whose prefix went,
-//! leaves without their deadline, leases that lapsed, budgets that were lowered, protection of
-//! namespace keys.
+//! Background work on KV-cache chunks: removes chunks of deleted namespaces, stubs and orphans, restores deadlines of
+//! leaves, ends expired leases, enforces lowered budgets, protects namespace keys.
 
 use super::count_reaped;
 use crate::config;

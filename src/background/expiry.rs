@@ -1,6 +1,6 @@
-//! Entries that are due, expired in slices before the server's own cycle finds many of them: where more
-//! than a tenth of what it samples is due, it goes on for up to a quarter of its period in one go, and an
-//! entry costs it several times what a plain key does.
+//! Removes expired entries in slices before the server's own expire cycle meets many of them. Where more than a tenth
+//! of its sample has expired, that cycle goes on for up to a quarter of its period in one piece, and an entry costs
+//! it several times what a plain key does.
 //!
 //! The index names what is due; opening such a key has the server delete it as it would itself: event,
 //! statistics, AOF and replicas. Nothing is concluded from a key that is not there. A timer of its own,

@@ -1,5 +1,5 @@
-//! Entries that an invalidation by tag, scope or of all concerns: unlinked, or marked stale, in slices.
-//! They are out of reach already; this gives their memory back. On a primary only; replicas are told.
+//! Removes, or marks stale, the entries that an invalidation by tag, scope or of a whole cache concerns, in slices.
+//! Look-ups do not serve them any more; this frees their memory. On a primary only; the changes are replicated.
 
 use crate::ffi::{Access, Ctx, WritePermit};
 use crate::keyspace::slots::{self, Ownership};

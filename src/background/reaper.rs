@@ -1,4 +1,4 @@
-//! Entries of caches whose key is gone: removed in slices, each removal replicated.
+//! Removes the entries of deleted caches in slices, each removal replicated.
 
 use super::count_reaped;
 use crate::ffi::{Ctx, WritePermit};

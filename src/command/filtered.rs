@@ -1,4 +1,4 @@
-//! FILTER over META that is at hand as text: what lists entries or chunks one by one has in common.
+//! FILTER over META text at hand, shared by the commands that list entries or chunks.
 //!
 //! Owns: the verdict on one META, and how much work a page of them may be. Main thread only.
 

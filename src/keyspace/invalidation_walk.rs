@@ -105,7 +105,7 @@ impl InvalidationWalk {
         }
     }
 
-    /// Walks on until time is up; answers the number of entries when the walk is over, or that some could not be judged.
+    /// Walks on until time is up; returns the number of entries when the walk is over, or that some could not be judged.
     pub fn run(&mut self, ctx: WritePermit<'_>, in_time: impl Fn() -> bool) -> Option<Result<u64>> {
         while in_time() {
             self.steps = Steps::NONE;

@@ -328,7 +328,7 @@ pub fn take_unread() -> Option<(SharedCache, c_int)> {
     std::iter::from_fn(next).find_map(|uid| CACHES.placed(uid)).map(|(cache, (db, _))| (cache, db))
 }
 
-/// Brings the sums up to the memory that indexes take; answers whether more are to be looked at.
+/// Brings the sums up to the memory that indexes take; returns whether more are to be looked at.
 pub fn sum_up(most: usize) -> bool {
     for _ in 0..most {
         let Some(uid) = REGISTRY.with(|registry| registry.resized.take()) else {

@@ -1,5 +1,5 @@
-//! When makers of answers fail again and again, the scope's breaker opens: nobody is asked to make one
-//! for a while, then one caller at a time tries.
+//! The circuit breaker of a scope: after repeated failures nobody is asked to generate an answer for a while, then
+//! one caller at a time tries.
 //!
 //! Owns: the failures of each scope. Process memory only. Main thread; time is passed in.
 

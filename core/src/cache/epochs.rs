@@ -1,5 +1,5 @@
-//! Invalidation of many entries at once: a tag, a scope or the whole cache gets a bound in the store
-//! order, and what was stored before it is gone, or stale, from that moment on.
+//! Bulk invalidation: a tag, a scope or the whole cache gets a bound in the store order; entries stored before it are
+//! removed or stale from then on.
 //!
 //! Owns: the bounds, their canonical bytes, how many are kept. Bounds are saved and replicated; how far
 //! they were carried out, by unlinking or marking the entries one by one, is known to this process

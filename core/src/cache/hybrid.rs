@@ -1,4 +1,4 @@
-//! How a question of words is answered, alone or together with one of meaning.
+//! Retrieval by words, alone or fused with retrieval by meaning.
 //!
 //! Owns: the order of steps: the best by words, the nearest by meaning, each of them opened and proven, and one order
 //! of both. What is found on one side is scored on the other too, where the other side is asked and can tell. Main

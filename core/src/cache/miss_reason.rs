@@ -1,4 +1,4 @@
-//! Why a lookup found nothing: what became of the entries that were near enough to be looked at.
+//! The reason of a miss: what happened to the entries that were near enough to be considered.
 //!
 //! Owns: the reasons, their order, the counts behind them. Used by `lookup` alone; main thread only.
 

@@ -5,7 +5,7 @@
 
 /// Picks `count` of the candidates, which stand most relevant first: each time the one with the largest
 /// `lambda * relevance - (1 - lambda) * (its largest similarity to one picked before)`; of equals the more
-/// relevant. The first is the most relevant whatever `lambda`. Answers their places.
+/// relevant. The first is the most relevant whatever `lambda`. Returns their places.
 ///
 /// `similarity` is asked for each pair of a pick and one not yet picked, once.
 pub fn pick_diverse(

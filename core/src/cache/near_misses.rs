@@ -1,4 +1,4 @@
-//! Lookups by meaning that came near and were not served, as `SLOWLOG` keeps slow commands.
+//! The log of lookups that nearly hit: a ring per cache, as SLOWLOG keeps slow commands.
 //!
 //! Owns: the ring, its bounds. Process-local: neither saved nor replicated. Main thread only.
 

@@ -1,4 +1,4 @@
-//! What a cache is set to: given at CREATE, changed by CONFIG, saved with the container.
+//! The settings of a container: given at CREATE, changed by CONFIG, saved with it.
 //!
 //! Owns: the values, their bounds, their canonical bytes. Reading them from arguments is the
 //! adapter's; every value passes `check` before it takes effect.

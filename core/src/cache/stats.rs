@@ -1,4 +1,4 @@
-//! What a cache did and what that saved, since this process started or since RESET.
+//! Statistics of a cache: what it did and what that saved, since this process started or since RESET.
 //!
 //! Owns: counters only. Process-local: neither persisted nor replicated. Main thread only.
 

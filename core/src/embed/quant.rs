@@ -8,7 +8,7 @@ use super::kernel::{LANES, Line, QUAD, TILE};
 /// The largest magnitude of a quantised weight.
 const LEVELS: f32 = 127.0;
 
-/// One row in 8 bits; answers its scale.
+/// One row in 8 bits; returns its scale.
 fn quantise(row: &[f32], mut keep: impl FnMut(usize, i8)) -> f32 {
     let largest = row.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
     // A row of zeros, or of numbers whose scale would be none.

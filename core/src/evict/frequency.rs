@@ -1,4 +1,4 @@
-//! How often an entry was hit lately: a count that halves with time, in four bytes.
+//! A hit counter in four bytes that halves with time.
 
 use crate::ids::UnixMs;
 

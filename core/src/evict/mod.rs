@@ -1,4 +1,4 @@
-//! Which entry is worth least, and how Redis' own eviction is told.
+//! The eviction policy: which entry is worth least, and the hints that Redis' own eviction gets.
 //!
 //! Owns: arithmetic. What to delete and when is the adapter's, on the primary only. Any thread.
 

@@ -1,4 +1,4 @@
-//! What filters ask for: names of members that a container keeps in its records whatever their size.
+//! The META members that filters ask for: a container keeps them in its records whatever their size.
 //!
 //! Owns: the list, which is derived and never saved. Main thread only.
 

@@ -1,4 +1,4 @@
-//! What comparing and computing values of a FILTER expression means.
+//! The semantics of comparisons and arithmetic in FILTER expressions.
 //!
 //! Owns: the order of numbers and of text, equality, membership, arithmetic. Called by `program` on whichever thread
 //! judges; allocates nothing.

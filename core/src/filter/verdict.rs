@@ -1,4 +1,4 @@
-//! What comes of a FILTER expression: a verdict on an entry, what judging costs, or why it is none.
+//! The result of a FILTER expression for an entry, the cost of judging it, or the reason why it could not be judged.
 //!
 //! Owns: these types, which every part of the language shares. Plain data; any thread.
 

@@ -1,4 +1,4 @@
-//! Names of chunks: the digest chain over tokens, and the digests that callers bring along.
+//! Names of chunks: the digest chain over tokens, and digests given by callers.
 //!
 //! Owns: the definition that `docs/formats.md` publishes. Any thread.
 

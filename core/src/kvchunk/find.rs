@@ -1,4 +1,4 @@
-//! Chunks of a namespace found at any offset of a prompt: reuse that is not of a prefix.
+//! Finds the chunks of a namespace at any offset of a prompt: reuse outside of a common prefix.
 //!
 //! Owns: the search, no keys. What it finds was computed behind another prefix, so an engine has to
 //! correct positions and recompute some of it; the caller is told where the chunk stood.

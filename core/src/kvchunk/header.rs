@@ -1,4 +1,4 @@
-//! What a chunk carries besides its payload, as bytes for RDB, AOF and replicas.
+//! The header of a chunk in bytes, for RDB, AOF and replicas.
 //!
 //! Owns: the layout (`docs/formats.md`). Bytes from outside are hostile until `from_bytes` accepted
 //! them. Leases, uses and the place in the tree are of one process and are not in it.

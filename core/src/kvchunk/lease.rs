@@ -1,4 +1,5 @@
-//! Leases: chunks kept from BUDGET between a match and a fetch. Of this process only.
+//! Leases: they keep chunks from eviction between a match and a fetch. Kept in this process only. Of this process
+//! only.
 //!
 //! Owns: which lease holds which chunks, and when it lapses. Main thread.
 
@@ -74,7 +75,7 @@ impl Leases {
         true
     }
 
-    /// Ends a lease for at most `most` of its chunks; answers how many it still held, and whether some are left.
+    /// Ends a lease for at most `most` of its chunks; returns how many it still held, and whether some are left.
     pub fn release_some(
         &mut self,
         tree: &mut PrefixTree,
@@ -90,7 +91,7 @@ impl Leases {
         (ended, rest > 0)
     }
 
-    /// Ends a lease; answers how many chunks it still held.
+    /// Ends a lease; returns how many chunks it still held.
     pub fn release(&mut self, tree: &mut PrefixTree, id: LeaseId) -> usize {
         let Some((until, held)) = self.held.remove(&id) else { return 0 };
         self.due.remove(&(until, id));
@@ -98,7 +99,7 @@ impl Leases {
         held.into_iter().filter(|&(node, life)| tree.unlease(node, life)).count()
     }
 
-    /// Ends those whose time is over, of at most `most` chunks; answers whether some are left.
+    /// Ends those whose time is over, of at most `most` chunks; returns whether some are left.
     pub fn lapse(&mut self, tree: &mut PrefixTree, now: MonotonicMs, most: usize) -> bool {
         let mut left = most;
         while let Some(&(until, id)) = self.due.first()

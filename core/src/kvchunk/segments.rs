@@ -1,4 +1,4 @@
-//! How a payload is cut so that the allocator wastes little of it.
+//! Cuts a payload into segments that waste little of the allocator's size classes.
 //!
 //! Owns: arithmetic. KV chunks are powers of two, and the header of a server string pushes each into
 //! the allocator's next size class: a payload of 1 MiB in one piece takes 1.25 MiB. Pieces 64 bytes

@@ -1,4 +1,4 @@
-//! What a namespace is set to, and the fingerprint that keeps unlike tensors apart.
+//! The settings of a namespace, and the fingerprint that keeps incompatible tensors apart.
 //!
 //! Owns: the values, their bounds, their canonical bytes, the fingerprint. Any thread.
 

@@ -1,4 +1,4 @@
-//! A run of neighbouring messages in one allocation, with their vectors in another.
+//! A block: a run of neighbouring messages in one allocation, with their vectors in another.
 //!
 //! Owns: how records lie in a block and how it grows. Must not know ids, roles' names, streams.
 

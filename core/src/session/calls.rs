@@ -1,4 +1,4 @@
-//! The calls that results belong to, and messages by their places, found many at a time.
+//! Finds the tool calls that results belong to, and messages by sequence number, many at a time.
 //!
 //! Owns: what one window has learnt of a session: blocks that it took apart, calls that it found. So the steps of
 //! a window are those of its messages, however many of them make or answer the same call.

@@ -1,4 +1,4 @@
-//! Where text may be cut: between characters of UTF-8, never within one.
+//! Cuts text between UTF-8 characters, never within one.
 //!
 //! Owns: the rule. Payloads are opaque: bytes that are no UTF-8 are cut anywhere. Any thread.
 

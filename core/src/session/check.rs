@@ -1,4 +1,4 @@
-//! What must hold of a session's counters and tables; for tests.
+//! The invariants of a session's counters and tables, for tests.
 
 use super::log::{MessageRef, Session, Totals};
 use super::message::{LinkKind, MessageSeq, Status};

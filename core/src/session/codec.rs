@@ -1,4 +1,4 @@
-//! A whole session as sections: what RDB and AOF hold.
+//! The encoding of a whole session in sections, for RDB and AOF.
 //!
 //! Owns: the head, and how messages are spread over sections of about a megabyte. Bytes from outside
 //! are hostile until `decode` accepted them.

@@ -1,5 +1,4 @@
-//! What a command does to a session, spelled out: what the primary applies to its own session is
-//! what AOF and replicas are told.
+//! Effects: the changes of a session that a command makes on the primary, and that AOF and replicas replay.
 //!
 //! Owns: the list of changes, their bytes, and what must hold before one is applied. Bytes from outside
 //! are hostile until `decode` and `Session::check` accepted them.

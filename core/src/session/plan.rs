@@ -1,4 +1,4 @@
-//! From what a client asks to the changes that are to be made, or an error and none.
+//! Plans a command: turns a request into effects, or returns an error and changes nothing.
 //!
 //! Owns: the rules of APPEND, trims, EDIT and COMPACT. Changes nothing.
 

@@ -1,4 +1,4 @@
-//! What was said, by meaning: every vector of the session compared with a question.
+//! Recall by meaning: compares every vector of a session with the query.
 //!
 //! Owns: RECALL. A session's vectors lie next to each other in its blocks, so that comparing all of
 //! them is a walk through memory.

@@ -1,4 +1,4 @@
-//! A message as bytes inside a block: what memory holds.
+//! The layout of a message inside a block.
 //!
 //! Owns: the layout below. The bytes are our own and trusted: they never leave the process.
 //!

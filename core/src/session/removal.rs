@@ -1,4 +1,4 @@
-//! Taking messages out of a session.
+//! Removes messages from a session.
 //!
 //! Owns: that whole blocks go without a look at each of their messages, so that what a cut costs is the blocks it
 //! removes and the few it cuts through, and that the tables do not keep more of what went than of what is there.

@@ -1,4 +1,4 @@
-//! Messages that are written while they are read: who may write, and what a reader gets.
+//! Streams: messages that are read while they are written. Who may write, and what a reader gets.
 //!
 //! Owns: the rules of BEGIN, CHUNK, FOLLOW, END and STOP. Changes nothing but the note of ended streams.
 

@@ -1,4 +1,4 @@
-//! The newest messages that fit a budget.
+//! Selects the newest messages that fit a budget.
 //!
 //! Owns: the rules of WINDOW. A walk from the newest message back, a block at a time: what it costs is
 //! what it answers, and finding nothing before it costs nothing, so no sums over the whole session are

@@ -1,4 +1,4 @@
-//! Blocks under a number, of which a search on another thread may hold a picture.
+//! Blocks by number, with snapshots for searches on other threads.
 //!
 //! Owns: the handles. A clone is such a picture: it costs one count, and neither the handles it names nor
 //! what lies behind them goes away under it. Whoever changes a block or the directory copies what a

@@ -26,7 +26,7 @@ pub fn quantise(vector: &[f32]) -> Code {
     Code { codes, scale }
 }
 
-/// Codes a vector of finite numbers into `codes`, of the same length, and answers the scale:
+/// Codes a vector of finite numbers into `codes`, of the same length, and returns the scale:
 /// `max |x| / 127`, rounded to f32. A vector of zeros gets the scale 0.
 ///
 /// Each code is `x / scale` rounded to the nearest integer, halves away from zero. The quotient is

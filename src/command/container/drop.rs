@@ -1,4 +1,4 @@
-//! `LLMCACHE.DROP` and `RAG.DROP`: a container and all it holds.
+//! `LLMCACHE.DROP` and `RAG.DROP`: remove a container with all its entries.
 
 use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, Key, RString, Reply};

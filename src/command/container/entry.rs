@@ -160,7 +160,7 @@ pub fn run_del(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     remove(ctx, args, Kind::Answers, ids)
 }
 
-/// Removes the entries of these names from a container of this kind, and answers how many there were.
+/// Removes the entries of these names from a container of this kind, and returns how many there were.
 pub fn remove<N: AsRef<[u8]>>(
     ctx: Ctx<'_>,
     args: &CommandArgs<'_>,

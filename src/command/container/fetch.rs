@@ -1,4 +1,4 @@
-//! `LLMCACHE.FETCH`, `EMBCACHE.FETCH`: an answer, or the lease to make it, or the word that somebody does.
+//! `LLMCACHE.FETCH`, `EMBCACHE.FETCH`: return the answer, or a lease to generate it, or say that another client does.
 //!
 //! When a client that waited is woken, the question is asked again from its arguments, as if it had
 //! just come, so that what is answered is what is stored then.

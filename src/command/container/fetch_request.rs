@@ -1,4 +1,4 @@
-//! What a FETCH asks: the answer to a question or an embedding, and on which terms.
+//! The parsed request of a FETCH.
 //!
 //! Owns: the trait of what is fetched, and the options that every FETCH has. Main thread.
 

@@ -1,4 +1,4 @@
-//! The map that describes a hit, whole or as far as RETURN wants it.
+//! The map that describes a hit, whole or reduced to the fields of RETURN.
 
 use crate::ffi::Reply;
 use crate::keyspace::OpenedEntry;

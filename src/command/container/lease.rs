@@ -1,5 +1,4 @@
-//! `LLMCACHE.FAIL` and `LLMCACHE.EXTEND`, and the same of `EMBCACHE`: the maker of an answer gives up, or
-//! needs longer.
+//! `FAIL` and `EXTEND` of `LLMCACHE` and `EMBCACHE`: give up a lease, or extend it.
 
 use super::need_container;
 use crate::command::container::store::lease_lost;

@@ -1,5 +1,5 @@
-//! What containers of any kind have in common: answers, documents and embeddings are created, stored, listed, fetched
-//! and removed alike.
+//! Code shared by all kinds of containers: answers, documents and embeddings are created, stored, listed, fetched and
+//! removed alike.
 //!
 //! Owns: these verbs, which take the kind. Must not know: a family; `llmcache`, `rag` and `embcache` use it.
 

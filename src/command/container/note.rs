@@ -1,4 +1,4 @@
-//! Counting the outcome of a lookup: statistics, hits of entries, use of their keys.
+//! Records the outcome of a lookup: statistics, hits of entries, use of their keys.
 
 use super::hit_reply::Served;
 use crate::ffi::Ctx;

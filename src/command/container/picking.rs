@@ -1,5 +1,5 @@
-//! Entries of a container that a walk picks out and removes or marks, while the client waits: what
-//! `LLMCACHE.INVALIDATE` and `RAG.DEL` share.
+//! Selects entries in slices and removes or marks them while the client waits, for `LLMCACHE.INVALIDATE` and
+//! `RAG.DEL`.
 //!
 //! Owns: when a walk is done at once, when in slices, and when it is refused. Main thread only.
 
@@ -63,7 +63,7 @@ impl Target<'_> {
         true
     }
 
-    /// Walks, and answers how many were picked: at once, or in slices while the client waits.
+    /// Walks, and returns how many were picked: at once, or in slices while the client waits.
     pub fn pick(self, criterion: Criterion, limit: u64) -> Result<()> {
         // What is on its way cannot be picked.
         Presence::of(*self.ctx, self.name).need_all()?;

@@ -1,4 +1,4 @@
-//! What INFO and CONFIG show of a container of any kind.
+//! The fields that INFO and CONFIG show for a container of any kind.
 
 use crate::ffi::Reply;
 use crate::keyspace::flight_counts;

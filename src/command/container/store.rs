@@ -1,4 +1,4 @@
-//! Storing an entry of any kind: what is checked before the first write, and the steps that follow it.
+//! Stores an entry of any kind: the checks before the first write, and the steps after it.
 //!
 //! Owns: the checks and the order that `LLMCACHE.SETSEM`, `RAG.ADD` and `EMBCACHE.SET` share.
 

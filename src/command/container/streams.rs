@@ -1,4 +1,5 @@
-//! The streams that a container names: where misses of `FETCH VIA` are asked for, and where answers are written behind.
+//! Streams that a container writes to: the loader, which misses of `FETCH VIA` go to, and the sink, which receives
+//! stored answers (write-behind).
 //!
 //! Owns: in whose name they are written to. Whoever set one by `CONFIG SET` was asked for the right to it. One that came
 //! with a dump was set by nobody, so the caller of each command that would write to it is asked. Main thread only.

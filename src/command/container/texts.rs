@@ -1,4 +1,4 @@
-//! Texts where vectors may stand: what a command asks when it was given a text and no vector.
+//! Embeds a text where a command takes a vector.
 //!
 //! Owns: the rule that a container's own model embeds, and what follows where a text has no vector. A vector that
 //! is given is always used and never checked against the text. Main thread only.

@@ -1,4 +1,4 @@
-//! Many hits, answered part by part after the search that found them.
+//! Replies with many hits in parts, after the search that found them.
 //!
 //! Owns: that each is answered as it was found: its key is opened once more when its turn comes, and one that has gone or
 //! was replaced meanwhile is left out. Main thread only.

@@ -1,4 +1,4 @@
-//! Which chunks a command names: `TOKENS blob [SALT s]`, `HASHES n h…` or `DIGESTS n hex…`.
+//! Parses the chunks that a command names: `TOKENS blob [SALT s]`, `HASHES n h…` or `DIGESTS n hex…`.
 
 use super::hex_digest;
 use crate::command::parse::{ArgReader, OptionWord, set_once};
@@ -23,7 +23,7 @@ pub fn raw_digest(bytes: &[u8]) -> Result<ChunkDigest> {
 }
 
 impl<'a> ChainArgs<'a> {
-    /// Reads an option if it is one of these; answers whether it was.
+    /// Reads an option if it is one of these; returns whether it was.
     pub fn read(&mut self, word: &OptionWord, args: &mut ArgReader<'a>) -> Result<bool> {
         let name = word.as_str();
         match name {

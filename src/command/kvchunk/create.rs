@@ -1,4 +1,4 @@
-//! `KVCHUNK.CREATE` and `KVCHUNK.BUDGET`: makes a namespace, changes how much it may hold.
+//! `KVCHUNK.CREATE` and `KVCHUNK.BUDGET`: create a namespace, change its budget.
 
 use super::{need_namespace, no_namespace};
 use crate::command::parse::{ArgReader, OptionWord, set_once};

@@ -1,4 +1,4 @@
-//! `KVCHUNK.FETCH`, `GET`, `MISSING` and `DIGESTS`: payloads of the chunks of a prompt, and which are not there.
+//! `KVCHUNK.FETCH`, `GET`, `MISSING` and `DIGESTS`: return payloads of the chunks of a prompt, or which are missing.
 
 use super::chain::{ChainArgs, Names};
 use super::page::{

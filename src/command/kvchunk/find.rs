@@ -1,4 +1,4 @@
-//! `KVCHUNK.FIND`: chunks whose tokens stand anywhere in a prompt.
+//! `KVCHUNK.FIND`: finds stored chunks anywhere in a prompt.
 
 use super::chain::ChainArgs;
 use crate::command::parse::{ArgReader, set_once};

@@ -1,4 +1,4 @@
-//! `KVCHUNK.INFO`, `STATS`, `SCAN` and `VERIFY`: what a namespace is, did and holds.
+//! `KVCHUNK.INFO`, `STATS`, `SCAN` and `VERIFY`: settings, statistics, contents and integrity of a namespace.
 
 use super::{is_sound, need_namespace};
 use crate::command::filtered::Sieve;

@@ -1,4 +1,4 @@
-//! `KVCHUNK.MATCH`: which chunks of a prompt are there, in one namespace or in several at once.
+//! `KVCHUNK.MATCH`: the longest stored prefix of a prompt, in one namespace or in several at once.
 //!
 //! Owns: the walk over namespaces one after the other, and what MATCH teaches their trees: that chunks named in a row
 //! come behind each other in prompts. Main thread.
@@ -144,7 +144,7 @@ impl Place {
         }
     }
 
-    /// Counts what was asked and found; answers the tokens of that.
+    /// Counts what was asked and found; returns the tokens of that.
     fn settle(&mut self) -> u64 {
         if self.held == 0 {
             self.let_go();

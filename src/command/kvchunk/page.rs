@@ -1,4 +1,4 @@
-//! What `KVCHUNK.FETCH` is asked for, and how a chunk and its payload stand in a reply.
+//! Options of `KVCHUNK.FETCH`, and the form of a chunk and its payload in a reply.
 
 use super::chain::ChainArgs;
 use super::retention::lease_ms;

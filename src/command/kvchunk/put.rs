@@ -1,4 +1,4 @@
-//! `KVCHUNK.PUT` and `KVCHUNK.MPUT`: stores chunks, each whole or not at all.
+//! `KVCHUNK.PUT` and `KVCHUNK.MPUT`: store chunks, each whole or not at all.
 //!
 //! Owns: what is read and checked before the first write; `storing` does the rest.
 

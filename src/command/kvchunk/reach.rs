@@ -1,4 +1,4 @@
-//! Which chunks a command means: those named, and what follows them or comes before them, each once and one at a time.
+//! Expands the named chunks to those that follow or precede them, each once, one at a time.
 
 use super::hex_digest;
 use crate::ffi::{Access, CommandArgs, Ctx, Key, RString};

@@ -1,4 +1,4 @@
-//! `KVCHUNK.DEL`: removes chunks, and what hangs on them when told to.
+//! `KVCHUNK.DEL`: removes chunks, and on request all that follow them.
 
 use super::reach::{Reach, digests, need_chunks};
 use crate::ffi::{CommandArgs, Ctx, Reply, WritePermit};

@@ -1,4 +1,4 @@
-//! `KVCHUNK.PIN`, `UNPIN`, `LEASE`, `RELEASE` and `TOUCH`: what keeps chunks from being evicted.
+//! `KVCHUNK.PIN`, `UNPIN`, `LEASE`, `RELEASE` and `TOUCH`: protect chunks from eviction.
 
 use super::reach::{Reach, Spread, digests, need_chunks};
 use crate::command::parse::ArgReader;
@@ -12,7 +12,7 @@ use llmcache_core::kvchunk::{ChunkDigest, LeaseId, Namespace, NodeId};
 use llmcache_core::limits;
 use std::ffi::CStr;
 
-/// Begins a lease that holds nothing yet; answers its name, or an error when there are too many leases.
+/// Begins a lease that holds nothing yet; returns its name, or an error when there are too many leases.
 pub(super) fn begin_lease(
     ctx: Ctx<'_>,
     namespace: &SharedNamespace,
@@ -33,7 +33,7 @@ pub(super) fn begin_lease(
     })
 }
 
-/// Leases chunks; answers the lease's name, or an error when there are too many leases.
+/// Leases chunks; returns the lease's name, or an error when there are too many leases.
 pub(super) fn lease(
     ctx: Ctx<'_>,
     namespace: &SharedNamespace,

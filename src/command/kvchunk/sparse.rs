@@ -1,4 +1,4 @@
-//! `KVCHUNK.FETCH … SPARSE`: of any set of chunks those that are there, past holes.
+//! `KVCHUNK.FETCH … SPARSE`: returns the stored ones of any set of chunks, past holes.
 
 use super::chain::Names;
 use super::page::{CHUNKS_PER_REPLY, Wanted, write_chunk};

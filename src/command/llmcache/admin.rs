@@ -1,4 +1,4 @@
-//! `LLMCACHE.CONFIG` and `LLMCACHE.INFO`: what a cache is set to and what it holds.
+//! `LLMCACHE.CONFIG` and `LLMCACHE.INFO`: settings and contents of a cache.
 
 use super::audit::{new_secret, tell_epoch};
 use super::need_cache;

@@ -1,5 +1,5 @@
-//! MAXERROR as commands do it: tickets handed out with lookups, `LLMCACHE.FEEDBACK`, and what AOF and replicas are
-//! told of it, `LLMCACHE._AUDIT` and `LLMCACHE._LABEL`.
+//! The commands of MAXERROR: tickets returned by lookups, `LLMCACHE.FEEDBACK`, and their effects for AOF and
+//! replicas, `LLMCACHE._AUDIT` and `LLMCACHE._LABEL`.
 //!
 //! Owns: the steps from a report to its effect. A lookup writes nothing; a report is a write and replicates what it
 //! did, integers alone, so that replicas come to the same threshold. Main thread.
@@ -60,7 +60,7 @@ impl<'a> Verdict<'a> {
         })
     }
 
-    /// Counts it by what it was judged to be worth, and has AOF and replicas do so. Answers whether it counted.
+    /// Counts it by what it was judged to be worth, and has AOF and replicas do so. Returns whether it counted.
     pub fn count(
         &self,
         permit: WritePermit<'_>,
@@ -88,7 +88,7 @@ impl<'a> Verdict<'a> {
     }
 }
 
-/// Counts the report, and answers what replicas are to be told before the label.
+/// Counts the report, and returns what replicas are to be told before the label.
 fn note(audit: &mut Audit, report: &Report) -> Option<Vec<u8>> {
     audit.counts.reports += 1;
     match report {

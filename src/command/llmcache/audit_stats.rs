@@ -1,4 +1,4 @@
-//! What `LLMCACHE.STATS` tells of MAXERROR.
+//! The MAXERROR fields of `LLMCACHE.STATS`.
 
 use crate::ffi::Reply;
 use llmcache_core::cache::Cache;

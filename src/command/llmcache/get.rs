@@ -1,4 +1,4 @@
-//! `LLMCACHE.GET`: the answer to exactly this prompt, as one bulk string.
+//! `LLMCACHE.GET`: returns the answer to exactly this prompt, as one bulk string.
 
 use crate::command::parse::{ArgReader, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};

@@ -1,4 +1,4 @@
-//! `LLMCACHE.GETSEM`: the answer to a question asked before, in these words or in others.
+//! `LLMCACHE.GETSEM`: returns the answer to a question asked before, in the same words or in others.
 
 use super::audit::ticket_for;
 use crate::command::container::create::{ef, guard_level};

@@ -1,4 +1,4 @@
-//! `LLMCACHE.INVALIDATE`: answers that must not be served any more.
+//! `LLMCACHE.INVALIDATE`: removes answers, or marks them stale, by id, tag, scope, filter, age or similarity.
 
 use super::{channel, need_cache};
 use crate::command::container::picking::Target;

@@ -1,4 +1,4 @@
-//! `LLMCACHE.MGETSEM`: many questions in one trip, each answered as `GETSEM` answers it.
+//! `LLMCACHE.MGETSEM`: many questions in one trip, each with the reply of `GETSEM`.
 
 use super::getsem::{Asking, Found, Question};
 use crate::command::container::store::check_dim;

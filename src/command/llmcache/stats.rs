@@ -1,4 +1,4 @@
-//! `LLMCACHE.STATS`: what a cache did, and what that saved.
+//! `LLMCACHE.STATS`: statistics of a cache and what it saved.
 
 use super::{audit_stats, need_cache};
 use crate::command::parse::{ArgReader, flag_once, set_once};

@@ -1,4 +1,4 @@
-//! `RAG.ADD` and `RAG.MADD`: documents, new or in the place of those of the same id.
+//! `RAG.ADD` and `RAG.MADD`: store documents; one of the same id is replaced.
 
 use super::{check_id, digest, document_id, entry_name, key_name};
 use crate::command::container::batch::{Batch, Item, Packed, Vector, store_batch};

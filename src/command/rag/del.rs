@@ -1,4 +1,4 @@
-//! `RAG.DEL`: documents removed by their ids, by a filter or by a tag.
+//! `RAG.DEL`: removes documents by id, filter or tag.
 
 use super::{check_id, key_name};
 use crate::command::container::entry;

@@ -1,4 +1,4 @@
-//! `RAG.GET` and `RAG.MGET`: documents by their id.
+//! `RAG.GET` and `RAG.MGET`: return documents by id.
 
 use super::{check_id, document_id, key_name};
 use crate::command::container::hit_reply::{self, Field, Served};

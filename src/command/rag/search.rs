@@ -1,5 +1,5 @@
-//! `RAG.SEARCH`: the documents nearest to a vector, or best by their words, or both; filtered, diverse and within a
-//! budget of tokens.
+//! `RAG.SEARCH`: the documents nearest to a vector, or best by words, or both fused; filtered, diverse, within a
+//! token budget.
 
 use crate::command::container::create::ef;
 use crate::command::container::hit_reply::{self, Field, Served, tokens_of};

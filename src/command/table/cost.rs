@@ -1,5 +1,5 @@
-//! What each command costs at worst on the main thread, in steps: stated for users, and compared with what commands
-//! do by debug builds and tests (`llmcache.check-work`).
+//! The worst-case cost of each command on the main thread, in steps: stated in the reference, and checked by debug
+//! builds and tests (`llmcache.check-work`).
 //!
 //! Owns: one statement a command; a command without one fails a test. A statement depends on the arguments alone, or
 //! says what else it depends on. What goes on in slices or in threads, and searches, which are estimated before they

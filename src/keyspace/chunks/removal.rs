@@ -103,7 +103,7 @@ pub fn evict_one(ctx: WritePermit<'_>, namespace: &SharedNamespace, digest: &Chu
 }
 
 /// Evicts until the chunks take no more than `room`, or until what is left is pinned, leased or before
-/// such; at most `most` chunks. Answers how many went.
+/// such; at most `most` chunks. Returns how many went.
 pub fn shrink_to(ctx: WritePermit<'_>, namespace: &SharedNamespace, room: u64, most: usize) -> u64 {
     let mut plan = namespace.with(|namespace| {
         let over = namespace.tree.chunk_bytes().saturating_sub(room);

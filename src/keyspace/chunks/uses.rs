@@ -106,7 +106,7 @@ impl UseWalk {
     }
 }
 
-/// Opens the key of a chunk, and gives it at least this LFU counter; answers the one it has then.
+/// Opens the key of a chunk, and gives it at least this LFU counter; returns the one it has then.
 fn use_key(ctx: Ctx<'_>, name: &ChunkKey, access: Access, least: u8) -> u8 {
     let Some(mut key) = Key::open(ctx, &RString::new(name), access) else { return least };
     if key.value::<ChunkValue>().is_none() {

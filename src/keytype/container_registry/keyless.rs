@@ -28,7 +28,7 @@ impl<C: Container> Containers<C> {
     }
 
     /// The server evicted a key. If it was a container's, that is kept to be put back: its size is that
-    /// of its keys, which go by themselves, and making it anew would lose them all. Answers whether it
+    /// of its keys, which go by themselves, and making it anew would lose them all. Returns whether it
     /// was.
     pub fn evicted(&self, db: c_int, key: &[u8]) -> bool {
         self.0.with(|known| {

@@ -158,7 +158,7 @@ impl<C: Container> Known<C> {
         self.databases.entry(db).or_default().put(uid, row);
     }
 
-    /// Takes out what is known of a uid that is to stand in another key; answers what is left of a former life in
+    /// Takes out what is known of a uid that is to stand in another key; returns what is left of a former life in
     /// the same database, and whether it stood in another one.
     pub(super) fn take_former(
         &mut self,
@@ -338,7 +338,7 @@ impl<C: Container> Containers<C> {
         });
     }
 
-    /// Frees some of what was flushed; answers whether more is to be freed.
+    /// Frees some of what was flushed; returns whether more is to be freed.
     pub fn free_flushed(&self) -> bool {
         let part = self.0.with(|known| {
             let database = known.flushed.last_mut()?;

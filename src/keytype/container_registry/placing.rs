@@ -127,7 +127,7 @@ impl<C: Container> Containers<C> {
 }
 
 /// Has a container take over what another of its uid knew; where it knows keys of its own already, those of the
-/// other are looked at one by one. Answers whether nothing is left to be looked at.
+/// other are looked at one by one. Returns whether nothing is left to be looked at.
 fn inherit<C: Container>(
     container: &Shared<C>,
     kept: &Shared<C>,

@@ -1,4 +1,4 @@
-//! The walk over a container's rows that finds the entries an invalidation concerns.
+//! The walk over the rows of a container that finds the entries affected by an invalidation.
 //!
 //! Owns: where the walk stands and up to which bound it goes. The caller opens and removes the keys. Main thread only.
 

@@ -1,4 +1,4 @@
-//! Whether a container's index may have rows for entries that are not there.
+//! Detects an index that may have rows for entries which no longer exist.
 //!
 //! Owns: the comparison of rows with the keys that a walk over all keys met, and the state of the walk that then opens
 //! the key of every row. Main thread only.

@@ -1,4 +1,4 @@
-//! The head of a container as bytes: the section that RDB and the internal create command share.
+//! The head of a container in bytes, as RDB and the internal CREATE command hold it.
 //!
 //! Owns: its versions and what a loader refuses (`docs/formats.md`). Main thread; `save_head` also in the forked child.
 

@@ -151,7 +151,7 @@ impl Cache {
     }
 
     /// Takes over the index of a container of the same entries, where this one has none: what was indexed
-    /// before its key came, or before its key went. Answers whether it did.
+    /// before its key came, or before its key went. Returns whether it did.
     pub fn take_entries_of(&mut self, other: &mut Self) -> bool {
         let searched = self.settings.kind.is_searched() == other.settings.kind.is_searched();
         let dims = [self.settings.dim, other.index.dim()];
@@ -206,7 +206,7 @@ impl Cache {
         self.index.close_account();
     }
 
-    /// Changes the settings, which passed their check. `secret` signs tickets, where there were none. Answers whether
+    /// Changes the settings, which passed their check. `secret` signs tickets, where there were none. Returns whether
     /// an epoch of MAXERROR began, of which replicas are to be told.
     pub fn change_settings(&mut self, settings: Settings, secret: TicketSecret) -> bool {
         self.index.set_graph_settings(settings.graph);
@@ -332,7 +332,7 @@ impl Cache {
             + self.audit.as_ref().map_or(0, |audit| audit.memory_bytes())
     }
 
-    /// Counts a hit on an entry, at the minute `now_min` of its clock. Answers how many it has had.
+    /// Counts a hit on an entry, at the minute `now_min` of its clock. Returns how many it has had.
     pub fn note_hit(&mut self, entry: &EntryView<'_>, now_min: u16) -> u32 {
         let (slot, seq) = (entry.slot(), entry.seq());
         let Some(hits) = self.index.note_hit(slot, seq, now_min) else { return 0 };
@@ -345,7 +345,7 @@ impl Cache {
         &self.epochs
     }
 
-    /// Invalidates what is stored so far, and answers the bound: a place of the store order that no
+    /// Invalidates what is stored so far, and returns the bound: a place of the store order that no
     /// entry takes. Refused while too many earlier ones are being carried out.
     pub fn invalidate(&mut self, extent: Extent<'_>, severity: Severity) -> Result<Seq> {
         self.epochs.make_room(extent, false)?;

@@ -1,4 +1,4 @@
-//! Names of entry keys, and heads as bytes.
+//! Tests: names of entry keys, and heads as bytes.
 
 use super::*;
 use crate::cache::maxerror::{MaxError, SimilarityE4};

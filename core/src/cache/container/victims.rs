@@ -1,4 +1,4 @@
-//! Which entry a container removes when a limit of its own is passed.
+//! Chooses the entry that a container removes when MAXENTRIES or MAXMEMORY is exceeded.
 //!
 //! Owns: the choice; the caller removes the entry's key. Main thread only.
 

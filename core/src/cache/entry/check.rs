@@ -1,4 +1,4 @@
-//! The check of bytes that come from RDB, RESTORE or a replicated command, before they count as an entry.
+//! Validates the bytes of an entry from RDB, RESTORE or a replicated command.
 //!
 //! Owns: every property that readers of an entry rely on. Any thread.
 

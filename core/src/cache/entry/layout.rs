@@ -1,4 +1,4 @@
-//! Where the fields of an entry's header stand (`docs/formats.md`), and the bits of its flags.
+//! Offsets of the fields in an entry's header (`docs/formats.md`), and its flag bits.
 //!
 //! Owns: constants only, shared by the files beside it.
 

@@ -1,4 +1,4 @@
-//! An entry read in place.
+//! A parsed view of an entry, read in place.
 //!
 //! Owns: the getters of every field. They index without checks of their own: an `EntryView` exists only of bytes that
 //! `Entry::new` packed or `validate` accepted, or of a header whose length alone is asked for. Any thread.

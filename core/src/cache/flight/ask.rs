@@ -1,4 +1,4 @@
-//! What a caller asks of the flights of a container, and what it is told.
+//! The requests that callers make of the flights of a container, and their outcomes.
 //!
 //! Owns: plain data; time, random words and the token come from the caller. Main thread only.
 

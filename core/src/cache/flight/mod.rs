@@ -1,4 +1,4 @@
-//! Answers that are being made: who makes each, who waits for it, and what is told to whoever asks
+//! Answers that are being generated (single flight): who generates each, who waits for it, and what others get
 //! meanwhile.
 //!
 //! Owns: leases, the order of those who wait, failures that are remembered for a while. All of it is

@@ -1,4 +1,4 @@
-//! One answer that is being generated, and a failure that is remembered.
+//! One answer that is being generated, and a remembered failure.
 //!
 //! Owns: what is kept of each, its size in memory, and when a lease still counts as held. Main thread only.
 

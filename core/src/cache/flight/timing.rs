@@ -1,4 +1,4 @@
-//! When to ask again, and when to regenerate an answer before it expires.
+//! When a caller asks again, and when an answer is regenerated before it expires (early refresh).
 //!
 //! Owns: arithmetic on random words that the caller draws.
 

@@ -1,4 +1,4 @@
-//! Whether a message can be understood without the conversation before it.
+//! Decides whether a message can be understood without the conversation before it.
 //!
 //! Owns: that rule (`UNLESS-ALONE`). It is declared for English; in other languages no message counts as
 //! standing alone, so that its answer stays with its context. Any thread.

@@ -1,4 +1,4 @@
-//! What two questions differ by besides opposites: numbers, the order of things, names, one word.
+//! Finds the differences between two questions other than opposites: numbers, order, names, one exchanged word.
 //!
 //! Owns: those four rules. Each names the word of either question that it goes by. Any thread.
 

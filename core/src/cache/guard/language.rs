@@ -1,4 +1,4 @@
-//! Which language a question is in, as far as the rules need to know: whether those for English apply.
+//! Detects the language of a question as far as guards need it: whether the English rules apply.
 //!
 //! Owns: the evidence. Function words of English speak for it; function words of other languages
 //! (`languages.txt`), letters that English words do not have, and other scripts speak against it. A word

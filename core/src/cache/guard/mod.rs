@@ -1,4 +1,4 @@
-//! Guards: what tells two questions apart that an embedding takes for the same.
+//! Guards: rules that refuse a semantic hit when two questions differ in meaning although their embeddings are close.
 //!
 //! Owns: the comparison of the question asked with the question answered, before an answer found by
 //! meaning is served. Exact hits need none. Pure; any thread. The rules are general, the words are data

@@ -1,4 +1,4 @@
-//! Numbers and dates of a question, in one form each.
+//! Finds numbers and dates in a question and brings them into one form.
 //!
 //! Owns: reading digits of any script the Unicode standard calls decimal that is in wide use, thousands
 //! separators, numbers as words, months and days.

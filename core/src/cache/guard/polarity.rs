@@ -1,4 +1,4 @@
-//! Whether two questions say the opposite of each other.
+//! Decides whether two questions say the opposite of each other.
 //!
 //! Owns: negations and opposites, and how they add up. A word that negates and takes part in a pair of
 //! opposites ("with", "without") counts once, as an opposite: counted as a negation too it would cancel

@@ -1,5 +1,5 @@
-//! What the vector of a question does not show: words that the model has no pieces for, and accents that its tokenizer
-//! strips.
+//! Detects what the vector of a question cannot show: words without pieces in the vocabulary, and accents that the
+//! tokenizer strips.
 //!
 //! Owns: the rule that two questions are near to each other only where these words are the same. All of them are one
 //! unknown piece to the model, so that questions which differ in nothing else have equal vectors, whatever the threshold

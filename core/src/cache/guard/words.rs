@@ -1,4 +1,4 @@
-//! The words of a question, and the words of two questions side by side.
+//! Splits a question into words, and aligns the words of two questions.
 //!
 //! Owns: where words begin and end (letters and digits of any script; an apostrophe or a hyphen between
 //! letters joins), which words are names. Any thread.

@@ -1,4 +1,4 @@
-//! The least similarity that a lookup serves, and the least that it looks at.
+//! The lowest similarity that a lookup serves, and the lowest that it considers.
 //!
 //! Owns: how THRESHOLD, MAXERROR and the request's own threshold combine. Main thread only.
 

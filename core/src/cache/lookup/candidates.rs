@@ -1,4 +1,4 @@
-//! Opening the candidates of a search and scoring them by their own vectors.
+//! Opens the candidates of a search and scores them by their stored vectors.
 //!
 //! Owns: how many keys are opened, in which order, and when no unopened candidate can change the result. No
 //! borrow of the cache is alive while a key is opened. Main thread only.
@@ -143,7 +143,7 @@ struct Opened<O> {
 
 /// Opens the candidates in their order until no unopened one could displace a result: until enough
 /// were scored and the next one's code is further below the last place than codes can err; or until
-/// guards refused so many that this is a question of which only the number changes. Answers whether
+/// guards refused so many that this is a question of which only the number changes. Returns whether
 /// that point was reached.
 pub fn open_candidates<K: Keyspace>(
     keyspace: &K,

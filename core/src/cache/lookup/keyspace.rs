@@ -1,4 +1,4 @@
-//! What a lookup needs of the server: opening entry keys, reaching the cache, counting work.
+//! The trait through which a lookup uses the server: opening entry keys, reaching the cache, counting work.
 //!
 //! Owns: the trait that the adapter implements and the errors of work that is refused. Main thread only.
 
@@ -32,7 +32,7 @@ pub trait Keyspace {
     }
 
     /// Has the filter records of a partition answer what a filter asks for, because a search met many that do not;
-    /// answers whether they do now.
+    /// returns whether they do now.
     fn learn(&self, _request: &SearchRequest<'_>) -> Looked<bool> {
         Ok(false)
     }

@@ -1,5 +1,4 @@
-//! How a question is answered: the exact prompt first, then the nearest of its partition above the
-//! threshold.
+//! The lookup of an answer: the exact prompt first, then the nearest entry of its partition above the threshold.
 //!
 //! Owns: the order of steps and the proof of each hit. An index only suggests; an entry counts after
 //! its key was opened and named the same container, slot and store order. No borrow of the cache is

@@ -1,4 +1,4 @@
-//! What is checked on an opened entry before it counts as found.
+//! Checks that an opened entry is a valid hit.
 //!
 //! Owns: the proof that an entry is the one the index names, and the conditions that only the entry can decide:
 //! age, invalidation, FILTER. Main thread only.

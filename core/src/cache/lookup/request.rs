@@ -1,4 +1,4 @@
-//! What a lookup is asked, and what it reports.
+//! The request of a lookup, and its report.
 //!
 //! Owns: plain data; a hit keeps its entry's key open as long as it lives. Main thread only.
 

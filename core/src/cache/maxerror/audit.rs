@@ -1,4 +1,4 @@
-//! What a cache with MAXERROR keeps of it: evidence, the secret of its tickets, what this process counted.
+//! The state of MAXERROR in a cache: evidence, the secret that signs tickets, this process's counters.
 //!
 //! Owns: when a ticket is issued and what one that comes back is worth; the bytes of all that. What a
 //! primary decides (starts, labels, epochs) a replica is told; `Audit` decides nothing by itself there.

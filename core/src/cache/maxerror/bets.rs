@@ -1,4 +1,4 @@
-//! The bets against a threshold that serves too many wrong answers, and the alarm, as integers.
+//! The sequential tests against thresholds that serve too many wrong answers, and the alarm, in integers.
 //!
 //! Owns: their gains, losses and bars in billionths of a nat. They are computed once from the settings by
 //! a logarithm in software, whose result has the same bits on every CPU. Any thread.

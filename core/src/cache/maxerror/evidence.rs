@@ -1,4 +1,4 @@
-//! What labels say of each threshold, and which threshold they prove.
+//! The evidence that labels give about each threshold, and the threshold that it supports.
 //!
 //! Owns: the warm-up that fixes where the chains start, the counts of each threshold, the chains, the
 //! alarm, the nonces that were used, their bytes. Main thread only.

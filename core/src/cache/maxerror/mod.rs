@@ -1,4 +1,4 @@
-//! MAXERROR: the promise that of the answers served by meaning at most a share is wrong.
+//! MAXERROR: the promise that at most a given share of the answers served by meaning is wrong.
 //!
 //! Owns: the evidence a cache has gathered from labels, which threshold that evidence proves, the alarm
 //! when answers turn out worse than promised. All arithmetic on evidence is on integers, so that a

@@ -1,4 +1,4 @@
-//! Tickets: what a caller hands back with its verdict on an answer.
+//! Tickets: signed tokens that a caller returns with its verdict on an answer.
 //!
 //! Owns: the bytes of a ticket, the proof that this cache issued it, the coin that decides which lookups
 //! get one. A ticket holds all that a label needs, so nothing is kept for those that never come back. Any

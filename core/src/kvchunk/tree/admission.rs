@@ -1,4 +1,4 @@
-//! Which new chains are kept until they had time to be used again.
+//! The admission policy: which new chains are kept until they had time to be reused.
 //!
 //! Owns: what was learnt of the time between storing a chunk and its first use, and the share of new
 //! chains that follows from it. Where most of a cache turns over before what it holds is asked for again,

@@ -1,4 +1,4 @@
-//! Chunks that come into a tree, leave it, or are held in it.
+//! Inserting chunks into a tree, removing them, and pinning or leasing them.
 //!
 //! Owns: that parents, counts, ghosts and the order of eviction agree after each change. Main thread.
 

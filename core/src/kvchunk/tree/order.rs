@@ -1,4 +1,4 @@
-//! Who goes first: the order of eviction of a prefix tree.
+//! The order of eviction of a prefix tree.
 //!
 //! Owns: frequencies and their ageing, the order, plans of eviction. Leaves (nothing there behind them) go
 //! first, of them the lowest aged frequency, then the longest unused, then the deepest. Frequencies

@@ -1,4 +1,4 @@
-//! What a tree was taught of the order of chunks that were stored without it.
+//! The order of chunks that were stored without their prefix, learned from look-ups.
 //!
 //! Owns: for a chunk that follows none, which one comes before it in prompts. That decides who is evicted first and
 //! nothing else: either is answered without the other, and a chunk that goes is forgotten by those behind it at once,

@@ -8,6 +8,8 @@ import pytest
 import redis
 from harness.model import models_option, write_model
 from harness.replication import pair
+from harness.wire import Failure
+from harness.worst import LONGEST_RUN
 
 TEXT = "ab cd ef gh"
 LONG = " ".join(["ab"] * 90)
@@ -180,3 +182,55 @@ def test_what_was_computed_is_replicated_and_saved(fleet, option):
     digest = both.primary.digest()
     client.execute_command("DEBUG", "LOADAOF")
     assert both.primary.digest() == digest
+
+
+def test_many_texts_are_read_in_slices(fleet, option):
+    """Words are looked up for one text at a time, between other clients' commands: counts, which no machine changes."""
+    server = fleet.launch(**option, llmcache__check_work="yes")
+    count = 1_000
+    texts = [" ".join(["ab", "cd", "ef"] * 10 + [f"n{at}"]) for at in range(count)]
+    with server.wire(timeout=120) as wire:
+
+        def longest() -> int:
+            info = server.info()
+            assert int(info["llmcache_bounds_broken"]) == 0
+            return int(info["llmcache_last_command_longest_run"])
+
+        wire("EMBCACHE.CREATE", "emb", "EMBED", "small")
+        wire("RAG.CREATE", "docs", "EMBED", "small")
+        both = [part for text in texts for part in ("TEXT", text)]
+        documents = [part for at, text in enumerate(texts) for part in (f"d{at}", "TEXT", text)]
+        commands = [
+            ("EMBCACHE.MGET", "emb", "TEXTS", count, *texts),
+            ("EMBCACHE.MGETEX", "emb", "TEXTS", count, *texts, "EX", 1_000),
+            ("EMBCACHE.MSET", "emb", count, *both),
+            ("RAG.MADD", "docs", count, *documents),
+            # All are there by now.
+            ("EMBCACHE.MGET", "emb", "TEXTS", 10 * count, *(texts * 10)),
+        ]
+        replies = []
+        for command in commands:
+            reply = wire(*command)
+            assert not isinstance(reply, Failure), reply.text
+            assert 0 < longest() <= LONGEST_RUN, command[0]
+            replies.append(reply)
+        computed, kept, stored, added, all_of_them = replies
+        assert stored == len(added) == count
+        assert None not in computed and computed == kept and all_of_them == computed * 10
+
+
+def test_who_waits_in_a_transaction_is_bounded(fleet, option):
+    server = fleet.launch(**option)
+    with server.wire() as wire:
+        wire("EMBCACHE.CREATE", "emb", "EMBED", "small")
+        texts = [f"{TEXT} {at}" for at in range(900)]
+        for command in (
+            ("EMBCACHE.MGET", "emb", "TEXTS", 900, *texts),
+            ("EMBCACHE.MGETEX", "emb", "TEXTS", 900, *texts, "EX", 9),
+            ("EMBCACHE.MSET", "emb", 900, *(part for text in texts for part in ("TEXT", text))),
+        ):
+            wire("MULTI")
+            wire(*command)
+            (reply,) = wire("EXEC")
+            assert isinstance(reply, Failure) and reply.word == "EMBEDLONG", reply
+        assert wire("DBSIZE") == 1

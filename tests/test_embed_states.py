@@ -170,7 +170,7 @@ def test_the_server_becomes_a_replica(fleet, server, name):
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("how", ["FLUSHALL", "DEL", "SWAPDB"])
 def test_what_it_concerns_is_gone(server, name, how):
-    """The outcome is that of the same command which comes then."""
+    """The outcome is that of the same command which comes then, or a batch says that it is to be repeated."""
     client = server.client()
 
     def remove():
@@ -188,6 +188,10 @@ def test_what_it_concerns_is_gone(server, name, how):
         outcome = waiting.outcome()
     rests(server)
     client.flushall()
+    if name in ("MADD", "MSET"):
+        # As one that came with its vectors and was in the middle of its slices.
+        assert outcome == "BUSY the container was removed before all was stored; repeat the command"
+        return
     with server.wire() as wire:
         assert shape(outcome) == shape(word(wire(*ALL[name])))
 

@@ -52,7 +52,11 @@ def test_what_cannot_be_sliced_is_refused(server):
         wire("RAG.ADD", "docs", "d1", "VALUES", 1, 1, "TEXT", "t")
         wire("EMBCACHE.CREATE", "emb", "MODEL", "m", "DIM", 1)
         asked += [("RAG.DEL", "docs", *ids)]
-        asked += [("EMBCACHE.DEL", "emb", "TEXTS", chunks, *ids)]
+        texts = ["TEXTS", chunks, *ids]
+        asked += [("EMBCACHE.MGET", "emb", *texts), ("EMBCACHE.MGETEX", "emb", *texts, "EX", 9), ("EMBCACHE.DEL", "emb", *texts)]
+        # Long vectors are as good as several things.
+        wide = [part for at in range(1_000) for part in ("TEXT", f"t{at}", "FP32", b"\0\0\x80?" * 16_384)]
+        asked += [("EMBCACHE.MSET", "wide", 1_000, *wide, "MODEL", "m")]
         for command in asked:
             wire("MULTI")
             wire(*command)

@@ -15,8 +15,9 @@ use crate::ffi::{
 };
 use crate::keyspace::search_rounds::{Answer, go_on_in_rounds};
 use crate::keyspace::searches::Searches;
+use crate::keyspace::slices::Resume;
 use crate::keyspace::slots::redirection;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use llmcache_core::cache::Settings;
 use llmcache_core::cache::guard::{Sight, Unseen, UnseenDigest};
 use llmcache_core::embed::{Engine, Model, Refusal, Role, Scratch, Tokens, engine, engines};
@@ -98,14 +99,14 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Names a text among those that one model reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct TextKey {
+pub(super) struct TextKey {
     model: usize,
     role: Role,
     digest: [u8; 16],
 }
 
 /// A vector, and how many microseconds it took to make for whoever waited; none for who finds it.
-type Made = (Vector, u64);
+pub(super) type Made = (Vector, u64);
 type Vector = Arc<[f32]>;
 
 /// A text on its way through a thread.
@@ -162,16 +163,18 @@ struct Pending {
 
 /// A client that waits for texts.
 struct Awaited {
-    missing: Vec<TextKey>,
+    missing: HashSet<TextKey>,
     found: Found,
     writes: bool,
     /// What only reads goes on in rounds, as if it had come with its vectors.
     reads: Option<Answer>,
     take: Option<Take>,
+    /// What goes on with one that waits in the middle of its work.
+    resume: Option<Resume>,
 }
 
 /// What was embedded for a command; no vector where the model gave none.
-type Found = Vec<(TextKey, Option<Made>)>;
+pub(super) type Found = Vec<(TextKey, Option<Made>)>;
 
 /// What INFO shows.
 #[derive(Debug, Default, Clone)]
@@ -451,6 +454,62 @@ impl Sight for ModelSight {
     }
 }
 
+/// Reads texts for a model.
+pub(super) struct Reader {
+    place: usize,
+    pub(super) model: Arc<Model>,
+    role: Role,
+    any_script: bool,
+}
+
+impl Reader {
+    pub(super) fn new(id: &ModelId, role: Role) -> Result<Self> {
+        let (place, model) = SERVICE.with(|service| service.find(id))?;
+        let role = if model.reads_alike() { Role::Query } else { role };
+        Ok(Self { place, model, role, any_script: id.any_script })
+    }
+
+    /// What names a text, and what the model sees of it; counts one that it does not read.
+    pub(super) fn read(
+        &self,
+        bytes: &[u8],
+        cuts: bool,
+    ) -> std::result::Result<(TextKey, Tokens), Refusal> {
+        let digest = Sha256::digest(bytes);
+        let mut key = TextKey { model: self.place, role: self.role, digest: [0; 16] };
+        key.digest.copy_from_slice(&digest[..16]);
+        // What is not UTF-8 would lose the bytes that tell it from others.
+        let text = std::str::from_utf8(bytes).map_err(|_| Refusal::Script);
+        let tokens = text.and_then(|text| match cuts {
+            true => self.model.read_beginning(text, self.role, self.any_script),
+            false => self.model.read(text, self.role, self.any_script),
+        });
+        match tokens {
+            Ok(tokens) => Ok((key, tokens)),
+            Err(refusal) => {
+                SERVICE.with(|service| service.counts.refused[refusal as usize] += 1);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// A vector that is remembered.
+    pub(super) fn known(key: &TextKey) -> Option<Made> {
+        SERVICE.with(|service| service.known(key)).flatten()
+    }
+
+    /// Embeds a text here and now.
+    pub(super) fn embed_now(&self, key: TextKey, tokens: &Tokens) -> Result<Made> {
+        let made = SERVICE.with(|service| service.embed_now(key, &self.model, tokens));
+        made.ok_or_else(no_vector)
+    }
+}
+
+/// What a text that waits takes: of a longer one only the beginning is read.
+pub(super) fn held_bytes(text: &[u8]) -> usize {
+    text.len().min(limits::EMBED_TEXT_MAX_BYTES)
+}
+
 /// What came of texts.
 #[derive(Debug)]
 pub enum Embedded {
@@ -462,8 +521,8 @@ pub enum Embedded {
 
 /// The vectors of texts. `again` is the running command, which is called once more where this answers `Later`.
 pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again<'_>) -> Result<Embedded> {
-    let (place, model) = SERVICE.with(|service| service.find(texts.model))?;
-    let role = if model.reads_alike() { Role::Query } else { texts.role };
+    let reader = Reader::new(texts.model, texts.role)?;
+    let (model, role) = (Arc::clone(&reader.model), reader.role);
     let sight: Arc<dyn Sight> = Arc::new(ModelSight { model: Arc::clone(&model), role });
     let meant = |made: Option<Made>, tokens: &Tokens, text: &[u8]| -> Result<_> {
         let (vector, us) = made.ok_or_else(no_vector)?;
@@ -473,19 +532,10 @@ pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again<'_>) -> Result<Embedd
     };
     let (mut known, mut missing) = (Vec::with_capacity(texts.texts.len()), Vec::new());
     for (number, bytes) in texts.texts.iter().enumerate() {
-        let digest = Sha256::digest(bytes);
-        let mut key = TextKey { model: place, role, digest: [0; 16] };
-        key.digest.copy_from_slice(&digest[..16]);
-        // What is not UTF-8 would lose the bytes that tell it from others.
-        let read = std::str::from_utf8(bytes).map_err(|_| Refusal::Script);
         let cuts = texts.cut.get(number).is_some_and(|cuts| *cuts);
-        let tokens = match read.and_then(|text| match cuts {
-            true => model.read_beginning(text, role, texts.model.any_script),
-            false => model.read(text, role, texts.model.any_script),
-        }) {
-            Ok(tokens) => tokens,
+        let (key, tokens) = match reader.read(bytes, cuts) {
+            Ok(read) => read,
             Err(refusal) => {
-                SERVICE.with(|service| service.counts.refused[refusal as usize] += 1);
                 known.push(Some(Err(refusal)));
                 continue;
             }
@@ -494,9 +544,7 @@ pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again<'_>) -> Result<Embedd
             Some(made) => known.push(meant(made, &tokens, bytes)?),
             None => {
                 known.push(None);
-                // Of a longer one only the beginning is read.
-                let held = bytes.len().min(limits::EMBED_TEXT_MAX_BYTES);
-                missing.push((number, key, tokens, held));
+                missing.push((number, key, tokens, held_bytes(bytes)));
             }
         }
     }
@@ -516,10 +564,7 @@ pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again<'_>) -> Result<Embedd
         return Err(busy("a text has to be embedded that did not when the command came"));
     }
     if inline > most {
-        return Err(Error::new(
-            ErrorWord::EmbedLong,
-            format!("{inline} tokens to embed, at most {most} where no client may wait"),
-        ));
+        return Err(too_long_inline(inline, most));
     }
     for (number, key, tokens, _) in missing {
         let made = SERVICE.with(|service| service.embed_now(key, &model, &tokens));
@@ -528,12 +573,18 @@ pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again<'_>) -> Result<Embedd
     Ok(Embedded::Now(known.into_iter().flatten().collect()))
 }
 
-fn no_vector() -> Error {
+/// The error of so many tokens to embed where so many are the most.
+pub(super) fn too_long_inline(tokens: usize, most: usize) -> Error {
+    let text = format!("{tokens} tokens to embed, at most {most} where no client may wait");
+    Error::new(ErrorWord::EmbedLong, text)
+}
+
+pub(super) fn no_vector() -> Error {
     Error::new(ErrorWord::BadVector, "the model gives no vector for the text")
 }
 
 /// Whether the running command may leave texts to threads.
-fn has_threads(ctx: Ctx<'_>) -> bool {
+pub(super) fn has_threads(ctx: Ctx<'_>) -> bool {
     let (state, wanted) = (ctx.state(), config::embed_threads());
     if wanted == 0 || !state.may_block() || state.must_obey() {
         return false;
@@ -550,12 +601,11 @@ fn busy(what: &'static str) -> Error {
     Error::new(ErrorWord::Busy, what)
 }
 
-fn wait_for(
-    ctx: Ctx<'_>,
-    model: &Arc<Model>,
-    wanted: Vec<(TextKey, Tokens, usize)>,
-    again: SecondRun<'_>,
-) -> Result<Embedded> {
+/// Texts that have no vector yet, and the bytes that each takes.
+pub(super) type Wanted = Vec<(TextKey, Tokens, usize)>;
+
+/// Refuses more texts than may wait; how long a client waits for these.
+fn room_for(wanted: &Wanted) -> Result<u64> {
     SERVICE.with(|service| {
         let is_new = |key: &TextKey| !service.texts.contains_key(key);
         let new = wanted.iter().filter(|(key, ..)| is_new(key));
@@ -568,8 +618,17 @@ fn wait_for(
         }
         Ok(())
     })?;
-    let more = wanted.len() as u64 - 1;
-    let timeout_ms = config::embed_timeout_ms() + more * limits::EMBED_TIMEOUT_PER_TEXT_MS;
+    let more = wanted.len().saturating_sub(1) as u64;
+    Ok(config::embed_timeout_ms() + more * limits::EMBED_TIMEOUT_PER_TEXT_MS)
+}
+
+fn wait_for(
+    ctx: Ctx<'_>,
+    model: &Arc<Model>,
+    wanted: Wanted,
+    again: SecondRun<'_>,
+) -> Result<Embedded> {
+    let timeout_ms = room_for(&wanted)?;
     let SecondRun { second, take, rounds } = again;
     let reads = rounds.map(|(answer, _)| answer);
     let writes = matches!(second, Second::Writes(..));
@@ -578,14 +637,62 @@ fn wait_for(
     if let Some((_, args)) = rounds {
         work_in_rounds(ctx, client, args);
     }
+    enlist(client, model, wanted, |missing| Awaited {
+        missing,
+        found: Vec::new(),
+        writes,
+        reads,
+        take,
+        resume: None,
+    });
+    Ok(Embedded::Later)
+}
+
+/// Has a client that waits already wait for texts: `resume` is called when all are embedded. How long it waits at most.
+pub(super) fn wait_between(
+    client: BlockedId,
+    model: &Arc<Model>,
+    wanted: Wanted,
+    resume: Resume,
+) -> Result<u64> {
+    let timeout_ms = room_for(&wanted)?;
+    enlist(client, model, wanted, |missing| Awaited {
+        missing,
+        found: Vec::new(),
+        writes: false,
+        reads: None,
+        take: None,
+        resume: Some(resume),
+    });
+    Ok(timeout_ms)
+}
+
+/// Takes a client off the texts it waits for; what was found for it.
+pub(super) fn end_wait(client: BlockedId) -> Found {
+    let awaited = SERVICE.with(|service| service.end(client));
+    awaited.map(|awaited| awaited.found).unwrap_or_default()
+}
+
+/// The error of a client that waited too long.
+pub(super) fn waited_too_long() -> Error {
+    SERVICE.with(|service| service.counts.busy += 1);
+    busy("the text waited too long to be embedded")
+}
+
+/// Gives texts to the threads that are not on their way yet.
+fn enlist(
+    client: BlockedId,
+    model: &Arc<Model>,
+    wanted: Wanted,
+    awaited: impl FnOnce(HashSet<TextKey>) -> Awaited,
+) {
     SERVICE.with(|service| {
-        let mut missing: Vec<TextKey> = Vec::with_capacity(wanted.len());
+        let mut missing = HashSet::with_capacity(wanted.len());
         for (key, tokens, bytes) in wanted {
             // A command may have one text twice.
-            if missing.contains(&key) {
+            if !missing.insert(key) {
                 continue;
             }
-            missing.push(key);
             if let Some(pending) = service.texts.get_mut(&key) {
                 pending.clients.push(client);
                 pending.is_wanted.store(true, Ordering::Relaxed);
@@ -600,10 +707,8 @@ fn wait_for(
             service.texts.insert(key, pending);
         }
         service.counts.queued_most = service.counts.queued_most.max(service.texts.len());
-        let awaited = Awaited { missing, found: Vec::new(), writes, reads, take };
-        service.clients.insert(client, awaited);
+        service.clients.insert(client, awaited(missing));
     });
-    Ok(Embedded::Later)
 }
 
 impl Service {
@@ -639,7 +744,7 @@ impl Service {
         let mut complete = Vec::new();
         for client in pending.clients {
             let Some(awaited) = self.clients.get_mut(&client) else { continue };
-            awaited.missing.retain(|other| *other != key);
+            awaited.missing.remove(&key);
             awaited.found.push((key, made.clone()));
             if awaited.missing.is_empty() {
                 complete.push(client);
@@ -657,6 +762,11 @@ fn on_done(ctx: Ctx<'_>) {
         SERVICE.with(|service| service.threads.as_ref().and_then(Threads::take_done))
     {
         for client in SERVICE.with(|service| service.take_in(key, outcome)) {
+            let resume = SERVICE.with(|service| service.clients.get_mut(&client)?.resume.take());
+            if let Some(resume) = resume {
+                resume(ctx);
+                continue;
+            }
             let takes = SERVICE.with(|service| {
                 let takes = service.clients.get(&client).is_some_and(|c| c.take.is_some());
                 if takes {
@@ -765,10 +875,7 @@ impl Waiter for Embedding {
             Some(awaited) if wake == Wake::Ready && awaited.missing.is_empty() => {
                 self.run_again(ctx, args, awaited.found)
             }
-            _ => {
-                SERVICE.with(|service| service.counts.busy += 1);
-                Err(busy("the text waited too long to be embedded"))
-            }
+            _ => Err(waited_too_long()),
         };
         if let Err(error) = answered {
             Reply::new(ctx).error(&error.to_string());

@@ -20,6 +20,7 @@ pub mod followers;
 mod invalidation_walk;
 mod namespaces;
 mod put_back;
+mod read_texts;
 mod search_rest;
 mod search_rounds;
 mod searches;
@@ -66,6 +67,7 @@ pub use namespaces::{
     attach_a_few, create_namespace, find_namespace, open_namespace, put_back_namespaces,
 };
 pub use put_back::shield;
+pub use read_texts::ReadTexts;
 pub use search_rest::Told;
 pub use search_rounds::{answer_searching, search_counts};
 pub use searches::{Made, Searches};
@@ -73,5 +75,5 @@ pub use session_key::{OpenSession, open_session};
 pub use sessions::{
     Deadline, change_session, check_second_key, deadline_was_moved, put_session, same_slot,
 };
-pub use slices::{Pieces, Removals, reply_whole, run_pieces, sliced_count};
+pub use slices::{Awaited, Pieces, Removals, reply_whole, run_pieces, sliced_count};
 pub use slots::{Presence, redirection};

@@ -9,10 +9,10 @@
 use super::slots::{self, Ownership, redirection, try_again};
 use crate::ffi::{
     Arguments, BlockedId, CommandArgs, Ctx, MainCell, RString, Reply, Waiter, Wake, WritePermit,
-    block_for_rounds, count_time_from_now, end_rounds, in_round, is_cluster, run_later,
+    block_for_rounds, count_time_from_now, end_rounds, in_round, is_cluster, run_later, wait_on,
     wake_blocked, work_so_far,
 };
-use llmcache_core::error::{Error, ErrorWord};
+use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::limits;
 use std::collections::VecDeque;
 use std::ffi::c_int;
@@ -121,11 +121,29 @@ pub trait Pieces: Send {
         false
     }
 
+    /// What it waits for before it goes on, where `next` had nothing to do: only in what may wait (`Awaited`).
+    fn awaits(&mut self) -> Option<&mut dyn Awaited> {
+        None
+    }
+
     /// How many things there are at least, as far as that is known before the first is done: more than
     /// `limits::UNBLOCKABLE_PIECES_MAX` are refused where they cannot be done in slices.
     fn known(&self) -> usize {
         0
     }
+}
+
+/// Goes on with work that has waited.
+pub type Resume = Box<dyn FnOnce(Ctx<'_>) + Send>;
+
+/// What is done elsewhere, while no slice of a command's work is to come. Only a command whose client may wait has any; what
+/// it has written by then is none, so that it may end without its client.
+pub trait Awaited {
+    /// Has it done for a client: `resume` is called once, later. How long that may take, in milliseconds.
+    fn begin(&mut self, ctx: Ctx<'_>, client: BlockedId, resume: Resume) -> Result<u64>;
+
+    /// Makes the error of a client that waited as long, or waits no more.
+    fn too_late(&self) -> fn() -> Error;
 }
 
 /// Things that a command has removed, and whether WATCH and client-side caching were told of them.
@@ -172,6 +190,7 @@ enum Slice {
 trait AnyPieces: Send {
     fn writes(&self) -> bool;
     fn slice(&mut self, ctx: Ctx<'_>) -> Slice;
+    fn awaits(&mut self) -> Option<&mut dyn Awaited>;
     fn has_long_reply(&self) -> bool;
     fn reply(&mut self, ctx: Ctx<'_>);
     /// Writes of a long reply what fits into a slice; false when that was the last.
@@ -196,6 +215,10 @@ impl<P: Pieces> AnyPieces for P {
         };
         Pieces::tell(self, leave);
         came_to
+    }
+
+    fn awaits(&mut self) -> Option<&mut dyn Awaited> {
+        Pieces::awaits(self)
     }
 
     fn has_long_reply(&self) -> bool {
@@ -278,14 +301,49 @@ pub fn run_pieces<P: Pieces + 'static>(args: &CommandArgs<'_>, mut pieces: P) {
     }
     let is_over = first_slices(&mut pieces, leave, may_yield);
     pieces.tell(leave);
-    if is_over && !(pieces.has_long_reply() && may_yield()) {
+    let waits = is_over && pieces.awaits().is_some();
+    if is_over && !waits && !(pieces.has_long_reply() && may_yield()) {
         pieces.reply(ctx);
         return;
     }
     let shared = Shared::of(pieces);
     let client = block_for_rounds(ctx, args, |_| Box::new(Sliced { shared: Arc::clone(&shared) }));
     count_time_from_now(client);
-    push(ctx, Job { client: Some(client), replies: is_over, ..Job::of(ctx, args.name(), shared) });
+    let replies = is_over && !waits;
+    let job = Job { client: Some(client), replies, ..Job::of(ctx, args.name(), shared) };
+    if waits { park(ctx, job) } else { push(ctx, job) }
+}
+
+/// Has a job wait for what is done elsewhere.
+fn park(ctx: Ctx<'_>, job: Job) {
+    let Some(client) = job.client else { return };
+    let shared = Arc::clone(&job.shared);
+    let Some(mut pieces) = shared.with(|shared| shared.pieces.take()) else { return };
+    let resume: Resume = Box::new(move |ctx| unpark(ctx, job));
+    let begun = pieces.awaits().map(|awaited| {
+        let most_ms = awaited.begin(ctx, client, resume)?;
+        Ok((most_ms, awaited.too_late()))
+    });
+    shared.with(|shared| shared.pieces = Some(pieces));
+    let refused = match begun {
+        Some(Ok((most_ms, too_late))) => {
+            wait_on(ctx, client, most_ms, Box::new(Parked { shared, too_late }));
+            return;
+        }
+        Some(Err(error)) => Ended::Refused(error),
+        None => Ended::Done,
+    };
+    shared.with(|shared| shared.ended = refused);
+    wake_blocked(ctx, client);
+}
+
+/// What a job waited for is done.
+fn unpark(ctx: Ctx<'_>, job: Job) {
+    let waiter = Sliced { shared: Arc::clone(&job.shared) };
+    // One that waits no more took its work along.
+    if job.client.is_some_and(|client| wait_on(ctx, client, 0, Box::new(waiter))) {
+        push(ctx, job);
+    }
 }
 
 /// Does what only follows from a command, and what nobody waits for: a little of it at once, the rest in slices. It
@@ -358,37 +416,46 @@ fn run_slice(ctx: Ctx<'_>) {
         queue.armed = false;
         queue.jobs.pop_front()
     });
-    let Some(mut job) = next else { return };
-    // Out of the cell while it runs: what it opens may wake others.
-    let pieces = job.shared.with(|shared| shared.pieces.take());
-    if let Some(mut pieces) = pieces {
-        let goes_on = if job.replies {
-            reply_slice(ctx, &job, &mut *pieces)
-        } else {
-            let ended = slice(ctx, &job, &mut *pieces);
-            let is_over = !matches!(ended, Ended::Not);
-            job.replies = matches!(ended, Ended::Done) && pieces.has_long_reply();
-            let is_gone = job.shared.with(|shared| {
-                if !job.replies {
-                    shared.ended = ended;
-                }
-                shared.is_gone
-            });
-            !is_over || job.replies && !is_gone
-        };
-        job.shared.with(|shared| shared.pieces = Some(pieces));
-        let is_gone = job.shared.with(|shared| shared.is_gone);
-        match job.client {
-            _ if goes_on => QUEUE.with(|queue| queue.jobs.push_back(job)),
-            Some(client) if job.replies => end_rounds(ctx, client),
-            Some(client) if !is_gone => {
-                wake_blocked(ctx, client);
-            }
-            _ => {}
-        }
+    if let Some(job) = next {
+        work_on(ctx, job);
     }
     if QUEUE.with(|queue| !queue.jobs.is_empty()) {
         arm(ctx);
+    }
+}
+
+fn work_on(ctx: Ctx<'_>, mut job: Job) {
+    // Out of the cell while it runs: what it opens may wake others.
+    let Some(mut pieces) = job.shared.with(|shared| shared.pieces.take()) else { return };
+    let (mut goes_on, mut waits) = (false, false);
+    if job.replies {
+        goes_on = reply_slice(ctx, &job, &mut *pieces);
+    } else {
+        let ended = slice(ctx, &job, &mut *pieces);
+        let is_done = matches!(ended, Ended::Done);
+        waits = is_done && pieces.awaits().is_some();
+        job.replies = is_done && !waits && pieces.has_long_reply();
+        let is_gone = job.shared.with(|shared| shared.is_gone);
+        if matches!(ended, Ended::Not) || job.replies && !is_gone {
+            goes_on = true;
+        } else if !waits {
+            job.shared.with(|shared| shared.ended = ended);
+        }
+    }
+    let is_gone = job.shared.with(|shared| {
+        shared.pieces = Some(pieces);
+        shared.is_gone
+    });
+    match job.client {
+        // Nobody is told of what is not begun.
+        _ if waits && is_gone => {}
+        _ if waits => park(ctx, job),
+        _ if goes_on => QUEUE.with(|queue| queue.jobs.push_back(job)),
+        Some(client) if job.replies => end_rounds(ctx, client),
+        Some(client) if !is_gone => {
+            wake_blocked(ctx, client);
+        }
+        _ => {}
     }
 }
 
@@ -472,5 +539,35 @@ impl Waiter for Sliced {
 
     fn gone(&mut self, _: Ctx<'_>) {
         self.shared.with(|shared| shared.is_gone = true);
+    }
+}
+
+/// A client whose work waits for what is done elsewhere.
+struct Parked {
+    shared: Arc<MainCell<Shared>>,
+    too_late: fn() -> Error,
+}
+
+impl Parked {
+    /// Drops the work, of which nothing shows yet.
+    fn give_up(&self) {
+        let work = self.shared.with(|shared| {
+            shared.is_gone = true;
+            shared.pieces.take()
+        });
+        // Out of the cell: it may have others to tell.
+        drop(work);
+    }
+}
+
+impl Waiter for Parked {
+    fn reply(&mut self, ctx: Ctx<'_>, args: &Arguments<'_>, _: Wake) {
+        self.give_up();
+        let error = redirection(ctx, args.name()).unwrap_or_else(self.too_late);
+        Reply::new(ctx).error(&error.to_string());
+    }
+
+    fn gone(&mut self, _: Ctx<'_>) {
+        self.give_up();
     }
 }

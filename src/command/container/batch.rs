@@ -1,20 +1,24 @@
-//! Many entries stored by one command (`RAG.MADD`, `EMBCACHE.MSET`), in slices: first all are packed, which refuses the
-//! whole command where one cannot be stored, then the container is made if there is none, then each is put into its key.
+//! Many entries stored by one command (`RAG.MADD`, `EMBCACHE.MSET`), in slices: texts without a vector are embedded, then
+//! all are packed, which refuses the whole command where one cannot be stored, then the container is made if there is
+//! none, then each is put into its key.
 //!
 //! Owns: the order of these steps. An entry is packed before its container and its place in the order of stores are
 //! known, and told both when it is stored. Main thread only.
 
 use super::create::auto_create_as;
 use super::store::{Storing, check_dim, check_fits, check_lease, dim_mismatch};
+use super::texts::no_vector;
 use crate::command::parse::{GivenVector, bad_numbers, decode_given};
 use crate::ffi::{
     Access, Arguments, CommandArgs, Ctx, HeldString, RString, Reply, ServerString, WritePermit,
 };
 use crate::keyspace::{
-    Linking, NewEntry, Pieces, Presence, open_container, open_entry, run_pieces,
+    Awaited, Linking, ModelId, NewEntry, Pieces, Presence, ReadTexts, open_container, open_entry,
+    run_pieces,
 };
 use crate::keytype::cache_registry::{CACHES, SharedCache};
 use llmcache_core::cache::{Entry, LeaseToken, Settings};
+use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::{EntryId, UnixMs};
 use llmcache_core::limits;
@@ -76,6 +80,12 @@ pub trait Item: Send + 'static {
     /// Numbers of its vector, if it has one.
     fn dim(&self) -> Option<usize>;
 
+    /// The text that is to be embedded for it, and whether its beginning will do.
+    fn text(&self) -> Option<(&[u8], bool)>;
+
+    /// Gives it the vector of its text.
+    fn embedded(&mut self, vector: Query);
+
     /// Packs it, of no container yet.
     fn pack(self, settings: &Settings, now: UnixMs) -> Result<Packed>;
 }
@@ -102,6 +112,8 @@ pub struct Batch<I> {
     pub settings: Settings,
     /// The entries, one at least.
     pub items: Vec<I>,
+    /// What embeds the texts among them that have no vector.
+    pub embeds: Option<(ModelId, Role)>,
     /// The lease of the only one.
     pub lease: Option<LeaseToken>,
     /// When the graph is brought up.
@@ -114,16 +126,27 @@ pub struct Batch<I> {
 
 /// Stores them all, or refuses the command.
 pub fn store_batch<I: Item>(ctx: Ctx<'_>, args: &CommandArgs<'_>, batch: Batch<I>) -> Result<()> {
-    run_pieces(args, StoringBatch::new(ctx, args, batch)?);
+    run_pieces(args, StoringBatch::new(ctx, args.name(), batch)?);
     Ok(())
 }
 
-struct StoringBatch<I> {
+/// Stores them before this returns, and leaves the reply to the caller: for one, or very few, that have vectors.
+pub fn store_at_once<I: Item>(args: &CommandArgs<'_>, batch: Batch<I>) -> Result<()> {
+    let mut storing = StoringBatch::new(*args.permit(), args.name(), batch)?;
+    while storing.next(args.permit()) {}
+    storing.outcome()
+}
+
+/// The work of storing a batch.
+pub struct StoringBatch<I> {
     /// The container's key.
     name: Vec<u8>,
     cache: Option<SharedCache>,
     settings: Settings,
     known: usize,
+    /// What embeds texts, until none are left to read, and how many entries were passed.
+    reading: Option<ReadTexts>,
+    passed: usize,
     items: std::vec::IntoIter<I>,
     /// Those that are packed, until all are.
     packed: Vec<Packed>,
@@ -146,18 +169,17 @@ impl<I: Item> Pieces for StoringBatch<I> {
     type Leave<'a> = WritePermit<'a>;
 
     fn next(&mut self, ctx: WritePermit<'_>) -> bool {
-        let done = match self.items.next() {
-            Some(item) => self.pack(item),
-            None if !self.is_settled => self.settle(ctx),
-            None => self.store_next(ctx),
-        };
-        match done {
-            Ok(()) => !self.is_settled || self.ready.len() > 0,
-            Err(error) => {
-                self.refused = Some(error);
-                false
-            }
-        }
+        let goes_on = self.step(ctx);
+        goes_on.unwrap_or_else(|error| {
+            self.refused = Some(error);
+            false
+        })
+    }
+
+    fn awaits(&mut self) -> Option<&mut dyn Awaited> {
+        let is_refused = self.refused.is_some();
+        let reading = self.reading.as_mut().filter(|reading| !is_refused && reading.must_wait());
+        reading.map(|reading| reading as &mut dyn Awaited)
     }
 
     fn tell(&mut self, _: WritePermit<'_>) {
@@ -178,26 +200,33 @@ impl<I: Item> Pieces for StoringBatch<I> {
 }
 
 impl<I: Item> StoringBatch<I> {
-    fn new(ctx: Ctx<'_>, args: &CommandArgs<'_>, batch: Batch<I>) -> Result<Self> {
-        let Batch { cache, settings, items, lease, linking, now, reply } = batch;
-        let mut dims = items.iter().filter_map(Item::dim);
+    /// The work on a batch for the container of this name.
+    pub fn new(ctx: Ctx<'_>, name: &[u8], batch: Batch<I>) -> Result<Self> {
+        let Batch { cache, settings, items, embeds, lease, linking, now, reply } = batch;
+        let wants = |item: &I| item.dim().is_none() && item.text().is_some();
+        let embeds = embeds.filter(|_| items.iter().any(wants));
+        let reading = embeds.map(|(model, role)| ReadTexts::new(ctx, &model, role)).transpose()?;
+        let mut dims =
+            items.iter().filter_map(Item::dim).chain(reading.as_ref().map(ReadTexts::dim));
         let dim = dims.next();
         if let Some(dim) = dim {
             if let Some(other) = dims.find(|&other| other != dim) {
-                return Err(dim_mismatch(other, dim, args.name()));
+                return Err(dim_mismatch(other, dim, name));
             }
             if let Some(cache) = &cache {
-                check_dim(cache, dim, args.name())?;
+                check_dim(cache, dim, name)?;
             }
         }
-        let whole = Presence::of(ctx, args.name()).is_whole();
+        let whole = Presence::of(ctx, name).is_whole();
         let count = items.len();
         Ok(Self {
-            name: args.name().to_vec(),
+            name: name.to_vec(),
             cache,
             settings,
             // Long vectors are as good as several things.
             known: count * (1 + dim.unwrap_or(0) / limits::UNBLOCKABLE_PIECE_NUMBERS),
+            reading,
+            passed: 0,
             items: items.into_iter(),
             packed: Vec::with_capacity(count),
             ready: Vec::new().into_iter(),
@@ -211,6 +240,51 @@ impl<I: Item> StoringBatch<I> {
             refused: None,
             reply,
         })
+    }
+
+    /// How it ended.
+    pub fn outcome(&mut self) -> Result<()> {
+        self.refused.take().map_or(Ok(()), Err)
+    }
+
+    /// Does the next thing; false when there was none, or what comes next waits.
+    fn step(&mut self, ctx: WritePermit<'_>) -> Result<bool> {
+        if let Some(reading) = &mut self.reading {
+            if let Some(item) = self.items.as_slice().get(self.passed) {
+                self.passed += 1;
+                if let (None, Some((text, cut))) = (item.dim(), item.text()) {
+                    reading.read(text, cut)?;
+                }
+                return Ok(true);
+            }
+            if reading.must_wait() {
+                return Ok(false);
+            }
+            self.embed(ctx)?;
+            return Ok(true);
+        }
+        match self.items.next() {
+            Some(item) => self.pack(item)?,
+            None if !self.is_settled => self.settle(ctx)?,
+            None => self.store_next(ctx)?,
+        }
+        Ok(!self.is_settled || self.ready.len() > 0)
+    }
+
+    /// All texts are embedded: gives them their vectors, or refuses the command for one that has none.
+    fn embed(&mut self, ctx: WritePermit<'_>) -> Result<()> {
+        let Some(reading) = self.reading.take() else { return Ok(()) };
+        if reading.has_waited() && ctx.state().is_out_of_memory() {
+            // As the server does with one that did not wait.
+            let why = "command not allowed when used memory > 'maxmemory'.";
+            return Err(Error::new(ErrorWord::Oom, why));
+        }
+        let wants = |item: &&mut I| item.dim().is_none() && item.text().is_some();
+        let without = self.items.as_mut_slice().iter_mut().filter(wants);
+        for (item, vector) in without.zip(reading.finish()?) {
+            item.embedded(vector.map_err(|refusal| no_vector(Some(refusal)))?);
+        }
+        Ok(())
     }
 
     fn pack(&mut self, item: I) -> Result<()> {

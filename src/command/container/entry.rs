@@ -167,33 +167,47 @@ pub fn remove<N: AsRef<[u8]>>(
     kind: Kind,
     ids: impl IntoIterator<Item = N>,
 ) -> Result<()> {
+    let named: Vec<EntryName> = ids.into_iter().map(|id| id.as_ref().into()).collect();
+    remove_named(ctx, args, kind, named.into_iter())
+}
+
+/// The same of names that take long to make: each is made when its turn comes.
+pub fn remove_named(
+    ctx: Ctx<'_>,
+    args: &CommandArgs<'_>,
+    kind: Kind,
+    named: impl ExactSizeIterator<Item = EntryName> + Send + 'static,
+) -> Result<()> {
     let Some(cache) = open_container(ctx, &args.key(), kind)? else {
         Reply::new(ctx).int(0);
         return Ok(());
     };
-    let mut named: Vec<EntryName> = ids.into_iter().map(|id| id.as_ref().into()).collect();
+    let mut named: Names = Box::new(named);
     let presence = Presence::of(ctx, args.name());
     if !presence.is_whole() {
         // All are looked for before the first goes: a refused command changes nothing.
+        let all: Vec<EntryName> = named.collect();
         let look = |id: &EntryName| open_by_id(ctx, &cache, &presence, id).map(drop);
-        named.iter().try_for_each(look)?;
+        all.iter().try_for_each(look)?;
+        named = Box::new(all.into_iter());
     }
-    named.reverse();
     let name = args.name().to_vec();
     run_pieces(args, Removing { cache, name, named, removals: Removals::default() });
     Ok(())
 }
 
 /// What names an entry in its container.
-type EntryName = SmallVec<[u8; 32]>;
+pub type EntryName = SmallVec<[u8; 32]>;
+
+type Names = Box<dyn ExactSizeIterator<Item = EntryName> + Send>;
 
 /// Entries on their way out.
 struct Removing {
     cache: SharedCache,
     /// The container's key.
     name: Vec<u8>,
-    /// What is still to go, taken from the end.
-    named: Vec<EntryName>,
+    /// What is still to go.
+    named: Names,
     removals: Removals,
 }
 
@@ -201,7 +215,7 @@ impl Pieces for Removing {
     type Leave<'a> = WritePermit<'a>;
 
     fn next(&mut self, ctx: WritePermit<'_>) -> bool {
-        let Some(id) = self.named.pop() else { return false };
+        let Some(id) = self.named.next() else { return false };
         let opened = open_here(*ctx, &self.cache, &id);
         let found = opened.map(|(key, entry)| (key, entry.view().id()));
         if let Some((key, digest)) = found {

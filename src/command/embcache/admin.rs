@@ -1,6 +1,7 @@
 //! `EMBCACHE.CREATE`, `EMBCACHE.DEL`, `EMBCACHE.INFO`.
 
-use super::{Subjects, open};
+use super::{Named, Subjects, open};
+use crate::command::container::entry::EntryName;
 use crate::command::container::settings::{write_info, write_setting};
 use crate::command::container::{create, entry, need_container};
 use crate::command::parse::ArgReader;
@@ -19,7 +20,7 @@ pub fn run_del(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let mut subjects = Subjects::default();
     while let Some(word) = reader.option() {
-        if !subjects.read(&word, &mut reader)? {
+        if !subjects.read(args, &word, &mut reader)? {
             return Err(word.unknown());
         }
     }
@@ -27,8 +28,8 @@ pub fn run_del(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let subjects = subjects.take()?;
     let cache = open(ctx, args, named)?;
     let model = cache.map_or(Box::default(), |c| c.with(|cache| cache.settings.model.clone()));
-    let names = subjects.iter().map(|subject| subject.digest(&model).entry_id().hex());
-    entry::remove(ctx, args, Kind::Embeddings, names)
+    let name = move |subject: Named| EntryName::from(&subject.digest(&model).entry_id().hex()[..]);
+    entry::remove_named(ctx, args, Kind::Embeddings, subjects.into_iter().map(name))
 }
 
 /// What INFO shows of a container, of its use and of its settings.

@@ -1,6 +1,6 @@
 //! `EMBCACHE.FETCH`: an embedding, or the lease to compute it, so that one worker does.
 
-use super::{Computed, Form, Subject, compute, find, model, open, set};
+use super::{Computing, Form, Subject, compute, find, model, open, set};
 use crate::command::container::fetch::fetch;
 use crate::command::container::fetch_request::{FetchRequest, Terms, Wanted};
 use crate::command::container::hit_reply::Served;
@@ -41,11 +41,9 @@ fn has_to_wait(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<bool> {
         return Ok(false);
     }
     match compute(ctx, &cache, &wanted.subject, Again::Fills(run))? {
-        Computed::Numbers(numbers) => {
-            set::keep(ctx, args, vec![(wanted.subject, numbers)], None).map(|()| false)
-        }
-        Computed::Later => Ok(true),
-        Computed::None => Ok(false),
+        Computing::Numbers(numbers) => set::keep(args, &cache, (digest, numbers)).map(|()| false),
+        Computing::Later => Ok(true),
+        Computing::None => Ok(false),
     }
 }
 

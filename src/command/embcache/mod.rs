@@ -6,15 +6,14 @@
 pub(super) mod admin;
 pub(super) mod fetch;
 pub(super) mod get;
+pub(super) mod many;
 pub(super) mod set;
 
 use super::container::create::check_model;
 use super::container::texts::{Meaning, meaning, model_for, no_vector};
 use super::parse::{ArgReader, OptionWord, set_once};
-use crate::ffi::{Access, Arguments, Ctx, Reply};
-use crate::keyspace::{
-    Again, Embedded, OpenedEntry, Texts, embed, find_container, open_container, open_entry,
-};
+use crate::ffi::{Access, Arguments, Ctx, HeldString, Reply, ServerString};
+use crate::keyspace::{Again, OpenedEntry, find_container, open_container, open_entry};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{EntryKey, EntryView, Kind, raw_embedding, unpack_embedding};
 use llmcache_core::embed::Role;
@@ -22,6 +21,7 @@ use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::EmbeddingDigest;
 use llmcache_core::limits;
 use llmcache_core::vector::normalise::{encode_fp16, encode_fp32};
+use llmcache_core::work::count_bytes;
 
 /// What an embedding is asked for by.
 #[derive(Debug, Clone, Copy)]
@@ -71,21 +71,65 @@ impl<'a> Subject<'a> {
     }
 }
 
+/// The same for work that goes on after the command's call.
+#[derive(Debug)]
+enum Named {
+    Text(HeldString),
+    Digest(EmbeddingDigest),
+}
+
+impl Named {
+    /// Of a subject that was read as the last of so many arguments.
+    fn of(args: &Arguments<'_>, subject: &Subject<'_>, position: usize) -> Self {
+        match subject {
+            // The first of what follows the key is argument 1.
+            Subject::Text(_) => Self::Text(HeldString::keep(&args.string(position))),
+            Subject::Digest(digest) => Self::Digest(*digest),
+        }
+    }
+
+    fn text(&self) -> Option<&[u8]> {
+        match self {
+            Self::Text(text) => Some(text.as_bytes()),
+            Self::Digest(_) => None,
+        }
+    }
+
+    fn digest(&self, model: &[u8]) -> EmbeddingDigest {
+        match self {
+            Self::Text(text) => {
+                count_bytes(text.as_bytes().len());
+                EmbeddingDigest::of(model, text.as_bytes())
+            }
+            Self::Digest(digest) => *digest,
+        }
+    }
+}
+
 /// `TEXTS n t…` or `DIGESTS n hex…`, and what holds for all of them.
 #[derive(Debug, Default)]
 struct Subjects<'a> {
-    asked: Option<Vec<Subject<'a>>>,
+    asked: Option<Vec<Named>>,
     model: Option<&'a [u8]>,
 }
 
 impl<'a> Subjects<'a> {
     /// Reads the option that `word` opened; false when it is none of these.
-    fn read(&mut self, word: &OptionWord, args: &mut ArgReader<'a>) -> Result<bool> {
+    fn read(
+        &mut self,
+        given: &Arguments<'_>,
+        word: &OptionWord,
+        args: &mut ArgReader<'a>,
+    ) -> Result<bool> {
         let name = word.as_str();
         match name {
             "TEXTS" | "DIGESTS" => {
                 let values = args.list(name, limits::EMBEDDINGS_MAX)?;
-                let asked = values.iter().map(|value| Subject::new(name == "TEXTS", value));
+                let first = args.position() - values.len() + 1;
+                let asked = values.iter().enumerate().map(|(place, value)| {
+                    let subject = Subject::new(name == "TEXTS", value)?;
+                    Ok(Named::of(given, &subject, first + place))
+                });
                 let asked = asked.collect::<Result<Vec<_>>>()?;
                 set_once(&mut self.asked, asked, "what is asked for")?;
             }
@@ -96,7 +140,7 @@ impl<'a> Subjects<'a> {
         Ok(true)
     }
 
-    fn take(self) -> Result<Vec<Subject<'a>>> {
+    fn take(self) -> Result<Vec<Named>> {
         self.asked.ok_or_else(|| Error::err("syntax error: TEXTS or DIGESTS is needed"))
     }
 }
@@ -131,8 +175,11 @@ fn of_model(
     Ok(cache)
 }
 
+/// An embedding that was computed here.
+type Computed = (EmbeddingDigest, Vec<f32>);
+
 /// What came of a text that was not stored.
-enum Computed {
+enum Computing {
     /// Its vector.
     Numbers(Vec<f32>),
     /// It is being embedded: the command is to end without a reply, and is run again.
@@ -147,35 +194,15 @@ fn compute(
     cache: &SharedCache,
     subject: &Subject<'_>,
     again: Again<'_>,
-) -> Result<Computed> {
+) -> Result<Computing> {
     let (Subject::Text(text), Some(model)) = (subject, model_for(cache)) else {
-        return Ok(Computed::None);
+        return Ok(Computing::None);
     };
     match meaning(ctx, Some(&model), text, Role::Query, again)? {
-        Meaning::Vector(meant) => Ok(Computed::Numbers(meant.query.normalised().to_vec())),
-        Meaning::Later => Ok(Computed::Later),
+        Meaning::Vector(meant) => Ok(Computing::Numbers(meant.query.normalised().to_vec())),
+        Meaning::Later => Ok(Computing::Later),
         Meaning::None(refusal) => Err(no_vector(refusal)),
     }
-}
-
-/// Embeds many texts for a container with EMBED, all as one piece of work: of each its vector, or the error of a text
-/// that has none of its own. `None` where the command is to end and is run again.
-fn compute_all(
-    ctx: Ctx<'_>,
-    cache: &SharedCache,
-    texts: &[&[u8]],
-    again: Again<'_>,
-) -> Result<Option<Vec<Result<Vec<f32>>>>> {
-    let Some(model) = model_for(cache) else {
-        return Ok(Some(texts.iter().map(|_| Err(no_vector(None))).collect()));
-    };
-    let texts = Texts { model: &model, role: Role::Query, texts, cut: &[] };
-    let Embedded::Now(vectors) = embed(ctx, &texts, again)? else { return Ok(None) };
-    let numbers = vectors.into_iter().map(|vector| match vector {
-        Ok(meant) => Ok(meant.query.normalised().to_vec()),
-        Err(refusal) => Err(no_vector(Some(refusal))),
-    });
-    Ok(Some(numbers.collect()))
 }
 
 /// The name of an embedding's key.
@@ -229,13 +256,25 @@ impl Form {
 
     /// Writes an embedding, or null.
     fn write(self, reply: Reply<'_>, embedding: Option<EntryView<'_>>) {
+        if let Some(mut rest) = self.begin(reply, embedding) {
+            while rest.write(reply) {}
+        }
+    }
+
+    /// Writes an embedding, or null, but for numbers as text, of which the rest is to be written part by part.
+    fn begin(self, reply: Reply<'_>, embedding: Option<EntryView<'_>>) -> Option<NumbersLeft> {
         if let (Self::Fp32, Some(bytes)) = (self, embedding.and_then(|view| raw_embedding(&view))) {
             reply.bytes(bytes);
-            return;
+            return None;
         }
-        let Some(numbers) = embedding.and_then(|view| unpack_embedding(&view)) else {
+        self.begin_numbers(reply, embedding.and_then(|view| unpack_embedding(&view)))
+    }
+
+    /// The same of numbers.
+    fn begin_numbers(self, reply: Reply<'_>, numbers: Option<Vec<f32>>) -> Option<NumbersLeft> {
+        let Some(numbers) = numbers else {
             reply.null();
-            return;
+            return None;
         };
         match self {
             Self::Fp32 => {
@@ -246,10 +285,31 @@ impl Form {
             }
             Self::Values => {
                 reply.array(numbers.len());
-                numbers.iter().for_each(|&x| {
-                    reply.single(x);
-                });
+                return Some(NumbersLeft { numbers, next: 0 });
             }
         }
+        None
+    }
+}
+
+/// Numbers that are written as text at once: some fifty microseconds.
+const NUMBERS_AT_ONCE: usize = 256;
+
+/// Numbers of which some are still to be written as text.
+#[derive(Debug)]
+struct NumbersLeft {
+    numbers: Vec<f32>,
+    next: usize,
+}
+
+impl NumbersLeft {
+    /// Writes some; false when those were the last.
+    fn write(&mut self, reply: Reply<'_>) -> bool {
+        let end = self.numbers.len().min(self.next + NUMBERS_AT_ONCE);
+        for &number in &self.numbers[self.next..end] {
+            reply.single(number);
+        }
+        self.next = end;
+        end < self.numbers.len()
     }
 }

@@ -1,30 +1,32 @@
 //! `EMBCACHE.SET` and `EMBCACHE.MSET`: keep embeddings.
 
-use super::{Computed, Subject, compute, compute_all, key_of, model, open};
-use crate::command::container::create::auto_create_as;
+use super::{Computed, Computing, Named, Subject, compute, model, open};
+use crate::command::container::batch::{Batch, Item, Packed, Vector, store_at_once, store_batch};
 use crate::command::container::lease::lease_token;
 use crate::command::container::no_container;
-use crate::command::container::store::{
-    Storing, check_dim, check_fits, check_lease, deadline, dim_mismatch, lease_lost,
-};
+use crate::command::container::store::{deadline_by, lease_lost};
 use crate::command::container::texts::model_for;
 use crate::command::parse::{
-    ArgReader, Expiry, OptionWord, expiry, is_expiry_word, is_vector_word, numbers, set_once,
+    ArgReader, Expiry, OptionWord, expiry, given_vector, is_expiry_word, is_vector_word, numbers,
+    set_once,
 };
 use crate::config;
-use crate::ffi::{Access, CommandArgs, Ctx, Reply, WritePermit};
-use crate::keyspace::{Again, Linking, NewEntry, Presence, open_entry};
+use crate::ffi::{CommandArgs, Ctx, Reply};
+use crate::keyspace::{Again, Linking, ModelId};
 use crate::keytype::cache_registry::SharedCache;
-use llmcache_core::cache::{Entry, EntryKey, Kind, LeaseToken, Settings, pack_embedding};
+use llmcache_core::cache::{Entry, Kind, LeaseToken, Settings, pack_embedding};
+use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, ErrorWord, Result};
-use llmcache_core::ids::UnixMs;
+use llmcache_core::ids::{ContainerUid, Seq, UnixMs};
 use llmcache_core::limits;
+use llmcache_core::vector::Query;
 
-/// An embedding and what it is of.
-#[derive(Debug)]
-struct Embedding<'a> {
-    subject: Subject<'a>,
-    numbers: Vec<f32>,
+/// An embedding that is to be kept, and what it is of.
+pub(super) struct Embedding {
+    named: Named,
+    /// Absent where the text is to be embedded.
+    vector: Option<Vector>,
+    expiry: Option<Expiry>,
 }
 
 /// What holds for all that are stored.
@@ -59,7 +61,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
         if Subject::is_word(&word) {
             let asked = Subject::read(&word, &mut reader)?;
-            set_once(&mut subject, asked, "what is stored")?;
+            set_once(&mut subject, (asked, reader.position()), "what is stored")?;
         } else if is_vector_word(&word) {
             set_once(&mut vector, numbers(&word, &mut reader)?, "the vector")?;
         } else if word.as_str() == "LEASE" {
@@ -69,43 +71,52 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
     }
     let missing = || Error::err("syntax error: TEXT or DIGEST, and a vector, are needed");
-    let subject = subject.ok_or_else(missing)?;
+    let (subject, position) = subject.ok_or_else(missing)?;
     let numbers = match (vector, open(ctx, args, options.model)?) {
         (Some(numbers), _) => numbers,
         (None, Some(cache)) => match compute(ctx, &cache, &subject, Again::Writes(run))? {
-            Computed::Numbers(numbers) => numbers,
-            Computed::Later => return Ok(()),
-            Computed::None => return Err(missing()),
+            Computing::Numbers(numbers) => numbers,
+            Computing::Later => return Ok(()),
+            Computing::None => return Err(missing()),
         },
         (None, None) => return Err(missing()),
     };
-    store(ctx, args, &[Embedding { subject, numbers }], &options, now)?;
+    let named = Named::of(args, &subject, position);
+    let one = Embedding { named, vector: Some(Vector::Numbers(numbers)), expiry: options.expiry };
+    store_at_once(args, batch(ctx, args, vec![one], &options, now)?)?;
     Reply::new(ctx).ok();
     Ok(())
 }
 
 /// An embedding that was computed here, as it would be kept.
-pub(super) fn as_kept(
-    ctx: Ctx<'_>,
-    cache: &SharedCache,
-    subject: Subject<'_>,
-    numbers: Vec<f32>,
-) -> Result<Box<Entry>> {
-    let packed = Embedding { subject, numbers }.pack(cache, 0, UnixMs(ctx.now_ms()))?;
-    Ok(packed.1)
+pub(super) fn as_kept(ctx: Ctx<'_>, cache: &SharedCache, computed: Computed) -> Result<Box<Entry>> {
+    let settings = cache.with(|cache| cache.settings.clone());
+    Ok(Embedding::of(computed, None).pack(&settings, UnixMs(ctx.now_ms()))?.entry)
 }
 
-/// Keeps embeddings that were computed here, at least one.
-pub(super) fn keep(
+/// Keeps an embedding that was computed here.
+pub(super) fn keep(args: &CommandArgs<'_>, cache: &SharedCache, computed: Computed) -> Result<()> {
+    store_at_once(args, batch_of_computed(*args.permit(), cache, vec![computed], None))
+}
+
+/// Embeddings that were computed here, to be kept.
+pub(super) fn batch_of_computed(
     ctx: Ctx<'_>,
-    args: &CommandArgs<'_>,
-    computed: Vec<(Subject<'_>, Vec<f32>)>,
+    cache: &SharedCache,
+    computed: Vec<Computed>,
     expiry: Option<Expiry>,
-) -> Result<()> {
-    let now = UnixMs(ctx.now_ms());
-    let embedding = |(subject, numbers)| Embedding { subject, numbers };
-    let computed: Vec<_> = computed.into_iter().map(embedding).collect();
-    store(ctx, args, &computed, &Options { expiry, ..Options::default() }, now)
+) -> Batch<Embedding> {
+    let settings = cache.with(|cache| cache.settings.clone());
+    Batch {
+        cache: Some(SharedCache::clone(cache)),
+        settings,
+        items: computed.into_iter().map(|computed| Embedding::of(computed, expiry)).collect(),
+        embeds: None,
+        lease: None,
+        linking: Linking::AlongTheWay,
+        now: UnixMs(ctx.now_ms()),
+        reply: count_of,
+    }
 }
 
 /// Runs `EMBCACHE.MSET`.
@@ -115,17 +126,18 @@ pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let most = limits::STORE_BATCH_MAX as u64;
     let count = reader.integer("the count of embeddings", 1, most)?;
     let missing = || Error::err("syntax error: fewer embeddings follow than were announced");
-    let mut given = Vec::new();
+    let mut embeddings = Vec::new();
     for _ in 0..count {
         let word = reader.option().filter(Subject::is_word).ok_or_else(missing)?;
         let subject = Subject::read(&word, &mut reader)?;
+        let named = Named::of(args, &subject, reader.position());
         let mut ahead = reader.clone();
-        let word = ahead.option().filter(is_vector_word);
-        let vector = word.map(|word| numbers(&word, &mut ahead)).transpose()?;
-        if vector.is_some() {
+        let mut vector = None;
+        if let Some(word) = ahead.option().filter(is_vector_word) {
+            vector = Some(Vector::of(args, given_vector(&word, &mut ahead)?));
             reader = ahead;
         }
-        given.push((subject, vector));
+        embeddings.push(Embedding { named, vector, expiry: None });
     }
     let mut options = Options::default();
     while let Some(word) = reader.option() {
@@ -133,125 +145,87 @@ pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
             return Err(word.unknown());
         }
     }
-    let Some(embeddings) = complete(ctx, args, given, &options)? else { return Ok(()) };
-    store(ctx, args, &embeddings, &options, now)?;
-    Reply::new(ctx).count(count);
-    Ok(())
+    embeddings.iter_mut().for_each(|embedding| embedding.expiry = options.expiry);
+    let embeds = model_of(ctx, args, &embeddings, &options)?;
+    let batch = batch(ctx, args, embeddings, &options, now)?;
+    store_batch(ctx, args, Batch { embeds, ..batch })
 }
 
-/// Has the texts that came without a vector embedded; a text that has none refuses them all. `None` where the command is
-/// to end and is run again.
-fn complete<'a>(
+/// The model that embeds the texts without a vector, if there are any.
+fn model_of(
     ctx: Ctx<'_>,
     args: &CommandArgs<'_>,
-    given: Vec<(Subject<'a>, Option<Vec<f32>>)>,
-    options: &Options<'a>,
-) -> Result<Option<Vec<Embedding<'a>>>> {
+    embeddings: &[Embedding],
+    options: &Options<'_>,
+) -> Result<Option<(ModelId, Role)>> {
+    let mut without = embeddings.iter().filter(|embedding| embedding.vector.is_none());
     let missing = || Error::err("syntax error: each embedding needs a vector, or a TEXT and EMBED");
-    let mut texts = Vec::new();
-    for (subject, vector) in &given {
-        match (vector, subject) {
-            (Some(_), _) => {}
-            (None, Subject::Text(text)) => texts.push(*text),
-            (None, Subject::Digest(_)) => return Err(missing()),
-        }
+    match (without.next(), embeddings.iter().all(|e| e.vector.is_some() || e.text().is_some())) {
+        (None, _) => return Ok(None),
+        (Some(_), false) => return Err(missing()),
+        (Some(_), true) => {}
     }
-    let computed = if texts.is_empty() {
-        Vec::new()
-    } else {
-        let cache = open(ctx, args, options.model)?.filter(|cache| model_for(cache).is_some());
-        let cache = cache.ok_or_else(missing)?;
-        match compute_all(ctx, &cache, &texts, Again::Writes(run_many))? {
-            Some(computed) => computed,
-            None => return Ok(None),
-        }
-    };
-    let mut computed = computed.into_iter();
-    let whole = given.into_iter().map(|(subject, vector)| {
-        let numbers = match vector {
-            Some(numbers) => numbers,
-            None => computed.next().ok_or_else(missing)??,
-        };
-        Ok(Embedding { subject, numbers })
-    });
-    whole.collect::<Result<_>>().map(Some)
+    let cache = open(ctx, args, options.model)?;
+    let model = cache.and_then(|cache| model_for(&cache)).ok_or_else(missing)?;
+    Ok(Some((model, Role::Query)))
 }
 
-/// Checks all, then stores all.
-fn store(
+/// What is to be stored, and in which container: without one, of the model that the caller named, since digests would be
+/// of no model at all.
+fn batch(
     ctx: Ctx<'_>,
     args: &CommandArgs<'_>,
-    embeddings: &[Embedding<'_>],
+    items: Vec<Embedding>,
     options: &Options<'_>,
     now: UnixMs,
-) -> Result<()> {
-    let name = args.name();
-    let cache = open(ctx, args, options.model)?;
-    let dim = embeddings[0].numbers.len();
-    if let Some(other) = embeddings.iter().map(|e| e.numbers.len()).find(|&other| other != dim) {
-        return Err(dim_mismatch(other, dim, name));
-    }
-    let cache = match cache {
-        Some(cache) => cache,
-        None if options.lease.is_some() => return Err(lease_lost("the embedding cache is gone")),
-        None => create(args.permit(), name, dim, options)?,
-    };
-    check_dim(&cache, dim, name)?;
-    let expire_at = deadline(&cache, options.expiry, now, 0);
-    let mut ready = Vec::with_capacity(embeddings.len());
-    for (place, embedding) in embeddings.iter().enumerate() {
-        let (key, entry) = embedding.pack(&cache, place as u64, now)?;
-        let new = NewEntry { key, entry, expire_at, linking: Linking::AlongTheWay, hits: 0 };
-        check_fits(&cache, &new)?;
-        ready.push(new);
-    }
-    let presence = Presence::of(ctx, name);
-    let there =
-        |new: &NewEntry| Ok(presence.found(open_entry(ctx, &new.key, Access::Probe))?.is_some());
-    if !presence.is_whole() {
-        ready.iter().try_for_each(|new| there(new).map(drop))?;
-    }
-    if let Some(token) = options.lease {
-        let id = cache.with(|cache| embeddings[0].subject.digest(&cache.settings.model)).entry_id();
-        check_lease(ctx, &cache, (b"", &[]), token, id)?;
-    }
-    for new in ready {
-        let id = new.entry.view().id();
-        let replaces = there(&new)?;
-        Storing { ctx: args.permit(), cache: &cache, name: &args.key(), now }.keep(
-            new,
-            id,
-            replaces,
-            options.lease,
-        );
-    }
-    Ok(())
-}
-
-/// A container of the model that the caller named: without one, digests would be of no model at all.
-fn create(
-    ctx: WritePermit<'_>,
-    name: &[u8],
-    dim: usize,
-    options: &Options<'_>,
-) -> Result<SharedCache> {
+) -> Result<Batch<Embedding>> {
     let kind = Kind::Embeddings;
-    let model = options.model.filter(|model| !model.is_empty());
-    let Some(model) = model else { return Err(no_container(name, kind)) };
-    let dim = Some(dim as u32);
-    let settings = Settings { dim, model: model.into(), ..config::default_settings(kind) };
-    auto_create_as(ctx, name, settings)
+    let cache = open(ctx, args, options.model)?;
+    let settings = match &cache {
+        Some(cache) => cache.with(|cache| cache.settings.clone()),
+        None if options.lease.is_some() => return Err(lease_lost("the embedding cache is gone")),
+        None => {
+            let model = options.model.filter(|model| !model.is_empty());
+            let Some(model) = model else { return Err(no_container(args.name(), kind)) };
+            let dim = items.first().and_then(|first| Some(first.dim()? as u32));
+            Settings { dim, model: model.into(), ..config::default_settings(kind) }
+        }
+    };
+    let (lease, linking, reply) = (options.lease, Linking::AlongTheWay, count_of);
+    Ok(Batch { cache, settings, items, embeds: None, lease, linking, now, reply })
 }
 
-impl Embedding<'_> {
-    /// Packs it as the one in this place of those that are stored together.
-    fn pack(&self, cache: &SharedCache, place: u64, now: UnixMs) -> Result<(EntryKey, Box<Entry>)> {
-        let (uid, seq, quant, digest) = cache.with(|cache| {
-            let digest = self.subject.digest(&cache.settings.model);
-            (cache.uid(), cache.seq_after(place), cache.settings.quant, digest)
-        });
-        let entry = pack_embedding(uid, seq, now, quant, &digest, &self.numbers)
+fn count_of(ctx: Ctx<'_>, _: &SharedCache, news: &[bool]) {
+    Reply::new(ctx).count(news.len() as u64);
+}
+
+impl Embedding {
+    fn of((digest, vector): Computed, expiry: Option<Expiry>) -> Self {
+        Self { named: Named::Digest(digest), vector: Some(Vector::Numbers(vector)), expiry }
+    }
+}
+
+impl Item for Embedding {
+    fn dim(&self) -> Option<usize> {
+        self.vector.as_ref().map(Vector::dim)
+    }
+
+    fn text(&self) -> Option<(&[u8], bool)> {
+        self.named.text().map(|text| (text, false))
+    }
+
+    fn embedded(&mut self, vector: Query) {
+        self.vector = Some(Vector::Query(vector));
+    }
+
+    fn pack(self, settings: &Settings, now: UnixMs) -> Result<Packed> {
+        let digest = self.named.digest(&settings.model);
+        let (uid, seq) = (ContainerUid::default(), Seq::default());
+        let missing = || Error::new(ErrorWord::BadVector, "an embedding has no vector");
+        let numbers = self.vector.ok_or_else(missing)?.numbers()?;
+        let entry = pack_embedding(uid, seq, now, settings.quant, &digest, &numbers)
             .map_err(|error| Error::new(ErrorWord::BadVector, error.to_string()))?;
-        Ok((key_of(cache, &digest), entry))
+        let (id, expire_at) = (digest.entry_id(), deadline_by(settings, self.expiry, now, 0));
+        Ok(Packed { entry, name: id.hex().to_vec(), id, expire_at, hits: 0 })
     }
 }

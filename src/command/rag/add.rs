@@ -10,7 +10,7 @@ use crate::command::parse::{
 };
 use crate::ffi::{Arguments, CommandArgs, Ctx};
 use crate::keyspace::{
-    Again, Embedded, StoreReply, Texts, embed, open_container, reply_when_linked,
+    Again, Embedded, ModelId, StoreReply, Texts, embed, open_container, reply_when_linked,
 };
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Entry, EntryFields, Kind, Settings};
@@ -18,6 +18,7 @@ use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::{EntryId, PartitionKey, UnixMs};
 use llmcache_core::limits;
+use llmcache_core::vector::Query;
 
 /// A document that is to be stored.
 struct Document<'a> {
@@ -52,10 +53,11 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     document.rest.read_moved(&mut reader)?;
     let mut documents = vec![document];
     reader.finish()?;
-    if !embed_all(ctx, args, &mut documents, Again::Writes(run))? {
+    let model = model_of(ctx, args, &documents)?;
+    if !embed_one(ctx, &mut documents[0], model.as_ref(), Again::Writes(run))? {
         return Ok(());
     }
-    store(ctx, args, documents, now, |ctx, cache, news| {
+    store(ctx, args, (documents, None), now, |ctx, cache, news| {
         reply_when_linked(ctx, cache, PartitionKey::default(), StoreReply::New(news[0]));
     })
 }
@@ -71,45 +73,47 @@ pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         documents.push(Document::read(args, &mut reader, now)?);
     }
     reader.finish()?;
-    if !embed_all(ctx, args, &mut documents, Again::Writes(run_many))? {
-        return Ok(());
-    }
-    store(ctx, args, documents, now, |ctx, cache, news| {
+    let model = model_of(ctx, args, &documents)?;
+    store(ctx, args, (documents, model), now, |ctx, cache, news| {
         let reply = StoreReply::EachNew(news.into());
         reply_when_linked(ctx, cache, PartitionKey::default(), reply);
     })
 }
 
-/// Has the texts without a vector embedded, all as one piece of work; false where the command is to end and is run
-/// again. A text that has no vector refuses them all.
-fn embed_all(
+/// The model that embeds the texts without a vector, if there are any.
+fn model_of(
     ctx: Ctx<'_>,
     args: &CommandArgs<'_>,
-    documents: &mut [Document<'_>],
-    again: Again<'_>,
-) -> Result<bool> {
-    let wants = |document: &&mut Document<'_>| document.vector.is_none() && !document.no_vector;
-    if !documents.iter_mut().any(|document| wants(&document)) {
-        return Ok(true);
+    documents: &[Document<'_>],
+) -> Result<Option<ModelId>> {
+    if !documents.iter().any(Document::wants_vector) {
+        return Ok(None);
     }
     let cache = open_container(ctx, &args.key(), Kind::Documents)?;
     let model = match &cache {
         Some(cache) => model_for(cache),
         None => model_for_new(),
     };
-    let Some(model) = model else {
-        // Where words are indexed, a text is found by them.
-        let has_words =
-            cache.is_some_and(|cache| cache.with(|cache| cache.index.words().is_some()));
-        return if has_words { Ok(true) } else { Err(no_vector(None)) };
-    };
-    let without = documents.iter_mut().filter(wants);
-    let without: Vec<&mut Document<'_>> = without.collect();
-    let cut: Vec<bool> = without.iter().map(|document| document.rest.truncates).collect();
-    let texts: Vec<&[u8]> = without.iter().map(|document| document.text).collect();
-    let texts = Texts { model: &model, role: Role::Document, texts: &texts, cut: &cut };
+    // Where words are indexed, a text is found by them.
+    let has_words = || cache.is_some_and(|c| c.with(|cache| cache.index.words().is_some()));
+    if model.is_none() && !has_words() {
+        return Err(no_vector(None));
+    }
+    Ok(model)
+}
+
+/// Has the text of a document embedded; false where the command is to end and is run again.
+fn embed_one(
+    ctx: Ctx<'_>,
+    document: &mut Document<'_>,
+    model: Option<&ModelId>,
+    again: Again<'_>,
+) -> Result<bool> {
+    let Some(model) = model else { return Ok(true) };
+    let (texts, cut) = ([document.text], [document.rest.truncates]);
+    let texts = Texts { model, role: Role::Document, texts: &texts, cut: &cut };
     let Embedded::Now(vectors) = embed(ctx, &texts, again)? else { return Ok(false) };
-    for (document, vector) in without.into_iter().zip(vectors) {
+    for vector in vectors {
         let meant = vector.map_err(|refusal| no_vector(Some(refusal)))?;
         document.vector = Some(Vector::Query(meant.query));
     }
@@ -120,7 +124,7 @@ fn embed_all(
 fn store(
     ctx: Ctx<'_>,
     args: &CommandArgs<'_>,
-    documents: Vec<Document<'_>>,
+    (documents, model): (Vec<Document<'_>>, Option<ModelId>),
     now: UnixMs,
     reply: fn(Ctx<'_>, &SharedCache, &[bool]),
 ) -> Result<()> {
@@ -132,14 +136,17 @@ fn store(
     };
     let ready = |document: Document<'_>| document.ready(&settings, now);
     let items = documents.into_iter().map(ready).collect();
-    let linking = linking(ctx);
-    store_batch(ctx, args, Batch { cache, settings, items, lease: None, linking, now, reply })
+    let (linking, embeds) = (linking(ctx), model.map(|model| (model, Role::Document)));
+    let batch = Batch { cache, settings, items, embeds, lease: None, linking, now, reply };
+    store_batch(ctx, args, batch)
 }
 
 /// A document that is packed but for its vector.
 struct Ready {
     entry: Box<Entry>,
     vector: Option<Vector>,
+    /// Where its text is to be embedded: whether the beginning will do.
+    wants: Option<bool>,
     name: Vec<u8>,
     id: EntryId,
     expire_at: UnixMs,
@@ -151,8 +158,16 @@ impl Item for Ready {
         self.vector.as_ref().map(Vector::dim)
     }
 
+    fn text(&self) -> Option<(&[u8], bool)> {
+        self.wants.map(|cut| (self.entry.view().response(), cut))
+    }
+
+    fn embedded(&mut self, vector: Query) {
+        self.vector = Some(Vector::Query(vector));
+    }
+
     fn pack(self, settings: &Settings, _: UnixMs) -> Result<Packed> {
-        let Self { mut entry, vector, name, id, expire_at, hits } = self;
+        let Self { mut entry, vector, name, id, expire_at, hits, .. } = self;
         if let Some(vector) = vector {
             let (dim, mut bytes) = (vector.dim() as u16, Vec::new());
             settings.quant.encode(vector.query()?.normalised(), &mut bytes);
@@ -192,8 +207,13 @@ impl<'a> Document<'a> {
         Ok(Self { id: check_id(id)?, vector, no_vector, text, rest })
     }
 
+    fn wants_vector(&self) -> bool {
+        self.vector.is_none() && !self.no_vector
+    }
+
     /// Packs all of it but the vector, which is decoded when its turn comes.
     fn ready(self, settings: &Settings, now: UnixMs) -> Ready {
+        let wants = self.wants_vector().then_some(self.rest.truncates);
         let Self { id, vector, text, rest, .. } = self;
         let (age_ms, hits) = rest.moved.unwrap_or_default();
         let entry = Entry::new(&EntryFields {
@@ -208,7 +228,8 @@ impl<'a> Document<'a> {
             ..EntryFields::default()
         });
         let expire_at = deadline_by(settings, rest.expiry, now, 0);
-        Ready { entry, vector, name: key_name(id).into_owned(), id: digest(id), expire_at, hits }
+        let (name, id) = (key_name(id).into_owned(), digest(id));
+        Ready { entry, vector, wants, name, id, expire_at, hits }
     }
 }
 

@@ -76,6 +76,9 @@ impl Cost {
     /// One entry stored, and up to 64 removed where the container is full.
     const STORE: Self = Self { keys: each(280, 0), path: each(1 << 16, 0), ..Self::SMALL };
 
+    /// Many entries in slices: each opened or stored, texts without a vector read for their model.
+    const BATCH: Self = Self { keys: each(280, 8), path: each(1 << 17, 0), ..Self::SMALL };
+
     /// The statement in words, for `docs/commands/`.
     pub fn describe(&self) -> String {
         let bound = |bound: Bound, what: &str| match bound {
@@ -138,9 +141,9 @@ pub const COSTS: &[(&str, Cost)] = &[
     ("EMBCACHE.FETCH", Cost { reply: Reply::Value, ..Cost::SMALL }),
     ("EMBCACHE.GET", Cost { reply: Reply::Value, ..Cost::SMALL }),
     ("EMBCACHE.INFO", Cost::SMALL),
-    ("EMBCACHE.MGET", Cost { keys: each(16, 4), reply: Reply::Bounded, ..Cost::SMALL }),
-    ("EMBCACHE.MGETEX", Cost { keys: each(16, 4), reply: Reply::Bounded, ..Cost::SMALL }),
-    ("EMBCACHE.MSET", Cost { keys: each(280, 8), reply: Reply::PerArgument(64), ..Cost::SMALL }),
+    ("EMBCACHE.MGET", Cost { reply: Reply::Bounded, ..Cost::BATCH }),
+    ("EMBCACHE.MGETEX", Cost { reply: Reply::Bounded, ..Cost::BATCH }),
+    ("EMBCACHE.MSET", Cost::BATCH),
     ("EMBCACHE.SET", Cost::STORE),
     ("KVCHUNK.BUDGET", Cost { more: "two keys for each chunk that it removes", ..Cost::SMALL }),
     ("KVCHUNK.CREATE", Cost::SMALL),
@@ -274,7 +277,7 @@ pub const COSTS: &[(&str, Cost)] = &[
     ("RAG.DROP", Cost::SMALL),
     ("RAG.GET", Cost { reply: Reply::Value, ..Cost::SMALL }),
     ("RAG.INFO", Cost::SMALL),
-    ("RAG.MADD", Cost { keys: each(280, 8), reply: Reply::PerArgument(64), ..Cost::SMALL }),
+    ("RAG.MADD", Cost { reply: Reply::PerArgument(64), ..Cost::BATCH }),
     ("RAG.MGET", Cost { keys: each(16, 4), reply: Reply::Bounded, ..Cost::SMALL }),
     (
         "RAG.SCAN",

@@ -4,7 +4,7 @@ use super::words::{
     EMBED, EXPIRY, EXPIRY_FORMS, QUANT, SCRIPT, VECTOR_FORMS, arg, many, need, opt, read, word,
     write,
 };
-use crate::command::embcache::{admin, fetch, get, set};
+use crate::command::embcache::{admin, fetch, get, many, set};
 use crate::command_entry;
 use crate::ffi::command::{Arg, ArgKind, CommandSpec, KeyUse};
 
@@ -121,7 +121,7 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
         reply: "An array of what `EMBCACHE.GET` answers to each, in their order.",
         notes: "At most 10,000. On a cache with EMBED texts that are not kept, at most 1,000, are embedded and answered, \
             and not kept; one that the model does not read is null. MGETEX keeps them.",
-        ..read("EMBCACHE.MGET", command_entry!(get::run_many))
+        ..read("EMBCACHE.MGET", command_entry!(many::run))
     },
     CommandSpec {
         arity: -6,
@@ -131,7 +131,7 @@ pub(super) const EMBCACHE: &[CommandSpec] = &[
         reply: "That of `EMBCACHE.MGET`.",
         notes: "A time in the past answers what was there and removes it, as `GETEX` does. On a cache with EMBED texts that \
             are not kept are embedded as by MGET, and kept for that time; above `maxmemory` they are null.",
-        ..write("EMBCACHE.MGETEX", command_entry!(get::run_many_touching), KeyUse::UpdateAndRead)
+        ..write("EMBCACHE.MGETEX", command_entry!(many::run_touching), KeyUse::UpdateAndRead)
     },
     CommandSpec {
         arity: -4,

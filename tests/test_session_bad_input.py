@@ -282,3 +282,26 @@ def test_damaged_payloads(lenient, seal):
         assert lenient.digest() == digest
     assert refused > 100
     assert restored > 20 or seal == "as is"
+
+
+def test_batches_have_a_limit_of_bytes_and_one_message_alone_is_free_of_it(server):
+    """What is taken in at once is bounded; it is refused before anything is done."""
+    half = "x" * (1 << 20)
+    line = '{"role":"user","content":"%s"}' % half
+    with server.wire() as wire:
+        for command in (
+            ("SESSION.APPEND", "s", "MSG", "user", half, "MSG", "user", half, "MSG", "user", "x"),
+            ("SESSION.APPEND", "s", "MSG", "user", half, "MSG", "user", "x", "META", '{"a":"%s"}' % half),
+            ("SESSION.APPEND", "s", *["MSG", "user", "x", "FP32", b"\0\0\x80?" * 16_384] * 33),
+            ("SESSION.LOAD", "s", line, line),
+            ("SESSION.LOAD", "s", f"{line}\n{line}"),
+            ("SESSION.APPEND", "s", *["MSG", "user", "x"] * 1_025),
+            ("SESSION.LOAD", "s", *['{"role":"user","content":"x"}'] * 1_025),
+        ):
+            reply = wire(*command)
+            assert isinstance(reply, Failure) and reply.word == "TOOBIG", (command[:3], reply)
+            assert "are accepted" in reply.text
+        assert wire("DBSIZE") == 0
+        assert wire("SESSION.APPEND", "s", "MSG", "user", half * 3)[-2] == 1
+        exported = wire("SESSION.EXPORT", "s")
+        assert wire("SESSION.LOAD", "copy", exported[-1] if isinstance(exported, list) else exported) == 1

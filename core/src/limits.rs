@@ -241,8 +241,11 @@ pub const SEARCH_INLINE_MAX_US: u64 = 1_000_000_000;
 
 /// Most messages of one APPEND.
 pub const SESSION_APPEND_MAX: usize = 1_024;
-/// Most bytes of the messages of one APPEND, and of one line of LOAD.
-pub const SESSION_APPEND_MAX_BYTES: usize = 256 << 20;
+/// Most bytes of payloads, META and vectors of several messages of one APPEND, and of several lines of one LOAD, which are
+/// taken in at once: some ten milliseconds. One message alone may be longer.
+pub const SESSION_APPEND_MAX_BYTES: usize = 2 << 20;
+/// Longest line of LOAD: the longest payload, half of it escaped.
+pub const SESSION_LINE_MAX_BYTES: usize = 64 << 20;
 /// Longest payload of a message.
 pub const SESSION_PAYLOAD_MAX_BYTES: usize = 32 << 20;
 /// Most messages a session takes in its life: places are kept in 32 bits.

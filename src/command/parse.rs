@@ -259,9 +259,19 @@ fn not_zero(numbers: Vec<f32>) -> Result<Vec<f32>> {
 
 /// META, which must be a JSON object.
 pub fn meta<'a>(args: &mut ArgReader<'a>) -> Result<&'a [u8]> {
-    let meta = args.text("META", limits::META_MAX_BYTES)?;
+    let meta = unchecked_meta(args)?;
+    check_meta(meta).map(|()| meta)
+}
+
+/// The same, of which it is still to be checked that it is an object.
+pub fn unchecked_meta<'a>(args: &mut ArgReader<'a>) -> Result<&'a [u8]> {
+    args.text("META", limits::META_MAX_BYTES)
+}
+
+/// Refuses META that is no object.
+pub fn check_meta(meta: &[u8]) -> Result<()> {
     match serde_json::from_slice::<serde_json::Value>(meta) {
-        Ok(value) if value.is_object() => Ok(meta),
+        Ok(value) if value.is_object() => Ok(()),
         Ok(_) => Err(Error::err("META must be a JSON object")),
         // The parser's own message may quote the document; its place does not.
         Err(error) => Err(Error::err(format!(

@@ -86,6 +86,9 @@ def worst(world: World) -> list[tuple[str, list]]:
     asked = [part for at in range(questions) for part in (*v(at), "PROMPT", f"question {at}")]
     texts = ["TEXTS", size.batch, *(f"t{at}" for at in range(size.batch))]
     lines = ['{"role":"user","content":"x","id":"l%d"}' % at for at in range(size.lines)]
+    # As many bytes as they may have together.
+    wide = "x" * ((2 << 20) // size.lines - 64)
+    long_lines = ['{"role":"user","content":"%s"}' % wide for _ in range(size.lines)]
     seq, token = world.stream[0], world.stream[1].decode() if world.stream[1] else "0"
     everything = ["TOKENS", tokens(chunks)]
     commands = {
@@ -182,6 +185,9 @@ def worst(world: World) -> list[tuple[str, list]]:
         ("RAG.DEL", ["docs", "TAG", "none"]),
         ("KVCHUNK.FETCH", ["ns", *everything, "SPARSE", "LEASE", 1000]),
         ("EMBCACHE.MGET", ["emb", *texts]),
+        ("SESSION.LOAD", ["s5", *long_lines]),
+        ("SESSION.APPEND", ["s6", *(part for _ in range(size.lines) for part in ("MSG", "user", wide))]),
+        ("RAG.MADD", ["docs", size.batch, *(part for at in range(size.batch) for part in (f"d{at}", *v(at), "TEXT", "t" * 10_000, "META", '{"k":"%s"}' % ("v" * 5_000)))]),
         ("RAG.SEARCH", ["docs", *v(1), "COUNT", 1000, "FILTER", ".n >= 0"]),
     ]
     return [*others, *commands.items()]

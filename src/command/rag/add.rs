@@ -5,10 +5,10 @@ use crate::command::container::batch::{Batch, Item, Packed, Vector, store_batch}
 use crate::command::container::store::{deadline_by, linking};
 use crate::command::container::texts::{model_for, model_for_new, no_vector, settings_for_new};
 use crate::command::parse::{
-    ArgReader, Expiry, OptionWord, expiry, flag_once, given_vector, is_expiry_word, is_vector_word,
-    meta, set_once, tags,
+    ArgReader, Expiry, OptionWord, check_meta, expiry, flag_once, given_vector, is_expiry_word,
+    is_vector_word, set_once, tags, unchecked_meta,
 };
-use crate::ffi::{Arguments, CommandArgs, Ctx};
+use crate::ffi::{Arguments, CommandArgs, Ctx, HeldString, ServerString};
 use crate::keyspace::{
     Again, Embedded, ModelId, StoreReply, Texts, embed, open_container, reply_when_linked,
 };
@@ -16,7 +16,7 @@ use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Entry, EntryFields, Kind, Settings};
 use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, Result};
-use llmcache_core::ids::{EntryId, PartitionKey, UnixMs};
+use llmcache_core::ids::{PartitionKey, UnixMs};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
 
@@ -27,14 +27,29 @@ struct Document<'a> {
     vector: Option<Vector>,
     /// Kept without a vector: found by its id and by filters, never by meaning.
     no_vector: bool,
-    text: &'a [u8],
+    text: Held<'a>,
     rest: Rest<'a>,
+}
+
+/// An argument, and a handle of it that outlives the command's call.
+#[derive(Debug)]
+struct Held<'a> {
+    bytes: &'a [u8],
+    held: HeldString,
+}
+
+impl<'a> Held<'a> {
+    /// The argument that was read last.
+    fn of(given: &Arguments<'_>, args: &ArgReader<'_>, bytes: &'a [u8]) -> Self {
+        // The first of what follows the key is argument 1.
+        Self { bytes, held: HeldString::keep(&given.string(args.position())) }
+    }
 }
 
 /// What a document may have besides.
 #[derive(Debug, Default)]
 struct Rest<'a> {
-    meta: Option<&'a [u8]>,
+    meta: Option<Held<'a>>,
     tags: Option<&'a [&'a [u8]]>,
     tokens: Option<u64>,
     expiry: Option<Expiry>,
@@ -110,7 +125,7 @@ fn embed_one(
     again: Again<'_>,
 ) -> Result<bool> {
     let Some(model) = model else { return Ok(true) };
-    let (texts, cut) = ([document.text], [document.rest.truncates]);
+    let (texts, cut) = ([document.text.bytes], [document.rest.truncates]);
     let texts = Texts { model, role: Role::Document, texts: &texts, cut: &cut };
     let Embedded::Now(vectors) = embed(ctx, &texts, again)? else { return Ok(false) };
     for vector in vectors {
@@ -141,14 +156,17 @@ fn store(
     store_batch(ctx, args, batch)
 }
 
-/// A document that is packed but for its vector.
+/// A document that is packed when its turn comes.
 struct Ready {
-    entry: Box<Entry>,
+    id: Box<[u8]>,
     vector: Option<Vector>,
     /// Where its text is to be embedded: whether the beginning will do.
     wants: Option<bool>,
-    name: Vec<u8>,
-    id: EntryId,
+    text: HeldString,
+    meta: Option<HeldString>,
+    tags: Box<[Box<[u8]>]>,
+    tokens: u32,
+    created: UnixMs,
     expire_at: UnixMs,
     hits: u32,
 }
@@ -159,7 +177,7 @@ impl Item for Ready {
     }
 
     fn text(&self) -> Option<(&[u8], bool)> {
-        self.wants.map(|cut| (self.entry.view().response(), cut))
+        self.wants.map(|cut| (self.text.as_bytes(), cut))
     }
 
     fn embedded(&mut self, vector: Query) {
@@ -167,13 +185,27 @@ impl Item for Ready {
     }
 
     fn pack(self, settings: &Settings, _: UnixMs) -> Result<Packed> {
-        let Self { mut entry, vector, name, id, expire_at, hits, .. } = self;
-        if let Some(vector) = vector {
+        let meta = self.meta.as_ref().map(HeldString::as_bytes);
+        meta.map_or(Ok(()), check_meta)?;
+        let tags: Vec<&[u8]> = self.tags.iter().map(|tag| &**tag).collect();
+        let mut entry = Entry::new(&EntryFields {
+            created: self.created,
+            quant: settings.quant,
+            prompt: &self.id,
+            response: self.text.as_bytes(),
+            name: entry_name(&self.id),
+            tags: &tags,
+            meta: meta.unwrap_or_default(),
+            tokens: self.tokens,
+            ..EntryFields::default()
+        });
+        if let Some(vector) = self.vector {
             let (dim, mut bytes) = (vector.dim() as u16, Vec::new());
             settings.quant.encode(vector.query()?.normalised(), &mut bytes);
             entry = entry.with_vector(dim, &bytes);
         }
-        Ok(Packed { entry, name, id, expire_at, hits })
+        let (name, id) = (key_name(&self.id).into_owned(), digest(&self.id));
+        Ok(Packed { entry, name, id, expire_at: self.expire_at, hits: self.hits })
     }
 }
 
@@ -193,8 +225,8 @@ impl<'a> Document<'a> {
                 flag_once(&mut no_vector, "NOVECTOR")?;
             } else if word.as_str() == "TEXT" {
                 let body = ahead.text("TEXT", limits::RESPONSE_MAX_BYTES)?;
-                set_once(&mut text, body, "TEXT")?;
-            } else if !rest.read(&word, &mut ahead, now)? {
+                set_once(&mut text, Held::of(given, &ahead, body), "TEXT")?;
+            } else if !rest.read(given, &word, &mut ahead, now)? {
                 break;
             }
             *args = ahead;
@@ -211,25 +243,23 @@ impl<'a> Document<'a> {
         self.vector.is_none() && !self.no_vector
     }
 
-    /// Packs all of it but the vector, which is decoded when its turn comes.
+    /// The same for work that goes on after the command's call.
     fn ready(self, settings: &Settings, now: UnixMs) -> Ready {
         let wants = self.wants_vector().then_some(self.rest.truncates);
         let Self { id, vector, text, rest, .. } = self;
         let (age_ms, hits) = rest.moved.unwrap_or_default();
-        let entry = Entry::new(&EntryFields {
-            created: UnixMs(now.0.saturating_sub(age_ms)),
-            quant: settings.quant,
-            prompt: id,
-            response: text,
-            name: entry_name(id),
-            tags: rest.tags.unwrap_or_default(),
-            meta: rest.meta.unwrap_or_default(),
+        Ready {
+            id: id.into(),
+            vector,
+            wants,
+            text: text.held,
+            meta: rest.meta.map(|meta| meta.held),
+            tags: rest.tags.unwrap_or_default().iter().map(|&tag| tag.into()).collect(),
             tokens: rest.tokens.unwrap_or(0) as u32,
-            ..EntryFields::default()
-        });
-        let expire_at = deadline_by(settings, rest.expiry, now, 0);
-        let (name, id) = (key_name(id).into_owned(), digest(id));
-        Ready { entry, vector, wants, name, id, expire_at, hits }
+            created: UnixMs(now.0.saturating_sub(age_ms)),
+            expire_at: deadline_by(settings, rest.expiry, now, 0),
+            hits,
+        }
     }
 }
 
@@ -247,10 +277,19 @@ impl<'a> Rest<'a> {
     }
 
     /// Reads the option that `word` opened; false when it is none of these.
-    fn read(&mut self, word: &OptionWord, args: &mut ArgReader<'a>, now: UnixMs) -> Result<bool> {
+    fn read(
+        &mut self,
+        given: &Arguments<'_>,
+        word: &OptionWord,
+        args: &mut ArgReader<'a>,
+        now: UnixMs,
+    ) -> Result<bool> {
         let name = word.as_str();
         match name {
-            "META" => set_once(&mut self.meta, meta(args)?, name)?,
+            "META" => {
+                let value = unchecked_meta(args)?;
+                set_once(&mut self.meta, Held::of(given, args, value), name)?;
+            }
             "TAGS" => set_once(&mut self.tags, tags(args)?, name)?,
             "TRUNCATE" => flag_once(&mut self.truncates, name)?,
             "TOKENS" => {

@@ -9,6 +9,7 @@ use crate::keyspace::{Deadline, change_session, check_second_key, put_session};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::limits;
 use llmcache_core::session::{Effect, Line, MessageSeq};
+use llmcache_core::work::count_bytes;
 
 /// Runs `SESSION.FORK s new [AT seq]`.
 pub fn run_fork(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
@@ -48,13 +49,18 @@ pub fn run_fork(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
+const MORE_LATER: &str = "bytes; more follow by another LOAD";
+
+fn given_bytes(args: &CommandArgs<'_>) -> usize {
+    args.options().iter().map(|text| text.len()).sum()
+}
+
 /// Runs `SESSION.LOAD s line…`.
 pub fn run_load(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut lines = Vec::new();
-    let bytes: usize = args.options().iter().map(|text| text.len()).sum();
-    if bytes > limits::SESSION_APPEND_MAX_BYTES {
-        let max = limits::SESSION_APPEND_MAX_BYTES;
-        return Err(Error::too_big("all lines together", bytes, max, "bytes"));
+    let (bytes, max) = (given_bytes(args), limits::SESSION_LINE_MAX_BYTES);
+    if bytes > max {
+        return Err(Error::too_big("the load", bytes, max, MORE_LATER));
     }
     // A text of several lines is as good as several texts.
     let texts = args.options().iter().flat_map(|text| text.split(|byte| *byte == b'\n'));
@@ -63,6 +69,12 @@ pub fn run_load(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         let (got, max) = (texts.len(), limits::SESSION_LOAD_MAX);
         return Err(Error::too_big("the load", got, max, "lines; more follow by another LOAD"));
     }
+    let bytes: usize = texts.iter().map(|line| line.len()).sum();
+    let max = limits::SESSION_APPEND_MAX_BYTES;
+    if texts.len() > 1 && bytes > max {
+        return Err(Error::too_big("the load", bytes, max, MORE_LATER));
+    }
+    count_bytes(bytes);
     for line in texts {
         let number = lines.len() + 1;
         let parsed = Line::parse(line).map_err(|error| {

@@ -10,6 +10,7 @@ use llmcache_core::error::{Error, Result};
 use llmcache_core::limits;
 use llmcache_core::session::{IdText, Link, LinkKind, Message, MessageRef, MessageSeq, Session};
 use llmcache_core::vector::Query;
+use llmcache_core::work::count_bytes;
 use std::borrow::Cow;
 
 /// What the options before the first message say, and the messages.
@@ -38,10 +39,11 @@ impl<'a> AppendRequest<'a> {
         while let Some(word) = args.option() {
             if word.as_str() == "MSG" {
                 let message = Message::plain(MessageSeq(0), role(&mut args)?, payload(&mut args)?);
-                bytes += message.payload.len();
+                let taken = message.payload.len();
                 request.messages.push(message);
+                request.check_size(bytes + taken)?;
+                bytes += taken + request.read_message(&mut args)?;
                 request.check_size(bytes)?;
-                request.read_message(&mut args)?;
             } else {
                 request.read(&word, &mut args)?;
             }
@@ -60,9 +62,10 @@ impl<'a> AppendRequest<'a> {
             let max = limits::SESSION_APPEND_MAX;
             return Err(Error::too_big("APPEND", self.messages.len(), max, "messages"));
         }
-        if bytes > limits::SESSION_APPEND_MAX_BYTES {
-            let max = limits::SESSION_APPEND_MAX_BYTES;
-            return Err(Error::too_big("all messages together", bytes, max, "bytes"));
+        let max = limits::SESSION_APPEND_MAX_BYTES;
+        if self.messages.len() > 1 && bytes > max {
+            let unit = "bytes of payloads, META and vectors; more follow by another APPEND";
+            return Err(Error::too_big("the messages together", bytes, max, unit));
         }
         Ok(())
     }
@@ -90,10 +93,10 @@ impl<'a> AppendRequest<'a> {
         }
     }
 
-    /// Reads the options of the message just begun, up to the next one.
-    fn read_message(&mut self, args: &mut ArgReader<'a>) -> Result<()> {
+    /// Reads the options of the message just begun, up to the next one. Bytes of its META and vector.
+    fn read_message(&mut self, args: &mut ArgReader<'a>) -> Result<usize> {
         let place = self.messages.len().saturating_sub(1);
-        let Some(message) = self.messages.last_mut() else { return Ok(()) };
+        let Some(message) = self.messages.last_mut() else { return Ok(0) };
         let (mut own_tokens, mut own_id, mut own_vector, mut meta) = (None, None, None, None);
         let (mut link, mut no_vector) = (None, false);
         loop {
@@ -122,12 +125,15 @@ impl<'a> AppendRequest<'a> {
             return Err(Error::err("syntax error: a vector and NOVECTOR are given"));
         }
         self.without.extend(no_vector.then_some(place));
+        let numbers = own_vector.as_ref().map_or(0, Vec::len);
+        let bytes = meta.map_or(0, <[u8]>::len) + numbers * size_of::<f32>();
+        count_bytes(message.payload.len() + bytes);
         (message.id, message.meta, message.link) = (own_id, meta, link);
         message.vector = own_vector.map(Cow::Owned);
         if let Some(tokens) = own_tokens {
             (message.tokens, message.estimated) = (tokens, false);
         }
-        Ok(())
+        Ok(bytes)
     }
 }
 

@@ -366,3 +366,31 @@ def test_kvchunk_scan_lists_what_is_there_throughout(server):
     listed = [digest.decode() for digest in listed]
     assert stored <= set(listed)
     assert len(listed) == len(set(listed))
+
+
+# --- MOVE of a container alone ----------------------------------------------------------------------------------
+
+
+def test_a_namespace_moved_alone_forgets_the_chunks_that_stay_behind(fleet):
+    both = pair(fleet, llmcache__orphan_grace=1, llmcache__sweep_interval_ms=20)
+
+    def counted(server):
+        with server.wire() as wire:
+            wire("SELECT", 1)
+            info = wire("KVCHUNK.INFO", "kv")
+        return tuple(dict(zip(info[::2], info[1::2]))[name] for name in (b"chunks", b"bytes", b"payload_bytes"))
+
+    with both.primary.wire() as wire:
+        assert wire("KVCHUNK.PUT", "kv", "DIGEST", "aa", "PAYLOAD", 1, "x") == b"STORED"
+        assert wire("KVCHUNK.PUT", "kv", "DIGEST", "bb", "PARENT", "aa", "PAYLOAD", 1, "x") == b"STORED"
+        assert wire("KVCHUNK.PUT", "kv", "DIGEST", "cc", "PAYLOAD", 1, "x") == b"STORED"
+        assert wire("MOVE", "kv", 1) == 1
+        # One comes along, and is there as before.
+        assert wire("MOVE", "{kv}@cc", 1) == 1
+        both.catch_up()
+        for server in (both.primary, both.replica):
+            wait_until(lambda server=server: counted(server)[0] == 1, "one chunk is counted", 20)
+            assert counted(server)[2] == 1
+        wire("SELECT", 1)
+        assert wire("KVCHUNK.MATCH", "kv", "DIGESTS", 1, "cc")[0] == 1
+        assert wire("KVCHUNK.GET", "kv", "cc")[2] == [b"x"]

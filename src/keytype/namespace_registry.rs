@@ -136,7 +136,12 @@ pub fn place(namespace: &SharedNamespace, place: Place) {
     if placed.moved || placed.incomplete {
         cache_registry::want_sweep();
     }
-    namespace.with(|namespace| note_work(namespace));
+    namespace.with(|namespace| {
+        if placed.moved {
+            namespace.doubted_from = Some(0);
+        }
+        note_work(namespace);
+    });
 }
 
 /// A namespace was read from RDB; under RESTORE its event places it.

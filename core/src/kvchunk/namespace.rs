@@ -88,6 +88,8 @@ pub struct Namespace {
     pub verify_at: u32,
     /// Where the next round over its chunks goes on.
     pub round_at: u32,
+    /// Where the walk goes on that finds chunks without keys: they stay behind when a namespace moves to another database.
+    pub doubted_from: Option<u32>,
     totals: Option<&'static KvTotals>,
 }
 
@@ -112,6 +114,7 @@ impl Namespace {
             stats,
             verify_at,
             round_at,
+            doubted_from: None,
             totals,
         }
     }

@@ -10,9 +10,13 @@ SERVER ?=
 # make bench ONLY="graph stalls": some of the benchmarks, printed and not written.
 ONLY   ?=
 
-# make torture MINUTES=60 SERVER=valkey-9.1 SEED=7
+# make torture MINUTES=60 SERVER=valkey-9.1 SEED=7 KINDS=clusters,kills
 MINUTES ?= 5
 SEED    ?=
+KINDS   ?=
+# make fuzz TARGET=filter SECONDS=600
+TARGET  ?=
+SECONDS ?= 60
 
 # make run PORT=7000: on another port than 6379.
 PORT   ?= 6379
@@ -22,7 +26,7 @@ MODEL  := $(CURDIR)/models/all-MiniLM-L6-v2
 MODULES ?= /usr/lib/redis/modules
 
 .DEFAULT_GOAL := help
-.PHONY: help model demo console console-test monitoring run build test bench quality mutate torture lint fmt docs dist trydist install clean setup suites suites-lmcache client js
+.PHONY: help model demo console console-test monitoring run build test bench quality mutate torture fuzz planted lint fmt docs dist trydist install clean setup suites suites-lmcache client js
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,8 +78,14 @@ js: build $(VENV)/.ready ## type, test, weigh and pack the JavaScript client (ne
 mutate: setup ## load 100,000 changed folders of models: refused or working (minutes; the tests try 1,500)
 	LLMCACHE_MUTATIONS=100000 cargo test --release -p llmcache-core --test embed changed_bytes
 
-torture: build $(VENV)/.ready ## attack servers with random traffic and kills (MINUTES=60 SERVER=valkey-9.1 SEED=7)
-	$(PY) tests/torture/run.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(SERVER),--server $(wildcard .servers/$(SERVER)/*-server))
+torture: build $(VENV)/.ready ## attack servers: traffic, kills, clusters (MINUTES=60 SERVER=valkey-9.1 SEED=7 KINDS=clusters)
+	$(PY) tests/torture/run.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--only $(KINDS)) $(if $(SERVER),--server $(wildcard .servers/$(SERVER)/*-server))
+
+fuzz: $(VENV)/.ready ## attack the core's decoders, guided by coverage (TARGET=filter SECONDS=600 SEED=7; needs a C++ compiler)
+	$(PY) tests/torture/fuzz.py --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED))
+
+planted: $(VENV)/.ready ## plant known faults in a copy of the sources, one by one: does the harness find them? (hours)
+	$(PY) tests/torture/planted.py $(if $(SEED),--seed $(SEED)) $(if $(SERVER),--server $(wildcard .servers/$(SERVER)/*-server))
 
 lint: setup ## check format, arrows, lengths, licences and packaging; clippy and rustdoc, warnings denied
 	$(PYTHON) scripts/check_arrows.py

@@ -1,7 +1,9 @@
 """A short piece of `make torture` on every server, with seeds of its own; and that the harness sees what is wrong."""
 
 import pytest
+from harness.names import key_slot
 from harness.wire import Failure
+from torture.clusters import Clusters, Entry
 from torture.kills import KINDS, Kills, Lost
 from torture.pairs import Fault, Round, Snapshot
 from torture.values import DIM
@@ -21,6 +23,34 @@ def test_kills_lose_nothing_acknowledged(fleet):
     kills = Kills(fleet, seed=1)
     kills.run(SECONDS)
     assert kills.cycles and kills.changes > 100
+
+
+def test_a_cluster_loses_nothing_acknowledged(fleet):
+    clusters = Clusters(fleet, seed=1)
+    clusters.run(60, most=2)
+    assert clusters.rounds and clusters.changes > 50
+
+
+def test_an_entry_lost_by_a_cluster_is_seen(fleet):
+    clusters = Clusters(fleet, seed=2)
+    clusters.run(0)
+    # The first entry is there and certain; a removal that nobody asked for follows.
+    entry, owner = clusters.entries[0], clusters.shards.owner(key_slot(clusters.entries[0].tag))
+    with clusters.shards.primary(owner).wire() as wire:
+        assert not isinstance(wire(*entry.words(entry.kind.store(entry.number, 7))), Failure)
+        entry.acknowledged.append(b"7")
+        clusters.shards.settle()
+        clusters.verify("nothing", set())
+        assert wire(*entry.words(entry.kind.remove(entry.number))) == 1
+        clusters.shards.settle()
+    with pytest.raises(Lost, match="answers 0"):
+        clusters.verify("nothing", {entry.tag})
+
+
+def test_what_a_failover_may_lose_is_what_nobody_confirmed():
+    entry = Entry(KINDS[0], "{t}", 0, floor=b"1", acknowledged=[b"2", None], unanswered=[b"4"])
+    assert entry.allowed(lossy=False) == [None, b"4"]
+    assert entry.allowed(lossy=True) == [b"1", b"2", None, b"4"]
 
 
 def test_a_change_that_the_replica_lacks_is_a_fault(fleet):

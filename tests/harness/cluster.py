@@ -67,8 +67,9 @@ class Cluster:
 class ClusterWire:
     """A client of the whole cluster: asks again where a node sends it."""
 
-    def __init__(self, ports: Sequence[int]):
+    def __init__(self, ports: Sequence[int], timeout: float = 60.0):
         self.ports = list(ports)
+        self.timeout = timeout
         self.wires: dict[int, Wire] = {}
         self.owner: dict[int, int] = {}
 
@@ -81,8 +82,24 @@ class ClusterWire:
 
     def _wire(self, port: int) -> Wire:
         if port not in self.wires:
-            self.wires[port] = Wire(port)
+            self.wires[port] = Wire(port, timeout=self.timeout)
         return self.wires[port]
+
+    def forget(self) -> None:
+        """Ends all connections; whom to ask is found out anew."""
+        self.__exit__()
+        self.wires.clear()
+        self.owner.clear()
+
+    def confirmed(self, key: bytes | str, milliseconds: int) -> bool:
+        """Whether a replica has all that this client wrote to the owner of the key."""
+        port = self.owner.get(key_slot(key))
+        try:
+            reply = self._wire(port)("WAIT", 1, milliseconds) if port else 0
+        except OSError:
+            self.forget()
+            return False
+        return isinstance(reply, int) and reply >= 1
 
     def __call__(self, command: str, key: bytes | str, *arguments: Argument):
         slot = key_slot(key)

@@ -114,6 +114,13 @@ class Kills:
             self.cycles += 1
         server.check_log()
 
+    @property
+    def figures(self) -> dict[str, int]:
+        return {"kills": self.cycles, "acknowledged changes": self.changes}
+
+    def report(self) -> str:
+        return f"seed {self.seed}"
+
     def _cycle(self, server: Server) -> None:
         beside = self.rng.choice(("nothing", "BGSAVE", "BGREWRITEAOF", "replica"))
         if beside in ("BGSAVE", "BGREWRITEAOF"):

@@ -18,6 +18,7 @@ from harness.server import Fleet, Server, settle_memory
 from harness.waiting import wait_until
 from harness.wire import Failure, Wire
 
+from . import ledger
 from .grammar import read
 from .traffic import Traffic, Words
 
@@ -30,6 +31,8 @@ OPTIONS = {
     "appendfsync": "everysec",
     "llmcache__check_work": "yes",
     "llmcache__sweep_interval_ms": 20,
+    # So that what lost its container is gone, and no longer counted, before it is looked for.
+    "llmcache__orphan_grace": 1,
     "repl_backlog_size": "32mb",
 }
 # More than allocators and the server's own tables keep of a round.
@@ -68,7 +71,8 @@ class Snapshot:
 
         def still() -> bool:
             seen.append(cls.of(server))
-            return len(seen) > 1 and not seen[-2].differences(seen[-1])
+            orphans = int(server.info("llmcache")["llmcache_orphan_groups"])
+            return len(seen) > 1 and not orphans and not seen[-2].differences(seen[-1])
 
         wait_until(still, "the keys stay as they are", 30, step=0.3)
         return seen[-1]
@@ -112,6 +116,13 @@ class Round:
             self._phase()
             self.checkpoint()
         self._emptied(empty)
+
+    @property
+    def figures(self) -> dict[str, int]:
+        return {"commands": self.commands}
+
+    def report(self) -> str:
+        return "commands:\n" + "\n".join(f"{at} {words!r}" for at, words in self.log)
 
     def _warm_up(self) -> None:
         """One phase, removed again: what the server allocates once is no leak."""
@@ -163,6 +174,7 @@ class Round:
         self._control("CONFIG", "SET", "maxmemory-policy", "noeviction")
         wait_for_rewrite(primary.client(), 60)
         self._equal()
+        self._counted()
         before = Snapshot.settled(primary)
         way = self.traffic.rng.choice(("none", "reload", "aof", "rewrite", "promote", "replica"))
         match way:
@@ -182,6 +194,7 @@ class Round:
                 self.pair.replica.restart()
         self._same(before, Snapshot.of(self.pair.primary), way)
         self._equal()
+        self._counted()
         for server in self.fleet.servers:
             server.check_log()
 
@@ -194,6 +207,12 @@ class Round:
             ours, theirs = Snapshot.of(self.pair.primary), Snapshot.of(self.pair.replica)
             if differences := ours.differences(theirs):
                 raise Fault(f"primary and replica differ: {differences[:10]}") from None
+
+    def _counted(self) -> None:
+        """Containers count the entries that there are, on the primary and on the replica."""
+        for server in (self.pair.primary, self.pair.replica):
+            if wrong := ledger.settled(server, DATABASES):
+                raise Fault(f"containers and keys do not agree: {wrong[:10]}")
 
     def _same(self, before: Snapshot, after: Snapshot, way: str) -> None:
         if differences := before.differences(after):

@@ -1,6 +1,6 @@
-"""`make torture`: traffic and kills in turn for as long as asked; prints what came of each round.
+"""`make torture`: rounds of every kind in turn for as long as asked; prints what came of each.
 
-    python tests/torture/run.py --minutes 10 [--server PATH] [--module PATH] [--seed N] [--only traffic|kills]
+    python tests/torture/run.py --minutes 10 [--server PATH] [--module PATH] [--seed N] [--only traffic,kills]
 
 Ends with status 1 when anything was wrong; the report of a fault has every command that was sent.
 """
@@ -13,28 +13,63 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness.server import Fleet  # noqa: E402
+from torture.clusters import Clusters  # noqa: E402
 from torture.kills import Kills  # noqa: E402
 from torture.pairs import Round  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REPORTS = ROOT / "target" / "torture"
-ROUND_SECONDS = {"traffic": 40.0, "kills": 20.0}
+
+
+class Attack(Protocol):
+    """A round of some kind."""
+
+    def run(self, seconds: float) -> None: ...
+
+    @property
+    def figures(self) -> Mapping[str, int]:
+        """What was done, by its name."""
+        ...
+
+    def report(self) -> str:
+        """What is needed to repeat it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of round, and how long one takes."""
+
+    attack: type
+    seconds: float
+
+
+KINDS = {
+    "traffic": Kind(Round, 40),
+    "kills": Kind(Kills, 20),
+    "clusters": Kind(Clusters, 60),
+}
 
 
 @dataclass
-class Figures:
-    """What was done, and what was found."""
+class Sum:
+    """What all rounds did, and what was found."""
 
-    commands: int = 0
-    stores: int = 0
-    kills: int = 0
+    figures: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+
+
+def told(figures: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in figures.items() if count) or "nothing"
 
 
 def main() -> int:
@@ -43,51 +78,45 @@ def main() -> int:
     parser.add_argument("--server", type=Path, default=shutil.which("redis-server"))
     parser.add_argument("--module", type=Path, default=ROOT / "target/release/libllmcache.so")
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--only", choices=ROUND_SECONDS)
+    parser.add_argument("--only", help=f"some of {', '.join(KINDS)}")
+    parser.add_argument("--first", action="store_true", help="end with the first fault")
     parser.add_argument("--keep", action="store_true", help="keep the folders of servers that showed a fault")
     given = parser.parse_args()
-    kinds = [given.only] if given.only else list(ROUND_SECONDS)
-    figures = Figures()
+    kinds = given.only.split(",") if given.only else list(KINDS)
+    if unknown := set(kinds) - KINDS.keys():
+        parser.error(f"no such kind: {', '.join(unknown)}")
+    total = Sum()
     end = time.monotonic() + given.minutes * 60
     seed = given.seed
-    while (left := end - time.monotonic()) > 0:
+    while time.monotonic() < end and not (given.first and total.faults):
         for kind in kinds:
-            one_round(given, kind, seed, min(left, ROUND_SECONDS[kind]), figures)
+            if (left := end - time.monotonic()) > 0:
+                one_round(given, kind, seed, min(left, KINDS[kind].seconds), total)
         seed += 1
-    print(
-        f"torture: seeds {given.seed} to {seed - 1}, {figures.commands} commands, "
-        f"{figures.kills} kills among {figures.stores} acknowledged changes, {len(figures.faults)} faults"
-    )
-    return 1 if figures.faults else 0
+    print(f"torture: seeds {given.seed} to {seed - 1}: {told(total.figures)}; {len(total.faults)} faults")
+    return 1 if total.faults else 0
 
 
-def one_round(given: argparse.Namespace, kind: str, seed: int, seconds: float, figures: Figures) -> None:
+def one_round(given: argparse.Namespace, kind: str, seed: int, seconds: float, total: Sum) -> None:
     """Runs it on servers of its own and adds up what was done."""
     folder = Path(tempfile.mkdtemp(prefix="llmcache-torture-"))
     # Not resolved: Debian's redis-server is a link whose name decides what the program does.
     fleet = Fleet(Path(given.server).absolute(), given.module.absolute(), folder)
-    round_ = Round(fleet, seed) if kind == "traffic" else Kills(fleet, seed)
+    attack: Attack = KINDS[kind].attack(fleet, seed)
     fault = ""
     try:
-        round_.run(seconds)
+        attack.run(seconds)
     except Exception:
         fault = traceback.format_exc()
     try:
         fleet.end()
     except AssertionError as problem:
         fault += f"\n{problem}"
-    if isinstance(round_, Round):
-        figures.commands += round_.commands
-        done = f"{round_.commands} commands"
-        if fault:
-            fault += "\ncommands:\n" + "\n".join(f"{at} {words!r}" for at, words in round_.log)
-    else:
-        figures.kills += round_.cycles
-        figures.stores += round_.changes
-        done = f"{round_.cycles} kills among {round_.changes} changes"
-    print(f"{kind} seed {seed}: {done}, {'a fault' if fault else 'no fault'}", flush=True)
+    total.figures.update(attack.figures)
+    print(f"{kind} seed {seed}: {told(attack.figures)}, {'a fault' if fault else 'no fault'}", flush=True)
     if fault:
-        figures.faults.append(fault)
+        fault += f"\n{attack.report()}"
+        total.faults.append(fault)
         report = REPORTS / f"{kind}-{seed}.txt"
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(fault)

@@ -26,7 +26,7 @@ MODEL  := $(CURDIR)/models/all-MiniLM-L6-v2
 MODULES ?= /usr/lib/redis/modules
 
 .DEFAULT_GOAL := help
-.PHONY: help model demo console console-test monitoring run build test bench quality mutate torture fuzz planted lint fmt docs dist trydist install clean setup suites suites-lmcache client js
+.PHONY: help model demo console console-test monitoring run build test bench quality mutate torture fuzz planted asan miri lint fmt docs dist trydist install clean setup suites suites-lmcache client js
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +83,12 @@ torture: build $(VENV)/.ready ## attack servers: traffic, kills, clusters (MINUT
 
 fuzz: $(VENV)/.ready ## attack the core's decoders, guided by coverage (TARGET=filter SECONDS=600 SEED=7; needs a C++ compiler)
 	$(PY) tests/torture/fuzz.py --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED))
+
+asan: $(VENV)/.ready ## run core's tests and torture under AddressSanitizer (MINUTES=5 SERVER=valkey-9.1 SEED=7; needs gcc's libasan)
+	$(PY) tests/torture/asan.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(SERVER),--server $(wildcard .servers/$(SERVER)/*-server))
+
+miri: ## run the core's unsafe code under Miri (needs `rustup toolchain install nightly --component miri`)
+	sh tests/torture/miri.sh
 
 planted: $(VENV)/.ready ## plant known faults in a copy of the sources, one by one: does the harness find them? (hours)
 	$(PY) tests/torture/planted.py $(if $(SEED),--seed $(SEED)) $(if $(SERVER),--server $(wildcard .servers/$(SERVER)/*-server))

@@ -1,9 +1,12 @@
 """A short piece of `make torture` on every server, with seeds of its own; and that the harness sees what is wrong."""
 
+from pathlib import Path
+
 import pytest
 from harness.names import key_slot
 from harness.wire import Failure
 from torture.clusters import Clusters, Entry
+from torture.faults import FAULTS
 from torture.kills import KINDS, Kills, Lost
 from torture.pairs import Fault, Round, Snapshot
 from torture.values import DIM
@@ -51,6 +54,12 @@ def test_what_a_failover_may_lose_is_what_nobody_confirmed():
     entry = Entry(KINDS[0], "{t}", 0, floor=b"1", acknowledged=[b"2", None], unanswered=[b"4"])
     assert entry.allowed(lossy=False) == [None, b"4"]
     assert entry.allowed(lossy=True) == [b"1", b"2", None, b"4"]
+
+
+def test_planted_faults_have_their_place_in_the_sources():
+    root = Path(__file__).resolve().parent.parent
+    for fault in FAULTS:
+        assert fault.path(root).is_file() and fault.before != fault.after
 
 
 def test_a_change_that_the_replica_lacks_is_a_fault(fleet):

@@ -25,7 +25,7 @@ from .wire import Wire, encode
 PORTS = range(20_000, 30_000)
 BUS_OFFSET = 10_000
 # What a server writes when something in it broke. No test may leave one of these behind.
-BROKEN = ("panicked", "crashed", "BUG REPORT", "ASSERTION FAILED")
+BROKEN = ("panicked", "crashed", "BUG REPORT", "ASSERTION FAILED", "AddressSanitizer", "LeakSanitizer")
 
 _random = random.Random(os.getpid() * 7919)
 
@@ -238,6 +238,8 @@ class Fleet:
         self.module = module
         self.folder = folder
         self.servers: list[Server] = []
+        # What every server is started with beside the environment of the tests.
+        self.environment: dict[str, str] = {}
 
     def launch(self, module: bool = True, config_file: Path | None = None, **options) -> Server:
         """Starts one more; see `prepare` for the options."""
@@ -253,6 +255,7 @@ class Fleet:
         folder = self.folder / f"server-{len(self.servers)}"
         loaded = self.module if module else None
         server = Server(self.binary, loaded, folder, named, config_file)
+        server.environment = dict(self.environment)
         self.servers.append(server)
         return server
 

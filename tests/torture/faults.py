@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,18 @@ class Planted:
     after: str
     # What is asked for it, in this order, until one finds it: see `planted.STAGES`.
     stages: tuple[str, ...] = ("traffic", "kills", "clusters", "tests")
+
+    def path(self, tree: Path) -> Path:
+        """The file that has the text: the one named, or, where it was moved, the only one."""
+        named = tree / self.file
+        if named.is_file() and self.before in named.read_text():
+            found = [named]
+        else:
+            sources = (*tree.glob("src/**/*.rs"), *tree.glob("core/src/**/*.rs"))
+            found = [path for path in sources if self.before in path.read_text()]
+        if len(found) != 1 or found[0].read_text().count(self.before) != 1:
+            raise LookupError(f"the text of the fault {self.name!r} is not there once: plant it anew")
+        return found[0]
 
 
 CORE = ("fuzz", "core", "traffic")
@@ -51,7 +64,7 @@ FAULTS = (
     ),
     Planted(
         "a chunk that gets a follower keeps its deadline on replicas",
-        "src/keyspace/chunks.rs",
+        "src/keyspace/chunks/store.rs",
         '            ctx.replicate(c"PERSIST", &[&name]);\n',
         "",
     ),

@@ -114,9 +114,8 @@ def build(trial: Trial) -> None:
 
 def hunt(fault: Planted, given: argparse.Namespace) -> str:
     """Which stage found it, after how many seconds of looking; building is not counted."""
-    path = TREE / fault.file
+    path = fault.path(TREE)
     sound = path.read_text()
-    assert sound.count(fault.before) == 1, f"{fault.file} has changed: {fault.name!r} must be planted anew"
     path.write_text(sound.replace(fault.before, fault.after))
     try:
         built, looked = False, 0.0

@@ -27,6 +27,8 @@ from torture.kills import Kills  # noqa: E402
 from torture.pairs import Round  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+# Both server and module are asked for what they never freed when they end.
+ASAN_OPTIONS = "detect_leaks=1:abort_on_error=1:allocator_may_return_null=1"
 REPORTS = ROOT / "target" / "torture"
 
 
@@ -79,6 +81,7 @@ def main() -> int:
     parser.add_argument("--module", type=Path, default=ROOT / "target/release/libllmcache.so")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--only", help=f"some of {', '.join(KINDS)}")
+    parser.add_argument("--preload", type=Path, help="a sanitizer's library, for a module that was built with it")
     parser.add_argument("--first", action="store_true", help="end with the first fault")
     parser.add_argument("--keep", action="store_true", help="keep the folders of servers that showed a fault")
     given = parser.parse_args()
@@ -102,6 +105,8 @@ def one_round(given: argparse.Namespace, kind: str, seed: int, seconds: float, t
     folder = Path(tempfile.mkdtemp(prefix="llmcache-torture-"))
     # Not resolved: Debian's redis-server is a link whose name decides what the program does.
     fleet = Fleet(Path(given.server).absolute(), given.module.absolute(), folder)
+    if given.preload:
+        fleet.environment = {"LD_PRELOAD": str(given.preload), "ASAN_OPTIONS": ASAN_OPTIONS}
     attack: Attack = KINDS[kind].attack(fleet, seed)
     fault = ""
     try:

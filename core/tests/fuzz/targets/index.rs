@@ -107,7 +107,6 @@ pub const BLOCKS: Target = Target {
     },
     held_bytes: 4 * MIB,
     slower: 4,
-    ..PLAIN
 };
 
 pub const LINKS: Target = Target {
@@ -128,7 +127,6 @@ pub const LINKS: Target = Target {
     },
     held_bytes: 4 * MIB,
     slower: 40,
-    ..PLAIN
 };
 
 pub const WORDS: Target = Target {

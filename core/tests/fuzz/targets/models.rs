@@ -1,6 +1,6 @@
 //! Folders of models: settings, tokenizer and weights, one of them changed at a time.
 
-use super::{MIB, PLAIN, Target};
+use super::{MIB, Target};
 use crate::model::{Folder, SMALL, Sizes, write_model};
 use llmcache_core::embed::{Model, Role, Scratch, engine};
 use serde_json::Value;
@@ -95,7 +95,6 @@ pub const FOLDER: Target = Target {
     },
     held_bytes: 8 * MIB,
     slower: 20,
-    ..PLAIN
 };
 
 pub const TOKENIZER: Target = Target {
@@ -113,7 +112,6 @@ pub const TOKENIZER: Target = Target {
     attack: |bytes| load_with("tokenizer.json", bytes),
     held_bytes: 8 * MIB,
     slower: 20,
-    ..PLAIN
 };
 
 pub const WEIGHTS: Target = Target {
@@ -123,5 +121,4 @@ pub const WEIGHTS: Target = Target {
     attack: |bytes| load_with("model.safetensors", bytes),
     held_bytes: 8 * MIB,
     slower: 40,
-    ..PLAIN
 };

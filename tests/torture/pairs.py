@@ -77,9 +77,9 @@ class Snapshot:
         wait_until(still, "the keys stay as they are", 30, step=0.3)
         return seen[-1]
 
-    def differences(self, later: Snapshot) -> list[str]:
-        """What `later` has otherwise, but for keys that were due meanwhile."""
-        now = int(time.time() * 1_000)
+    def differences(self, later: Snapshot, now: int | None = None) -> list[str]:
+        """What `later` has otherwise, but for keys that were due by now."""
+        now = int(time.time() * 1_000) if now is None else now
         found = []
         for key in sorted(self.keys.keys() | later.keys.keys()):
             before, after = self.keys.get(key), later.keys.get(key)
@@ -121,6 +121,10 @@ class Round:
     def figures(self) -> dict[str, int]:
         return {"commands": self.commands}
 
+    def now_ms(self) -> int:
+        """The clock that deadlines go by."""
+        return int(time.time() * 1_000)
+
     def report(self) -> str:
         return "commands:\n" + "\n".join(f"{at} {words!r}" for at, words in self.log)
 
@@ -149,7 +153,7 @@ class Round:
         try:
             replies = wire.pipeline([*step, ["ECHO", mark]])
         except TimeoutError as late:
-            raise Fault(f"no reply within {REPLY_SECONDS:g} s to one of {step!r}") from late
+            raise Fault(f"no reply within {REPLY_SECONDS:g} s to {self._awaited()}, one of {step!r}") from late
         except ConnectionError as gone:
             raise Fault(f"connection lost ({gone}) by {step!r}") from gone
         if replies[-1] != mark:
@@ -162,6 +166,12 @@ class Round:
         with contextlib.suppress(IndexError):
             if step[-1][0] == "EXEC":
                 self.traffic.values.learn(replies[-2])
+
+    def _awaited(self) -> str:
+        """The commands in which clients wait at the moment."""
+        listed = self._control("CLIENT", "LIST").decode()
+        clients = [dict(word.partition("=")[::2] for word in line.split()) for line in listed.splitlines()]
+        return ", ".join(of["cmd"] for of in clients if "b" in of["flags"]) or "a command in which no client waits"
 
     def _control(self, *words) -> object:
         with self.pair.primary.wire() as wire:
@@ -205,7 +215,7 @@ class Round:
         except AssertionError:
             # Of all databases, and without what is due and only not removed yet.
             ours, theirs = Snapshot.of(self.pair.primary), Snapshot.of(self.pair.replica)
-            if differences := ours.differences(theirs):
+            if differences := ours.differences(theirs, self.now_ms()):
                 raise Fault(f"primary and replica differ: {differences[:10]}") from None
 
     def _counted(self) -> None:
@@ -215,7 +225,7 @@ class Round:
                 raise Fault(f"containers and keys do not agree: {wrong[:10]}")
 
     def _same(self, before: Snapshot, after: Snapshot, way: str) -> None:
-        if differences := before.differences(after):
+        if differences := before.differences(after, self.now_ms()):
             raise Fault(f"not the same after {way}: {differences[:10]}")
 
     def _promote(self) -> None:

@@ -134,8 +134,18 @@ class Shards:
 
     def hand_over(self, number: int) -> None:
         """A failover that the operator asks for: the primary stops writing until its replica has all."""
-        with self.replicas[number].wire() as wire:
-            expect_ok(wire("CLUSTER", "FAILOVER"))
+        replica = self.replicas[number]
+
+        def promoted() -> bool:
+            """Asks again where it came to nothing: servers give up after five seconds, which a busy machine may need."""
+            with replica.wire() as wire:
+                expect_ok(wire("CLUSTER", "FAILOVER"))
+            given_up = time.monotonic() + 8
+            while time.monotonic() < given_up and _role(replica) != "master":
+                time.sleep(0.05)
+            return _role(replica) == "master"
+
+        wait_until(promoted, "the replica is promoted", 120)
         self._await_promotion(number)
 
     @contextlib.contextmanager
@@ -149,7 +159,7 @@ class Shards:
 
     def _await_promotion(self, number: int) -> None:
         old, new = self.primary(number), self.replicas[number]
-        wait_until(lambda: new.info("replication")["role"] == "master", "the replica is promoted", 60, step=0.05)
+        wait_until(lambda: _role(new) == "master", "the replica is promoted", 60, step=0.05)
         self.cluster.nodes[number], self.replicas[number] = new, old
         with new.wire() as wire:
             self.cluster.ids[number] = wire("CLUSTER", "MYID").decode()
@@ -174,6 +184,10 @@ def kill(server: Server, down_seconds: float = 0.0) -> None:
     server.kill9()
     time.sleep(down_seconds)
     server.start()
+
+
+def _role(server: Server) -> str:
+    return server.info("replication")["role"]
 
 
 def _set(server: Server, name: str, value: str) -> None:

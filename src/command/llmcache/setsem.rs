@@ -22,7 +22,7 @@ use crate::keyspace::{
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::guard::stands_alone;
 use llmcache_core::cache::{
-    Cache, Entry, EntryFields, Kind, LeaseToken, Outlet, Severity, parse_usd,
+    Cache, Entry, EntryFields, EntryKey, Kind, LeaseToken, Outlet, Severity, parse_usd,
 };
 use llmcache_core::embed::Role;
 use llmcache_core::error::{Error, Result};
@@ -132,43 +132,22 @@ pub fn store_answer(
     linking: Linking,
 ) -> Result<Option<Stored>> {
     let name = key.as_bytes();
-    let cache = open_cache(*ctx, key)?;
-    if let (Some(cache), Some(query)) = (&cache, &request.query) {
-        check_dim(cache, query.dim(), name)?;
-    }
-    let cache = match cache {
-        Some(cache) => cache,
-        None if request.lease.is_some() => return Err(lease_lost("the cache is gone")),
-        None if request.verdict.is_some() => return Err(no_container(name, Kind::Answers)),
-        None => auto_create(ctx, name, request.query.as_ref().map(Query::dim))?,
-    };
+    let cache = cache_to_store_in(ctx, key, request)?;
     let digest = request.digest();
     let hex = digest.hex();
     let id = request.id.unwrap_or(&hex);
-    let (new_key, old_key) = cache.with(|cache| (cache.named_key(id), cache.entry_key(&digest)));
-    // The digest may have been stored under another name: one question has one answer.
-    let moved = old_key != new_key;
     let presence = Presence::of(*ctx, name);
-    let standing = |key: &[u8]| {
-        let entry = presence.found(open_entry(*ctx, key, Access::Probe))?;
-        Ok(entry.map(|entry| cache.with(|cache| cache.epochs().standing(&entry.view()))))
-    };
-    let at_new = standing(&new_key)?;
-    if request.id.is_some() && at_new.is_some_and(|standing| standing != Some(Severity::Gone)) {
-        check_scope(*ctx, &new_key, request.scope())?;
+    let former = Former::look(*ctx, &cache, &presence, (id, digest))?;
+    if request.id.is_some() && former.answers_at_new() {
+        check_scope(*ctx, &former.new_key, request.scope())?;
     }
-    let at_old = if moved { standing(&old_key)? } else { None };
     if let Some(token) = request.lease {
         let tags = request.tags.unwrap_or_default();
         check_lease(*ctx, &cache, (request.scope(), tags), token, digest)?;
     }
     let report = request.verdict.map(|verdict| Ok((verdict, verdict.judge(*ctx, &cache)?)));
     let report = report.transpose()?;
-    let (replaces, removes) = (at_new.is_some(), at_old.is_some());
-    let answers = |standing: Option<Option<Severity>>| {
-        standing.is_some_and(|standing| standing != Some(Severity::Gone))
-    };
-    if request.nx && (answers(at_new) || answers(at_old)) {
+    if request.nx && former.answers() {
         if let Some((verdict, report)) = report {
             verdict.count(ctx, &cache, name, report);
         }
@@ -181,6 +160,7 @@ pub fn store_answer(
     };
     let entry = cache.with(|cache| request.pack(cache, now));
     let hits = request.moved.map_or(0, |moved| moved.hits);
+    let Former { new_key, old_key, at_new, at_old } = former;
     let new = NewEntry { key: new_key, entry, expire_at, linking, hits };
     check_fits(&cache, &new)?;
     if request.moved.is_none() {
@@ -189,13 +169,72 @@ pub fn store_answer(
     if let Some((verdict, report)) = report {
         verdict.count(ctx, &cache, name, report);
     }
-    if removes {
+    if at_old.is_some() {
         remove_entry(ctx, &old_key);
     }
-    let replaces = replaces || removes;
+    let replaces = at_new.is_some() || at_old.is_some();
     Storing { ctx, cache: &cache, name: key, now }.keep(new, digest, replaces, request.lease);
     let partition = PartitionKey::of(request.scope(), request.context());
     Ok(Some(Stored { id: id.to_vec(), cache, partition }))
+}
+
+/// The cache of a key, created with default settings where there is none.
+fn cache_to_store_in(
+    ctx: WritePermit<'_>,
+    key: &impl ServerString,
+    request: &StoreRequest<'_>,
+) -> Result<SharedCache> {
+    let name = key.as_bytes();
+    match open_cache(*ctx, key)? {
+        Some(cache) => {
+            if let Some(query) = &request.query {
+                check_dim(&cache, query.dim(), name)?;
+            }
+            Ok(cache)
+        }
+        None if request.lease.is_some() => Err(lease_lost("the cache is gone")),
+        None if request.verdict.is_some() => Err(no_container(name, Kind::Answers)),
+        None => auto_create(ctx, name, request.query.as_ref().map(Query::dim)),
+    }
+}
+
+/// The entries that a store replaces: the one of its id, and the one of its question, which may have another id. One
+/// question has one answer.
+struct Former {
+    new_key: EntryKey,
+    old_key: EntryKey,
+    /// How the entry of the id stands, if there is one; likewise the other, where that is not the same.
+    at_new: Option<Option<Severity>>,
+    at_old: Option<Option<Severity>>,
+}
+
+impl Former {
+    fn look(
+        ctx: Ctx<'_>,
+        cache: &SharedCache,
+        presence: &Presence,
+        (id, digest): (&[u8], EntryId),
+    ) -> Result<Self> {
+        let (new_key, old_key) =
+            cache.with(|cache| (cache.named_key(id), cache.entry_key(&digest)));
+        let standing = |key: &[u8]| {
+            let entry = presence.found(open_entry(ctx, key, Access::Probe))?;
+            Ok(entry.map(|entry| cache.with(|cache| cache.epochs().standing(&entry.view()))))
+        };
+        let at_new = standing(&new_key)?;
+        let at_old = if old_key == new_key { None } else { standing(&old_key)? };
+        Ok(Self { new_key, old_key, at_new, at_old })
+    }
+
+    fn answers_at_new(&self) -> bool {
+        self.at_new.is_some_and(|standing| standing != Some(Severity::Gone))
+    }
+
+    /// Whether one of them is not invalidated.
+    fn answers(&self) -> bool {
+        let at_old = self.at_old.is_some_and(|standing| standing != Some(Severity::Gone));
+        at_old || self.answers_at_new()
+    }
 }
 
 /// Refuses an ID that names an entry of another scope: one tenant does not replace what is another's.

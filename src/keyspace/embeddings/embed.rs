@@ -1,0 +1,188 @@
+//! The vectors of a command's texts: remembered, embedded at once, or left to threads while the client waits.
+//!
+//! Main thread only.
+
+use super::model_id::ModelId;
+use super::queue::{Wanted, busy, enlist, room_for};
+use super::reader::{ModelSight, Reader, held_bytes, no_vector, too_long_inline};
+use super::service::{Awaited, SERVICE, Take, is_running_again};
+use super::waiting::{Embedding, Memory, Second, on_done};
+use super::work::Made;
+use crate::config;
+use crate::ffi::{
+    Ctx, Handler, Handles, Threads, block_client, count_time_from_now, work_in_rounds,
+};
+use crate::keyspace::search_rounds::Answer;
+use llmcache_core::cache::guard::{Sight, Unseen};
+use llmcache_core::embed::{Model, Refusal, Role, Tokens};
+use llmcache_core::error::Result;
+use llmcache_core::vector::Query;
+use std::sync::Arc;
+
+/// Texts that a command needs the vectors of.
+#[derive(Debug)]
+pub struct Texts<'a> {
+    /// Whose model.
+    pub model: &'a ModelId,
+    /// What they are embedded as.
+    pub role: Role,
+    /// The texts.
+    pub texts: &'a [&'a [u8]],
+    /// Those of them of which the beginning will do where the model cannot read all; none where this is empty.
+    pub cut: &'a [bool],
+}
+
+/// What a text means.
+#[derive(Debug)]
+pub struct Meant {
+    /// Its vector.
+    pub query: Query,
+    /// What that does not show of it.
+    pub unseen: Unseen,
+    /// Tokens that the model reads.
+    pub tokens: usize,
+    /// Microseconds that it took to embed; 0 where the vector was remembered.
+    pub us: u64,
+}
+
+/// How a command goes on.
+pub enum Again<'a> {
+    /// One that only reads: it goes on in rounds, so that what takes long is left to the threads that search.
+    Reads(Answer, Handles<'a>),
+    /// One that stores: what the server checked before its first run is checked before its second, memory too.
+    Writes(Handler),
+    /// One that would store what it computes where there is memory, and looks to that itself.
+    Fills(Handler),
+    /// One that writes, stores nothing that the server would refuse without memory, and may have to wait once more, which nothing can in its second run. One of these is run again
+    /// at a time, so that the next sees what it did.
+    Takes(Handler, Take),
+    /// One that has to wait for something else, which nothing can in a second run: texts are embedded at once.
+    Never,
+}
+
+/// How a command that waits is run once more.
+struct SecondRun<'a> {
+    pub(super) second: Second,
+    pub(super) take: Option<Take>,
+    /// Where it may go on in rounds: by what, and its arguments.
+    pub(super) rounds: Option<(Answer, Handles<'a>)>,
+}
+
+impl<'a> Again<'a> {
+    /// The second run, where there may be one.
+    fn second(self) -> Option<SecondRun<'a>> {
+        let (second, take, rounds) = match self {
+            Self::Reads(answer, args) => (Second::Reads(answer), None, Some((answer, args))),
+            Self::Writes(handler) => (Second::Writes(handler, Memory::Needed), None, None),
+            Self::Fills(handler) => (Second::Writes(handler, Memory::Spared), None, None),
+            Self::Takes(handler, take) => {
+                (Second::Writes(handler, Memory::Spared), Some(take), None)
+            }
+            Self::Never => return None,
+        };
+        Some(SecondRun { second, take, rounds })
+    }
+}
+
+/// What came of texts.
+#[derive(Debug)]
+pub enum Embedded {
+    /// Of each text its vector and what that does not show, or why it has none.
+    Now(Vec<std::result::Result<Meant, Refusal>>),
+    /// They are being embedded: the command is to end without a reply, and is run again.
+    Later,
+}
+
+/// The vectors of texts. `again` is the running command, which is called once more where this answers `Later`.
+pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again<'_>) -> Result<Embedded> {
+    let reader = Reader::new(texts.model, texts.role)?;
+    let (model, role) = (Arc::clone(&reader.model), reader.role);
+    let sight: Arc<dyn Sight> = Arc::new(ModelSight { model: Arc::clone(&model), role });
+    let meant = |made: Option<Made>, tokens: &Tokens, text: &[u8]| -> Result<_> {
+        let (vector, us) = made.ok_or_else(no_vector)?;
+        let unseen = Unseen::new(Arc::clone(&sight), tokens.unknown, text);
+        let query = Query::of(vector.to_vec()).map_err(|_| no_vector())?;
+        Ok(Some(Ok(Meant { query, unseen, tokens: tokens.ids.len(), us })))
+    };
+    let (mut known, mut missing) = (Vec::with_capacity(texts.texts.len()), Vec::new());
+    for (number, bytes) in texts.texts.iter().enumerate() {
+        let cuts = texts.cut.get(number).is_some_and(|cuts| *cuts);
+        let (key, tokens) = match reader.read(bytes, cuts) {
+            Ok(read) => read,
+            Err(refusal) => {
+                known.push(Some(Err(refusal)));
+                continue;
+            }
+        };
+        match SERVICE.with(|service| service.known(&key)) {
+            Some(made) => known.push(meant(made, &tokens, bytes)?),
+            None => {
+                known.push(None);
+                missing.push((number, key, tokens, held_bytes(bytes)));
+            }
+        }
+    }
+    if !missing.is_empty()
+        && !model.is_static()
+        && has_threads(ctx)
+        && let Some(second) = again.second()
+    {
+        let wanted = missing.into_iter().map(|(_, key, tokens, bytes)| (key, tokens, bytes));
+        return wait_for(ctx, &model, wanted.collect(), second);
+    }
+    let inline: usize = missing.iter().map(|(_, _, tokens, _)| tokens.ids.len()).sum();
+    // A static model takes microseconds.
+    let most = if model.is_static() { usize::MAX } else { config::embed_inline_tokens() };
+    if inline > most && is_running_again() {
+        // What was kept when the command came is gone.
+        return Err(busy("a text has to be embedded that did not when the command came"));
+    }
+    if inline > most {
+        return Err(too_long_inline(inline, most));
+    }
+    for (number, key, tokens, _) in missing {
+        let made = SERVICE.with(|service| service.embed_now(key, &model, &tokens));
+        known[number] = meant(made, &tokens, texts.texts[number])?;
+    }
+    Ok(Embedded::Now(known.into_iter().flatten().collect()))
+}
+
+/// Whether the running command may leave texts to threads.
+pub(in crate::keyspace) fn has_threads(ctx: Ctx<'_>) -> bool {
+    let (state, wanted) = (ctx.state(), config::embed_threads());
+    if wanted == 0 || !state.may_block() || state.must_obey() {
+        return false;
+    }
+    SERVICE.with(|service| {
+        if service.threads.is_none() {
+            service.threads = Threads::new(ctx, on_done);
+        }
+        service.threads.as_mut().is_some_and(|threads| threads.have(wanted) > 0)
+    })
+}
+
+fn wait_for(
+    ctx: Ctx<'_>,
+    model: &Arc<Model>,
+    wanted: Wanted,
+    again: SecondRun<'_>,
+) -> Result<Embedded> {
+    let timeout_ms = room_for(&wanted)?;
+    let SecondRun { second, take, rounds } = again;
+    let reads = rounds.map(|(answer, _)| answer);
+    let writes = matches!(second, Second::Writes(..));
+    let client = block_client(ctx, timeout_ms, |client| Box::new(Embedding { client, second }));
+    count_time_from_now(client);
+    if let Some((_, args)) = rounds {
+        work_in_rounds(ctx, client, args);
+    }
+    enlist(client, model, wanted, |missing| Awaited {
+        missing,
+        found: Vec::new(),
+        writes,
+        reads,
+        take,
+        resume: None,
+    });
+    Ok(Embedded::Later)
+}

@@ -108,6 +108,34 @@ def test_who_waits_for_an_answer_leads_when_the_lease_lapses(server, clock):
         assert fields(replies[0])["status"] == b"LEAD"
 
 
+def waits_for_an_answer(wire):
+    lease(wire, LONG_MS)
+    return "LLMCACHE.FETCH", "faq", "PROMPT", "p", "WAIT", SHORT_MS
+
+
+def waits_for_an_embedding(wire):
+    embedding_lease(wire, LONG_MS)
+    return "EMBCACHE.FETCH", "emb", "TEXT", "t", "WAIT", SHORT_MS
+
+
+def follows_a_message(wire):
+    seq, _, _ = wire("SESSION.BEGIN", "s", "assistant", "LEASE", LONG_MS)
+    return "SESSION.FOLLOW", "s", seq, 0, "BLOCK", SHORT_MS
+
+
+def follows_a_message_to_come(_):
+    return "SESSION.FOLLOW", "s", "ID", "to come", 0, "BLOCK", SHORT_MS
+
+
+@pytest.mark.parametrize("begin", [waits_for_an_answer, waits_for_an_embedding, follows_a_message, follows_a_message_to_come])
+def test_who_waits_is_answered_when_the_time_is_over(server, clock, begin):
+    with server.wire() as wire:
+        thread, replies = in_thread(server, *begin(wire))
+        clock.set(-HOUR)
+        thread.join(60)
+        assert replies, "it waits on"
+
+
 def test_parts_gather_as_long_as_was_said(server, clock):
     with server.wire() as wire:
         seq, token, _ = wire("SESSION.BEGIN", "s", "assistant", "LEASE", LONG_MS)

@@ -9,6 +9,7 @@ use super::api::api;
 use super::context::answering;
 use super::guard::guarded;
 use super::steps::in_one_piece;
+use super::timer::{self, TimerKey};
 use super::{Arguments, Ctx, Handles, MainBound, MainCell};
 use hashbrown::HashMap;
 use redis_module::raw;
@@ -41,7 +42,7 @@ pub struct BlockedId(pub u64);
 
 struct Blocked {
     handle: MainBound<Handle>,
-    timer: Option<raw::RedisModuleTimerID>,
+    timer: Option<TimerKey>,
     is_timed: bool,
     waiter: Box<dyn Waiter>,
     command: Option<Command>,
@@ -170,7 +171,7 @@ pub fn in_round<R>(id: BlockedId, work: impl FnOnce(Ctx<'_>, &Arguments<'_>) -> 
 pub fn end_rounds(ctx: Ctx<'_>, id: BlockedId) {
     let Some(blocked) = take(id.0) else { return };
     if let Some(timer) = blocked.timer {
-        stop_deadline(ctx, timer);
+        timer::cancel(ctx, timer);
     }
     unblock_with(blocked, Wake::Ready, true);
 }
@@ -183,7 +184,7 @@ type CommandFn =
 pub fn wake_blocked(ctx: Ctx<'_>, id: BlockedId) -> bool {
     let Some(blocked) = take(id.0) else { return false };
     if let Some(timer) = blocked.timer {
-        stop_deadline(ctx, timer);
+        timer::cancel(ctx, timer);
     }
     unblock(blocked, Wake::Ready);
     true
@@ -199,7 +200,7 @@ pub fn wait_on(ctx: Ctx<'_>, id: BlockedId, timeout_ms: u64, waiter: Box<dyn Wai
         Some(std::mem::replace(&mut blocked.timer, timer))
     });
     if let Some(timer) = former.unwrap_or(timer) {
-        stop_deadline(ctx, timer);
+        timer::cancel(ctx, timer);
     }
     former.is_some()
 }
@@ -253,26 +254,14 @@ fn release(handle: Handle) {
     unsafe { api!(RedisModule_UnblockClient(handle, std::ptr::null_mut())) };
 }
 
-fn start_deadline(ctx: Ctx<'_>, timeout_ms: u64, id: u64) -> raw::RedisModuleTimerID {
-    // The data of the timer is the number itself; it fits, since ids count up from one.
-    let data = std::ptr::without_provenance_mut::<c_void>(id as usize);
-    // SAFETY: `on_deadline` reads the number back and never follows it.
-    unsafe {
-        api!(RedisModule_CreateTimer(ctx.as_ptr(), timeout_ms as i64, Some(on_deadline), data))
+fn start_deadline(ctx: Ctx<'_>, timeout_ms: u64, id: u64) -> TimerKey {
+    timer::set(ctx, timeout_ms, Box::new(move |_| on_deadline(id)))
+}
+
+fn on_deadline(id: u64) {
+    if let Some(blocked) = take(id) {
+        unblock(blocked, Wake::TimedOut);
     }
-}
-
-fn stop_deadline(ctx: Ctx<'_>, timer: raw::RedisModuleTimerID) {
-    // SAFETY: the context is valid; a timer that fired already is reported and nothing else.
-    unsafe { api!(RedisModule_StopTimer(ctx.as_ptr(), timer, std::ptr::null_mut())) };
-}
-
-unsafe extern "C" fn on_deadline(_: *mut RedisModuleCtx, data: *mut c_void) {
-    guarded("a deadline", || {
-        if let Some(blocked) = take(data.addr() as u64) {
-            unblock(blocked, Wake::TimedOut);
-        }
-    });
 }
 
 unsafe extern "C" fn on_reply(
@@ -309,7 +298,7 @@ unsafe extern "C" fn on_timeout(
     guarded("an unblocked client", || {
         let Some(mut blocked) = take_handle(handle) else { return };
         if let Some(timer) = blocked.timer {
-            stop_deadline(ctx, timer);
+            timer::cancel(ctx, timer);
         }
         answer(&mut *blocked.waiter, ctx, &args, Wake::TimedOut);
         release(handle);
@@ -327,7 +316,7 @@ unsafe extern "C" fn on_disconnect(
         // One that was woken already is told by `on_free`.
         let Some(mut blocked) = take_handle(handle) else { return };
         if let Some(timer) = blocked.timer {
-            stop_deadline(ctx, timer);
+            timer::cancel(ctx, timer);
         }
         blocked.waiter.gone(ctx);
         release(*blocked.handle.get());

@@ -21,7 +21,7 @@ pub type Tick = fn(Ctx<'_>) -> u64;
 type Task = Box<dyn FnOnce(Ctx<'_>) + Send>;
 
 /// A timer by its time, and a number of its own.
-type TimerKey = (MonotonicMs, u64);
+pub(super) type TimerKey = (MonotonicMs, u64);
 
 /// What the server keeps of a timer.
 struct Timer {
@@ -48,7 +48,8 @@ static TIMERS: MainCell<Timers> = MainCell::new(Timers { waiting: BTreeMap::new(
 /// How late a timer is before it is set anew: more than a busy server takes to come round to it.
 const LATE_MS: u64 = 1_000;
 
-fn set(ctx: Ctx<'_>, delay_ms: u64, task: Task) -> TimerKey {
+/// Runs `task` once, in `delay_ms`, unless it is cancelled before.
+pub(super) fn set(ctx: Ctx<'_>, delay_ms: u64, task: Task) -> TimerKey {
     let key = TIMERS.with(|timers| {
         timers.last += 1;
         (monotonic_now().after(delay_ms), timers.last)
@@ -57,6 +58,15 @@ fn set(ctx: Ctx<'_>, delay_ms: u64, task: Task) -> TimerKey {
     let id = create(ctx, delay_ms, data);
     TIMERS.with(|timers| timers.waiting.insert(key, Waiting { id, data }));
     key
+}
+
+/// Takes a timer back that may have fired.
+pub(super) fn cancel(ctx: Ctx<'_>, key: TimerKey) {
+    if let Some(waiting) = TIMERS.with(|all| all.waiting.remove(&key)) {
+        stop(ctx, waiting.id);
+        // SAFETY: the box of `set`; the server does not give it back any more.
+        drop(unsafe { Box::from_raw(waiting.data.cast::<Timer>()) });
+    }
 }
 
 fn create(ctx: Ctx<'_>, delay_ms: u64, data: *mut c_void) -> raw::RedisModuleTimerID {
@@ -134,11 +144,8 @@ impl Alarm {
         if former.is_some_and(|(sooner, _)| sooner <= at) {
             return;
         }
-        let timer = former.and_then(|(_, key)| TIMERS.with(|all| all.waiting.remove(&key)));
-        if let Some(waiting) = timer {
-            stop(ctx, waiting.id);
-            // SAFETY: the box of `set`; the server does not give it back any more.
-            drop(unsafe { Box::from_raw(waiting.data.cast::<Timer>()) });
+        if let Some((_, key)) = former {
+            cancel(ctx, key);
         }
         let task = |ctx: Ctx<'_>| {
             self.set.with(|set| *set = None);

@@ -24,6 +24,10 @@ REMOVES = ("DROP", "CLEAR")
 SCRIPT = "return redis.call(unpack(ARGV))"
 PROTECTED_SCRIPT = "return redis.pcall(unpack(ARGV))"
 
+# What says for how long a client waits.
+WAITS = ("BLOCK", "WAIT", "LINGER")
+WAIT_MAX_MS = 1_000
+
 Words = list[Word]
 
 # Settings that traffic may change, with values for them.
@@ -40,6 +44,14 @@ SETTINGS: dict[str, tuple[Word, ...]] = {
     "llmcache.auto-create": ("yes", "no", "yes"),
     "maxmemory-policy": ("noeviction", "allkeys-lfu", "volatile-lru", "allkeys-random"),
 }
+
+
+def bounded(words: Words) -> Words:
+    """The same where nothing waits longer than the harness: spoiling makes a 0 of `BLOCK 5`, which has no end."""
+    for at, word in enumerate(words[:-1]):
+        if word in WAITS and str(words[at + 1]).lstrip("+").isdigit():
+            words[at + 1] = min(int(words[at + 1]) or WAIT_MAX_MS, WAIT_MAX_MS)
+    return words
 
 
 def weight(command: Command) -> float:
@@ -110,7 +122,7 @@ class Traffic:
             command = self.rng.choices(self.plain, self.weights)[0]
         words = sentence(self.rng, self.values, command)
         if self.rng.random() < WRONG_SHARE:
-            words = spoil(self.rng, words, self.values.odd())
+            words = bounded(spoil(self.rng, words, self.values.odd()))
         return words
 
     def _any(self) -> Words:

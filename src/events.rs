@@ -1,5 +1,5 @@
-//! What the module does when the server tells it something: keeps the registry and the index in step
-//! with keys that come by other ways than the module's own commands. Writes nothing to the keyspace.
+//! Handles keyspace and server events: keeps registry and index in step with keys that change by other ways than the
+//! module's commands. Writes nothing to the keyspace.
 
 use crate::ffi::{Access, Ctx, Key, RString, ServerEvents};
 use crate::keyspace::{attach_arrival, chunk_arrived, deadline_was_moved, followers, tell_changes};

@@ -1,4 +1,4 @@
-//! The version of the module, told alike by `MODULE LIST`, `INFO`, the start-up log and the packages.
+//! The version of the module, one for `MODULE LIST`, `INFO`, the start-up log and the packages.
 //!
 //! Owns: nothing but the two forms of what Cargo.toml says.
 

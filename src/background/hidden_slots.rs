@@ -1,6 +1,6 @@
-//! Slots that the index is unsure of: hidden ones, and ones past their deadline that no removal was
-//! heard of (an entry that was due while the server was down leaves such a slot); and all of a cache that has more rows
-//! than the sweep met entries. A slow walk looks at their keys and shows the slot again or frees it.
+//! Re-checks index slots in doubt: hidden ones, ones past their deadline without a removal event (the entry expired
+//! while the server was down), and all of a cache with more rows than the sweep met entries. A slow walk looks at
+//! their keys and shows the slot again or frees it.
 
 use crate::ffi::{Access, Ctx, MainCell};
 use crate::keyspace::open_entry;

@@ -1,6 +1,6 @@
-//! Work between commands: entries of deleted caches, invalidated entries, entries without a cache, slots whose key could
-//! not be opened, protection of containers, upkeep of graphs and of KV-cache chunks; entries that are due. On the main thread,
-//! in slices below a millisecond.
+//! Background work between commands: removes entries of deleted caches, invalidated and expired entries, entries
+//! without a cache; re-checks slots whose key could not be opened; protects containers; maintains graphs and KV-cache
+//! chunks. On the main thread, in slices below a millisecond.
 //!
 //! Whatever writes asks for leave (`WritePermit::between_commands`) in each slice; it runs above maxmemory too,
 //! since it frees.

@@ -1,6 +1,6 @@
-//! Containers are never the victim of the server's eviction while there are entries: their LFU
-//! counter is kept at its top and their idle time at zero. Under a random policy nothing helps, and
-//! under `volatile-*` nothing is needed. On the same round, limits that were lowered are enforced.
+//! Protects containers from the server's eviction while they have entries: keeps their LFU counter at its maximum and
+//! their idle time at zero. Under a random policy nothing helps, and under `volatile-*` nothing is needed. On the
+//! same round, limits that were lowered are enforced.
 
 use crate::ffi::{Ctx, MainCell, WritePermit};
 use crate::keyspace::slots::{self, Ownership};

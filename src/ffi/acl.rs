@@ -1,5 +1,4 @@
-//! For which user a command runs, and whether that user may use a key that the server did not check: one
-//! that a setting names.
+//! ACL checks of keys that the server did not check: those that a setting names, for the user of the running command.
 
 use super::api::api;
 use super::command::KeyUse;

@@ -1,5 +1,5 @@
-//! Which functions the server offers. The bindings are null until the server filled them in; the
-//! ones every supported server has are checked once at load, newer ones each time they are wanted.
+//! The module API of the server: which functions it offers. The bindings are null until the server filled them in;
+//! the ones every supported server has are checked once at load, newer ones each time they are wanted.
 
 use redis_module::raw;
 use redis_module::raw::RedisModuleCtx;

@@ -1,4 +1,4 @@
-//! Clients that wait for something to happen in the server.
+//! Blocked clients: they wait for an event in the server, and get their reply later.
 //!
 //! Owns: the table of those that wait, their deadlines, and the rule that each is answered once or is
 //! gone. Main thread only: no other thread ever holds a handle, so nothing here can race with a

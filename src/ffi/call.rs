@@ -1,5 +1,4 @@
-//! From the server's command callback to a handler: arguments as slices, errors as replies, panics
-//! caught.
+//! The path from the server's command callback to a handler: arguments as slices, errors as replies, panics caught.
 
 use super::guard::guarded;
 use super::steps;

@@ -1,4 +1,4 @@
-//! Commands: how the description of one reaches the server.
+//! Registers commands with the server.
 //!
 //! Owns: registration. A row (`command_spec`) drives the server's arity
 //! check, `COMMAND INFO`, `COMMAND DOCS`, ACL and cluster routing, and the pages of

@@ -1,4 +1,4 @@
-//! How a command is described: the form of a row of the command table.
+//! The description of a command: the type of a row of the command table.
 //!
 //! Owns: the types of rows, arguments and uses of keys, and what a use is to the server. Plain data; any thread.
 

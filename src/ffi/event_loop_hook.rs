@@ -1,4 +1,4 @@
-//! Work in each turn of the server's event loop, between what arrived and what is to arrive.
+//! Work in each turn of the server's event loop, before it reads what clients sent.
 //!
 //! Owns: a pipe that always has something to read, by which the server comes here once a turn while it is
 //! watched. A timer would come a millisecond later at the soonest; the server's own one-shot events run

@@ -1,4 +1,4 @@
-//! Which keys a call names and what it does with them, where that depends on its options.
+//! Key positions of commands whose keys depend on options.
 //!
 //! Owns: the walk over the arguments of a call by the grammar of its row, and the answer to the server's
 //! question for the places of keys. ACL, `ACL DRYRUN`, `ACL LOG`, `COMMAND GETKEYS` and cluster routing all

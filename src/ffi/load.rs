@@ -1,4 +1,4 @@
-//! Loading: what must stand before anything else of the module runs, and what refuses it.
+//! Loading the module: the checks that must pass first.
 //!
 //! Owns: the order of OnLoad, and the question whether the server still holds settings that nobody knows. Called
 //! on the main thread, by the server's entry point only.

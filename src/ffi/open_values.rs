@@ -1,4 +1,4 @@
-//! Which values of the module are open at the moment, where commands are watched (debug builds, `llmcache.check-work`).
+//! A ledger of open values, where commands are watched (debug builds, `llmcache.check-work`).
 //!
 //! Owns: the check of the rule that no key is deleted while it is open (`key`). The server tells the removal hook of
 //! every value that leaves the keyspace, whoever removed it, and the hook asserts here that the value is closed. Main

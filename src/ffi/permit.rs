@@ -1,4 +1,4 @@
-//! Leave to write to the keyspace.
+//! The write permit, which every function that writes to the keyspace demands.
 //!
 //! Owns: who may write when. What opens a key for writing, appends to AOF and replicas or calls a command that
 //! writes asks for a permit, so that a timer, an event or the continuation of a client that waited cannot write

@@ -1,4 +1,4 @@
-//! A thread that drops what takes long to drop.
+//! A thread that drops large values.
 //!
 //! Owns: when values are dropped there: the server frees a deleted value on its lazy-free thread only where the
 //! command or the configuration says so, and `DEL`, expiry and eviction of a large one would hold up everybody.

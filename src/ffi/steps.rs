@@ -1,5 +1,4 @@
-//! What a command did, counted: for tests and debug builds, which compare it with what its row of the command table
-//! states.
+//! Counts the work of commands, for tests and debug builds, which compare it with the bound in the command table.
 //!
 //! Owns: the counter of opened keys, whether commands are watched, what the last one came to, and the most that was done
 //! in one piece since it began. Main thread only.

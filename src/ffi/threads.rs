@@ -1,5 +1,5 @@
-//! Threads beside the server's: a fixed few, started when they are first needed, for work that wants nothing
-//! of the server but memory.
+//! Worker threads: a fixed few, started when they are first needed, for work that uses nothing of the server but
+//! memory.
 //!
 //! Owns: the threads, the queues to and from them, and the pipes by which each side learns that there is
 //! something in its queue. No lock: the main thread puts work into a queue and a byte into a pipe, and is woken by

@@ -1,5 +1,5 @@
-//! How many bytes a reply may have: a client that asks for much and reads nothing must not fill the server's memory,
-//! which would have it evict what others stored.
+//! The bound on reply bytes: a client that asks for much and reads nothing must not fill the server's memory, which
+//! would evict what others stored.
 //!
 //! Owns: the two bounds, of one reply and of all that are on their way. Every command that can answer much asks before
 //! it replies and before it does what cannot be taken back. Main thread only.

@@ -1,5 +1,5 @@
-//! Bringing entries and index together: when stored, when they arrive by RESTORE, RENAME or MOVE,
-//! and when a sweep finds one that its container does not know.
+//! Attaches entries to their index: when stored, when they arrive by RESTORE, RENAME or MOVE, and when a sweep finds
+//! one that its container does not know.
 
 use crate::ffi::{Access, Ctx, Key, RString};
 use crate::keytype::cache_registry::{self, CACHES};

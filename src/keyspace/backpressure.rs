@@ -1,5 +1,5 @@
-//! Stores that wait for the graph to be brought up: a stream of them is held to the pace at which rows
-//! are linked, without any of them holding up the server for the time that takes.
+//! Back-pressure on stores: a stream of them is held to the pace at which rows are linked into the graph, and none of
+//! them holds up the server for that.
 //!
 //! Owns: who waits for which partition, and the slices of linking done while somebody does. A store has
 //! had its effect before it waits; only its reply comes later. While it waits its client sends nothing

@@ -1,4 +1,4 @@
-//! Opening and making the key of a cache.
+//! Opens and creates the key of a cache.
 
 use super::put_back::put_back;
 use super::slots::Presence;

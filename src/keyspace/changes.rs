@@ -1,4 +1,4 @@
-//! Telling who read a container that keys of it came or went by themselves.
+//! Signals a container as modified when its keys came or went by themselves, for WATCH and client-side caching.
 //!
 //! Owns: that WATCH and client-side caching hear of the container, whose name is what a client read by. Main thread only.
 

@@ -1,4 +1,4 @@
-//! Which of many found entries to answer so that they do not all say the same, a few comparisons at a time.
+//! Selects diverse entries among those found (MMR), a few comparisons at a time.
 //!
 //! Owns: the vectors that are compared, read from the entries one by one. A choice may go on between other commands: an
 //! entry that is no longer there is like none of the others, and whoever answers finds it gone. Main thread only.

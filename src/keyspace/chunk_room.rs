@@ -1,4 +1,4 @@
-//! How much room the chunks of a namespace have, and how much payload is on its way to clients.
+//! The room of a namespace for chunks, and the payload bytes in flight to clients.
 //!
 //! Owns: what the server said lately of its memory. Commands ask, background work asks the server. Main thread only.
 

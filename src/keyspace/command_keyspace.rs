@@ -1,4 +1,4 @@
-//! The keyspace as lookups see it: keys opened for a command, searches that may continue elsewhere.
+//! The keyspace that lookups of a command use: keys opened for it, searches that may continue elsewhere.
 //!
 //! Owns: the implementation of `Keyspace` for commands. Main thread.
 

@@ -1,4 +1,4 @@
-//! Opening, storing and removing the keys of entries.
+//! Opens, stores and removes the keys of entries.
 
 use super::attach::{Linking, index_entry, key_bytes};
 use super::caches::unlink_key;

@@ -1,4 +1,4 @@
-//! The answers that are being made, by cache, and the clients that wait for them.
+//! Answers that are being generated, by cache, and the clients that wait for them.
 //!
 //! Owns: the map from cache to flights, which outlives no process and no cache, what all of them together have, and the
 //! one timer that looks after all leases. Main thread only.

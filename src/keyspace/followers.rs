@@ -1,5 +1,5 @@
-//! Waking clients that follow a message: when it begins, grows or ends, when it or its session is removed, when
-//! the lease of its producer lapses.
+//! Wakes clients that follow a message: when it begins, grows or ends, when it or its session is removed, when the
+//! lease of its producer expires.
 //!
 //! Owns: who is woken when. The reply is written after the running command, by the waiter itself, which
 //! looks at the session again. Main thread.

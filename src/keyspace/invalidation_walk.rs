@@ -1,4 +1,4 @@
-//! Entries picked out by what they are, and invalidated: by a radius around a vector, a filter, an age, a tag.
+//! The walk of an invalidation by criteria: a radius around a vector, a filter, an age, a tag.
 //!
 //! Owns: the walk over a cache's entries, in slices short enough that no other client notices, and the
 //! messages that tell who subscribed which entries went. What is stored after a walk began is left

@@ -1,4 +1,4 @@
-//! What commands and background work do to keys: open caches and entries, store, remove, attach.
+//! Operations on keys for commands and background work: open caches and entries, store, remove, attach.
 //!
 //! Owns: the order of steps that keeps keyspace, index and replicas in agreement. A cache is
 //! borrowed for single steps and never across opening a key. Main thread only.

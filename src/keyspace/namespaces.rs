@@ -1,4 +1,4 @@
-//! Opening and making the key of a namespace of KV-cache chunks.
+//! Opens and creates the key of a namespace of KV-cache chunks.
 
 use super::chunks::chunk_arrived;
 use super::put_back::put_back;

@@ -1,4 +1,4 @@
-//! Keys of containers and the server's eviction: hints against it, and putting back what it took all the same.
+//! Protects keys of containers from the server's eviction by hints, and restores those that it evicted all the same.
 //!
 //! Owns: the steps that caches and namespaces share. Main thread.
 

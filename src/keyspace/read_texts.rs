@@ -1,5 +1,5 @@
-//! The texts of a command that has many: read one at a time, so that its work can be cut into slices, then embedded
-//! together in threads.
+//! Reads the texts of a batch one at a time, so that the work can be cut into slices, then has them embedded together
+//! in threads.
 //!
 //! Owns: which of them have a vector, and what becomes of those that have none: they are embedded at once where the
 //! model takes microseconds or the client cannot wait, up to a bound, else its client waits (`slices::Awaited`). Main

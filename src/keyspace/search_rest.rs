@@ -1,5 +1,5 @@
-//! What a round of a command that searches leaves to be done: searches for threads, and walks that have records answer
-//! what a filter asks for.
+//! The work that a round of a searching command leaves: searches for threads, and walks that fill in records for a
+//! filter.
 //!
 //! Owns: what names a search, and the steps of such a walk. Main thread; a search is done on whichever thread.
 

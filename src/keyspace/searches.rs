@@ -1,5 +1,5 @@
-//! The searches of a running command: done at once while they are short, left to threads and slices where they are
-//! not, refused where they are not and the client cannot be made to wait.
+//! The searches of a running command: done at once while they are short, otherwise left to threads and slices, or
+//! refused where the client cannot be made to wait.
 //!
 //! Owns: what a command that is run in rounds knows of the rounds before (what was found and opened, how many
 //! questions are answered), and what it leaves for the next (`search_rounds`). Main thread only.

@@ -1,4 +1,4 @@
-//! Opening the key of a session.
+//! Opens the key of a session.
 
 use crate::ffi::{Access, Ctx, Key, KeyOf, ServerString};
 use crate::keytype::SessionValue;

@@ -1,4 +1,4 @@
-//! Opening and changing the keys of sessions.
+//! Opens and changes the keys of sessions.
 //!
 //! Owns: the order of steps of a change: the session, its deadline, AOF and replicas, the keyspace
 //! event, followers. Every change of a session goes through `change_session`.

@@ -1,4 +1,4 @@
-//! Whether what is not here may be elsewhere: the state of hash slots, and what follows from it.
+//! The states of hash slots, and what an absent key means in each: it may be on another server.
 //!
 //! Owns: what an absent key means. While a slot migrates key by key, one that is missing here may be on the other
 //! server, and MIGRATE deletes by the same path as DEL: nothing may be concluded from absence, by a command or by

@@ -1,5 +1,5 @@
-//! Which caches live, which have work to be done between commands and when, what all of them together have and did,
-//! and whether a data set is loading.
+//! The registry of caches: which exist, which have background work and when, their sums, and whether a data set is
+//! being loaded.
 //!
 //! Owns: the registry of caches; the sums of each kind; the flags of loading and of the sweep, which concern chunks
 //! too. All of it is derived. Nothing here opens keys, and nothing lists all caches. Main thread only.

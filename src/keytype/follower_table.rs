@@ -1,4 +1,4 @@
-//! Clients that wait for a message to grow, by the key of its session.
+//! Clients that wait for a message to grow, by session key.
 //!
 //! Owns: the table, and the list of keys that lost their value. The removal hook only notes the key;
 //! `keyspace::followers` wakes who waits. Main thread.

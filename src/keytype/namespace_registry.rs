@@ -1,5 +1,4 @@
-//! Which namespaces live, which have work to be done between commands, what all of them together have and did, and which
-//! stubs of their chunks are to be removed.
+//! The registry of namespaces: which exist, which have background work, their sums, and stubs to be removed.
 //!
 //! Owns: the registry of namespaces, their sums, and the stubs. All of it is derived. Nothing here opens keys. Main
 //! thread only.

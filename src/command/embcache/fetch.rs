@@ -1,4 +1,4 @@
-//! `EMBCACHE.FETCH`: an embedding, or the lease to compute it, so that one worker does.
+//! `EMBCACHE.FETCH`: returns an embedding, or a lease to compute it, so that one worker does (single flight).
 
 use super::{Computing, Form, Subject, compute, find, model, open, set};
 use crate::command::container::fetch::fetch;

@@ -1,4 +1,4 @@
-//! `EMBCACHE.GET`: an embedding computed before, and what `MGET` shares with it.
+//! `EMBCACHE.GET`: returns a stored embedding; the parts that `MGET` shares.
 
 use super::set::as_kept;
 use super::{Computed, Computing, Form, NumbersLeft, Subject, compute, find, look_for, model};

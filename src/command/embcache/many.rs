@@ -1,4 +1,4 @@
-//! `EMBCACHE.MGET` and `MGETEX`: many embeddings in one trip, in slices where they are many.
+//! `EMBCACHE.MGET` and `MGETEX`: return many embeddings in one trip, in slices.
 //!
 //! Owns: the order of the work. Where a model embeds for the cache, all are looked for first, texts that are not kept are
 //! embedded together, and `MGETEX` keeps them; then `MGETEX` moves deadlines; then all are answered, part by part.

@@ -1,4 +1,4 @@
-//! `EMBCACHE.SET` and `EMBCACHE.MSET`: keep embeddings.
+//! `EMBCACHE.SET` and `EMBCACHE.MSET`: store embeddings.
 
 use super::{Computed, Computing, Named, Subject, compute, model, open};
 use crate::command::container::batch::{Batch, Item, Packed, Vector, store_at_once, store_batch};

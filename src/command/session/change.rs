@@ -1,4 +1,4 @@
-//! `SESSION.EDIT`, `DEL`, `POP`, `TRIM`, `CLEAR`, `COMPACT` and `EXPIRE`: changing what is there.
+//! `SESSION.EDIT`, `DEL`, `POP`, `TRIM`, `CLEAR`, `COMPACT` and `EXPIRE`: change a session.
 
 use super::append::trim;
 use super::request::{Which, id, payload, role, seq, stored, tokens, ttl_ms};

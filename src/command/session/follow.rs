@@ -1,4 +1,4 @@
-//! `SESSION.FOLLOW`: reads a message from an offset on, and waits for it to begin and to grow.
+//! `SESSION.FOLLOW`: reads a message from an offset, and waits for it to begin and to grow.
 
 use super::find;
 use super::request::Which;

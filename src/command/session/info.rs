@@ -1,4 +1,4 @@
-//! `SESSION.INFO`: what a session holds.
+//! `SESSION.INFO`: counters and settings of a session.
 
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::open_session;

@@ -1,5 +1,5 @@
-//! `SESSION._APPLY` and `SESSION._LOAD`: what AOF and replicas are told. Everything is spelled out,
-//! nothing is decided here; the bytes are treated as hostile all the same.
+//! `SESSION._APPLY` and `SESSION._LOAD`: the effects that AOF and replicas replay. Everything is spelled out, nothing
+//! is decided here; the bytes are treated as hostile all the same.
 
 use super::find;
 use crate::command::parse::ArgReader;

@@ -1,4 +1,4 @@
-//! `SESSION.WINDOW`, `RANGE`, `GET` and `LEN`: reading messages.
+//! `SESSION.WINDOW`, `RANGE`, `GET` and `LEN`: read messages.
 
 use super::request::{id, roles, seq};
 use super::{find, reply};

@@ -1,4 +1,4 @@
-//! `SESSION.RECALL`: what was said, by meaning.
+//! `SESSION.RECALL`: finds messages by meaning.
 
 use super::request::roles;
 use super::{find, reply, texts};

@@ -1,4 +1,4 @@
-//! Messages in replies, written straight from the bytes of the session.
+//! Writes messages into replies, straight from the bytes of the session.
 
 use crate::ffi::Reply;
 use llmcache_core::ids::UnixMs;

@@ -1,4 +1,4 @@
-//! `SESSION.BEGIN`, `CHUNK`, `END` and `STOP`: writing a message while it is read.
+//! `SESSION.BEGIN`, `CHUNK`, `END` and `STOP`: write a message that is read meanwhile.
 
 use super::find;
 use super::request::{id, payload, role, seq, tokens};

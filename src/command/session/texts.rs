@@ -1,4 +1,4 @@
-//! Texts of messages and of questions where vectors may stand.
+//! Embeds the texts of messages and queries where a command takes a vector.
 //!
 //! Owns: which model embeds for a session, and what becomes of a message that it does not read. Main thread only.
 

@@ -1,5 +1,5 @@
-//! Commands on many things, done a few at a time: the first few at once, the rest in slices between other clients'
-//! commands, while the client waits.
+//! Commands that do much are cut into slices: the first slice at once, the rest between commands of other clients
+//! while the client waits.
 //!
 //! Where a client may not wait (MULTI, scripts, AOF, replicas) all is done at once, and more than
 //! `limits::UNBLOCKABLE_PIECES_MAX` is refused. A reply that takes long to write is written in slices too. Main thread

@@ -1,4 +1,4 @@
-//! Keys that came and look for their container, and containers of which only entries are here.
+//! Keys that arrived and look for their container, and containers of which only entries have arrived.
 //!
 //! Owns: the queue of arrivals, who waits for which uid, and their bounds. Main thread only.
 

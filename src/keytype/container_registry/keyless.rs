@@ -1,4 +1,4 @@
-//! Containers whose key went: evicted ones, which are put back, and deleted ones, whose keys are to be removed.
+//! Containers without a key: evicted ones, which are restored, and deleted ones, whose entries are to be removed.
 //!
 //! Owns: the steps from a key that goes to a container that is put back or whose remains are gone. Main thread only.
 

@@ -1,4 +1,4 @@
-//! What is known of the containers of one kind: the map from uid to container, by database, and the names of keys.
+//! The map from uid to container, by database, and the names of container keys.
 //!
 //! Owns: that map, the names, the list of changes, flushes and swaps. Main thread only.
 

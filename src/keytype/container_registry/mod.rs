@@ -1,5 +1,5 @@
-//! Which containers of one kind live, under which names, and which keys look for theirs: what caches
-//! with their entries and namespaces with their chunks have in common.
+//! The registry of containers of one kind: which exist, under which names, and which keys look for theirs. Caches
+//! with their entries and namespaces with their chunks share it.
 //!
 //! Owns: the map from uid to container (`known`), how a container comes to stand in a key (`placing`), what becomes of
 //! one whose key went (`keyless`), keys that arrived before their container (`arrivals`). All of it is derived: the map

@@ -1,5 +1,5 @@
-//! The containers of one kind in one database: a row each, by uid, and the order in which those that stand in
-//! keys are visited.
+//! The containers of one kind in one database: a row for each uid, and the order in which those with a key are
+//! visited.
 //!
 //! Owns: the rows, the ring of those that stand in keys, the queues of those to be reaped and to be put back. Called
 //! by `containers` alone. Main thread only.

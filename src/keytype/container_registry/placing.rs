@@ -1,4 +1,4 @@
-//! A container stands in a key: under which uid it lives there, and what it takes over.
+//! Registers a container that stands in a key: the uid it gets there, and what it takes over.
 //!
 //! Owns: who may arrive, who gets another uid, and what a second life inherits from the first. Main thread only.
 

@@ -5,7 +5,8 @@
 
 Run it once for each release whose format differs from the one before, with the module of that release, and commit
 `tests/fixtures/<version>/`. `test_fixtures.py` loads every folder there in every run and asks the same questions.
-`maxerror-1` in place of a version makes those of what MAXERROR learns, in the first form in which that is saved.
+`words-1` in place of a version makes those of an index of words whose texts are not packed, `words-2` of one whose are;
+`maxerror-1` makes those of what MAXERROR learns, in the first form in which that is saved.
 Deadlines lie in the year 2100. The server should be the oldest that is supported: its files load everywhere.
 """
 
@@ -104,6 +105,25 @@ def fill_maxerror(run) -> None:
     learn("alarmed", 10)
 
 
+WORDS_TEXTS = {
+    "heat": "Error ERR-4711 appears when the heat shield of the wing burns. " * 3,
+    "plane": "The wings of a plane are long and thin; a plane has two wings.",
+    "shield": "A shield of heat resistant tiles, of which each resists the heat of a wing that glows for a while. " * 2,
+    "chinese": "水泵被石灰堵塞，阀门必须清洗。" * 9,
+    "gone": "A wing that is no more.",
+    "empty": "",
+}
+
+
+def fill_words(run) -> None:
+    run("RAG.CREATE", "worded", "DIM", DIM, "WORDS", "english")
+    for i, (name, text) in enumerate(WORDS_TEXTS.items()):
+        run("RAG.ADD", "worded", name, *vector(i), "TEXT", text or " ")
+    for i in range(200):
+        run("RAG.ADD", "worded", f"n{i}", "NOVECTOR", "TEXT", " ".join(f"w{i * j % 41}" for j in range(1, 9 + i % 30)))
+    run("RAG.DEL", "worded", "gone", *(f"n{i}" for i in range(0, 200, 7)))
+
+
 MAXERROR_CACHES = ("warming", "unproven", "proven", "alarmed")
 MAXERROR_FIELDS = (
     b"maxerror", b"confidence", b"maxerror_state", b"threshold_in_use", b"epoch", b"warm_up_left", b"labels", b"labels_wrong",
@@ -112,6 +132,16 @@ MAXERROR_FIELDS = (
 MAXERROR_QUESTIONS = [
     *(("LLMCACHE.STATS", name) for name in MAXERROR_CACHES),
     *(("LLMCACHE.GETSEM", name, *axis(similarity), "RETURN", 1, "id") for name in MAXERROR_CACHES for similarity in (9_960, 9_400)),
+]
+
+WORDS_QUESTIONS = [
+    *(("RAG.GET", "worded", name) for name in WORDS_TEXTS if name != "gone"),
+    *(
+        ("RAG.SEARCH", "worded", "WORDS", words, "COUNT", 20, "RETURN", 4, "id", "words", "snippet", "tokens")
+        for words in ("wing", "err-4711", '"heat shield"', "+wing -plane", "石灰", "w3 w5 w40", "resis*", "sheild~")
+    ),
+    ("RAG.SEARCH", "worded", *vector(2), "WORDS", "wing", "FUSE", "RRF", 60, "RETURN", 3, "id", "score", "text"),
+    ("RAG.SEARCH", "worded", "TEXT", "which tiles resist heat", "RETURN", 2, "id", "words"),
 ]
 
 QUESTIONS = [
@@ -155,14 +185,23 @@ class Recipe:
 
 RELEASE = Recipe(fill, QUESTIONS, frozenset({"faq", "graph", "docs", "emb:none", "emb:f16", "emb:q8", "ns", "stubs", "chat", "chats"}))
 MAXERROR = Recipe(fill_maxerror, MAXERROR_QUESTIONS, frozenset(MAXERROR_CACHES))
+WORDS = Recipe(fill_words, WORDS_QUESTIONS, frozenset({"worded"}))
 
 
 def recipe(version: str) -> Recipe:
-    return MAXERROR if version.startswith("maxerror") else RELEASE
+    named = {"maxerror": MAXERROR, "words": WORDS}
+    return named.get(version.split("-")[0], RELEASE)
+
+
+# What goes on by itself, or differs by how a file is loaded.
+CHANGING = {b"age", b"hits"}
 
 
 def told(question: tuple, reply):
     """What is recorded of a reply: of STATS what was learnt, as the rest counts what happened since the start."""
+    if question[0] == "RAG.GET":
+        pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+        return {field.decode(): plain(value) for field, value in pairs if field not in CHANGING}
     if question[0] != "LLMCACHE.STATS":
         return plain(reply)
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from harness.families import Documents
 from harness.persistence import wait_for_rewrite
 from harness.waiting import wait_until
 from make_fixtures import FOLDER, answers, recipe
@@ -42,7 +43,7 @@ WARM_UP = 100
 
 def as_replayed(recorded):
     """An AOF of commands has no lookups: a warm-up that was not over begins anew."""
-    if isinstance(recorded, dict) and recorded["warm_up_left"] > 0:
+    if isinstance(recorded, dict) and recorded.get("warm_up_left", 0) > 0:
         return recorded | {"warm_up_left": WARM_UP}
     return recorded
 
@@ -50,13 +51,16 @@ def as_replayed(recorded):
 def assert_as_recorded(client, release, kind):
     recorded = json.loads((FOLDER / release / "answers.json").read_text())
     questions = recipe(release).questions
+    if "worded" in recipe(release).keys:
+        # A rewritten AOF may bring the head of an index behind its documents.
+        wait_until(lambda: not Documents(client, "worded").info()["unread_texts"], "all texts are read", 20)
     for question, wanted, given in zip(questions, recorded, answers(client, questions), strict=True):
         wanted = as_replayed(wanted) if kind == "aof" else wanted
         assert given == as_told_now(wanted), question
 
 
 def test_there_are_releases():
-    assert {"0.1.0", "maxerror-1"} <= set(RELEASES)
+    assert {"0.1.0", "maxerror-1", "words-1", "words-2"} <= set(RELEASES)
 
 
 @pytest.mark.parametrize("kind", ["rdb", "aof"])

@@ -23,6 +23,8 @@ pub const CONTEXT_MAX_BYTES: usize = 1 << 20;
 pub const PROMPT_MAX_BYTES: usize = 16 << 20;
 /// Longest response.
 pub const RESPONSE_MAX_BYTES: usize = 64 << 20;
+/// Bytes of the longest text that is kept packed: it is unpacked in less than a millisecond.
+pub const PACKED_TEXT_MAX_BYTES: usize = 256 << 10;
 /// Longest META document.
 pub const META_MAX_BYTES: usize = 64 << 10;
 /// Longest model name of a container.

@@ -28,7 +28,7 @@ fn read_one(ctx: Ctx<'_>, cache: &SharedCache) -> bool {
         && entry.view().is_at(slot, seq)
     {
         let view = entry.view();
-        cache.with(|cache| cache.index.set_text(slot, view.response()));
+        cache.with(|cache| cache.index.set_text(slot, &view.response()));
     }
     true
 }

@@ -87,7 +87,7 @@ pub(super) fn index_entry(
         Linking::Later => cache.index.insert_unlinked(new),
     };
     cache.index.set_tags(slot, view.tags());
-    cache.index.set_text(slot, view.response());
+    cache.index.set_text(slot, &view.response());
     cache.note_arrival(view);
     cache_registry::note_work(cache);
     slot

@@ -57,7 +57,7 @@ pub fn pack_embedding(
 
 /// The numbers of an embedding kept as they were given, little-endian f32; `None` for another form.
 pub fn raw_embedding<'a>(entry: &EntryView<'a>) -> Option<&'a [u8]> {
-    (entry.is_embedding() && entry.dim() == 0).then(|| entry.response())
+    (entry.is_embedding() && entry.dim() == 0).then(|| entry.kept_response())
 }
 
 /// The numbers of an embedding, within the error of its form; `None` for an entry that is none.
@@ -69,7 +69,7 @@ pub fn unpack_embedding(entry: &EntryView<'_>) -> Option<Vec<f32>> {
         let elements = raw_embedding(entry)?.as_chunks::<4>().0;
         return Some(elements.iter().map(|&element| f32::from_le_bytes(element)).collect());
     };
-    let norm = f64::from_le_bytes(*entry.response().first_chunk::<NORM_BYTES>()?);
+    let norm = f64::from_le_bytes(*entry.kept_response().first_chunk::<NORM_BYTES>()?);
     let mut numbers = vector.to_f32();
     for x in &mut numbers {
         *x = (f64::from(*x) * norm) as f32;

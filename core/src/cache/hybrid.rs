@@ -135,7 +135,7 @@ impl<K: Keyspace> Found<'_, '_, K> {
         let accepts = || {
             self.keyspace.with_cache(|cache| {
                 let words = cache.index.words();
-                words.is_some_and(|words| self.phrases().accept(words.analyser(), text))
+                words.is_some_and(|words| self.phrases().accept(words.analyser(), &text))
             })
         };
         self.keyspace.spend(Steps { bytes: PHRASE_BYTES * text.len() as u64, ..Steps::NONE })?;

@@ -5,10 +5,12 @@
 //! impossible length is an error before anything is allocated for it. Any thread; writers are used
 //! in the forked child too and so take no lock.
 
+mod packed_text;
 mod reader;
 mod varint;
 mod writer;
 
+pub use packed_text::{pack_text, packed_text_len, unpack_text};
 pub use reader::{DecodeError, Reader, open_section};
 pub use varint::{put_varint, take_varint};
 pub use writer::Writer;

@@ -27,6 +27,7 @@ pub struct Parts {
     pub latency_ms: u32,
     pub grace_s: u32,
     pub stale: bool,
+    pub packs: bool,
 }
 
 impl Parts {
@@ -52,6 +53,9 @@ impl Parts {
             grace_s: self.grace_s,
             is_embedding: false,
         });
+        if self.packs {
+            entry = entry.with_packed_response();
+        }
         if self.stale {
             entry.set_stale();
         }
@@ -79,6 +83,7 @@ impl Parts {
             latency_ms: view.latency_ms(),
             grace_s: view.grace_s(),
             stale: view.is_marked_stale(),
+            packs: view.is_packed(),
         }
     }
 
@@ -103,6 +108,12 @@ impl Parts {
             b" {\"e\":1e-300,\"u\":\"\\u00e9\"} ",
             b"{\"a\":{\"b\":{\"c\":[[],[[]]]}}}",
         ];
+        let packs = random.below(3) == 0;
+        let response = if packs {
+            (0..100 + random.below(200)).map(|_| b"etaoin shrdlu"[random.below(13)]).collect()
+        } else {
+            bytes(random, 80)
+        };
         Self {
             uid: random.next(),
             seq: random.next() % (limits::SEQ_MAX + 1),
@@ -113,7 +124,7 @@ impl Parts {
             scope: bytes(random, if plain { 1 } else { 20 }),
             context: bytes(random, if plain { 1 } else { 30 }),
             prompt: bytes(random, 60),
-            response: bytes(random, 80),
+            response,
             name: if plain || random.below(2) == 0 { Vec::new() } else { b"refund-eu".to_vec() },
             tags: (0..if plain { 0 } else { random.below(4) })
                 .map(|n| vec![b'a' + n as u8; 1 + n])
@@ -128,6 +139,7 @@ impl Parts {
             },
             grace_s: if free { 0 } else { random.next() as u32 % (limits::GRACE_MAX_S + 1) },
             stale: random.below(4) == 0,
+            packs,
         }
     }
 }

@@ -98,7 +98,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 fn write_lengths(reply: Reply<'_>, entry: &OpenedEntry<'_>) {
     let view = entry.view();
     reply.text("prompt_bytes").count(view.prompt().len() as u64);
-    reply.text("response_bytes").count(view.response().len() as u64);
+    reply.text("response_bytes").count(view.response_len() as u64);
     reply.text("context_bytes").count(view.context().len() as u64);
     reply.text("meta_bytes").count(view.meta().map_or(0, <[u8]>::len) as u64);
 }
@@ -122,7 +122,8 @@ fn write_entry(
     reply.text("key").bytes(key);
     reply.text("digest").bytes(&view.id().hex());
     reply.text("prompt").bytes(&view.prompt()[..shown(view.prompt())]);
-    reply.text("response").bytes(&view.response()[..shown(view.response())]);
+    let response = view.response();
+    reply.text("response").bytes(&response[..shown(&response)]);
     reply.text("scope").bytes(view.scope());
     reply.text("context").bytes(&view.context()[..shown(view.context())]);
     reply.text("tags").array(view.tag_count());

@@ -139,7 +139,7 @@ pub fn judge(
 /// Tokens of a document: as many as were said, else an estimate.
 pub fn tokens_of(view: &EntryView<'_>) -> u64 {
     match view.tokens() {
-        0 => estimated_tokens(view.response()),
+        0 => estimated_tokens(view.response_len()),
         said => u64::from(said),
     }
 }
@@ -158,7 +158,7 @@ pub fn bytes_of(view: &EntryView<'_>, fields: &[Field]) -> u64 {
     let bytes = |field: &Field| {
         let own = match field {
             Field::Prompt | Field::Document => view.prompt().len(),
-            Field::Response | Field::Text => view.response().len(),
+            Field::Response | Field::Text => view.response_len(),
             Field::Meta => view.meta().map_or(0, <[u8]>::len),
             Field::Tags => view.tags().map(|tag| tag.len() + 8).sum(),
             Field::Vector => usize::from(view.dim()) * size_of::<f32>(),
@@ -219,7 +219,7 @@ pub fn write_audit(reply: Reply<'_>, ticket: &str, candidate: Option<&Hit<Opened
     };
     reply.text("similarity").double(hit.similarity);
     reply.text("prompt").bytes(view.prompt());
-    reply.text("response").bytes(view.response());
+    reply.text("response").bytes(&view.response());
 }
 
 /// Writes the vector as it is stored, as a blob of little-endian f32; null for none.
@@ -251,7 +251,7 @@ pub fn write_field(
         Field::Tier => reply.text(hit.tier.as_str()),
         Field::Similarity => reply.double(hit.similarity),
         Field::Prompt | Field::Document => reply.bytes(view.prompt()),
-        Field::Response | Field::Text => reply.bytes(view.response()),
+        Field::Response | Field::Text => reply.bytes(&view.response()),
         Field::Tokens => reply.count(tokens_of(&view)),
         Field::Age => reply.count(now.0.saturating_sub(view.created().0)),
         Field::Ttl => {

@@ -39,7 +39,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     match entry {
         Some(entry) => {
             let view = entry.view();
-            reply.bytes(view.response());
+            reply.bytes(&view.response());
             let now_min = now_min();
             cache.with(|cache| {
                 cache.note_hit(&view, now_min);

@@ -199,6 +199,10 @@ impl Item for Ready {
             tokens: self.tokens,
             ..EntryFields::default()
         });
+        if settings.words.is_some() {
+            // Beside its words, a text is most of what an index of words takes.
+            entry = entry.with_packed_response();
+        }
         if let Some(vector) = self.vector {
             let (dim, mut bytes) = (vector.dim() as u16, Vec::new());
             settings.quant.encode(vector.query()?.normalised(), &mut bytes);

@@ -167,7 +167,7 @@ fn check_stored(
     if let Some(cache) = open_cache(ctx, cache)? {
         let key = cache.with(|cache| cache.entry_key(&answer.digest()));
         let entry = presence.found(open_entry(ctx, &key, Access::Probe))?;
-        if entry.is_some_and(|entry| entry.view().response() == text) {
+        if entry.is_some_and(|entry| *entry.view().response() == *text) {
             return Ok(());
         }
     }

@@ -3,10 +3,11 @@
 //! Owns: every property that readers of an entry rely on. Any thread.
 
 use super::layout::{
-    COSTS, EMBEDDING, FLAGS_AT, HEADER, LABELS, LABELS_BYTES, NORM_BYTES, QUANT, STALE, VERSION,
+    COSTS, EMBEDDING, FLAGS_AT, HEADER, LABELS, LABELS_BYTES, NORM_BYTES, PACKED, QUANT, STALE,
+    VERSION,
 };
 use super::view::EntryView;
-use crate::codec::DecodeError;
+use crate::codec::{DecodeError, pack_text, unpack_text};
 use crate::limits;
 use crate::vector::Quant;
 use crate::vector::normalise::decode_fp32;
@@ -14,7 +15,7 @@ use crate::vector::normalise::decode_fp32;
 impl EntryView<'_> {
     /// Checks everything that a reader relies on.
     pub fn validate(&self) -> Result<(), DecodeError> {
-        let known = QUANT | STALE | EMBEDDING | COSTS | LABELS;
+        let known = QUANT | STALE | EMBEDDING | COSTS | LABELS | PACKED;
         if self.bytes.len() < HEADER
             || self.bytes[0] != VERSION
             || self.bytes[FLAGS_AT] & !known != 0
@@ -62,6 +63,9 @@ impl EntryView<'_> {
         if self.meta().is_some() && self.meta_object().is_none() {
             return Err(DecodeError("entry's META"));
         }
+        if self.has(PACKED) && (self.is_embedding() || !is_packed_text(self.kept_response())) {
+            return Err(DecodeError("entry's packed response"));
+        }
         let sane = u64::from(self.latency_ms()) <= limits::LATENCY_MAX_MS
             && self.cost_nano_usd() <= limits::COST_MAX_NANO_USD
             && self.grace_s() <= limits::GRACE_MAX_S;
@@ -94,7 +98,7 @@ impl EntryView<'_> {
 
     /// Whether response and vector are what `pack_embedding` makes: for entries of unknown origin.
     fn is_packed_embedding(&self) -> bool {
-        let response = self.response();
+        let response = self.kept_response();
         if self.dim() > 0 {
             let norm = response.first_chunk::<NORM_BYTES>().map(|bytes| f64::from_le_bytes(*bytes));
             let usable = norm.is_some_and(|norm| norm.is_finite() && norm > 0.0);
@@ -102,4 +106,10 @@ impl EntryView<'_> {
         }
         self.quant() == Quant::None && decode_fp32(response).is_ok()
     }
+}
+
+/// Whether bytes are what a text is packed into: it has one such form, and an unpacked one where that does not pay.
+fn is_packed_text(packed: &[u8]) -> bool {
+    unpack_text(packed, limits::PACKED_TEXT_MAX_BYTES)
+        .is_some_and(|text| pack_text(&text).as_deref() == Some(packed))
 }

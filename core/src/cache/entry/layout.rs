@@ -11,6 +11,7 @@ pub const DIM_AT: usize = 2;
 pub const SLOT_AT: usize = 4;
 pub const UID_AT: usize = 8;
 pub const SEQ_AT: usize = 16;
+pub const RESPONSE_LEN_AT: usize = 32;
 /// The bits of the flags that say how the vector is kept.
 pub const QUANT: u8 = 3;
 /// Flag of an entry that was invalidated softly: stale whatever its age.
@@ -23,6 +24,8 @@ pub const COSTS_BYTES: usize = 20;
 /// Flag of an entry with the group of the lengths that most entries have none of.
 pub const LABELS: u8 = 32;
 pub const LABELS_BYTES: usize = 14;
+/// Flag of an entry whose response is packed.
+pub const PACKED: u8 = 64;
 /// What fits the six bytes of a time: milliseconds until the year 10889.
 pub const TIME_MAX: u64 = (1 << 48) - 1;
 /// Bytes of the norm that an embedding keeps in the place of a response.

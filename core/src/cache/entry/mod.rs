@@ -9,15 +9,15 @@ mod check;
 mod layout;
 mod view;
 
-use crate::codec::DecodeError;
+use crate::codec::{DecodeError, pack_text};
 use crate::ids::{ContainerUid, Seq, SlotId, UnixMs};
 use crate::limits;
 use crate::vector::Quant;
 use bytemuck::{TransparentWrapper, TransparentWrapperAlloc};
 pub use layout::NORM_BYTES;
 use layout::{
-    COSTS, COSTS_BYTES, DIM_AT, EMBEDDING, FLAGS_AT, HEADER, LABELS, LABELS_BYTES, SEQ_AT, SLOT_AT,
-    STALE, TIME_MAX, UID_AT, VERSION,
+    COSTS, COSTS_BYTES, DIM_AT, EMBEDDING, FLAGS_AT, HEADER, LABELS, LABELS_BYTES, PACKED,
+    RESPONSE_LEN_AT, SEQ_AT, SLOT_AT, STALE, TIME_MAX, UID_AT, VERSION,
 };
 pub use view::EntryView;
 
@@ -174,6 +174,25 @@ impl Entry {
         out.extend_from_slice(vector);
         out.extend_from_slice(&bytes[start..]);
         out[DIM_AT..DIM_AT + 2].copy_from_slice(&dim.to_le_bytes());
+        Self::boxed(out.into_boxed_slice())
+    }
+
+    /// The same entry with its response packed, where that spares memory.
+    pub fn with_packed_response(self: Box<Self>) -> Box<Self> {
+        let (bytes, view) = (self.as_bytes(), self.view());
+        let response = view.kept_response();
+        if response.len() > limits::PACKED_TEXT_MAX_BYTES || view.is_packed() {
+            return self;
+        }
+        let Some(packed) = pack_text(response) else { return self };
+        let start = view.parts_at() + view.lengths()[..4].iter().sum::<usize>();
+        let mut out = Vec::with_capacity(bytes.len() - response.len() + packed.len());
+        out.extend_from_slice(&bytes[..start]);
+        out.extend_from_slice(&packed);
+        out.extend_from_slice(&bytes[start + response.len()..]);
+        out[RESPONSE_LEN_AT..RESPONSE_LEN_AT + 4]
+            .copy_from_slice(&(packed.len() as u32).to_le_bytes());
+        out[FLAGS_AT] |= PACKED;
         Self::boxed(out.into_boxed_slice())
     }
 

@@ -4,10 +4,14 @@
 //! `Entry::new` packed or `validate` accepted, or of a header whose length alone is asked for. Any thread.
 
 use super::layout::{
-    COSTS, COSTS_BYTES, EMBEDDING, FLAGS_AT, HEADER, LABELS, LABELS_BYTES, QUANT, SLOT_AT, STALE,
+    COSTS, COSTS_BYTES, EMBEDDING, FLAGS_AT, HEADER, LABELS, LABELS_BYTES, PACKED, QUANT,
+    RESPONSE_LEN_AT, SLOT_AT, STALE,
 };
+use crate::codec::{packed_text_len, unpack_text};
 use crate::ids::{ContainerUid, EntryId, Seq, SlotId, UnixMs};
+use crate::limits;
 use crate::vector::{Quant, StoredVector};
+use std::borrow::Cow;
 
 /// An entry read in place.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +70,7 @@ impl<'a> EntryView<'a> {
             0 => 0,
             dim => self.quant().encoded_len(usize::from(dim)),
         };
-        let (prompt, response) = (self.u32_at(28) as usize, self.u32_at(32) as usize);
+        let (prompt, response) = (self.u32_at(28) as usize, self.u32_at(RESPONSE_LEN_AT) as usize);
         let Some(at) = self.labels() else { return [vector, 0, 0, prompt, response, 0, 0, 0] };
         let (scope, tags) = (usize::from(self.u16_at(at)), usize::from(self.u16_at(at + 2)));
         let (context, meta) = (self.u32_at(at + 4) as usize, self.u32_at(at + 8) as usize);
@@ -87,7 +91,7 @@ impl<'a> EntryView<'a> {
     /// Dimension of what it was stored with: an embedding may keep its numbers in the response's place.
     pub fn vector_dim(&self) -> u32 {
         match self.dim() {
-            0 if self.is_embedding() => (self.response().len() / size_of::<f32>()) as u32,
+            0 if self.is_embedding() => (self.kept_response().len() / size_of::<f32>()) as u32,
             dim => u32::from(dim),
         }
     }
@@ -146,7 +150,28 @@ impl<'a> EntryView<'a> {
     }
 
     /// Response.
-    pub fn response(&self) -> &'a [u8] {
+    pub fn response(&self) -> Cow<'a, [u8]> {
+        if !self.is_packed() {
+            return Cow::Borrowed(self.kept_response());
+        }
+        // What could not be unpacked would not have become an entry.
+        let text = unpack_text(self.kept_response(), limits::PACKED_TEXT_MAX_BYTES);
+        Cow::Owned(text.unwrap_or_default())
+    }
+
+    /// How long the response is.
+    pub fn response_len(&self) -> usize {
+        let kept = self.kept_response();
+        if self.is_packed() { packed_text_len(kept).unwrap_or(0) } else { kept.len() }
+    }
+
+    /// Whether the response is packed.
+    pub fn is_packed(&self) -> bool {
+        self.has(PACKED)
+    }
+
+    /// The response as it is kept, packed or not; of an embedding its norm or numbers, which never are.
+    pub fn kept_response(&self) -> &'a [u8] {
         self.part(4)
     }
 

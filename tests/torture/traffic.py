@@ -18,6 +18,7 @@ WRONG_SHARE = 0.08
 INTERNAL_SHARE = 0.02
 GENERAL_SHARE = 0.15
 RARE_SHARE = 0.004
+SELECT_SHARE = 0.15
 # What stores comes more often than what removes, or there would be little to remove.
 STORES = ("SETSEM", "SET", "ADD", "MADD", "MSET", "APPEND", "LOAD", "PUT", "MPUT", "BEGIN", "CHUNK", "FETCH", "GETSEM", "SEARCH")
 REMOVES = ("DROP", "CLEAR")
@@ -136,12 +137,21 @@ class Traffic:
     def step(self) -> list[Words]:
         """What a connection sends next."""
         luck = self.rng.random()
-        if luck < 0.80:
+        if luck < 0.70:
             return [self._any() for _ in range(self.rng.choice((1, 1, 1, 5, 20)))]
         if luck < 0.92:
-            return [["MULTI"], *(self._any() for _ in range(self.rng.randint(1, 6))), ["EXEC"]]
+            return [["MULTI"], *self._transaction(), ["EXEC"]]
         script = self.rng.choice((SCRIPT, PROTECTED_SCRIPT))
         return [["EVAL", script, 0, *self.command()]]
+
+    def _transaction(self) -> list[Words]:
+        """Commands of one transaction, of one database or of several."""
+        words: list[Words] = []
+        for _ in range(self.rng.randint(1, 6)):
+            if self.rng.random() < SELECT_SHARE:
+                words.append(["SELECT", self.rng.randrange(3)])
+            words.append(self._any())
+        return words
 
     def learn(self, words: Words, reply: object) -> None:
         """Takes in what a command returned."""

@@ -67,6 +67,36 @@ fn dot_i8_equals_the_oracle_to_the_bit() {
 }
 
 #[test]
+fn dot_u2_i8_equals_the_oracle_to_the_bit() {
+    let mut random = Xorshift(9);
+    for length in lengths() {
+        // Values that fill the four parts of the bytes, and such as end in the last of them.
+        for dim in (4 * length).saturating_sub(3)..=4 * length {
+            let offset = OFFSETS[length % OFFSETS.len()];
+            let bytes: Vec<u8> = (0..length + offset).map(|_| random.code() as u8).collect();
+            let (a, b) = (&bytes[offset..], &codes(&mut random, dim));
+            let expected: i64 = (0..dim)
+                .map(|place| {
+                    let factor = a[place % length] >> (2 * (place / length)) & 3;
+                    i64::from(factor) * i64::from(b[place])
+                })
+                .sum();
+            for kernels in available() {
+                let dot = (kernels.dot_u2_i8)(a, b);
+                assert_eq!(i64::from(dot), expected, "{} at {dim} in {length}", kernels.name);
+            }
+        }
+        for extreme in [127, -127] {
+            let (a, b) = (vec![255; length], vec![extreme; 4 * length]);
+            for kernels in available() {
+                let expected = 12 * i32::from(extreme) * length as i32;
+                assert_eq!((kernels.dot_u2_i8)(&a, &b), expected, "{} at {length}", kernels.name);
+            }
+        }
+    }
+}
+
+#[test]
 fn dot_i8_does_not_saturate_at_extreme_codes() {
     for length in lengths() {
         for (x, y) in [(127, 127), (127, -127), (-127, 127), (-127, -127), (0, -127), (-127, 0)] {

@@ -109,6 +109,7 @@ fn use_all(index: &mut Index) {
             counts_refused: true,
             code: &code,
             scale: 0.01,
+            rest: &[],
             partition: PartitionKey(partition),
             limit: 5,
             ef: None,

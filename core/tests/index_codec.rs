@@ -15,6 +15,7 @@ use llmcache_core::filter::{Filter, FilterRecord, Verdict};
 use llmcache_core::ids::{ContainerUid, EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use llmcache_core::index::{BLOCK_SLOTS, Index, NewSlot, SearchRequest, TAG_SLOT_BLOCK};
 use llmcache_core::limits;
+use llmcache_core::vector::fine::Plane;
 use llmcache_core::vector::quantise::unit_scale;
 use llmcache_core::work::Steps;
 use sections::reseal;
@@ -57,6 +58,10 @@ fn insert(index: &mut Index, number: u64, random: &mut Random) -> (SlotId, Seq) 
     });
     let tags = [&b"odd"[..], b"a tag"];
     index.set_tags(slot, tags.into_iter().take((number % 3) as usize));
+    if number % 7 < 3 {
+        let quarters = [random.next() as u8, random.next() as u8];
+        index.set_plane(slot, Plane { scale: 0.004, quarters: &quarters });
+    }
     (slot, seq)
 }
 
@@ -133,10 +138,12 @@ fn use_all(index: &mut Index, filter: &Filter) {
         assert!(!found.has_code() || index.partition_len(partition) > 0);
         if let Some(dim) = index.dim() {
             let query = vec![100_i8; dim as usize];
+            let rest = if slot.0.is_multiple_of(3) { &[][..] } else { &query };
             let found = index.search(&SearchRequest {
                 counts_refused: true,
                 code: &query,
                 scale: 0.01,
+                rest,
                 partition,
                 limit: 5,
                 ef: None,
@@ -341,10 +348,39 @@ fn what_no_index_writes_is_refused() {
     let mut out = Writer::section(TAG_SLOT_BLOCK, 2);
     slot_bytes(out.u32(5).u16(3), 0, 0, id(1), 1);
     assert!(index.load_block(&out.finish()).is_err(), "blocks of two dimensions");
-    for (tag, version) in [(TAG_SLOT_BLOCK, 1), (TAG_SLOT_BLOCK, 4), (TAG_HEAD, 3)] {
+    for (tag, version) in [(TAG_SLOT_BLOCK, 1), (TAG_SLOT_BLOCK, 5), (TAG_HEAD, 3)] {
         let mut out = Writer::section(tag, version);
         out.u32(0).u16(0);
         assert!(load(&[out.finish()]).is_err());
+    }
+}
+
+/// Planes came with version 4: what stands in their place before is no slot.
+#[test]
+fn planes_are_kept_and_blocks_without_are_read() {
+    let plane = [&0.005_f32.to_le_bytes()[..], &[0b01_10_11_00]].concat();
+    let block = |version: u16, with: u8, parts: &[&[u8]]| {
+        let mut out = Writer::section(TAG_SLOT_BLOCK, version);
+        slot_bytes(out.u32(0).u16(3), 9, with, id(1), 1);
+        parts.iter().for_each(|part| {
+            out.raw(part);
+        });
+        load(&[out.finish()])
+    };
+    let code = [&0.5_f32.to_le_bytes()[..], &[127, 129, 3]].concat();
+    let index = block(4, 17, &[&code, &plane]).expect("a code and its plane");
+    let saved_plane = saved(&index)[0].windows(5).any(|bytes| *bytes == *plane);
+    assert!(saved_plane, "the plane is saved again");
+    for version in [2, 3, 4] {
+        let index = block(version, 1, &[&code]).expect("a code alone");
+        assert!(index.code(SlotId(9)).is_some(), "version {version}");
+    }
+    assert!(block(3, 17, &[&code, &plane]).is_err(), "version 3 knows no planes");
+    assert!(block(4, 16, &[&plane]).is_err(), "a plane of no code");
+    assert!(block(4, 17, &[&code, &plane[..4]]).is_err(), "half a plane");
+    for scale in [0.0, -0.005, 0.02, f32::NAN, f32::INFINITY] {
+        let bad = [&scale.to_le_bytes()[..], &[0]].concat();
+        assert!(block(4, 17, &[&code, &bad]).is_err(), "scale {scale}");
     }
 }
 

@@ -270,6 +270,7 @@ impl Pair {
             counts_refused,
             code: &code,
             scale,
+            rest: &[],
             partition,
             limit,
             ef: None,

@@ -47,6 +47,7 @@ fn task(index: &mut Index, min_seq: u64, filter: Option<&Filter>) -> Box<SearchT
     let request = SearchRequest {
         code: &QUERY.0,
         scale: QUERY.1,
+        rest: &[],
         partition: PartitionKey(0),
         limit: 8,
         ef: Some(8),

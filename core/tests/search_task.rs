@@ -13,6 +13,7 @@ use llmcache_core::index::{
     Candidate, GraphSettings, Index, IndexMode, NewSlot, SearchMode, SearchRequest, SearchResult,
     SearchTask, Searched, TaskScratch, Work,
 };
+use llmcache_core::vector::fine::{OwnPlane, rest_of};
 use llmcache_core::vector::quantise::{Code, approx_similarity, unit_scale};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
@@ -24,6 +25,9 @@ const NEVER: UnixMs = UnixMs::NEVER;
 struct World {
     codes: Vec<Code>,
     asked: Vec<Code>,
+    /// What rounding left of the queries and of every other vector.
+    rests: Vec<Vec<i8>>,
+    planes: Vec<OwnPlane>,
     index: Index,
     /// What is in each slot: the place in the store order and the number of the vector.
     entries: HashMap<SlotId, (Seq, usize)>,
@@ -32,10 +36,15 @@ struct World {
 
 impl World {
     fn new(mode: IndexMode) -> Self {
-        let (codes, asked) = (codes(&read("base.f16.npy")), codes(&read("queries.f16.npy")));
+        let (vectors, queries) = (read("base.f16.npy"), read("queries.f16.npy"));
+        let (codes, asked) = (codes(&vectors), codes(&queries));
+        let of = |(vector, code): (&Vec<f32>, &Code)| rest_of(vector, &code.codes, code.scale);
+        let rests = queries.iter().zip(&asked).map(of).collect();
+        let of = |(vector, code): (&Vec<f32>, &Code)| OwnPlane::of(vector, &code.codes, code.scale);
+        let planes = vectors.iter().zip(&codes).map(of).collect();
         let mut index = Index::new();
         index.set_graph_settings(GraphSettings { mode, ..GraphSettings::default() });
-        Self { codes, asked, index, entries: HashMap::new(), seq: 0 }
+        Self { codes, asked, rests, planes, index, entries: HashMap::new(), seq: 0 }
     }
 
     fn filled(mode: IndexMode, rows: usize) -> Self {
@@ -77,6 +86,9 @@ impl World {
             code: Some((&code.codes, code.scale)),
         };
         let slot = insert(&mut self.index, new);
+        if vector.is_multiple_of(2) {
+            self.index.set_plane(slot, self.planes[vector].as_plane());
+        }
         self.entries.insert(slot, (Seq(self.seq), vector));
     }
 
@@ -113,6 +125,7 @@ fn request<'a>(asked: &'a Code, ef: usize, filter: Option<&'a Filter>) -> Search
     SearchRequest {
         code: &asked.codes,
         scale: asked.scale,
+        rest: &[],
         partition: PartitionKey(0),
         limit: 10,
         ef: Some(ef),
@@ -157,9 +170,12 @@ fn a_task_finds_what_a_search_here_finds() {
         let mut modes = Vec::new();
         for (query, filter) in (0..60).map(|query| (query, &filters[query % 3])) {
             let asked = world.asked[query].clone();
-            for counts_refused in [true, false] {
+            let rest = world.rests[query].clone();
+            for (counts_refused, rest) in
+                [(true, &[][..]), (false, &[]), (true, &rest), (false, &rest)]
+            {
                 let request =
-                    SearchRequest { counts_refused, ..request(&asked, 40, filter.as_ref()) };
+                    SearchRequest { counts_refused, rest, ..request(&asked, 40, filter.as_ref()) };
                 // Asked for twice, so that the rows that pass are known to both.
                 world.index.search(&request);
                 let here = world.index.search(&request);

@@ -70,7 +70,9 @@ pub(super) fn index_entry(
     let meta = view.meta_object();
     let record = meta.as_ref().and_then(|meta| cache.index.record_of(meta.as_object()?));
     let searched = cache.settings.kind.is_searched();
-    let code = view.vector().filter(|_| searched).map(|vector| vector.code());
+    let vector = view.vector().filter(|_| searched);
+    let code = vector.as_ref().map(|vector| vector.code());
+    let plane = vector.zip(code.as_ref()).and_then(|(vector, code)| vector.plane(code));
     let new = NewSlot {
         id: view.id(),
         seq: view.seq(),
@@ -86,6 +88,9 @@ pub(super) fn index_entry(
         Linking::AlongTheWay => cache.index.insert(new),
         Linking::Later => cache.index.insert_unlinked(new),
     };
+    if let Some(plane) = plane {
+        cache.index.set_plane(slot, plane.as_plane());
+    }
     cache.index.set_tags(slot, view.tags());
     cache.index.set_text(slot, &view.response());
     cache.note_arrival(view);

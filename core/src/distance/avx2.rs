@@ -21,7 +21,7 @@ pub(super) fn detect() -> Option<Kernels> {
 /// features are there: calls through the table need neither a check nor a second jump.
 #[target_feature(enable = "avx2,fma,f16c,popcnt")]
 fn table() -> Kernels {
-    Kernels { name: "avx2", dot_i8, dot_f32, dot_f16_f32, square_f16, hamming }
+    Kernels { name: "avx2", dot_i8, dot_u2_i8, dot_f32, dot_f16_f32, square_f16, hamming }
 }
 
 /// Products of two pairs are added in i16 by `maddubs`, which wants one unsigned factor: |a| times
@@ -73,6 +73,40 @@ unsafe fn add_i8_products(sums: __m256i, a: *const i8, b: *const i8) -> __m256i 
     let (x, y) = unsafe { (_mm256_loadu_si256(a.cast()), _mm256_loadu_si256(b.cast())) };
     let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(y, x));
     _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+}
+
+/// Four sums of products, each at most 2 * 3 * 127 in i16, add up to 3,048 before `madd` widens them.
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
+fn dot_u2_i8(a: &[u8], b: &[i8]) -> i32 {
+    let width = a.len();
+    let low = _mm256_set1_epi8(3);
+    let mut sum = _mm256_setzero_si256();
+    let mut at = 0;
+    while at + 32 <= width && 3 * width + at + 32 <= b.len() {
+        // SAFETY: bytes at..at + 32 of `a` exist, and of `b` those at up to three widths farther on, by the
+        // condition of the loop; the loads need no alignment.
+        let (bits, y) = unsafe {
+            let values =
+                |plane: usize| _mm256_loadu_si256(b.as_ptr().add(plane * width + at).cast());
+            (_mm256_loadu_si256(a.as_ptr().add(at).cast()), [0, 1, 2, 3].map(values))
+        };
+        let x = [
+            _mm256_and_si256(bits, low),
+            _mm256_and_si256(_mm256_srli_epi16::<2>(bits), low),
+            _mm256_and_si256(_mm256_srli_epi16::<4>(bits), low),
+            _mm256_and_si256(_mm256_srli_epi16::<6>(bits), low),
+        ];
+        let pairs = _mm256_add_epi16(
+            _mm256_add_epi16(_mm256_maddubs_epi16(x[0], y[0]), _mm256_maddubs_epi16(x[1], y[1])),
+            _mm256_add_epi16(_mm256_maddubs_epi16(x[2], y[2]), _mm256_maddubs_epi16(x[3], y[3])),
+        );
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+        at += 32;
+    }
+    let quads = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+    let halves = _mm_add_epi32(quads, _mm_shuffle_epi32::<0b00_00_11_10>(quads));
+    let whole = _mm_add_epi32(halves, _mm_shuffle_epi32::<0b00_00_00_01>(halves));
+    _mm_cvtsi128_si32(whole) + scalar::dot_u2_i8_from(a, b, at)
 }
 
 #[target_feature(enable = "avx2,fma,f16c,popcnt")]

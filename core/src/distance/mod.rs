@@ -1,4 +1,4 @@
-//! Distance kernels: dot products over int8, f32 and f16, and the Hamming distance.
+//! Distance kernels: dot products over int8, two bits, f32 and f16, and the Hamming distance.
 //!
 //! Owns: one file per way to compute them and the single choice between those files. Must not know:
 //! what the numbers mean. Any thread; the choice is made once per process, by the first caller.
@@ -28,6 +28,9 @@ pub struct Kernels {
     /// Dot product of two int8 codes with values in `[-127, 127]`; exact up to 133,152 dimensions,
     /// where an i32 could overflow. For a value of -128 the result is unspecified.
     pub dot_i8: fn(&[i8], &[i8]) -> i32,
+    /// Dot product of two-bit values, four in a byte, with int8 ones: of `w` bytes the one at `j` has the factors of
+    /// the int8 values `j`, `j + w`, `j + 2w` and `j + 3w`, from the low bits on. Values that are not there count as 0.
+    pub dot_u2_i8: fn(&[u8], &[i8]) -> i32,
     /// Dot product of two f32 vectors, summed in f32.
     pub dot_f32: fn(&[f32], &[f32]) -> f32,
     /// Dot product of a stored f16 vector with an f32 query, summed in f32.

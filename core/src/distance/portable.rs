@@ -7,8 +7,16 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use simsimd::{BinarySimilarity, SpatialSimilarity};
 
-pub(super) const KERNELS: Kernels =
-    Kernels { name: "simsimd", dot_i8, dot_f32, dot_f16_f32, square_f16, hamming };
+pub(super) const KERNELS: Kernels = Kernels {
+    name: "simsimd",
+    dot_i8,
+    // It has no such kernel; the compiler makes vectors of the loops.
+    dot_u2_i8: scalar::dot_u2_i8,
+    dot_f32,
+    dot_f16_f32,
+    square_f16,
+    hamming,
+};
 
 /// f16 values widened at a time: 1 KiB of stack, and long enough to hide the call.
 const WIDENED: usize = 256;

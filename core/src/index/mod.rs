@@ -32,6 +32,7 @@ use crate::evict::AgedFrequency;
 use crate::filter::{Asked, Filter, FilterRecord};
 use crate::ids::{EntryId, PartitionKey, ScopeKey, Seq, SlotId, UnixMs};
 use crate::listing::Listing;
+use crate::vector::fine::Plane;
 use crate::words::WordIndex;
 pub use expiry_walk::DueStep;
 use expiry_walk::DueWalk;
@@ -89,6 +90,7 @@ pub struct Totals {
 /// let found = index.search(&SearchRequest {
 ///     code: query.code(),
 ///     scale: query.scale(),
+///     rest: &query.rest(),
 ///     partition,
 ///     limit: 1,
 ///     ef: None,
@@ -240,6 +242,14 @@ impl Index {
         }
         self.tell();
         true
+    }
+
+    /// Notes the fine plane of an entry just inserted with a code: what rounding left of its vector.
+    pub fn set_plane(&mut self, slot: SlotId, plane: Plane<'_>) {
+        let fits = self.dim().is_some_and(|dim| plane.is_valid(dim as usize));
+        if fits && self.rows.slots.get(slot).is_some_and(|found| found.has_code()) {
+            self.rows.set_plane(slot, plane);
+        }
     }
 
     /// Notes the tags of an entry just inserted.

@@ -9,11 +9,15 @@ use crate::codec::{DecodeError, Reader, Writer, open_section};
 use crate::filter::FilterRecord;
 use crate::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
 use crate::limits;
+use crate::vector::fine::{Plane, width_of};
 
 /// Section tag of a block of slots.
 pub const TAG_SLOT_BLOCK: u16 = 0x0201;
 
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
+
+/// Blocks without fine planes.
+const VERSION_WITHOUT_PLANES: u16 = 3;
 
 /// Blocks whose filter records are of the first form.
 const VERSION_FIRST_RECORDS: u16 = 2;
@@ -25,6 +29,8 @@ const WITH_NAME: u8 = 2;
 const WITH_RECORD: u8 = 4;
 
 const WITH_TAGS: u8 = 8;
+
+const WITH_PLANE: u8 = 16;
 
 /// A saved index may leave at most this many unused blocks for each used one, plus a first few;
 /// wider gaps would let a few bytes claim gigabytes.
@@ -57,12 +63,13 @@ impl Index {
             from = id.0 + 1;
             let name = self.name_of(&slot.id).filter(|_| slot.is_named());
             let code = self.code(id);
-            let record = slot.record;
+            let (record, plane) = (slot.record, self.rows.plane(id));
             out.u8((id.0 - first) as u8);
             out.u8(if code.is_some() { WITH_CODE } else { 0 }
                 | if name.is_some() { WITH_NAME } else { 0 }
                 | if record.is_some() { WITH_RECORD } else { 0 }
-                | if slot.is_tagged() { WITH_TAGS } else { 0 });
+                | if slot.is_tagged() { WITH_TAGS } else { 0 }
+                | if plane.is_some() { WITH_PLANE } else { 0 });
             out.raw(&slot.id.0).u64(slot.seq().0).u64(slot.expire_at.0).u64(slot.partition.0);
             out.u32(slot.bytes).u8(slot.worth());
             if let Some(name) = name {
@@ -80,6 +87,9 @@ impl Index {
             if let Some((code, scale)) = code {
                 out.f32(scale).raw(bytemuck::cast_slice(code));
             }
+            if let Some(plane) = plane {
+                out.f32(plane.scale).raw(plane.quarters);
+            }
         }
         out.finish()
     }
@@ -87,7 +97,9 @@ impl Index {
     /// Takes in one saved block. The index is unusable after an error; clear it.
     pub fn load_block(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
         let (tag, version, mut from) = open_section(bytes)?;
-        if tag != TAG_SLOT_BLOCK || !matches!(version, VERSION | VERSION_FIRST_RECORDS) {
+        if tag != TAG_SLOT_BLOCK
+            || !matches!(version, VERSION | VERSION_WITHOUT_PLANES | VERSION_FIRST_RECORDS)
+        {
             return Err(DecodeError("not a block of slots of a known version"));
         }
         let block = from.u32()? as usize;
@@ -113,7 +125,8 @@ impl Index {
     ) -> Result<(), DecodeError> {
         let row = usize::from(from.u8()?);
         let with = from.u8()?;
-        if with & !(WITH_CODE | WITH_NAME | WITH_RECORD | WITH_TAGS) != 0 {
+        let planes = if version == VERSION { WITH_PLANE } else { 0 };
+        if with & !(WITH_CODE | WITH_NAME | WITH_RECORD | WITH_TAGS | planes) != 0 {
             return Err(DecodeError("slot with unknown parts"));
         }
         let mut id = [0; 16];
@@ -129,6 +142,7 @@ impl Index {
         let record = if with & WITH_RECORD != 0 { Some(read_record(version, from)?) } else { None };
         let tags = if with & WITH_TAGS != 0 { read_tags(from)? } else { Vec::new() };
         let code = if with & WITH_CODE != 0 { Some(read_code(dim, from)?) } else { None };
+        let plane = if with & WITH_PLANE != 0 { Some(read_plane(with, dim, from)?) } else { None };
         let slot = self.rows.slots.allocate_at(block, row);
         let slot: SlotId = slot.ok_or(DecodeError("two entries in one slot"))?;
         // Servers before this one saved an entry twice where it had two rows. Its key tells which was meant.
@@ -138,6 +152,9 @@ impl Index {
             NewSlot { id, seq, partition, expire_at, bytes, worth, record, name, code },
         );
         self.set_tags(slot, tags.into_iter());
+        if let Some(plane) = plane {
+            self.set_plane(slot, plane);
+        }
         Ok(())
     }
 
@@ -176,6 +193,14 @@ fn read_code<'a>(dim: usize, from: &mut Reader<'a>) -> Result<(&'a [i8], f32), D
         return Err(DecodeError("code of a slot"));
     }
     Ok((code, scale))
+}
+
+fn read_plane<'a>(with: u8, dim: usize, from: &mut Reader<'a>) -> Result<Plane<'a>, DecodeError> {
+    let plane = Plane { scale: from.f32()?, quarters: from.raw(width_of(dim))? };
+    if with & WITH_CODE == 0 || !plane.is_valid(dim) {
+        return Err(DecodeError("fine plane of a slot"));
+    }
+    Ok(plane)
 }
 
 fn read_tags<'a>(from: &mut Reader<'a>) -> Result<Vec<&'a [u8]>, DecodeError> {

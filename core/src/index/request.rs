@@ -6,13 +6,15 @@ use crate::filter::Filter;
 use crate::ids::{PartitionKey, Seq, SlotId, UnixMs};
 use crate::work::Steps;
 
-/// An entry that a search names, with the similarity of its int8 code.
+/// An entry that a search names, with the similarity that the index knows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
     /// Where it is.
     pub slot: SlotId,
-    /// Cosine of the codes, in [-1, 1] give or take the code's error bound.
+    /// Cosine by what the index keeps, in [-1, 1] give or take `bound`.
     pub approx: f32,
+    /// How far that may lie from the cosine of the vectors.
+    pub bound: f32,
 }
 
 /// A search for the nearest entries of one partition.
@@ -22,6 +24,9 @@ pub struct SearchRequest<'a> {
     pub code: &'a [i8],
     /// Its scale.
     pub scale: f32,
+    /// What rounding left of it (`Query::rest`): with it the rows about to be named are compared once more, and more
+    /// exactly. Empty where codes are enough.
+    pub rest: &'a [i8],
     /// Where to search.
     pub partition: PartitionKey,
     /// Most candidates wanted.

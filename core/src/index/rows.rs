@@ -9,6 +9,7 @@ use super::slots::{Slot, Slots};
 use super::tags::Tags;
 use crate::ids::{PartitionKey, Seq, SlotId};
 use crate::vector::arena::CodeArena;
+use crate::vector::fine::Plane;
 use crate::vector::quantise::unit_scale;
 
 /// The rows of one index.
@@ -32,6 +33,19 @@ impl Rows {
         let arena = self.arena.get_or_insert_with(|| CodeArena::new(code.len()));
         debug_assert_eq!(arena.dim(), code.len(), "the container checks dimensions");
         arena.set(id.0, code, unit_scale(code));
+    }
+
+    /// Keeps the fine plane of a row that has a code of its dimension.
+    pub(super) fn set_plane(&mut self, slot: SlotId, plane: Plane<'_>) {
+        if let Some(arena) = &mut self.arena {
+            arena.set_plane(slot.0, plane);
+        }
+    }
+
+    /// The fine plane of a slot, if it has one.
+    pub(super) fn plane(&self, slot: SlotId) -> Option<Plane<'_>> {
+        self.slots.get(slot).filter(|found| found.has_code())?;
+        self.arena.as_ref()?.plane(slot.0)
     }
 
     /// The int8 code of a slot and the scale that gives it unit length.

@@ -11,6 +11,7 @@ use super::tags::Tags;
 use crate::filter::{Filter, Verdict};
 use crate::ids::{PartitionKey, Seq, SlotId, UnixMs};
 use crate::top::{Top, row_of, score_of};
+use crate::vector::fine::FineTarget;
 use crate::vector::links::SharedLinks;
 use crate::vector::quantise::error_bound;
 use crate::work::Steps;
@@ -18,6 +19,9 @@ use crate::work::Steps;
 /// How many rows ahead of the current one are fetched: about the memory latency over the time of
 /// one distance.
 const PREFETCH_ROWS: usize = 6;
+
+/// Rows beyond those wanted that a scan keeps, to be compared by more than their codes.
+const COMPARED_EXTRA: usize = 32;
 
 /// Rows of a partition that are listed at once.
 const LISTED_ROWS: usize = 1_024;
@@ -69,21 +73,81 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { top: Top::new(limit), tally: Tally::default(), from: 0 }
+    /// Nothing found so far, by a walk for so many rows, or without one.
+    pub(super) fn new(request: &SearchRequest<'_>, ef: Option<usize>) -> Self {
+        let limit = request.limit;
+        let room = match ef {
+            _ if request.rest.is_empty() || limit == 0 => limit,
+            Some(ef) => ef.max(limit),
+            None => limit + COMPARED_EXTRA.max(limit / 4),
+        };
+        Self { top: Top::new(room), tally: Tally::default(), from: 0 }
     }
 
-    /// Adds what was found to a result.
-    pub(super) fn end(self, result: &mut SearchResult) {
-        let Tally { filtered, undecided, invisible, too_long, steps } = self.tally;
-        result.candidates =
-            self.top.into_sorted().map(|(slot, approx)| Candidate { slot, approx }).collect();
+    /// Adds what was found to a result, the best of it compared once more by all that is kept of them.
+    pub(super) fn end(
+        self,
+        request: &SearchRequest<'_>,
+        codes: Option<Codes<'_>>,
+        result: &mut SearchResult,
+    ) {
+        let Tally { filtered, undecided, invisible, too_long, mut steps } = self.tally;
+        let best: Vec<(SlotId, f32)> = self.top.into_sorted().collect();
+        result.candidates = match codes {
+            Some(codes) if !request.rest.is_empty() => {
+                let (candidates, compared) = compared_again(&codes, request, &best);
+                steps.rows += compared;
+                candidates
+            }
+            _ => {
+                let bound = |slot: SlotId| {
+                    codes
+                        .map_or(0.0, |codes| error_bound(request.scale, codes.target(slot.0).scale))
+                };
+                let named = |&(slot, approx): &(SlotId, f32)| Candidate {
+                    slot,
+                    approx,
+                    bound: bound(slot),
+                };
+                best.iter().map(named).collect()
+            }
+        };
         result.undecided += undecided;
         result.too_long += too_long;
         result.filtered.join(filtered);
         result.invisible.join(invisible);
         result.steps += steps;
     }
+}
+
+/// Compares the best rows by code, best first, once more by all that is kept of them: as many as the request wants,
+/// and those beyond that might be better than one of them. Returns the best, and how many were compared.
+fn compared_again(
+    codes: &Codes<'_>,
+    request: &SearchRequest<'_>,
+    best: &[(SlotId, f32)],
+) -> (Vec<Candidate>, u64) {
+    let target = FineTarget::new(request.code, request.rest, request.scale);
+    let mut top = Top::<SlotId>::new(request.limit);
+    best.iter().take(PREFETCH_ROWS).for_each(|(slot, _)| codes.prefetch_whole(slot.0));
+    let mut compared = 0;
+    for (place, &(slot, approx)) in best.iter().enumerate() {
+        let bound = error_bound(request.scale, codes.target(slot.0).scale);
+        if !top.admits(approx + bound) {
+            break;
+        }
+        if let Some((ahead, _)) = best.get(place + PREFETCH_ROWS) {
+            codes.prefetch_whole(ahead.0);
+        }
+        top.push(codes.fine_similarity(&target, slot.0), slot.0);
+        compared += 1;
+    }
+    let named = |(slot, approx): (SlotId, f32)| Candidate {
+        slot,
+        approx,
+        bound: codes.fine_bound(&target, slot.0),
+    };
+    (top.into_sorted().map(named).collect(), compared)
 }
 
 /// Rows that were near enough, by what became of them, and the work.
@@ -206,12 +270,13 @@ impl<'a> View<'a> {
         scratch: &mut Scratch,
         result: &mut SearchResult,
     ) -> bool {
-        let mut progress = Progress::new(request.limit);
+        let ef = if let Plan::Walk { ef, .. } = plan { Some(ef) } else { None };
+        let mut progress = Progress::new(request, ef);
         let ended = match plan {
             Plan::Walk { .. } => self.walk(request, plan, scratch, &mut progress, result),
             _ => self.go_through(request, plan, scratch, &mut progress, u64::MAX, result),
         };
-        progress.end(result);
+        progress.end(request, Some(self.codes), result);
         ended
     }
 
@@ -235,7 +300,7 @@ impl<'a> View<'a> {
         result.scanned += distances;
         judge.tally.steps.rows += distances as u64;
         if ended {
-            for &point in scratch.points.iter().take(request.limit) {
+            for &point in &scratch.points {
                 progress.top.push(score_of(point), row_of(point));
             }
             // What was linked since the tail was listed, the walk may have met.

@@ -43,6 +43,7 @@ pub struct SearchTask {
     seq_end: Seq,
     code: Box<[i8]>,
     scale: f32,
+    rest_of_code: Box<[i8]>,
     partition: PartitionKey,
     limit: usize,
     now: UnixMs,
@@ -61,6 +62,7 @@ impl SearchTask {
         found: SearchResult,
         rest: Remaining,
     ) -> Self {
+        let ef = if let Remaining::Walk { ef, .. } = rest { Some(ef) } else { None };
         Self {
             states: view.states.clone(),
             arena: arena.clone(),
@@ -69,6 +71,7 @@ impl SearchTask {
             seq_end: view.seq_end,
             code: request.code.into(),
             scale: request.scale,
+            rest_of_code: request.rest.into(),
             partition: request.partition,
             limit: request.limit,
             now: request.now,
@@ -76,7 +79,7 @@ impl SearchTask {
             filter: request.filter.cloned(),
             found,
             rest,
-            progress: Progress::new(request.limit),
+            progress: Progress::new(request, ef),
         }
     }
 
@@ -94,8 +97,22 @@ impl SearchTask {
 
     /// What was found.
     pub fn end(self) -> SearchResult {
-        let mut found = self.found;
-        self.progress.end(&mut found);
+        let Self { progress, mut found, .. } = self;
+        let (code, rest) = (&*self.code, &*self.rest_of_code);
+        let (scale, limit) = (self.scale, self.limit);
+        let request = SearchRequest {
+            code,
+            scale,
+            rest,
+            partition: self.partition,
+            limit,
+            ef: None,
+            now: self.now,
+            min_seq: self.min_seq,
+            filter: self.filter.as_ref(),
+            counts_refused: false,
+        };
+        progress.end(&request, Some(Codes::new(&self.arena)), &mut found);
         found
     }
 
@@ -112,6 +129,7 @@ impl SearchTask {
         let request = SearchRequest {
             code: &self.code,
             scale: self.scale,
+            rest: &self.rest_of_code,
             partition: self.partition,
             limit: self.limit,
             ef: None,

@@ -9,6 +9,7 @@
 //! by itself; jemalloc puts blocks of 16 KiB and more on a page.
 
 use super::directory::Directory;
+use super::fine::{Plane, width_of};
 use crate::allocation::allocated_bytes;
 use crate::distance::prefetch_slice;
 
@@ -33,25 +34,35 @@ pub(crate) fn rows_with(place: usize) -> usize {
     }
 }
 
-/// int8 codes of one dimension, with a scale per row. Row `i` is in block `i / 256`.
+/// int8 codes of one dimension, with a scale per row and, where it was given, the plane of `fine`. Row `i` is in block `i / 256`.
 #[derive(Debug, Clone)]
 pub struct CodeArena {
     dim: usize,
     blocks: Directory<Block>,
 }
 
-/// Codes and scales of up to `BLOCK_ROWS` rows.
+/// Codes, scales and fine planes of up to `BLOCK_ROWS` rows.
 #[derive(Debug, Clone)]
 struct Block {
     codes: Box<[i8]>,
     scales: Box<[f32]>,
+    /// The fine planes and their scales: empty while no row of the block has one. A row without has the scale 0.
+    /// Apart from each other, both are whole size classes of the allocator.
+    quarters: Box<[u8]>,
+    fine_scales: Box<[f32]>,
 }
 
 impl Block {
     /// A block with room for `rows` rows and the contents of a former one; the new rows are zero.
     fn grown(former: Option<&Self>, rows: usize, dim: usize) -> Self {
-        let (codes, scales) = former.map_or((&[][..], &[][..]), |f| (&f.codes, &f.scales));
-        Self { codes: grown(codes, rows * dim), scales: grown(scales, rows) }
+        let Some(Self { codes, scales, quarters, fine_scales }) = former else {
+            let (codes, scales) = (grown(&[], rows * dim), grown(&[], rows));
+            return Self { codes, scales, quarters: [].into(), fine_scales: [].into() };
+        };
+        let planes = if fine_scales.is_empty() { 0 } else { rows };
+        let (quarters, fine_scales) =
+            (grown(quarters, planes * width_of(dim)), grown(fine_scales, planes));
+        Self { codes: grown(codes, rows * dim), scales: grown(scales, rows), quarters, fine_scales }
     }
 }
 
@@ -82,7 +93,7 @@ impl CodeArena {
         self.dim
     }
 
-    /// Writes a row, new or not. Rows are meant to be dense: the directory takes some bytes
+    /// Writes a row, new or not, which has no fine plane then. Rows are meant to be dense: the directory takes some bytes
     /// for every 256 rows up to the highest one.
     ///
     /// # Panics
@@ -98,6 +109,46 @@ impl CodeArena {
         if let Some(block) = self.blocks.own(number) {
             block.codes[place * self.dim..][..self.dim].copy_from_slice(code);
             block.scales[place] = scale;
+            if let Some(fine_scale) = block.fine_scales.get_mut(place) {
+                *fine_scale = 0.0;
+            }
+        }
+    }
+
+    /// Gives a row that was written its fine plane.
+    ///
+    /// # Panics
+    /// If the plane is of another dimension, which is the caller's mistake.
+    pub fn set_plane(&mut self, row: u32, plane: Plane<'_>) {
+        let width = width_of(self.dim);
+        assert_eq!(plane.quarters.len(), width, "a plane has the arena's dimension");
+        let Some(block) = self.blocks.own(block_of(row)) else { return };
+        let (rows, place) = (block.scales.len(), place_of(row));
+        if block.fine_scales.is_empty() {
+            block.quarters = grown(&[], rows * width);
+            block.fine_scales = grown(&[], rows);
+        }
+        if let Some(fine_scale) = block.fine_scales.get_mut(place) {
+            *fine_scale = plane.scale;
+            block.quarters[place * width..][..width].copy_from_slice(plane.quarters);
+        }
+    }
+
+    /// The fine plane of a row, if it has one.
+    #[inline]
+    pub fn plane(&self, row: u32) -> Option<Plane<'_>> {
+        let (place, width) = (place_of(row), width_of(self.dim));
+        let block = self.blocks.get(block_of(row))?;
+        let scale = *block.fine_scales.get(place).filter(|scale| **scale > 0.0)?;
+        Some(Plane { scale, quarters: &block.quarters[place * width..][..width] })
+    }
+
+    /// Asks for the cache lines of a row's code and plane ahead of their use.
+    #[inline]
+    pub fn prefetch_whole(&self, row: u32) {
+        self.prefetch(row);
+        if let Some(plane) = self.plane(row) {
+            prefetch_slice(plane.quarters);
         }
     }
 
@@ -143,10 +194,13 @@ impl CodeArena {
         self.blocks.free(block)
     }
 
-    /// Bytes allocated: codes, scales and the directory of blocks.
+    /// Bytes allocated: codes, scales, planes and the directory of blocks.
     pub fn bytes(&self) -> usize {
         let taken = |block: &Block| {
-            allocated_bytes(block.codes.len()) + allocated_bytes(size_of_val(&*block.scales))
+            allocated_bytes(block.codes.len())
+                + allocated_bytes(size_of_val(&*block.scales))
+                + allocated_bytes(block.quarters.len())
+                + allocated_bytes(size_of_val(&*block.fine_scales))
         };
         self.blocks.iter().map(taken).sum::<usize>() + self.blocks.bytes()
     }

@@ -6,6 +6,7 @@
 
 pub mod arena;
 pub(crate) mod directory;
+pub mod fine;
 pub mod links;
 pub mod normalise;
 pub mod quantise;

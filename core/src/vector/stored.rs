@@ -11,6 +11,7 @@
 //! All little-endian, unaligned, of the vector at unit length.
 
 use super::VectorError;
+use super::fine::{OwnPlane, rest_of};
 use super::normalise::normalise_in_place;
 use super::quantise::{CODE_MAX, Code, approx_similarity, error_bound, quantise, quantise_into};
 use crate::distance::kernels;
@@ -138,6 +139,11 @@ impl Query {
         self.code.scale
     }
 
+    /// What rounding left of it, for the rows that a search is about to name.
+    pub fn rest(&self) -> Vec<i8> {
+        rest_of(&self.normalised, &self.code.codes, self.code.scale)
+    }
+
     /// Whether the similarity to the vector behind a code may reach `least`, judged by the codes: twice
     /// the usual bound, since nobody looks again at what this refuses. Another dimension never does.
     pub fn may_reach(&self, codes: &[i8], scale: f32, least: f64) -> bool {
@@ -244,6 +250,14 @@ impl<'a> StoredVector<'a> {
                 scale
             }
             _ => quantise_into(&self.to_f32(), out),
+        }
+    }
+
+    /// The fine plane beside its code; `None` of `Q8`, which keeps no more than that.
+    pub fn plane(&self, code: &Code) -> Option<OwnPlane> {
+        match self.form {
+            Form::Codes { .. } => None,
+            _ => Some(OwnPlane::of(&self.to_f32(), &code.codes, code.scale)),
         }
     }
 

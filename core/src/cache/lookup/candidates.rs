@@ -7,13 +7,12 @@ use super::bar::Bar;
 use super::keyspace::{Keyspace, Looked};
 use super::proof::{accepts, is_claimed, is_gone};
 use super::request::LookupRequest;
+use crate::cache::Entry;
 use crate::cache::guard::{EXCHANGE_PENALTY, Finding, GuardLevel, Question, Refusal, Rules};
 use crate::cache::miss_reason::{Refused, id_text};
-use crate::cache::{Cache, Entry};
 use crate::ids::{ContainerUid, EntryId, Seq, SlotId};
 use crate::index::{Candidate, SearchResult};
 use crate::limits::{LOOKUP_REFUSED_MAX, RESCORE_EXTRA_MAX};
-use crate::vector::quantise::error_bound;
 use crate::vector::{Quant, Query};
 use crate::work::Steps;
 use hashbrown::HashSet;
@@ -59,12 +58,6 @@ impl<'r, 'a> Asked<'r, 'a> {
 }
 
 impl Asked<'_, '_> {
-    /// How far the similarity of a slot's code may lie from that of its entry.
-    fn bound(&self, cache: &Cache, slot: SlotId) -> f32 {
-        let scale = cache.index.code(slot).map_or(f32::MAX, |(_, scale)| scale);
-        error_bound(self.query.scale(), scale)
-    }
-
     /// Whether guards may refuse what is near enough.
     fn guards_judge(&self) -> bool {
         self.request.unseen.is_some()
@@ -165,8 +158,7 @@ pub fn open_candidates<K: Keyspace>(
         for candidate in left.by_ref().take(missing.clamp(1, asked.ahead())) {
             if missing == 0 {
                 let last = scored[asked.wanted - 1].judged;
-                let bound = keyspace.with_cache(|cache| asked.bound(cache, candidate.slot));
-                if spare == 0 || f64::from(candidate.approx + bound) < last {
+                if spare == 0 || f64::from(candidate.approx + candidate.bound) < last {
                     return Ok(true);
                 }
                 spare -= 1;
@@ -199,14 +191,14 @@ fn open<K: Keyspace>(
     wanted: bool,
 ) -> Option<Opened<K::Opened>> {
     let slot = candidate.slot;
-    let (key, uid, id, seq, bound) = keyspace.with_cache(|cache| {
+    let (key, uid, id, seq) = keyspace.with_cache(|cache| {
         let found = cache.index.slot(slot).filter(|found| asked.exact_id != Some(found.id))?;
         let (id, seq) = (found.id, found.seq());
-        Some((cache.entry_key(&id), cache.uid(), id, seq, asked.bound(cache, slot)))
+        Some((cache.entry_key(&id), cache.uid(), id, seq))
     })?;
     let served = wanted
         && asked.nothing_refuses()
-        && f64::from(candidate.approx - bound) >= asked.bar.threshold;
+        && f64::from(candidate.approx - candidate.bound) >= asked.bar.threshold;
     let entry = keyspace.open(&key, served);
     if let Some(entry) = &entry {
         keyspace.prefetch(entry, asked.entry_bytes);
@@ -221,7 +213,7 @@ fn score<K: Keyspace>(
     opened: Opened<K::Opened>,
     refused: &mut Refused,
 ) -> Looked<Option<Scored<K::Opened>>> {
-    let Opened { candidate: Candidate { slot, approx }, uid, id, seq, entry } = opened;
+    let Opened { candidate: Candidate { slot, approx, .. }, uid, id, seq, entry } = opened;
     let Some(entry) = entry else {
         keyspace.with_cache(|cache| cache.index.hide(slot, seq));
         refused.invisible.add(f64::from(approx));

@@ -159,6 +159,7 @@ fn search<K: Keyspace>(
         let rules = settings.rules(request.guard);
         ((rules, settings.quant), cache.epochs().min_seq(request.scope))
     });
+    let rest = query.rest();
     let asked = Asked::new((request, bar), settings, query, exact_id);
     let mut limit = asked.wanted + RESCORE_EXTRA_MAX;
     let mut seen = Seen { before: HashSet::new(), now: Vec::with_capacity(limit), opened: 0 };
@@ -167,6 +168,7 @@ fn search<K: Keyspace>(
         let searched = SearchRequest {
             code: query.code(),
             scale: query.scale(),
+            rest: &rest,
             partition,
             limit,
             ef: request.ef,

@@ -12,6 +12,7 @@ use crate::allocation::allocated_bytes;
 use crate::distance::kernels;
 use crate::top::{pack, row_of, score_of};
 use crate::vector::arena::CodeArena;
+use crate::vector::fine::FineTarget;
 use crate::vector::links::{Row, SharedLinks};
 use crate::vector::quantise::approx_similarity;
 use std::cmp::Reverse;
@@ -69,6 +70,23 @@ impl<'a> Codes<'a> {
     #[inline(always)]
     pub(in crate::index) fn prefetch(&self, row: u32) {
         self.arena.prefetch(row);
+    }
+
+    /// Asks for all that `fine_similarity` reads.
+    pub(in crate::index) fn prefetch_whole(&self, row: u32) {
+        self.arena.prefetch_whole(row);
+    }
+
+    /// The similarity of a row by all that is kept of it.
+    pub(in crate::index) fn fine_similarity(&self, target: &FineTarget<'_>, row: u32) -> f32 {
+        let (code, scale) = self.arena.row(row);
+        target.similarity(kernels(), code, scale, self.arena.plane(row))
+    }
+
+    /// How far that may lie from the truth.
+    pub(in crate::index) fn fine_bound(&self, target: &FineTarget<'_>, row: u32) -> f32 {
+        let (_, scale) = self.arena.row(row);
+        target.error_bound(scale, self.arena.plane(row).is_some())
     }
 }
 

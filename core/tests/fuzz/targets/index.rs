@@ -5,6 +5,7 @@ use crate::common::Random;
 use llmcache_core::filter::{Filter, FilterRecord};
 use llmcache_core::ids::{EntryId, PartitionKey, Seq, UnixMs};
 use llmcache_core::index::{GraphSettings, Index, IndexMode, NewSlot, SearchRequest, Work};
+use llmcache_core::vector::fine::Plane;
 use llmcache_core::words::{Language, WordIndex, WordQuery, WordSearch};
 use llmcache_core::work::Steps;
 use serde_json::json;
@@ -34,6 +35,9 @@ fn filled(count: u64, rich: bool) -> Index {
             name: (rich && number % 3 == 0).then_some(name.as_bytes()),
             code: (!rich || number % 5 != 4).then_some((&code[..], 0.004)),
         });
+        if number % 3 == 0 {
+            index.set_plane(slot, Plane { scale: 0.003, quarters: &[number as u8, 0b01_10_11_00] });
+        }
         index.set_tags(
             slot,
             [&b"odd"[..], b"a tag"].into_iter().take(if rich { number as usize % 3 } else { 0 }),
@@ -61,6 +65,7 @@ fn use_all(index: &mut Index) {
             counts_refused: true,
             code: &vec![100; dim],
             scale: 0.01,
+            rest: &vec![if partition == 0 { 90 } else { 0 }; dim],
             partition: PartitionKey(partition),
             limit: 5,
             ef: None,

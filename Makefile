@@ -57,8 +57,8 @@ build: setup ## build the module: target/release/libllmcache.so
 test: build $(VENV)/.ready ## run all tests, on every server (T=file and SERVER=name narrow it down)
 	$(PY) scripts/matrix.py $(if $(SERVER),--server $(SERVER)) $(T)
 
-bench: build $(VENV)/.ready ## measure against real peers (VECTORS=folder, TRACE=file for more)
-	$(PY) bench/run.py $(if $(VECTORS),--vectors $(VECTORS)) $(if $(TRACE),--trace $(TRACE)) $(if $(ONLY),--only $(ONLY))
+bench: build $(VENV)/.ready ## measure against real peers (VECTORS=folder, TRACE=file, CRANFIELD=folder for more)
+	$(PY) bench/run.py $(if $(VECTORS),--vectors $(VECTORS)) $(if $(TRACE),--trace $(TRACE)) $(if $(CRANFIELD),--cranfield $(CRANFIELD)) $(if $(ONLY),--only $(ONLY))
 
 quality: build $(VENV)/.ready ## measure guards and contexts on labelled questions
 	$(PY) scripts/quality.py

@@ -30,6 +30,7 @@ import embeddings  # noqa: E402
 import exact  # noqa: E402
 import faults  # noqa: E402
 import graph  # noqa: E402
+import hybrid  # noqa: E402
 import invalidate  # noqa: E402
 import kvfetch  # noqa: E402
 import kvtrace  # noqa: E402
@@ -53,7 +54,7 @@ from servers import provide_all, provide_redisearch  # noqa: E402
 OUT = ROOT / "docs" / "benchmarks"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
 NAMES = (
-    "trips", "exact", "semantic", "packages", "graph", "million", "reference", "restart", "stalls", "threads", "invalidate", "scopes", "embeddings", "embed", "rag", "words",
+    "trips", "exact", "semantic", "packages", "graph", "million", "reference", "restart", "stalls", "threads", "invalidate", "scopes", "embeddings", "embed", "rag", "words", "hybrid",
     "kvfetch", "kvtrace", "session",
 )  # fmt: skip
 
@@ -64,6 +65,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description="measure the module beside its peers")
     options.add_argument("--vectors", type=Path, help="folder with *base*.npy and *queries*.npy, for the full sizes")
     options.add_argument("--trace", type=Path, help="a Mooncake trace, for the full replay of prompts")
+    options.add_argument("--cranfield", type=Path, help="folder of the Cranfield collection, for nDCG of searches by words")
     options.add_argument("--pace", type=float, default=0.2, help="seconds in which a second of the trace is replayed")
     options.add_argument("--only", nargs="+", choices=NAMES, help="some benchmarks, printed; replaced in the page where --out says")
     options.add_argument("--at-most", type=int, default=million.ENTRIES, help="leave out graphs of more entries")
@@ -113,7 +115,7 @@ def provided_redisearch(peer):
 
 def measure(name, here, servers, module, folder, source, base, queries, full, chosen) -> Report | None:
     first, peer, at_most = here[0], servers["redis-8.2"], chosen.at_most
-    if name in ("semantic", "packages", "graph", "rag", "words") and peer.path is None:
+    if name in ("semantic", "packages", "graph", "rag", "words", "hybrid") and peer.path is None:
         print(f"bench: {name} is left out: it needs a server with vector sets", flush=True)
         return None
     match name:
@@ -166,8 +168,11 @@ def measure(name, here, servers, module, folder, source, base, queries, full, ch
         case "embed":
             return embed.run(first, module, folder, embed.Plan(asked=1_000 if full else 300, seconds=8 if full else 4))
         case "words":
-            plan = words.Plan(min(50_000, at_most), rounds=3, seconds=0.4)
+            plan = words.Plan(min(50_000, at_most), rounds=3, seconds=0.4, ping_seconds=5)
             return words.run(peer, provided_redisearch(peer), module, folder, plan)
+        case "hybrid":
+            plan = hybrid.Plan(min(50_000, at_most), rounds=3, seconds=0.8, cranfield=chosen.cranfield)
+            return hybrid.run(peer, provided_redisearch(peer), module, folder, base, queries, plan)
         case "rag":
             plan = rag.Plan(min(len(base), at_most), rounds=3, seconds=0.4)
             return rag.run(peer, provided_redisearch(peer), module, folder, base, queries[:256], plan)

@@ -382,3 +382,23 @@ fn memory_is_that_of_the_words() {
     let per_text = index.bytes() / 20_000;
     assert!(per_text < 120, "{per_text} bytes a text of 15 words on average");
 }
+
+#[test]
+fn a_removal_costs_the_words_of_its_text() {
+    let mut index = WordIndex::new(Language::NONE);
+    for row in 0..20_000u32 {
+        index.add(row, format!("common words of all texts w{}", row % 500).as_bytes());
+    }
+    // Six of the old text, two of the new, and the row itself.
+    assert_eq!(index.add(777, b"common words"), 6 + 2 + 1);
+    assert_eq!(index.add(777, b""), 2 + 1);
+    for row in 0..100 {
+        index.mark_removed(row * 7);
+    }
+    let mut rounds = 0;
+    while index.work(1) {
+        rounds += 1;
+    }
+    assert_eq!((rounds, index.len()), (99, 19_900));
+    index.check_invariants();
+}

@@ -11,7 +11,9 @@ use super::miss_reason::{Refused, miss_reason};
 use super::{EntryView, Tier};
 use crate::ids::{PartitionKey, SlotId};
 use crate::index::Gate;
-use crate::limits::{WORDS_DEPTH_MIN, WORDS_PHRASE_TEXTS_MAX, WORDS_SPARE_TEXTS};
+use crate::limits::{
+    WORDS_DEPTH_A_RESULT, WORDS_DEPTH_MIN, WORDS_PHRASE_TEXTS_MAX, WORDS_SPARE_TEXTS,
+};
 use crate::words::{Fusion, Phrases, Ranked, Scored, WordQuery, WordSearch, fuse};
 use crate::work::Steps;
 use hashbrown::HashSet;
@@ -40,7 +42,9 @@ pub struct Fused {
 
 /// Candidates of each side, for so many results.
 fn depth(count: usize) -> usize {
-    (4 * count).clamp(WORDS_DEPTH_MIN, crate::limits::COUNT_MAX as usize).max(count)
+    (WORDS_DEPTH_A_RESULT * count)
+        .clamp(WORDS_DEPTH_MIN, crate::limits::COUNT_MAX as usize)
+        .max(count)
 }
 
 /// Answers a question of words. Beside each hit stands what is known of it.

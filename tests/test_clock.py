@@ -1,5 +1,6 @@
 """What is never saved is measured by a clock that only goes forward: setting the server's clock neither holds nor ends it."""
 
+import random
 import threading
 
 import pytest
@@ -134,6 +135,20 @@ def test_who_waits_is_answered_when_the_time_is_over(server, clock, begin):
         clock.set(-HOUR)
         thread.join(60)
         assert replies, "it waits on"
+
+
+def test_a_clock_set_back_and_forth_stops_no_timer(server, clock):
+    """After each, the server's own list of timers begins with others, and what it waits for is another time."""
+    rng = random.Random(1)
+    shifts = (0, 1, -1, 61, -61, HOUR, -HOUR, 24 * HOUR, -24 * HOUR, 30 * 24 * HOUR)
+    with server.wire(timeout=40) as wire:
+        for _ in range(18):
+            if rng.random() < 0.3:
+                clock.set(rng.choice(shifts))
+            wire.send("SESSION.FOLLOW", "s", "ID", "to come", 0, "BLOCK", 5)
+            if rng.random() < 0.5:
+                clock.set(rng.choice(shifts))
+            assert wire.read() is None
 
 
 def test_parts_gather_as_long_as_was_said(server, clock):

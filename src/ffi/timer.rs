@@ -88,17 +88,22 @@ fn stop(ctx: Ctx<'_>, id: raw::RedisModuleTimerID) {
     unsafe { api!(RedisModule_StopTimer(ctx.as_ptr(), id, std::ptr::null_mut())) };
 }
 
-/// Sets timers anew that are late: the server's clock was set back. To be called in the server's rounds.
+/// Sets all timers anew where one is late: the server's clock was set. To be called in the server's rounds.
+///
+/// All, since the server looks again at its list only when a timer becomes the first of it: after a clock that went back
+/// and forth, what it waits for may be days away, while those that are due stand before whatever is added.
 pub(super) fn catch_up(ctx: Ctx<'_>) {
     let now = monotonic_now();
     let is_late = |key: &TimerKey| key.0.after(LATE_MS).is_past(now);
-    let late: Vec<TimerKey> =
-        TIMERS.with(|timers| timers.waiting.keys().copied().take_while(is_late).collect());
-    for key in late {
-        let at = TIMERS.with(|timers| timers.waiting.get(&key).map(|w| (w.id, w.data)));
-        let Some((id, data)) = at else { continue };
-        stop(ctx, id);
-        let id = create(ctx, 0, data);
+    let waiting = TIMERS.with(|timers| match timers.waiting.first_key_value() {
+        Some((first, _)) if is_late(first) => std::mem::take(&mut timers.waiting),
+        _ => BTreeMap::new(),
+    });
+    for timer in waiting.values() {
+        stop(ctx, timer.id);
+    }
+    for (key, Waiting { data, .. }) in waiting {
+        let id = create(ctx, key.0.left(now), data);
         TIMERS.with(|timers| timers.waiting.insert(key, Waiting { id, data }));
     }
 }

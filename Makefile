@@ -78,7 +78,7 @@ js: build $(VENV)/.ready ## type, test, weigh and pack the JavaScript client (ne
 mutate: setup ## load 100,000 changed folders of models: refused or working (minutes; the tests try 1,500)
 	LLMCACHE_MUTATIONS=100000 cargo test --release -p llmcache-core --test embed changed_bytes
 
-torture: build $(VENV)/.ready ## attack servers: traffic, kills, clusters (MINUTES=60 SERVER=valkey-9.1 SEED=7 KINDS=clusters)
+torture: build $(VENV)/.ready ## attack servers in every kind of round (MINUTES=60 SERVER=valkey-9.1 SEED=7 KINDS=clusters)
 	$(PY) tests/torture/run.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--only $(KINDS)) $(if $(SERVER),--server $(wildcard .servers/$(SERVER)/*-server))
 
 fuzz: $(VENV)/.ready ## attack the core's decoders, guided by coverage (TARGET=filter SECONDS=600 SEED=7; needs a C++ compiler)

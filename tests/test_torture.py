@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 from harness.names import key_slot
 from harness.wire import Failure
+from torture.clocks import Clocks
 from torture.clusters import Clusters, Entry
+from torture.disks import FSYNCS, Disks
 from torture.faults import FAULTS
+from torture.files import Files
+from torture.hostile import Hostile
 from torture.kills import KINDS, Kills, Lost
 from torture.pairs import Fault, Round, Snapshot
 from torture.values import DIM
@@ -54,6 +58,31 @@ def test_what_a_failover_may_lose_is_what_nobody_confirmed():
     entry = Entry(KINDS[0], "{t}", 0, floor=b"1", acknowledged=[b"2", None], unanswered=[b"4"])
     assert entry.allowed(lossy=False) == [None, b"4"]
     assert entry.allowed(lossy=True) == [b"1", b"2", None, b"4"]
+
+
+def test_damaged_dumps_and_internal_commands_are_refused_or_work(fleet):
+    hostile = Hostile(fleet, seed=1)
+    hostile.run(SECONDS)
+    assert hostile.restored and hostile.refused and hostile.obeyed
+
+
+def test_damaged_aofs_load_or_are_declined(fleet):
+    files = Files(fleet, seed=1)
+    files.run(SECONDS)
+    assert files.cut + files.started + files.declined > 3
+
+
+@pytest.mark.parametrize("fsync", FSYNCS)
+def test_a_full_disk_loses_nothing_acknowledged(fleet, fsync):
+    disks = Disks(fleet, seed=1, fsync=fsync)
+    disks.run(SECONDS)
+    assert disks.cycles and disks.changes > 100
+
+
+def test_clocks_set_back_and_forth_change_nothing(fleet):
+    clocks = Clocks(fleet, seed=1)
+    clocks.run(SECONDS)
+    assert clocks.sets and clocks.commands > 100
 
 
 def test_planted_faults_have_their_place_in_the_sources():

@@ -7,7 +7,6 @@ and set again under load. With `appendfsync everysec` the server refuses writes 
 
 from __future__ import annotations
 
-import contextlib
 import random
 import resource
 import shlex
@@ -35,8 +34,9 @@ ENOUGH = 1 << 33
 class Disks(Kills):
     """Cycles of one server; a kill is what it does to itself."""
 
-    def __init__(self, fleet: Fleet, seed: int):
+    def __init__(self, fleet: Fleet, seed: int, fsync: str | None = None):
         super().__init__(fleet, seed)
+        self.fsync = fsync or random.Random(seed).choice(FSYNCS)
         self.refused = 0
         # A write past the bound is an error of the write, as on a full disk, and no signal.
         program = fleet.folder / "redis-server"
@@ -53,8 +53,7 @@ class Disks(Kills):
     def run(self, seconds: float) -> None:
         self.rng = random.Random(self.seed)
         self.promises = {(kind.name, n): Promise() for kind in KINDS for n in range(NUMBERS)}
-        fsync = self.rng.choice(FSYNCS)
-        options = {"appendonly": "yes", "appendfsync": fsync, "auto_aof_rewrite_percentage": 0}
+        options = {"appendonly": "yes", "appendfsync": self.fsync, "auto_aof_rewrite_percentage": 0}
         server = self.fleet.launch(**options)
         self.outer.servers += self.fleet.servers
         end = time.monotonic() + seconds
@@ -63,7 +62,7 @@ class Disks(Kills):
             self.cycles += 1
         # What is there is not only so in memory.
         server.restart()
-        self.verify(server, f"a full disk ({fsync})")
+        self.verify(server, f"a full disk ({self.fsync})")
         server.check_log()
 
     def fill(self, server: Server, beside: str) -> None:
@@ -72,14 +71,16 @@ class Disks(Kills):
                 self._change(wire)
         largest = max((path.stat().st_size for path in Path(server.folder).glob("appendonlydir/*.aof")), default=0)
         _bound(server, largest + self.rng.choice(ROOM_BYTES))
-        with contextlib.suppress(OSError), server.wire() as wire:
-            if beside != "nothing":
-                wire(beside)
-            full = time.monotonic() + FULL_SECONDS
-            while time.monotonic() < full:
-                self.attempt(wire)
-        if server.process.poll() is not None:
+        try:
+            with server.wire() as wire:
+                if beside != "nothing":
+                    wire(beside)
+                full = time.monotonic() + FULL_SECONDS
+                while time.monotonic() < full:
+                    self.attempt(wire)
+        except OSError:
             # Under `always` it ends itself when it cannot keep its promise.
+            server.process.wait(30)
             server.kill9()
             server.start()
         else:

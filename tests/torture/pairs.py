@@ -80,11 +80,14 @@ class Snapshot:
     def differences(self, later: Snapshot, now: int | None = None) -> list[str]:
         """What `later` has otherwise, but for keys that were due by now."""
         now = int(time.time() * 1_000) if now is None else now
+        due = {key for keys in (self.keys, later.keys) for key, (_, at) in keys.items() if 0 < at <= now}
+        # The entries of a container that was due go after it, whatever it was called when they came.
+        may_follow = {database for database, name in due if not name.startswith(b"{")}
         found = []
         for key in sorted(self.keys.keys() | later.keys.keys()):
             before, after = self.keys.get(key), later.keys.get(key)
-            due = any(0 < one[1] <= now for one in (before, after) if one)
-            if before != after and not due:
+            follows = after is None and key[1].startswith(b"{") and key[0] in may_follow
+            if before != after and key not in due and not follows:
                 found.append(f"{key}: {before} / {after}")
         return found
 

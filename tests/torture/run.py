@@ -22,7 +22,11 @@ from typing import Protocol
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness.server import Fleet  # noqa: E402
+from torture.clocks import Clocks  # noqa: E402
 from torture.clusters import Clusters  # noqa: E402
+from torture.disks import Disks  # noqa: E402
+from torture.files import Files  # noqa: E402
+from torture.hostile import Hostile  # noqa: E402
 from torture.kills import Kills  # noqa: E402
 from torture.pairs import Round  # noqa: E402
 
@@ -59,6 +63,10 @@ KINDS = {
     "traffic": Kind(Round, 40),
     "kills": Kind(Kills, 20),
     "clusters": Kind(Clusters, 60),
+    "hostile": Kind(Hostile, 20),
+    "files": Kind(Files, 20),
+    "disks": Kind(Disks, 15),
+    "clocks": Kind(Clocks, 30),
 }
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from harness.names import key_slot
 from harness.wire import Failure
-from torture.clocks import Clocks
 from torture.clusters import Clusters, Entry
 from torture.disks import FSYNCS, Disks
 from torture.faults import FAULTS
@@ -77,12 +76,6 @@ def test_a_full_disk_loses_nothing_acknowledged(fleet, fsync):
     disks = Disks(fleet, seed=1, fsync=fsync)
     disks.run(SECONDS)
     assert disks.cycles and disks.changes > 100
-
-
-def test_clocks_set_back_and_forth_change_nothing(fleet):
-    clocks = Clocks(fleet, seed=1)
-    clocks.run(SECONDS)
-    assert clocks.sets and clocks.commands > 100
 
 
 def test_planted_faults_have_their_place_in_the_sources():

@@ -17,6 +17,9 @@ from .pairs import Round
 SHIFTS = (0, 1, -1, 61, -61, 3_600, -3_600, 86_400, -86_400, 30 * 86_400)
 
 
+TIMERS_GO_ON_SECONDS = 4.0
+
+
 class Clocks(Round):
     """A round of traffic; before each phase, and within it, the clock is set."""
 
@@ -39,6 +42,11 @@ class Clocks(Round):
         self.shift = self.traffic.rng.choice(SHIFTS)
         self.clock.set(self.shift)
         self.sets += 1
+
+    def checkpoint(self) -> None:
+        """Timers that a set clock held go on within a second or two; what they remove must be gone before it is compared."""
+        time.sleep(TIMERS_GO_ON_SECONDS)
+        super().checkpoint()
 
     def _send(self, at, wire, step) -> None:
         if self.traffic.rng.random() < 0.02:

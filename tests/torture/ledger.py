@@ -18,7 +18,8 @@ CONTAINERS = {
     "llm-embed": ("EMBCACHE.INFO", b"entries", "llm-entry"),
     "llm-kvnsp": ("KVCHUNK.INFO", b"chunks", "llm-kvchk"),
 }
-SETTLES_SECONDS = 20
+# A walk over all keys, which finds what is wrong, may have ended just now: the next comes in half of the grace of orphans.
+SETTLES_SECONDS = 90
 
 
 def differences(server: Server, databases: int) -> list[str]:

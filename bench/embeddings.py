@@ -166,7 +166,7 @@ def with_expiry(host: Host, plain: list[bytes], starts: range) -> list[Batch]:
 
 
 def measure_packages(report: Report, server, peer, module: Path, folder: Path, base: np.ndarray, plan: Plan) -> None:
-    python = packages.provide()
+    python = packages.provide(packages.VENV, packages.HERE / "peer_packages.txt")
     if python is None:
         return
     table = report.table("library", "dimensions", "p50 us of 100 texts", "p99 us", "commands", "B an embedding", "ours is faster by")

@@ -45,7 +45,7 @@ class Plan:
 
 
 def run(server, redisearch, module: Path, folder: Path, base: np.ndarray, queries: np.ndarray, plan: Plan) -> Report | None:
-    python = provide()
+    python = provide(VENV, HERE / "peer_packages.txt")
     if python is None:
         return None
     report = Report("Client libraries: hit, miss, store, stampede", TEXT)
@@ -94,17 +94,17 @@ def ask(python: Path, name: str, host: Host, paths: list[Path], plan: Plan) -> d
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def provide() -> Path | None:
-    """The Python of the peer packages, installed once; none where they cannot be had."""
-    python, wanted = VENV / "bin" / "python", (HERE / "peer_packages.txt").read_text()
-    stamp = VENV / "installed"
+def provide(folder: Path, packages: Path) -> Path | None:
+    """The Python of a venv in `folder` with the packages that a file lists, installed once; none where they cannot be had."""
+    python, wanted = folder / "bin" / "python", packages.read_text()
+    stamp = folder / "installed"
     if stamp.exists() and stamp.read_text() == wanted:
         return python
-    venv.create(VENV, clear=True, with_pip=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "-r", str(HERE / "peer_packages.txt")]
+    venv.create(folder, clear=True, with_pip=True)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "-r", str(packages)]
     done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode != 0:
-        print(f"bench: the peer packages cannot be had: {done.stderr[-500:]}", file=sys.stderr, flush=True)
+        print(f"bench: the packages of {packages.name} cannot be had: {done.stderr[-500:]}", file=sys.stderr, flush=True)
         return None
     stamp.write_text(wanted)
     return python

@@ -34,6 +34,7 @@ import hybrid  # noqa: E402
 import invalidate  # noqa: E402
 import kvfetch  # noqa: E402
 import kvtrace  # noqa: E402
+import library  # noqa: E402
 import million  # noqa: E402
 import packages  # noqa: E402
 import page  # noqa: E402
@@ -54,7 +55,7 @@ from servers import provide_all, provide_redisearch  # noqa: E402
 OUT = ROOT / "docs" / "benchmarks"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
 NAMES = (
-    "trips", "exact", "semantic", "packages", "graph", "million", "reference", "restart", "stalls", "threads", "invalidate", "scopes", "embeddings", "embed", "rag", "words", "hybrid",
+    "trips", "exact", "semantic", "packages", "graph", "million", "library", "reference", "restart", "stalls", "threads", "invalidate", "scopes", "embeddings", "embed", "rag", "words", "hybrid",
     "kvfetch", "kvtrace", "session",
 )  # fmt: skip
 
@@ -149,6 +150,8 @@ def measure(name, here, servers, module, folder, source, base, queries, full, ch
                 return None
             plan = million.Plan(million.ENTRIES, rounds=3, seconds=4, latency_count=1_000, removed=10_000)
             return million.run(first, module, folder, base, queries, plan)
+        case "library":
+            return library.run(source, library.Plan(min(50_000, at_most) if full else len(base), rounds=7))
         case "reference":
             plan = reference.Plan(10_000 if full else len(base), queries=200)
             return reference.run(first, module, folder, source, plan)

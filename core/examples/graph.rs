@@ -1,8 +1,11 @@
 //! Prints what the graph of an index costs and finds on real vectors: recall, distances and time of a
 //! search for each EF, inserts a second, bytes a vector.
 //!
-//! `cargo run --release -p llmcache-core --example graph -- FOLDER [ROWS [codes]]`, where the folder holds
+//! `cargo run --release -p llmcache-core --example graph -- FOLDER [ROWS [codes|ask]]`, where the folder holds
 //! `*base*.f16.npy` and `*queries*.f16.npy`.
+//!
+//! `codes`: without fine planes, as an index of `QUANT Q8` is. `ask`: EFs are read from the input, and what is found is
+//! written as JSON.
 
 #![expect(clippy::print_stdout, reason = "printing is what this program is for")]
 
@@ -34,10 +37,13 @@ fn main() {
     let base: Vec<_> = read(Path::new(&folder), "base").into_iter().take(most).collect();
     let queries = read(Path::new(&folder), "queries");
     let truth: Vec<Vec<u32>> = queries.iter().map(|query| nearest(&base, query)).collect();
-    // By codes alone, as an index of `QUANT Q8` is, where the third argument says so.
-    let by_codes = given.next().is_some_and(|word| word == "codes");
+    let way = given.next().unwrap_or_default();
+    let by_codes = way == "codes";
     let codes: Vec<Code> = base.iter().map(|vector| coded(vector, by_codes)).collect();
     let queries: Vec<Code> = queries.iter().map(|vector| coded(vector, by_codes)).collect();
+    if way == "ask" {
+        return answer(&codes, &queries, &truth);
+    }
     println!("{} vectors, {} queries", base.len(), queries.len());
 
     let mut flat = Index::new();
@@ -45,8 +51,7 @@ fn main() {
     fill(&mut flat, &codes);
     report("flat", &mut flat, &queries, &truth, None);
 
-    let mut graph = Index::new();
-    graph.set_graph_settings(GraphSettings { mode: IndexMode::Hnsw, ..GraphSettings::default() });
+    let mut graph = graph();
     build(&mut graph, &codes);
     let info = graph.graph_info();
     let rows = codes.len() as f64;
@@ -62,6 +67,33 @@ fn main() {
     }
     save_and_load(&graph);
     churn(&mut graph, &codes, &queries, &truth);
+}
+
+/// Builds the graph and measures searches of each EF that is asked for by a line, a line of JSON for each: for
+/// `bench/library.py`, which asks another library in turns.
+fn answer(codes: &[Code], queries: &[Code], truth: &[Vec<u32>]) {
+    let mut index = graph();
+    let began = Instant::now();
+    let before = cpu_seconds(began);
+    for (row, code) in codes.iter().enumerate() {
+        insert(&mut index, row as u32, code);
+        while row % 1_000 == 999 && index.work(Work(1_000)).more {}
+    }
+    while index.work(Work(1_000)).more {}
+    let (rows, seconds) = (codes.len() as f64, cpu_seconds(began) - before);
+    let bytes = index.bytes() as f64 / rows;
+    println!(r#"{{"inserts_per_s": {:.0}, "bytes": {bytes:.1}}}"#, rows / seconds);
+    for line in std::io::stdin().lines() {
+        let ef = line.expect("a line").trim().parse().expect("an EF");
+        let found = measured(&mut index, queries, truth, Some(ef), 1);
+        println!(r#"{{"recall": {:.4}, "us": {:.2}}}"#, found.recall, found.us);
+    }
+}
+
+fn graph() -> Index {
+    let mut graph = Index::new();
+    graph.set_graph_settings(GraphSettings { mode: IndexMode::Hnsw, ..GraphSettings::default() });
+    graph
 }
 
 /// Times a restart: rows alone, and rows with their graph.
@@ -158,7 +190,21 @@ fn churn(index: &mut Index, codes: &[Code], queries: &[Code], truth: &[Vec<u32>]
     }
 }
 
-fn report(name: &str, index: &mut Index, queries: &[Code], truth: &[Vec<u32>], ef: Option<usize>) {
+/// What searches of one EF come to.
+struct Measured {
+    recall: f64,
+    distances: usize,
+    walked: usize,
+    us: f64,
+}
+
+fn measured(
+    index: &mut Index,
+    queries: &[Code],
+    truth: &[Vec<u32>],
+    ef: Option<usize>,
+    repeats: usize,
+) -> Measured {
     let (mut found, mut distances, mut walked) = (0, 0, 0);
     for (query, truth) in queries.iter().zip(truth) {
         let result = search(index, query, ef);
@@ -167,7 +213,7 @@ fn report(name: &str, index: &mut Index, queries: &[Code], truth: &[Vec<u32>], e
         found += result.candidates.iter().filter(|c| truth.contains(&c.slot.0)).count();
     }
     let mut best = f64::INFINITY;
-    for _ in 0..REPEATS {
+    for _ in 0..repeats {
         let began = Instant::now();
         let before = cpu_seconds(began);
         for query in queries {
@@ -175,11 +221,14 @@ fn report(name: &str, index: &mut Index, queries: &[Code], truth: &[Vec<u32>], e
         }
         best = best.min((cpu_seconds(began) - before) / queries.len() as f64);
     }
+    let recall = found as f64 / (K * queries.len()) as f64;
+    Measured { recall, distances: distances / queries.len(), walked, us: best * 1e6 }
+}
+
+fn report(name: &str, index: &mut Index, queries: &[Code], truth: &[Vec<u32>], ef: Option<usize>) {
+    let Measured { recall, distances, walked, us } = measured(index, queries, truth, ef, REPEATS);
     println!(
-        "{name:8} recall@10 {:.4}  {:6} distances  {:8.1} us CPU  {:3.0} % walked",
-        found as f64 / (K * queries.len()) as f64,
-        distances / queries.len(),
-        best * 1e6,
+        "{name:8} recall@10 {recall:.4}  {distances:6} distances  {us:8.1} us CPU  {:3.0} % walked",
         100.0 * walked as f64 / queries.len() as f64
     );
 }

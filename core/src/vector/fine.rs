@@ -6,8 +6,8 @@
 //!
 //! Rounding an element to `c` steps leaves a rest of at most half a step. The plane says in which quarter `k` of that
 //! step it lies, and the element counts as `c + (2k - 3) / 8`: a quarter of the error, for a quarter of the code's
-//! memory. A flat search of 50,000 real vectors finds 0.9945 of the nearest ten by codes and 0.9997 with the plane;
-//! with one bit an element it would be 0.999, with four 0.9998.
+//! memory. A flat search of 50,000 real vectors finds 0.9945 of the nearest ten by codes and 0.9994 with the plane;
+//! of 10,000 it finds 0.9983.
 //!
 //! Byte `j` of the `w` of a plane, a quarter of the dimensions rounded up, has `k` of the elements `j`, `j + w`,
 //! `j + 2w` and `j + 3w`, from the low bits on. With it comes the scale at which code and plane together have unit

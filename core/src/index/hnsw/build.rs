@@ -8,6 +8,11 @@
 //! Algorithm 4 would. On 50,000 real vectors that finds 0.95 of the nearest ten with 599 distances;
 //! links one way, dropped as in the paper, take 616. Dropping four at once takes 615; all at once, on
 //! both sides, tears the graph apart: 0.945 is reached with 2,486.
+//!
+//! What Vamana does with `alpha` gains little here. On 20,000 real vectors with planes, EF 128: 0.9949 with 1,640
+//! distances and 2,281 to link a row; alpha 0.95 gives 0.9949 with 1,649 and 2,624, alpha 0.9 0.9946 with 1,616 and
+//! 2,957, alpha 1.05 0.9946 with 1,591 and 1,984. Half as many links again chosen for a new row: 0.9964 with 1,718 and
+//! 2,743; EFC 160: 0.9964 with 1,730 and 3,039. All lie on one curve of recall over distances, or a thousandth above it.
 
 use super::super::row_state::NONE;
 use super::super::slots::Slots;

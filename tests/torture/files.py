@@ -26,7 +26,6 @@ OPTIONS = {
     "aof_use_rdb_preamble": "no",
     "aof_load_truncated": "yes",
     "auto_aof_rewrite_percentage": 0,
-    "llmcache__orphan_grace": 1,
     "llmcache__sweep_interval_ms": 20,
 }
 

@@ -9,8 +9,8 @@ if ! rustup run "$toolchain" cargo miri --version >/dev/null 2>&1; then
     exit 1
 fi
 export MIRIFLAGS="-Zmiri-disable-isolation ${MIRIFLAGS:-}" CARGO_TARGET_DIR=target/miri
-export LLMCACHE_FUZZ_RUNS="${LLMCACHE_FUZZ_RUNS:-200}"
-for target in entry head evidence session effect line chunk stub namespace filter record tokens; do
+export LLMCACHE_FUZZ_RUNS="${LLMCACHE_FUZZ_RUNS:-20}"
+for target in stub chunk tokens namespace evidence entry head effect filter record line session; do
     echo "miri: $target"
     LLMCACHE_FUZZ_TARGET=$target rustup run "$toolchain" cargo miri test --quiet -p llmcache-core --test fuzz seeds
 done

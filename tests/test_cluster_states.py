@@ -453,3 +453,28 @@ def test_every_command_has_a_row(nodes):
     with nodes.nodes[0].wire() as wire:
         listed = {name.decode().lower() for name in wire("COMMAND", "LIST", "FILTERBY", "MODULE", "llmcache")}
     assert listed == set(TABLE) | INTERNAL
+
+
+def test_asking_for_the_state_of_a_slot_is_no_traffic(nodes):
+    """Commands that need all keys, or miss one, ask the server whether it would run a call; it runs none."""
+    node = nodes.nodes[0]
+    with node.wire() as wire:
+        settle(nodes)
+        documents(wire)
+        answers(wire)
+        expect_ok(wire("CONFIG", "RESETSTAT"))
+        asked = [
+            ("RAG.SEARCH", DOCS, *SEARCH),
+            ("RAG.GET", DOCS, "missing"),
+            ("RAG.ADD", DOCS, "new", *V, "TEXT", "t"),
+            ("LLMCACHE.SCAN", CACHE, 0),
+            ("LLMCACHE.ENTRY", CACHE, "missing"),
+            ("LLMCACHE.SET", CACHE, "PROMPT", "new", "RESPONSE", "r"),
+        ]
+        for command in asked:
+            assert not isinstance(wire(*command), Failure), command
+        version = next(line for line in wire("INFO", "server").decode().splitlines() if line.startswith("redis_version:"))
+        calls = [line for line in wire("INFO", "commandstats").decode().splitlines() if line.startswith("cmdstat_exists:")]
+        # Redis 7.0 has no way to ask but to run the call.
+        assert bool(calls) == version.startswith("redis_version:7.0."), (version, calls)
+        settle(nodes)

@@ -78,3 +78,21 @@ def test_twice_as_many_things_cost_no_more_than_twice_as_much(server):
         for name, once in steps[200].items():
             twice = steps[400][name]
             assert 0 < twice <= 2.5 * once + 100, f"{name}: {once} steps, and {twice} for twice as much"
+
+
+def test_messages_cost_the_same_wherever_they_go(server):
+    """Each message was looked for in its block once it was stored, and a block was written for each that was replaced."""
+    with server.wire() as wire:
+        def run(*command):
+            reply = at_once(wire, *command)
+            return reply, int(server.info()["llmcache_last_command_longest_run"])
+
+        for count in (256, 1_024):
+            lines = ['{"role":"user","content":"x"}'] * count
+            run("SESSION.LOAD", "s", *lines)
+            parts = [part for at in range(count) for part in ("MSG", "user", f"a{at}", "ID", f"{count}-{at}")]
+            run("SESSION.APPEND", "s", *parts)
+            others = [part.replace("a", "b") if part.startswith("a") else part for part in parts]
+            reply, steps = run("SESSION.APPEND", "s", "UPSERT", *others)
+            assert [row[1] for row in reply[:-2]] == [2] * count
+            assert 0 < steps <= 8 * count, steps

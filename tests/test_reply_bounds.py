@@ -122,16 +122,34 @@ def test_replies_that_nobody_reads_evict_nothing(fleet):
         assert all(len(part) == 20 for part in parts if not isinstance(part, Failure))
 
 
+def test_a_list_of_many_goes_page_by_page(server):
+    """A page looks at 2,048 sessions, whatever COUNT asks for."""
+    with server.wire() as wire:
+        wire.pipeline([("SESSION.APPEND", f"s{at}", "OWNER", "o", "MSG", "user", "x") for at in range(3_000)])
+        wire("DEL", "o")
+        wire("ZADD", "o", *(part for at in range(3_000) for part in (10 + at, f"s{at}")))
+        first = wire("SESSION.LIST", "o", "COUNT", 10_000)
+        assert len(first) == 2_049 and first[-1] == [None, 10 + 3_000 - 2_048, 0, 0]
+        rest = wire("SESSION.LIST", "o", "COUNT", 10_000, "BEFORE", first[-1][1])
+        assert [row[0] for row in first[:-1] + rest] == [b"s%d" % at for at in reversed(range(3_000))]
+
+
 def test_a_list_past_many_that_are_gone_says_where_to_go_on(server):
     with server.wire() as wire:
         wire("SESSION.APPEND", "alive", "OWNER", "o", "MSG", "user", "hello")
         wire("ZADD", "o", 1, "alive")
         for first in range(0, 6_000, 1_000):
             wire("ZADD", "o", *(part for at in range(first, first + 1_000) for part in (10 + at // 2, f"gone-{at}")))
-        rows = wire("SESSION.LIST", "o", "COUNT", 10)
-        assert len(rows) == 1 and rows[0][0] is None and rows[0][2:] == [0, 0]
-        rows = wire("SESSION.LIST", "o", "COUNT", 10, "BEFORE", rows[0][1])
-        assert [row[0] for row in rows] == [b"alive"]
+        pages, before = [], "9" * 13
+        while True:
+            rows = wire("SESSION.LIST", "o", "COUNT", 10, "BEFORE", before)
+            if rows[-1][0] is not None:
+                break
+            assert len(rows) == 1 and rows[0][2:] == [0, 0]
+            pages.append(rows)
+            before = rows[0][1]
+        # Each page looks at so many, and at all of one moment.
+        assert len(pages) == 2 and [row[0] for row in rows] == [b"alive"]
         # Those found dead go with the appends that follow.
         before = wire("ZCARD", "o")
         wire("SESSION.APPEND", "alive", "OWNER", "o", "MSG", "user", "again")

@@ -272,8 +272,8 @@ pub const SESSION_REPLY_MESSAGES_MAX: usize = 10_000;
 pub const SESSION_WALKED_MAX: usize = 1 << 16;
 /// Pinned messages of a session.
 pub const SESSION_PINS_MAX: usize = 1_024;
-/// Sessions that are gone, which a LIST passes over before it says where to go on.
-pub const SESSION_LIST_PASSED_MAX: usize = 4_096;
+/// Sessions that a LIST looks at, those that are gone included, before it says where to go on.
+pub const SESSION_LIST_LOOKED_MAX: usize = 2_048;
 /// Lines of one LOAD.
 pub const SESSION_LOAD_MAX: usize = 1_024;
 /// Most rows of one LIST.

@@ -7,8 +7,8 @@ use llmcache_core::ids::MonotonicMs;
 use redis_module::raw;
 use std::ffi::{CStr, c_int};
 use std::marker::PhantomData;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, OnceLock};
 use std::time::Instant;
 
 /// The option of a module whose keys may be sent with their slot by `CLUSTER MIGRATESLOTS` (Valkey 9).
@@ -288,21 +288,42 @@ impl<'a> Ctx<'a> {
 
     /// Whether a command with these keys would be run here and now for the client that this call is for: in a
     /// cluster, the server refuses a call with keys of a slot that it does not serve, or of which it has not all
-    /// while the slot is moving.
+    /// while the slot is moving. Where the server can be asked without running the command, it is, and counts no call.
     pub fn serves(self, keys: &[&RString]) -> bool {
+        let is_dry = self.calls_dry();
         let mut pointers: Vec<_> = keys.iter().map(|key| key.as_ptr()).collect();
         // SAFETY: the format "v" takes an array of strings and its length; both outlive the call. The reply is
         // freed on the one path there is.
         unsafe {
             let (array, count) = (pointers.as_mut_ptr(), pointers.len());
-            let (command, format) = (c"EXISTS".as_ptr(), c"v".as_ptr());
+            let format = if is_dry { c"Dv" } else { c"v" };
+            let (command, format) = (c"EXISTS".as_ptr(), format.as_ptr());
             let reply = api!(RedisModule_Call(self.raw, command, format, array, count));
             if reply.is_null() {
-                return false;
+                // Of a dry run only a refusal need be answered.
+                return is_dry;
             }
+            let kind = api!(RedisModule_CallReplyType(reply));
             api!(RedisModule_FreeCallReply(reply));
-            true
+            kind != raw::REDISMODULE_REPLY_ERROR as c_int
         }
+    }
+
+    /// Whether the server checks a call without running it ("D", since 7.2): it answers the error of one that lacks
+    /// its arguments, where older servers take the format for an error of their own and answer nothing.
+    fn calls_dry(self) -> bool {
+        static KNOWN: OnceLock<bool> = OnceLock::new();
+        *KNOWN.get_or_init(|| {
+            // SAFETY: the format takes no arguments. The reply is freed on the one path there is.
+            unsafe {
+                let reply = api!(RedisModule_Call(self.raw, c"EXISTS".as_ptr(), c"D".as_ptr()));
+                if reply.is_null() {
+                    return false;
+                }
+                api!(RedisModule_FreeCallReply(reply));
+                true
+            }
+        })
     }
 
     /// Runs a command without arguments that answers text, as `CLUSTER NODES` does; `None` when it

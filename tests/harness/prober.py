@@ -25,10 +25,11 @@ PONG = b"+PONG\r\n"
 
 @dataclass(frozen=True)
 class Stall:
-    """The longest PING beside a command, in milliseconds, and the command's reply."""
+    """The longest PING beside a command, in milliseconds, the 99th percentile of all, and the command's reply."""
 
     own_ms: float
     whole_ms: float
+    p99_ms: float
     took_ms: float
     reply: object
 
@@ -94,16 +95,19 @@ class Prober:
 
         thread = threading.Thread(target=run)
         thread.start()
-        own = whole = after = 0
+        owns, whole, after = [], 0, 0
         while after < AFTER:
             after += came.is_set()
             one, all_ = self.ping()
-            own, whole = max(own, one), max(whole, all_)
+            owns.append(one)
+            whole = max(whole, all_)
             time.sleep(STEP_S)
         thread.join()
         if isinstance(kept["reply"], Exception):
             raise kept["reply"]
-        return Stall(own / 1e6, whole / 1e6, kept["took"] * 1e3, reply_of(kept["reply"]))
+        owns.sort()
+        p99 = owns[len(owns) * 99 // 100]
+        return Stall(owns[-1] / 1e6, whole / 1e6, p99 / 1e6, kept["took"] * 1e3, reply_of(kept["reply"]))
 
 
 def reply_of(raw: bytes) -> object:

@@ -75,6 +75,9 @@ class World:
                 parts += ["MSG", "tool", "x", "ID", f"m{at}", link, "one", *v(at)]
             wire("SESSION.APPEND", "s", "OWNER", "o", *parts)
         self.stream = wire("SESSION.BEGIN", "live", "assistant")
+        # An owner of more sessions than a page looks at.
+        wire.pipeline([("SESSION.APPEND", f"crowd-{at}", "MSG", "user", "x") for at in range(3_000)])
+        wire("ZADD", "crowd", *(part for at in range(3_000) for part in (1 + at, f"crowd-{at}")))
 
 
 def worst(world: World) -> list[tuple[str, list]]:
@@ -186,6 +189,10 @@ def worst(world: World) -> list[tuple[str, list]]:
         ("KVCHUNK.FETCH", ["ns", *everything, "SPARSE", "LEASE", 1000]),
         ("EMBCACHE.MGET", ["emb", *texts]),
         ("SESSION.LOAD", ["s5", *long_lines]),
+        # Others in the places of those of the same ids.
+        ("SESSION.APPEND", ["s7", *(part for at in range(size.lines) for part in ("MSG", "user", "x", "ID", f"i{at}"))]),
+        ("SESSION.APPEND", ["s7", "UPSERT", *(part for at in range(size.lines) for part in ("MSG", "user", "y", "ID", f"i{at}"))]),
+        ("SESSION.LIST", ["crowd", "COUNT", 10_000]),
         ("SESSION.APPEND", ["s6", *(part for _ in range(size.lines) for part in ("MSG", "user", wide))]),
         ("RAG.MADD", ["docs", size.batch, *(part for at in range(size.batch) for part in (f"d{at}", *v(at), "TEXT", "t" * 10_000, "META", '{"k":"%s"}' % ("v" * 5_000)))]),
         ("RAG.SEARCH", ["docs", *v(1), "COUNT", 1000, "FILTER", ".n >= 0"]),

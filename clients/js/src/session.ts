@@ -313,11 +313,22 @@ export class Session {
     options: { count?: number; beforeMs?: number } = {},
   ): Promise<{ session: string; at: number; messages: number; tokens: number }[]> {
     if (this.#o.owner === undefined) throw new LlmcacheError("the session has no owner");
-    const args = words("SESSION.LIST", this.#o.owner, "COUNT", options.count ?? 100, option("BEFORE", options.beforeMs));
-    return r.list(await this.link.send(args)).map((row) => {
-      const [session, at, messages, tokens] = r.list(row);
-      return { session: r.text(session), at: r.number(at), messages: r.number(messages), tokens: r.number(tokens) };
-    });
+    const wanted = options.count ?? 100;
+    const found: { session: string; at: number; messages: number; tokens: number }[] = [];
+    let before = options.beforeMs;
+    while (found.length < wanted) {
+      const args = words("SESSION.LIST", this.#o.owner, "COUNT", wanted - found.length, option("BEFORE", before));
+      const rows = r.list(await this.link.send(args)).map((row) => r.list(row));
+      // Where the server looked at as many as it does at once, it says where the list goes on.
+      const last = rows.at(-1);
+      const goesOn = last?.[0] === null ? rows.pop() : undefined;
+      for (const [session, at, messages, tokens] of rows) {
+        found.push({ session: r.text(session), at: r.number(at), messages: r.number(messages), tokens: r.number(tokens) });
+      }
+      if (goesOn === undefined) break;
+      before = r.number(goesOn[1]);
+    }
+    return found;
   }
 
   // Messages that are read while they are written.

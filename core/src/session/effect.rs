@@ -408,7 +408,7 @@ impl Session {
                 messages.len() as u64
             }
             Effect::Replace { messages } => {
-                messages.iter().for_each(|message| self.replace(message));
+                self.replace(messages);
                 messages.len() as u64
             }
             Effect::SetTtl { ttl_ms } => {
@@ -468,7 +468,7 @@ impl Session {
         let Some(place) = self.compact_place(summary.seq) else { return 0 };
         let count = self.remove_before(place, removed);
         (summary.seq, summary.summary) = (place, true);
-        self.replace(&summary);
+        self.replace(std::slice::from_ref(&summary));
         count + 1
     }
 
@@ -484,7 +484,7 @@ impl Session {
         let vector = changes.vector.unwrap_or(old.vector.as_deref()).map(<[u8]>::to_vec);
         let status = changes.status.unwrap_or(old.status);
         let (pinned, summary) = (old.pinned, old.summary);
-        self.replace(&Message {
+        self.replace(&[Message {
             seq,
             role: &role,
             payload: &payload,
@@ -498,7 +498,7 @@ impl Session {
             vector: vector.map(Cow::Owned),
             status,
             producer: None,
-        });
+        }]);
         1
     }
 

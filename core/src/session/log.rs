@@ -309,6 +309,7 @@ impl Session {
         self.rework(self.blocks.len() - 1, |block| block.push(&encoded, vector));
         self.next_seq = message.seq.0 + 1;
         self.remember(message);
+        self.index(message.seq.0, Some(&Record::parse(&encoded, 0).0));
     }
 
     /// Changes a block, of which a fork keeps the one it shares, and keeps count of its memory.
@@ -341,19 +342,20 @@ impl Session {
         totals.tokens += u64::from(message.tokens);
         totals.estimated += u64::from(message.estimated);
         totals.vectors += u64::from(message.vector.is_some());
-        self.index(seq);
     }
 
-    /// Puts a message that is in its block into the tables, which are made when they begin to pay.
-    fn index(&mut self, seq: u32) {
+    /// Puts a message that is in its block into the tables, which are made when they begin to pay. Where its record is at
+    /// hand, its block is not searched for it.
+    fn index(&mut self, seq: u32, record: Option<&Record<'_>>) {
         let mut tables = self.tables.take();
-        match &mut tables {
-            Some(tables) => {
+        match (&mut tables, record) {
+            (Some(tables), Some(record)) => tables.insert(seq, record),
+            (Some(tables), None) => {
                 if let Some(at) = self.locate(MessageSeq(seq)) {
                     tables.insert(seq, &self.record(at).1);
                 }
             }
-            None if self.totals.messages > SCANNED_MESSAGES => {
+            (None, _) if self.totals.messages > SCANNED_MESSAGES => {
                 let mut new = Box::<Tables>::default();
                 for at in self.forward(MessageSeq(0)) {
                     let (seq, record) = self.record(at);
@@ -361,7 +363,7 @@ impl Session {
                 }
                 tables = Some(new);
             }
-            None => {}
+            (None, _) => {}
         }
         self.tables = tables;
     }
@@ -385,30 +387,58 @@ impl Session {
         totals.payload_bytes -= record.payload.len() as u64;
     }
 
-    /// Puts a message in the place of the one of its `seq`.
-    pub(super) fn replace(&mut self, message: &Message<'_>) {
-        let Some(index) = self.block_of(message.seq.0) else { return };
-        let role = self.roles.number(message.role);
+    /// Puts messages in the places of those of their `seq`; of two of one place the later. Each block is written once.
+    pub(super) fn replace(&mut self, messages: &[Message<'_>]) {
+        // Roles are numbered as they come, here as on replicas.
+        let mut order: Vec<(&Message<'_>, u8)> =
+            messages.iter().map(|message| (message, self.roles.number(message.role))).collect();
+        order.sort_by_key(|(message, _)| message.seq.0);
+        // From the end, as a block that is split moves those behind it.
+        while let Some((last, _)) = order.last() {
+            let Some(index) = self.block_of(last.seq.0) else { return };
+            let base = self.blocks[index].base;
+            let begin = order.partition_point(|(message, _)| message.seq.0 < base);
+            self.replace_in(index, &order[begin..]);
+            order.truncate(begin);
+        }
+    }
+
+    /// The same for messages of one block, in their order.
+    fn replace_in(&mut self, index: usize, messages: &[(&Message<'_>, u8)]) {
         let block = Arc::clone(&self.blocks[index]);
-        let base = block.base;
-        if let Some(old) = block.find(message.seq.0) {
-            self.forget(message.seq.0, &old.record);
+        let (base, mut found) = (block.base, Vec::with_capacity(messages.len()));
+        let of = |seq: u32| {
+            let behind = messages.partition_point(|(message, _)| message.seq.0 <= seq);
+            let last = messages[..behind].last()?;
+            (last.0.seq.0 == seq).then_some(*last)
+        };
+        for placed in block.records() {
+            let seq = base + placed.record.distance;
+            if let Some((message, _)) = of(seq) {
+                self.forget(seq, &placed.record);
+                found.push(message);
+            }
         }
         drop(block);
-        if let Some(dim) = message.dim() {
+        if let Some(dim) = found.iter().rev().find_map(|message| message.dim()) {
             self.dim = dim as u16;
         }
         let width = self.width();
         self.rework(index, |block| {
-            block.rewrite(width, |placed| {
-                if base + placed.record.distance == message.seq.0 {
-                    Rewrite::put(message, role, base)
-                } else {
-                    Rewrite::Keep
-                }
+            block.rewrite(width, |placed| match of(base + placed.record.distance) {
+                Some((message, role)) => Rewrite::put(message, role, base),
+                None => Rewrite::Keep,
             });
         });
-        self.remember(message);
+        // Their records are found in one walk over the block, as it is now.
+        found.iter().for_each(|message| self.remember(message));
+        let block = Arc::clone(&self.blocks[index]);
+        for placed in block.records() {
+            let seq = base + placed.record.distance;
+            if of(seq).is_some() {
+                self.index(seq, Some(&placed.record));
+            }
+        }
         self.split(index);
     }
 

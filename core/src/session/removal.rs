@@ -231,7 +231,7 @@ impl Session {
             if let Some(at) = self.locate(MessageSeq(stream.seq)) {
                 let mut message = self.whole_message(at);
                 message.abandon();
-                copy.replace(&message);
+                copy.replace(std::slice::from_ref(&message));
             }
         }
         copy.next_seq = copy.last_seq().map_or(1, |last| last.0 + 1);

@@ -133,14 +133,14 @@ pub fn run_list(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         return Ok(());
     };
     let (mut rows, mut refused) = (Vec::new(), None);
-    // Sessions passed over, where the walk was last, and where to continue once too many were.
-    let (mut passed, mut last, mut go_on) = (0, below, None);
+    // Sessions looked at, where the walk was last, and where to continue once too many were.
+    let (mut looked, mut last, mut go_on) = (0, below, None);
     key.zset_walk(ZsetFrom::Highest, below, |member, score| {
         // Sessions of one moment stay on one page: the next begins before it.
         if rows.len() >= count && score < last {
             return false;
         }
-        if passed >= limits::SESSION_LIST_PASSED_MAX && score < last {
+        if looked >= limits::SESSION_LIST_LOOKED_MAX && score < last {
             go_on = Some(last as u64);
             return false;
         }
@@ -152,7 +152,7 @@ pub fn run_list(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
                 return false;
             }
         };
-        passed += usize::from(found.is_none());
+        looked += 1;
         rows.extend(found.map(|(length, tokens)| {
             (RString::new(member.as_bytes()), score as u64, length, tokens)
         }));

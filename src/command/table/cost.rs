@@ -314,7 +314,7 @@ pub const COSTS: &[(&str, Cost)] = &[
     ("SESSION.GET", Cost { path: each(4_096, 0), reply: Reply::Value, ..Cost::SMALL }),
     ("SESSION.INFO", Cost::SMALL),
     ("SESSION.LEN", Cost::SMALL),
-    ("SESSION.LIST", Cost { keys: each(14_200, 0), reply: Reply::Bounded, ..Cost::SMALL }),
+    ("SESSION.LIST", Cost { keys: each(12_200, 0), reply: Reply::Bounded, ..Cost::SMALL }),
     (
         "SESSION.LOAD",
         Cost { path: each(4_096, 2_048), reply: Reply::Small, more: BLOCKS, ..Cost::SMALL },

@@ -323,15 +323,15 @@ pub const SESSION: &[CommandSpec] = &[
     CommandSpec {
         arity: -2,
         summary: "Lists the sessions of an owner, newest first.",
-        complexity: "O(log u + k) for k sessions returned or skipped, at most COUNT + 4,096",
+        complexity: "O(log u + k) for k sessions returned or skipped, at most 2,048 besides those of one millisecond",
         args: &[
             arg("owner", ArgKind::Key),
             COUNT,
             opt("BEFORE", "unix-time-milliseconds", ArgKind::UnixTime),
         ],
-        reply: "An array of `[session, last append in Unix milliseconds, messages, tokens]`. Where more than \
-            4,096 sessions that are gone were passed over, a last row `[null, ms, 0, 0]` says that the list goes on \
-            with `BEFORE ms`. Sessions of one millisecond \
+        reply: "An array of `[session, last append in Unix milliseconds, messages, tokens]`. Where 2,048 \
+            sessions were looked at, those that are gone included, a last row `[null, ms, 0, 0]` says that the list \
+            goes on with `BEFORE ms`. Sessions of one millisecond \
             are on one page, which may so be longer than COUNT.",
         notes: "COUNT is 100 by default. Sessions that expired or were deleted are skipped; the next append with this \
             OWNER removes them from the set. Sessions that the user may not read are skipped.",

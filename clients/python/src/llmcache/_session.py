@@ -318,9 +318,17 @@ class SessionFlows(SessionBase):
         """The sessions of this session's owner, newest first."""
         if self.owner is None:
             raise ValueError("the session has no owner")
+        found: list[Listed] = []
         args: list[Argument] = [] if before is None else ["BEFORE", milliseconds(before)]
-        reply = yield Command(("SESSION.LIST", self.owner, "COUNT", count, *args))
-        return [Listed(r.text(key), int(at) / 1_000, int(n), int(t)) for key, at, n, t in reply]
+        while len(found) < count:
+            reply = yield Command(("SESSION.LIST", self.owner, "COUNT", count - len(found), *args))
+            # Where the server looked at as many as it does at once, it says where the list goes on.
+            goes_on = int(reply.pop()[1]) if reply and reply[-1][0] is None else None
+            found += [Listed(r.text(key), int(at) / 1_000, int(n), int(t)) for key, at, n, t in reply]
+            if goes_on is None:
+                break
+            args = ["BEFORE", goes_on]
+        return found
 
     def export(self) -> Flow[list[str]]:
         """All messages as lines of JSON."""

@@ -24,6 +24,8 @@ struct Meta {
     number: Option<i64>,
     text: Option<&'static str>,
     list: Option<Vec<i64>>,
+    /// A text longer than a record, which ends with this: only the entry knows it.
+    long: Option<i64>,
 }
 
 impl Meta {
@@ -32,8 +34,14 @@ impl Meta {
             number: (random.below(3) > 0).then(|| random.below(8) as i64),
             text: (random.below(2) > 0).then(|| ["a", "b", "c"][random.below(3)]),
             list: (random.below(4) == 0).then(|| vec![random.below(4) as i64]),
+            long: (random.below(4) == 0).then(|| random.below(4) as i64),
         };
         (meta != Self::default()).then_some(meta)
+    }
+
+    /// What its record says of a text that is in the long member or not.
+    fn of_long(&self) -> Verdict {
+        if self.long.is_some() { Verdict::NeedsEntry } else { Verdict::No }
     }
 
     fn record(&self) -> FilterRecord {
@@ -41,6 +49,7 @@ impl Meta {
             self.number.map(|n| ("n".to_owned(), json!(n))),
             self.text.map(|s| ("s".to_owned(), json!(s))),
             self.list.as_ref().map(|a| ("a".to_owned(), json!(a))),
+            self.long.map(|n| ("l".to_owned(), json!(format!("{}{n}", "x".repeat(1_100))))),
         ];
         let members: serde_json::Map<String, Value> = members.into_iter().flatten().collect();
         FilterRecord::from_meta(&members, &Default::default()).expect("a META with members")
@@ -55,7 +64,7 @@ fn sure(yes: bool) -> Verdict {
 }
 
 fn filters() -> Vec<(Filter, Judge)> {
-    let table: [(&str, Judge); 6] = [
+    let table: [(&str, Judge); 10] = [
         (".n == 3", |m| sure(m.number == Some(3))),
         // What is absent is less than nothing, so that `not` of it holds.
         ("not (.n < 5)", |m| sure(m.number.is_none_or(|n| n >= 5))),
@@ -68,6 +77,16 @@ fn filters() -> Vec<(Filter, Judge)> {
             let listed = m.list.as_ref().is_some_and(|list| list.contains(&1));
             sure(listed && m.number.is_some_and(|n| n >= 4))
         }),
+        ("'x2' in .l", Meta::of_long),
+        (".n == 3 and 'x2' in .l", |m| match m.number {
+            Some(3) => m.of_long(),
+            _ => Verdict::No,
+        }),
+        (".n == 3 or 'x2' in .l", |m| match m.number {
+            Some(3) => Verdict::Yes,
+            _ => m.of_long(),
+        }),
+        ("exists(.l) and .n < 5", |m| sure(m.long.is_some() && m.number.is_some_and(|n| n < 5))),
     ];
     let parse = |text: &str| Filter::parse(text.as_bytes()).expect("a filter of the table");
     table.into_iter().map(|(text, judge)| (parse(text), judge)).collect()
@@ -614,7 +633,7 @@ fn memory_of_names_and_records_is_counted() {
     let ((), _, _, kept) = measure(|| {
         for number in 0..5_000 {
             let mut known = plain(number, PartitionKey(number % 5));
-            known.meta = Some(Meta { text: Some("c"), number: Some(70_000), list: None });
+            known.meta = Some(Meta { text: Some("c"), number: Some(70_000), ..Meta::default() });
             known.name = Some(format!("a name of some length {number}").into_bytes());
             index.insert(known.new_slot());
         }

@@ -492,6 +492,47 @@ fn a_filter_is_judged_from_the_record_or_from_the_entry() {
     assert_eq!((report.reason, report.filtered), (Some(MissReason::Filter), 1));
 }
 
+/// META of more than a record holds: its long members are looked up where the record leaves the filter open, and only there.
+#[test]
+fn a_filter_on_members_that_no_record_holds_opens_the_entries() {
+    let long = |n: u32| format!(r#"{{"n":{n},"l":"{}{n}"}}"#, "x".repeat(2_000));
+    let (one, two) = (long(1), long(2));
+    let east = query(&EAST);
+    let table: [(&str, &[&str], bool); 9] = [
+        ("'x2' in .l", &["two"], true),
+        ("not ('x2' in .l)", &["none", "one"], true),
+        (".n == 2 and 'x2' in .l", &["two"], true),
+        (".n == 1 or 'x2' in .l", &["one", "two"], true),
+        ("'x9' in .l", &[], true),
+        (".n == 9 and 'x2' in .l", &[], false),
+        ("exists(.l)", &["one", "two"], false),
+        ("not exists(.l)", &["none"], false),
+        ("'x' in .missing", &[], false),
+    ];
+    for (text, expected, is_opened) in table {
+        // A new one each time: records keep what was asked for.
+        let world = World::new();
+        world.store(&New { prompt: b"none", vector: &EAST, ..PLAIN });
+        world.store(&New { prompt: b"one", vector: &at(0.99), meta: &one, ..PLAIN });
+        world.store(&New { prompt: b"two", vector: &at(0.98), meta: &two, ..PLAIN });
+        let filter = filter(text);
+        for prompt in [None, Some(&b"one"[..])] {
+            let ask =
+                LookupRequest { filter: Some(&filter), count: 9, prompt, ..question(Some(&east)) };
+            let report = world.ask(&ask);
+            let mut expected = expected.to_vec();
+            // The exact tier answers first.
+            expected.sort_by_key(|other| prompt.is_none() || *other != "one");
+            assert_eq!(prompts(&report), expected, "{text}");
+            let reason = expected.is_empty().then_some(MissReason::Filter);
+            assert_eq!(report.reason, reason, "{text}");
+            if prompt.is_none() {
+                assert_eq!(report.judged_by_entry > 0, is_opened, "{text}");
+            }
+        }
+    }
+}
+
 /// EXPLAIN counts entries, not judgements.
 #[test]
 fn an_entry_that_both_tiers_refuse_is_counted_once() {

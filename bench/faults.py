@@ -7,6 +7,7 @@ millisecond. What counts is what the server's own thread took of the longest one
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from collections.abc import Callable
@@ -26,7 +27,9 @@ and "p99" of all of them, reading included; "whole" what the client of the longe
 command itself. "Steps" is the most that is done in one piece, between which no other client's command comes (a row compared
 is one, a key opened 32, 64 bytes are one): it is the same on every machine, at most {run:,} for any command, and tests hold
 every command to it. An idle server's longest PING was {idle:.2f} ms in the same run; beside reading as many bytes as the
-longest of these commands have it was {reading:.2f} ms, which is what the machine adds and no module changes."""
+longest of these commands have it was {reading:.2f} ms, which is what the machine adds and no module changes. The machine's
+load average was {load:.0f} on {cores} cores at the end of the run: with more than one a core, times are those of the other
+work too, and steps are what to compare."""
 
 # Of the server's own time, beyond the machine's.
 TARGET_MS = 2.0
@@ -60,7 +63,7 @@ def run(server, module: Path, folder: Path) -> Report:
         beside_much(report, host)
         worst = max(one.own_ms for one in measured)
         reading = max(one.reading_ms for one in measured)
-        report.text = TEXT.format(idle=idle, reading=reading, run=LONGEST_RUN)
+        report.text = TEXT.format(idle=idle, reading=reading, run=LONGEST_RUN, load=os.getloadavg()[0], cores=os.cpu_count())
         longest = max(one.steps for one in measured)
         report.add_target("longest PING beside any of them", f"< {TARGET_MS:g} ms beyond idle", f"{worst:.1f} ms", worst < TARGET_MS + idle)
         report.add_target("steps in one piece of any of them", f"<= {LONGEST_RUN:,}", f"{longest:,}", longest <= LONGEST_RUN)

@@ -151,6 +151,20 @@ def test_a_clock_set_back_and_forth_stops_no_timer(server, clock):
             assert wire.read() is None
 
 
+def test_a_clock_set_back_while_timers_run_holds_up_nobody(server, clock):
+    """The server goes on with its timers until the time that it read before they ran: an hour, if each sets itself anew."""
+    with server.wire(timeout=20) as wire:
+        wire("LLMCACHE.SET", "faq", "PROMPT", "p", "RESPONSE", "r")
+        # Ten timers for each of the server's own rounds, which look at that clock too.
+        wire("CONFIG", "SET", "llmcache.sweep-interval-ms", 10)
+        for hours in range(1, 9):
+            clock.set_in_a_timer(-hours * HOUR)
+            assert wire("PING") == "PONG"
+        # And they go on afterwards.
+        wire("DEL", "faq")
+        wait_until(lambda: wire("DBSIZE") == 0, "the entries of a deleted cache are removed", 60)
+
+
 def test_parts_gather_as_long_as_was_said(server, clock):
     with server.wire() as wire:
         seq, token, _ = wire("SESSION.BEGIN", "s", "assistant", "LEASE", LONG_MS)

@@ -3,6 +3,9 @@
 //! The server holds its timers of modules against the wall clock: set back by an hour, none of them would fire for an
 //! hour. So each is noted here with its time by a clock that only goes forward, and one that is late by it is set
 //! anew, which the server's own rounds look after.
+//!
+//! Set back by an hour while timers run, the server runs all that they set anew at once, for an hour: it goes on to the
+//! time that it read before. So one that fires early is parked, and the server's next round sets it anew.
 
 use super::api::api;
 use super::context::monotonic_now;
@@ -29,9 +32,9 @@ struct Timer {
     task: Task,
 }
 
-/// A timer that has not fired: its name at the server, and the `Timer` that it gives back.
+/// A timer that has not run: its name at the server, or none while it is parked, and the `Timer` that goes with it.
 struct Waiting {
-    id: raw::RedisModuleTimerID,
+    id: Option<raw::RedisModuleTimerID>,
     data: *mut c_void,
 }
 
@@ -41,12 +44,17 @@ unsafe impl Send for Waiting {}
 struct Timers {
     waiting: BTreeMap<TimerKey, Waiting>,
     last: u64,
+    /// Some are parked.
+    any_parked: bool,
 }
 
-static TIMERS: MainCell<Timers> = MainCell::new(Timers { waiting: BTreeMap::new(), last: 0 });
+static TIMERS: MainCell<Timers> =
+    MainCell::new(Timers { waiting: BTreeMap::new(), last: 0, any_parked: false });
 
 /// How late a timer is before it is set anew: more than a busy server takes to come round to it.
 const LATE_MS: u64 = 1_000;
+/// How early a timer fires before it is parked: more than rounding to milliseconds makes of its time.
+const EARLY_MS: u64 = 2;
 
 /// Runs `task` once, in `delay_ms`, unless it is cancelled before.
 pub(super) fn set(ctx: Ctx<'_>, delay_ms: u64, task: Task) -> TimerKey {
@@ -56,7 +64,7 @@ pub(super) fn set(ctx: Ctx<'_>, delay_ms: u64, task: Task) -> TimerKey {
     });
     let data = Box::into_raw(Box::new(Timer { key, task })).cast::<c_void>();
     let id = create(ctx, delay_ms, data);
-    TIMERS.with(|timers| timers.waiting.insert(key, Waiting { id, data }));
+    TIMERS.with(|timers| timers.waiting.insert(key, Waiting { id: Some(id), data }));
     key
 }
 
@@ -64,7 +72,7 @@ pub(super) fn set(ctx: Ctx<'_>, delay_ms: u64, task: Task) -> TimerKey {
 pub(super) fn cancel(ctx: Ctx<'_>, key: TimerKey) {
     if let Some(waiting) = TIMERS.with(|all| all.waiting.remove(&key)) {
         stop(ctx, waiting.id);
-        // SAFETY: the box of `set`; the server does not give it back any more.
+        // SAFETY: the box of `set`; the server has it no more.
         drop(unsafe { Box::from_raw(waiting.data.cast::<Timer>()) });
     }
 }
@@ -76,19 +84,39 @@ fn create(ctx: Ctx<'_>, delay_ms: u64, data: *mut c_void) -> raw::RedisModuleTim
 }
 
 unsafe extern "C" fn on_timer(ctx: *mut raw::RedisModuleCtx, data: *mut c_void) {
-    // SAFETY: the context is the server's for this call; `data` is the box of `set`, given back once: a timer that was
-    // set anew was stopped before.
+    // SAFETY: `data` is the box of `set`, which lives until its timer runs or is cancelled.
+    let key = unsafe { (*data.cast::<Timer>()).key };
+    if park_early(key) {
+        return;
+    }
+    // SAFETY: the context is the server's for this call; the box is taken back once: a timer that was set anew was
+    // stopped before, or parked.
     let (ctx, timer) = unsafe { (Ctx::from_raw(ctx), Box::from_raw(data.cast::<Timer>())) };
     TIMERS.with(|timers| timers.waiting.remove(&timer.key));
     guarded("a timer", || in_one_piece(|| (timer.task)(ctx)));
 }
 
-fn stop(ctx: Ctx<'_>, id: raw::RedisModuleTimerID) {
+/// Parks a timer that fires early; false for one whose time has come.
+fn park_early(key: TimerKey) -> bool {
+    if key.0.left(monotonic_now()) < EARLY_MS {
+        return false;
+    }
+    TIMERS.with(|timers| {
+        if let Some(waiting) = timers.waiting.get_mut(&key) {
+            waiting.id = None;
+            timers.any_parked = true;
+        }
+    });
+    true
+}
+
+fn stop(ctx: Ctx<'_>, id: Option<raw::RedisModuleTimerID>) {
+    let Some(id) = id else { return };
     // SAFETY: the context is valid, and the timer one of ours that did not fire, as firing takes it from the list.
     unsafe { api!(RedisModule_StopTimer(ctx.as_ptr(), id, std::ptr::null_mut())) };
 }
 
-/// Sets all timers anew where one is late: the server's clock was set. To be called in the server's rounds.
+/// Sets all timers anew where one is late or parked: the server's clock was set. To be called in the server's rounds.
 ///
 /// All, since the server looks again at its list only when a timer becomes the first of it: after a clock that went back
 /// and forth, what it waits for may be days away, while those that are due stand before whatever is added.
@@ -96,7 +124,10 @@ pub(super) fn catch_up(ctx: Ctx<'_>) {
     let now = monotonic_now();
     let is_late = |key: &TimerKey| key.0.after(LATE_MS).is_past(now);
     let waiting = TIMERS.with(|timers| match timers.waiting.first_key_value() {
-        Some((first, _)) if is_late(first) => std::mem::take(&mut timers.waiting),
+        Some((first, _)) if timers.any_parked || is_late(first) => {
+            timers.any_parked = false;
+            std::mem::take(&mut timers.waiting)
+        }
         _ => BTreeMap::new(),
     });
     for timer in waiting.values() {
@@ -104,7 +135,7 @@ pub(super) fn catch_up(ctx: Ctx<'_>) {
     }
     for (key, Waiting { data, .. }) in waiting {
         let id = create(ctx, key.0.left(now), data);
-        TIMERS.with(|timers| timers.waiting.insert(key, Waiting { id, data }));
+        TIMERS.with(|timers| timers.waiting.insert(key, Waiting { id: Some(id), data }));
     }
 }
 

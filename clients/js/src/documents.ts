@@ -86,22 +86,6 @@ function rowOf(document: Document, vector: Vector | null): Argument[] {
   );
 }
 
-/** Batches below the server's bounds of documents and this package's of bytes. */
-function* weighed(rows: Argument[][]): Generator<Argument[][]> {
-  let batch: Argument[][] = [];
-  let size = 0;
-  for (const row of rows) {
-    const weight = row.reduce((sum, one) => sum + one.length, 0);
-    if (batch.length === BATCH || (batch.length && size + weight > BATCH_BYTES)) {
-      yield batch;
-      [batch, size] = [[], 0];
-    }
-    batch.push(row);
-    size += weight;
-  }
-  if (batch.length) yield batch;
-}
-
 export class Documents {
   readonly #link: Link;
   readonly #embed: Embed | undefined;
@@ -139,7 +123,7 @@ export class Documents {
       (OPTION_WORDS.test(document.id) ? alone : rows).push(row);
     }
     let added = 0;
-    for (const batch of weighed(rows)) {
+    for (const batch of r.batches(rows, BATCH, BATCH_BYTES)) {
       const reply = await this.#link.send(words("RAG.MADD", this.name, batch.length, batch.flat()), options.signal);
       for (const one of r.list(reply)) added += r.number(one);
     }

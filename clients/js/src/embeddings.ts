@@ -122,7 +122,7 @@ export class Embeddings {
     if (missing.length === 0) return found as Float32Array[];
     const made = await compute(missing, { signal: options.signal });
     if (made.length !== missing.length)
-      throw new LlmcacheError(`${missing.length} texts were to be embedded, ${made.length} vectors came`);
+      throw new LlmcacheError(`${missing.length} texts to embed, ${made.length} vectors came`);
     const byText = new Map(missing.map((text, at) => [text, floats(blob(made[at]!))]));
     try {
       if (!this.#skipped) await this.setMany([...byText], options);

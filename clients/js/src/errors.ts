@@ -68,7 +68,7 @@ export class MakingFailed extends LlmcacheError {
 /** Making answers of this scope fails again and again, and rests. */
 export class BreakerOpen extends LlmcacheError {
   constructor(readonly retryMs: number) {
-    super(`making answers of this scope fails; the next attempt is in ${retryMs} ms`);
+    super(`the breaker of this scope is open for ${retryMs} ms`);
   }
 }
 

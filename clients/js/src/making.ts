@@ -212,10 +212,10 @@ export class LLMCache extends CacheCommands {
       case "OPEN":
         throw new BreakerOpen(fetched.retryMs);
       case "BUSY":
-        this.warn("an answer that somebody else makes did not come in time");
+        this.warn("the answer of another caller did not come in time");
         return this.#without(prompt, options, "late", settle);
       default:
-        throw new LlmcacheError(`the server answered a status that is not known: ${String(fetched.status)}`);
+        throw new LlmcacheError(`the server returned an unknown status: ${String(fetched.status)}`);
     }
   }
 

@@ -13,12 +13,7 @@ export type Text = string | Uint8Array;
 
 /** The arguments of a command; nothing is left out, numbers are written out. */
 export function words(...args: (Argument | number | null | undefined | (Argument | number)[])[]): Argument[] {
-  const out: Argument[] = [];
-  for (const arg of args) {
-    if (arg == null) continue;
-    for (const one of Array.isArray(arg) ? arg : [arg]) out.push(typeof one === "number" ? String(one) : one);
-  }
-  return out;
+  return args.flat().flatMap((one) => (one == null ? [] : typeof one === "number" ? String(one) : one));
 }
 
 /** `word value` where there is a value, else nothing. */
@@ -109,9 +104,15 @@ export function expiry(ttl: number | null | undefined): Argument[] {
   return ttl === Infinity ? ["PERSIST"] : ["PX", String(Math.ceil(ttl * 1_000))];
 }
 
-/** Slices of a list. */
-export function batches<T>(items: readonly T[], size: number): T[][] {
+/** Slices of a list: of so many items, and of at most so many bytes as text, unless it is one item alone. */
+export function batches<T>(items: readonly T[], size: number, most = Infinity): T[][] {
   const out: T[][] = [];
-  for (let at = 0; at < items.length; at += size) out.push(items.slice(at, at + size));
+  let sum = 0;
+  for (const item of items) {
+    const bytes = Buffer.byteLength(String(item));
+    const last = out.at(-1);
+    if (last && last.length < size && (sum += bytes) <= most) last.push(item);
+    else out.push([item]), (sum = bytes);
+  }
   return out;
 }

@@ -69,6 +69,7 @@ export interface WindowQuery {
 }
 
 const APPEND_BATCH = 1_024;
+const APPEND_BYTES = 2 << 20;
 
 function messageFrom(seq: unknown, role: unknown, payload: unknown, tokens: unknown, m: Map<string, unknown>): Message {
   const body = r.bytes(payload);
@@ -129,7 +130,8 @@ export class Session {
    * Appends messages in one step with the session's ttl, trims and owner; null where a condition does not hold.
    *
    * `ifSeq` appends only if that is the newest place; with `upsert` a message of a known id replaces that one where it
-   * stands; with `replace` these messages take the place of all others. Above 1,024 messages it takes several steps.
+   * stands; with `replace` these messages take the place of all others. Above 1,024 messages or
+   * 2 MiB it takes several steps.
    */
   async append(
     messages: NewMessage | readonly NewMessage[],
@@ -140,14 +142,16 @@ export class Session {
     for (const message of all) rows.push(await this.#row(message, options.signal));
     const places: { seq: number; isNew: boolean }[] = [];
     let [count, tokens] = [0, 0];
-    let first = true;
-    for (const batch of r.batches(rows, APPEND_BATCH)) {
+    let conditions = words(
+      options.nx ? "NX" : null,
+      options.xx ? "XX" : null,
+      option("IFSEQ", options.ifSeq),
+      options.replace ? "CLEAR" : null,
+    );
+    for (const batch of r.batches(rows, APPEND_BATCH, APPEND_BYTES)) {
       const args = words(
         ["SESSION.APPEND", this.key],
-        first && options.nx ? "NX" : null,
-        first && options.xx ? "XX" : null,
-        first ? option("IFSEQ", options.ifSeq) : null,
-        first && options.replace ? "CLEAR" : null,
+        conditions,
         options.upsert ? "UPSERT" : null,
         option("TTL", this.#o.ttl),
         option("MAXLEN", this.#o.maxlen),
@@ -158,12 +162,12 @@ export class Session {
       const reply = await this.link.send(args, options.signal);
       if (reply == null) return null;
       const got = r.list(reply);
-      for (const place of got.slice(0, -2)) {
+      [tokens, count] = [r.number(got.pop()), r.number(got.pop())];
+      for (const place of got) {
         const [seq, isNew] = r.list(place);
         places.push({ seq: r.number(seq), isNew: r.flag(isNew) });
       }
-      [count, tokens] = [r.number(got.at(-2)), r.number(got.at(-1))];
-      first = false;
+      conditions = [];
     }
     return { places, messages: count, tokens };
   }
@@ -315,18 +319,16 @@ export class Session {
     if (this.#o.owner === undefined) throw new LlmcacheError("the session has no owner");
     const wanted = options.count ?? 100;
     const found: { session: string; at: number; messages: number; tokens: number }[] = [];
-    let before = options.beforeMs;
-    while (found.length < wanted) {
+    let [before, more] = [options.beforeMs, true];
+    while (more && found.length < wanted) {
+      more = false;
       const args = words("SESSION.LIST", this.#o.owner, "COUNT", wanted - found.length, option("BEFORE", before));
-      const rows = r.list(await this.link.send(args)).map((row) => r.list(row));
-      // Where the server looked at as many as it does at once, it says where the list goes on.
-      const last = rows.at(-1);
-      const goesOn = last?.[0] === null ? rows.pop() : undefined;
-      for (const [session, at, messages, tokens] of rows) {
-        found.push({ session: r.text(session), at: r.number(at), messages: r.number(messages), tokens: r.number(tokens) });
+      for (const row of r.list(await this.link.send(args))) {
+        const [session, at, messages, tokens] = r.list(row);
+        // Where the server looked at as many as it does at once, it says where the list goes on.
+        if (session === null) [before, more] = [r.number(at), true];
+        else found.push({ session: r.text(session), at: r.number(at), messages: r.number(messages), tokens: r.number(tokens) });
       }
-      if (goesOn === undefined) break;
-      before = r.number(goesOn[1]);
     }
     return found;
   }

@@ -117,6 +117,17 @@ describe.each(places)("$name", ({ make }) => {
     expect(await session.info()).toBeNull();
   });
 
+  it("appends long messages in several commands", async () => {
+    const session = new Session(client, fresh("chat"));
+    const told = await session.append([
+      { role: "user", content: "a" },
+      ...[1, 2, 3].map((n) => ({ role: "assistant", content: `${n}` + "é".repeat(600 << 10) })),
+      { role: "user", content: "b".repeat(3 << 20) },
+    ]);
+    expect(told?.messages).toBe(5);
+    expect(told?.places.map(({ seq }) => seq)).toEqual([1, 2, 3, 4, 5]);
+  });
+
   it("recalls messages by meaning", async () => {
     const session = new Session(client, fresh("chat"));
     await session.append([0, 1, 2].map((axis) => ({ role: "user", content: `m${axis}`, vector: near(axis) })));

@@ -11,7 +11,7 @@ from . import filters, limits, vectors
 from ._flow import Argument, Call, Command, Flow, Many
 from ._moving import Progress, move_documents
 from ._observe import observed
-from ._several import batches, every, expiry, present, scanned, summed
+from ._several import batches, every, expiry, present, scanned, summed, weighed
 from ._shards import Shards
 from .errors import NoCache, TooBig
 from .types import Document, Embed, EmbedMany, Fields
@@ -60,10 +60,6 @@ def _argument(document: Document, vector: Vector | None) -> list[Argument]:
     return args + expiry(document.ttl)
 
 
-def _size(args: Sequence[Argument]) -> int:
-    return sum(len(a) if isinstance(a, bytes | str) else 8 for a in args)
-
-
 class DocumentFlows(DocumentBase):
     if TYPE_CHECKING:
         _connection: _Shared
@@ -106,7 +102,7 @@ class DocumentFlows(DocumentBase):
             else:
                 groups.setdefault(name, []).append(args)
         for name, rows in groups.items():
-            for batch in _weighed(rows):
+            for batch in weighed(rows, limits.STORE_BATCH, limits.BATCH_BYTES):
                 commands.append(["RAG.MADD", name, len(batch), *(a for row in batch for a in row)])
         new = 0
         for command in commands:
@@ -233,21 +229,6 @@ class DocumentFlows(DocumentBase):
     def drop(self) -> Flow[bool]:
         """Removes the index and its documents; whether there was one."""
         return any((yield from every([("RAG.DROP", name) for name in self.shards.every()])))
-
-
-def _weighed(rows: Sequence[list[Argument]]) -> Iterable[list[list[Argument]]]:
-    """Batches below the server's bounds of documents and this package's of bytes."""
-    batch: list[list[Argument]] = []
-    size = 0
-    for row in rows:
-        weight = _size(row)
-        if batch and (len(batch) == limits.STORE_BATCH or size + weight > limits.BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(row)
-        size += weight
-    if batch:
-        yield batch
 
 
 def _within(found: list[Document], tokens: int | None) -> list[Document]:

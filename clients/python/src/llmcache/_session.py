@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from . import _replies as r
 from . import limits, vectors
 from ._flow import Argument, Call, Command, Flow, Sleep
-from ._several import batches, expiry, milliseconds
+from ._several import expiry, milliseconds, weighed
 from .errors import StreamGone, StreamTaken
 from .types import Appended, Embed, Fields, Listed, Message, Part, Recalled, Window
 from .vectors import Vector
@@ -111,15 +111,19 @@ class SessionFlows(SessionBase):
         """Appends messages in one step with the session's ttl, trims and owner; None where a condition does not hold.
 
         `if_seq` appends only if that is the newest place; with `upsert` a message of a known id replaces that one where
-        it stands; with `replace` these messages take the place of all others. Above 1,024 messages it takes several
-        steps.
+        it stands; with `replace` these messages take the place of all others. Above 1,024 messages or 2 MiB it takes
+        several steps.
         """
-        ready: list[Message] = []
+        rows: list[list[Argument]] = []
         for message in messages:
-            ready.append((yield from SessionFlows._embedded(self, message)))
+            ready = yield from SessionFlows._embedded(self, message)
+            row = message_arguments(ready)
+            if isinstance(self.embed, str) and ready.vector is None and ready.role not in EMBEDDED_ROLES:
+                row.append("NOVECTOR")
+            rows.append(row)
         places: list[tuple[int, bool]] = []
         count = tokens = 0
-        for number, batch in enumerate(batches(ready, limits.APPEND_BATCH)):
+        for number, batch in enumerate(weighed(rows, limits.APPEND_BATCH, limits.APPEND_BYTES)):
             args: list[Argument] = ["SESSION.APPEND", self.key]
             if number == 0:
                 args += [*(["NX"] if nx else []), *(["XX"] if xx else [])]
@@ -133,15 +137,12 @@ class SessionFlows(SessionBase):
                 args += ["OWNER", self.owner]
             if isinstance(self.embed, str):
                 args += ["EMBED", self.embed]
-            for message in batch:
-                args += message_arguments(message)
-                if isinstance(self.embed, str) and message.vector is None and message.role not in EMBEDDED_ROLES:
-                    args.append("NOVECTOR")
+            args += [one for row in batch for one in row]
             reply = yield Command(args)
             if reply is None:
                 return None
-            *rows, count, tokens = reply
-            places += [(int(seq), int(new) == 1) for seq, new in rows]
+            *stored, count, tokens = reply
+            places += [(int(seq), int(new) == 1) for seq, new in stored]
         return Appended(places, int(count), int(tokens))
 
     def _embedded(self, message: Message) -> Flow[Message]:
@@ -335,7 +336,7 @@ class SessionFlows(SessionBase):
         return r.texts((yield Command(("SESSION.EXPORT", self.key))))
 
     def load(self, lines: Sequence[str]) -> Flow[int]:
-        """Appends messages from lines of JSON; all or none. How many."""
+        """Appends messages from lines of JSON, at most 1,024 and 2 MiB; all or none. How many."""
         return int((yield Command(("SESSION.LOAD", self.key, *map(r.raw, lines))))) if lines else 0
 
     # Messages that are read while they are written.

@@ -33,6 +33,21 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[at : at + size]
 
 
+def weighed(rows: Sequence[list[Argument]], most: int, most_bytes: int) -> Iterator[list[list[Argument]]]:
+    """Batches of the arguments of items: of so many items at most, and of so many bytes unless it is one item alone."""
+    batch: list[list[Argument]] = []
+    size = 0
+    for row in rows:
+        weight = sum(len(r.raw(one)) if isinstance(one, bytes | str) else 8 for one in row)
+        if batch and (len(batch) == most or size + weight > most_bytes):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += weight
+    if batch:
+        yield batch
+
+
 def every(commands: Sequence[Sequence[Argument]]) -> Flow[list[Any]]:
     """Their replies; the first error is raised."""
     if len(commands) == 1:

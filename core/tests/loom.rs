@@ -19,9 +19,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 const QUERY: ([i8; 2], f32) = ([100, 0], 0.01);
 
-/// An entry whose code says which it is: the similarity to the query is its number in hundredths.
+/// An entry whose code says which it is: the cosine of its angle to the query is its number in hundredths.
 fn insert(index: &mut Index, number: i8, expire_at: UnixMs) -> SlotId {
     let meta = json!({ "n": number });
+    let across = (10_000.0 - f32::from(number).powi(2)).sqrt().round() as i8;
     index.insert(NewSlot {
         id: EntryId::of(b"", b"", &[number as u8]),
         seq: Seq(number as u64),
@@ -31,7 +32,7 @@ fn insert(index: &mut Index, number: i8, expire_at: UnixMs) -> SlotId {
         worth: 0,
         record: FilterRecord::from_meta(meta.as_object().expect("an object"), &Default::default()),
         name: None,
-        code: Some((&[number, 0], 0.01)),
+        code: Some((&[number, across], 0.01)),
     })
 }
 

@@ -86,7 +86,8 @@ class WallClock:
         self._write(seconds, 0, 0)
 
     def set_in_a_timer(self, seconds: int) -> None:
-        """The same, from the moment in which a timer of the module runs next."""
+        """The same, from the moment in which a timer of the module runs next. Not for Valkey, which binds what a module
+        calls past this clock."""
         self._write(self._read()[0], 1, seconds)
         wait_until(lambda: self._read()[1] == 0, "a timer ran", 30)
 

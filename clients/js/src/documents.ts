@@ -123,7 +123,7 @@ export class Documents {
       (OPTION_WORDS.test(document.id) ? alone : rows).push(row);
     }
     let added = 0;
-    for (const batch of r.batches(rows, BATCH, BATCH_BYTES)) {
+    for (const batch of r.batches(rows, BATCH, BATCH_BYTES, r.weight)) {
       const reply = await this.#link.send(words("RAG.MADD", this.name, batch.length, batch.flat()), options.signal);
       for (const one of r.list(reply)) added += r.number(one);
     }

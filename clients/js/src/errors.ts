@@ -68,7 +68,7 @@ export class MakingFailed extends LlmcacheError {
 /** Making answers of this scope fails again and again, and rests. */
 export class BreakerOpen extends LlmcacheError {
   constructor(readonly retryMs: number) {
-    super(`the breaker of this scope is open for ${retryMs} ms`);
+    super(`the scope's breaker is open for ${retryMs} ms`);
   }
 }
 

@@ -215,7 +215,7 @@ export class LLMCache extends CacheCommands {
         this.warn("the answer of another caller did not come in time");
         return this.#without(prompt, options, "late", settle);
       default:
-        throw new LlmcacheError(`the server returned an unknown status: ${String(fetched.status)}`);
+        throw new LlmcacheError(`unknown status: ${String(fetched.status)}`);
     }
   }
 

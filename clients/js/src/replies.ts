@@ -104,15 +104,18 @@ export function expiry(ttl: number | null | undefined): Argument[] {
   return ttl === Infinity ? ["PERSIST"] : ["PX", String(Math.ceil(ttl * 1_000))];
 }
 
-/** Slices of a list: of so many items, and of at most so many bytes as text, unless it is one item alone. */
-export function batches<T>(items: readonly T[], size: number, most = Infinity): T[][] {
+/** Slices of a list: of so many items, and of items that weigh at most so much together, unless it is one alone. */
+export function batches<T>(items: readonly T[], size: number, most = 0, weigh = (_: T): number => 0): T[][] {
   const out: T[][] = [];
   let sum = 0;
   for (const item of items) {
-    const bytes = Buffer.byteLength(String(item));
+    const weight = weigh(item);
     const last = out.at(-1);
-    if (last && last.length < size && (sum += bytes) <= most) last.push(item);
-    else out.push([item]), (sum = bytes);
+    if (last && last.length < size && (sum += weight) <= most) last.push(item);
+    else out.push([item]), (sum = weight);
   }
   return out;
 }
+
+/** Bytes of the arguments of an item. */
+export const weight = (row: Argument[]): number => row.reduce((sum, one) => sum + Buffer.byteLength(one), 0);

@@ -148,7 +148,7 @@ export class Session {
       option("IFSEQ", options.ifSeq),
       options.replace ? "CLEAR" : null,
     );
-    for (const batch of r.batches(rows, APPEND_BATCH, APPEND_BYTES)) {
+    for (const batch of r.batches(rows, APPEND_BATCH, APPEND_BYTES, r.weight)) {
       const args = words(
         ["SESSION.APPEND", this.key],
         conditions,
@@ -163,10 +163,7 @@ export class Session {
       if (reply == null) return null;
       const got = r.list(reply);
       [tokens, count] = [r.number(got.pop()), r.number(got.pop())];
-      for (const place of got) {
-        const [seq, isNew] = r.list(place);
-        places.push({ seq: r.number(seq), isNew: r.flag(isNew) });
-      }
+      places.push(...got.map(r.list).map(([seq, isNew]) => ({ seq: r.number(seq), isNew: r.flag(isNew) })));
       conditions = [];
     }
     return { places, messages: count, tokens };

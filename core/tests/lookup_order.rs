@@ -155,7 +155,7 @@ impl World {
         });
         let view = entry.view();
         let meta = view.meta_object();
-        let code = view.vector().map(|vector| vector.code());
+        let (code, plane) = view.vector().map(|vector| vector.code_and_plane()).unzip();
         let slot = cache.index.insert(NewSlot {
             id,
             seq,
@@ -169,8 +169,7 @@ impl World {
             name: view.name(),
             code: code.as_ref().map(|code| (&code.codes[..], code.scale)),
         });
-        let plane = view.vector().zip(code.as_ref()).and_then(|(own, code)| own.plane(code));
-        if let Some(plane) = plane.filter(|_| self.planes) {
+        if let Some(plane) = plane.flatten().filter(|_| self.planes) {
             cache.index.set_plane(slot, plane.as_plane());
         }
         entry.set_slot(slot);

@@ -71,8 +71,7 @@ pub(super) fn index_entry(
     let record = meta.as_ref().and_then(|meta| cache.index.record_of(meta.as_object()?));
     let searched = cache.settings.kind.is_searched();
     let vector = view.vector().filter(|_| searched);
-    let code = vector.as_ref().map(|vector| vector.code());
-    let plane = vector.zip(code.as_ref()).and_then(|(vector, code)| vector.plane(code));
+    let (code, plane) = vector.map(|vector| vector.code_and_plane()).unzip();
     let new = NewSlot {
         id: view.id(),
         seq: view.seq(),
@@ -88,7 +87,7 @@ pub(super) fn index_entry(
         Linking::AlongTheWay => cache.index.insert(new),
         Linking::Later => cache.index.insert_unlinked(new),
     };
-    if let Some(plane) = plane {
+    if let Some(plane) = plane.flatten() {
         cache.index.set_plane(slot, plane.as_plane());
     }
     cache.index.set_tags(slot, view.tags());

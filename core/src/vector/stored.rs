@@ -13,7 +13,7 @@
 use super::VectorError;
 use super::fine::{OwnPlane, rest_of};
 use super::normalise::normalise_in_place;
-use super::quantise::{CODE_MAX, Code, approx_similarity, error_bound, quantise, quantise_into};
+use super::quantise::{CODE_MAX, Code, approx_similarity, error_bound, quantise};
 use crate::distance::kernels;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -129,7 +129,7 @@ impl Query {
     }
 
     /// int8 code, what an index is searched with. The code to index an entry under comes from the
-    /// stored form instead: [`StoredVector::code_into`].
+    /// stored form instead: [`StoredVector::code_and_plane`].
     pub fn code(&self) -> &[i8] {
         &self.code.codes
     }
@@ -236,36 +236,18 @@ impl<'a> StoredVector<'a> {
         }
     }
 
-    /// Writes the int8 code to index it under into `out`, of `dim` values, and returns its scale.
+    /// The int8 code to index it under, and the fine plane beside it.
     ///
-    /// `NONE` and `F16` are quantised; `Q8` is copied: quantising what a code stands for would give
-    /// the same codes, but for some scales one whose last bit differs.
-    ///
-    /// # Panics
-    /// If `out` has another length than the vector, which is the caller's mistake.
-    pub fn code_into(&self, out: &mut [i8]) -> f32 {
-        match self.form {
-            Form::Codes { codes, scale } => {
-                out.copy_from_slice(codes);
-                scale
-            }
-            _ => quantise_into(&self.to_f32(), out),
+    /// `NONE` and `F16` are quantised; `Q8` is copied and has no plane, as it keeps no more than its code: quantising
+    /// what a code stands for would give the same codes, but for some scales one whose last bit differs.
+    pub fn code_and_plane(&self) -> (Code, Option<OwnPlane>) {
+        if let Form::Codes { codes, scale } = self.form {
+            return (Code { codes: codes.to_vec(), scale }, None);
         }
-    }
-
-    /// The fine plane beside its code; `None` of `Q8`, which keeps no more than that.
-    pub fn plane(&self, code: &Code) -> Option<OwnPlane> {
-        match self.form {
-            Form::Codes { .. } => None,
-            _ => Some(OwnPlane::of(&self.to_f32(), &code.codes, code.scale)),
-        }
-    }
-
-    /// The int8 code to index it under; see [`code_into`](Self::code_into).
-    pub fn code(&self) -> Code {
-        let mut codes = vec![0; self.dim()];
-        let scale = self.code_into(&mut codes);
-        Code { codes, scale }
+        let numbers = self.to_f32();
+        let code = quantise(&numbers);
+        let plane = OwnPlane::of(&numbers, &code.codes, code.scale);
+        (code, Some(plane))
     }
 
     /// Cosine of the query and the stored form, in `[-1, 1]`, rounded to six decimals: what the sums

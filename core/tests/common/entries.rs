@@ -177,7 +177,7 @@ pub fn use_all(entry: &Entry) {
     assert_eq!(view.vector().is_some(), view.dim() > 0);
     if let Some(vector) = view.vector() {
         assert_eq!(vector.dim(), usize::from(view.dim()));
-        let code = vector.code();
+        let (code, _) = vector.code_and_plane();
         assert!(code.scale > 0.0 && code.scale.is_finite() && !code.codes.contains(&i8::MIN));
         let query = Query::new(&vector.to_f32()).expect("a vector of unit length");
         let similarity = vector.similarity(&query);

@@ -2,6 +2,8 @@
 //! answer compared with what a search of all entries may answer. Runs on the test runner's threads.
 
 mod common;
+#[path = "common/slots.rs"]
+mod slots;
 
 use common::{Random, measure};
 use llmcache_core::filter::{Filter, FilterRecord};
@@ -12,6 +14,7 @@ use llmcache_core::index::{
 };
 use llmcache_core::vector::quantise::unit_scale;
 use serde_json::json;
+use slots::numbered;
 use std::collections::HashMap;
 
 const DIM: usize = 16;
@@ -451,17 +454,7 @@ fn equal_codes_are_found() {
     for number in 0..1_500_u64 {
         let mut id = [7; 16];
         id[..8].copy_from_slice(&Random(number).next().to_le_bytes());
-        pair.index.insert(NewSlot {
-            id: EntryId(id),
-            seq: Seq(number + 1),
-            partition: PartitionKey(0),
-            expire_at: UnixMs::NEVER,
-            bytes: 1,
-            worth: 0,
-            record: None,
-            name: None,
-            code: Some((&one, 0.01)),
-        });
+        pair.index.insert(NewSlot { id: EntryId(id), ..numbered(number, (&one, 0.01)) });
     }
     pair.settle();
     let request = SearchRequest {

@@ -2,27 +2,19 @@
 //! allocator's. Random codes from a fixed seed; runs on the test runner's threads.
 
 mod common;
+#[path = "common/slots.rs"]
+mod slots;
 
 use common::{Random, measure};
-use llmcache_core::ids::{EntryId, PartitionKey, Seq, UnixMs};
-use llmcache_core::index::{GraphSettings, Index, IndexMode, NewSlot, Work};
+use llmcache_core::index::{GraphSettings, Index, IndexMode, Work};
+use slots::numbered;
 
 const DIM: usize = 384;
 const MOST: usize = 612;
 
 fn insert(index: &mut Index, random: &mut Random, number: u64) {
     let code: Vec<i8> = (0..DIM).map(|_| (random.below(255) as i16 - 127) as i8).collect();
-    index.insert(NewSlot {
-        id: EntryId::of(b"", b"", &number.to_le_bytes()),
-        seq: Seq(number + 1),
-        partition: PartitionKey(0),
-        expire_at: UnixMs::NEVER,
-        bytes: 1,
-        worth: 0,
-        record: None,
-        name: None,
-        code: Some((&code, 0.01)),
-    });
+    index.insert(numbered(number, (&code, 0.01)));
 }
 
 /// 10,000 rows use 16 of the last block's 256, 5,000 rows 136, 7,000 rows 88: what is empty of it is paid

@@ -9,12 +9,15 @@
 
 #[expect(dead_code, reason = "what is counted here is not memory")]
 mod common;
+#[path = "common/slots.rs"]
+mod slots;
 
 use common::Random;
-use llmcache_core::ids::{EntryId, PartitionKey, Seq, UnixMs};
-use llmcache_core::index::{GraphSettings, Index, IndexMode, NewSlot, SearchRequest, Work};
+use llmcache_core::ids::{PartitionKey, Seq, UnixMs};
+use llmcache_core::index::{GraphSettings, Index, IndexMode, SearchRequest, Work};
 use llmcache_core::vector::fine::{OwnPlane, rest_of};
 use llmcache_core::vector::quantise::quantise;
+use slots::numbered;
 
 const DIM: usize = 384;
 const ROWS: usize = 4_000;
@@ -62,17 +65,7 @@ fn indexed(vectors: &[Vec<f32>], mode: IndexMode, planes: bool) -> Index {
     index.set_graph_settings(GraphSettings { mode, ..GraphSettings::default() });
     for (row, vector) in vectors.iter().enumerate() {
         let code = quantise(vector);
-        let slot = index.insert(NewSlot {
-            id: EntryId::of(b"", b"", &row.to_le_bytes()),
-            seq: Seq(row as u64 + 1),
-            partition: PartitionKey(0),
-            expire_at: UnixMs::NEVER,
-            bytes: 1,
-            worth: 0,
-            record: None,
-            name: None,
-            code: Some((&code.codes, code.scale)),
-        });
+        let slot = index.insert(numbered(row as u64, (&code.codes, code.scale)));
         assert_eq!(slot.0, row as u32);
         if planes {
             index.set_plane(slot, OwnPlane::of(vector, &code.codes, code.scale).as_plane());

@@ -2,6 +2,8 @@
 //! `tests/torture/fuzz.py`, with `LLMCACHE_FUZZ_SEEDS=folder` once to write the first inputs of all targets.
 #![no_main]
 
+#[path = "../../tests/common/chunks.rs"]
+mod chunks;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 #[path = "../../tests/common/entries.rs"]

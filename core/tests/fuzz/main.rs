@@ -2,6 +2,8 @@
 //! targets held against the decoders that there are. `make fuzz` runs the same targets for as long as asked, guided
 //! by coverage. `LLMCACHE_FUZZ_RUNS` asks for more runs here, `LLMCACHE_FUZZ_TARGET` for one target.
 
+#[path = "../common/chunks.rs"]
+mod chunks;
 #[path = "../common/mod.rs"]
 mod common;
 mod decoders;

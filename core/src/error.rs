@@ -111,6 +111,11 @@ impl Error {
         Self::new(ErrorWord::WrongType, message)
     }
 
+    /// `OOM`, in the server's own words.
+    pub fn out_of_memory() -> Self {
+        Self::new(ErrorWord::Oom, "command not allowed when used memory > 'maxmemory'.")
+    }
+
     /// `TOOBIG`, naming what was too big, its size and the bound, both in `unit`.
     pub fn too_big(what: &str, got: usize, max: usize, unit: &str) -> Self {
         Self::new(ErrorWord::TooBig, format!("{what} has {got} {unit}, at most {max} are accepted"))

@@ -3,7 +3,7 @@
 use super::guard::guarded;
 use super::steps;
 use super::string::bytes_of;
-use super::{ArgString, Ctx, Reply, WritePermit};
+use super::{ArgString, Ctx, HeldString, Reply, WritePermit};
 use llmcache_core::error::{Error, ErrorWord};
 use redis_module::raw;
 use redis_module::raw::RedisModuleCtx;
@@ -84,6 +84,11 @@ impl<'a> Arguments<'a> {
     pub fn string(&self, number: usize) -> ArgString<'a> {
         // SAFETY: arguments of the running command; the command's own name is before them.
         unsafe { ArgString::from_raw(self.pointers[number + 1]) }
+    }
+
+    /// The same, for work that continues after the command's call.
+    pub fn held(&self, number: usize) -> HeldString {
+        HeldString::keep(&self.string(number))
     }
 
     /// The argument whose bytes these are.

@@ -41,10 +41,7 @@ impl Vector {
     pub fn of(args: &Arguments<'_>, given: GivenVector) -> Self {
         match given {
             GivenVector::Numbers(numbers) => Self::Numbers(numbers),
-            // The first of what follows the key is argument 1.
-            GivenVector::Blob { width, position } => {
-                Self::Blob(HeldString::keep(&args.string(position)), width)
-            }
+            GivenVector::Blob { width, position } => Self::Blob(args.held(position), width),
         }
     }
 
@@ -82,6 +79,11 @@ pub trait Item: Send + 'static {
 
     /// The text that is to be embedded for it, and whether its beginning will do.
     fn text(&self) -> Option<(&[u8], bool)>;
+
+    /// That text, where it has no vector.
+    fn wanted(&self) -> Option<(&[u8], bool)> {
+        if self.dim().is_none() { self.text() } else { None }
+    }
 
     /// Gives it the vector of its text.
     fn embedded(&mut self, vector: Query);
@@ -203,8 +205,7 @@ impl<I: Item> StoringBatch<I> {
     /// The work on a batch for the container of this name.
     pub fn new(ctx: Ctx<'_>, name: &[u8], batch: Batch<I>) -> Result<Self> {
         let Batch { cache, settings, items, embeds, lease, linking, now, reply } = batch;
-        let wants = |item: &I| item.dim().is_none() && item.text().is_some();
-        let embeds = embeds.filter(|_| items.iter().any(wants));
+        let embeds = embeds.filter(|_| items.iter().any(|item| item.wanted().is_some()));
         let reading = embeds.map(|(model, role)| ReadTexts::new(ctx, &model, role)).transpose()?;
         let mut dims =
             items.iter().filter_map(Item::dim).chain(reading.as_ref().map(ReadTexts::dim));
@@ -252,7 +253,7 @@ impl<I: Item> StoringBatch<I> {
         if let Some(reading) = &mut self.reading {
             if let Some(item) = self.items.as_slice().get(self.passed) {
                 self.passed += 1;
-                if let (None, Some((text, cut))) = (item.dim(), item.text()) {
+                if let Some((text, cut)) = item.wanted() {
                     reading.read(text, cut)?;
                 }
                 return Ok(true);
@@ -276,11 +277,10 @@ impl<I: Item> StoringBatch<I> {
         let Some(reading) = self.reading.take() else { return Ok(()) };
         if reading.has_waited() && ctx.state().is_out_of_memory() {
             // As the server does with one that did not wait.
-            let why = "command not allowed when used memory > 'maxmemory'.";
-            return Err(Error::new(ErrorWord::Oom, why));
+            return Err(Error::out_of_memory());
         }
-        let wants = |item: &&mut I| item.dim().is_none() && item.text().is_some();
-        let without = self.items.as_mut_slice().iter_mut().filter(wants);
+        let items = self.items.as_mut_slice().iter_mut();
+        let without = items.filter(|item| item.wanted().is_some());
         for (item, vector) in without.zip(reading.finish()?) {
             item.embedded(vector.map_err(|refusal| no_vector(Some(refusal)))?);
         }

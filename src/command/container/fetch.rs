@@ -41,7 +41,7 @@ pub fn fetch(
             return Err(no_loader());
         }
         if ctx.state().is_out_of_memory() {
-            return Err(no_room());
+            return Err(Error::out_of_memory());
         }
     }
     let cache = request.wanted.container(ctx, args)?;
@@ -108,11 +108,6 @@ fn embed(
 
 fn no_loader() -> Error {
     Error::err("VIA needs a loader: CONFIG SET loader <stream>")
-}
-
-/// The error of a lease for which there is no memory: the answer could not be stored either.
-fn no_room() -> Error {
-    Error::new(ErrorWord::Oom, "command not allowed when used memory > 'maxmemory'.")
 }
 
 fn block(ctx: Ctx<'_>, wait_ms: u64, waiter: FetchWaiter) {
@@ -223,7 +218,7 @@ impl<'c> Asking<'c, '_, '_> {
             with_flights(uid, |flights| flights.decide(ask, found))
         });
         if verdict == Verdict::OutOfMemory {
-            return Err(no_room());
+            return Err(Error::out_of_memory());
         }
         if verdict == Verdict::Lead {
             watch_leases(self.ctx);

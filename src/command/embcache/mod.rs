@@ -82,8 +82,7 @@ impl Named {
     /// Of a subject that was read as the last of so many arguments.
     fn of(args: &Arguments<'_>, subject: &Subject<'_>, position: usize) -> Self {
         match subject {
-            // The first of what follows the key is argument 1.
-            Subject::Text(_) => Self::Text(HeldString::keep(&args.string(position))),
+            Subject::Text(_) => Self::Text(args.held(position)),
             Subject::Digest(digest) => Self::Digest(*digest),
         }
     }

@@ -12,7 +12,7 @@ use crate::command::parse::{
 };
 use crate::config;
 use crate::ffi::{CommandArgs, Ctx, Reply};
-use crate::keyspace::{Again, Linking, ModelId};
+use crate::keyspace::{Again, Linking};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Entry, Kind, LeaseToken, Settings, pack_embedding};
 use llmcache_core::embed::Role;
@@ -72,9 +72,10 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     let missing = || Error::err("syntax error: TEXT or DIGEST, and a vector, are needed");
     let (subject, position) = subject.ok_or_else(missing)?;
-    let numbers = match (vector, open(ctx, args, options.model)?) {
+    let cache = open(ctx, args, options.model)?;
+    let numbers = match (vector, &cache) {
         (Some(numbers), _) => numbers,
-        (None, Some(cache)) => match compute(ctx, &cache, &subject, Again::Writes(run))? {
+        (None, Some(cache)) => match compute(ctx, cache, &subject, Again::Writes(run))? {
             Computing::Numbers(numbers) => numbers,
             Computing::Later => return Ok(()),
             Computing::None => return Err(missing()),
@@ -83,15 +84,15 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     };
     let named = Named::of(args, &subject, position);
     let one = Embedding { named, vector: Some(Vector::Numbers(numbers)), expiry: options.expiry };
-    store_at_once(args, batch(ctx, args, vec![one], &options, now)?)?;
+    store_at_once(args, batch(args, cache, vec![one], &options, now)?)?;
     Reply::new(ctx).ok();
     Ok(())
 }
 
 /// An embedding that was computed here, as it would be kept.
 pub(super) fn as_kept(ctx: Ctx<'_>, cache: &SharedCache, computed: Computed) -> Result<Box<Entry>> {
-    let settings = cache.with(|cache| cache.settings.clone());
-    Ok(Embedding::of(computed, None).pack(&settings, UnixMs(ctx.now_ms()))?.entry)
+    let (embedding, now) = (Embedding::of(computed, None), UnixMs(ctx.now_ms()));
+    cache.with(|cache| Ok(embedding.pack(&cache.settings, now)?.entry))
 }
 
 /// Keeps an embedding that was computed here.
@@ -146,41 +147,32 @@ pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         }
     }
     embeddings.iter_mut().for_each(|embedding| embedding.expiry = options.expiry);
-    let embeds = model_of(ctx, args, &embeddings, &options)?;
-    let batch = batch(ctx, args, embeddings, &options, now)?;
-    store_batch(ctx, args, Batch { embeds, ..batch })
-}
-
-/// The model that embeds the texts without a vector, if there are any.
-fn model_of(
-    ctx: Ctx<'_>,
-    args: &CommandArgs<'_>,
-    embeddings: &[Embedding],
-    options: &Options<'_>,
-) -> Result<Option<(ModelId, Role)>> {
-    let mut without = embeddings.iter().filter(|embedding| embedding.vector.is_none());
     let missing = || Error::err("syntax error: each embedding needs a vector, or a TEXT and EMBED");
-    match (without.next(), embeddings.iter().all(|e| e.vector.is_some() || e.text().is_some())) {
-        (None, _) => return Ok(None),
-        (Some(_), false) => return Err(missing()),
-        (Some(_), true) => {}
+    let wants = |embedding: &Embedding| embedding.vector.is_none();
+    if embeddings.iter().any(|embedding| wants(embedding) && embedding.text().is_none()) {
+        return Err(missing());
     }
     let cache = open(ctx, args, options.model)?;
-    let model = cache.and_then(|cache| model_for(&cache)).ok_or_else(missing)?;
-    Ok(Some((model, Role::Query)))
+    let embeds = if embeddings.iter().any(wants) {
+        let model = cache.as_ref().and_then(model_for).ok_or_else(missing)?;
+        Some((model, Role::Query))
+    } else {
+        None
+    };
+    let batch = batch(args, cache, embeddings, &options, now)?;
+    store_batch(ctx, args, Batch { embeds, ..batch })
 }
 
 /// What is to be stored, and in which container: without one, of the model that the caller named, since digests would be
 /// of no model at all.
 fn batch(
-    ctx: Ctx<'_>,
     args: &CommandArgs<'_>,
+    cache: Option<SharedCache>,
     items: Vec<Embedding>,
     options: &Options<'_>,
     now: UnixMs,
 ) -> Result<Batch<Embedding>> {
     let kind = Kind::Embeddings;
-    let cache = open(ctx, args, options.model)?;
     let settings = match &cache {
         Some(cache) => cache.with(|cache| cache.settings.clone()),
         None if options.lease.is_some() => return Err(lease_lost("the embedding cache is gone")),

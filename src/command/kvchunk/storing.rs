@@ -103,9 +103,8 @@ pub fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, request: Request<'_>) -> Resu
         None => namespace.with(|namespace| namespace.settings().deadline(now)),
     };
     let is_kept = payloads.len() <= KEPT_AT_ONCE;
-    let hold = |payload: &Payload| {
-        payload.arguments.clone().map(|number| HeldString::keep(&args.string(number))).collect()
-    };
+    let hold =
+        |payload: &Payload| payload.arguments.clone().map(|number| args.held(number)).collect();
     let work = Storing {
         is_made: Cell::new(stands_in_key(ctx, &namespace)),
         name: args.name().to_vec(),

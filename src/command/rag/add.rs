@@ -41,8 +41,7 @@ struct Held<'a> {
 impl<'a> Held<'a> {
     /// The argument that was read last.
     fn of(given: &Arguments<'_>, args: &ArgReader<'_>, bytes: &'a [u8]) -> Self {
-        // The first of what follows the key is argument 1.
-        Self { bytes, held: HeldString::keep(&given.string(args.position())) }
+        Self { bytes, held: given.held(args.position()) }
     }
 }
 

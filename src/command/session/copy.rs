@@ -51,14 +51,11 @@ pub fn run_fork(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 
 const MORE_LATER: &str = "bytes; more follow by another LOAD";
 
-fn given_bytes(args: &CommandArgs<'_>) -> usize {
-    args.options().iter().map(|text| text.len()).sum()
-}
-
 /// Runs `SESSION.LOAD s line…`.
 pub fn run_load(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut lines = Vec::new();
-    let (bytes, max) = (given_bytes(args), limits::SESSION_LINE_MAX_BYTES);
+    let bytes = args.options().iter().map(|text| text.len()).sum();
+    let max = limits::SESSION_LINE_MAX_BYTES;
     if bytes > max {
         return Err(Error::too_big("the load", bytes, max, MORE_LATER));
     }

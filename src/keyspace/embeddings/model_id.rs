@@ -13,7 +13,7 @@ pub struct ModelId {
 }
 
 /// What follows the digest where texts of every script are embedded.
-pub(super) const ANY_SCRIPT: &str = "/any";
+const ANY_SCRIPT: &str = "/any";
 
 impl ModelId {
     /// The model that a container's settings name, if texts are embedded for it.

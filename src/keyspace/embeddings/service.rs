@@ -34,7 +34,7 @@ pub fn default_model() -> Option<ModelId> {
     if name.is_empty() { None } else { ModelId::of_loaded(name.as_bytes(), false).ok() }
 }
 
-pub(super) fn no_model(name: &[u8]) -> Error {
+fn no_model(name: &[u8]) -> Error {
     let name = String::from_utf8_lossy(&name[..name.len().min(64)]);
     Error::new(ErrorWord::NoModel, format!("no model \"{name}\" is loaded (llmcache.embed-models)"))
 }
@@ -93,16 +93,16 @@ pub struct EmbeddingCounts {
 
 #[derive(Default)]
 pub(super) struct Service {
-    pub(super) models: Vec<(String, Arc<Model>)>,
+    models: Vec<(String, Arc<Model>)>,
     pub(super) threads: Option<Threads<Job>>,
     pub(super) texts: HashMap<TextKey, Pending>,
     pub(super) clients: HashMap<BlockedId, Awaited>,
     pub(super) queued_bytes: usize,
-    pub(super) memo: HashMap<TextKey, Vector>,
+    memo: HashMap<TextKey, Vector>,
     /// Bytes of its vectors.
-    pub(super) memo_bytes: usize,
+    memo_bytes: usize,
     /// The remembered in the order they came.
-    pub(super) order: VecDeque<TextKey>,
+    order: VecDeque<TextKey>,
     pub(super) scratch: Scratch,
     pub(super) counts: EmbeddingCounts,
     /// What the running command was run again with.
@@ -156,7 +156,7 @@ pub fn load_models(ctx: Ctx<'_>) -> std::result::Result<(), String> {
     Ok(())
 }
 
-pub(super) fn chosen_engine() -> std::result::Result<Engine, String> {
+fn chosen_engine() -> std::result::Result<Engine, String> {
     let name = config::embed_engine();
     if name.is_empty() {
         return Ok(engine());
@@ -194,7 +194,7 @@ impl ModelId {
 }
 
 impl Service {
-    pub(super) fn by_name(&self, name: &[u8]) -> Option<(usize, Arc<Model>)> {
+    fn by_name(&self, name: &[u8]) -> Option<(usize, Arc<Model>)> {
         let place = self.models.iter().position(|(other, _)| other.as_bytes() == name)?;
         Some((place, Arc::clone(&self.models[place].1)))
     }
@@ -223,7 +223,7 @@ impl Service {
         Some(Some((Arc::clone(vector), 0)))
     }
 
-    pub(super) fn remember(&mut self, key: TextKey, vector: &Vector) {
+    fn remember(&mut self, key: TextKey, vector: &Vector) {
         let most = config::embed_memo();
         if most > 0 && self.memo.insert(key, Arc::clone(vector)).is_none() {
             self.order.push_back(key);

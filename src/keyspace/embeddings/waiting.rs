@@ -16,7 +16,7 @@ use llmcache_core::error::{Error, ErrorWord, Result};
 use std::sync::Arc;
 
 /// How long a command that writes waits for writes to be allowed again, each time it asks.
-pub(super) const PAUSE_MS: u64 = 5;
+const PAUSE_MS: u64 = 5;
 
 pub(super) fn on_done(ctx: Ctx<'_>) {
     while let Some((key, outcome)) =
@@ -45,7 +45,7 @@ pub(super) fn on_done(ctx: Ctx<'_>) {
 
 /// Has a command that only reads go on in rounds, each of which has its vectors at hand; false for any other, and where
 /// there are no threads that search.
-pub(super) fn read_in_rounds(ctx: Ctx<'_>, client: BlockedId) -> bool {
+fn read_in_rounds(ctx: Ctx<'_>, client: BlockedId) -> bool {
     let reads = SERVICE.with(|service| {
         let awaited = service.clients.get(&client)?;
         Some((awaited.reads?, awaited.found.clone()))
@@ -62,7 +62,7 @@ pub(super) fn read_in_rounds(ctx: Ctx<'_>, client: BlockedId) -> bool {
 }
 
 /// Has those who may have to wait once more do so, up to the first whose command is to be run again.
-pub(super) fn take_turns(ctx: Ctx<'_>) {
+fn take_turns(ctx: Ctx<'_>) {
     while let Some((client, found, take)) = SERVICE.with(|service| {
         if service.turn.is_some() {
             return None;
@@ -91,7 +91,7 @@ pub(super) fn take_turns(ctx: Ctx<'_>) {
 }
 
 /// The turn of a client is over.
-pub(super) fn end_turn(ctx: Ctx<'_>, client: BlockedId) {
+fn end_turn(ctx: Ctx<'_>, client: BlockedId) {
     let ended = SERVICE.with(|service| service.turn.take_if(|turn| *turn == client).is_some());
     if ended {
         take_turns(ctx);
@@ -99,7 +99,7 @@ pub(super) fn end_turn(ctx: Ctx<'_>, client: BlockedId) {
 }
 
 /// Wakes a client; one whose command writes only when writes are not paused (a failover, CLIENT PAUSE).
-pub(super) fn wake_when_allowed(ctx: Ctx<'_>, client: BlockedId) {
+fn wake_when_allowed(ctx: Ctx<'_>, client: BlockedId) {
     let writes = SERVICE.with(|service| service.clients.get(&client).is_some_and(|c| c.writes));
     let paused = WritePermit::between_commands(ctx).is_none() && !ctx.state().is_replica();
     if writes && paused {
@@ -151,7 +151,7 @@ impl Waiter for Embedding {
 }
 
 /// Ends the second run of a command, also where it panics.
-pub(super) struct Ended;
+struct Ended;
 
 impl Drop for Ended {
     fn drop(&mut self) {
@@ -160,7 +160,7 @@ impl Drop for Ended {
 }
 
 impl Embedding {
-    pub(super) fn run_again(&self, ctx: Ctx<'_>, args: &Arguments<'_>, found: Found) -> Result<()> {
+    fn run_again(&self, ctx: Ctx<'_>, args: &Arguments<'_>, found: Found) -> Result<()> {
         if let Some(elsewhere) = redirection(ctx, args.name()) {
             return Err(elsewhere);
         }
@@ -183,15 +183,14 @@ impl Embedding {
 }
 
 /// What the server checked before the command was run first.
-pub(super) fn permit(ctx: Ctx<'_>, memory: Memory) -> Result<WritePermit<'_>> {
+fn permit(ctx: Ctx<'_>, memory: Memory) -> Result<WritePermit<'_>> {
     let state = ctx.state();
     if state.is_replica() {
         let why = "You can't write against a read only replica.";
         return Err(Error::new(ErrorWord::ReadOnly, why));
     }
     if memory == Memory::Needed && state.is_out_of_memory() {
-        let why = "command not allowed when used memory > 'maxmemory'.";
-        return Err(Error::new(ErrorWord::Oom, why));
+        return Err(Error::out_of_memory());
     }
     let paused = || busy("writes were paused while the text was embedded");
     WritePermit::between_commands(ctx).ok_or_else(paused)

@@ -112,11 +112,11 @@ pub(super) struct Known<C> {
     pub(super) named: HashMap<Box<[u8]>, (c_int, Shared<C>)>,
     pub(super) arrivals: VecDeque<Arrival<C>>,
     /// Containers of which a key came or went by itself, and whose readers are to be told.
-    pub(super) changed: Vec<ContainerUid>,
+    changed: Vec<ContainerUid>,
     /// Containers that were read of a uid that lived already, until an event places them or loading ends.
     pub(super) postponed: Vec<(Weak<MainCell<C>>, Place)>,
     /// Databases that were flushed, to be freed in slices.
-    pub(super) flushed: Vec<Database<C>>,
+    flushed: Vec<Database<C>>,
 }
 
 impl<C> Default for Known<C> {
@@ -374,7 +374,7 @@ impl<C> Arrival<C> {
         }
     }
 
-    pub(super) fn db_mut(&mut self) -> &mut c_int {
+    fn db_mut(&mut self) -> &mut c_int {
         match self {
             Self::Key((db, _)) | Self::All { db, .. } => db,
         }

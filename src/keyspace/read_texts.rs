@@ -12,7 +12,6 @@ use super::embeddings::{
 use super::slices::{Awaited, Resume};
 use crate::config;
 use crate::ffi::{BlockedId, Ctx};
-use hashbrown::HashMap;
 use llmcache_core::embed::{Refusal, Role};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::limits;
@@ -111,7 +110,6 @@ impl ReadTexts {
     /// Of each its vector, or why it has none, in the order they were read.
     pub fn finish(mut self) -> Result<Vec<std::result::Result<Query, Refusal>>> {
         let found = self.client.take().map(end_wait).unwrap_or_default();
-        let found: HashMap<TextKey, Option<Made>> = found.into_iter().collect();
         let vector = |read| {
             let (vector, _) = match read {
                 Err(refusal) => return Ok(Err(refusal)),

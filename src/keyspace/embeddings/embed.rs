@@ -5,7 +5,7 @@
 use super::model_id::ModelId;
 use super::queue::{Wanted, busy, enlist, room_for};
 use super::reader::{ModelSight, Reader, held_bytes, no_vector, too_long_inline};
-use super::service::{Awaited, SERVICE, Take, is_running_again};
+use super::service::{Awaited, Found, SERVICE, Take, is_running_again};
 use super::waiting::{Embedding, Memory, Second, on_done};
 use super::work::Made;
 use crate::config;
@@ -178,7 +178,7 @@ fn wait_for(
     }
     enlist(client, model, wanted, |missing| Awaited {
         missing,
-        found: Vec::new(),
+        found: Found::new(),
         writes,
         reads,
         take,

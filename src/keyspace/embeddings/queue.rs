@@ -45,7 +45,7 @@ pub(in crate::keyspace) fn wait_between(
     let timeout_ms = room_for(&wanted)?;
     enlist(client, model, wanted, |missing| Awaited {
         missing,
-        found: Vec::new(),
+        found: Found::new(),
         writes: false,
         reads: None,
         take: None,

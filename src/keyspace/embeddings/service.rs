@@ -60,7 +60,7 @@ pub(super) struct Awaited {
 }
 
 /// What was embedded for a command; no vector where the model gave none.
-pub(in crate::keyspace) type Found = Vec<(TextKey, Option<Made>)>;
+pub(in crate::keyspace) type Found = HashMap<TextKey, Option<Made>>;
 
 /// What INFO shows.
 #[derive(Debug, Default, Clone)]
@@ -213,10 +213,8 @@ impl Service {
 
     /// A vector that is there already.
     pub(super) fn known(&mut self, key: &TextKey) -> Option<Option<Made>> {
-        if let Some(found) = &self.again
-            && let Some((_, vector)) = found.iter().find(|(other, _)| other == key)
-        {
-            return Some(vector.clone());
+        if let Some(made) = self.again.as_ref().and_then(|found| found.get(key)) {
+            return Some(made.clone());
         }
         let vector = self.memo.get(key)?;
         self.counts.remembered += 1;
@@ -301,7 +299,7 @@ impl Service {
         for client in pending.clients {
             let Some(awaited) = self.clients.get_mut(&client) else { continue };
             awaited.missing.remove(&key);
-            awaited.found.push((key, made.clone()));
+            awaited.found.insert(key, made.clone());
             if awaited.missing.is_empty() {
                 complete.push(client);
             }

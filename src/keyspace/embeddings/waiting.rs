@@ -52,8 +52,7 @@ fn read_in_rounds(ctx: Ctx<'_>, client: BlockedId) -> bool {
     });
     let Some((answer, found)) = reads else { return false };
     let around = move |work: &mut dyn FnMut()| {
-        SERVICE.with(|service| service.again = Some(found.clone()));
-        let _ended = Ended;
+        let _ended = again_with(found.clone());
         work();
     };
     go_on_in_rounds(ctx, client, answer, Arc::new(around), || {
@@ -77,8 +76,7 @@ fn take_turns(ctx: Ctx<'_>) {
         None
     }) {
         let taken = {
-            SERVICE.with(|service| service.again = Some(found));
-            let _ended = Ended;
+            let _ended = again_with(found);
             take(ctx, client)
         };
         if taken {
@@ -150,6 +148,12 @@ impl Waiter for Embedding {
     }
 }
 
+/// Begins the second run of a command, with what was found for it.
+fn again_with(found: Found) -> Ended {
+    SERVICE.with(|service| service.again = Some(found));
+    Ended
+}
+
 /// Ends the second run of a command, also where it panics.
 struct Ended;
 
@@ -164,10 +168,6 @@ impl Embedding {
         if let Some(elsewhere) = redirection(ctx, args.name()) {
             return Err(elsewhere);
         }
-        let again_with = |found| {
-            SERVICE.with(|service| service.again = Some(found));
-            Ended
-        };
         match self.second {
             Second::Reads(answer) => {
                 let _ended = again_with(found);

@@ -14,7 +14,8 @@ from report import Report, Table
 INTRO = """# Benchmarks
 
 Written by `make bench`; the raw figures are in `figures.json`. What is compared was measured in one run on one
-machine, in interleaved rounds: read the ratios, not the times. Counts and answers are asserted while measuring."""
+machine, in interleaved rounds: read the ratios, not the times. Counts and answers are asserted while measuring.
+A section keeps its figures until it is measured again, with `make bench ONLY=…` or all of it."""
 TARGETS = "Targets"
 # Where `figures.json` keeps the verdicts of each section.
 VERDICTS = "targets"

@@ -153,14 +153,14 @@ def test_a_clock_set_back_and_forth_stops_no_timer(server, clock):
 
 def test_a_clock_set_back_while_timers_run_holds_up_nobody(server, clock):
     """The server goes on with its timers until the time that it read before they ran: an hour, if each sets itself anew."""
-    if "valkey_version" in server.info("server"):
-        pytest.skip("Valkey binds what modules call past a preloaded clock")
+    # Valkey binds what modules call past a preloaded clock: there, it is set back between timers.
+    set_back = clock.set if "valkey_version" in server.info("server") else clock.set_in_a_timer
     with server.wire(timeout=20) as wire:
         wire("LLMCACHE.SET", "faq", "PROMPT", "p", "RESPONSE", "r")
         # Ten timers for each of the server's own rounds, which look at that clock too.
         wire("CONFIG", "SET", "llmcache.sweep-interval-ms", 10)
         for hours in range(1, 9):
-            clock.set_in_a_timer(-hours * HOUR)
+            set_back(-hours * HOUR)
             assert wire("PING") == "PONG"
         # And they go on afterwards.
         wire("DEL", "faq")

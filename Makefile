@@ -60,7 +60,7 @@ test: build $(VENV)/.ready ## run all tests, on every server (T=file and SERVER=
 bench: build $(VENV)/.ready ## measure against real peers (VECTORS=folder, TRACE=file, CRANFIELD=folder for more)
 	$(PY) bench/run.py $(if $(VECTORS),--vectors $(VECTORS)) $(if $(TRACE),--trace $(TRACE)) $(if $(CRANFIELD),--cranfield $(CRANFIELD)) $(if $(ONLY),--only $(ONLY))
 
-quality: build $(VENV)/.ready ## measure guards and contexts on labelled questions
+quality: build $(VENV)/.ready ## measure guards and contexts on labelled questions (CONVERSATIONS=folder for more)
 	$(PY) scripts/quality.py
 
 suites: build $(VENV)/.ready ## run public suites, unchanged, over the Python client's adapters

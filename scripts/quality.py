@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Prints the tables of docs/quality.md: what thresholds, guards and contexts make of labelled questions.
 
-    scripts/quality.py            `make quality`
+    scripts/quality.py            `make quality`; CONVERSATIONS=folder also measures UNLESS-ALONE on TREC CAsT, of which
+                                  the folder is a copy (github.com/daltonj/treccastweb)
 
 All is asked of a server with the module, by the embeddings that lie beside the questions: no model is needed.
 """
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,6 +76,27 @@ def conversations(wire: Wire) -> None:
         row(name, of(True), of(False), f"{of(True, short)} / {of(False, short)}", f"{of(True, long)} / {of(False, long)}")
 
 
+def rewritten(wire: Wire, folder: Path) -> None:
+    turns = quality.rewritten_turns(folder)
+    alone = quality.stand_alone(wire, [turn.said for turn in turns])
+    print("\n## UNLESS-ALONE on conversations whose turns people rewrote\n")
+    head("turns", "odd topics", "filed under no context", "even topics", "filed under no context")
+
+    def of(title: str, kept: Callable[[quality.Turn], bool]) -> None:
+        cells = []
+        for odd in (1, 0):
+            flags = [flag for turn, flag in zip(turns, alone, strict=True) if turn.topic % 2 == odd and kept(turn)]
+            cells += [str(len(flags)), percent(flags)]
+        row(title, *cells)
+
+    of("stand alone: right", lambda turn: not turn.kind)
+    of("need their context: wrong", lambda turn: bool(turn.kind))
+    for kind in sorted({turn.kind for turn in turns} - {""}):
+        of(f"… {kind}", lambda turn, kind=kind: turn.kind == kind)
+    for year in sorted({turn.year for turn in turns}):
+        of(f"… of {year}", lambda turn, year=year: bool(turn.kind) and turn.year == year)
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(shutil.which("redis-server")), ROOT / "target/release/libllmcache.so", Path(folder)).start()
@@ -83,6 +106,8 @@ def main() -> None:
                 utterances(wire, "clinc", "A stream of 3,000 utterances")
                 utterances(wire, "banking", "A stream of 2,000 utterances to a bank")
                 conversations(wire)
+                if said := os.environ.get("CONVERSATIONS"):
+                    rewritten(wire, Path(said))
         finally:
             server.stop()
     folder = Path(os.environ.get("CRANFIELD", ROOT.parent / "shared/data/cranfield"))

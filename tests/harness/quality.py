@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,6 +122,67 @@ CONTEXTS: dict[str, Callable[[list[dict]], tuple]] = {
     "digest of the whole history": lambda before: ("CONTEXT", digest(before)),
     "the same, UNLESS-ALONE": lambda before: ("CONTEXT", digest(before), "UNLESS-ALONE"),
 }
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a user said in a conversation, and why it needs the turns before it: "" where people who rewrote it changed nothing."""
+
+    year: int
+    topic: int
+    said: str
+    kind: str
+
+
+POINTING = frozenset("it its they them their he him his she her this that these those there one ones".split())
+
+
+def kind_of_need(said: str, rewritten: str) -> str:
+    before, after = (re.findall(r"\w+", text.lower()) for text in (said, rewritten))
+    if before == after:
+        return ""
+    if any(before.count(word) > after.count(word) for word in POINTING):
+        return "a pronoun or demonstrative was replaced"
+    rest = iter(after)
+    return "words were added" if all(word in rest for word in before) else "other words were replaced"
+
+
+def rewritten_turns(folder: Path) -> list[Turn]:
+    """TREC CAsT 2019 to 2022: turns of users, and the same rewritten by people so that they stand alone.
+
+    The folder is a copy of github.com/daltonj/treccastweb. Topics are numbered from 1 in the order of their file.
+    """
+    turns = []
+
+    def add(year: int, topic: int, said: str, rewritten: str) -> None:
+        turns.append(Turn(year, topic, said, kind_of_need(said, rewritten)))
+
+    first = folder / "2019/data/evaluation"
+    lines = (first / "evaluation_topics_annotated_resolved_v1.0.tsv").read_text(encoding="utf-8").splitlines()
+    resolved = dict(line.split("\t") for line in lines)
+    for topic, talk in enumerate(json.loads((first / "evaluation_topics_v1.0.json").read_text(encoding="utf-8")), 1):
+        for turn in talk["turn"]:
+            add(2019, topic, turn["raw_utterance"], resolved[f"{talk['number']}_{turn['number']}"])
+    for year, name in (
+        (2020, "2020_manual_evaluation_topics_v1.0.json"),
+        (2021, "2021_manual_evaluation_topics_v1.0.json"),
+        (2022, "2022_evaluation_topics_tree_v1.0.json"),
+    ):
+        for topic, talk in enumerate(json.loads((folder / str(year) / name).read_text(encoding="utf-8")), 1):
+            for turn in talk["turn"]:
+                said = turn.get("raw_utterance") or turn.get("utterance")
+                if said and turn.get("manual_rewritten_utterance"):
+                    add(year, topic, said, turn["manual_rewritten_utterance"])
+    return turns
+
+
+def stand_alone(wire: Wire, messages: list[str]) -> list[bool]:
+    """Which of the messages UNLESS-ALONE files under the empty context."""
+    wire("LLMCACHE.CREATE", "said")
+    asked = (
+        ("LLMCACHE.GETSEM", "said", "PROMPT", message, "CONTEXT", "c", "UNLESS-ALONE", "EXPLAIN") for message in messages
+    )
+    return [fields(reply)["alone"] == 1 for reply in checked(wire.pipeline(asked))]
 
 
 def share(flags: list[bool]) -> float:

@@ -11,6 +11,7 @@
 
 mod alone;
 mod differences;
+mod grammar;
 mod language;
 mod numbers;
 mod polarity;

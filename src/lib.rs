@@ -22,6 +22,7 @@ fn start(ctx: Ctx<'_>) -> Result<(), String> {
     if ffi::has_settings_left(ctx) {
         return Err("a setting given by CONFIG has a name that is none of its own".into());
     }
+    llmcache_core::cache::guard::prepare();
     keyspace::load_models(ctx)?;
     keytype::register_cache_types(ctx)?;
     ffi::register_type::<keytype::EntryValue>(ctx)

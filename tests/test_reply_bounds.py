@@ -22,9 +22,9 @@ def refused(wire, *command) -> str:
 
 
 def fill_session(wire, messages: int, payload: bytes = b"x" * 10_000) -> None:
-    for first in range(0, messages, 100):
+    for first in range(0, messages, 50):
         args = []
-        for _ in range(min(100, messages - first)):
+        for _ in range(min(50, messages - first)):
             args += ["MSG", "user", payload, "TOKENS", 1]
         reply = wire("SESSION.APPEND", "s", *args)
         assert not isinstance(reply, Failure), reply.text

@@ -197,7 +197,7 @@ pub const TOKENS_BLOB_MAX_BYTES: usize = 16 << 20;
 /// Most chunks of one command: hashing and opening them stays below a tenth of a second.
 pub const CHUNKS_MAX: usize = 1 << 16;
 /// Most chunks of one page of FETCH: as many payloads are answered in one piece.
-pub const KV_FETCH_CHUNKS_MAX: usize = 1_024;
+pub const KV_FETCH_CHUNKS_MAX: usize = 512;
 /// Longest digest of a caller's own.
 pub const DIGEST_MAX_BYTES: usize = 64;
 /// Longest payload of a chunk: what the server takes as one argument by default.
@@ -244,8 +244,8 @@ pub const SEARCH_INLINE_MAX_US: u64 = 1_000_000_000;
 /// Most messages of one APPEND.
 pub const SESSION_APPEND_MAX: usize = 1_024;
 /// Most bytes of payloads, META and vectors of several messages of one APPEND, and of several lines of one LOAD, which are
-/// taken in at once: some ten milliseconds. One message alone may be longer.
-pub const SESSION_APPEND_MAX_BYTES: usize = 2 << 20;
+/// taken in at once: a millisecond or two. One message alone may be longer.
+pub const SESSION_APPEND_MAX_BYTES: usize = 512 << 10;
 /// Longest line of LOAD: the longest payload, half of it escaped.
 pub const SESSION_LINE_MAX_BYTES: usize = 64 << 20;
 /// Longest payload of a message.

@@ -68,9 +68,9 @@ class World:
         payloads = ["PAYLOADS", size.chunks, *[1, "x"] * size.chunks]
         wire("KVCHUNK.MPUT", "ns", "TOKENS", prompt, *payloads)
         self.digests = [d.decode() for d in wire("KVCHUNK.DIGESTS", "ns", "TOKENS", prompt)]
-        for first in range(0, size.messages, 500):
+        for first in range(0, size.messages, 100):
             parts = []
-            for at in range(first, first + 500):
+            for at in range(first, first + 100):
                 link = "CALL" if at % 2 == 0 else "RESULT"
                 parts += ["MSG", "tool", "x", "ID", f"m{at}", link, "one", *v(at)]
             wire("SESSION.APPEND", "s", "OWNER", "o", *parts)
@@ -90,7 +90,7 @@ def worst(world: World) -> list[tuple[str, list]]:
     texts = ["TEXTS", size.batch, *(f"t{at}" for at in range(size.batch))]
     lines = ['{"role":"user","content":"x","id":"l%d"}' % at for at in range(size.lines)]
     # As many bytes as they may have together.
-    wide = "x" * ((2 << 20) // size.lines - 64)
+    wide = "x" * ((512 << 10) // size.lines - 64)
     long_lines = ['{"role":"user","content":"%s"}' % wide for _ in range(size.lines)]
     seq, token = world.stream[0], world.stream[1].decode() if world.stream[1] else "0"
     everything = ["TOKENS", tokens(chunks)]

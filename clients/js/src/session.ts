@@ -69,7 +69,7 @@ export interface WindowQuery {
 }
 
 const APPEND_BATCH = 1_024;
-const APPEND_BYTES = 2 << 20;
+const APPEND_BYTES = 512 << 10;
 
 function messageFrom(seq: unknown, role: unknown, payload: unknown, tokens: unknown, m: Map<string, unknown>): Message {
   const body = r.bytes(payload);
@@ -131,7 +131,7 @@ export class Session {
    *
    * `ifSeq` appends only if that is the newest place; with `upsert` a message of a known id replaces that one where it
    * stands; with `replace` these messages take the place of all others. Above 1,024 messages or
-   * 2 MiB it takes several steps.
+   * 512 KiB it takes several steps.
    */
   async append(
     messages: NewMessage | readonly NewMessage[],

@@ -140,8 +140,12 @@ impl Block {
 
     /// The vector of the record at `at`.
     pub(super) fn vector_at(&self, at: u32, width: usize) -> Option<&[u8]> {
-        let placed = self.records().find(|placed| placed.at == at)?;
-        placed.vector.map(|number| self.vector(number, width))
+        if !Record::parse(&self.bytes, at as usize).0.has(FLAG_VECTOR) {
+            return None;
+        }
+        let before = self.heads().take_while(|head| head.at < at);
+        let number = before.filter(|head| head.has(FLAG_VECTOR)).count() as u32;
+        Some(self.vector(number, width))
     }
 
     /// Writes the block again, each record as `decide` says.

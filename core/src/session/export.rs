@@ -9,9 +9,12 @@ use super::message::{self, IdText, Link, LinkKind, Message, MessageSeq, Status};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::vector::StoredVector;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::fmt;
 
 /// Writes a message as one line, without a line end.
 pub fn to_json(message: &Message<'_>) -> Vec<u8> {
@@ -103,12 +106,52 @@ pub fn window_json(session: &Session, messages: &[MessageRef], tokens: u64) -> V
     out
 }
 
-/// What a line held, in memory of its own.
+/// The lines of a text that hold anything but white space.
+pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = memchr::memchr_iter(b'\n', text).chain(std::iter::once(text.len()));
+    let mut from = 0;
+    let all = ends.map(move |end| &text[std::mem::replace(&mut from, end + 1)..end]);
+    all.filter(|line| !line.trim_ascii().is_empty())
+}
+
+/// The members of a JSON object as they stand in its text. Of two with one name the later counts.
+struct Members<'l>(SmallVec<[(Cow<'l, str>, &'l RawValue); 8]>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                to.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Members<'de>, A::Error> {
+                let mut members = Members(SmallVec::new());
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    members.0.push((name, value));
+                }
+                Ok(members)
+            }
+        }
+        from.deserialize_map(Object)
+    }
+}
+
+/// A member's name, borrowed where it has no escape.
+#[derive(Deserialize)]
+struct Name<'l>(#[serde(borrow)] Cow<'l, str>);
+
+/// What a line held. Content without an escape is not copied.
 #[derive(Debug, Default)]
-pub struct Line {
+pub struct Line<'l> {
     seq: Option<MessageSeq>,
     role: Vec<u8>,
-    payload: Option<Vec<u8>>,
+    payload: Option<Cow<'l, [u8]>>,
     id: Option<Vec<u8>>,
     tokens: Option<u32>,
     estimated: bool,
@@ -120,10 +163,10 @@ pub struct Line {
     status: Status,
 }
 
-impl Line {
+impl<'l> Line<'l> {
     /// Reads a line; errors name the member.
-    pub fn parse(line: &[u8]) -> Result<Self> {
-        let members: BTreeMap<String, &RawValue> = serde_json::from_slice(line)
+    pub fn parse(line: &'l [u8]) -> Result<Self> {
+        let Members(members) = serde_json::from_slice(line)
             .map_err(|error| Error::err(format!("not a JSON object: {error}")))?;
         let mut parsed = Self::default();
         for (name, value) in &members {
@@ -132,7 +175,7 @@ impl Line {
                 .map_err(|why| Error::err(format!("member '{}': {why}", shown(name))))?;
         }
         message::check_role(&parsed.role)?;
-        match parsed.payload.as_ref().map(Vec::len) {
+        match parsed.payload.as_deref().map(<[u8]>::len) {
             None => Err(Error::err("a message needs content")),
             Some(bytes) if bytes > limits::SESSION_PAYLOAD_MAX_BYTES => {
                 let max = limits::SESSION_PAYLOAD_MAX_BYTES;
@@ -142,13 +185,13 @@ impl Line {
         }
     }
 
-    fn read(&mut self, name: &str, value: &str) -> std::result::Result<(), String> {
+    fn read(&mut self, name: &str, value: &'l str) -> std::result::Result<(), String> {
         let link = |kind, id: Vec<u8>| Some((kind, id));
         match name {
             "seq" => self.seq = Some(MessageSeq(number(value)?)),
             "role" => self.role = text(value)?,
-            "content" => self.payload = Some(text(value)?),
-            "content_hex" => self.payload = Some(bytes_of_hex(value)?),
+            "content" => self.payload = Some(content(value)?),
+            "content_hex" => self.payload = Some(bytes_of_hex(value)?.into()),
             "id" => self.id = Some(id_of(text(value)?)?),
             "id_hex" => self.id = Some(id_of(bytes_of_hex(value)?)?),
             "tokens" => self.tokens = Some(number(value)?),
@@ -208,6 +251,13 @@ fn flag(value: &str) -> std::result::Result<bool, String> {
 fn text(value: &str) -> std::result::Result<Vec<u8>, String> {
     let text: String = serde_json::from_str(value).map_err(|_| "not a string")?;
     Ok(text.into_bytes())
+}
+
+fn content(value: &str) -> std::result::Result<Cow<'_, [u8]>, String> {
+    match serde_json::from_str::<&str>(value) {
+        Ok(text) => Ok(text.as_bytes().into()),
+        Err(_) => Ok(text(value)?.into()),
+    }
 }
 
 fn id_of(id: Vec<u8>) -> std::result::Result<Vec<u8>, String> {

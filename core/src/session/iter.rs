@@ -114,10 +114,16 @@ impl Session {
 
     /// All messages with their vectors, first to last.
     pub fn whole_messages(&self) -> impl Iterator<Item = Message<'_>> {
-        let width = self.width();
-        self.blocks.iter().flat_map(move |block| {
-            block.records().map(move |placed| {
-                let seq = block.base + placed.record.distance;
+        self.whole_messages_from(MessageSeq(0))
+    }
+
+    /// Messages with their vectors, from a place on, first to last.
+    pub fn whole_messages_from(&self, from: MessageSeq) -> impl Iterator<Item = Message<'_>> {
+        let (start, width) = (self.block_of(from.0).unwrap_or(0), self.width());
+        self.blocks.iter().skip(start).flat_map(move |block| {
+            let placed =
+                block.records().map(|placed| (block.base + placed.record.distance, placed));
+            placed.filter(move |(seq, _)| *seq >= from.0).map(move |(seq, placed)| {
                 let mut message = self.message_of(seq, &placed.record);
                 let vector = placed.vector.map(|number| block.vector(number, width));
                 message.vector = vector.map(Cow::Borrowed);

@@ -26,7 +26,7 @@ mod window;
 
 pub use codec::{TAG_MESSAGES, TAG_SESSION};
 pub use effect::{Effect, TAG_EFFECT};
-pub use export::{Line, to_json, window_json};
+pub use export::{Line, lines, to_json, window_json};
 pub use iter::Range;
 pub use log::{Brief, MessageRef, Session, Totals};
 pub use message::{

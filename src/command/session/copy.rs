@@ -8,7 +8,7 @@ use crate::ffi::{Access, CommandArgs, Ctx, Key, Reply, ServerString};
 use crate::keyspace::{Deadline, change_session, check_second_key, put_session};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::limits;
-use llmcache_core::session::{Effect, Line, MessageSeq};
+use llmcache_core::session::{Effect, Line, MessageSeq, lines};
 use llmcache_core::work::count_bytes;
 
 /// Runs `SESSION.FORK s new [AT seq]`.
@@ -53,15 +53,13 @@ const MORE_LATER: &str = "bytes; more follow by another LOAD";
 
 /// Runs `SESSION.LOAD s line…`.
 pub fn run_load(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
-    let mut lines = Vec::new();
     let bytes = args.options().iter().map(|text| text.len()).sum();
     let max = limits::SESSION_LINE_MAX_BYTES;
     if bytes > max {
         return Err(Error::too_big("the load", bytes, max, MORE_LATER));
     }
     // A text of several lines is as good as several texts.
-    let texts = args.options().iter().flat_map(|text| text.split(|byte| *byte == b'\n'));
-    let texts: Vec<&[u8]> = texts.filter(|line| !line.trim_ascii().is_empty()).collect();
+    let texts: Vec<&[u8]> = args.options().iter().flat_map(|text| lines(text)).collect();
     if texts.len() > limits::SESSION_LOAD_MAX {
         let (got, max) = (texts.len(), limits::SESSION_LOAD_MAX);
         return Err(Error::too_big("the load", got, max, "lines; more follow by another LOAD"));
@@ -72,15 +70,16 @@ pub fn run_load(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         return Err(Error::too_big("the load", bytes, max, MORE_LATER));
     }
     count_bytes(bytes);
+    let mut parsed = Vec::with_capacity(texts.len());
     for line in texts {
-        let number = lines.len() + 1;
-        let parsed = Line::parse(line).map_err(|error| {
+        let number = parsed.len() + 1;
+        let line = Line::parse(line).map_err(|error| {
             Error::new(error.word(), format!("line {number}: {}", error.message()))
         })?;
-        lines.push(parsed);
+        parsed.push(line);
     }
     let session = find(ctx, args, Access::Probe)?;
-    let messages = session.plan_load(lines.iter().map(Line::message).collect(), args.name())?;
+    let messages = session.plan_load(parsed.iter().map(Line::message).collect(), args.name())?;
     let deadline = Deadline::slid(session.ttl_ms(), ctx.now_ms());
     drop(session);
     let loaded = messages.len();

@@ -8,9 +8,7 @@ use crate::keyspace::{AnswerRoom, Pieces, answer_room, run_pieces};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::UnixMs;
 use llmcache_core::limits;
-use llmcache_core::session::{
-    MessageRef, MessageSeq, Range, Session, WindowRequest, to_json, window_json,
-};
+use llmcache_core::session::{MessageSeq, Range, Session, WindowRequest, to_json, window_json};
 
 /// Runs `SESSION.WINDOW`.
 pub fn run_window(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
@@ -167,8 +165,9 @@ pub fn run_export(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Messages written out as one piece.
-const EXPORTED_AT_ONCE: usize = 16;
+/// Messages written out as one piece, at most, and after how many bytes of lines the piece ends.
+const EXPORTED_AT_ONCE: usize = 64;
+const EXPORTED_BYTES_AT_ONCE: usize = 1 << 16;
 
 struct Exporting {
     copy: Session,
@@ -180,30 +179,31 @@ struct Exporting {
     refused: Option<Error>,
 }
 
-impl Exporting {
-    /// Writes out a message; false where the reply ends before it.
-    fn write(&mut self, at: MessageRef) -> bool {
-        let line = to_json(&self.copy.whole_message(at));
-        match self.room.one(line.len() as u64) {
-            Ok(()) => self.lines.push(line),
-            Err(_) if self.is_page => return false,
-            Err(error) => {
-                self.refused = Some(error);
-                return false;
-            }
-        }
-        self.left -= 1;
-        self.next = MessageSeq(self.copy.seq_at(at).0.saturating_add(1));
-        self.left > 0
-    }
-}
-
 impl Pieces for Exporting {
     type Leave<'a> = Ctx<'a>;
 
     fn next(&mut self, _: Ctx<'_>) -> bool {
-        let part: Vec<_> = self.copy.forward(self.next).take(EXPORTED_AT_ONCE).collect();
-        !part.is_empty() && part.into_iter().all(|at| self.write(at))
+        let (mut bytes, mut is_last) = (0, true);
+        for message in self.copy.whole_messages_from(self.next).take(EXPORTED_AT_ONCE) {
+            let line = to_json(&message);
+            match self.room.one(line.len() as u64) {
+                Ok(()) => {}
+                Err(_) if self.is_page => return false,
+                Err(error) => {
+                    self.refused = Some(error);
+                    return false;
+                }
+            }
+            self.next = MessageSeq(message.seq.0.saturating_add(1));
+            self.left -= 1;
+            bytes += line.len();
+            self.lines.push(line);
+            is_last = self.left == 0;
+            if is_last || bytes >= EXPORTED_BYTES_AT_ONCE {
+                break;
+            }
+        }
+        !is_last
     }
 
     fn reply(&mut self, ctx: Ctx<'_>) {

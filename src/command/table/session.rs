@@ -88,7 +88,7 @@ pub const SESSION: &[CommandSpec] = &[
             it replaced another with its ID; then the number of messages and of tokens of the session. Null when a \
             condition does not hold.",
         notes: "Options before the first `MSG` concern the session, later ones the message they follow. Limits: 1,024 \
-            messages in a command, and 2 MiB of payloads, META and vectors where it has several; 1,024 pinned \
+            messages in a command, and 512 KiB of payloads, META and vectors where it has several; 1,024 pinned \
             messages in a session; 32 MiB a payload, which may be any bytes. A role has 1 to 32 letters, digits, `_`, `-` or `.`. A message with the same ID, role and payload as a \
             stored one is a duplicate; with other content it is an error. An ID is known as long as its message \
             exists. A request that contains only duplicates gets the reply of the first time, whatever its \
@@ -359,7 +359,7 @@ pub const SESSION: &[CommandSpec] = &[
         args: &[KEY, many("line", ArgKind::Text)],
         reply: "How many messages were loaded.",
         notes: "Lines have the form that `SESSION.EXPORT` writes; `role` and `content` suffice. A `seq` must be greater \
-            than all before it, and lines without one get the next number. At most 1,024 lines and 2 MiB in a \
+            than all before it, and lines without one get the next number. At most 1,024 lines and 512 KiB in a \
             command, or one line of up to 64 MiB: what a page of `SESSION.EXPORT` has more goes into further commands. \
             An argument may hold several lines. All lines are loaded, or none.",
         ..write("SESSION.LOAD", command_entry!(copy::run_load), KeyUse::Insert)

@@ -111,7 +111,7 @@ class SessionFlows(SessionBase):
         """Appends messages in one step with the session's ttl, trims and owner; None where a condition does not hold.
 
         `if_seq` appends only if that is the newest place; with `upsert` a message of a known id replaces that one where
-        it stands; with `replace` these messages take the place of all others. Above 1,024 messages or 2 MiB it takes
+        it stands; with `replace` these messages take the place of all others. Above 1,024 messages or 512 KiB it takes
         several steps.
         """
         rows: list[list[Argument]] = []
@@ -336,7 +336,7 @@ class SessionFlows(SessionBase):
         return r.texts((yield Command(("SESSION.EXPORT", self.key))))
 
     def load(self, lines: Sequence[str]) -> Flow[int]:
-        """Appends messages from lines of JSON, at most 1,024 and 2 MiB; all or none. How many."""
+        """Appends messages from lines of JSON, at most 1,024 and 512 KiB; all or none. How many."""
         return int((yield Command(("SESSION.LOAD", self.key, *map(r.raw, lines))))) if lines else 0
 
     # Messages that are read while they are written.

@@ -6,7 +6,7 @@ RESULTS = 10_000
 """Results of one MGETSEM, embeddings asked for by one EMBCACHE.MGET, rows of a page of SCAN."""
 APPEND_BATCH = 1_024
 """Messages of one SESSION.APPEND."""
-APPEND_BYTES = 2 << 20
+APPEND_BYTES = 512 << 10
 """Bytes of several messages of one SESSION.APPEND; one alone may be longer."""
 IDS = 1_000
 """Ids of one INVALIDATE."""

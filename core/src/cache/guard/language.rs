@@ -47,6 +47,11 @@ static OTHERS: LazyLock<Others> = LazyLock::new(|| {
     others
 });
 
+/// Reads the words of other languages.
+pub(super) fn prepare() {
+    LazyLock::force(&OTHERS);
+}
+
 impl Language {
     /// Weighs the words, in lower case and without those cut as idioms.
     pub(super) fn of(words: &[String], tables: &Tables) -> Self {

@@ -27,6 +27,12 @@ use std::cell::OnceCell;
 use tables::tables;
 use words::{Compared, Words};
 
+/// Reads the tables of words, which takes milliseconds: when the module is loaded, so that no question waits for it.
+pub fn prepare() {
+    tables::tables();
+    language::prepare();
+}
+
 /// How strictly an answer found by meaning is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum GuardLevel {

@@ -187,6 +187,7 @@ def test_forged_repeated_and_old_tickets_count_nothing(wire):
     assert cache.report(ticket) == 0 and cache.report(ticket, wrong=True) == 0
     stats = cache.stats()
     assert (stats["labels"], stats["labels_wrong"], stats["labels_ignored"]) == (1, 1, 2)
+    assert float(stats["reported_share"]) == 1, "of one ticket, however often it comes back"
     old = cache.look_up(9_900)["audit"]
     assert wire("LLMCACHE.FEEDBACK", "faq", "RESET") == "OK"
     assert cache.report(old) == 0, "of an earlier epoch"

@@ -88,11 +88,14 @@ impl<'a> Verdict<'a> {
     }
 }
 
-/// Counts the report, and returns what replicas are to be told before the label.
+/// Counts the report, and returns what replicas are to be told before the label. A ticket that comes back twice is one
+/// report, and one of a replica is none of those that are counted as issued here.
 fn note(audit: &mut Audit, report: &Report) -> Option<Vec<u8>> {
-    audit.counts.reports += 1;
     match report {
-        Report::Label(_) => audit.publish(),
+        Report::Label(ticket) => {
+            audit.counts.reports += u64::from(!ticket.by_replica);
+            audit.publish()
+        }
         Report::Nothing => {
             audit.counts.ignored += 1;
             None

@@ -27,6 +27,9 @@ struct Others {
     languages: usize,
 }
 
+/// Pronouns that other languages write with a capital inside a sentence.
+const POLITE: [&str; 8] = ["sie", "ihnen", "ihr", "ihre", "ihren", "ihrem", "lei", "de"];
+
 static OTHERS: LazyLock<Others> = LazyLock::new(|| {
     let mut others = Others { words: HashMap::new(), elided: Vec::new(), languages: 0 };
     let mut names: Vec<&str> = Vec::new();
@@ -53,14 +56,18 @@ pub(super) fn prepare() {
 }
 
 impl Language {
-    /// Weighs the words, in lower case and without those cut as idioms.
-    pub(super) fn of(words: &[String], tables: &Tables) -> Self {
+    /// Weighs the words, in lower case and without those cut as idioms. Names, sorted, speak for no other language:
+    /// "Is La Paz safe?" is English.
+    pub(super) fn of(words: &[String], names: &[String], tables: &Tables) -> Self {
         let others = &*OTHERS;
         let (mut english, mut foreign, mut foreign_letters) = (0_usize, 0_usize, 0_usize);
         let mut counts = [0_usize; 32];
         let is_digits = |word: &str| word.starts_with(|first: char| first.is_ascii_digit());
         for word in words.iter().filter(|word| !is_digits(word)) {
-            let languages = others.of_word(word);
+            let languages = match names.binary_search(word) {
+                Ok(_) if !POLITE.contains(&word.as_str()) => 0,
+                _ => others.of_word(word),
+            };
             let is_english = tables.is_function_word(word);
             let is_shared = is_english && languages != 0;
             english += usize::from(is_english && !(is_shared && tables.negates(word)));
@@ -127,11 +134,11 @@ impl Tables {
 #[cfg(test)]
 mod tests {
     use super::super::tables::tables;
-    use super::super::words::split;
+    use super::super::words::Words;
     use super::*;
 
     fn language(text: &str) -> Language {
-        Language::of(&split(text).0, tables())
+        Words::new(text, tables()).language
     }
 
     #[test]
@@ -142,6 +149,11 @@ mod tests {
             "Is there a café near the station?",
             "install Python",
             "hotel in Berlin",
+            "Is La Paz safe at night?",
+            "Open the El Paso office",
+            "Is MIT open?",
+            "Is Anna older than Ben?",
+            "start Die Hard",
             "What does \"c'est la vie\" mean in English, and who said it?",
         ] {
             assert_eq!(language(text), Language::English, "{text}");
@@ -150,6 +162,10 @@ mod tests {
             "Wie kann ich mein Abo cancel?",
             "¿Puedo pagar con stop loss?",
             "no puedo entrar",
+            "Können Sie den Shop open lassen?",
+            "Ist Ihr Shop open?",
+            "Le magasin est Open Le Week-End Avec Stop",
+            "WIE KANN ICH MEIN ABO STOP",
             "Comment annuler l'abonnement ?",
             "Como posso cancelar o pedido?",
             "Hoe kan ik mijn bestelling annuleren?",

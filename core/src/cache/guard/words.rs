@@ -23,10 +23,11 @@ pub(super) struct Words {
 impl Words {
     pub(super) fn new(text: &str, tables: &Tables) -> Self {
         let (mut all, names) = split(text);
-        let language = Language::of(&all, tables);
         let names = names_among(names, all.len(), tables);
+        let language = Language::of(&all, &names, tables);
         cut_idioms(&mut all, tables);
         join_keep_from(&mut all);
+        join_fail_to(&mut all);
         let numbers = numbers_of(&all, tables);
         let has_one = all.iter().any(|word| word == "one");
         Self { all, numbers, names, language, has_one }
@@ -192,6 +193,26 @@ fn join_keep_from(words: &mut [String]) {
         let within = &words[at..words.len().min(at + SPAN)];
         if is_keep && within.iter().any(|word| word == "from") {
             words[at] = "prevent".to_owned();
+        }
+    }
+}
+
+/// "Fail to pay" says what "not pay" does.
+fn join_fail_to(words: &mut [String]) {
+    for at in 1..words.len() {
+        let is_fail = matches!(
+            &*words[at - 1],
+            "fail"
+                | "fails"
+                | "failed"
+                | "failing"
+                | "neglect"
+                | "neglects"
+                | "neglected"
+                | "neglecting"
+        );
+        if is_fail && words[at] == "to" {
+            words[at - 1] = "not".to_owned();
         }
     }
 }

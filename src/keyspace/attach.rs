@@ -9,6 +9,7 @@ use llmcache_core::cache::{Cache, Entry, EntryView};
 use llmcache_core::evict::worth;
 use llmcache_core::ids::{PartitionKey, SlotId, UnixMs};
 use llmcache_core::index::NewSlot;
+use std::borrow::Cow;
 use std::ffi::c_int;
 
 /// When the graph of a partition that is behind is brought up.
@@ -50,10 +51,12 @@ pub(super) fn key_frame_bytes(name: &[u8]) -> usize {
     allocated_bytes(DICT_ENTRY_BYTES) + allocated_bytes(STRING_FRAME_BYTES + name.len())
 }
 
-/// Adds an entry to its container's index; `SlotId::NONE` when its vector does not fit.
+/// Adds an entry to its container's index; `SlotId::NONE` when its vector does not fit. `text` is its response where
+/// the caller has it at hand, so that it need not be unpacked.
 pub(super) fn index_entry(
     cache: &mut Cache,
     view: &EntryView<'_>,
+    text: Option<&[u8]>,
     expire_at: UnixMs,
     bytes: u32,
     linking: Linking,
@@ -91,7 +94,11 @@ pub(super) fn index_entry(
         cache.index.set_plane(slot, plane.as_plane());
     }
     cache.index.set_tags(slot, view.tags());
-    cache.index.set_text(slot, &view.response());
+    if cache.index.words().is_some() {
+        let text = text.map_or_else(|| view.response(), Cow::Borrowed);
+        debug_assert_eq!(*text, *view.response());
+        cache.index.set_text(slot, &text);
+    }
     cache.note_arrival(view);
     cache_registry::note_work(cache);
     slot
@@ -137,7 +144,7 @@ fn attach_to(
         Seen::Unknown => {
             let bytes = key_bytes(name, value) as u32;
             // Its code is compared from here on; its links are for later.
-            let slot = index_entry(cache, &value.view(), expire_at, bytes, Linking::Later);
+            let slot = index_entry(cache, &value.view(), None, expire_at, bytes, Linking::Later);
             value.set_slot(slot);
             CACHES.note_change(cache.uid());
             Attached::Added

@@ -4,7 +4,7 @@ use super::attach::{Linking, index_entry, key_bytes};
 use super::caches::unlink_key;
 use super::changes::tell_changes;
 use super::clock::now_min;
-use crate::ffi::{Access, Ctx, Key, KeyOf, RString, Thin, WritePermit};
+use crate::ffi::{Access, Ctx, HeldString, Key, KeyOf, RString, ServerString, Thin, WritePermit};
 use crate::keytype::cache_registry::{self, CACHES, SharedCache};
 use crate::keytype::{ENTRY_COMMAND, EntryValue, STALE_COMMAND};
 use llmcache_core::cache::{Entry, EntryKey};
@@ -60,6 +60,8 @@ pub struct NewEntry {
     pub key: EntryKey,
     /// The entry.
     pub entry: Box<Entry>,
+    /// Its response as it was given, where that is still at hand.
+    pub text: Option<HeldString>,
     /// Its deadline.
     pub expire_at: UnixMs,
     /// When its graph is brought up, where that is behind.
@@ -79,7 +81,7 @@ impl NewEntry {
 /// key held before is gone from the index by the removal hook. Returns its slot;
 /// `SlotId::NONE` when no container of its uid lives here yet.
 pub fn put_entry(ctx: WritePermit<'_>, cache: Option<&SharedCache>, new: NewEntry) -> SlotId {
-    let NewEntry { key: name, entry, expire_at, linking, hits } = new;
+    let NewEntry { key: name, entry, text, expire_at, linking, hits } = new;
     let portable = entry.portable_bytes();
     let name_string = RString::new(&name);
     let mut key = Key::open_to_write(ctx, &name_string);
@@ -90,7 +92,9 @@ pub fn put_entry(ctx: WritePermit<'_>, cache: Option<&SharedCache>, new: NewEntr
         && let Some(cache) = cache
     {
         let bytes = key_bytes(&name, value) as u32;
-        slot = cache.with(|cache| index_entry(cache, &value.view(), expire_at, bytes, linking));
+        let text = text.as_ref().map(HeldString::as_bytes);
+        slot =
+            cache.with(|cache| index_entry(cache, &value.view(), text, expire_at, bytes, linking));
         value.set_slot(slot);
         let worth = cache.with(|cache| cache.index.slot(slot).map(|found| found.worth()));
         if hits > 0 {

@@ -32,7 +32,8 @@ pub struct Token<'a> {
 
 /// Who reads the words of a text.
 pub(super) trait Reader {
-    /// Whether a plain word, as it is written, is known, so that it need not be looked into.
+    /// Whether a plain word, as it is written, is known, so that it need not be looked into. What was not taken as a
+    /// plain word is not known.
     fn knows(&mut self, _word: &str) -> bool {
         false
     }
@@ -90,7 +91,7 @@ impl Analyser {
         let mut run: Option<Run> = None;
         let mut end_run = |run: &Run, position: &mut u32| {
             let whole = &text[run.start..run.end];
-            if !run.is_unspaced && !whole.bytes().any(is_splitter) && reader.knows(whole) {
+            if !run.is_unspaced && reader.knows(whole) {
                 *position += 1;
             } else {
                 self.end_run(text, run, position, reader);

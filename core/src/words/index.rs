@@ -14,6 +14,7 @@ use super::postings::Posting;
 use super::query::Clause;
 use super::word_cache::{Known, WordCache};
 use crate::allocation::allocated_bytes;
+use std::borrow::Cow;
 use thin_vec::ThinVec;
 
 /// What is kept of a row.
@@ -176,7 +177,9 @@ impl WordIndex {
     /// Adds the text of a row, in place of the one it had. Returns how many words that took.
     pub fn add(&mut self, row: u32, text: &[u8]) -> usize {
         let mut steps = self.take_out(row);
-        let text = String::from_utf8_lossy(text);
+        // Whole texts are checked faster than parts, and nearly all are UTF-8.
+        let text =
+            str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed);
         let mut words = std::mem::take(&mut self.scratch);
         words.clear();
         let (cache, dictionary) = (&mut self.cache, &mut self.dictionary);
@@ -185,7 +188,7 @@ impl WordIndex {
         words.sort_unstable();
         let length = words.len() as u32;
         steps += words.len() + 1;
-        let mut packed = Vec::new();
+        let mut packed = Vec::with_capacity(2 * words.len());
         let mut before = 0;
         for same in words.chunk_by(|one, other| one == other) {
             put_word(&mut packed, same[0] - before, same.len() as u32);

@@ -35,14 +35,32 @@ impl Word {
         if bytes.is_empty() || bytes.len() > BYTES_MAX {
             return None;
         }
-        let mut all = [0; BYTES_MAX + 1];
-        // Byte by byte: most words have few.
-        for (place, &byte) in all.iter_mut().zip(bytes) {
-            *place = byte;
+        // First and last bytes overlap, so that no loop of an unforeseeable length is needed.
+        let length = bytes.len();
+        let (low, high) = match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(first), Some(last)) => {
+                let behind = 8 * (length as u32 - 8);
+                let last = u64::from_le_bytes(*last);
+                (u64::from_le_bytes(*first), last.checked_shr(64 - behind).unwrap_or(0))
+            }
+            _ => (up_to_seven(bytes), 0),
+        };
+        Some(Self([low, high | (length as u64) << 56]))
+    }
+}
+
+/// One to seven bytes in one number.
+#[inline]
+fn up_to_seven(bytes: &[u8]) -> u64 {
+    let length = bytes.len();
+    match (bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(first), Some(last)) => {
+            let last = u64::from(u32::from_le_bytes(*last));
+            u64::from(u32::from_le_bytes(*first)) | last << (8 * (length - 4))
         }
-        all[BYTES_MAX] = bytes.len() as u8;
-        let [low, high] = bytemuck::cast::<_, [u64; 2]>(all);
-        Some(Self([low, high]))
+        _ => [0, length / 2, length - 1]
+            .into_iter()
+            .fold(0, |all, at| all | u64::from(bytes[at]) << (8 * at)),
     }
 }
 
@@ -141,6 +159,19 @@ mod tests {
         assert_eq!((cache.find(&other), cache.places[place].number), (None, 7));
         cache.note(&other, Known::Term(8), 2);
         assert_eq!((cache.find(&other), cache.find("wing")), (Some(Known::Term(8)), None));
+    }
+
+    #[test]
+    fn a_number_has_the_bytes_of_a_word_and_its_length() {
+        let text = "q\u{e4}zwsxedcrfvtg";
+        assert_eq!(text.len(), BYTES_MAX);
+        for word in text.char_indices().map(|(at, _)| &text[..at]).chain([text]) {
+            let mut bytes = [0; BYTES_MAX + 1];
+            bytes[..word.len()].copy_from_slice(word.as_bytes());
+            bytes[BYTES_MAX] = word.len() as u8;
+            let expected = Word(bytemuck::cast(bytes));
+            assert_eq!(Word::of(word), (!word.is_empty()).then_some(expected), "{word}");
+        }
     }
 
     #[test]

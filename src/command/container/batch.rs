@@ -96,6 +96,8 @@ pub trait Item: Send + 'static {
 pub struct Packed {
     /// It.
     pub entry: Box<Entry>,
+    /// Its response as it was given, where its words are indexed.
+    pub text: Option<HeldString>,
     /// What names its key in its container.
     pub name: Vec<u8>,
     /// The question it answers.
@@ -306,13 +308,13 @@ impl<I: Item> StoringBatch<I> {
         };
         let presence = Presence::of(*ctx, &self.name);
         let mut ready = Vec::with_capacity(self.packed.len());
-        for Packed { entry, name, id, expire_at, hits } in self.packed.drain(..) {
+        for Packed { entry, text, name, id, expire_at, hits } in self.packed.drain(..) {
             let key = cache.with(|cache| cache.named_key(&name));
             if !self.whole {
                 let there = open_entry(*ctx, &key, Access::Probe).is_some();
                 presence.found(there.then_some(()))?;
             }
-            let new = NewEntry { key, entry, expire_at, linking: self.linking, hits };
+            let new = NewEntry { key, entry, text, expire_at, linking: self.linking, hits };
             check_fits(&cache, &new)?;
             ready.push((new, id));
         }

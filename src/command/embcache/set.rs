@@ -218,6 +218,6 @@ impl Item for Embedding {
         let entry = pack_embedding(uid, seq, now, settings.quant, &digest, &numbers)
             .map_err(|error| Error::new(ErrorWord::BadVector, error.to_string()))?;
         let (id, expire_at) = (digest.entry_id(), deadline_by(settings, self.expiry, now, 0));
-        Ok(Packed { entry, name: id.hex().to_vec(), id, expire_at, hits: 0 })
+        Ok(Packed { entry, text: None, name: id.hex().to_vec(), id, expire_at, hits: 0 })
     }
 }

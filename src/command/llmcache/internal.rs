@@ -62,7 +62,14 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     put_entry(
         args.permit(),
         cache.as_ref(),
-        NewEntry { key: key.into(), entry, expire_at, linking: Linking::AlongTheWay, hits: 0 },
+        NewEntry {
+            key: key.into(),
+            entry,
+            text: None,
+            expire_at,
+            linking: Linking::AlongTheWay,
+            hits: 0,
+        },
     );
     match CACHES.place_of(uid).filter(|(db, _)| *db == ctx.db()) {
         Some((_, name)) => ctx.signal_modified(&RString::new(&name)),

@@ -208,7 +208,8 @@ impl Item for Ready {
             entry = entry.with_vector(dim, &bytes);
         }
         let (name, id) = (key_name(&self.id).into_owned(), digest(&self.id));
-        Ok(Packed { entry, name, id, expire_at: self.expire_at, hits: self.hits })
+        let text = settings.words.is_some().then_some(self.text);
+        Ok(Packed { entry, text, name, id, expire_at: self.expire_at, hits: self.hits })
     }
 }
 

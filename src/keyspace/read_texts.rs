@@ -6,20 +6,17 @@
 //! thread only.
 
 use super::embeddings::{
-    Made, ModelId, Reader, TextKey, Wanted, end_wait, has_threads, held_bytes, no_vector,
-    too_long_inline, wait_between, waited_too_long,
+    Came, Made, ModelId, Reader, Text, TextKey, Wanted, end_wait, has_threads, held_bytes,
+    no_vector, too_long_inline, wait_between, waited_too_long,
 };
 use super::slices::{Awaited, Resume};
 use crate::config;
 use crate::ffi::{BlockedId, Ctx};
 use llmcache_core::embed::{Refusal, Role};
 use llmcache_core::error::{Error, Result};
-use llmcache_core::limits;
 use llmcache_core::vector::Query;
 use llmcache_core::work::count_path;
 
-/// Bytes of a text whose words are looked up in the time of a step.
-const BYTES_PER_STEP: usize = 4;
 /// Numbers of a table that are added in the time of a step.
 const NUMBERS_PER_STEP: usize = 64;
 
@@ -64,20 +61,22 @@ impl ReadTexts {
 
     /// Reads the next text; of one that is `cut` the beginning will do where the model cannot read all.
     pub fn read(&mut self, text: &[u8], cut: bool) -> Result<()> {
-        count_path(text.len().min(limits::EMBED_TEXT_MAX_BYTES) / BYTES_PER_STEP);
-        let read = match self.reader.read(text, cut) {
-            Err(refusal) => Err(refusal),
-            Ok((key, tokens)) => Ok(match Reader::known(&key) {
-                Some(made) => Read::Vector(made),
-                None if self.may_wait => {
-                    self.wanted.push((key, tokens, held_bytes(text)));
-                    Read::Waits(key)
+        let key = self.reader.key(text, cut);
+        let read = match Reader::known(&key) {
+            Some(Came::Vector(made)) => Ok(Read::Vector(made)),
+            Some(Came::Refused(refusal)) => Err(refusal),
+            Some(Came::Nothing) => return Err(no_vector()),
+            None => match self.reader.read(&key, text) {
+                Err(refusal) => Err(refusal),
+                Ok(tokens) if self.may_wait => {
+                    self.wanted.push((key, Text::Read(tokens), held_bytes(text)));
+                    Ok(Read::Waits(key))
                 }
-                None => {
+                Ok(tokens) => {
                     self.check_inline(tokens.ids.len())?;
-                    Read::Vector(self.reader.embed_now(key, &tokens)?)
+                    Ok(Read::Vector(self.reader.embed_now(key, &tokens)?))
                 }
-            }),
+            },
         };
         self.read.push(read);
         Ok(())
@@ -111,12 +110,15 @@ impl ReadTexts {
     pub fn finish(mut self) -> Result<Vec<std::result::Result<Query, Refusal>>> {
         let found = self.client.take().map(end_wait).unwrap_or_default();
         let vector = |read| {
-            let (vector, _) = match read {
+            let made = match read {
                 Err(refusal) => return Ok(Err(refusal)),
                 Ok(Read::Vector(made)) => made,
-                Ok(Read::Waits(key)) => found.get(&key).cloned().flatten().ok_or_else(no_vector)?,
+                Ok(Read::Waits(key)) => match found.get(&key) {
+                    Some(Came::Vector(made)) => made.clone(),
+                    _ => return Err(no_vector()),
+                },
             };
-            Query::of(vector.to_vec()).map(Ok).map_err(|_| no_vector())
+            Query::of(made.vector.to_vec()).map(Ok).map_err(|_| no_vector())
         };
         std::mem::take(&mut self.read).into_iter().map(vector).collect()
     }

@@ -7,16 +7,17 @@ use super::queue::{Wanted, busy, enlist, room_for};
 use super::reader::{ModelSight, Reader, held_bytes, no_vector, too_long_inline};
 use super::service::{Awaited, Found, SERVICE, Take, is_running_again};
 use super::waiting::{Embedding, Memory, Second, on_done};
-use super::work::Made;
+use super::work::{Came, Made, Text, TextKey};
 use crate::config;
 use crate::ffi::{
     Ctx, Handler, Handles, Threads, block_client, count_time_from_now, work_in_rounds,
 };
 use crate::keyspace::search_rounds::Answer;
 use llmcache_core::cache::guard::{Sight, Unseen};
-use llmcache_core::embed::{Model, Refusal, Role, Tokens};
+use llmcache_core::embed::{Model, Refusal, Role};
 use llmcache_core::error::Result;
 use llmcache_core::vector::Query;
+use std::cell::LazyCell;
 use std::sync::Arc;
 
 /// Texts that a command needs the vectors of.
@@ -93,58 +94,108 @@ pub enum Embedded {
     Later,
 }
 
+/// Bytes of the texts that are read at once. Where there are threads, these read the rest.
+const READ_AT_ONCE_BYTES: usize = 16 << 10;
+
 /// The vectors of texts. `again` is the running command, which is called once more where this answers `Later`.
 pub fn embed(ctx: Ctx<'_>, texts: &Texts<'_>, again: Again<'_>) -> Result<Embedded> {
     let reader = Reader::new(texts.model, texts.role)?;
     let (model, role) = (Arc::clone(&reader.model), reader.role);
     let sight: Arc<dyn Sight> = Arc::new(ModelSight { model: Arc::clone(&model), role });
-    let meant = |made: Option<Made>, tokens: &Tokens, text: &[u8]| -> Result<_> {
-        let (vector, us) = made.ok_or_else(no_vector)?;
-        let unseen = Unseen::new(Arc::clone(&sight), tokens.unknown, text);
+    let meant = |came: Came, text: &[u8]| -> Result<_> {
+        let Made { vector, us, seen } = match came {
+            Came::Vector(made) => made,
+            Came::Refused(refusal) => return Ok(Err(refusal)),
+            Came::Nothing => return Err(no_vector()),
+        };
+        let unseen = Unseen::new(Arc::clone(&sight), seen.unknown, text);
         let query = Query::of(vector.to_vec()).map_err(|_| no_vector())?;
-        Ok(Some(Ok(Meant { query, unseen, tokens: tokens.ids.len(), us })))
+        Ok(Ok(Meant { query, unseen, tokens: seen.tokens, us }))
     };
-    let (mut known, mut missing) = (Vec::with_capacity(texts.texts.len()), Vec::new());
+    let second = again.second();
+    let may_wait = LazyCell::new(|| second.is_some() && has_threads(ctx));
+    let mut missing = Missing::default();
+    let mut known = Vec::with_capacity(texts.texts.len());
     for (number, bytes) in texts.texts.iter().enumerate() {
         let cuts = texts.cut.get(number).is_some_and(|cuts| *cuts);
-        let (key, tokens) = match reader.read(bytes, cuts) {
-            Ok(read) => read,
-            Err(refusal) => {
-                known.push(Some(Err(refusal)));
-                continue;
+        let key = reader.key(bytes, cuts);
+        let came = match Reader::known(&key) {
+            Some(came) => Some(came),
+            None if missing.is_full(bytes) && *may_wait => {
+                missing.push(number, key, Text::Unread((*bytes).into()), bytes);
+                None
             }
+            None => match reader.read(&key, bytes) {
+                Ok(tokens) => {
+                    missing.inline_tokens += tokens.ids.len();
+                    missing.push(number, key, Text::Read(tokens), bytes);
+                    None
+                }
+                Err(refusal) => Some(Came::Refused(refusal)),
+            },
         };
-        match SERVICE.with(|service| service.known(&key)) {
-            Some(made) => known.push(meant(made, &tokens, bytes)?),
-            None => {
-                known.push(None);
-                missing.push((number, key, tokens, held_bytes(bytes)));
-            }
+        known.push(came.map(|came| meant(came, bytes)).transpose()?);
+        if missing.is_full(b"") && !*may_wait {
+            missing.check_inline(&model)?;
         }
     }
-    if !missing.is_empty()
-        && !model.is_static()
-        && has_threads(ctx)
-        && let Some(second) = again.second()
-    {
-        let wanted = missing.into_iter().map(|(_, key, tokens, bytes)| (key, tokens, bytes));
+    if missing.must_wait(&model) && *may_wait {
+        let second = second.ok_or_else(no_vector)?;
+        let wanted = missing.texts.into_iter().map(|(_, key, text, bytes)| (key, text, bytes));
         return wait_for(ctx, &model, wanted.collect(), second);
     }
-    let inline: usize = missing.iter().map(|(_, _, tokens, _)| tokens.ids.len()).sum();
-    // A static model takes microseconds.
-    let most = if model.is_static() { usize::MAX } else { config::embed_inline_tokens() };
-    if inline > most && is_running_again() {
-        // What was kept when the command came is gone.
-        return Err(busy("a text has to be embedded that did not when the command came"));
-    }
-    if inline > most {
-        return Err(too_long_inline(inline, most));
-    }
-    for (number, key, tokens, _) in missing {
-        let made = SERVICE.with(|service| service.embed_now(key, &model, &tokens));
-        known[number] = meant(made, &tokens, texts.texts[number])?;
+    missing.check_inline(&model)?;
+    for (number, key, text, _) in missing.texts {
+        let Text::Read(tokens) = text else { return Err(no_vector()) };
+        let made = reader.embed_now(key, &tokens)?;
+        known[number] = Some(meant(Came::Vector(made), texts.texts[number])?);
     }
     Ok(Embedded::Now(known.into_iter().flatten().collect()))
+}
+
+/// The texts of a command that have no vector yet.
+#[derive(Default)]
+struct Missing {
+    /// Number among the texts, name, what is embedded, bytes that it takes while it waits.
+    texts: Vec<(usize, TextKey, Text, usize)>,
+    read_bytes: usize,
+    inline_tokens: usize,
+}
+
+impl Missing {
+    fn push(&mut self, number: usize, key: TextKey, text: Text, bytes: &[u8]) {
+        if matches!(text, Text::Read(_)) {
+            self.read_bytes += bytes.len();
+        }
+        self.texts.push((number, key, text, held_bytes(bytes)));
+    }
+
+    /// Whether another text is too much to be read at once.
+    fn is_full(&self, bytes: &[u8]) -> bool {
+        self.read_bytes > 0 && self.read_bytes + bytes.len() > READ_AT_ONCE_BYTES
+    }
+
+    /// Whether threads are to embed them. A static model takes microseconds for each.
+    fn must_wait(&self, model: &Model) -> bool {
+        let mut texts = self.texts.iter();
+        match model.is_static() {
+            true => texts.any(|(_, _, text, _)| matches!(text, Text::Unread(_))),
+            false => texts.len() > 0,
+        }
+    }
+
+    /// Refuses to embed more at once than may hold up others.
+    fn check_inline(&self, model: &Model) -> Result<()> {
+        let (inline, most) = (self.inline_tokens, config::embed_inline_tokens());
+        if model.is_static() || inline <= most {
+            return Ok(());
+        }
+        if is_running_again() {
+            // What was kept when the command came is gone.
+            return Err(busy("a text has to be embedded that did not when the command came"));
+        }
+        Err(too_long_inline(inline, most))
+    }
 }
 
 /// Whether the running command may leave texts to threads.

@@ -19,4 +19,4 @@ pub use model_id::ModelId;
 pub(super) use queue::{Wanted, end_wait, wait_between, waited_too_long};
 pub(super) use reader::{Reader, held_bytes, no_vector, too_long_inline};
 pub use service::{Take, default_model, embedding_counts, is_running_again, load_models, model_of};
-pub(super) use work::{Made, TextKey};
+pub(super) use work::{Came, Made, Text, TextKey};

@@ -3,19 +3,19 @@
 //! Main thread only.
 
 use super::service::{Awaited, Found, Pending, SERVICE};
-use super::work::TextKey;
+use super::work::{Text, TextKey};
 use crate::config;
 use crate::ffi::BlockedId;
 use crate::keyspace::slices::Resume;
 use hashbrown::HashSet;
-use llmcache_core::embed::{Model, Tokens};
+use llmcache_core::embed::Model;
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::limits;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Texts that have no vector yet, and the bytes that each takes.
-pub(in crate::keyspace) type Wanted = Vec<(TextKey, Tokens, usize)>;
+pub(in crate::keyspace) type Wanted = Vec<(TextKey, Text, usize)>;
 
 /// Refuses more texts than may wait; how long a client waits for these.
 pub(super) fn room_for(wanted: &Wanted) -> Result<u64> {
@@ -75,7 +75,7 @@ pub(super) fn enlist(
 ) {
     SERVICE.with(|service| {
         let mut missing = HashSet::with_capacity(wanted.len());
-        for (key, tokens, bytes) in wanted {
+        for (key, text, bytes) in wanted {
             // A command may have one text twice.
             if !missing.insert(key) {
                 continue;
@@ -87,8 +87,8 @@ pub(super) fn enlist(
                 continue;
             }
             let is_wanted = Arc::new(AtomicBool::new(true));
-            let tokens = Arc::new(tokens);
-            let pending = Pending { clients: vec![client], tokens, is_wanted, bytes };
+            let text = Arc::new(text);
+            let pending = Pending { clients: vec![client], text, is_wanted, bytes };
             service.queued_bytes += bytes;
             service.submit(key, model, &pending);
             service.texts.insert(key, pending);

@@ -4,13 +4,17 @@
 
 use super::model_id::ModelId;
 use super::service::SERVICE;
-use super::work::{Made, TextKey};
+use super::work::{Came, Made, TextKey};
 use llmcache_core::cache::guard::{Sight, UnseenDigest};
 use llmcache_core::embed::{Model, Refusal, Role, Tokens};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::limits;
+use llmcache_core::work::count_path;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
+
+/// Bytes of a text whose words are looked up in the time of a step.
+const BYTES_PER_STEP: usize = 4;
 
 /// The words that a model does not know.
 #[derive(Debug)]
@@ -47,33 +51,29 @@ impl Reader {
         Ok(Self { place, model, role, any_script: id.any_script })
     }
 
-    /// What names a text, and what the model sees of it; counts one that it does not read.
-    pub(in crate::keyspace) fn read(
-        &self,
-        bytes: &[u8],
-        cuts: bool,
-    ) -> std::result::Result<(TextKey, Tokens), Refusal> {
-        let digest = Sha256::digest(bytes);
-        let mut key = TextKey { model: self.place, role: self.role, digest: [0; 16] };
-        key.digest.copy_from_slice(&digest[..16]);
-        // What is not UTF-8 would lose the bytes that tell it from others.
-        let text = std::str::from_utf8(bytes).map_err(|_| Refusal::Script);
-        let tokens = text.and_then(|text| match cuts {
-            true => self.model.read_beginning(text, self.role, self.any_script),
-            false => self.model.read(text, self.role, self.any_script),
-        });
-        match tokens {
-            Ok(tokens) => Ok((key, tokens)),
-            Err(refusal) => {
-                SERVICE.with(|service| service.counts.refused[refusal as usize] += 1);
-                Err(refusal)
-            }
-        }
+    /// What names a text; of one that `cuts` the beginning will do where the model cannot read all.
+    pub(in crate::keyspace) fn key(&self, bytes: &[u8], cuts: bool) -> TextKey {
+        let (model, role, any_script) = (self.place, self.role, self.any_script);
+        let mut key = TextKey { model, role, digest: [0; 16], any_script, cuts };
+        key.digest.copy_from_slice(&Sha256::digest(bytes)[..16]);
+        key
     }
 
-    /// A vector that is remembered.
-    pub(in crate::keyspace) fn known(key: &TextKey) -> Option<Made> {
-        SERVICE.with(|service| service.known(key)).flatten()
+    /// What the model sees of a text; counts one that it does not read, and the work of reading it.
+    pub(in crate::keyspace) fn read(
+        &self,
+        key: &TextKey,
+        bytes: &[u8],
+    ) -> std::result::Result<Tokens, Refusal> {
+        count_path(held_bytes(bytes) / BYTES_PER_STEP);
+        key.read(&self.model, bytes).inspect_err(|refusal| {
+            SERVICE.with(|service| service.counts.refused[*refusal as usize] += 1);
+        })
+    }
+
+    /// What came of a text that is remembered.
+    pub(in crate::keyspace) fn known(key: &TextKey) -> Option<Came> {
+        SERVICE.with(|service| service.known(key))
     }
 
     /// Embeds a text here and now.

@@ -3,7 +3,7 @@
 //! Owns: the one `Service`. Main thread only.
 
 use super::model_id::{ModelId, hex};
-use super::work::{Job, Made, Outcome, TextKey, Vector};
+use super::work::{Came, Job, Made, Outcome, Seen, Text, TextKey, Vector};
 use crate::config;
 use crate::ffi::{BlockedId, Ctx, MainCell, Threads};
 use crate::keyspace::search_rounds::Answer;
@@ -42,7 +42,7 @@ fn no_model(name: &[u8]) -> Error {
 /// A text in the hands of the threads.
 pub(super) struct Pending {
     pub(super) clients: Vec<BlockedId>,
-    pub(super) tokens: Arc<Tokens>,
+    pub(super) text: Arc<Text>,
     pub(super) is_wanted: Arc<AtomicBool>,
     pub(super) bytes: usize,
 }
@@ -59,8 +59,8 @@ pub(super) struct Awaited {
     pub(super) resume: Option<Resume>,
 }
 
-/// What was embedded for a command; no vector where the model gave none.
-pub(in crate::keyspace) type Found = HashMap<TextKey, Option<Made>>;
+/// What came of the texts of a command.
+pub(in crate::keyspace) type Found = HashMap<TextKey, Came>;
 
 /// What INFO shows.
 #[derive(Debug, Default, Clone)]
@@ -98,7 +98,7 @@ pub(super) struct Service {
     pub(super) texts: HashMap<TextKey, Pending>,
     pub(super) clients: HashMap<BlockedId, Awaited>,
     pub(super) queued_bytes: usize,
-    memo: HashMap<TextKey, Vector>,
+    memo: HashMap<TextKey, (Vector, Seen)>,
     /// Bytes of its vectors.
     memo_bytes: usize,
     /// The remembered in the order they came.
@@ -211,26 +211,27 @@ impl Service {
         Ok((place, model))
     }
 
-    /// A vector that is there already.
-    pub(super) fn known(&mut self, key: &TextKey) -> Option<Option<Made>> {
-        if let Some(made) = self.again.as_ref().and_then(|found| found.get(key)) {
-            return Some(made.clone());
+    /// What came of a text already: for the command that waited for it, or a vector that is remembered.
+    pub(super) fn known(&mut self, key: &TextKey) -> Option<Came> {
+        if let Some(came) = self.again.as_ref().and_then(|found| found.get(key)) {
+            return Some(came.clone());
         }
-        let vector = self.memo.get(key)?;
+        let (vector, seen) = self.memo.get(key)?;
         self.counts.remembered += 1;
-        Some(Some((Arc::clone(vector), 0)))
+        Some(Came::Vector(Made { vector: Arc::clone(vector), us: 0, seen: *seen }))
     }
 
-    fn remember(&mut self, key: TextKey, vector: &Vector) {
+    fn remember(&mut self, key: TextKey, made: &Made) {
         let most = config::embed_memo();
-        if most > 0 && self.memo.insert(key, Arc::clone(vector)).is_none() {
+        let kept = (Arc::clone(&made.vector), made.seen);
+        if most > 0 && self.memo.insert(key, kept).is_none() {
             self.order.push_back(key);
-            self.memo_bytes += size_of_val(&**vector);
+            self.memo_bytes += size_of_val(&*made.vector);
         }
         while self.memo.len() > most {
             let Some(oldest) = self.order.pop_front() else { break };
             let gone = self.memo.remove(&oldest);
-            self.memo_bytes -= gone.map_or(0, |vector| size_of_val(&*vector));
+            self.memo_bytes -= gone.map_or(0, |(vector, _)| size_of_val(&*vector));
         }
     }
 
@@ -246,8 +247,9 @@ impl Service {
         self.counts.inline += 1;
         let us = begin.elapsed().as_micros() as u64;
         self.counts.us += us;
-        self.remember(key, &vector);
-        Some((vector, us))
+        let made = Made { vector, us, seen: Seen::of(tokens) };
+        self.remember(key, &made);
+        Some(made)
     }
 
     /// Takes a client off the texts it waits for, and what was found for it.
@@ -268,15 +270,15 @@ impl Service {
 impl Service {
     pub(super) fn submit(&self, key: TextKey, model: &Arc<Model>, pending: &Pending) {
         let Some(threads) = &self.threads else { return };
-        let (tokens, is_wanted) = (Arc::clone(&pending.tokens), Arc::clone(&pending.is_wanted));
+        let (text, is_wanted) = (Arc::clone(&pending.text), Arc::clone(&pending.is_wanted));
         let (model, outcome) = (Arc::clone(model), Outcome::Skipped);
-        threads.submit(Job { key, model, tokens, is_wanted, outcome });
+        threads.submit(Job { key, model, text, is_wanted, outcome });
     }
 
     /// Takes in what a thread did; answers the clients that have all they wait for.
     pub(super) fn take_in(&mut self, key: TextKey, outcome: Option<Outcome>) -> Vec<BlockedId> {
         let Some(pending) = self.texts.remove(&key) else { return Vec::new() };
-        let made = match outcome {
+        let came = match outcome {
             // Somebody came to want it just then.
             Some(Outcome::Skipped) if !pending.clients.is_empty() => {
                 let model = Arc::clone(&self.models[key.model].1);
@@ -284,22 +286,25 @@ impl Service {
                 self.texts.insert(key, pending);
                 return Vec::new();
             }
-            Some(Outcome::Vector(vector, us)) => {
-                let vector: Vector = vector.into();
-                self.counts.embedded += 1;
-                self.counts.us += us;
-                self.remember(key, &vector);
-                Some((vector, us))
-            }
+            Some(Outcome::Came(came)) => came,
             // One that panicked gives none either.
-            Some(Outcome::Skipped | Outcome::None) | None => None,
+            Some(Outcome::Skipped) | None => Came::Nothing,
         };
+        match &came {
+            Came::Vector(made) => {
+                self.counts.embedded += 1;
+                self.counts.us += made.us;
+                self.remember(key, made);
+            }
+            Came::Refused(refusal) => self.counts.refused[*refusal as usize] += 1,
+            Came::Nothing => {}
+        }
         self.queued_bytes -= pending.bytes;
         let mut complete = Vec::new();
         for client in pending.clients {
             let Some(awaited) = self.clients.get_mut(&client) else { continue };
             awaited.missing.remove(&key);
-            awaited.found.insert(key, made.clone());
+            awaited.found.insert(key, came.clone());
             if awaited.missing.is_empty() {
                 complete.push(client);
             }

@@ -1,31 +1,82 @@
-//! The work of embedding threads: a model and tokens, no key and no client.
+//! The work of embedding threads: a model and a text, no key and no client.
 //!
 //! Owns: the job. Made on the main thread, done on a thread.
 
 use crate::ffi::Work;
-use llmcache_core::embed::{Model, Role, Scratch, Tokens};
+use llmcache_core::embed::{Model, Refusal, Role, Scratch, Tokens};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Names a text among those that one model reads.
+/// Names a text among those that one model reads, and how it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::keyspace) struct TextKey {
     pub(super) model: usize,
     pub(super) role: Role,
     pub(super) digest: [u8; 16],
+    /// Whether words of scripts that the model does not know are taken.
+    pub(super) any_script: bool,
+    /// Whether the beginning will do where the model cannot read all.
+    pub(super) cuts: bool,
 }
 
-/// A vector, and how many microseconds it took to make for whoever waited; none for who finds it.
-pub(in crate::keyspace) type Made = (Vector, u64);
+impl TextKey {
+    /// What the model sees of the text.
+    pub(super) fn read(&self, model: &Model, bytes: &[u8]) -> Result<Tokens, Refusal> {
+        // What is not UTF-8 would lose the bytes that tell it from others.
+        let text = std::str::from_utf8(bytes).map_err(|_| Refusal::Script)?;
+        match self.cuts {
+            true => model.read_beginning(text, self.role, self.any_script),
+            false => model.read(text, self.role, self.any_script),
+        }
+    }
+}
 
 pub(super) type Vector = Arc<[f32]>;
+
+/// The vector of a text, and what it does not show.
+#[derive(Debug, Clone)]
+pub(in crate::keyspace) struct Made {
+    pub(in crate::keyspace) vector: Vector,
+    /// Microseconds it took to make for whoever waited; 0 for who finds it.
+    pub(super) us: u64,
+    pub(super) seen: Seen,
+}
+
+/// What the model saw of a text: how many tokens, and a digest of the words that it does not know.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) tokens: usize,
+    pub(super) unknown: Option<[u8; 16]>,
+}
+
+impl Seen {
+    pub(super) fn of(tokens: &Tokens) -> Self {
+        Self { tokens: tokens.ids.len(), unknown: tokens.unknown }
+    }
+}
+
+/// What came of a text.
+#[derive(Debug, Clone)]
+pub(in crate::keyspace) enum Came {
+    Vector(Made),
+    /// The model does not read it.
+    Refused(Refusal),
+    /// The model gives no vector of finite numbers.
+    Nothing,
+}
+
+/// A text that is to be embedded. One that is not read yet is read in the thread.
+pub(in crate::keyspace) enum Text {
+    Read(Tokens),
+    Unread(Box<[u8]>),
+}
 
 /// A text on its way through a thread.
 pub(super) struct Job {
     pub(super) key: TextKey,
     pub(super) model: Arc<Model>,
-    pub(super) tokens: Arc<Tokens>,
+    pub(super) text: Arc<Text>,
     pub(super) is_wanted: Arc<AtomicBool>,
     pub(super) outcome: Outcome,
 }
@@ -33,10 +84,7 @@ pub(super) struct Job {
 pub(super) enum Outcome {
     /// Nobody waited for it when its turn came.
     Skipped,
-    /// The model gives no vector of finite numbers.
-    None,
-    /// Its vector, and how long that took.
-    Vector(Vec<f32>, u64),
+    Came(Came),
 }
 
 impl Work for Job {
@@ -51,16 +99,27 @@ impl Work for Job {
 
     fn slice(&mut self, scratch: &mut Scratch) -> bool {
         if self.is_wanted.load(Ordering::Relaxed) {
-            let begin = Instant::now();
-            self.outcome = match self.model.embed(&self.tokens, scratch) {
-                Some(vector) => Outcome::Vector(vector, begin.elapsed().as_micros() as u64),
-                None => Outcome::None,
-            };
+            self.outcome = Outcome::Came(match &*self.text {
+                Text::Read(tokens) => self.embed(tokens, scratch),
+                Text::Unread(bytes) => match self.key.read(&self.model, bytes) {
+                    Ok(tokens) => self.embed(&tokens, scratch),
+                    Err(refusal) => Came::Refused(refusal),
+                },
+            });
         }
         true
     }
 
     fn end(self) -> Outcome {
         self.outcome
+    }
+}
+
+impl Job {
+    fn embed(&self, tokens: &Tokens, scratch: &mut Scratch) -> Came {
+        let begin = Instant::now();
+        let Some(vector) = self.model.embed(tokens, scratch) else { return Came::Nothing };
+        let us = begin.elapsed().as_micros() as u64;
+        Came::Vector(Made { vector: vector.into(), us, seen: Seen::of(tokens) })
     }
 }

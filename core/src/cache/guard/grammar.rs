@@ -25,6 +25,8 @@ pub(super) struct Grammar {
     pub(super) relatives: Class,
     pub(super) unique: Class,
     pub(super) spans: Class,
+    /// Adjectives that have a comparative and a superlative of one word.
+    pub(super) gradable: Vec<&'static str>,
     /// "More", "better": they also stand before a noun ("more memory") and compare nothing there.
     pub(super) irregular_comparatives: Class,
     /// "Cheaper".
@@ -64,6 +66,7 @@ impl Grammar {
                 "superlative" => self.superlatives.extend(words.map(Box::from)),
                 "gradable" => {
                     for adjective in words {
+                        self.gradable.push(adjective);
                         self.comparatives.insert(graded(adjective, "er"));
                         self.superlatives.insert(graded(adjective, "est"));
                     }
@@ -86,7 +89,7 @@ fn phrases(line: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
 }
 
 /// An adjective with "er" or "est": nicer, busier, bigger, cheaper.
-fn graded(adjective: &str, ending: &str) -> Box<str> {
+pub(super) fn graded(adjective: &str, ending: &str) -> Box<str> {
     let is_vowel = |letter: u8| b"aeiou".contains(&letter);
     let stem = adjective.trim_end_matches('e');
     match *adjective.as_bytes() {

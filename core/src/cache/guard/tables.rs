@@ -2,6 +2,7 @@
 //!
 //! Owns: the form of those files, the stem by which words are compared across inflections. Any thread.
 
+use super::grammar::{graded, grammar};
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use rust_stemmers::{Algorithm, Stemmer};
 use std::borrow::Cow;
@@ -43,6 +44,7 @@ pub(super) fn tables() -> &'static Tables {
         let mut tables = Tables::default();
         tables.read(include_str!("english.txt"));
         tables.read(include_str!("antonyms.txt"));
+        tables.grade_opposites();
         tables
     });
     &TABLES
@@ -154,7 +156,24 @@ impl Tables {
         }
     }
 
-    fn add_opposites(&mut self, pair: Option<(&'static str, &'static str)>) {
+    /// "Taller" and "shorter" are opposites as "tall" and "short" are.
+    fn grade_opposites(&mut self) {
+        let gradable = &grammar().gradable;
+        let pairs =
+            gradable.iter().flat_map(|one| gradable.iter().map(move |other| (*one, *other)));
+        let are_opposites = |(one, other): &(&str, &str)| {
+            let (one, other) = (stem(one), stem(other));
+            self.opposites(&one).iter().any(|opposite| opposite.as_ref() == other.as_ref())
+        };
+        let pairs: Vec<_> = pairs.filter(are_opposites).collect();
+        for (one, other) in pairs {
+            for ending in ["er", "est"] {
+                self.add_opposites(Some((&graded(one, ending), &graded(other, ending))));
+            }
+        }
+    }
+
+    fn add_opposites(&mut self, pair: Option<(&str, &str)>) {
         for (word, opposite) in both_ways(pair) {
             let known = self.opposites.entry(word.clone()).or_default();
             if word != opposite && !known.contains(&opposite) {

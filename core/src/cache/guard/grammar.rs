@@ -2,7 +2,7 @@
 //!
 //! Owns: these tables, and the comparatives and superlatives made of adjectives. Any thread.
 
-use super::tables::lines;
+use super::sections::lines;
 use hashbrown::HashSet;
 use std::sync::LazyLock;
 

@@ -5,7 +5,8 @@
 //! that English shares with another language speaks for both; a shared negation ("no") does not speak for
 //! English. Other words of English count only where nothing speaks against it. Any thread.
 
-use super::tables::{Tables, lines};
+use super::sections::lines;
+use super::tables::Tables;
 use hashbrown::HashMap;
 use std::sync::LazyLock;
 

@@ -15,6 +15,7 @@ mod grammar;
 mod language;
 mod numbers;
 mod polarity;
+mod sections;
 mod tables;
 mod unseen;
 mod words;

@@ -3,6 +3,7 @@
 //! Owns: the form of those files, the stem by which words are compared across inflections. Any thread.
 
 use super::grammar::{graded, grammar};
+use super::sections::lines;
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use rust_stemmers::{Algorithm, Stemmer};
 use std::borrow::Cow;
@@ -94,19 +95,6 @@ impl Stems {
         *place = Some((word.into(), (stem != word).then(|| Box::from(&*stem))));
         stem
     }
-}
-
-/// The sections of a table file: each line with its section's name, comments and blank lines left out.
-pub(super) fn lines(text: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let mut section = "";
-    text.lines().map(|line| line.split('#').next().unwrap_or("").trim()).filter_map(move |line| {
-        match line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            Some(name) => section = name,
-            None if !line.is_empty() => return Some((section, line)),
-            None => {}
-        }
-        None
-    })
 }
 
 impl Tables {

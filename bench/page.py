@@ -43,10 +43,10 @@ def write(out: Path, reports: dict[str, Report], about: str, whole: bool) -> Non
     figures: dict = {name: report.figures for name, report in reports.items()}
     judged = verdicts(reports)
     rows = [row for part in judged.values() for row in part]
-    page = out / "README.md"
+    page, remarks = out / "README.md", []
     if not whole and page.exists():
         former = json.loads((out / "figures.json").read_text())
-        before, head, kept = parsed(page.read_text())
+        before, remarks, head, kept = parsed(page.read_text())
         if head != about:
             sections = {title: f"{text}\n\nMeasured apart from the rest. {about}" for title, text in sections.items()}
         new = {row[0] for row in rows}
@@ -56,16 +56,18 @@ def write(out: Path, reports: dict[str, Report], about: str, whole: bool) -> Non
         judged = {**former.pop(VERDICTS, {}), **judged}
         figures = {**former, **figures}
     table = Table(["target", "wanted", "measured", ""], rows)
-    page.write_text("\n\n".join([INTRO, about, f"## {TARGETS}", table.markdown(), *sections.values()]) + "\n")
+    page.write_text("\n\n".join([INTRO, *remarks, about, f"## {TARGETS}", table.markdown(), *sections.values()]) + "\n")
     (out / "figures.json").write_text(json.dumps({**figures, VERDICTS: judged}, indent=1) + "\n")
     for name, drawing in (plot for report in reports.values() for plot in report.plots.items()):
         (out / name).write_text(drawing)
 
 
-def parsed(page: str) -> tuple[list[list[str]], str, dict[str, str]]:
-    """The rows of the targets, the line about machine and servers, the sections by their titles."""
+def parsed(page: str) -> tuple[list[list[str]], list[str], str, dict[str, str]]:
+    """The rows of the targets, remarks written by hand below the introduction, the line about machine and servers, the
+    sections by their titles."""
     head, *parts = page.rstrip("\n").split("\n## ")
     sections = {part.split("\n", 1)[0]: f"## {part}".rstrip("\n") for part in parts}
     lines = sections.pop(TARGETS).splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    return rows[2:], head.split("\n\n")[-1].strip(), sections
+    *paragraphs, about = head.strip().split("\n\n")
+    return rows[2:], paragraphs[INTRO.count("\n\n") + 1 :], about, sections

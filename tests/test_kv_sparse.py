@@ -91,7 +91,7 @@ def test_many_holes_cost_no_more_than_the_chunks(fleet):
     """Each chunk behind a long prefix, with a hole beside it: the prefix is walked once."""
     server = fleet.launch(llmcache__check_work="yes")
     kv = Kv(server.client())
-    count = 250
+    count = 125
     kv.create()
     tokens = list(range(4 * count))
     kv.mput(tokens, [b"x"] * count)

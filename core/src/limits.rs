@@ -197,7 +197,7 @@ pub const TOKENS_BLOB_MAX_BYTES: usize = 16 << 20;
 /// Most chunks of one command: hashing and opening them stays below a tenth of a second.
 pub const CHUNKS_MAX: usize = 1 << 16;
 /// Most chunks of one page of FETCH: as many payloads are answered in one piece.
-pub const KV_FETCH_CHUNKS_MAX: usize = 512;
+pub const KV_FETCH_CHUNKS_MAX: usize = 256;
 /// Longest digest of a caller's own.
 pub const DIGEST_MAX_BYTES: usize = 64;
 /// Longest payload of a chunk: what the server takes as one argument by default.

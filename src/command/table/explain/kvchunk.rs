@@ -79,7 +79,7 @@ pub(super) const SENTENCES: &[Sentence] = &[
     (
         "KVCHUNK.FETCH",
         "COUNT",
-        "Most chunks to return; default all that fit MAXBYTES. A page has at most 512.",
+        "Most chunks to return; default all that fit MAXBYTES. A page has at most 256.",
     ),
     ("KVCHUNK", "FROM", "First chunk of the prompt to handle, from 0; default 0."),
     (

@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "suites"), str(HERE.parents[2] / "tests")]
 
 PAYLOAD = 4 << 10
-NAMESPACE = "{trace}@00000000@0"
+NAMESPACE = "{trace}"
 LOOK_EVERY = 25
 
 

@@ -98,7 +98,7 @@ def test_what_is_stored_is_found_held_loaded_and_let_go(server, engine):
     )
     assert engine.adapter.stored[0][0] == keys[:10]
     assert engine.look_up(keys) == [True] * 10 + [False] * 10
-    name = "{m}@00000000@0"
+    name = "{m}"
     assert info(server, name)[b"leases"] == 1
     assert info(server, name)[b"durable"] == b"none"
     assert (
@@ -121,10 +121,41 @@ def test_a_look_up_of_all_ranks_and_groups_is_one_trip(server, engine):
     before = calls(server, "kvchunk.match")
     assert engine.look_up(keys) == [True] * len(keys)
     assert calls(server, "kvchunk.match") == before + 1
-    # Prompts that differ by rank are asked for in one trip too, with a command each.
+    # So are ranks of which each has another part of the prompt.
     mixed = [*keys[:16], *keys[16:24], key(99, rank=2)]
     assert engine.look_up(mixed) == [True] * 24 + [False]
-    assert calls(server, "kvchunk.match") == before + 4
+    assert calls(server, "kvchunk.match") == before + 2
+
+
+def test_look_ups_of_two_tenants_are_one_trip_with_a_command_each(server, engine):
+    keys = [key(at, salt=salt) for salt in ("a", "b") for at in range(3)]
+    engine.store(keys, [data(at) for at in range(6)])
+    before = calls(server, "kvchunk.match")
+    mixed = [keys[0], keys[3], key(0), keys[1], keys[4]]
+    assert engine.look_up(mixed) == [True, True, False, True, True]
+    assert calls(server, "kvchunk.match") == before + 3
+    assert engine.load(mixed, [5_000] * 5) == [data(0), data(3), None, data(1), data(4)]
+
+
+def test_ranks_of_a_chunk_are_evicted_with_it(server, engine):
+    """A prompt is as long as the shortest of its ranks: what one rank has beyond the others would be kept for nothing."""
+    ranks = 4
+    keys = [key(at, rank=rank) for rank in range(ranks) for at in range(12)]
+    # Each rank is stored by itself, in any order.
+    for rank in (2, 0, 3, 1):
+        own = keys[rank * 12 : rank * 12 + 12]
+        engine.store(own, [data(at, 20_000) for at in range(12)])
+    assert engine.look_up(keys) == [True] * len(keys)
+    engine.adapter.submit_unlock(keys)
+    wait_until(lambda: info(server, "{m}")[b"leases"] == 0, "all let go", 30)
+    with server.wire() as wire:
+        wire("KVCHUNK.BUDGET", "{m}", info(server, "{m}")[b"bytes"] // 2)
+    there = engine.look_up(keys)
+    lengths = [sum(there[rank * 12 : rank * 12 + 12]) for rank in range(ranks)]
+    assert 0 < min(lengths) < 12
+    assert max(lengths) - min(lengths) <= 1, lengths
+    for rank in range(ranks):
+        assert there[rank * 12 : rank * 12 + 12] == [True] * lengths[rank] + [False] * (12 - lengths[rank])
 
 
 @pytest.mark.parametrize("other", [{"salt": "tenant"}, {"model": "other"}, {"rank": 1}, {"group": 1}])
@@ -160,7 +191,7 @@ def test_what_a_look_up_did_not_find_is_stored_behind_what_it_found(server, engi
     for first in range(0, 12, 3):
         engine.look_up(keys)
         engine.store(keys[first : first + 3], [data(at, 20_000) for at in range(first, first + 3)])
-    name = "{m}@00000000@0"
+    name = "{m}"
     assert engine.look_up(keys) == [True] * 12
     with server.wire() as wire:
         assert wire("KVCHUNK.BUDGET", name, info(server, name)[b"bytes"] // 2) == 0, "a look-up holds what it found"
@@ -221,14 +252,14 @@ def test_a_lease_ends_when_the_engine_that_took_it_is_gone(server):
         "from llmcache._engine import ChunkStore, Endpoint\n"
         "store = ChunkStore(Endpoint(port=int(sys.argv[1])))\n"
         "over = threading.Event()\n"
-        "store.match([(['{m}@00000000@0'], [(1).to_bytes(32, 'big')])], lambda told: over.set(), lease_ms=1500)\n"
+        "store.match([(['{m}'], [(1).to_bytes(32, 'big') + bytes(12)])], lambda told: over.set(), lease_ms=1500)\n"
         "over.wait(); print('held', flush=True); threading.Event().wait()\n"
     )
     args = [sys.executable, "-c", program, str(server.port), str(HERE.parent / "src")]
     with subprocess.Popen(args, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         process.kill()
-    wait_until(lambda: info(server, "{m}@00000000@0")[b"leases"] == 0, "the lease lapsed", 60)
+    wait_until(lambda: info(server, "{m}")[b"leases"] == 0, "the lease lapsed", 60)
     engine.adapter.close()
 
 
@@ -250,7 +281,7 @@ def test_a_server_killed_in_the_midst_of_a_load_gives_no_byte_that_was_not_store
     server.start()
     wait_until(lambda: engine.store(keys, payloads).is_successful(), "the server is back", 60)
     assert engine.load(keys, [len(each) for each in payloads]) == payloads
-    assert info(server, "{m}@00000000@0")[b"durable"] == b"none", "made again with the settings"
+    assert info(server, "{m}")[b"durable"] == b"none", "made again with the settings"
     engine.adapter.close()
     relay.close()
 
@@ -299,11 +330,11 @@ def test_an_engine_killed_in_the_midst_of_loading_leaves_the_server_as_it_was(se
         "import threading\n"
         "from llmcache._engine import ChunkStore, Endpoint\n"
         "store = ChunkStore(Endpoint(port=int(sys.argv[1])))\n"
-        "into = [(at.to_bytes(32, 'big'), memoryview(bytearray(1_060_920))) for at in range(8)]\n"
+        "into = [(at.to_bytes(32, 'big') + bytes(12), memoryview(bytearray(1_060_920))) for at in range(8)]\n"
         "print('begun', flush=True)\n"
         "while True:\n"
         "    over = threading.Event()\n"
-        "    store.load('{m}@00000000@0', into, lambda told: over.set())\n"
+        "    store.load('{m}', into, lambda told: over.set())\n"
         "    over.wait()\n"
     )
     before = calls(server, "kvchunk.fetch")
@@ -325,7 +356,7 @@ def test_an_engine_killed_in_the_midst_of_storing_leaves_whole_chunks_or_none(se
         "store = ChunkStore(Endpoint(port=int(sys.argv[1])))\n"
         "for at in range(10_000):\n"
         "    over, pair = threading.Event(), bytes([at % 251 + 1, at % 13])\n"
-        "    store.put('{m}@00000000@0', [(at.to_bytes(32, 'big'), memoryview(pair * 200_000))], lambda told: over.set())\n"
+        "    store.put('{m}', [(at.to_bytes(32, 'big') + bytes(12), memoryview(pair * 200_000))], lambda told: over.set())\n"
         "    over.wait()\n"
         "    if at == 5: print('begun', flush=True)\n"
     )
@@ -458,8 +489,8 @@ def test_a_server_with_too_many_bytes_under_way_is_asked_again(fleet):
     engine.store([key(1)], [data(1, BIG)])
     with server.wire() as wire, server.wire() as slow:
         assert wire("CONFIG", "SET", "llmcache.kv-in-flight", 1) == "OK"
-        name = (1).to_bytes(32, "big")
-        slow.send("KVCHUNK.FETCH", "{m}@00000000@0", "HASHES", 1, name)
+        name = (1).to_bytes(32, "big") + bytes(12)
+        slow.send("KVCHUNK.FETCH", "{m}", "HASHES", 1, name)
         tried = calls(server, "kvchunk.fetch")
 
         def let_through():

@@ -1,14 +1,16 @@
 """The L2 adapter of LMCache's MP mode, type `plugin`.
 
-An `ObjectKey` is (chunk_hash, model_name, kv_rank, object_group_id, cache_salt): all but the hash name a namespace, so
-that another model, rank, group or tenant cannot be answered. Look-ups hold what they find by a lease of the server,
-which ends with the unlock, or by itself where the engine died. Owns: tasks, event fds, which lease holds which key.
+An `ObjectKey` is (chunk_hash, model_name, kv_rank, object_group_id, cache_salt): model and salt name a namespace, hash,
+rank and group a chunk of it, so that another model, rank, group or tenant cannot be answered. Look-ups hold what they
+find by a lease of the server, which ends with the unlock, or by itself where the engine died. Owns: tasks, event fds,
+which lease holds which key.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import struct
 import threading
 import time
 from collections import OrderedDict
@@ -37,7 +39,7 @@ _HELP = """LLMCacheL2Adapter, adapter_params:
 - connections (int, 4), page_bytes (int, 1 MiB), timeout, connect_timeout, pause (seconds)
 - lease_ms (int, 60000): how long a look-up holds what it found unless it is unlocked sooner
 - ttl (int, 0): seconds that a chunk lives; 0 is until it is evicted
-- budget (int, 0): most bytes of one namespace (model, rank, group, salt); 0 leaves it to llmcache.kv-share
+- budget (int, 0): most bytes of one namespace (model, salt); 0 leaves it to llmcache.kv-share
 - durable (NONE, META or FULL), checksum (bool, true), chunk_tokens (int, 256)
 - prefix (str): put before namespaces, to tell deployments apart
 - max_capacity_gb (float, 0): of what LMCache's own eviction is to take care; 0 leaves eviction to the server"""
@@ -89,6 +91,10 @@ def _check(endpoint: Endpoint, options: Options) -> None:
         raise ValueError(f"durable is NONE, META or FULL, not {options.durable!r}")
     if endpoint.timeout <= 0 or endpoint.connect_timeout <= 0:
         raise ValueError("timeout and connect_timeout are above 0")
+
+
+# A namespace, the names of its chunks in the order of the prompt, and where the keys of these are.
+_Prompt = tuple[str, list[bytes], list[int]]
 
 
 @dataclass
@@ -150,7 +156,9 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         self._held: dict[str, dict[bytes, list[_Lease]]] = {}
         # For a chunk that was not found, the one before it.
         self._ahead: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
-        self._names: dict[tuple[str, int, int, str], str] = {}
+        # Namespaces by model and salt; what a chunk's name has behind its hash, by rank and group.
+        self._names: dict[tuple[str, str], str] = {}
+        self._slices: dict[tuple[int, int], bytes] = {}
         self._is_closed = False
 
     # Event fds.
@@ -180,9 +188,9 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
             self._end(self._stores, task, L2StoreResult(len(kept) == len(keys), moved))
 
         waits = _Waits(end)
-        for namespace, places in self._by_namespace(keys).items():
-            chunks = [(keys[at].chunk_hash, views[at]) for at in places]
-            ahead = self._ahead_of(namespace, [digest for digest, _ in chunks])
+        for namespace, digests, places in self._prompts(keys):
+            chunks = [(digest, views[at]) for digest, at in zip(digests, places, strict=True)]
+            ahead = self._ahead_of(namespace, digests)
             self._store.put(namespace, chunks, waits.more(_into(stored, places)), ahead)
         waits.go()
         return task
@@ -196,21 +204,17 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         self, keys: list[ObjectKey], group_layout_descs: dict[int, Any] | None = None
     ) -> int:
         task = self._begin(keys, keys)
-        asked: dict[tuple[bytes, ...], list[tuple[str, list[int]]]] = {}
-        for namespace, places in self._by_namespace(keys).items():
-            hashes = tuple(keys[at].chunk_hash for at in places)
-            asked.setdefault(hashes, []).append((namespace, places))
+        prompts = self._prompts(keys)
 
         def done(found: list[list[Found]]) -> None:
             there = [False] * len(keys)
-            for (hashes, named), told in zip(asked.items(), found, strict=True):
-                for (namespace, places), each in zip(named, told, strict=True):
-                    _into(there, places)(each.there)
-                    self._hold(namespace, hashes, each.there, each.lease)
-                    self._note_order(namespace, hashes, each.there)
+            for (namespace, digests, places), (told,) in zip(prompts, found, strict=True):
+                _into(there, places)(told.there)
+                self._hold(namespace, digests, told.there, told.lease)
+                self._note_order(namespace, digests, told.there)
             self._end(self._lookups, task, _bitmap(there))
 
-        said = [([namespace for namespace, _ in named], hashes) for hashes, named in asked.items()]
+        said = [([namespace], digests) for namespace, digests, _ in prompts]
         if said:
             self._store.match(said, done)
         else:
@@ -222,17 +226,17 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
 
     def submit_unlock(self, keys: list[ObjectKey]) -> None:
         over: list[_Lease] = []
-        by_namespace = self._by_namespace(keys)
+        prompts = self._prompts(keys)
         with self._lock:
-            for namespace, places in by_namespace.items():
+            for namespace, digests, _ in prompts:
                 of_namespace = self._held.get(namespace, {})
-                for at in places:
-                    leases = of_namespace.get(keys[at].chunk_hash)
+                for digest in digests:
+                    leases = of_namespace.get(digest)
                     if not leases:
                         continue
                     lease = leases.pop(0)
                     if not leases:
-                        del of_namespace[keys[at].chunk_hash]
+                        del of_namespace[digest]
                     lease.left -= 1
                     if not lease.left:
                         over.append(lease)
@@ -272,8 +276,8 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
             self._end(self._loads, task, _bitmap(loaded))
 
         waits = _Waits(end)
-        for namespace, places in self._by_namespace(keys).items():
-            chunks = [(keys[at].chunk_hash, views[at]) for at in places]
+        for namespace, digests, places in self._prompts(keys):
+            chunks = [(digest, views[at]) for digest, at in zip(digests, places, strict=True)]
             self._store.load(namespace, chunks, waits.more(_into(loaded, places)))
         waits.go()
         return task
@@ -284,21 +288,22 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
     # Removal and usage.
 
     def delete(self, keys: list[ObjectKey]) -> None:
-        for namespace, places in self._by_namespace(keys).items():
-            named = [keys[at] for at in places]
-            known = self._store.call(
-                ["KVCHUNK.MATCH", namespace, "HASHES", len(named), *(k.chunk_hash for k in named), "SPARSE"]
-            )
+        for namespace, digests, places in self._prompts(keys):
+            known = self._store.call(["KVCHUNK.MATCH", namespace, "HASHES", len(digests), *digests, "SPARSE"])
             if known is None:
                 continue
             digits = format(int.from_bytes(known[3][0][2], "big"), f"0{len(known[3][0][2]) * 8}b")
-            there = [key for key, digit in zip(named, digits, strict=False) if digit == "1"]
-            sizes = [self._size_of(namespace, key) for key in there]
-            if there and self._store.call(["KVCHUNK.DEL", namespace, *(key.chunk_hash.hex() for key in there)]):
-                self._notify_keys_deleted(there, sizes)
+            there = [
+                (keys[at], digest.hex())
+                for at, digest, digit in zip(places, digests, digits, strict=False)
+                if digit == "1"
+            ]
+            sizes = [self._size_of(namespace, name) for _, name in there]
+            if there and self._store.call(["KVCHUNK.DEL", namespace, *(name for _, name in there)]):
+                self._notify_keys_deleted([key for key, _ in there], sizes)
 
-    def _size_of(self, namespace: str, key: ObjectKey) -> int:
-        told = self._store.call(["KVCHUNK.GET", namespace, key.chunk_hash.hex(), "NOPAYLOAD"])
+    def _size_of(self, namespace: str, name: str) -> int:
+        told = self._store.call(["KVCHUNK.GET", namespace, name, "NOPAYLOAD"])
         return int(told[1]) if told else 0
 
     def get_usage(self) -> AdapterUsage:
@@ -306,7 +311,7 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         with self._lock:
             names = dict(self._names)
         by_salt: dict[str, int] = {}
-        for (_, _, _, salt), namespace in names.items():
+        for (_, salt), namespace in names.items():
             told = self._store.call(["KVCHUNK.INFO", namespace], wait=1.0) if self._store.is_up else None
             if told is None:
                 if self._store.is_up:
@@ -351,33 +356,39 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
 
     # Names and order.
 
-    def _namespace(self, key: ObjectKey) -> str:
-        """Ranks and groups of a model and a salt are in one hash slot: one look-up asks for all of them."""
-        parts = (key.model_name, key.kv_rank, key.object_group_id, key.cache_salt)
-        name = self._names.get(parts)
+    def _namespace(self, model: str, salt: str) -> str:
+        """The namespace of a model and a tenant, the whole name its hash tag."""
+        name = self._names.get((model, salt))
         if name is None:
-            salt = f"@{key.cache_salt}" if key.cache_salt else ""
-            name = f"{self._config.prefix}{{{key.model_name}{salt}}}@{key.kv_rank:08x}@{key.object_group_id:x}"
+            name = f"{self._config.prefix}{{{model}@{salt}}}" if salt else f"{self._config.prefix}{{{model}}}"
             with self._lock:
-                self._names[parts] = name
+                self._names[model, salt] = name
         return name
 
-    def _by_namespace(self, keys: Sequence[ObjectKey]) -> dict[str, list[int]]:
-        places: dict[str, list[int]] = {}
-        last: ObjectKey | None = None
+    def _slice(self, rank: int, group: int) -> bytes:
+        """What a chunk's name has behind its hash: all ranks and groups are in one namespace, so that one command
+        looks them up, and a chunk of one rank is evicted with those of the others, whose prompt is as long as its
+        shortest."""
+        name = self._slices.get((rank, group))
+        if name is None:
+            name = self._slices[rank, group] = struct.pack(">QI", rank, group)
+        return name
+
+    def _prompts(self, keys: Sequence[ObjectKey]) -> list[_Prompt]:
+        """Keys by namespace, in the order of their prompt: all ranks and groups of a chunk, then those of the next."""
+        places: dict[tuple[str, str], list[int]] = {}
         for at, key in enumerate(keys):
-            # Keys of a namespace come in a row.
-            if (
-                last is None
-                or key.kv_rank != last.kv_rank
-                or key.object_group_id != last.object_group_id
-                or key.cache_salt != last.cache_salt
-                or key.model_name != last.model_name
-            ):
-                row = places.setdefault(self._namespace(key), [])
-                last = key
-            row.append(at)
-        return places
+            places.setdefault((key.model_name, key.cache_salt), []).append(at)
+        prompts: list[_Prompt] = []
+        for (model, salt), row in places.items():
+            first: dict[bytes, int] = {}
+            for at in row:
+                first.setdefault(keys[at].chunk_hash, len(first))
+            if len(first) < len(row):
+                row.sort(key=lambda at: first[keys[at].chunk_hash])
+            digests = [keys[at].chunk_hash + self._slice(keys[at].kv_rank, keys[at].object_group_id) for at in row]
+            prompts.append((self._namespace(model, salt), digests, row))
+        return prompts
 
     def _note_order(self, namespace: str, hashes: Sequence[bytes], there: Sequence[bool]) -> None:
         if all(there):

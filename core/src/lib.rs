@@ -21,6 +21,7 @@ pub mod index;
 pub mod kvchunk;
 pub mod limits;
 pub mod listing;
+mod members;
 pub mod session;
 pub mod sharded;
 mod sync;

@@ -25,6 +25,8 @@ pub const PROMPT_MAX_BYTES: usize = 16 << 20;
 pub const RESPONSE_MAX_BYTES: usize = 64 << 20;
 /// Bytes of the longest text that is kept packed: it is unpacked in less than a millisecond.
 pub const PACKED_TEXT_MAX_BYTES: usize = 256 << 10;
+/// Most members of a JSON object that is read member by member: a file of a model, a line of SESSION.LOAD.
+pub const JSON_MEMBERS_MAX: usize = 8_192;
 /// Longest META document.
 pub const META_MAX_BYTES: usize = 64 << 10;
 /// Longest model name of a container.

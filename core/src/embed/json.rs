@@ -4,36 +4,34 @@
 //! takes more memory than a few times its own length.
 
 use crate::error::{Error, Result};
+use crate::members::{Members, Text};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
-
-/// Most members of an object that is read member by member.
-const MEMBERS_MAX: usize = 8_192;
 
 /// An object whose values were not read yet.
 #[derive(Debug, Default)]
 pub(super) struct Object<'a> {
     /// How errors call the document.
     of: &'a str,
-    members: Vec<(Cow<'a, str>, &'a RawValue)>,
+    members: Members<'a>,
 }
 
 impl<'a> Object<'a> {
     pub(super) fn parse(of: &'a str, text: &'a [u8]) -> Result<Self> {
-        let members: Members<'a> =
+        let members =
             serde_json::from_slice(text).map_err(|error| Error::err(format!("{of}: {error}")))?;
-        Ok(Self { of, members: members.0 })
+        Ok(Self { of, members })
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
-        self.members.iter().map(|(name, value)| (name.as_ref(), *value))
+        self.members.0.iter().map(|(name, value)| (name.as_ref(), *value))
     }
 
     /// The text of a member that is there and not null.
     pub(super) fn raw(&self, name: &str) -> Option<&'a str> {
-        let (_, value) = self.members.iter().find(|(other, _)| other == name)?;
+        let (_, value) = self.members.0.iter().find(|(other, _)| other == name)?;
         (value.get() != "null").then(|| value.get())
     }
 
@@ -62,64 +60,9 @@ impl<'a> Object<'a> {
     /// An object inside this one; an empty one where it is absent.
     pub(super) fn object(&self, name: &str) -> Result<Self> {
         let Some(text) = self.raw(name) else {
-            return Ok(Self { of: self.of, members: Vec::new() });
+            return Ok(Self { of: self.of, members: Members::default() });
         };
         Self::parse(self.of, text.as_bytes())
-    }
-}
-
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
-        struct Seen;
-        impl<'de> Visitor<'de> for Seen {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> std::result::Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(Text(name)) = map.next_key()? {
-                    if members.len() == MEMBERS_MAX {
-                        return Err(A::Error::custom("too many members"));
-                    }
-                    members.push((name, map.next_value()?));
-                }
-                Ok(Members(members))
-            }
-        }
-        from.deserialize_map(Seen)
-    }
-}
-
-/// A string that is borrowed where it can be.
-pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
-        struct Seen;
-        impl<'de> Visitor<'de> for Seen {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> std::result::Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> std::result::Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-        from.deserialize_str(Seen)
     }
 }
 

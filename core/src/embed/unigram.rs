@@ -10,6 +10,7 @@ use super::pieces::{Cut, Frame, Reading, Tokens, kind, need_kind, refused};
 use super::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 use crate::limits::EMBED_PIECES_MAX;
+use crate::members::Text;
 
 /// What stands before each word, for the space there.
 const SPACE: char = '\u{2581}';
@@ -118,11 +119,10 @@ fn read_normalizer(normalizer: &Object<'_>, spaces: &mut Spaces) -> Result<Chars
 }
 
 fn read_charsmap(part: &Object<'_>) -> Result<CharsMap> {
-    let text: std::borrow::Cow<'_, str> =
-        match part.get::<super::json::Text<'_>>("precompiled_charsmap")? {
-            Some(text) => text.0,
-            None => return Ok(CharsMap::default()),
-        };
+    let text: std::borrow::Cow<'_, str> = match part.get::<Text<'_>>("precompiled_charsmap")? {
+        Some(text) => text.0,
+        None => return Ok(CharsMap::default()),
+    };
     let bytes = decode_base64(&text);
     let map = bytes.as_deref().and_then(CharsMap::parse);
     map.ok_or_else(|| refused("precompiled_charsmap is no table"))
@@ -168,7 +168,7 @@ fn read_vocabulary(model: &Object<'_>) -> Result<(Vocabulary, Vec<f64>)> {
         if scores.len() == EMBED_PIECES_MAX {
             return Err("the vocabulary is too large");
         }
-        let (piece, score): (super::json::Text<'_>, f64) =
+        let (piece, score): (Text<'_>, f64) =
             serde_json::from_str(piece.get()).map_err(|_| "a piece is no text and score")?;
         // An empty piece, or one that is there twice, would be found by nobody.
         if !(-1e6..=1e6).contains(&score) || !vocabulary.insert(&piece.0, scores.len() as u32) {

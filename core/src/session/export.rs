@@ -8,13 +8,9 @@ use super::log::{MessageRef, Session};
 use super::message::{self, IdText, Link, LinkKind, Message, MessageSeq, Status};
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::members::{Members, Text};
 use crate::vector::StoredVector;
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
-use smallvec::SmallVec;
 use std::borrow::Cow;
-use std::fmt;
 
 /// Writes a message as one line, without a line end.
 pub fn to_json(message: &Message<'_>) -> Vec<u8> {
@@ -114,38 +110,6 @@ pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     all.filter(|line| !line.trim_ascii().is_empty())
 }
 
-/// The members of a JSON object as they stand in its text. Of two with one name the later counts.
-struct Members<'l>(SmallVec<[(Cow<'l, str>, &'l RawValue); 8]>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members<'de>;
-
-            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-                to.write_str("a map")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> std::result::Result<Members<'de>, A::Error> {
-                let mut members = Members(SmallVec::new());
-                while let Some((Name(name), value)) = map.next_entry()? {
-                    members.0.push((name, value));
-                }
-                Ok(members)
-            }
-        }
-        from.deserialize_map(Object)
-    }
-}
-
-/// A member's name, borrowed where it has no escape.
-#[derive(Deserialize)]
-struct Name<'l>(#[serde(borrow)] Cow<'l, str>);
-
 /// What a line held. Content without an escape is not copied.
 #[derive(Debug, Default)]
 pub struct Line<'l> {
@@ -169,6 +133,7 @@ impl<'l> Line<'l> {
         let Members(members) = serde_json::from_slice(line)
             .map_err(|error| Error::err(format!("not a JSON object: {error}")))?;
         let mut parsed = Self::default();
+        // Of two with one name the later counts.
         for (name, value) in &members {
             parsed
                 .read(name, value.get())
@@ -249,14 +214,14 @@ fn flag(value: &str) -> std::result::Result<bool, String> {
 }
 
 fn text(value: &str) -> std::result::Result<Vec<u8>, String> {
-    let text: String = serde_json::from_str(value).map_err(|_| "not a string")?;
-    Ok(text.into_bytes())
+    content(value).map(Cow::into_owned)
 }
 
 fn content(value: &str) -> std::result::Result<Cow<'_, [u8]>, String> {
-    match serde_json::from_str::<&str>(value) {
-        Ok(text) => Ok(text.as_bytes().into()),
-        Err(_) => Ok(text(value)?.into()),
+    match serde_json::from_str(value) {
+        Ok(Text(Cow::Borrowed(text))) => Ok(text.as_bytes().into()),
+        Ok(Text(Cow::Owned(text))) => Ok(text.into_bytes().into()),
+        Err(_) => Err("not a string".into()),
     }
 }
 

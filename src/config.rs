@@ -116,7 +116,9 @@ static EMBED_ENGINE: TextConfig = TextConfig {
     shown: MainCell::new(None),
 };
 static EMBED_THREADS: NumberConfig =
-    number(c"embed-threads", 1, 0, limits::EMBED_THREADS_MAX as i64);
+    number(c"embed-threads", 2, 0, limits::EMBED_THREADS_MAX as i64);
+static EMBED_SHARE_TOKENS: NumberConfig =
+    number(c"embed-share-tokens", 32, 0, limits::EMBED_TOKENS_MAX as i64);
 static EMBED_QUEUE: NumberConfig = number(c"embed-queue", 1_024, 1, limits::EMBED_QUEUE_MAX as i64);
 static EMBED_TIMEOUT_MS: NumberConfig =
     number(c"embed-timeout-ms", 1_000, 1, limits::EMBED_TIMEOUT_MAX_MS as i64);
@@ -157,7 +159,7 @@ fn accept_beta(text: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-static NUMBERS: [&NumberConfig; 26] = [
+static NUMBERS: [&NumberConfig; 27] = [
     &TTL_S,
     &JITTER_PCT,
     &M,
@@ -180,6 +182,7 @@ static NUMBERS: [&NumberConfig; 26] = [
     &SEARCH_THREADS,
     &SEARCH_INLINE_US,
     &EMBED_THREADS,
+    &EMBED_SHARE_TOKENS,
     &EMBED_QUEUE,
     &EMBED_TIMEOUT_MS,
     &EMBED_INLINE_TOKENS,
@@ -375,6 +378,11 @@ pub fn embed_engine() -> String {
 /// Threads that embed texts; 0 for none.
 pub fn embed_threads() -> usize {
     EMBED_THREADS.value.load(Ordering::Relaxed) as usize
+}
+
+/// Tokens from which a text that is alone is embedded by all threads together; 0 for never.
+pub fn embed_share_tokens() -> usize {
+    EMBED_SHARE_TOKENS.value.load(Ordering::Relaxed) as usize
 }
 
 /// Texts that may wait to be embedded.

@@ -60,6 +60,7 @@ fn write_texts(info: &mut InfoWriter) {
     info.number(c"texts_memo", counts.memo.0 as u64);
     info.number(c"texts_memo_bytes", counts.memo.1 as u64);
     info.number(c"texts_coalesced", counts.coalesced);
+    info.number(c"texts_shared", counts.shared);
     info.number(c"texts_busy", counts.busy);
     for refusal in Refusal::ALL {
         let name = match refusal {

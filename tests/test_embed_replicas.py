@@ -123,7 +123,7 @@ def test_a_restart_without_the_model(fleet, model, how):
 
 
 def test_threads_are_named_for_what_they_do(fleet, model):
-    server = fleet.launch(**{"llmcache.embed-models": model})
+    server = fleet.launch(**{"llmcache.embed-models": model, "llmcache.embed-threads": 1})
     server.client().execute_command("LLMCACHE.CREATE", "faq", "EMBED", "small")
     server.client().execute_command("LLMCACHE.GETSEM", "faq", "PROMPT", "ab cd")
     names = [path.read_text().strip() for path in Path(f"/proc/{server.pid}/task").glob("*/comm")]

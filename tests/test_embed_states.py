@@ -51,6 +51,7 @@ def options(tmp_path_factory):
     return {
         "llmcache.embed-models": models_option(small=write_model(tmp_path_factory.mktemp("model"), threshold=0.8)),
         "llmcache.embed-engine": "scalar",
+        "llmcache.embed-threads": 1,
         "llmcache.embed-timeout-ms": 60_000,
         "llmcache.embed-memo": 0,
     }

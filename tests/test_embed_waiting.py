@@ -32,6 +32,7 @@ def options(model):
     return {
         "llmcache.embed-models": models_option(small=model),
         "llmcache.embed-engine": "scalar",
+        "llmcache.embed-threads": 1,
         "llmcache.embed-timeout-ms": 60_000,
         "llmcache.embed-memo": 0,
     }

@@ -16,6 +16,7 @@ def options(tmp_path_factory):
     return {
         "llmcache.embed-models": models_option(small=model),
         "llmcache.embed-engine": "scalar",
+        "llmcache.embed-threads": 1,
         "llmcache.embed-timeout-ms": 60_000,
         "llmcache.embed-memo": 0,
     }

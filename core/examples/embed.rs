@@ -1,11 +1,12 @@
 //! Embeds texts with a model's folder: vectors for comparisons, or times.
 //!
 //! `embed FOLDER vectors < texts > vectors.f32` writes a row of zeros for a text that is refused;
-//! `embed FOLDER time [ENGINE]` prints times by engine and length; `embed FOLDER tokens < texts` the numbers of pieces.
+//! `embed FOLDER time [ENGINE [THREADS]]` prints times by engine and length, of one thread or more that share each text; `embed FOLDER tokens < texts` the numbers of pieces.
 
-use llmcache_core::embed::{Model, Role, Scratch, engine, engines};
+use llmcache_core::embed::{Model, Role, Scratch, Shared, Tokens, Turn, engine, engines, rest};
 use std::io::{BufRead, Write};
 use std::path::Path;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 /// Time that this thread was on a CPU, which other work on the machine does not change.
@@ -33,9 +34,41 @@ fn vectors(model: &Model) -> std::io::Result<()> {
     Ok(())
 }
 
+/// One pass on so many threads.
+fn pass(model: &Model, tokens: &Tokens, threads: usize, scratch: &mut [Scratch]) -> Duration {
+    let (first, others) = scratch.split_first_mut().expect("a thread");
+    if threads == 1 {
+        let begin = Instant::now();
+        std::hint::black_box(model.embed(tokens, first));
+        return begin.elapsed();
+    }
+    let shared = Shared::new(tokens.ids.len(), threads);
+    let arrived = Barrier::new(threads);
+    std::thread::scope(|scope| {
+        for scratch in &mut others[..threads - 1] {
+            let (shared, arrived) = (&shared, &arrived);
+            scope.spawn(move || {
+                let mut idle = 0;
+                arrived.wait();
+                loop {
+                    match model.help(tokens, shared, scratch) {
+                        Turn::Done => idle = 0,
+                        Turn::Wait => rest(&mut idle),
+                        Turn::Over => break,
+                    }
+                }
+            });
+        }
+        arrived.wait();
+        let begin = Instant::now();
+        std::hint::black_box(model.embed_shared(tokens, &shared, first));
+        begin.elapsed()
+    })
+}
+
 /// Prints how long passes take, of every engine or of one: the least and the median by the clock, which differ on a busy
 /// machine, and the mean of CPU time.
-fn time(folder: &Path, only: Option<&str>) -> std::io::Result<()> {
+fn time(folder: &Path, only: Option<&str>, threads: usize) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     for engine in engines().into_iter().filter(|engine| only.is_none_or(|only| only == engine.name))
     {
@@ -43,15 +76,13 @@ fn time(folder: &Path, only: Option<&str>) -> std::io::Result<()> {
         let model = Model::load(folder, engine).expect("a model");
         let (took, bytes) = (begin.elapsed(), model.allocated_bytes());
         writeln!(out, "{}: loaded in {took:.0?}, {} KB", engine.name, bytes >> 10)?;
-        let mut scratch = Scratch::default();
+        let mut scratch: Vec<_> = (0..threads).map(|_| Scratch::default()).collect();
         for words in [10, 62, 126, 254] {
             let text = vec!["money"; words].join(" ");
             let tokens = model.read(&text, Role::Query, false).expect("a text");
             let (begin, before, mut passes) = (Instant::now(), on_cpu(), Vec::new());
             while passes.len() < 5 || begin.elapsed() < Duration::from_millis(1_500) {
-                let begin = Instant::now();
-                std::hint::black_box(model.embed(&tokens, &mut scratch));
-                passes.push(begin.elapsed());
+                passes.push(pass(&model, &tokens, threads, &mut scratch));
             }
             let mean = (on_cpu() - before) / passes.len() as u32;
             passes.sort_unstable();
@@ -59,7 +90,7 @@ fn time(folder: &Path, only: Option<&str>) -> std::io::Result<()> {
             let tokens = tokens.ids.len();
             writeln!(out, "  {tokens} tokens: {least:.2?} ({median:.2?}), {mean:.2?} of CPU time")?;
         }
-        writeln!(out, "  scratch {} KB", scratch.allocated_bytes() >> 10)?;
+        writeln!(out, "  scratch {} KB", scratch[0].allocated_bytes() >> 10)?;
     }
     Ok(())
 }
@@ -68,7 +99,8 @@ fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let folder = Path::new(&arguments[1]);
     if arguments[2] == "time" {
-        return time(folder, arguments.get(3).map(String::as_str));
+        let threads = arguments.get(4).map_or(1, |threads| threads.parse().expect("threads"));
+        return time(folder, arguments.get(3).map(String::as_str), threads);
     }
     let model = Model::load(folder, engine()).expect("a model");
     match arguments[2].as_str() {

@@ -309,8 +309,8 @@ pub const EMBED_TEXT_MAX_BYTES: usize = 32 << 10;
 pub const EMBED_NAME_MAX_BYTES: usize = 64;
 /// Most threads that embed.
 pub const EMBED_THREADS_MAX: usize = 64;
-/// Most texts that wait to be embedded: a byte for each has room in the smallest pipe.
-pub const EMBED_QUEUE_MAX: usize = 4_096;
+/// Most texts that wait to be embedded: a byte for each, and for each thread that helps, has room in the smallest pipe.
+pub const EMBED_QUEUE_MAX: usize = 4_096 - EMBED_THREADS_MAX;
 /// Most bytes of texts that wait to be embedded.
 pub const EMBED_QUEUE_MAX_BYTES: usize = 4 << 20;
 /// Numbers of a session's vectors, and its messages, that RECALL compares in one piece with a question that was embedded.

@@ -104,6 +104,11 @@ impl<W: Work> Threads<W> {
         self.started
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.started
+    }
+
     /// Gives work to the threads, of which there is one at least.
     pub fn submit(&self, work: W) {
         self.queues.work.push(work);

@@ -1,15 +1,18 @@
 //! The BERT encoder: word pieces in, one vector out.
 //!
-//! Owns: the order of layers, the memory of a pass, pooling. Must not know: text, files, servers. Any thread, each
-//! with a scratch memory of its own; an encoder is never written after loading.
+//! Owns: the order of layers, which rows a step writes, pooling. Must not know: text, files, servers, threads. Any thread,
+//! each with a bench of its own; an encoder is never written after loading.
 
 #![expect(
     unsafe_op_in_unsafe_fn,
     reason = "each function is under the one condition of `Lanes`: the instructions are there"
 )]
 
-use super::glue::{Norm, Quantised, Strided, add_and_norm, gelu, multiply, multiply_floats, weigh};
-use super::kernel::{Isa, LANES, Lanes, ROWS};
+use super::attention::{Heads, attend, turn_keys};
+use super::glue::{Norm, add_and_norm, gelu};
+use super::kernel::{Isa, LANES, Lanes};
+use super::memory::{Floats, Places};
+use super::product::{Quantised, multiply};
 use super::quant::{Matrix, Table};
 
 /// How the vectors of all tokens become one.
@@ -30,12 +33,6 @@ pub(super) struct Shape {
     pub(super) inner: usize,
     pub(super) words: usize,
     pub(super) positions: usize,
-}
-
-impl Shape {
-    fn head_width(&self) -> usize {
-        self.hidden / self.heads
-    }
 }
 
 /// The weights.
@@ -75,115 +72,167 @@ impl Encoder {
     }
 }
 
-/// The vector of a text of so many tokens, not normalised, from the states that a pass left.
-pub(super) fn pool(
-    encoder: &Encoder,
-    tokens: usize,
-    pooling: Pooling,
-    scratch: &Scratch,
-) -> Vec<f32> {
-    let width = encoder.shape.hidden;
-    let mut vector = scratch.states[..width].to_vec();
-    if pooling == Pooling::Mean {
-        for row in scratch.states[width..tokens * width].chunks_exact(width) {
-            for (sum, value) in vector.iter_mut().zip(row) {
-                *sum += value;
-            }
-        }
-        for sum in &mut vector {
-            *sum /= tokens as f32;
-        }
-    }
-    vector
-}
-
-/// Memory that passes use one after the other.
+/// Memory that a thread uses for one step after the other.
 #[derive(Debug, Default)]
-pub struct Scratch {
-    states: Vec<f32>,
-    asked: Vec<f32>,
-    mixed: Vec<f32>,
-    inner: Vec<f32>,
-    outs: Vec<f32>,
-    keys: Vec<f32>,
-    scores: Vec<f32>,
+pub(super) struct Bench {
+    mixed: Floats,
+    inner: Floats,
+    outs: Floats,
+    scores: Floats,
     quantised: Quantised,
 }
 
-impl Scratch {
-    /// Its bytes.
-    pub fn allocated_bytes(&self) -> usize {
-        let Self { states, asked, mixed, inner, outs, keys, scores, quantised } = self;
-        let floats = [states, asked, mixed, inner, outs, keys, scores];
-        4 * floats.iter().map(|values| values.capacity()).sum::<usize>()
-            + quantised.allocated_bytes()
+impl Bench {
+    pub(super) fn allocated_bytes(&self) -> usize {
+        let Self { mixed, inner, outs, scores, quantised } = self;
+        let floats = [mixed, inner, outs, scores].map(Floats::allocated_bytes);
+        floats.iter().sum::<usize>() + quantised.allocated_bytes()
     }
 }
 
-/// One text on its way through the encoder.
-pub(super) struct Pass<'a> {
-    pub(super) tokens: &'a [u32],
-    pub(super) scratch: &'a mut Scratch,
+/// What a pass has of every token.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    states: Floats,
+    /// Queries, keys and values. Of two layers in turn where a pass has several parts: one part may be a layer ahead.
+    asked: [Floats; 2],
 }
 
-/// Rows that go through the second half of a layer together: what is computed of them stays in the cache.
-const BLOCK: usize = 64;
-
-/// Runs the encoder: the states of the last layer are left in the scratch memory.
-///
-/// # Safety
-/// The CPU has the instructions of `I`.
-#[inline(always)]
-pub(super) unsafe fn forward<I: Isa>(encoder: &Encoder, pass: &mut Pass<'_>) {
-    let Shape { hidden, inner, .. } = encoder.shape;
-    let rows = pass.tokens.len();
-    let scratch = &mut *pass.scratch;
-    // Nothing of a former text is read: each of these is written in whole first.
-    scratch.states.resize(rows * hidden, 0.0);
-    scratch.asked.resize(rows * 3 * hidden, 0.0);
-    scratch.mixed.resize(rows * hidden, 0.0);
-    scratch.inner.resize(rows.min(BLOCK) * inner, 0.0);
-    scratch.outs.resize(rows.min(BLOCK) * hidden, 0.0);
-    look_up::<I::F>(encoder, pass.tokens, &mut scratch.states);
-    add_and_norm::<I::F>(&mut scratch.states, &[], &encoder.norm);
-    for layer in &encoder.layers {
-        scratch.quantised.fill::<I>(&scratch.states, hidden);
-        multiply::<I>(&scratch.quantised, &layer.asked, &mut scratch.asked);
-        attend::<I>(encoder.shape, rows, scratch);
-        let mut first = 0;
-        while first < rows {
-            let end = rows.min(first + BLOCK);
-            finish_layer::<I>(layer, first, end, scratch);
-            first = end;
+impl Memory {
+    /// Has room for a text of so many tokens, in so many parts.
+    pub(super) fn reserve(&mut self, shape: Shape, tokens: usize, parts: usize) {
+        // Nothing of a former text is read: each of these is written in whole first.
+        self.states.reserve(tokens * shape.hidden);
+        for asked in self.asked.iter_mut().take(parts) {
+            asked.reserve(tokens.next_multiple_of(LANES) * 3 * shape.hidden);
         }
     }
+
+    pub(super) fn allocated_bytes(&self) -> usize {
+        let [one, other] = &self.asked;
+        [&self.states, one, other].map(Floats::allocated_bytes).iter().sum()
+    }
 }
 
-/// What follows attention in a layer, for some rows.
-#[inline(always)]
-unsafe fn finish_layer<I: Isa>(layer: &Layer, first: usize, end: usize, scratch: &mut Scratch) {
-    let (hidden, inner) = (layer.up.inputs(), layer.up.outputs());
-    let Scratch { states, mixed, inner: grown, outs, quantised, .. } = scratch;
-    let states = &mut states[first * hidden..end * hidden];
-    let (outs, grown) = (&mut outs[..(end - first) * hidden], &mut grown[..(end - first) * inner]);
-    quantised.fill::<I>(&mixed[first * hidden..end * hidden], hidden);
-    multiply::<I>(quantised, &layer.answered, outs);
-    add_and_norm::<I::F>(states, outs, &layer.first_norm);
-    quantised.fill::<I>(states, hidden);
-    multiply::<I>(quantised, &layer.up, grown);
-    gelu::<I::F>(grown);
-    quantised.fill::<I>(grown, inner);
-    multiply::<I>(quantised, &layer.down, outs);
-    add_and_norm::<I::F>(states, outs, &layer.second_norm);
+/// A text on its way through the encoder: its layers one after the other, each in parts of some rows.
+///
+/// A step is one part from where it knows the keys and values of all tokens to where it has its own of the next layer.
+/// The steps of one number need nothing of each other, and those of the next begin when all of them ended: so they
+/// may run on any threads in any order, and the result is the same to the bit.
+#[derive(Clone, Copy)]
+pub(super) struct Pass<'a> {
+    pub(super) encoder: &'a Encoder,
+    pub(super) tokens: &'a [u32],
+    pub(super) memory: &'a Memory,
+    /// Rows of a part, a multiple of `LANES`.
+    pub(super) part_rows: usize,
 }
 
-/// The sum of what stands for each word and for its place.
+impl Pass<'_> {
+    pub(super) fn parts(&self) -> usize {
+        self.tokens.len().div_ceil(self.part_rows)
+    }
+
+    /// Steps of a part.
+    pub(super) fn steps(&self) -> usize {
+        self.encoder.layers.len() + 1
+    }
+
+    fn asked(&self, layer: usize) -> Places {
+        let padded = self.tokens.len().next_multiple_of(LANES);
+        let turn = if self.parts() > 1 { layer % 2 } else { 0 };
+        self.memory.asked[turn].places(LANES, padded * LANES)
+    }
+
+    /// Runs a step of a part.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `I`; all steps of lower numbers have ended, of all parts, and no other thread
+    /// runs this one. The memory has room.
+    #[inline(always)]
+    pub(super) unsafe fn run<I: Isa>(&self, step: usize, part: usize, bench: &mut Bench) {
+        let Shape { hidden, .. } = self.encoder.shape;
+        let first = part * self.part_rows;
+        let end = self.tokens.len().min(first + self.part_rows);
+        let states = self.memory.states.places(hidden, LANES).from(first, 0);
+        let states = states.slice_mut((end - first) * hidden);
+        match step.checked_sub(1) {
+            None => {
+                look_up::<I::F>(self.encoder, &self.tokens[first..end], first, states);
+                add_and_norm::<I::F>(states, &[], &self.encoder.norm);
+            }
+            Some(layer) => self.finish_layer::<I>(layer, (first, end), states, bench),
+        }
+        if let Some(layer) = self.encoder.layers.get(step) {
+            let asked = self.asked(step);
+            bench.quantised.fill::<I>(states, hidden);
+            multiply::<I>(&bench.quantised, &layer.asked, asked.from(first, 0));
+            let groups = hidden / LANES;
+            turn_keys::<I::F>(asked.from(0, groups), groups, first, end);
+        }
+    }
+
+    /// A layer from attention on, for some rows.
+    #[inline(always)]
+    unsafe fn finish_layer<I: Isa>(
+        &self,
+        number: usize,
+        (first, end): (usize, usize),
+        states: &mut [f32],
+        bench: &mut Bench,
+    ) {
+        let layer = &self.encoder.layers[number];
+        let (hidden, inner) = (layer.up.inputs(), layer.up.outputs());
+        let Bench { mixed, inner: grown, outs, scores, quantised } = bench;
+        for (floats, width) in [(&mut *mixed, hidden), (&mut *grown, inner), (&mut *outs, hidden)] {
+            floats.reserve((end - first) * width);
+        }
+        let Shape { heads, .. } = self.encoder.shape;
+        let sizes = Heads { heads, groups: hidden / heads / LANES, rows: self.tokens.len() };
+        let mixed = &mut mixed.all()[..(end - first) * hidden];
+        let outs = &mut outs.all()[..(end - first) * hidden];
+        let grown = &mut grown.all()[..(end - first) * inner];
+        let asked = self.asked(number);
+        attend::<I>(sizes, (first, end), asked, scores, Places::of(mixed, hidden));
+        quantised.fill::<I>(mixed, hidden);
+        multiply::<I>(quantised, &layer.answered, Places::of(outs, hidden));
+        add_and_norm::<I::F>(states, outs, &layer.first_norm);
+        quantised.fill::<I>(states, hidden);
+        multiply::<I>(quantised, &layer.up, Places::of(grown, inner));
+        gelu::<I::F>(grown);
+        quantised.fill::<I>(grown, inner);
+        multiply::<I>(quantised, &layer.down, Places::of(outs, hidden));
+        add_and_norm::<I::F>(states, outs, &layer.second_norm);
+    }
+
+    /// The vector of the text, not normalised.
+    ///
+    /// # Safety
+    /// All steps have ended.
+    pub(super) unsafe fn pool(&self, pooling: Pooling) -> Vec<f32> {
+        let width = self.encoder.shape.hidden;
+        let states = self.memory.states.places(width, LANES).slice(self.tokens.len() * width);
+        let mut vector = states[..width].to_vec();
+        if pooling == Pooling::Mean {
+            for row in states[width..].chunks_exact(width) {
+                for (sum, value) in vector.iter_mut().zip(row) {
+                    *sum += value;
+                }
+            }
+            for sum in &mut vector {
+                *sum /= self.tokens.len() as f32;
+            }
+        }
+        vector
+    }
+}
+
+/// The sum of what stands for each word and for its place, of tokens from the place `first` on.
 #[inline(always)]
-unsafe fn look_up<F: Lanes>(encoder: &Encoder, tokens: &[u32], states: &mut [f32]) {
+unsafe fn look_up<F: Lanes>(encoder: &Encoder, tokens: &[u32], first: usize, states: &mut [f32]) {
     let width = encoder.shape.hidden;
-    for ((&token, place), to) in
-        tokens.iter().zip(encoder.positions.chunks_exact(width)).zip(states.chunks_exact_mut(width))
-    {
+    let places = encoder.positions[first * width..].chunks_exact(width);
+    for ((&token, place), to) in tokens.iter().zip(places).zip(states.chunks_exact_mut(width)) {
         let (codes, scale) = encoder.words.row(token as usize);
         let codes = codes.as_chunks::<LANES>().0;
         let place = place.as_chunks::<LANES>().0;
@@ -191,52 +240,6 @@ unsafe fn look_up<F: Lanes>(encoder: &Encoder, tokens: &[u32], states: &mut [f32
         for at in 0..to.len() {
             let word = F::of_i8(&codes[at]);
             word.mul_add(F::splat(scale), F::load(&place[at])).store(&mut to[at]);
-        }
-    }
-}
-
-/// Each token's mixture of the values of all, by head.
-#[inline(always)]
-unsafe fn attend<I: Isa>(shape: Shape, rows: usize, scratch: &mut Scratch) {
-    let (width, stride) = (shape.head_width(), 3 * shape.hidden);
-    let padded = rows.next_multiple_of(LANES);
-    let scale = 1.0 / (width as f32).sqrt();
-    let Scratch { asked, mixed, keys, scores, .. } = scratch;
-    keys.resize(width * padded, 0.0);
-    scores.resize(ROWS * padded, 0.0);
-    for head in 0..shape.heads {
-        let (query_at, key_at) = (head * width, shape.hidden + head * width);
-        turn(asked, key_at, stride, rows, padded, &mut keys[..width * padded]);
-        let keys = Strided { values: keys, stride: padded };
-        let values = Strided { values: &asked[2 * shape.hidden + head * width..], stride };
-        let blocks = rows.div_ceil(I::FLOAT_TILE.0);
-        let mut first = 0;
-        for block in 1..=blocks {
-            // Blocks of nearly equal size, as in products of bytes.
-            let count = rows * block / blocks - first;
-            let queries = Strided { values: &asked[first * stride + query_at..], stride };
-            let sizes = (count, width, padded);
-            multiply_floats::<I>(queries, keys, sizes, &[scale; ROWS], scores, padded);
-            let mut shares = [0.0; ROWS];
-            for (row, share) in shares.iter_mut().enumerate().take(count) {
-                *share = weigh::<I::F>(&mut scores[row * padded..][..padded], rows);
-            }
-            let weights = Strided { values: scores, stride: padded };
-            let to = &mut mixed[first * shape.hidden + head * width..];
-            let sizes = (count, rows, width);
-            multiply_floats::<I>(weights, values, sizes, &shares, to, shape.hidden);
-            first += count;
-        }
-    }
-}
-
-/// Keys of one head, a row for each of their dimensions.
-#[inline(always)]
-fn turn(asked: &[f32], at: usize, stride: usize, rows: usize, padded: usize, keys: &mut [f32]) {
-    for (dimension, row) in keys.chunks_exact_mut(padded).enumerate() {
-        row[rows..].fill(0.0);
-        for (token, value) in row[..rows].iter_mut().enumerate() {
-            *value = asked[token * stride + at + dimension];
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Owns: one compiled pass for each instruction set of `kernel`, which is handed out only where the CPU has it. Any
 //! thread; the choice is made once per process.
 
-use super::bert::{Encoder, Pass, Pooling, Scratch, forward, pool};
+use super::bert::{Bench, Pass};
 use super::kernel;
 use std::sync::OnceLock;
 
@@ -12,79 +12,59 @@ use std::sync::OnceLock;
 pub struct Engine {
     /// What serves, for INFO and the configuration.
     pub name: &'static str,
-    /// The hidden states of the last layer, into the scratch memory of the pass.
-    forward: fn(&Encoder, &mut Pass<'_>),
+    run: unsafe fn(&Pass<'_>, usize, usize, &mut Bench),
 }
 
 impl Engine {
-    /// The vector of some tokens, not normalised.
-    pub(super) fn embed(
-        &self,
-        encoder: &Encoder,
-        tokens: &[u32],
-        pooling: Pooling,
-        scratch: &mut Scratch,
-    ) -> Vec<f32> {
-        assert!(!tokens.is_empty() && tokens.len() <= encoder.shape.positions);
-        (self.forward)(encoder, &mut Pass { tokens, scratch });
-        pool(encoder, tokens.len(), pooling, scratch)
+    /// Runs a step of a part.
+    ///
+    /// # Safety
+    /// As for `Pass::run`; the instructions are there, as this engine was handed out.
+    pub(super) unsafe fn run(&self, pass: &Pass<'_>, step: usize, part: usize, bench: &mut Bench) {
+        // SAFETY: says the caller.
+        unsafe { (self.run)(pass, step, part, bench) };
     }
 }
 
-const SCALAR: Engine = Engine { name: "scalar", forward: scalar };
+const SCALAR: Engine = Engine { name: "scalar", run: scalar };
 
-fn scalar(encoder: &Encoder, pass: &mut Pass<'_>) {
-    // SAFETY: plain Rust runs everywhere.
-    unsafe { forward::<kernel::scalar::Scalar>(encoder, pass) };
+unsafe fn scalar(pass: &Pass<'_>, step: usize, part: usize, bench: &mut Bench) {
+    // SAFETY: plain Rust runs everywhere; the rest says the caller.
+    unsafe { pass.run::<kernel::scalar::Scalar>(step, part, bench) };
 }
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod x86 {
-    use super::{Encoder, Engine, Pass, forward};
+    use super::{Bench, Engine, Pass};
     use crate::embed::kernel::{avx2::Avx2, vnni::Vnni};
 
-    pub(super) const AVX2: Engine = Engine { name: "avx2", forward: checked_avx2 };
-    pub(super) const VNNI: Engine = Engine { name: "vnni", forward: checked_vnni };
-
-    fn checked_avx2(encoder: &Encoder, pass: &mut Pass<'_>) {
-        // SAFETY: handed out where `runs` found the features.
-        unsafe { with_avx2(encoder, pass) };
-    }
+    pub(super) const AVX2: Engine = Engine { name: "avx2", run: with_avx2 };
+    pub(super) const VNNI: Engine = Engine { name: "vnni", run: with_vnni };
 
     #[target_feature(enable = "avx2,fma")]
-    fn with_avx2(encoder: &Encoder, pass: &mut Pass<'_>) {
-        // SAFETY: the instructions are there, see above.
-        unsafe { forward::<Avx2>(encoder, pass) };
-    }
-
-    fn checked_vnni(encoder: &Encoder, pass: &mut Pass<'_>) {
-        // SAFETY: handed out where `runs` found the features.
-        unsafe { with_vnni(encoder, pass) };
+    unsafe fn with_avx2(pass: &Pass<'_>, step: usize, part: usize, bench: &mut Bench) {
+        // SAFETY: the instructions are there; the rest says the caller.
+        unsafe { pass.run::<Avx2>(step, part, bench) };
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni,fma")]
-    fn with_vnni(encoder: &Encoder, pass: &mut Pass<'_>) {
-        // SAFETY: the instructions are there, see above.
-        unsafe { forward::<Vnni>(encoder, pass) };
+    unsafe fn with_vnni(pass: &Pass<'_>, step: usize, part: usize, bench: &mut Bench) {
+        // SAFETY: the instructions are there; the rest says the caller.
+        unsafe { pass.run::<Vnni>(step, part, bench) };
     }
 }
 
 #[cfg(all(target_arch = "aarch64", not(miri)))]
 mod arm {
-    use super::{Encoder, Engine, Pass, forward};
+    use super::{Bench, Engine, Pass};
     use crate::embed::kernel::neon::Neon;
 
-    pub(super) const NEON: Engine = Engine { name: "neon", forward: checked_neon };
-
-    fn checked_neon(encoder: &Encoder, pass: &mut Pass<'_>) {
-        // SAFETY: handed out where `runs` found the features.
-        unsafe { with_neon(encoder, pass) };
-    }
+    pub(super) const NEON: Engine = Engine { name: "neon", run: with_neon };
 
     #[target_feature(enable = "neon,dotprod")]
-    fn with_neon(encoder: &Encoder, pass: &mut Pass<'_>) {
-        // SAFETY: the instructions are there, see above.
-        unsafe { forward::<Neon>(encoder, pass) };
+    unsafe fn with_neon(pass: &Pass<'_>, step: usize, part: usize, bench: &mut Bench) {
+        // SAFETY: the instructions are there; the rest says the caller.
+        unsafe { pass.run::<Neon>(step, part, bench) };
     }
 }
 

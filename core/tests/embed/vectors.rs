@@ -2,8 +2,9 @@
 
 use crate::common::Random;
 use crate::model::{Folder, SMALL, Sizes, cosine, reference, write_model};
-use llmcache_core::embed::{Model, Role, Scratch, Tokens, engines};
+use llmcache_core::embed::{Model, Role, Scratch, Shared, Tokens, Turn, engines, rest};
 use proptest::prelude::*;
+use std::sync::Barrier;
 
 fn tokens(ids: Vec<u32>) -> Tokens {
     Tokens { words: ids.len(), ids, ..Tokens::default() }
@@ -88,6 +89,86 @@ proptest! {
         for (name, vector) in &all {
             prop_assert_eq!(vector, &all[0].1, "{}", name);
         }
+    }
+}
+
+/// The vector that so many threads make of a text together. All arrive before the first begins.
+fn by_threads(
+    model: &Model,
+    tokens: &Tokens,
+    threads: usize,
+    scratch: &mut Scratch,
+) -> Option<Vec<f32>> {
+    let (shared, arrived) = (Shared::new(tokens.ids.len(), threads), Barrier::new(threads));
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|| {
+                let (mut scratch, mut idle) = (Scratch::default(), 0);
+                arrived.wait();
+                loop {
+                    match model.help(tokens, &shared, &mut scratch) {
+                        Turn::Done => idle = 0,
+                        Turn::Wait => rest(&mut idle),
+                        Turn::Over => break,
+                    }
+                }
+            });
+        }
+        arrived.wait();
+        model.embed_shared(tokens, &shared, scratch)
+    })
+}
+
+#[test]
+fn threads_that_share_a_text_give_the_bits_of_one() {
+    let sizes = Sizes { positions: 300, layers: 3, ..SMALL };
+    let folder = Folder::new("shared");
+    write_model(&folder, sizes, 21);
+    for engine in engines() {
+        let model = Model::load(folder.path(), engine).expect("a model");
+        let (mut random, mut used) = (Random(22), Scratch::default());
+        for length in [1, 15, 16, 17, 31, 32, 33, 64, 65, 100, 129, 256, 300] {
+            let tokens = random_tokens(&mut random, sizes, length);
+            let alone = model.embed(&tokens, &mut Scratch::default()).expect("a vector");
+            for threads in [1, 2, 3, 5] {
+                let shared = by_threads(&model, &tokens, threads, &mut used).expect("a vector");
+                assert_eq!(bits(&alone), bits(&shared), "{} at {length}: {threads}", engine.name);
+            }
+        }
+    }
+}
+
+/// Who helps may come late, leave in the middle and come back, or find that nobody embeds the text.
+#[test]
+fn helpers_come_and_leave_as_they_like() {
+    let folder = Folder::new("helpers");
+    write_model(&folder, SMALL, 23);
+    let model = Model::load(folder.path(), engines()[0]).expect("a model");
+    let tokens = random_tokens(&mut Random(24), SMALL, 64);
+    let mut scratch = Scratch::default();
+    let given_up = Shared::new(64, 2);
+    assert_eq!(model.help(&tokens, &given_up, &mut scratch), Turn::Wait);
+    given_up.give_up();
+    assert_eq!(model.help(&tokens, &given_up, &mut scratch), Turn::Over);
+    let alone = model.embed(&tokens, &mut scratch).expect("a vector");
+    for steps in 0..8 {
+        let shared = Shared::new(64, 2);
+        std::thread::scope(|scope| {
+            let helper = scope.spawn(|| {
+                let (mut scratch, mut done) = (Scratch::default(), 0);
+                while done < steps {
+                    match model.help(&tokens, &shared, &mut scratch) {
+                        Turn::Done => done += 1,
+                        Turn::Wait => std::thread::yield_now(),
+                        Turn::Over => break,
+                    }
+                }
+            });
+            let vector = model.embed_shared(&tokens, &shared, &mut scratch).expect("a vector");
+            assert_eq!(bits(&alone), bits(&vector), "{steps}");
+            helper.join().expect("no panic");
+        });
+        assert_eq!(model.help(&tokens, &shared, &mut scratch), Turn::Over);
     }
 }
 

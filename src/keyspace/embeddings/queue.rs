@@ -74,6 +74,7 @@ pub(super) fn enlist(
     awaited: impl FnOnce(HashSet<TextKey>) -> Awaited,
 ) {
     SERVICE.with(|service| {
+        let alone = wanted.len() == 1;
         let mut missing = HashSet::with_capacity(wanted.len());
         for (key, text, bytes) in wanted {
             // A command may have one text twice.
@@ -90,7 +91,7 @@ pub(super) fn enlist(
             let text = Arc::new(text);
             let pending = Pending { clients: vec![client], text, is_wanted, bytes };
             service.queued_bytes += bytes;
-            service.submit(key, model, &pending);
+            service.submit(key, model, &pending, alone);
             service.texts.insert(key, pending);
         }
         service.counts.queued_most = service.counts.queued_most.max(service.texts.len());

@@ -3,13 +3,13 @@
 //! Owns: the one `Service`. Main thread only.
 
 use super::model_id::{ModelId, hex};
-use super::work::{Came, Job, Made, Outcome, Seen, Text, TextKey, Vector};
+use super::work::{Came, Job, Made, Outcome, Seen, Share, Text, TextKey, Vector};
 use crate::config;
 use crate::ffi::{BlockedId, Ctx, MainCell, Threads};
 use crate::keyspace::search_rounds::Answer;
 use crate::keyspace::slices::Resume;
 use hashbrown::{HashMap, HashSet};
-use llmcache_core::embed::{Engine, Model, Refusal, Scratch, Tokens, engine, engines};
+use llmcache_core::embed::{Engine, Model, Refusal, Scratch, Shared, Tokens, engine, engines};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::limits;
 use std::collections::VecDeque;
@@ -79,6 +79,8 @@ pub struct EmbeddingCounts {
     pub memo: (usize, usize),
     /// Texts that were being embedded for another client already.
     pub coalesced: u64,
+    /// Texts that idle threads computed together.
+    pub shared: u64,
     /// Texts refused because the queue was full or they waited too long.
     pub busy: u64,
     /// Texts that are not embedded, by `Refusal`.
@@ -268,11 +270,47 @@ impl Service {
 }
 
 impl Service {
-    pub(super) fn submit(&self, key: TextKey, model: &Arc<Model>, pending: &Pending) {
+    /// Gives a text to a thread; one that is `alone` and long to all that are idle, which compute it together.
+    pub(super) fn submit(
+        &mut self,
+        key: TextKey,
+        model: &Arc<Model>,
+        pending: &Pending,
+        alone: bool,
+    ) {
         let Some(threads) = &self.threads else { return };
-        let (text, is_wanted) = (Arc::clone(&pending.text), Arc::clone(&pending.is_wanted));
-        let (model, outcome) = (Arc::clone(model), Outcome::Skipped);
-        threads.submit(Job { key, model, text, is_wanted, outcome });
+        let helpers = if alone { self.helpers(model, &pending.text) } else { 0 };
+        let job = |share| Job {
+            key,
+            model: Arc::clone(model),
+            text: Arc::clone(&pending.text),
+            share,
+            is_wanted: Arc::clone(&pending.is_wanted),
+            outcome: Outcome::Skipped,
+        };
+        match &*pending.text {
+            Text::Read(tokens) if helpers > 0 => {
+                self.counts.shared += 1;
+                let shared = Arc::new(Shared::new(tokens.ids.len(), helpers + 1));
+                threads.submit(job(Share::Led(Arc::clone(&shared))));
+                for _ in 0..helpers {
+                    threads.submit(job(Share::Helped(Arc::clone(&shared), 0)));
+                }
+            }
+            _ => threads.submit(job(Share::Whole)),
+        }
+    }
+
+    /// Threads that have nothing else to do than to help with a text, which is not among those on their way yet.
+    fn helpers(&self, model: &Model, text: &Text) -> usize {
+        let least = config::embed_share_tokens();
+        match text {
+            Text::Read(tokens) if least > 0 && tokens.ids.len() >= least && !model.is_static() => {
+                let threads = self.threads.as_ref().map_or(0, Threads::count);
+                threads.min(config::embed_threads()).saturating_sub(self.texts.len() + 1)
+            }
+            _ => 0,
+        }
     }
 
     /// Takes in what a thread did; answers the clients that have all they wait for.
@@ -282,7 +320,7 @@ impl Service {
             // Somebody came to want it just then.
             Some(Outcome::Skipped) if !pending.clients.is_empty() => {
                 let model = Arc::clone(&self.models[key.model].1);
-                self.submit(key, &model, &pending);
+                self.submit(key, &model, &pending, false);
                 self.texts.insert(key, pending);
                 return Vec::new();
             }

@@ -22,6 +22,7 @@ pub(super) fn on_done(ctx: Ctx<'_>) {
     while let Some((key, outcome)) =
         SERVICE.with(|service| service.threads.as_ref().and_then(Threads::take_done))
     {
+        let Some(key) = key else { continue };
         for client in SERVICE.with(|service| service.take_in(key, outcome)) {
             let resume = SERVICE.with(|service| service.clients.get_mut(&client)?.resume.take());
             if let Some(resume) = resume {

@@ -3,7 +3,7 @@
 //! Owns: the job. Made on the main thread, done on a thread.
 
 use crate::ffi::Work;
-use llmcache_core::embed::{Model, Refusal, Role, Scratch, Tokens};
+use llmcache_core::embed::{Model, Refusal, Role, Scratch, Shared, Tokens, Turn, rest};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -72,11 +72,22 @@ pub(in crate::keyspace) enum Text {
     Unread(Box<[u8]>),
 }
 
+/// Who computes a text.
+pub(super) enum Share {
+    /// One thread alone.
+    Whole,
+    /// One thread, with those that help.
+    Led(Arc<Shared>),
+    /// One of those that help, and how often it found nothing to do of late.
+    Helped(Arc<Shared>, u32),
+}
+
 /// A text on its way through a thread.
 pub(super) struct Job {
     pub(super) key: TextKey,
     pub(super) model: Arc<Model>,
     pub(super) text: Arc<Text>,
+    pub(super) share: Share,
     pub(super) is_wanted: Arc<AtomicBool>,
     pub(super) outcome: Outcome,
 }
@@ -90,15 +101,31 @@ pub(super) enum Outcome {
 impl Work for Job {
     const THREAD: &'static str = "llmcache-embed";
     type Scratch = Scratch;
-    type Ticket = TextKey;
+    /// None of who helped: the text comes from whom it was given to.
+    type Ticket = Option<TextKey>;
     type Outcome = Outcome;
 
-    fn ticket(&self) -> TextKey {
-        self.key
+    fn ticket(&self) -> Option<TextKey> {
+        (!matches!(self.share, Share::Helped(..))).then_some(self.key)
     }
 
     fn slice(&mut self, scratch: &mut Scratch) -> bool {
-        if self.is_wanted.load(Ordering::Relaxed) {
+        let is_wanted = self.is_wanted.load(Ordering::Relaxed);
+        match &mut self.share {
+            Share::Helped(shared, idle) => {
+                let Text::Read(tokens) = &*self.text else { return true };
+                match self.model.help(tokens, shared, scratch) {
+                    Turn::Done => *idle = 0,
+                    Turn::Wait => rest(idle),
+                    Turn::Over => return true,
+                }
+                // After each step: a text that came meanwhile goes before.
+                return false;
+            }
+            Share::Led(shared) if !is_wanted => shared.give_up(),
+            Share::Led(_) | Share::Whole => {}
+        }
+        if is_wanted {
             self.outcome = Outcome::Came(match &*self.text {
                 Text::Read(tokens) => self.embed(tokens, scratch),
                 Text::Unread(bytes) => match self.key.read(&self.model, bytes) {
@@ -118,7 +145,11 @@ impl Work for Job {
 impl Job {
     fn embed(&self, tokens: &Tokens, scratch: &mut Scratch) -> Came {
         let begin = Instant::now();
-        let Some(vector) = self.model.embed(tokens, scratch) else { return Came::Nothing };
+        let vector = match &self.share {
+            Share::Led(shared) => self.model.embed_shared(tokens, shared, scratch),
+            Share::Whole | Share::Helped(..) => self.model.embed(tokens, scratch),
+        };
+        let Some(vector) = vector else { return Came::Nothing };
         let us = begin.elapsed().as_micros() as u64;
         Came::Vector(Made { vector: vector.into(), us, seen: Seen::of(tokens) })
     }

@@ -12,7 +12,7 @@
     reason = "registers by number: a loop over iterators is not unrolled in every profile"
 )]
 
-use super::{Activations, Isa, LANES, Lanes, Line, QUAD, ROWS, TILE};
+use super::{Isa, LANES, Lanes, Line, QUAD};
 use std::arch::x86_64::*;
 
 /// Whether this CPU has the instructions.
@@ -27,9 +27,19 @@ const PER_REGISTER: usize = 4;
 
 impl Isa for Avx2 {
     type F = Two;
-    const WIDE: bool = true;
-    const TILE_ROWS: usize = 4;
+    type Input = i16;
+    const TILE_ROWS: usize = 6;
     const FLOAT_TILE: (usize, usize) = (6, 1);
+
+    #[inline(always)]
+    unsafe fn keep(values: Two, zero: i32, to: &mut [i16; LANES]) {
+        let zero = _mm256_set1_epi32(zero);
+        let low = _mm256_add_epi32(_mm256_cvtps_epi32(values.0), zero);
+        let high = _mm256_add_epi32(_mm256_cvtps_epi32(values.1), zero);
+        let mixed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
+        let kept = _mm256_min_epu16(mixed, _mm256_set1_epi16(255));
+        _mm256_storeu_si256(to.as_mut_ptr().cast(), kept);
+    }
 
     /// Weights are widened to 16 bits and multiplied in pairs (`madd`): exact. `maddubs`, which takes them as they
     /// are, would saturate where both activations are large.
@@ -37,38 +47,75 @@ impl Isa for Avx2 {
     unsafe fn dots<const R: usize>(
         low: &[Line],
         high: &[Line],
-        rows: &Activations<'_>,
-        sums: &mut [[i32; TILE]; ROWS],
-    ) {
-        debug_assert!(rows.wide.len() >= (R - 1) * rows.stride + low.len() * QUAD);
-        let start = rows.wide.as_ptr();
+        rows: &[i16],
+        stride: usize,
+        _ahead: bool,
+    ) -> [[(__m256i, __m256i); 2]; R] {
+        debug_assert!(rows.len() >= (R - 1) * stride + low.len() * QUAD);
+        let mut sums = [[(_mm256_setzero_si256(), _mm256_setzero_si256()); 2]; R];
         for half in 0..2 {
             let lines = if half == 0 { low } else { high };
-            for group in 0..LANES / (2 * PER_REGISTER) {
-                let mut totals = [[_mm256_setzero_si256(); 2]; R];
-                for step in 0..lines.len() {
-                    let at = lines.as_ptr().add(step).cast::<i8>().add(group * 32);
-                    let first = _mm256_cvtepi8_epi16(_mm_loadu_si128(at.cast()));
-                    let second = _mm256_cvtepi8_epi16(_mm_loadu_si128(at.add(16).cast()));
-                    for row in 0..R {
-                        let quad = start.add(row * rows.stride + step * QUAD).cast::<i64>();
-                        let inputs = _mm256_set1_epi64x(quad.read_unaligned());
-                        let (one, other) =
-                            (_mm256_madd_epi16(first, inputs), _mm256_madd_epi16(second, inputs));
-                        totals[row][0] = _mm256_add_epi32(totals[row][0], one);
-                        totals[row][1] = _mm256_add_epi32(totals[row][1], other);
-                    }
-                }
-                for row in 0..R {
-                    // Pairs of neighbours are one output: 0 1 4 5 | 2 3 6 7 after the horizontal sum.
-                    let mixed = _mm256_hadd_epi32(totals[row][0], totals[row][1]);
-                    let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(mixed);
-                    let to = &mut sums[row][half * LANES + group * 8..][..8];
-                    _mm256_storeu_si256(to.as_mut_ptr().cast(), ordered);
-                }
+            let first = eight::<R>(lines, 0, rows, stride);
+            let second = eight::<R>(lines, 2 * PER_REGISTER * QUAD, rows, stride);
+            for row in 0..R {
+                sums[row][half] = (first[row], second[row]);
             }
         }
+        sums
     }
+}
+
+/// The products of eight outputs of each line, whose weights begin at `at`.
+#[inline(always)]
+unsafe fn eight<const R: usize>(
+    lines: &[Line],
+    at: usize,
+    rows: &[i16],
+    stride: usize,
+) -> [__m256i; R] {
+    let (weights, start) = (lines.as_ptr().cast::<i8>().add(at), rows.as_ptr());
+    let mut totals = [[_mm256_setzero_si256(); 2]; R];
+    for step in 0..lines.len() {
+        let line = weights.add(step * size_of::<Line>());
+        let first = _mm256_cvtepi8_epi16(_mm_loadu_si128(line.cast()));
+        let second = _mm256_cvtepi8_epi16(_mm_loadu_si128(line.add(LANES).cast()));
+        for row in 0..R {
+            let quad = start.add(row * stride + step * QUAD).cast::<i64>();
+            let inputs = _mm256_set1_epi64x(quad.read_unaligned());
+            let (one, other) =
+                (_mm256_madd_epi16(first, inputs), _mm256_madd_epi16(second, inputs));
+            totals[row][0] = _mm256_add_epi32(totals[row][0], one);
+            totals[row][1] = _mm256_add_epi32(totals[row][1], other);
+        }
+    }
+    let mut sums = [_mm256_setzero_si256(); R];
+    for row in 0..R {
+        // Pairs of neighbours are one output: 0 1 4 5 | 2 3 6 7 after the horizontal sum.
+        let mixed = _mm256_hadd_epi32(totals[row][0], totals[row][1]);
+        sums[row] = _mm256_permute4x64_epi64::<0b11_01_10_00>(mixed);
+    }
+    sums
+}
+
+#[inline(always)]
+pub(super) unsafe fn sum_of_eight(values: __m256) -> f32 {
+    let four = _mm_add_ps(_mm256_castps256_ps128(values), _mm256_extractf128_ps::<1>(values));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
+#[inline(always)]
+pub(super) unsafe fn largest_of_eight(values: __m256) -> f32 {
+    let four = _mm_max_ps(_mm256_castps256_ps128(values), _mm256_extractf128_ps::<1>(values));
+    let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+}
+
+#[inline(always)]
+pub(super) unsafe fn smallest_of_eight(values: __m256) -> f32 {
+    let four = _mm_min_ps(_mm256_castps256_ps128(values), _mm256_extractf128_ps::<1>(values));
+    let two = _mm_min_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_min_ss(two, _mm_movehdup_ps(two)))
 }
 
 /// Sixteen lanes in two registers.
@@ -76,6 +123,8 @@ impl Isa for Avx2 {
 pub(in crate::embed) struct Two(__m256, __m256);
 
 impl Lanes for Two {
+    type Sums = (__m256i, __m256i);
+
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         Self(_mm256_set1_ps(value), _mm256_set1_ps(value))
@@ -97,14 +146,13 @@ impl Lanes for Two {
         Self(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
     }
     #[inline(always)]
-    unsafe fn of_sums(sums: &[i32; LANES], zero: i32, totals: &[i32; LANES]) -> Self {
+    unsafe fn of_sums(sums: (__m256i, __m256i), zero: i32, totals: &[i32; LANES]) -> Self {
         let zero = _mm256_set1_epi32(zero);
-        let half = |at: usize| {
-            let sums = _mm256_loadu_si256(sums.as_ptr().add(at).cast());
+        let half = |sums: __m256i, at: usize| {
             let totals = _mm256_loadu_si256(totals.as_ptr().add(at).cast());
             _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, _mm256_mullo_epi32(zero, totals)))
         };
-        Self(half(0), half(8))
+        Self(half(sums.0, 0), half(sums.1, LANES / 2))
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
@@ -148,10 +196,15 @@ impl Lanes for Two {
         Self(_mm256_castsi256_ps(low), _mm256_castsi256_ps(high))
     }
     #[inline(always)]
-    unsafe fn store_u8(self, to: &mut [u8; LANES]) {
-        let (low, high) = (_mm256_cvtps_epi32(self.0), _mm256_cvtps_epi32(self.1));
-        let mixed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
-        let (low, high) = (_mm256_castsi256_si128(mixed), _mm256_extracti128_si256::<1>(mixed));
-        _mm_storeu_si128(to.as_mut_ptr().cast(), _mm_packus_epi16(low, high));
+    unsafe fn sum(self) -> f32 {
+        sum_of_eight(_mm256_add_ps(self.0, self.1))
+    }
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        largest_of_eight(_mm256_max_ps(self.0, self.1))
+    }
+    #[inline(always)]
+    unsafe fn smallest(self) -> f32 {
+        smallest_of_eight(_mm256_min_ps(self.0, self.1))
     }
 }

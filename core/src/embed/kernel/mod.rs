@@ -23,7 +23,9 @@ pub(super) const TILE: usize = 2 * LANES;
 /// Inputs that are multiplied at once.
 pub(super) const QUAD: usize = 4;
 /// Most rows that are computed together.
-pub(super) const ROWS: usize = 8;
+pub(super) const ROWS: usize = 14;
+/// Values of sixteen rows of sixteen.
+pub(super) const SQUARE: usize = LANES * LANES;
 
 /// Weights of sixteen outputs by four inputs, in one line of the cache.
 #[derive(Debug, Clone)]
@@ -36,36 +38,81 @@ pub(super) struct Line(pub(super) [i8; LANES * QUAD]);
 /// The methods of an implementation run on CPUs with its instructions only; each is called below the function of
 /// its `Engine`, which is handed out where they are there.
 pub(super) trait Lanes: Copy {
+    /// Sixteen whole numbers of 32 bits.
+    type Sums: Copy;
+
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: &[f32; LANES]) -> Self;
     unsafe fn store(self, to: &mut [f32; LANES]);
     unsafe fn of_i8(from: &[i8; LANES]) -> Self;
     /// `sums - zero * totals`, exact in 32 bits, as f32.
-    unsafe fn of_sums(sums: &[i32; LANES], zero: i32, totals: &[i32; LANES]) -> Self;
+    unsafe fn of_sums(sums: Self::Sums, zero: i32, totals: &[i32; LANES]) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
     unsafe fn div(self, other: Self) -> Self;
     /// `self * factor + term`, rounded once.
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
-    /// Of numbers that are not NaN; which zero comes of two does not matter.
+    /// The smaller; `other` where `self` is NaN. Which zero comes of two does not matter.
     unsafe fn min(self, other: Self) -> Self;
-    /// Of numbers that are not NaN.
+    /// The larger; `other` where `self` is NaN.
     unsafe fn max(self, other: Self) -> Self;
     /// To the nearest whole number, halves to the even one.
     unsafe fn round(self) -> Self;
     /// `2^self` of whole numbers in -126..=127.
     unsafe fn exp2_whole(self) -> Self;
-    /// Whole numbers in 0..=255.
-    unsafe fn store_u8(self, to: &mut [u8; LANES]);
+
+    /// The sum of all lanes: halves are added until one is left.
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: the condition of the caller.
+        unsafe { join(self, |one, other| one + other) }
+    }
+    /// The largest of lanes that are not NaN.
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        // SAFETY: the condition of the caller.
+        unsafe { join(self, |one, other| if one > other { one } else { other }) }
+    }
+    /// The smallest of lanes that are not NaN.
+    #[inline(always)]
+    unsafe fn smallest(self) -> f32 {
+        // SAFETY: the condition of the caller.
+        unsafe { join(self, |one, other| if one < other { one } else { other }) }
+    }
+    /// Makes columns of rows.
+    #[inline(always)]
+    unsafe fn turn(square: &mut [f32; SQUARE]) {
+        for row in 0..LANES {
+            for column in 0..row {
+                square.swap(row * LANES + column, column * LANES + row);
+            }
+        }
+    }
+}
+
+/// Lanes into one value: halves are joined until one is left.
+#[inline(always)]
+unsafe fn join<F: Lanes>(lanes: F, join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut values = [0.0; LANES];
+    // SAFETY: the condition of the caller.
+    unsafe { lanes.store(&mut values) };
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            values[lane] = join(values[lane], values[lane + width]);
+        }
+        width /= 2;
+    }
+    values[0]
 }
 
 /// An instruction set.
 pub(super) trait Isa {
     /// Its lanes.
     type F: Lanes;
-    /// Whether it multiplies activations in 16 bits, which are then laid beside those in 8.
-    const WIDE: bool;
+    /// What it multiplies weights with: activations in 8 bits without a sign, wider where it has no such product.
+    type Input: bytemuck::Pod;
     /// Most rows of one tile, at most `ROWS`.
     const TILE_ROWS: usize;
     /// Most rows of f32 that attention computes together, at most `ROWS`, and over how many steps of lanes (1 or 2):
@@ -75,27 +122,25 @@ pub(super) trait Isa {
     /// What `dots` takes activations less, so that they have a sign; the products with it are put back with their zero.
     const OFFSET: i32 = 0;
 
+    /// Keeps values, rounded to whole numbers (halves to the even one), plus `zero`: sums that are not negative, of
+    /// which 255 is the largest kept.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    unsafe fn keep(values: Self::F, zero: i32, to: &mut [Self::Input; LANES]);
+
     /// Exact products of `R` rows of activations with the weights of 32 outputs: `low` has the lines of the first
-    /// sixteen, `high` those of the others, one line for four inputs.
+    /// sixteen, `high` those of the others, one line for four inputs. What lies behind `high` is wanted next where
+    /// `ahead`.
     ///
     /// # Safety
     /// As for [`Lanes`]. Both have the same number of lines, and each row four values for each of them at
-    /// `bytes[row * stride..]`, and at `wide[row * stride..]` where `WIDE`.
+    /// `rows[row * stride..]`.
     unsafe fn dots<const R: usize>(
         low: &[Line],
         high: &[Line],
-        rows: &Activations<'_>,
-        sums: &mut [[i32; TILE]; ROWS],
-    );
-}
-
-/// Rows of quantised activations, the first at place 0.
-pub(super) struct Activations<'a> {
-    pub(super) bytes: &'a [u8],
-    #[cfg_attr(
-        not(all(target_arch = "x86_64", not(miri))),
-        expect(dead_code, reason = "no instruction set here multiplies activations in 16 bits")
-    )]
-    pub(super) wide: &'a [i16],
-    pub(super) stride: usize,
+        rows: &[Self::Input],
+        stride: usize,
+        ahead: bool,
+    ) -> [[<Self::F as Lanes>::Sums; 2]; R];
 }

@@ -12,7 +12,7 @@
     reason = "registers by number: a loop over iterators is not unrolled in every profile"
 )]
 
-use super::{Activations, Isa, LANES, Lanes, Line, QUAD, ROWS, TILE};
+use super::{Isa, LANES, Lanes, Line, QUAD};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -28,7 +28,7 @@ const PARTS: usize = LANES / QUAD;
 
 impl Isa for Neon {
     type F = Four;
-    const WIDE: bool = false;
+    type Input = u8;
     const TILE_ROWS: usize = 4;
     const FLOAT_TILE: (usize, usize) = (4, 1);
     /// `sdot` multiplies signed bytes; `usdot`, which takes both kinds, is younger than many servers. So activations
@@ -36,28 +36,37 @@ impl Isa for Neon {
     const OFFSET: i32 = 128;
 
     #[inline(always)]
+    unsafe fn keep(values: Four, zero: i32, to: &mut [u8; LANES]) {
+        let zero = vdupq_n_s32(zero);
+        let narrow = |part| vqmovun_s32(vaddq_s32(vcvtnq_s32_f32(part), zero));
+        let [first, second, third, fourth] = values.0.map(narrow);
+        let (low, high) = (vcombine_u16(first, second), vcombine_u16(third, fourth));
+        vst1q_u8(to.as_mut_ptr(), vcombine_u8(vqmovn_u16(low), vqmovn_u16(high)));
+    }
+
+    #[inline(always)]
     unsafe fn dots<const R: usize>(
         low: &[Line],
         high: &[Line],
-        rows: &Activations<'_>,
-        sums: &mut [[i32; TILE]; ROWS],
-    ) {
-        debug_assert!(rows.bytes.len() >= (R - 1) * rows.stride + low.len() * QUAD);
+        rows: &[u8],
+        stride: usize,
+        _ahead: bool,
+    ) -> [[[int32x4_t; PARTS]; 2]; R] {
+        debug_assert!(rows.len() >= (R - 1) * stride + low.len() * QUAD);
         debug_assert_eq!(low.len(), high.len());
-        half::<R>(low, rows, sums, 0);
-        half::<R>(high, rows, sums, LANES);
+        let (first, second) = (half::<R>(low, rows, stride), half::<R>(high, rows, stride));
+        std::array::from_fn(|row| [first[row], second[row]])
     }
 }
 
-/// The products of sixteen outputs, into `sums` from `at` on: so many sums, weights and inputs have a register each.
+/// The products of sixteen outputs: so many sums, weights and inputs have a register each.
 #[inline(always)]
 unsafe fn half<const R: usize>(
     lines: &[Line],
-    rows: &Activations<'_>,
-    sums: &mut [[i32; TILE]; ROWS],
-    at: usize,
-) {
-    let (start, flip) = (rows.bytes.as_ptr(), vdupq_n_u8(0x80));
+    rows: &[u8],
+    stride: usize,
+) -> [[int32x4_t; PARTS]; R] {
+    let (start, flip) = (rows.as_ptr(), vdupq_n_u8(0x80));
     let mut totals = [[vdupq_n_s32(0); PARTS]; R];
     for step in 0..lines.len() {
         let line = lines.as_ptr().add(step).cast::<i8>();
@@ -66,7 +75,7 @@ unsafe fn half<const R: usize>(
             weights[part] = vld1q_s8(line.add(part * LANES));
         }
         for row in 0..R {
-            let quad = start.add(row * rows.stride + step * QUAD).cast::<u32>();
+            let quad = start.add(row * stride + step * QUAD).cast::<u32>();
             let inputs = vreinterpretq_u8_u32(vdupq_n_u32(quad.read_unaligned()));
             let inputs = vreinterpretq_s8_u8(veorq_u8(inputs, flip));
             for part in 0..PARTS {
@@ -74,11 +83,7 @@ unsafe fn half<const R: usize>(
             }
         }
     }
-    for row in 0..R {
-        for part in 0..PARTS {
-            vst1q_s32(sums[row].as_mut_ptr().add(at + part * QUAD), totals[row][part]);
-        }
-    }
+    totals
 }
 
 /// Adds to each sum the products of four signed bytes with four others. The intrinsic for it is not stable yet.
@@ -112,7 +117,9 @@ macro_rules! of_both {
 }
 
 impl Lanes for Four {
-    of_both!(add vaddq_f32, sub vsubq_f32, mul vmulq_f32, div vdivq_f32, min vminq_f32, max vmaxq_f32);
+    type Sums = [int32x4_t; PARTS];
+
+    of_both!(add vaddq_f32, sub vsubq_f32, mul vmulq_f32, div vdivq_f32, min vminnmq_f32, max vmaxnmq_f32);
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -138,12 +145,11 @@ impl Lanes for Four {
         Self([first, second, third, fourth].map(|part| vcvtq_f32_s32(part)))
     }
     #[inline(always)]
-    unsafe fn of_sums(sums: &[i32; LANES], zero: i32, totals: &[i32; LANES]) -> Self {
+    unsafe fn of_sums(sums: [int32x4_t; PARTS], zero: i32, totals: &[i32; LANES]) -> Self {
         let zero = vdupq_n_s32(zero);
         Self(std::array::from_fn(|part| {
-            let sums = vld1q_s32(sums.as_ptr().add(part * QUAD));
             let totals = vld1q_s32(totals.as_ptr().add(part * QUAD));
-            vcvtq_f32_s32(vmlsq_s32(sums, zero, totals))
+            vcvtq_f32_s32(vmlsq_s32(sums[part], zero, totals))
         }))
     }
     #[inline(always)]
@@ -162,11 +168,5 @@ impl Lanes for Four {
         let bias = vdupq_n_s32(127);
         let power = |part| vshlq_n_s32::<23>(vaddq_s32(vcvtq_s32_f32(part), bias));
         Self(self.0.map(|part| vreinterpretq_f32_s32(power(part))))
-    }
-    #[inline(always)]
-    unsafe fn store_u8(self, to: &mut [u8; LANES]) {
-        let [first, second, third, fourth] = self.0.map(|part| vmovn_u32(vcvtq_u32_f32(part)));
-        let (low, high) = (vcombine_u16(first, second), vcombine_u16(third, fourth));
-        vst1q_u8(to.as_mut_ptr(), vcombine_u8(vmovn_u16(low), vmovn_u16(high)));
     }
 }

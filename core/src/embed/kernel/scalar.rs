@@ -2,36 +2,43 @@
 //!
 //! Owns: the meaning of each operation.
 
-use super::{Activations, Isa, LANES, Lanes, Line, QUAD, ROWS, TILE};
+use super::{Isa, LANES, Lanes, Line, QUAD};
 
 pub(in crate::embed) struct Scalar;
 
 impl Isa for Scalar {
     type F = Plain;
-    const WIDE: bool = false;
-    const TILE_ROWS: usize = ROWS;
+    type Input = u8;
+    const TILE_ROWS: usize = 8;
     const FLOAT_TILE: (usize, usize) = (4, 1);
+
+    #[inline(always)]
+    unsafe fn keep(values: Plain, zero: i32, to: &mut [u8; LANES]) {
+        *to = values.0.map(|value| (value.round_ties_even() as i32 + zero).clamp(0, 255) as u8);
+    }
 
     #[inline(always)]
     unsafe fn dots<const R: usize>(
         low: &[Line],
         high: &[Line],
-        rows: &Activations<'_>,
-        sums: &mut [[i32; TILE]; ROWS],
-    ) {
-        for (row, sums) in sums.iter_mut().enumerate().take(R) {
-            *sums = [0; TILE];
-            let inputs = rows.bytes[row * rows.stride..].as_chunks::<QUAD>().0;
+        rows: &[u8],
+        stride: usize,
+        _ahead: bool,
+    ) -> [[[i32; LANES]; 2]; R] {
+        let mut sums = [[[0; LANES]; 2]; R];
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let inputs = rows[row * stride..].as_chunks::<QUAD>().0;
             for ((low, high), quad) in low.iter().zip(high).zip(inputs) {
-                for lane in 0..LANES {
-                    for (part, &input) in quad.iter().enumerate() {
-                        let (at, input) = (lane * QUAD + part, i32::from(input));
-                        sums[lane] += i32::from(low.0[at]) * input;
-                        sums[LANES + lane] += i32::from(high.0[at]) * input;
+                for (sums, line) in sums.iter_mut().zip([low, high]) {
+                    for (sum, weights) in sums.iter_mut().zip(line.0.as_chunks::<QUAD>().0) {
+                        for (&weight, &input) in weights.iter().zip(quad) {
+                            *sum += i32::from(weight) * i32::from(input);
+                        }
                     }
                 }
             }
         }
+        sums
     }
 }
 
@@ -49,6 +56,8 @@ impl Plain {
 }
 
 impl Lanes for Plain {
+    type Sums = [i32; LANES];
+
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         Self([value; LANES])
@@ -66,7 +75,7 @@ impl Lanes for Plain {
         Self(from.map(f32::from))
     }
     #[inline(always)]
-    unsafe fn of_sums(sums: &[i32; LANES], zero: i32, totals: &[i32; LANES]) -> Self {
+    unsafe fn of_sums(sums: [i32; LANES], zero: i32, totals: &[i32; LANES]) -> Self {
         Self(std::array::from_fn(|lane| (sums[lane] - zero * totals[lane]) as f32))
     }
     #[inline(always)]
@@ -107,9 +116,5 @@ impl Lanes for Plain {
     #[inline(always)]
     unsafe fn exp2_whole(self) -> Self {
         Self(self.0.map(|power| f32::from_bits(((power as i32 + 127) as u32) << 23)))
-    }
-    #[inline(always)]
-    unsafe fn store_u8(self, to: &mut [u8; LANES]) {
-        *to = self.0.map(|value| value as u8);
     }
 }

@@ -18,6 +18,9 @@ KINDS   ?=
 TARGET  ?=
 SECONDS ?= 60
 
+# The extension of the Python client, a package of its own.
+NATIVE := clients/python/native
+
 # make run PORT=7000: on another port than 6379.
 PORT   ?= 6379
 # Where `make model` puts the embedding model.
@@ -26,7 +29,7 @@ MODEL  := $(CURDIR)/models/all-MiniLM-L6-v2
 MODULES ?= /usr/lib/redis/modules
 
 .DEFAULT_GOAL := help
-.PHONY: help model demo console console-test monitoring run build test bench quality mutate torture fuzz planted asan miri lint fmt docs dist trydist install clean setup suites suites-lmcache client js
+.PHONY: help model demo console console-test monitoring run build test bench quality mutate torture fuzz planted asan miri lint fmt docs dist trydist install clean setup suites suites-lmcache client native js
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +75,10 @@ suites-lmcache: build $(VENV)/.ready ## run LMCache's own tests over its adapter
 client: build $(VENV)/.ready ## lint, type and cover the Python client, and install its package
 	$(PY) clients/python/suites/check.py
 
+native: $(VENV)/.ready ## build the wheel of the Python client's extension, into dist/ (fetches maturin)
+	$(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist $(NATIVE)
+	ls -l dist/llmcache_native-*.whl
+
 js: build $(VENV)/.ready ## type, test, weigh and pack the JavaScript client (needs node 20)
 	LLMCACHE_JS=required $(PY) clients/js/check.py $(if $(SERVER),--server $(wildcard .servers/$(SERVER)/*-server))
 
@@ -100,10 +107,13 @@ lint: setup ## check format, arrows, lengths, licences and packaging; clippy and
 	$(PYTHON) scripts/check_packaging.py
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo fmt --manifest-path $(NATIVE)/Cargo.toml --check
+	cargo clippy --release --locked --manifest-path $(NATIVE)/Cargo.toml -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
 fmt: ## format the source
 	cargo fmt --all
+	cargo fmt --manifest-path $(NATIVE)/Cargo.toml
 
 docs: ## write docs/commands/ from the command table
 	LLMCACHE_WRITE_DOCS=1 cargo test --test command_docs
@@ -121,7 +131,7 @@ install: build ## install the module into /usr/lib/redis/modules (DESTDIR and MO
 
 clean: ## remove what was built, fetched and installed here
 	cargo clean
-	rm -rf bench/hnsw-reference/target dist
+	rm -rf bench/hnsw-reference/target $(NATIVE)/target dist
 	rm -rf $(VENV) .servers .pytest_cache clients/js/node_modules clients/js/dist
 
 setup: ## install what building and testing need

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks what the module is built from: every crate from the registry, under a licence that may be shipped with it.
+"""Checks what is shipped: every crate of the module and of the Python client's extension is from the registry, under a
+licence that may be shipped with it.
 
 Reads `cargo metadata --locked`, so that the versions are those of Cargo.lock. A crate from a git repository, without a
 licence, or with one that is not in ALLOWED fails. Known vulnerabilities are looked up in CI by `cargo audit`
@@ -17,6 +18,8 @@ ALLOWED = {
     "0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "ISC",
     "MIT", "MIT-0", "Unicode-3.0", "Unlicense", "Zlib",
 }  # fmt: skip
+# The module, and the extension of the Python client.
+SHIPPED = (".", "clients/python/native")
 REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
 
 
@@ -40,8 +43,11 @@ def is_allowed(expression: str) -> bool:
 
 
 def main() -> int:
-    command = ["cargo", "metadata", "--locked", "--format-version", "1"]
-    packages = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)["packages"]
+    packages = []
+    for folder in SHIPPED:
+        command = ["cargo", "metadata", "--locked", "--format-version", "1"]
+        told = subprocess.run(command, cwd=ROOT / folder, check=True, stdout=subprocess.PIPE).stdout
+        packages += json.loads(told)["packages"]
     wrong = []
     for package in packages:
         name = f"{package['name']} {package['version']}"

@@ -1,16 +1,21 @@
 #!/usr/bin/env python3
 """LMCache's own benchmark of L2 adapters, over llmcache, `resp` (its C++ client) and `valkey` (GLIDE), in one table.
 
-Each row is `lmcache bench l2 … --no-skip-verify` on a server of its own that is emptied before; the server's CPU is what
-it says of itself. `--delay` puts a relay before each server that holds every byte back for so long: a network.
-Needs the environment of `make suites-lmcache`.
+Each measurement is `lmcache bench l2 … --no-skip-verify` on a server that was emptied before. Each adapter has a process
+of its own, which runs that command line by line; they take turns, and the best of their rounds is kept, since a machine
+that others use only ever makes one slower. The server's CPU is what it says of itself. A delay puts a relay before the
+server that holds every byte back for so long, both ways: a network. Look-ups are of 128 chunks of 4 KiB, so that the
+chunks are no part of them. Needs the environment of `make suites-lmcache`.
 
-    python clients/python/bench/l2.py [--sizes 256 1024] [--in-flight 1 8] [--keys 128] [--rounds 3] [--delay MS] [--json FILE]
+    python clients/python/bench/l2.py [--sizes 256 1024] [--in-flight 1 8] [--turns 3] [--rounds 3] [--delays 0 1]
+        [--adapters llmcache resp valkey python] [--json FILE] [--write]     --write puts the table into docs/lmcache.md
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import selectors
@@ -26,18 +31,25 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "suites"), str(HERE.parents[2] / "tests")]
 
-from harness.server import Fleet  # noqa: E402
-from lmcache_suites import HOME, ROOT, told  # noqa: E402
-
 PLUGIN = {"type": "plugin", "module_path": "llmcache.lmcache", "class_name": "LLMCacheL2Adapter"}
+# Payload bytes of a round, both ways.
+IN_FLIGHT_BYTES = 64 << 20
+LOOKED_UP = {"size": 4, "keys": 128}
+PAGE = HERE.parents[2] / "docs" / "lmcache.md"
+MARKS = ("<!-- l2.py -->", "<!-- end of l2.py -->")
 
 
 def adapters(port: int, connections: int) -> dict[str, dict]:
-    """The three, with as many connections each."""
+    """Each with as many connections."""
+    ours = {"port": port, "connections": connections}
     return {
-        "llmcache": {**PLUGIN, "adapter_params": {"port": port, "connections": connections}},
+        "llmcache": {**PLUGIN, "adapter_params": {**ours, "native": True}},
         "resp": {"type": "resp", "host": "127.0.0.1", "port": port, "num_workers": connections},
         "valkey": {"type": "valkey", "startup_nodes": f"127.0.0.1:{port}", "num_workers": connections},
+        # Ours without its extension.
+        "python": {**PLUGIN, "adapter_params": {**ours, "native": False}},
+        # Ours without checksums, as theirs are.
+        "unchecked": {**PLUGIN, "adapter_params": {**ours, "native": True, "checksum": False}},
     }
 
 
@@ -82,116 +94,185 @@ class Delay:
                     continue
 
 
+def serve() -> None:
+    """In LMCache's environment: runs its command for each line of arguments."""
+    from lmcache.cli.main import main as lmcache
+
+    for line in sys.stdin:
+        said, failed = io.StringIO(), ""
+        try:
+            with contextlib.redirect_stdout(said):
+                lmcache(json.loads(line))
+        except SystemExit as error:
+            failed = f"it ended with {error.code}" if error.code else ""
+        if not failed and "data verified OK" not in said.getvalue():
+            failed = "its data was not verified"
+        print(json.dumps(f"{failed}: {said.getvalue()[-3_000:]}" if failed else ""), file=sys.stdout, flush=True)
+
+
+class Bench:
+    """A process that runs the benchmark over one adapter."""
+
+    def __init__(self, name: str, port: int):
+        from lmcache_suites import HOME, PYTHON, told
+
+        self.name, self._out = name, HOME / f"l2-{os.getpid()}-{name}.json"
+        self._process = subprocess.Popen(
+            [str(PYTHON), __file__, "--serve"],
+            cwd=HOME,
+            env=told(port, ""),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        # It logs more than a pipe holds.
+        self._logged: deque[str] = deque(maxlen=40)
+        threading.Thread(target=lambda: self._logged.extend(self._process.stderr), daemon=True).start()
+
+    def run(self, server, spec: dict, size: int, keys: int, in_flight: int, rounds: int) -> dict[str, float]:
+        """One run: what it measured."""
+        with server.wire() as wire:
+            assert wire("FLUSHALL") == "OK"
+        arguments = ["bench", "l2", "--l2-adapter", json.dumps(spec), "--num-keys", keys, "--data-size-kb", size]
+        arguments += ["--rounds", rounds, "--in-flight", in_flight, "--warmup-rounds", 1]
+        arguments += ["--lookup-max-hit-rate", "1.0", "--no-skip-verify", "--format", "json", "--output", self._out]
+        before = cpu(server)
+        self._process.stdin.write(json.dumps([str(each) for each in arguments]) + "\n")
+        self._process.stdin.flush()
+        told = self._process.stdout.readline()
+        if not told or (failed := json.loads(told)):
+            raise SystemExit(f"{self.name}: {failed if told else 'it is gone'}\n{''.join(self._logged)}")
+        chunks = keys * in_flight * (rounds + 1)
+        row = {"server_us": (cpu(server) - before) / chunks * 1e6}
+        for op in json.loads(self._out.read_text())["metrics"].values():
+            name = op.get("operation")
+            if name is None:
+                continue
+            if op["total_success"] != op["total_keys"] or op["rounds_timed_out"]:
+                raise SystemExit(f"{self.name} lost keys: {op}")
+            best = op["duration_min_ms"] / 1e3
+            row[name.lower()] = keys * in_flight * (size * 1024 / 1e9 if name != "Lookup" else 1) / best
+        self._out.unlink()
+        return row
+
+    def end(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(60)
+
+
 def cpu(server) -> float:
     info = server.client().info("cpu")
     return info["used_cpu_user"] + info["used_cpu_sys"]
 
 
-def measure(server, port: int, spec: dict, size: int, keys: int, in_flight: int, rounds: int) -> dict[str, float]:
-    """One run: what it printed, as numbers."""
-    with server.wire() as wire:
-        assert wire("FLUSHALL") == "OK"
-    before = cpu(server)
-    out = HOME / f"l2-{server.port}.json"
-    command = [
-        str(HOME / "venv" / "bin" / "lmcache"),
-        "bench",
-        "l2",
-        "--l2-adapter",
-        json.dumps(spec),
-        "--num-keys",
-        str(keys),
-    ]
-    command += [
-        "--data-size-kb",
-        str(size),
-        "--rounds",
-        str(rounds),
-        "--in-flight",
-        str(in_flight),
-        "--warmup-rounds",
-        "1",
-    ]
-    command += ["--lookup-max-hit-rate", "1.0", "--no-skip-verify", "--format", "json", "--output", str(out)]
-    done = subprocess.run(command, cwd=HOME, env=told(port, ""), capture_output=True, text=True, timeout=900)
-    if done.returncode or "data verified OK" not in done.stdout:
-        raise SystemExit(f"{spec['type']} failed:\n{done.stdout[-3_000:]}{done.stderr[-3_000:]}")
-    chunks = keys * in_flight * (rounds + 1)
-    row = {"server_us_a_chunk": (cpu(server) - before) / chunks * 1e6}
-    for op in json.loads(out.read_text())["metrics"].values():
-        name = op.get("operation")
-        if name is None:
-            continue
-        if op["total_success"] != op["total_keys"] or op["rounds_timed_out"]:
-            raise SystemExit(f"{spec['type']} lost keys: {op}")
-        # The best round: on a machine that others use too the mean tells of them.
-        best = op["duration_min_ms"] / 1e3
-        if name == "Lookup":
-            row["lookups"] = keys * in_flight / best
-        else:
-            row[name.lower()] = keys * in_flight * size * 1024 / best / 1e9
-    out.unlink()
-    return row
+def better(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    """Of each number the better: the least CPU, else the most."""
+    return {name: (min if name == "server_us" else max)(value, other.get(name, value)) for name, value in one.items()}
 
 
-def table(rows: list[dict]) -> str:
-    """One line a run, as the page has it."""
-    lines = [
-        "| Chunk | In flight | Delay | Adapter | Keys looked up a second | Store GB/s | Load GB/s | Server CPU a chunk |",
-        "|---|---|---|---|---|---|---|---|",
+def ratio(rows: dict[str, dict[str, float]], name: str) -> str:
+    """What ours is of the better of the others."""
+    others = [row[name] for adapter, row in rows.items() if adapter in ("resp", "valkey")]
+    return f"{rows['llmcache'][name] / max(others):.2f} x" if others and "llmcache" in rows else "-"
+
+
+def tables(measured: list[dict]) -> str:
+    """Look-ups, then payloads; one line for each adapter."""
+    lookups = [
+        "| Delay | In flight | Adapter | Chunks looked up a second | Server CPU a chunk |",
+        "|---|---|---|---|---|",
     ]
-    for row in rows:
-        chunk = f"{row['size']} KiB" if row["size"] < 1024 else f"{row['size'] // 1024} MiB"
-        lines.append(
-            f"| {chunk} | {row['in_flight']} | {row['delay']:g} ms | {row['adapter']} | {row['lookups']:,.0f} | "
-            f"{row['store']:.2f} | {row['load']:.2f} | {row['server_us_a_chunk']:,.0f} us |"
-        )
-    return "\n".join(lines)
+    payloads = ["| Delay | Chunk | In flight | Adapter | Store GB/s | Load GB/s | Server CPU a chunk |"]
+    payloads += ["|---|---|---|---|---|---|---|"]
+    for each in measured:
+        size = each["size"]
+        chunk = f"{size} KiB" if size < 1024 else f"{size // 1024} MiB"
+        for name, row in each["rows"].items():
+            place = f"| {each['delay']:g} ms |"
+            if size == LOOKED_UP["size"]:
+                told = f"{row['lookup']:,.0f}" + (f" ({ratio(each['rows'], 'lookup')})" if name == "llmcache" else "")
+                lookups.append(f"{place} {each['in_flight']} | {name} | {told} | {row['server_us']:,.0f} us |")
+                continue
+            cells = [
+                f"{row[way]:.2f}" + (f" ({ratio(each['rows'], way)})" if name == "llmcache" else "")
+                for way in ("store", "load")
+            ]
+            cells.append(f"{row['server_us']:,.0f} us")
+            payloads.append(f"{place} {chunk} | {each['in_flight']} | {name} | {' | '.join(cells)} |")
+    return "\n".join(lookups) + "\n\n" + "\n".join(payloads)
+
+
+def write(text: str) -> None:
+    """Puts the tables into the page, between its marks."""
+    page = PAGE.read_text()
+    first, last = page.index(MARKS[0]) + len(MARKS[0]), page.index(MARKS[1])
+    PAGE.write_text(f"{page[:first]}\n{text}\n{page[last:]}")
+
+
+def settings(chosen: argparse.Namespace) -> list[dict]:
+    """What is measured: the look-ups, then each size; of each so many in flight."""
+    rows = []
+    for delay in chosen.delays:
+        for size in [LOOKED_UP["size"], *chosen.sizes]:
+            for in_flight in chosen.in_flight:
+                is_lookup = size == LOOKED_UP["size"]
+                keys = (
+                    LOOKED_UP["keys"] if is_lookup else max(2, min(128, (IN_FLIGHT_BYTES >> 10) // size // in_flight))
+                )
+                rounds = chosen.rounds * 5 if is_lookup and not delay else chosen.rounds
+                rows.append({"delay": delay, "size": size, "in_flight": in_flight, "keys": keys, "rounds": rounds})
+    return rows
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description="LMCache's benchmark of L2 adapters in one table")
     options.add_argument("--sizes", type=int, nargs="*", default=[256, 1024, 2048, 16_384], help="KiB of a chunk")
     options.add_argument("--in-flight", type=int, nargs="*", default=[1, 8])
-    options.add_argument(
-        "--keys", type=int, default=0, help="chunks of a task; 0 is 128, or what 64 MiB in flight allow"
-    )
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--delay", type=float, default=0.0, help="milliseconds that each byte is held back, both ways")
+    options.add_argument("--turns", type=int, default=3, help="how often each adapter has its turn at each line")
+    options.add_argument("--rounds", type=int, default=3, help="rounds of a turn")
+    options.add_argument("--delays", type=float, nargs="*", default=[0, 1], help="milliseconds each byte is held back")
     options.add_argument("--connections", type=int, default=4)
-    options.add_argument("--only", nargs="*", help="only these adapters")
+    options.add_argument("--adapters", nargs="*", default=["llmcache", "resp", "valkey"])
     options.add_argument("--json")
+    options.add_argument("--write", action="store_true", help="put the tables into docs/lmcache.md")
+    options.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     chosen = options.parse_args()
+    if chosen.serve:
+        return serve()
+    from harness.server import Fleet
+    from lmcache_suites import HOME, ROOT
+
     module = Path(os.environ.get("LLMCACHE_MODULE", ROOT / "target/release/libllmcache.so"))
-    work = HOME / "run-l2"
-    shutil.rmtree(work, ignore_errors=True)
-    fleet, rows = Fleet(Path(shutil.which("redis-server") or "redis-server"), module, work), []
+    work = HOME / f"run-l2-{os.getpid()}"
+    binary = os.environ.get("LLMCACHE_TEST_SERVER") or shutil.which("redis-server") or "redis-server"
+    fleet, measured = Fleet(Path(binary), module, work), settings(chosen)
+    benches = []
     try:
         server = fleet.launch(save="")
-        port = Delay(server.port, chosen.delay / 1e3).port if chosen.delay else server.port
-        for size in chosen.sizes:
-            for in_flight in chosen.in_flight:
-                keys = chosen.keys or max(2, min(128, (64 << 10) // size // in_flight))
-                for name, spec in adapters(port, chosen.connections).items():
-                    if chosen.only and name not in chosen.only:
-                        continue
-                    row = measure(server, port, spec, size, keys, in_flight, chosen.rounds)
-                    rows.append(
-                        {
-                            "adapter": name,
-                            "size": size,
-                            "in_flight": in_flight,
-                            "keys": keys,
-                            "delay": chosen.delay,
-                            **row,
-                        }
-                    )
-                    print(rows[-1], flush=True)
+        ports = {delay: Delay(server.port, delay / 1e3).port if delay else server.port for delay in chosen.delays}
+        benches = [Bench(name, server.port) for name in chosen.adapters]
+        for each in measured:
+            each["rows"] = {}
+            for _ in range(chosen.turns):
+                for bench in benches:
+                    spec = adapters(ports[each["delay"]], chosen.connections)[bench.name]
+                    row = bench.run(server, spec, each["size"], each["keys"], each["in_flight"], each["rounds"])
+                    each["rows"][bench.name] = better(row, each["rows"].get(bench.name, {}))
+            print(
+                f"{each['size']} KiB, {each['in_flight']} in flight, {each['delay']:g} ms: {each['rows']}", flush=True
+            )
     finally:
+        for bench in benches:
+            bench.end()
         fleet.end()
-    print(table(rows))
+        shutil.rmtree(work, ignore_errors=True)
+    text = tables(measured)
+    print(text)
     if chosen.json:
-        Path(chosen.json).write_text(json.dumps(rows, indent=1))
+        Path(chosen.json).write_text(json.dumps(measured, indent=1))
+    if chosen.write:
+        write(text)
 
 
 if __name__ == "__main__":

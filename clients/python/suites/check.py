@@ -22,8 +22,8 @@ def main() -> int:
     environment()
     told = {**os.environ, "COVERAGE_FILE": str(HOME / "coverage")}
     steps = [
-        ["-m", "ruff", "check", "src", "tests", "suites", "examples", "bench"],
-        ["-m", "ruff", "format", "--check", "src", "tests", "suites", "examples", "bench"],
+        ["-m", "ruff", "check", "src", "tests", "suites", "examples", "bench", "native"],
+        ["-m", "ruff", "format", "--check", "src", "tests", "suites", "examples", "bench", "native"],
         ["-m", "mypy"],
     ]
     failed = 0

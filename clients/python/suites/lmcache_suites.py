@@ -22,8 +22,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CLIENT, ROOT = HERE.parent, HERE.parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts"), str(CLIENT / "native")]
 
+from build import built  # noqa: E402
 from harness.server import Fleet  # noqa: E402
 
 HOME = Path(os.environ.get("LLMCACHE_LMCACHE_SUITE", ROOT / ".servers" / "lmcache-suite"))
@@ -88,7 +89,7 @@ def environment() -> None:
 
 def told(port: int, swap: str) -> dict[str, str]:
     """The environment of a run."""
-    paths = os.pathsep.join([str(CLIENT / "src"), str(HERE)])
+    paths = os.pathsep.join([str(CLIENT / "src"), str(HERE), str(built())])
     server = {"SUITE_PORT": str(port), "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(port)}
     return {**os.environ, **QUIET, **server, "SUITE_SWAP": swap, "PYTHONPATH": paths}
 

@@ -1,4 +1,5 @@
-"""A server between a client and a real one: it cuts connections after so many bytes, speaks TLS, or holds its tongue."""
+"""A server between a client and a real one: it cuts connections after so many bytes, speaks TLS, is far
+away, or holds its tongue."""
 
 from __future__ import annotations
 
@@ -6,14 +7,20 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 
 
 class Relay:
-    """Passes bytes on; after so many of the server's, or of the client's, it calls `then` and ends that connection."""
+    """Passes bytes on; after so many of the server's, or of the client's, it calls `then` and ends that connection.
 
-    def __init__(self, port: int, context: ssl.SSLContext | None = None):
-        self._to, self._context = port, context
+    Each piece of the server's waits for `delay` seconds, and for `gate`; `seen` counts a word of the client's.
+    """
+
+    def __init__(self, port: int, context: ssl.SSLContext | None = None, delay: float = 0, word: bytes = b""):
+        self._to, self._context, self._delay, self._word = port, context, delay, word
+        self.gate, self.seen, self.connections = threading.Event(), 0, 0
+        self.gate.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
@@ -30,6 +37,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                self.connections += 1
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
@@ -47,6 +55,11 @@ class Relay:
     def _pass(self, source: socket.socket, target: socket.socket, whose: str) -> None:
         with contextlib.suppress(OSError, ValueError):
             while data := source.recv(1 << 16):
+                if whose == "server":
+                    time.sleep(self._delay)
+                    self.gate.wait()
+                elif self._word:
+                    self.seen += data.count(self._word)
                 with self._lock:
                     left = self._left[whose]
                     if left is not None:

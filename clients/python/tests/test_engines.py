@@ -1,4 +1,7 @@
-"""The adapters of inference engines on a real server: bytes, leases, order, failures."""
+"""The adapters of inference engines on a real server: bytes, leases, order, failures.
+
+All of it twice: with the sockets of the extension (`native/`), which is built for it, and with those in Python.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -20,12 +24,17 @@ from stand_ins import ExtraInfo, Memory, ObjectKey, PoolHitPolicy, PoolName, Poo
 
 stand_ins.install()
 
-from llmcache._engine import ChunkStore, Endpoint, Options, ReplyError  # noqa: E402
+from llmcache._engine import Endpoint, Options, ReplyError, open_store  # noqa: E402
 from llmcache._engine.wire import Wire, encode, password_of  # noqa: E402
 from llmcache.lmcache import LLMCacheL2Adapter, LLMCacheL2AdapterConfig  # noqa: E402
 from llmcache.sglang import LLMCacheHiCacheStorage  # noqa: E402
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "native"))
+import build  # noqa: E402
+
+NATIVE = str(build.built())
+sys.path.insert(0, NATIVE)
 BIG = (1 << 20) + 12_345
 
 
@@ -37,11 +46,23 @@ def data(at: int, size: int = 5_000) -> bytes:
     return bytes([at % 251 + 1, at % 13]) * (size // 2)
 
 
+SOCKETS = {"native": True, "python": False}
+
+
+@pytest.fixture(autouse=True, params=SOCKETS)
+def native(request):
+    """Which sockets are tried."""
+    Engine.native = SOCKETS[request.param]
+    return Engine.native
+
+
 class Engine:
     """What LMCache's controllers do with an adapter."""
 
+    native = False
+
     def __init__(self, **params):
-        self.adapter = LLMCacheL2Adapter({"connections": 2, "timeout": 20, **params})
+        self.adapter = LLMCacheL2Adapter({"connections": 2, "timeout": 20, "native": self.native, **params})
 
     def _wait(self, fd: int, result):
         while (told := result()) is None:
@@ -247,15 +268,15 @@ def test_a_lease_ends_when_the_engine_that_took_it_is_gone(server):
     engine = Engine(port=server.port)
     engine.store([key(1)], [data(1)])
     program = (
-        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "import sys; sys.path[:0] = sys.argv[3:]\n"
         "import threading\n"
-        "from llmcache._engine import ChunkStore, Endpoint\n"
-        "store = ChunkStore(Endpoint(port=int(sys.argv[1])))\n"
+        "from llmcache._engine import Endpoint, Options, open_store\n"
+        "store = open_store(Endpoint(port=int(sys.argv[1])), Options(native=sys.argv[2] == 'True'))\n"
         "over = threading.Event()\n"
         "store.match([(['{m}'], [(1).to_bytes(32, 'big') + bytes(12)])], lambda told: over.set(), lease_ms=1500)\n"
         "over.wait(); print('held', flush=True); threading.Event().wait()\n"
     )
-    args = [sys.executable, "-c", program, str(server.port), str(HERE.parent / "src")]
+    args = [sys.executable, "-c", program, str(server.port), str(Engine.native), str(HERE.parent / "src"), NATIVE]
     with subprocess.Popen(args, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         process.kill()
@@ -326,10 +347,10 @@ def test_an_engine_killed_in_the_midst_of_loading_leaves_the_server_as_it_was(se
     keys, payloads = [key(at) for at in range(8)], [data(at, BIG) for at in range(8)]
     assert engine.store(keys, payloads).is_successful()
     program = (
-        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "import sys; sys.path[:0] = sys.argv[3:]\n"
         "import threading\n"
-        "from llmcache._engine import ChunkStore, Endpoint\n"
-        "store = ChunkStore(Endpoint(port=int(sys.argv[1])))\n"
+        "from llmcache._engine import Endpoint, Options, open_store\n"
+        "store = open_store(Endpoint(port=int(sys.argv[1])), Options(native=sys.argv[2] == 'True'))\n"
         "into = [(at.to_bytes(32, 'big') + bytes(12), memoryview(bytearray(1_060_920))) for at in range(8)]\n"
         "print('begun', flush=True)\n"
         "while True:\n"
@@ -338,7 +359,7 @@ def test_an_engine_killed_in_the_midst_of_loading_leaves_the_server_as_it_was(se
         "    over.wait()\n"
     )
     before = calls(server, "kvchunk.fetch")
-    args = [sys.executable, "-c", program, str(server.port), str(HERE.parent / "src")]
+    args = [sys.executable, "-c", program, str(server.port), str(Engine.native), str(HERE.parent / "src"), NATIVE]
     with subprocess.Popen(args, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "begun\n"
         wait_until(lambda: calls(server, "kvchunk.fetch") > before, "it loads", 60)
@@ -350,17 +371,17 @@ def test_an_engine_killed_in_the_midst_of_loading_leaves_the_server_as_it_was(se
 
 def test_an_engine_killed_in_the_midst_of_storing_leaves_whole_chunks_or_none(server):
     program = (
-        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "import sys; sys.path[:0] = sys.argv[3:]\n"
         "import threading\n"
-        "from llmcache._engine import ChunkStore, Endpoint\n"
-        "store = ChunkStore(Endpoint(port=int(sys.argv[1])))\n"
+        "from llmcache._engine import Endpoint, Options, open_store\n"
+        "store = open_store(Endpoint(port=int(sys.argv[1])), Options(native=sys.argv[2] == 'True'))\n"
         "for at in range(10_000):\n"
         "    over, pair = threading.Event(), bytes([at % 251 + 1, at % 13])\n"
         "    store.put('{m}', [(at.to_bytes(32, 'big') + bytes(12), memoryview(pair * 200_000))], lambda told: over.set())\n"
         "    over.wait()\n"
         "    if at == 5: print('begun', flush=True)\n"
     )
-    args = [sys.executable, "-c", program, str(server.port), str(HERE.parent / "src")]
+    args = [sys.executable, "-c", program, str(server.port), str(Engine.native), str(HERE.parent / "src"), NATIVE]
     with subprocess.Popen(args, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGKILL)
@@ -386,6 +407,67 @@ def test_a_server_that_is_not_there_is_a_miss_and_no_error():
     status = engine.adapter.report_status()
     assert (status["is_healthy"], status["tasks"]) == (False, 0)
     engine.adapter.close()
+
+
+def test_a_server_that_ends_each_connection_is_tried_once_a_pause():
+    pause = 0.3
+    with socket.create_server(("127.0.0.1", 0)) as rude:
+        accepted = []
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = rude.accept()
+                except OSError:
+                    return
+                accepted.append(connection.close())
+
+        threading.Thread(target=serve, daemon=True).start()
+        begun = time.monotonic()
+        engine = Engine(port=rude.getsockname()[1], password="x", pause=pause)
+        asked = 0
+        while len(accepted) < 4:
+            assert engine.look_up([key(1)]) == [False]
+            asked += 1
+            assert time.monotonic() < begun + 60
+        assert len(accepted) <= 1 + (time.monotonic() - begun) / pause, "each a pause after the one before"
+        assert asked >= 4
+        engine.adapter.close()
+        rude.shutdown(socket.SHUT_RDWR)
+
+
+def test_pages_to_a_far_server_are_asked_for_before_those_before_them_came(server):
+    """The extension has several under way on a connection; Python has one, and as many as it has connections."""
+    relay = Relay(server.port, delay=0.005, word=b"KVCHUNK.FETCH")
+    engine = Engine(port=relay.port, connections=1, page_bytes=10_000, timeout=60)
+    keys, payloads = [key(at) for at in range(12)], [data(at, 10_000) for at in range(12)]
+    assert engine.store(keys, payloads).is_successful()
+    relay.gate.clear()
+    loaded = []
+    helper = threading.Thread(target=lambda: loaded.extend(engine.load(keys, [10_000] * 12)))
+    helper.start()
+    under_way = 4 if Engine.native else 1
+    wait_until(lambda: relay.seen == under_way, "as many are asked for", 30)
+    relay.gate.set()
+    helper.join()
+    assert loaded == payloads
+    assert relay.seen == 12
+    engine.adapter.close()
+    relay.close()
+
+
+@pytest.mark.parametrize("cut", [100, 15_000, 35_000])
+def test_pages_under_way_when_a_far_connection_breaks_are_asked_for_again(server, cut):
+    relay = Relay(server.port, delay=0.005, word=b"KVCHUNK.FETCH")
+    engine = Engine(port=relay.port, connections=1, page_bytes=10_000, timeout=60)
+    keys, payloads = [key(at) for at in range(12)], [data(at, 10_000) for at in range(12)]
+    assert engine.store(keys, payloads).is_successful()
+    before = relay.connections
+    relay.cut("server", cut)
+    assert engine.load(keys, [10_000] * 12) == payloads
+    assert relay.connections == before + 1
+    engine.adapter.close()
+    relay.close()
 
 
 def test_a_server_that_holds_its_tongue_is_given_up():
@@ -451,12 +533,14 @@ def test_tls_with_a_certificate_that_is_checked(server):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(HERE / "localhost.pem")
     relay = Relay(server.port, context)
-    engine = Engine(url=f"rediss://localhost:{relay.port}", ca_file=str(HERE / "localhost.pem"))
+    # Python speaks it whatever is installed.
+    engine = Engine(url=f"rediss://localhost:{relay.port}", ca_file=str(HERE / "localhost.pem"), native=None)
+    assert not engine.adapter.report_status()["native"]
     payloads = [data(1), data(2, BIG)]
     assert engine.store([key(1), key(2)], payloads).is_successful()
     assert engine.load([key(1), key(2)], [len(each) for each in payloads]) == payloads
     engine.adapter.close()
-    unknown = Engine(url=f"rediss://localhost:{relay.port}", pause=0.01)
+    unknown = Engine(url=f"rediss://localhost:{relay.port}", pause=0.01, native=None)
     assert unknown.look_up([key(1)]) == [False], "a certificate that nobody vouches for"
     unknown.adapter.close()
     relay.close()
@@ -571,7 +655,11 @@ def hicache(server):
 
     def make(pool, **config):
         storage = LLMCacheHiCacheStorage(
-            StorageConfig(extra_config={"url": f"redis://127.0.0.1:{server.port}", "unheard": 1}, **config), {}
+            StorageConfig(
+                extra_config={"url": f"redis://127.0.0.1:{server.port}", "unheard": 1, "native": Engine.native},
+                **config,
+            ),
+            {},
         )
         storage.register_mem_pool_host(pool)
         made.append(storage)
@@ -696,7 +784,7 @@ def test_commands_and_replies_of_every_form(server):
 
 
 def test_a_store_that_is_closed_answers_misses(server):
-    store = ChunkStore(Endpoint(port=server.port), Options(connections=1))
+    store = open_store(Endpoint(port=server.port), Options(connections=1, native=Engine.native))
     store.close()
     told = []
     store.put("ns", [(b"a", memoryview(b"x"))], told.append)

@@ -13,9 +13,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
+from .terms import (
+    Asked,
+    Chunk,
+    Counts,
+    Found,
+    Options,
+    Payload,
+    found,
+    length_of,
+    match_commands,
+    nothing,
+    settings,
+    waited,
+)
 from .wire import Endpoint, Part, ProtocolError, Reply, ReplyError, Wire, encode, skip
 
 log = logging.getLogger("llmcache.engine")
@@ -24,57 +37,12 @@ log = logging.getLogger("llmcache.engine")
 SEGMENT = (1 << 20) - 64
 # Chunks of one page: names and headers stay small beside payloads.
 _CHUNKS_AT_ONCE = 256
-# Chunks of one MATCH, all namespaces together.
-_MATCHED_AT_ONCE = 65_536
-_ALSO_MAX = 255
 _BUSY_TRIES = 40
 
 # Shorter pieces of a payload are joined, so that a chunk of many layers is no command of many arguments.
 _PIECE_LEAST = 64 << 10
 
 T = TypeVar("T")
-# A payload is where the engine has it: one buffer, or several in a row.
-Payload = memoryview | Sequence[memoryview]
-Chunk = tuple[bytes, Payload]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a store works; the defaults suit a server in the same rack."""
-
-    connections: int = 4
-    # Longer replies are built in fresh memory, page fault by page fault: up to twice the server's CPU.
-    page_bytes: int = 1 << 20
-    lease_ms: int = 60_000
-    ttl: int = 0
-    chunk_tokens: int = 256
-    budget: int = 0
-    durable: str = "NONE"
-    checksum: bool = True
-    form: str = ""
-    # After a failed connection nothing is tried for so long: every answer is a miss at once.
-    pause: float = 1.0
-
-
-@dataclass
-class Found:
-    """What one namespace has of the chunks asked for."""
-
-    there: list[bool] = field(default_factory=list)
-    leading: int = 0
-    lease: int | bytes | None = None
-
-
-@dataclass
-class Counts:
-    """What happened, for status pages."""
-
-    stored: int = 0
-    loaded: int = 0
-    missed: int = 0
-    rejected: int = 0
-    failed: int = 0
-    reconnects: int = 0
 
 
 class _Lane:
@@ -123,6 +91,8 @@ class _Lane:
 class ChunkStore:
     """Stores, finds and loads chunks in the background; each `done` is called once, on a thread of the store."""
 
+    is_native = False
+
     def __init__(self, endpoint: Endpoint, options: Options | None = None) -> None:
         self.endpoint, self.options, self.counts = endpoint, options or Options(), Counts()
         self._lock = threading.Lock()
@@ -150,13 +120,13 @@ class ChunkStore:
         if wire is None:
             return otherwise
         for attempt in (1, 2):
-            is_new = False
+            is_new, is_connected = False, False
             try:
-                if time.monotonic() < self._down_until:
+                if not self.is_up:
                     raise ConnectionError(f"{self.endpoint} did not answer lately")
                 before = wire.epoch
                 wire.connect()
-                is_new = wire.epoch != before
+                is_new, is_connected = wire.epoch != before, True
                 if is_new:
                     self._note_connected()
                 result = work(wire)
@@ -170,10 +140,10 @@ class ChunkStore:
                 return otherwise
             except OSError as error:
                 wire.close()
-                is_last = is_new or attempt == 2 or isinstance(error, TimeoutError)
-                if is_last:
-                    if not self._down_until and is_new is False:
-                        self._down_until = time.monotonic() + self.options.pause
+                if not is_connected and self.is_up:
+                    self._down_until = time.monotonic() + self.options.pause
+                # One that was made for this would do no better a second time.
+                if not is_connected or is_new or attempt == 2 or isinstance(error, TimeoutError):
                     self._note_failure(what, error)
                     return otherwise
             except Exception as error:
@@ -207,7 +177,7 @@ class ChunkStore:
         ahead: bytes | None = None,
     ) -> None:
         """Stores chunks of one prompt in their order; `ahead` is the chunk before the first, where it is known."""
-        pages = self._pages([_length(data) for _, data in chunks])
+        pages = self._pages([length_of(data) for _, data in chunks])
         state = _Parts(len(chunks), len(pages), done)
         for first, last in pages:
             page = chunks[first:last]
@@ -248,11 +218,7 @@ class ChunkStore:
         """Makes a namespace with the settings wanted, once a connection of a new server."""
         if namespace in self._made:
             return
-        options = self.options
-        args: list[Part | str | int] = ["KVCHUNK.CREATE", namespace, "CHUNK", options.chunk_tokens]
-        args += ["DURABLE", options.durable, "CHECKSUM", "ON" if options.checksum else "OFF"]
-        args += ["BUDGET", options.budget] if options.budget else []
-        args += ["FORMAT", options.form] if options.form else []
+        args: list[Part | str | int] = ["KVCHUNK.CREATE", namespace, *settings(self.options)]
         try:
             wire.call(args)
         except ReplyError as error:
@@ -267,59 +233,30 @@ class ChunkStore:
 
     def match(
         self,
-        asked: Sequence[tuple[Sequence[str], Sequence[bytes]]],
+        asked: Asked,
         done: Callable[[list[list[Found]]], None],
         lease_ms: int | None = None,
     ) -> None:
         """For each prompt what each of its namespaces has of it, in one trip; found chunks are leased."""
         length = self.options.lease_ms if lease_ms is None else lease_ms
-        nothing = [[Found([False] * len(hashes)) for _ in names] for names, hashes in asked]
 
         def job(wire: Wire | None) -> None:
-            done(self._try(wire, lambda wire: self._match(wire, asked, length), nothing, "a look-up"))
+            told = self._try(
+                wire, lambda wire: found(asked, _ask(wire, match_commands(asked, length))), None, "a look-up"
+            )
+            done(nothing(asked) if told is None else told)
 
         self._quick.submit(job)
 
-    def _match(
-        self, wire: Wire, asked: Sequence[tuple[Sequence[str], Sequence[bytes]]], length: int
-    ) -> list[list[Found]]:
-        parts: list[Part] = []
-        several: list[list[int]] = []
-        for names, hashes in asked:
-            at_once = max(1, min(_ALSO_MAX, _MATCHED_AT_ONCE // max(1, len(hashes))))
-            several.append([])
-            for first in range(0, len(names) if hashes else 0, at_once):
-                some = names[first : first + at_once]
-                args: list[Part | str | int] = ["KVCHUNK.MATCH", some[0], "HASHES", len(hashes), *hashes, "SPARSE"]
-                args += ["ALSO", len(some) - 1, *some[1:]] if len(some) > 1 else []
-                args += ["LEASE", length] if length else []
-                parts += encode(args)
-                several[-1].append(len(some))
-        wire.send(parts)
-        replies = [[wire.read() for _ in counts] for counts in several]
-        result: list[list[Found]] = []
-        for (_, hashes), told in zip(asked, replies, strict=True):
-            found: list[Found] = []
-            for reply in told:
-                if isinstance(reply, ReplyError):
-                    raise reply
-                found += [_found(place, len(hashes)) for place in reply[3]]
-            result.append(found)
-        return result
-
     def release(self, namespace: str, lease: int | bytes) -> None:
         """Ends a lease; one that cannot be ended lapses."""
-        self._quick.submit(
-            lambda wire: self._try(
-                wire, lambda wire: wire.call(["KVCHUNK.RELEASE", namespace, lease]), None, "a release"
-            )
-        )
+        self.ask(["KVCHUNK.RELEASE", namespace, lease], lambda _: None)
 
     # Loads.
 
     def load(self, namespace: str, chunks: Sequence[Chunk], done: Callable[[list[bool]], None]) -> None:
         """Loads chunks into these buffers; true for each that came whole and fills its own."""
-        pages = self._pages([_length(into) for _, into in chunks])
+        pages = self._pages([length_of(into) for _, into in chunks])
         state = _Parts(len(chunks), len(pages), done)
         for first, last in pages:
             page = chunks[first:last]
@@ -349,7 +286,7 @@ class ChunkStore:
                 *(name for name, _ in rest),
             ]
             # One more than all of them: chunks of another size than the buffers' do not lengthen a reply much.
-            args += ["SPARSE", "MAXBYTES", sum(_length(into) for _, into in rest) + 1]
+            args += ["SPARSE", "MAXBYTES", sum(length_of(into) for _, into in rest) + 1]
             wire.send(encode(args))
             try:
                 loaded += self._read_page(wire, rest)
@@ -382,7 +319,7 @@ class ChunkStore:
         digest, _meta, length = wire.read(), wire.read(), wire.read()
         if digest != name.hex().encode():
             raise ProtocolError("FETCH answered another chunk than was asked for")
-        whole = _length(into)
+        whole = length_of(into)
         fits = length == whole
         _, segments = wire.head()
         at = 0
@@ -402,23 +339,18 @@ class ChunkStore:
 
     # The rest.
 
+    def ask(self, args: Sequence[Part | str | int], done: Callable[[Reply], None]) -> None:
+        """One command; None where it failed."""
+        self._quick.submit(lambda wire: done(self._try(wire, lambda wire: wire.call(args), None, str(args[0]))))
+
     def call(self, args: Sequence[Part | str | int], wait: float | None = None) -> Reply:
         """One command, waited for; None where it failed."""
-        told: list[Reply] = []
-        over = threading.Event()
-
-        def job(wire: Wire | None) -> None:
-            told.append(self._try(wire, lambda wire: wire.call(args), None, str(args[0])))
-            over.set()
-
-        self._quick.submit(job)
-        over.wait(self.endpoint.timeout * 2 + self.endpoint.connect_timeout * 2 if wait is None else wait)
-        return told[0] if told else None
+        return waited(self, args, wait)
 
     def _pages(self, sizes: Sequence[int]) -> list[tuple[int, int]]:
         """Runs of chunks that move together: enough of them for all connections, none too long."""
         most = max(1, min(self.options.page_bytes, sum(sizes) // max(1, self.options.connections)))
-        most = max(most, min(self.options.page_bytes, 1 << 20))
+        most = max(most, min(self.options.page_bytes, 512 << 10))
         pages: list[tuple[int, int]] = []
         first, bytes_ = 0, 0
         for at, size in enumerate(sizes):
@@ -443,10 +375,6 @@ class _Parts:
             is_last = not self._left
         if is_last:
             self._done(self._told)
-
-
-def _length(payload: Payload) -> int:
-    return payload.nbytes if isinstance(payload, memoryview) else sum(piece.nbytes for piece in payload)
 
 
 def _pieces(payload: Payload, at: int, size: int) -> list[memoryview]:
@@ -500,8 +428,11 @@ def _size_class(bytes_: int) -> int:
     return -(-bytes_ // step) * step
 
 
-def _found(place: Reply, asked: int) -> Found:
-    leading, lease, bits = place
-    digits = format(int.from_bytes(bits, "big"), f"0{len(bits) * 8}b")
-    there = [digit == "1" for digit in digits[:asked]]
-    return Found(there, leading, lease)
+def _ask(wire: Wire, commands: Sequence[Sequence[Part | str | int]]) -> list[Reply]:
+    """Replies of commands that are sent in one trip; an error in one is raised when all are read."""
+    wire.send([part for args in commands for part in encode(args)])
+    replies = [wire.read() for _ in commands]
+    for reply in replies:
+        if isinstance(reply, ReplyError):
+            raise reply
+    return replies

@@ -25,7 +25,7 @@ from lmcache.v1.distributed.internal_api import L2StoreResult
 from lmcache.v1.distributed.l2_adapters.base import AdapterUsage, L2AdapterInterface
 from lmcache.v1.distributed.l2_adapters.config import L2AdapterConfigBase
 
-from .._engine import ChunkStore, Endpoint, Found, Options
+from .._engine import Endpoint, Found, Options, open_store
 from .._engine.wire import password_of
 
 log = logging.getLogger("llmcache.lmcache")
@@ -36,11 +36,12 @@ _HELP = """LLMCacheL2Adapter, adapter_params:
 - url (str): redis://[user:password@]host:port/db, rediss:// for TLS, or unix:///path; or host, port, db
 - username, password, password_env (str): the ACL user; password_env names an environment variable
 - ca_file, cert_file, key_file (str), check_hostname (bool): TLS
-- connections (int, 4), page_bytes (int, 1 MiB), timeout, connect_timeout, pause (seconds)
+- connections (int, 4), page_bytes (int, 512 KiB), timeout, connect_timeout, pause (seconds)
 - lease_ms (int, 60000): how long a look-up holds what it found unless it is unlocked sooner
 - ttl (int, 0): seconds that a chunk lives; 0 is until it is evicted
 - budget (int, 0): most bytes of one namespace (model, salt); 0 leaves it to llmcache.kv-share
 - durable (NONE, META or FULL), checksum (bool, true), chunk_tokens (int, 256)
+- native (bool, where it is installed): whether llmcache-native moves the bytes; not over TLS
 - prefix (str): put before namespaces, to tell deployments apart
 - max_capacity_gb (float, 0): of what LMCache's own eviction is to take care; 0 leaves eviction to the server"""
 
@@ -147,7 +148,7 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
             config = LLMCacheL2AdapterConfig.from_dict(config)
         super().__init__(max_capacity_bytes=int(config.max_capacity_gb * (1 << 30)))
         self._config = config
-        self._store = ChunkStore(config.endpoint, config.options)
+        self._store = open_store(config.endpoint, config.options)
         self._stores, self._lookups, self._loads = _Tasks(), _Tasks(), _Tasks()
         self._lock = threading.Lock()
         self._next_task = 0
@@ -335,6 +336,7 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
             "is_healthy": self._store.is_up and not self._is_closed,
             "type": "LLMCacheL2Adapter",
             "server": str(self._config.endpoint),
+            "native": self._store.is_native,
             "locked_key_count": held,
             "tasks": open_,
             **vars(counts),

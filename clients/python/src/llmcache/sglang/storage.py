@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from sglang.srt.mem_cache.hicache_storage import HiCacheStorage, PoolHitPolicy, PoolName, PoolTransferResult
 
-from .._engine import ChunkStore, Endpoint, Found, Options
-from .._engine.store import Chunk
+from .._engine import Endpoint, Found, Options, open_store
+from .._engine.terms import Chunk
 from .._engine.wire import password_of
 
 log = logging.getLogger("llmcache.sglang")
@@ -48,7 +48,7 @@ class LLMCacheHiCacheStorage(HiCacheStorage):  # type: ignore[misc]
         ignored = set(extra) - _OWN - of_endpoint - of_options
         if ignored:
             log.info("not known here, and left to SGLang: %s", sorted(ignored))
-        self._store = ChunkStore(endpoint, Options(**chosen, form="sglang"))
+        self._store = open_store(endpoint, Options(**chosen, form="sglang"))
         self._base = _base(storage_config, extra)
         self.registered_pools: dict[Any, Any] = {}
 

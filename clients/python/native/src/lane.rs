@@ -1,0 +1,233 @@
+//! Threads with a connection each, which take jobs from one queue.
+//!
+//! Owns: the queue, the threads, how many jobs a connection has under way, what becomes of them when it breaks. Over a long
+//! way the server works at the next job while an answer is received.
+
+use crate::core::Core;
+use crate::job::{Job, Next};
+use crate::wire::{Failure, Wire};
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Jobs that a connection has under way where the server is far. Near it one is enough: what is received while the next
+/// answer is written only makes the server write into memory that it never had in its caches.
+const DEPTH: usize = 4;
+/// From this on a trip is far.
+const FAR: Duration = Duration::from_micros(700);
+
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Threads that have nothing to do.
+    idle: usize,
+    is_open: bool,
+}
+
+struct Shared {
+    core: Arc<Core>,
+    queue: Mutex<Queue>,
+    ready: Condvar,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next job, waited for; none when all is done and the lane closed.
+    fn take(&self) -> Option<Job> {
+        let mut queue = self.queue();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                return Some(job);
+            }
+            if !queue.is_open {
+                return None;
+            }
+            queue.idle += 1;
+            queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle -= 1;
+        }
+    }
+
+    /// A job more, where no other thread is there for it.
+    fn take_more(&self) -> Option<Job> {
+        let mut queue = self.queue();
+        if queue.jobs.len() > queue.idle { queue.jobs.pop_front() } else { None }
+    }
+}
+
+/// A queue and its threads.
+pub struct Lane {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Lane {
+    /// So many threads.
+    pub fn new(core: &Arc<Core>, name: &str, threads: usize) -> std::io::Result<Self> {
+        let queue = Queue { jobs: VecDeque::new(), idle: 0, is_open: true };
+        let shared = Arc::new(Shared {
+            core: core.clone(),
+            queue: Mutex::new(queue),
+            ready: Condvar::new(),
+        });
+        let lane = Self { shared, threads: Mutex::default() };
+        for at in 0..threads {
+            let shared = lane.shared.clone();
+            let thread = std::thread::Builder::new().name(format!("llmcache-{name}-{at}"));
+            let handle = thread.spawn(move || {
+                let work = || Worker { shared: &shared, wire: None, is_stale: false }.run();
+                // What was under way when it panicked has ended as a failure; the next jobs find a thread.
+                while std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {}
+            })?;
+            lane.threads().push(handle);
+        }
+        Ok(lane)
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has threads do these; they fail at once where the lane is closed.
+    pub fn submit(&self, jobs: Vec<Job>) {
+        let mut queue = self.shared.queue();
+        if !queue.is_open {
+            // They end as failures, which is told to Python.
+            drop(queue);
+            return drop(jobs);
+        }
+        let count = jobs.len();
+        queue.jobs.extend(jobs);
+        drop(queue);
+        (0..count).for_each(|_| self.shared.ready.notify_one());
+    }
+
+    /// Takes nothing more.
+    pub fn end(&self) {
+        self.shared.queue().is_open = false;
+        self.shared.ready.notify_all();
+    }
+
+    /// Waits until what was submitted is done. Not with Python held: what is done is told to it.
+    pub fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads());
+        // None ends by a panic.
+        threads.into_iter().for_each(|thread| drop(thread.join()));
+    }
+}
+
+struct Worker<'a> {
+    shared: &'a Shared,
+    wire: Option<Wire>,
+    /// Whether the connection is to be made anew: its user may not what was asked.
+    is_stale: bool,
+}
+
+impl Worker<'_> {
+    fn run(mut self) {
+        let mut under_way = VecDeque::with_capacity(DEPTH);
+        // Those that a broken connection left.
+        let mut again = VecDeque::new();
+        loop {
+            while under_way.len() < self.depth() && !self.is_stale {
+                let next = match again.pop_front() {
+                    Some(job) => Some(job),
+                    None if under_way.is_empty() => match self.shared.take() {
+                        Some(job) => Some(job),
+                        None => return,
+                    },
+                    None => self.shared.take_more(),
+                };
+                let Some(job) = next else { break };
+                self.begin(job, &mut under_way, &mut again);
+            }
+            if let Some(job) = under_way.pop_front() {
+                self.finish(job, &mut under_way, &mut again);
+            }
+            if under_way.is_empty() && std::mem::take(&mut self.is_stale) {
+                self.wire = None;
+            }
+        }
+    }
+
+    /// How many jobs may be under way.
+    fn depth(&self) -> usize {
+        let is_far = self.wire.as_ref().is_some_and(|wire| wire.trip() >= FAR);
+        if is_far { DEPTH } else { 1 }
+    }
+
+    /// Sends a job's command, over a new connection where there is none.
+    fn begin(&mut self, mut job: Job, under_way: &mut VecDeque<Job>, again: &mut VecDeque<Job>) {
+        let core = &self.shared.core;
+        job.is_first = false;
+        if self.wire.is_none() {
+            if !core.is_up() {
+                let why = Failure::Lost("the server did not answer lately".into());
+                return job.fail(&why);
+            }
+            match Wire::connect(&core.endpoint) {
+                Ok(wire) => {
+                    core.note_connected();
+                    self.wire = Some(wire);
+                    job.is_first = true;
+                }
+                Err(why) => {
+                    if !matches!(why, Failure::Refused(_)) {
+                        core.note_down();
+                    }
+                    return job.fail(&why);
+                }
+            }
+        }
+        let Some(wire) = &self.wire else { return };
+        match job.send(wire) {
+            Ok(()) => under_way.push_back(job),
+            Err(why) => {
+                under_way.push_back(job);
+                self.lose(&why, under_way, again);
+            }
+        }
+    }
+
+    /// Reads what the first job under way is answered.
+    fn finish(&mut self, job: Job, under_way: &mut VecDeque<Job>, again: &mut VecDeque<Job>) {
+        let core = &self.shared.core;
+        let Some(wire) = &mut self.wire else { return again.push_back(job) };
+        match job.answer(wire) {
+            Ok(Next::Nothing) => core.note_up(),
+            Ok(Next::More(mut job)) => {
+                let sent = job.send(wire);
+                under_way.push_back(job);
+                if let Err(why) = sent {
+                    self.lose(&why, under_way, again);
+                }
+            }
+            Err((job, why @ Failure::Refused(_))) => {
+                self.is_stale |= matches!(why.word(), "NOAUTH" | "WRONGPASS" | "NOPERM");
+                job.fail(&why);
+            }
+            Err((job, why)) => {
+                under_way.push_front(job);
+                self.lose(&why, under_way, again);
+            }
+        }
+    }
+
+    /// The connection is of no use any more: what was under way is tried once more over another, but for what a new one
+    /// was made for already, or what nothing came for in time.
+    fn lose(&mut self, why: &Failure, under_way: &mut VecDeque<Job>, again: &mut VecDeque<Job>) {
+        (self.wire, self.is_stale) = (None, false);
+        for mut job in under_way.drain(..) {
+            if job.is_again || job.is_first || matches!(why, Failure::Late(_)) {
+                job.fail(why);
+            } else {
+                job.is_again = true;
+                again.push_back(job);
+            }
+        }
+    }
+}

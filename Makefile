@@ -17,6 +17,8 @@ KINDS   ?=
 # make fuzz TARGET=filter SECONDS=600
 TARGET  ?=
 SECONDS ?= 60
+# make simulate SEEDS=1000000 SEED=5: schedules from that seed on.
+SEEDS   ?= 1000000
 
 # The extension of the Python client, a package of its own.
 NATIVE := clients/python/native
@@ -29,7 +31,7 @@ MODEL  := $(CURDIR)/models/all-MiniLM-L6-v2
 MODULES ?= /usr/lib/redis/modules
 
 .DEFAULT_GOAL := help
-.PHONY: help model demo console console-test monitoring run build test bench quality mutate torture fuzz planted asan miri lint fmt docs dist trydist install clean setup suites suites-lmcache client native js
+.PHONY: help model demo console console-test monitoring run build test bench quality mutate torture simulate fuzz planted asan miri lint fmt docs dist trydist install clean setup suites suites-lmcache client native js
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +89,9 @@ mutate: setup ## load 100,000 changed folders of models: refused or working (min
 
 torture: build $(VENV)/.ready ## attack servers in every kind of round (MINUTES=60 SERVER=valkey-9.1 SEED=7 KINDS=clusters)
 	$(PY) tests/torture/run.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--only $(KINDS)) $(if $(SERVER),--server $(wildcard .servers/$(SERVER)/*-server))
+
+simulate: setup ## play schedules of leases, deadlines, failovers and slots that move, in process (SEEDS=1000000 SEED=1)
+	LLMCACHE_SIMULATE_SEEDS=$(SEEDS) $(if $(SEED),LLMCACHE_SIMULATE_SEED=$(SEED)) cargo test --release --quiet -p llmcache-core --test simulation -- --nocapture
 
 fuzz: $(VENV)/.ready ## attack the core's decoders, guided by coverage (TARGET=filter SECONDS=600 SEED=7; needs a C++ compiler)
 	$(PY) tests/torture/fuzz.py --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED))

@@ -2,12 +2,15 @@
 //! module's commands. Writes nothing to the keyspace.
 
 use crate::ffi::{Access, Ctx, Key, RString, ServerEvents};
-use crate::keyspace::{attach_arrival, chunk_arrived, deadline_was_moved, followers, tell_changes};
+use crate::keyspace::{
+    attach_arrival, chunk_arrived, deadline_was_moved, followers, tell_changes, with_known_flights,
+};
 use crate::keytype::cache_registry::{CACHES, Place, SharedCache};
 use crate::keytype::namespace_registry::NAMESPACES;
 use crate::keytype::session::any_slides;
 use crate::keytype::{NamespaceValue, cache_in, cache_registry, namespace_registry};
 use crate::{background, ffi};
+use llmcache_core::cache::Flights;
 use llmcache_core::cluster::key_slot;
 
 /// Subscribes to everything.
@@ -41,7 +44,7 @@ fn on_keyspace(ctx: Ctx<'_>, event: &[u8], key: &[u8]) {
         followers::wake_arrived(ctx, key);
     }
     match event {
-        b"restore" => on_arrival(ctx, key, cache_registry::restored),
+        b"restore" => on_arrival(ctx, key, on_restored),
         b"rename_to" | b"move_to" => on_arrival(ctx, key, cache_registry::place),
         b"expire" | b"persist" => on_deadline(ctx, key),
         b"evicted" if CACHES.evicted(ctx.db(), key) || NAMESPACES.evicted(ctx.db(), key) => {
@@ -69,6 +72,13 @@ fn on_deadline(ctx: Ctx<'_>, name: &[u8]) {
         return;
     }
     attach_arrival(ctx, name, false);
+}
+
+/// What was invalidated on another server, or after the dump was made, voids leases that were granted here before.
+fn on_restored(cache: &SharedCache, place: Place) {
+    let uid = cache.with(|cache| cache.uid());
+    with_known_flights(uid, Flights::note_picked);
+    cache_registry::restored(cache, place);
 }
 
 fn on_arrival(ctx: Ctx<'_>, name: &[u8], place_cache: fn(&SharedCache, Place)) {

@@ -4,7 +4,7 @@
 
 use crate::ffi::{Access, Ctx, MainCell};
 use crate::keyspace::open_entry;
-use crate::keyspace::slots::{self, Ownership};
+use crate::keyspace::slots;
 use crate::keytype::cache_registry::{self, CACHES, Place, SharedCache};
 use crate::keytype::container_registry::Round;
 use llmcache_core::cache::Cache;
@@ -115,7 +115,7 @@ fn settle(ctx: Ctx<'_>, cache: &SharedCache, (db, _): &Place, slot: SlotId, seq:
             let state = ctx.state();
             // A replica's node table does not show the migrations of its primary.
             let blind = state.is_cluster() && state.is_replica();
-            if !blind && slots::of_key(ctx, &key) != Ownership::Moving {
+            if slots::of_key(ctx, &key).absent_is_gone(blind) {
                 cache.with(|cache| cache.index.remove(slot, seq));
             }
         }

@@ -117,7 +117,7 @@ fn send_on(ctx: Ctx<'_>) {
     let waits = any_flights() || !follower_table::is_empty();
     let served = (is_cluster() && waits && now.abs_diff(at) >= SEND_ON_EVERY_MS)
         .then(|| SEND_ON_AT_MS.store(now, Ordering::Relaxed))
-        .and_then(|()| slots::Served::ask(ctx))
+        .and_then(|()| slots::served(ctx))
         // A replica owns no slots.
         .filter(|_| !ctx.state().is_replica());
     end_flights_without_cache(ctx, served.as_ref());

@@ -8,6 +8,7 @@
 
 use super::api::api;
 use super::{Ctx, RString, ServerString, is_cluster};
+use llmcache_core::cluster::Role;
 use redis_module::raw;
 use std::ffi::{CStr, c_int};
 use std::ops::Deref;
@@ -26,8 +27,12 @@ impl<'a> WritePermit<'a> {
     /// spared, as during a failover or while writes are paused.
     pub fn between_commands(ctx: Ctx<'a>) -> Option<Self> {
         let state = ctx.state();
-        let may = !state.is_loading() && !state.is_replica() && !ctx.avoid_replica_traffic();
-        may.then_some(Self(ctx))
+        let role = Role {
+            is_loading: state.is_loading(),
+            is_replica: state.is_replica(),
+            spares_replicas: ctx.avoid_replica_traffic(),
+        };
+        role.may_write().then_some(Self(ctx))
     }
 
     /// Appends a command of byte-string arguments to AOF and replication stream, after what the

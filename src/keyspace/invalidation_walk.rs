@@ -5,6 +5,7 @@
 //! alone. Main thread only.
 
 use super::slices::refusal;
+use super::slots::try_again;
 use super::{mark_stale, open_entry, remove_entry};
 use crate::ffi::{Access, Ctx, MainCell, WritePermit, run_later};
 use crate::keytype::cache_registry::{CACHES, SharedCache};
@@ -16,7 +17,7 @@ use llmcache_core::limits;
 use llmcache_core::vector::Query;
 use llmcache_core::work::Steps;
 use std::collections::VecDeque;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 /// Length of one slice.
@@ -318,8 +319,15 @@ impl Running {
             self.pick.tell(ctx);
             return Some(Err(refused));
         }
-        // A cache that was deleted, or stands in another database now, has nothing left to be picked.
-        let there = CACHES.place_of(self.uid).is_some_and(|(db, _)| ctx.select_db(db));
-        (!there).then(|| self.pick.end(ctx))
+        // A cache that was deleted has nothing left to be picked.
+        let Some((cache, (db, _))) = CACHES.placed(self.uid) else {
+            return Some(self.pick.end(ctx));
+        };
+        // One that went to another server and came back has other rows now, of which some were passed.
+        if !Arc::ptr_eq(&cache, &self.pick.cache) {
+            self.pick.tell(ctx);
+            return Some(Err(try_again()));
+        }
+        (!ctx.select_db(db)).then(|| self.pick.end(ctx))
     }
 }

@@ -94,9 +94,9 @@ FAULTS = (
     ),
     Planted(
         "a replica writes by itself: the permit does not ask for the role",
-        "src/ffi/permit.rs",
-        "!state.is_loading() && !state.is_replica() && !ctx.avoid_replica_traffic()",
-        "!state.is_loading() && !ctx.avoid_replica_traffic()",
+        "core/src/cluster/role.rs",
+        "!self.is_loading && !self.is_replica && !self.spares_replicas",
+        "!self.is_loading && !self.spares_replicas",
     ),
     Planted(
         "the walk over the keyspace does not begin again",

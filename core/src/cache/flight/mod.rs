@@ -333,7 +333,8 @@ impl Flights {
     }
 
     /// Entries are picked out and invalidated by what they say, not by a name: nobody can tell which
-    /// answers in the making would have been among them, so all leases are void when these come.
+    /// answers in the making would have been among them, so all leases are void when these come. Likewise
+    /// when the container came from elsewhere: nobody can tell what was picked out there.
     pub fn note_picked(&mut self) {
         self.picks += 1;
     }

@@ -1,7 +1,14 @@
-//! Redis Cluster's hash slot of a key, which servers before 8.0 do not offer to modules.
+//! Redis Cluster's hash slot of a key, which servers before 8.0 do not offer to modules, and what a server's place
+//! among others lets it do.
 //!
 //! Owns: CRC-16/XMODEM, the hash-tag rule of the Redis Cluster specification, and how derived keys are
-//! named so that they share their container's slot. Any thread.
+//! named so that they share their container's slot. `slots` reads the node table, `role` says who may write. Any thread.
+
+mod role;
+mod slots;
+
+pub use role::Role;
+pub use slots::{Ownership, Served, found_or_elsewhere, in_node_table, redirection_by, try_again};
 
 use crate::error::{Error, Result};
 use crate::limits;

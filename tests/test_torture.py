@@ -6,6 +6,7 @@ import pytest
 from harness.names import key_slot
 from harness.wire import Failure
 from torture.clusters import Clusters, Entry
+from torture.crowd import Crowd
 from torture.disks import FSYNCS, Disks
 from torture.faults import FAULTS
 from torture.files import Files
@@ -76,6 +77,14 @@ def test_a_full_disk_loses_nothing_acknowledged(fleet, fsync):
     disks = Disks(fleet, seed=1, fsync=fsync)
     disks.run(SECONDS)
     assert disks.cycles and disks.changes > 100
+
+
+def test_a_crowd_of_slow_and_dead_clients_leaves_others_served(fleet):
+    crowd = Crowd(fleet, seed=1, connections=1_500)
+    crowd.run(0)
+    assert crowd.rounds == 1
+    assert crowd.answered > 100
+    assert len(crowd.what) == 7, crowd.what
 
 
 def test_planted_faults_have_their_place_in_the_sources():

@@ -87,10 +87,9 @@ fn tick(ctx: Ctx<'_>) -> u64 {
     tell_changes(ctx, None);
     send_on(ctx);
     shield::run(ctx, in_time);
-    CACHES.free_flushed();
-    NAMESPACES.free_flushed();
     cache_registry::sum_up(SUMMED_UP_PER_SLICE);
-    let backlog = attach_arrivals(ctx, in_time)
+    let backlog = free_flushed(in_time)
+        | attach_arrivals(ctx, in_time)
         | reaper::run(ctx, in_time)
         | invalidated::run(ctx, in_time)
         | sweep::run(ctx, in_time)
@@ -124,6 +123,16 @@ fn send_on(ctx: Ctx<'_>) {
     if let Some(served) = &served {
         followers::wake_foreign(ctx, served);
     }
+}
+
+/// Frees what was flushed; returns whether some is left.
+fn free_flushed(in_time: impl Fn() -> bool) -> bool {
+    while CACHES.free_flushed() | NAMESPACES.free_flushed() {
+        if !in_time() {
+            return true;
+        }
+    }
+    false
 }
 
 /// Brings entries together with containers that arrived after them; returns whether some are left.

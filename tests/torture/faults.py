@@ -30,6 +30,7 @@ class Planted:
 
 CORE = ("fuzz", "core", "traffic")
 LOOM = ("loom",)
+SIMULATE = ("simulate",)
 
 FAULTS = (
     Planted(
@@ -189,5 +190,68 @@ FAULTS = (
         "            state.expire_at.store(expire_at.0, Ordering::Release);\n            state.partition.store(partition.0, Ordering::Release);\n            state.head.store(head.0, Ordering::Release);",
         "            state.expire_at.store(expire_at.0, Ordering::Relaxed);\n            state.partition.store(partition.0, Ordering::Relaxed);\n            state.head.store(head.0, Ordering::Relaxed);",
         LOOM,
+    ),
+    Planted(
+        "FAULTS 1.1: background work writes while writes are paused",
+        "core/src/cluster/role.rs",
+        "!self.is_loading && !self.is_replica && !self.spares_replicas",
+        "!self.is_loading && !self.is_replica",
+        SIMULATE,
+    ),
+    Planted(
+        "FAULTS 2.1 to 2.3: what is not here counts as gone while its slot moves",
+        "core/src/cluster/slots.rs",
+        "if found.is_some() || is_whole() {",
+        "if found.is_some() || is_whole() || true {",
+        SIMULATE,
+    ),
+    Planted(
+        "FAULTS 2.4: clients that waited are sent to the server that they came from",
+        "core/src/cluster/slots.rs",
+        "nodes.iter().find(|node| node.id == id)",
+        "nodes.iter().find(|node| node.id != id && node.is_myself)",
+        SIMULATE,
+    ),
+    Planted(
+        "FAULTS 2.7: a container does not take over the rows of entries that came before it",
+        "core/src/cache/container/mod.rs",
+        "        std::mem::swap(&mut self.index, &mut other.index);\n",
+        "",
+        SIMULATE,
+    ),
+    Planted(
+        "FAULTS 2.8: an entry that is stored again gets a second row",
+        "core/src/index/mod.rs",
+        "        self.remove_id(&new.id);\n        let id = self.rows.slots.allocate();",
+        "        let id = self.rows.slots.allocate();",
+        SIMULATE,
+    ),
+    Planted(
+        "an answer is stored though its tag was invalidated the moment the lease was granted",
+        "core/src/cache/epochs.rs",
+        "self.bounds_of(scope, tags).newest() >= since",
+        "self.bounds_of(scope, tags).newest() > since",
+        SIMULATE,
+    ),
+    Planted(
+        "an open breaker lets everybody through after its first trial",
+        "core/src/cache/breaker.rs",
+        "            Some(_) => {\n                breaker.next_trial_ms = Some(now.0 + settings.cooldown_ms);\n",
+        "            Some(_) => {\n",
+        SIMULATE,
+    ),
+    Planted(
+        "nobody is woken when the client goes that was to make an answer",
+        "core/src/cache/flight/mod.rs",
+        "        flight.heir = flight.waiters.pop_front();\n        let heir = flight.heir;\n        self.waiting",
+        "        flight.heir = None;\n        let heir = flight.heir;\n        self.waiting",
+        SIMULATE,
+    ),
+    Planted(
+        "a lease lapses a moment before its time",
+        "core/src/cache/flight/mod.rs",
+        "        if !until.is_past(now) {\n            return Lapse::Until(until);",
+        "        if !until.is_past(now.after(1)) {\n            return Lapse::Until(until);",
+        SIMULATE,
     ),
 )

@@ -83,6 +83,7 @@ STAGES: dict[str, Callable[[Trial], bool]] = {
     "fuzz": lambda trial: trial.cargo("--test", "fuzz", LLMCACHE_FUZZ_RUNS="100000"),
     "core": lambda trial: trial.cargo(),
     "loom": lambda trial: trial.cargo("--test", "loom", "--release", **LOOM),
+    "simulate": lambda trial: trial.cargo("--test", "simulation", "--release", LLMCACHE_SIMULATE_SEEDS="1000000"),
     "traffic": lambda trial: trial.torture("traffic", 4),
     "kills": lambda trial: trial.torture("kills", 1),
     "clusters": lambda trial: trial.torture("clusters", 2),
@@ -92,6 +93,7 @@ BUILDS: dict[str, Callable[[Trial], bool]] = {
     "fuzz": lambda trial: trial.cargo("--test", "fuzz", "--no-run"),
     "core": lambda trial: trial.cargo("--no-run"),
     "loom": lambda trial: trial.cargo("--test", "loom", "--release", "--no-run", **LOOM),
+    "simulate": lambda trial: trial.cargo("--test", "simulation", "--release", "--no-run"),
 }
 NEEDS_MODULE = {"traffic", "kills", "clusters", "tests"}
 
@@ -155,7 +157,7 @@ def main() -> int:
     missed = []
     for number in chosen:
         came = hunt(FAULTS[number - 1], given)
-        print(f"planted {number}: {FAULTS[number - 1].name}: {came}", flush=True)
+        print(f"| {number} | {FAULTS[number - 1].name} | {came} |", flush=True)
         if came.startswith("not"):
             missed.append(number)
     print(f"planted: {len(chosen) - len(missed)} of {len(chosen)} faults found{f', not {missed}' if missed else ''}")

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from harness.server import Fleet  # noqa: E402
 from torture.clocks import Clocks  # noqa: E402
 from torture.clusters import Clusters  # noqa: E402
+from torture.crowd import Crowd  # noqa: E402
 from torture.disks import Disks  # noqa: E402
 from torture.files import Files  # noqa: E402
 from torture.hostile import Hostile  # noqa: E402
@@ -67,6 +68,7 @@ KINDS = {
     "files": Kind(Files, 20),
     "disks": Kind(Disks, 15),
     "clocks": Kind(Clocks, 30),
+    "crowd": Kind(Crowd, 30),
 }
 
 

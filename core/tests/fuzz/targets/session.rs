@@ -42,6 +42,17 @@ pub const SESSION: Target = Target {
     ..PLAIN
 };
 
+/// Gives the messages of a change places that are free, as checksums are made right: what else is wrong of them is
+/// reached then, such as an id that is there already.
+fn put_behind(effect: &mut Effect<'_>, session: &Session) {
+    if let Effect::Append { messages } = effect {
+        let first = session.next_seq().0;
+        for (seq, message) in (first..).zip(messages) {
+            message.seq.0 = seq;
+        }
+    }
+}
+
 pub const EFFECT: Target = Target {
     name: "effect",
     covers: &["session/effect.rs::decode", "session/message.rs::decode"],
@@ -51,8 +62,9 @@ pub const EFFECT: Target = Target {
         let mut applied = false;
         for piece in pieces(bytes) {
             let section = sealed(piece);
-            let Ok(effect) = Effect::decode(&section) else { continue };
+            let Ok(mut effect) = Effect::decode(&section) else { continue };
             assert_eq!(Effect::decode(&effect.encode()).as_ref(), Ok(&effect));
+            put_behind(&mut effect, &session);
             if session.check(&effect).is_ok() {
                 session.apply(&effect);
                 session.check_invariants();

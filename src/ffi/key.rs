@@ -167,6 +167,12 @@ impl<'a> Key<'a> {
         unsafe { api!(RedisModule_SetLRU(self.raw.as_ptr(), 0)) };
     }
 
+    /// Both, as strongly as can be.
+    pub fn hint_strongly(&mut self) {
+        self.hint_lfu(u8::MAX);
+        self.hint_used_now();
+    }
+
     /// The context it was opened in.
     pub fn ctx(&self) -> Ctx<'a> {
         self.ctx
@@ -199,6 +205,11 @@ impl<T: ModuleValue + ?Sized> KeyOf<'_, T> {
     /// The deadline in Unix milliseconds; 0 for none.
     pub fn expire_at_ms(&self) -> u64 {
         self.key.expire_at_ms()
+    }
+
+    /// Tells the server's eviction, whichever its policy, that this key is among the last to go.
+    pub fn hint_strongly(&mut self) {
+        self.key.hint_strongly();
     }
 }
 

@@ -11,8 +11,15 @@ use std::fmt;
 pub const TOKEN_BYTES: usize = 4;
 
 /// Name of a chunk: a digest of our chain, or 1 to 64 bytes of the caller's own.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChunkDigest(SmallVec<[u8; 32]>);
+
+impl Clone for ChunkDigest {
+    /// In one piece, which the clone of a `SmallVec` is not.
+    fn clone(&self) -> Self {
+        Self(SmallVec::from_slice(&self.0))
+    }
+}
 
 impl ChunkDigest {
     /// A digest from its bytes; `None` unless there are 1 to 64.
@@ -29,9 +36,20 @@ impl ChunkDigest {
 
     /// Lower-case hex digits, as key names, arguments and replies have it.
     pub fn hex(&self) -> String {
+        let mut digits = SmallVec::<[u8; 2 * limits::DIGEST_MAX_BYTES]>::new();
+        self.write_hex(&mut digits);
+        String::from_utf8_lossy(&digits).into_owned()
+    }
+
+    /// Appends them to a key.
+    pub(super) fn write_hex(&self, out: &mut SmallVec<[u8; 128]>) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+        let first = out.len();
+        out.resize(first + 2 * self.0.len(), 0);
+        for (pair, byte) in out[first..].chunks_exact_mut(2).zip(&self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
     }
 
     /// The inverse of `hex`; `None` for anything but lower-case hex digits of 1 to 64 bytes.

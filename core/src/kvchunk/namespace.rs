@@ -182,10 +182,8 @@ impl Namespace {
 
     /// The key of a chunk.
     pub fn chunk_key(&self, digest: &ChunkDigest) -> ChunkKey {
-        let hex = digest.hex();
-        let mut key = ChunkKey::with_capacity(self.prefix.len() + hex.len());
-        key.extend_from_slice(&self.prefix);
-        key.extend_from_slice(hex.as_bytes());
+        let mut key = ChunkKey::from_slice(&self.prefix);
+        digest.write_hex(&mut key);
         key
     }
 

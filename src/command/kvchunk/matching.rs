@@ -4,7 +4,7 @@
 //! come behind each other in prompts. Main thread.
 
 use super::chain::{ChainArgs, Names};
-use super::retention::{begin_lease, end_lease, hold_by, lease_ms, write_lease};
+use super::retention::{begin_lease, end_lease, hold_in_tree, lease_ms, write_lease};
 use crate::command::filtered::Sieve;
 use crate::command::parse::{ArgReader, flag_once, parse_filter, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
@@ -116,17 +116,18 @@ impl Place {
         let Some(namespace) = &self.namespace else { return false };
         let at = self.names.position();
         let Some(digest) = self.names.next() else { return false };
-        if self.run.next(ctx, namespace, &digest, Access::Probe, accept).is_none() {
+        let Some(mut chunk) = self.run.next(ctx, namespace, &digest, Access::Probe, accept) else {
             self.has_hole = true;
             return is_sparse;
-        }
+        };
         self.leading += usize::from(!self.has_hole);
         if is_sparse {
             self.bits[at / 8] |= 0x80 >> (at % 8);
         }
         if let Some(id) = self.lease
-            && hold_by(ctx, namespace, id, &digest)
+            && hold_in_tree(namespace, id, &digest)
         {
+            chunk.hint_strongly();
             self.held += 1;
         }
         if let Some(last) = self.last.replace(digest) {

@@ -13,6 +13,13 @@ use std::ops::Deref;
 #[derive(Debug)]
 pub struct OpenedChunk<'a>(KeyOf<'a, ChunkValue>);
 
+impl OpenedChunk<'_> {
+    /// Tells the server's eviction that it is among the last to go.
+    pub fn hint_strongly(&mut self) {
+        self.0.hint_strongly();
+    }
+}
+
 impl Deref for OpenedChunk<'_> {
     type Target = Whole;
 

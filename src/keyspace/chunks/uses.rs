@@ -131,7 +131,6 @@ pub fn hint_strongly(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &ChunkDi
     if let Some(mut key) = Key::open(ctx, &RString::new(&name), Access::Probe)
         && key.value::<ChunkValue>().is_some()
     {
-        key.hint_lfu(u8::MAX);
-        key.hint_used_now();
+        key.hint_strongly();
     }
 }

@@ -32,6 +32,8 @@ log = logging.getLogger("llmcache.lmcache")
 
 # Of so many chunks that were looked for and not found it is remembered which comes before them.
 _ORDER_MAX = 1 << 16
+# What a chunk's name has behind its hash: rank and group.
+_SLICE = struct.Struct(">QI").pack
 _HELP = """LLMCacheL2Adapter, adapter_params:
 - url (str): redis://[user:password@]host:port/db, rediss:// for TLS, or unix:///path; or host, port, db
 - username, password, password_env (str): the ACL user; password_env names an environment variable
@@ -157,9 +159,8 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         self._held: dict[str, dict[bytes, list[_Lease]]] = {}
         # For a chunk that was not found, the one before it.
         self._ahead: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
-        # Namespaces by model and salt; what a chunk's name has behind its hash, by rank and group.
+        # Namespaces by model and salt.
         self._names: dict[tuple[str, str], str] = {}
-        self._slices: dict[tuple[int, int], bytes] = {}
         self._is_closed = False
 
     # Event fds.
@@ -367,28 +368,30 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
                 self._names[model, salt] = name
         return name
 
-    def _slice(self, rank: int, group: int) -> bytes:
-        """What a chunk's name has behind its hash: all ranks and groups are in one namespace, so that one command
-        looks them up, and a chunk of one rank is evicted with those of the others, whose prompt is as long as its
-        shortest."""
-        name = self._slices.get((rank, group))
-        if name is None:
-            name = self._slices[rank, group] = struct.pack(">QI", rank, group)
-        return name
-
     def _prompts(self, keys: Sequence[ObjectKey]) -> list[_Prompt]:
-        """Keys by namespace, in the order of their prompt: all ranks and groups of a chunk, then those of the next."""
-        places: dict[tuple[str, str], list[int]] = {}
-        for at, key in enumerate(keys):
-            places.setdefault((key.model_name, key.cache_salt), []).append(at)
+        """Keys by namespace, in the order of their prompt: all ranks and groups of a chunk, then those of the next.
+
+        So one command looks all of them up, and a chunk of one rank is evicted with those of the others.
+        """
+        if not keys:
+            return []
+        tenants = [(key.model_name, key.cache_salt) for key in keys]
+        rows: dict[tuple[str, str], list[int]] = {}
+        if tenants.count(tenants[0]) == len(keys):
+            rows[tenants[0]] = list(range(len(keys)))
+        else:
+            for at, tenant in enumerate(tenants):
+                rows.setdefault(tenant, []).append(at)
         prompts: list[_Prompt] = []
-        for (model, salt), row in places.items():
-            first: dict[bytes, int] = {}
-            for at in row:
-                first.setdefault(keys[at].chunk_hash, len(first))
-            if len(first) < len(row):
+        for (model, salt), row in rows.items():
+            hashes = {keys[at].chunk_hash for at in row}
+            if len(hashes) < len(row):
+                first: dict[bytes, int] = {}
+                for at in row:
+                    first.setdefault(keys[at].chunk_hash, at)
                 row.sort(key=lambda at: first[keys[at].chunk_hash])
-            digests = [keys[at].chunk_hash + self._slice(keys[at].kv_rank, keys[at].object_group_id) for at in row]
+            there = [keys[at] for at in row]
+            digests = [key.chunk_hash + _SLICE(key.kv_rank, key.object_group_id) for key in there]
             prompts.append((self._namespace(model, salt), digests, row))
         return prompts
 
@@ -459,6 +462,8 @@ def _into(all_: list[bool], places: Iterable[int]) -> Callable[[Sequence[bool]],
 
 
 def _bitmap(bits: Sequence[bool]) -> Bitmap:
+    if all(bits):
+        return Bitmap(len(bits), len(bits))
     bitmap = Bitmap(len(bits))
     bitmap.batched_set([at for at, bit in enumerate(bits) if bit])
     return bitmap

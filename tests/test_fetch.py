@@ -74,29 +74,16 @@ def word(reply):
 
 def test_a_miss_gives_one_lease(server, asker, cache_by):
     told = asker(vector=unit(1))
-    assert (
-        told["status"] == "LEAD"
-        and len(told["token"]) == 16
-        and told["lease_ms"] == 30_000
-    )
+    assert told["status"] == "LEAD" and len(told["token"]) == 16 and told["lease_ms"] == 30_000
     for _ in range(3):
         busy = asker(vector=unit(1))
         assert busy["status"] == "BUSY" and 25 <= busy["retry_ms"] < 1_500
     id_ = asker.store(told["token"], vector=unit(1))
     found = asker(vector=unit(1))
-    assert (
-        found["status"] == "HIT"
-        and found["hit"].response == b"there"
-        and found["hit"].id == id_.decode()
-    )
+    assert found["status"] == "HIT" and found["hit"].response == b"there" and found["hit"].id == id_.decode()
     assert asker("hello", vector=near(unit(1), 0.95))["hit"].tier == "semantic"
     stats = cache_by.stats()
-    assert (stats["lead"], stats["busy"], stats["hits"], stats["misses"]) == (
-        1,
-        3,
-        2,
-        4,
-    )
+    assert (stats["lead"], stats["busy"], stats["hits"], stats["misses"]) == (1, 3, 2, 4)
 
 
 def test_both_protocols(server, resp):
@@ -169,9 +156,7 @@ def test_extend_keeps_a_lease_and_may_end_it_sooner(server, asker):
     token = asker(lease=200)["token"]
     assert asker.wire("LLMCACHE.EXTEND", "faq", token, 60_000) == "OK"
     other = Asker(server)
-    assert other(wait=600)["status"] == "BUSY", (
-        "it lasts longer than it was granted for"
-    )
+    assert other(wait=600)["status"] == "BUSY", "it lasts longer than it was granted for"
     other.send(wait=20_000)
     waiting(server, 1)
     assert asker.wire("LLMCACHE.EXTEND", "faq", token, 50) == "OK"
@@ -184,18 +169,9 @@ def test_failures_are_told_to_all_and_remembered(server, asker, cache_by):
     other = Asker(server)
     other.send(wait=20_000)
     waiting(server, 1)
-    assert (
-        asker.wire(
-            "LLMCACHE.FAIL", "faq", token, "BACKOFF", 400, "ERR", "model overloaded"
-        )
-        == "OK"
-    )
+    assert asker.wire("LLMCACHE.FAIL", "faq", token, "BACKOFF", 400, "ERR", "model overloaded") == "OK"
     told = other.receive()
-    assert (
-        told["status"] == "NEG"
-        and told["error"] == b"model overloaded"
-        and 0 < told["retry_ms"] <= 400
-    )
+    assert told["status"] == "NEG" and told["error"] == b"model overloaded" and 0 < told["retry_ms"] <= 400
     assert asker()["status"] == "NEG"
     assert asker("another")["status"] == "LEAD"
     wait_until(lambda: asker()["status"] == "LEAD", "the failure is forgotten")
@@ -213,10 +189,7 @@ def test_the_breaker_of_a_scope(fleet):
     told = ask("p9", scope="eu")
     assert told["status"] == "OPEN" and 0 < told["retry_ms"] <= 1_000
     assert ask("p9", scope="us")["status"] == "LEAD"
-    trial = wait_until(
-        lambda: (lambda t: t if t["status"] == "LEAD" else None)(ask("p9", scope="eu")),
-        "a trial",
-    )
+    trial = wait_until(lambda: (lambda t: t if t["status"] == "LEAD" else None)(ask("p9", scope="eu")), "a trial")
     assert ask("p8", scope="eu")["status"] == "OPEN", "one trial at a time"
     ask.store(trial["token"], "p9", scope="eu")
     assert ask("p8", scope="eu")["status"] == "LEAD", "closed"
@@ -226,10 +199,7 @@ def test_stale_answers_are_served_while_one_is_made_anew(server, asker, cache_by
     cache_by.create(grace=60)
     cache_by.set("hi", "old", px=300, tokens=5)
     assert asker()["status"] == "HIT"
-    wait_until(
-        lambda: cache_by.getsem(prompt="hi", return_=["stale"]).stale == 1,
-        "it is stale",
-    )
+    wait_until(lambda: cache_by.getsem(prompt="hi", return_=["stale"]).stale == 1, "it is stale")
     assert cache_by.get("hi") is None, "GET cannot say that it is stale"
     lead = asker()
     assert lead["status"] == "LEAD-STALE" and lead["hit"].response == b"old"
@@ -259,9 +229,7 @@ def test_grace_is_part_of_the_redis_deadline(server, cache_by, client):
 def test_beta_makes_one_refresh_before_the_time(server, asker, cache_by):
     cache_by.set("hi", "r", ex=3, latency=600_000)
     told = asker(beta=100)
-    assert told["status"] == "LEAD-STALE" and told["hit"].stale == 0, (
-        "ten minutes to make, three seconds left"
-    )
+    assert told["status"] == "LEAD-STALE" and told["hit"].stale == 0, "ten minutes to make, three seconds left"
     assert asker(beta=100)["status"] == "HIT", "one is enough"
     cache_by.set("ho", "r", ex=3_600, latency=1)
     assert {asker("ho", beta=1)["status"] for _ in range(200)} == {"HIT"}
@@ -272,9 +240,7 @@ def test_near_questions_share_a_lease(server, asker):
     same = {"vector": near(unit(1), 0.96)}
     assert asker("how can I get a refund?", **same)["status"] == "BUSY"
     assert asker("how can I get a refund?", **same, threshold=0.97)["status"] == "LEAD"
-    assert asker("how can I get 2 refunds?", **same)["status"] == "LEAD", (
-        "numbers differ"
-    )
+    assert asker("how can I get 2 refunds?", **same)["status"] == "LEAD", "numbers differ"
     other = Asker(server)
     other.send("a refund, how?", wait=20_000, vector=near(unit(1), 0.97, seed=3))
     waiting(server, 1)
@@ -286,9 +252,7 @@ def test_near_questions_share_a_lease(server, asker):
 def test_a_woken_waiter_that_finds_nothing_leads(server, asker):
     token = asker("pears", vector=unit(1))["token"]
     other = Asker(server)
-    other.send(
-        "apples", wait=20_000, vector=near(unit(1), 0.95), filter=".lang == 'en'"
-    )
+    other.send("apples", wait=20_000, vector=near(unit(1), 0.95), filter=".lang == 'en'")
     waiting(server, 1)
     asker.store(token, "pears", vector=unit(1), meta={"lang": "fr"})
     assert other.receive()["status"] == "LEAD"
@@ -301,9 +265,7 @@ def test_nothing_waits_in_multi_or_lua(server, asker, client):
         pipe.execute_command(*fetch)
         (reply,) = pipe.execute()
     assert fields(reply)["status"] == b"BUSY"
-    script = (
-        "return redis.call('LLMCACHE.FETCH', KEYS[1], 'PROMPT', 'hi', 'WAIT', '60000')"
-    )
+    script = "return redis.call('LLMCACHE.FETCH', KEYS[1], 'PROMPT', 'hi', 'WAIT', '60000')"
     assert fields(client.eval(script, 1, "faq"))["status"] == b"BUSY"
 
 
@@ -387,39 +349,9 @@ def test_bad_input(server, arguments):
     with server.wire() as wire:
         assert word(wire("LLMCACHE.FETCH", "faq", *arguments)) == "ERR"
         for command in ("FAIL", "EXTEND"):
-            assert word(wire(f"LLMCACHE.{command}", "faq", "xyz", 1)) == "ERR", (
-                "no token"
-            )
-        assert (
-            word(
-                wire(
-                    "LLMCACHE.SETSEM",
-                    "faq",
-                    "PROMPT",
-                    "p",
-                    "RESPONSE",
-                    "r",
-                    "LEASE",
-                    "12",
-                )
-            )
-            == "ERR"
-        )
-        assert (
-            word(
-                wire(
-                    "LLMCACHE.SETSEM",
-                    "new",
-                    "PROMPT",
-                    "p",
-                    "RESPONSE",
-                    "r",
-                    "LEASE",
-                    "0" * 16,
-                )
-            )
-            == "LEASELOST"
-        )
+            assert word(wire(f"LLMCACHE.{command}", "faq", "xyz", 1)) == "ERR", "no token"
+        assert word(wire("LLMCACHE.SETSEM", "faq", "PROMPT", "p", "RESPONSE", "r", "LEASE", "12")) == "ERR"
+        assert word(wire("LLMCACHE.SETSEM", "new", "PROMPT", "p", "RESPONSE", "r", "LEASE", "0" * 16)) == "LEASELOST"
         assert wire("EXISTS", "new") == 0
 
 
@@ -433,18 +365,10 @@ def test_the_loader_stream_reads_through(server, asker, client):
     third.send("hi", via=True, wait=20_000, scope="eu")
     waiting(server, 2)
     ((_, ((_, job),)),) = client.xreadgroup("makers", "me", {"todo": ">"}, count=10)
-    assert (job[b"cache"], job[b"prompt"], job[b"scope"], job[b"context"]) == (
-        b"faq",
-        b"hi",
-        b"eu",
-        b"",
-    )
+    assert (job[b"cache"], job[b"prompt"], job[b"scope"], job[b"context"]) == (b"faq", b"hi", b"eu", b"")
     assert abs(int(job[b"until"]) - time.time() * 1_000) < 40_000
     asker.store(job[b"token"], "hi", "made", scope="eu")
-    assert [ask.receive()["hit"].response for ask in (other, third)] == [
-        b"made",
-        b"made",
-    ]
+    assert [ask.receive()["hit"].response for ask in (other, third)] == [b"made", b"made"]
     assert client.xlen("todo") == 1
     told = asker("unwaited", via=True)
     assert told["status"] == "BUSY" and client.xlen("todo") == 2
@@ -459,16 +383,8 @@ def test_the_sink_takes_every_answer_in_the_same_step(server, client, cache_by):
     cache_by.config_set("sink", "done")
     id_ = cache_by.setsem("hi", "there", unit(1), scope="eu", meta={"a": 1})
     ((_, row),) = client.xrange("done")
-    assert (
-        row[b"id"].decode() == id_
-        and row[b"response"] == b"there"
-        and row[b"prompt"] == b"hi"
-    )
-    assert (
-        row[b"scope"] == b"eu"
-        and row[b"meta"] == b'{"a": 1}'
-        and row[b"cache"] == b"faq"
-    )
+    assert row[b"id"].decode() == id_ and row[b"response"] == b"there" and row[b"prompt"] == b"hi"
+    assert row[b"scope"] == b"eu" and row[b"meta"] == b'{"a": 1}' and row[b"cache"] == b"faq"
     client.set("text", "x")
     with pytest.raises(Exception, match="something else than a stream"):
         cache_by.config_set("sink", "text")
@@ -489,9 +405,7 @@ def test_the_sink_is_replicated_with_the_answer(fleet):
     client.execute_command("LLMCACHE.CREATE", "faq")
     client.execute_command("LLMCACHE.CONFIG", "faq", "SET", "sink", "done")
     for i in range(20):
-        client.execute_command(
-            "LLMCACHE.SET", "faq", "PROMPT", f"p{i}", "RESPONSE", "r"
-        )
+        client.execute_command("LLMCACHE.SET", "faq", "PROMPT", f"p{i}", "RESPONSE", "r")
     both.assert_equal()
     assert both.replica.client().xlen("done") == 20
 
@@ -571,14 +485,9 @@ def commands_of(server):
 
 def real_paraphrases():
     folder = Path(__file__).parent / "data"
-    texts = [
-        json.loads(line)["text"]
-        for line in (folder / "paraphrases.jsonl").read_text().splitlines()
-    ]
+    texts = [json.loads(line)["text"] for line in (folder / "paraphrases.jsonl").read_text().splitlines()]
     raw, size = (folder / "paraphrases.f16").read_bytes(), 384 * 2
-    return [
-        (text, ["FP16", raw[i * size : (i + 1) * size]]) for i, text in enumerate(texts)
-    ]
+    return [(text, ["FP16", raw[i * size : (i + 1) * size]]) for i, text in enumerate(texts)]
 
 
 def test_a_thousand_clients_one_leader(fleet):
@@ -587,9 +496,7 @@ def test_a_thousand_clients_one_leader(fleet):
     told, _ = stampede(server, [("hi", unit(1))] * 1_000)
     spent = commands_of(server) - before
     assert told.count("LEAD") == 1 and told.count("HIT") == 999
-    assert spent <= 1_000 + 1 + 2, (
-        f"{spent} commands for 1,000 askers, one answer and two looks at the count"
-    )
+    assert spent <= 1_000 + 1 + 2, f"{spent} commands for 1,000 askers, one answer and two looks at the count"
 
 
 def test_a_thousand_clients_ten_paraphrases_one_leader(fleet):
@@ -599,9 +506,7 @@ def test_a_thousand_clients_ten_paraphrases_one_leader(fleet):
     before = commands_of(server)
     told, spread_ms = stampede(server, [questions[i % 10] for i in range(1_000)])
     spent = commands_of(server) - before
-    assert told.count("LEAD") == 1 and told.count("HIT") == 999, (
-        f"asked within {spread_ms:.0f} ms"
-    )
+    assert told.count("LEAD") == 1 and told.count("HIT") == 999, f"asked within {spread_ms:.0f} ms"
     assert spent <= 1_000 + 1 + 2, spent
     with server.wire() as wire:
         stats = fields(wire("LLMCACHE.STATS", "faq"))
@@ -612,9 +517,7 @@ def test_a_thousand_clients_ten_paraphrases_one_leader(fleet):
 def test_the_leader_of_a_thousand_dies_and_one_other_leads(fleet):
     server = fleet.launch(maxclients=4_000)
     questions = real_paraphrases()
-    told, _ = stampede(
-        server, [questions[i % 10] for i in range(1_000)], lose_first=True, lease=400
-    )
+    told, _ = stampede(server, [questions[i % 10] for i in range(1_000)], lose_first=True, lease=400)
     assert told.count("LEAD") == 2 and told.count("HIT") == 998
 
 

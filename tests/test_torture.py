@@ -1,5 +1,6 @@
 """A short piece of `make torture` on every server, with seeds of its own; and that the harness sees what is wrong."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,18 @@ def test_planted_faults_have_their_place_in_the_sources():
     root = Path(__file__).resolve().parent.parent
     for fault in FAULTS:
         assert fault.path(root).is_file() and fault.before != fault.after
+
+
+def test_fuzzing_is_locked_to_what_the_core_needs():
+    """`core/fuzz` has a lock of its own, which a new dependency of the core makes useless."""
+    root = Path(__file__).resolve().parent.parent
+
+    def needed(lock: str) -> set[str]:
+        packages = tomllib.loads((root / lock).read_text())["package"]
+        return {name.split()[0] for package in packages if package["name"] == "llmcache-core" for name in package["dependencies"]}
+
+    # What only the core's own tests need.
+    assert needed("Cargo.lock") - needed("core/fuzz/Cargo.lock") == {"proptest"}
 
 
 def test_a_change_that_the_replica_lacks_is_a_fault(fleet):

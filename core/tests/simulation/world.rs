@@ -106,7 +106,8 @@ impl World {
     /// The same of what runs between commands: the server ends itself where that must not write.
     pub fn commit_between(&mut self, node: usize, effects: Vec<Effect>) -> Place {
         let role = self.nodes[node].role;
-        assert!(role.may_write(), "written without leave: {role:?}");
+        let may = !(role.is_loading || role.is_replica || role.spares_replicas);
+        assert!(may, "written without leave: {role:?}");
         self.commit(node, effects)
     }
 

@@ -27,7 +27,7 @@ enum Need {
     Continues,
     /// A word of it points back: "it", "others", "else".
     Points,
-    /// Something is left out: "Why?", "How much?", "can I?", "with cheese".
+    /// Something is left out: "Why?", "How much?", "can I?", "with cheese", "some examples".
     Ellipsis,
     /// It compares with something unsaid: "is there a cheaper flight".
     Compares,
@@ -61,6 +61,7 @@ fn need(message: &[u8]) -> Option<Need> {
         (Need::Little, telling(&words, grammar, tables) < CONTENT_WORDS_MIN),
         (Need::Continues, clauses().any(|clause| suggests(clause))),
         (Need::Ellipsis, by_sentence(leaves_out) || is_fragment(&sentences, grammar, tables)),
+        (Need::Ellipsis, words.names.is_empty() && by_sentence(leaves_out_of_what)),
         (Need::Compares, by_sentence(compares)),
         (
             Need::Definite,
@@ -180,10 +181,9 @@ fn points_back(sentence: &[&str], grammar: &Grammar, tables: &Tables) -> bool {
                 false
             }
             "such" => !matches!(after, Some("as" | "a" | "an")),
-            "next" if after.is_none() => true,
-            "next" | "last" => {
-                before == Some("the") && !counts_time(&sentence[at + 1..], grammar, tables)
-            }
+            // "Make sure", "I am not sure": an answer only where a message begins so.
+            "sure" => false,
+            "last" => before == Some("the") && !counts_time(&sentence[at + 1..], grammar, tables),
             "similar" => last_to.is_none(),
             _ => tables.referring.contains(word) || grammar.anaphoric.contains(word),
         }
@@ -232,6 +232,16 @@ fn leaves_out(sentence: &[&str], grammar: &Grammar, _: &Tables) -> bool {
         [] => false,
     };
     is_bare_question || ends
+}
+
+/// "What are some examples?": a noun that means something only with another, which nothing after it says. A name or what
+/// is the speaker's own can stand for it.
+fn leaves_out_of_what(sentence: &[&str], grammar: &Grammar, _: &Tables) -> bool {
+    let noun = sentence.iter().position(|word| grammar.relational.contains(*word));
+    let Some(noun) = noun else { return false };
+    let is_own = sentence.iter().any(|word| matches!(*word, "my" | "our"));
+    let tells = |word: &&str| is_link(word, grammar) || matches!(*word, "i" | "you" | "we");
+    !is_own && !sentence[noun + 1..].iter().any(tells)
 }
 
 /// "With cheese", "from Rome to Oslo, please": one clause that says something, which begins with a preposition and asks

@@ -23,6 +23,8 @@ pub(super) struct Grammar {
     pub(super) prepositions: Class,
     pub(super) extraposing: Class,
     pub(super) relatives: Class,
+    /// Nouns that mean something only with another: "example" of something.
+    pub(super) relational: HashSet<Box<str>>,
     pub(super) unique: Class,
     pub(super) spans: Class,
     /// Adjectives that have a comparative and a superlative of one word.
@@ -60,6 +62,12 @@ impl Grammar {
                 "preposition" => self.prepositions.extend(words),
                 "extraposing" => self.extraposing.extend(words),
                 "relative" => self.relatives.extend(words),
+                "relational" => {
+                    for noun in words {
+                        self.relational.insert(noun.into());
+                        self.relational.insert(plural(noun));
+                    }
+                }
                 "unique" => self.unique.extend(words),
                 "span" => self.spans.extend(words),
                 "comparative" => self.irregular_comparatives.extend(words),
@@ -86,6 +94,14 @@ impl Grammar {
 fn phrases(line: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
     let phrases = line.split(',').map(|phrase| phrase.split_whitespace().collect::<Vec<_>>());
     phrases.filter(|phrase| !phrase.is_empty())
+}
+
+/// Examples, varieties.
+fn plural(noun: &str) -> Box<str> {
+    match noun.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies").into(),
+        None => format!("{noun}s").into(),
+    }
 }
 
 /// An adjective with "er" or "est": nicer, busier, bigger, cheaper.
@@ -143,6 +159,7 @@ mod tests {
         ] {
             assert!(class.contains(word), "{word}");
         }
+        assert!(grammar.relational.contains("varieties") && grammar.relational.contains("example"));
         assert!(grammar.is_auxiliary("was") && grammar.is_auxiliary("can't"));
         assert!(grammar.comparatives.contains("older") && grammar.superlatives.contains("best"));
     }

@@ -93,18 +93,19 @@ struct Block {
 macro_rules! by_rows {
     ($isa:ident, $rows:expr, $what:ident::<$columns:literal>($($argument:expr),*)) => {
         match $rows {
-            1 => $what::<$isa::F, 1, $columns>($($argument),*),
-            2 => $what::<$isa::F, 2, $columns>($($argument),*),
-            3 => $what::<$isa::F, 3, $columns>($($argument),*),
-            4 => $what::<$isa::F, 4, $columns>($($argument),*),
-            5 => $what::<$isa::F, 5, $columns>($($argument),*),
-            6 => $what::<$isa::F, 6, $columns>($($argument),*),
-            7 => $what::<$isa::F, 7, $columns>($($argument),*),
-            8 => $what::<$isa::F, 8, $columns>($($argument),*),
-            9 => $what::<$isa::F, 9, $columns>($($argument),*),
-            10 => $what::<$isa::F, 10, $columns>($($argument),*),
-            11 => $what::<$isa::F, 11, $columns>($($argument),*),
-            _ => $what::<$isa::F, 12, $columns>($($argument),*),
+            1 if $isa::FLOAT_TILE.0 >= 1 => $what::<$isa::F, 1, $columns>($($argument),*),
+            2 if $isa::FLOAT_TILE.0 >= 2 => $what::<$isa::F, 2, $columns>($($argument),*),
+            3 if $isa::FLOAT_TILE.0 >= 3 => $what::<$isa::F, 3, $columns>($($argument),*),
+            4 if $isa::FLOAT_TILE.0 >= 4 => $what::<$isa::F, 4, $columns>($($argument),*),
+            5 if $isa::FLOAT_TILE.0 >= 5 => $what::<$isa::F, 5, $columns>($($argument),*),
+            6 if $isa::FLOAT_TILE.0 >= 6 => $what::<$isa::F, 6, $columns>($($argument),*),
+            7 if $isa::FLOAT_TILE.0 >= 7 => $what::<$isa::F, 7, $columns>($($argument),*),
+            8 if $isa::FLOAT_TILE.0 >= 8 => $what::<$isa::F, 8, $columns>($($argument),*),
+            9 if $isa::FLOAT_TILE.0 >= 9 => $what::<$isa::F, 9, $columns>($($argument),*),
+            10 if $isa::FLOAT_TILE.0 >= 10 => $what::<$isa::F, 10, $columns>($($argument),*),
+            11 if $isa::FLOAT_TILE.0 >= 11 => $what::<$isa::F, 11, $columns>($($argument),*),
+            12 if $isa::FLOAT_TILE.0 >= 12 => $what::<$isa::F, 12, $columns>($($argument),*),
+            rows => unreachable!("{rows} rows together"),
         }
     };
 }
@@ -113,7 +114,7 @@ impl Block {
     /// Queries times keys, times `scale`.
     #[inline(always)]
     unsafe fn score<I: Isa>(&self, queries: Places, keys: Places, scale: f32, to: &mut [f32]) {
-        let rows = self.rows.min(I::FLOAT_TILE.0);
+        let rows = self.rows;
         let mut token = 0;
         while token < self.padded {
             let (keys, to) = (keys.from(token, 0), &mut to[token..]);
@@ -136,7 +137,7 @@ impl Block {
         shares: &[f32; ROWS],
         to: Places,
     ) {
-        let rows = self.rows.min(I::FLOAT_TILE.0);
+        let rows = self.rows;
         let weights = (weights, self.padded, depth);
         let mut group = 0;
         while group < self.groups {

@@ -93,14 +93,15 @@ pub(super) unsafe fn multiply<I: Isa>(input: &Quantised, weights: &Matrix, outs:
             let end = rows * block / blocks;
             let part = Part { input, weights, tile, row };
             match end - row {
-                1 => part.compute::<I, 1>(outs),
-                2 => part.compute::<I, 2>(outs),
-                3 => part.compute::<I, 3>(outs),
-                4 => part.compute::<I, 4>(outs),
-                5 => part.compute::<I, 5>(outs),
-                6 => part.compute::<I, 6>(outs),
-                7 => part.compute::<I, 7>(outs),
-                _ => part.compute::<I, 8>(outs),
+                1 if I::TILE_ROWS >= 1 => part.compute::<I, 1>(outs),
+                2 if I::TILE_ROWS >= 2 => part.compute::<I, 2>(outs),
+                3 if I::TILE_ROWS >= 3 => part.compute::<I, 3>(outs),
+                4 if I::TILE_ROWS >= 4 => part.compute::<I, 4>(outs),
+                5 if I::TILE_ROWS >= 5 => part.compute::<I, 5>(outs),
+                6 if I::TILE_ROWS >= 6 => part.compute::<I, 6>(outs),
+                7 if I::TILE_ROWS >= 7 => part.compute::<I, 7>(outs),
+                8 if I::TILE_ROWS >= 8 => part.compute::<I, 8>(outs),
+                rows => unreachable!("{rows} rows together"),
             }
             row = end;
         }

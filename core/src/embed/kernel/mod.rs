@@ -23,7 +23,7 @@ pub(super) const TILE: usize = 2 * LANES;
 /// Inputs that are multiplied at once.
 pub(super) const QUAD: usize = 4;
 /// Most rows that are computed together.
-pub(super) const ROWS: usize = 14;
+pub(super) const ROWS: usize = 12;
 /// Values of sixteen rows of sixteen.
 pub(super) const SQUARE: usize = LANES * LANES;
 

@@ -9,8 +9,8 @@ pub(in crate::embed) struct Scalar;
 impl Isa for Scalar {
     type F = Plain;
     type Input = u8;
-    const TILE_ROWS: usize = 8;
-    const FLOAT_TILE: (usize, usize) = (4, 1);
+    const TILE_ROWS: usize = 2;
+    const FLOAT_TILE: (usize, usize) = (2, 1);
 
     #[inline(always)]
     unsafe fn keep(values: Plain, zero: i32, to: &mut [u8; LANES]) {

@@ -14,7 +14,7 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-from contest import Contender, rate_ratio, rates
+from contest import Contender, cpu_ratio, rates
 from host import Host
 from report import Report, check, number
 from wire import Failure, Wire, encode, learn, percentile
@@ -31,9 +31,10 @@ PEERS = {"onnxruntime": "redis-py, ONNX Runtime (1 thread)", "fastembed": "redis
 
 TEXT = f"""One client asks, question by question, for what was stored in other words: a new text each time, so that nothing is
 remembered; {ENTRIES:,} entries. The module is sent the text (`GETSEM … PROMPT`); beside it the same Python embeds with a library
-and sends the vector. All run all-MiniLM-L6-v2 in 8 bits, embedders on one thread. "Embedding" is the library's time or the
-server's own (`embed_us`). Texts a second: 16 connections, one embedding thread. PING: one a millisecond beside that load.
-Exact hits: caches with and without a model on one server, in turns. Times on a busy machine are upper bounds."""
+and sends the vector. All run all-MiniLM-L6-v2 in 8 bits, other embedders on one thread; the module's two threads (the
+default) share a text of 32 tokens or more. "Embedding" is the library's time or the server's own (`embed_us`). Texts a second:
+16 connections, each text on one thread. PING: one a millisecond beside that load. Exact hits: CPU time of the server for
+caches with and without a model, in turns. Times on a busy machine are upper bounds."""
 
 
 @dataclass(frozen=True)
@@ -48,36 +49,42 @@ def run(server, module: Path, folder: Path, plan: Plan) -> Report | None:
         return None
     report = Report("Questions by text", TEXT)
     table = report.table("asked by", "tokens", "p50 ms", "p99 ms", "embedding, p50 ms")
-    load = report.table("engine", "texts/s", "PING beside it: p50 us", "p99 us", "model and words, MB", "used_memory, MB")
+    load = report.table("engine", "threads", "texts/s", "PING beside it: p50 us", "p99 us", "model and words, MB", "used_memory, MB")
     bare = bytes_without(server, module, folder)
     for engine, (wanted, least) in TARGETS.items():
-        options = {
-            "llmcache.embed-models": f"minilm={MODEL}",
-            "llmcache.embed-engine": engine,
-            "llmcache.embed-memo": 0,
-            "llmcache.embed-timeout-ms": 60_000,
-        }
         if not runs(engine):
             print(f"bench: this CPU has no {engine}", flush=True)
             continue
-        with Host(f"embed-{engine}", server.path, folder / f"embed-{engine}", module, **options) as host:
-            grown = host.used_memory() - bare
-            fill(host)
-            for tokens, most in zip(TOKENS, wanted):
-                seen, own = ask(host, tokens, plan.asked)
-                table.add(f"GETSEM PROMPT, {engine}", tokens, number(seen[0]), number(seen[1]), number(own))
-                report.figures[f"{engine} {tokens}"] = {"p50_ms": seen[0], "p99_ms": seen[1], "embed_ms": own}
-                report.add_target(f"p50 by text, {engine}, {tokens} tokens", f"<= {most} ms", f"{seen[0]:.2f} ms", seen[0] <= most)
-            rate, pings = crowd(host, plan.seconds)
-            model = int(host.info("llmcache")["llmcache_model_bytes"])
-            late = percentile(pings, 0.99)
-            load.add(engine, number(rate), number(percentile(pings, 0.5)), number(late), f"{model / 1e6:.1f}", f"{grown / 1e6:.1f}")
-            report.add_target(f"texts a second a thread, {engine}", f">= {least:,}", f"{rate:,.0f}", rate >= least)
-            report.add_target(f"p99 of PING beside full load, {engine}", "< 1 ms", f"{late / 1e3:.2f} ms", late < 1_000)
-            report.add_target(f"model and words, {engine}", "<= 30 MB", f"{grown / 1e6:.1f} MB", grown <= 30e6)
-            if engine == "vnni" or not runs("vnni"):
-                compare_exact(host, report, plan)
-                peers(host, table, report, plan)
+        for threads in (1, 2):
+            options = {
+                "llmcache.embed-models": f"minilm={MODEL}",
+                "llmcache.embed-engine": engine,
+                "llmcache.embed-threads": threads,
+                "llmcache.embed-memo": 0,
+                "llmcache.embed-timeout-ms": 60_000,
+            }
+            called = f"{engine}-{threads}"
+            with Host(f"embed-{called}", server.path, folder / f"embed-{called}", module, **options) as host:
+                grown = host.used_memory() - bare
+                fill(host)
+                for tokens, most in zip(TOKENS, wanted):
+                    seen, own = ask(host, tokens, plan.asked)
+                    name = f"GETSEM PROMPT, {engine}, threads: {threads}"
+                    table.add(name, tokens, number(seen[0]), number(seen[1]), number(own))
+                    report.figures[f"{called} {tokens}"] = {"p50_ms": seen[0], "p99_ms": seen[1], "embed_ms": own}
+                    if threads == 2:
+                        report.add_target(f"p50 by text, {engine}, {tokens} tokens", f"<= {most} ms", f"{seen[0]:.2f} ms", seen[0] <= most)
+                rate, pings = crowd(host, plan.seconds)
+                model = int(host.info("llmcache")["llmcache_model_bytes"])
+                late = percentile(pings, 0.99)
+                load.add(engine, threads, number(rate), number(percentile(pings, 0.5)), number(late), f"{model / 1e6:.1f}", f"{grown / 1e6:.1f}")
+                if threads == 1:
+                    report.add_target(f"texts a second a thread, {engine}", f">= {least:,}", f"{rate:,.0f}", rate >= least)
+                    report.add_target(f"p99 of PING beside a thread under full load, {engine}", "< 1 ms", f"{late / 1e3:.2f} ms", late < 1_000)
+                    report.add_target(f"model and words, {engine}", "<= 30 MB", f"{grown / 1e6:.1f} MB", grown <= 30e6)
+                elif engine == "vnni" or not runs("vnni"):
+                    compare_exact(host, report, plan)
+                    peers(host, table, report, plan)
     sizes = report.table("module", "MB")
     sizes.add("libllmcache.so", f"{module.stat().st_size / 1e6:.2f}")
     return report
@@ -186,9 +193,9 @@ def compare_exact(host: Host, report: Report, plan: Plan) -> None:
             batches[name] = learn(wire, commands, 16)
     with_model, without = (Contender(name, host, batches[name], 4) for name in ("faq", "plain"))
     rates([with_model, without], 5, plan.seconds / 4)
-    ratio = rate_ratio(with_model, without)
-    report.table("exact hits", "a second").add("cache with a model over one without", str(ratio))
-    report.add_target("exact hits of a cache with a model", ">= 0.99 of one without", f"{ratio.median:.3f}", ratio.median >= 0.99)
+    ratio = cpu_ratio(without, with_model)
+    report.table("exact hits", "CPU of the server").add("cache with a model over one without", str(ratio))
+    report.add_target("CPU of an exact hit of a cache with a model", "<= 1.01 of one without", f"{ratio.median:.3f}", ratio.median <= 1.01)
 
 
 def peers(host: Host, table, report: Report, plan: Plan) -> None:

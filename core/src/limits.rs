@@ -125,6 +125,8 @@ pub const UNBLOCKABLE_STEPS_MAX: u64 = 1 << 19;
 pub const UNBLOCKABLE_PIECES_MAX: usize = 8_192;
 /// Numbers of a vector that weigh as much as another of these things.
 pub const UNBLOCKABLE_PIECE_NUMBERS: usize = 2_048;
+/// Bytes of text whose words are indexed that weigh as much.
+pub const UNBLOCKABLE_PIECE_READ_BYTES: usize = 64;
 /// The same for a command whose client has waited for its text to be embedded, and waits no second time.
 pub const WAITED_STEPS_MAX: u64 = 8 * UNBLOCKABLE_STEPS_MAX;
 /// Names of members that a container keeps in its records because filters asked for them, the latest.
@@ -353,10 +355,16 @@ pub const WORDS_FEEDBACK_WORDS: usize = 20;
 pub const WORDS_FEEDBACK_TEXT_BYTES: usize = 16 << 10;
 /// Most texts, the best by their words, in which phrases are looked for.
 pub const WORDS_PHRASE_TEXTS_MAX: usize = 1_000;
+/// Most phrases of a question.
+pub const WORDS_PHRASES_MAX: usize = 64;
+/// Longest text whose words are taken in at once: a millisecond. Those of a longer one are read part by part.
+pub const WORDS_AT_ONCE_BYTES: usize = 16 << 10;
+/// Different words of a longer text that count, the first: as many are taken in, and out, in a millisecond or two.
+pub const WORDS_TEXT_TERMS_MAX: usize = 8_192;
 /// Most words of a snippet.
 pub const SNIPPET_WORDS_MAX: u64 = 1_000;
 /// How much of a text a snippet is taken from.
-pub const SNIPPET_TEXT_MAX_BYTES: usize = 64 << 10;
+pub const SNIPPET_TEXT_MAX_BYTES: usize = 16 << 10;
 /// Longest mark of a snippet.
 pub const SNIPPET_MARK_MAX_BYTES: usize = 64;
 /// Largest number that reciprocal rank fusion adds to ranks.

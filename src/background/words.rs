@@ -19,16 +19,21 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     true
 }
 
-/// Reads the text of one entry; false where none is left.
+/// Bytes of a long text that are read at once.
+const AT_ONCE_BYTES: usize = 8 << 10;
+
+/// Reads the text of one entry, or a part of a long one; false where none is left.
 fn read_one(ctx: Ctx<'_>, cache: &SharedCache) -> bool {
-    let Some((slot, seq)) = cache.with(|cache| cache.index.next_unread()) else { return false };
+    let Some((slot, seq, read)) = cache.with(|cache| cache.index.take_reading()) else {
+        return false;
+    };
     let Some(name) = cache.with(|cache| cache.key_at(slot, seq)) else { return true };
     let Some(key) = Key::open(ctx, &RString::new(&name), Access::Probe) else { return true };
     if let Some(entry) = key.value::<EntryValue>()
         && entry.view().is_at(slot, seq)
     {
-        let view = entry.view();
-        cache.with(|cache| cache.index.set_text(slot, &view.response()));
+        let text = entry.view().response();
+        cache.with(|cache| cache.index.read_text((slot, seq, read), &text, AT_ONCE_BYTES));
     }
     true
 }

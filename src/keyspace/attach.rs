@@ -9,7 +9,8 @@ use llmcache_core::cache::{Cache, Entry, EntryView};
 use llmcache_core::evict::worth;
 use llmcache_core::ids::{PartitionKey, SlotId, UnixMs};
 use llmcache_core::index::NewSlot;
-use std::borrow::Cow;
+use llmcache_core::limits;
+use llmcache_core::words::TextWords;
 use std::ffi::c_int;
 
 /// When the graph of a partition that is behind is brought up.
@@ -51,12 +52,21 @@ pub(super) fn key_frame_bytes(name: &[u8]) -> usize {
     allocated_bytes(DICT_ENTRY_BYTES) + allocated_bytes(STRING_FRAME_BYTES + name.len())
 }
 
-/// Adds an entry to its container's index; `SlotId::NONE` when its vector does not fit. `text` is its response where
-/// the caller has it at hand, so that it need not be unpacked.
+/// Where the words of an entry are had from.
+pub(super) enum Response<'a> {
+    /// The response as it was given.
+    Given(&'a [u8]),
+    /// It was read part by part.
+    Read(&'a TextWords),
+    /// The entry has it, perhaps packed; a long one is read between commands.
+    Kept,
+}
+
+/// Adds an entry to its container's index; `SlotId::NONE` when its vector does not fit.
 pub(super) fn index_entry(
     cache: &mut Cache,
     view: &EntryView<'_>,
-    text: Option<&[u8]>,
+    text: Response<'_>,
     expire_at: UnixMs,
     bytes: u32,
     linking: Linking,
@@ -95,9 +105,14 @@ pub(super) fn index_entry(
     }
     cache.index.set_tags(slot, view.tags());
     if cache.index.words().is_some() {
-        let text = text.map_or_else(|| view.response(), Cow::Borrowed);
-        debug_assert_eq!(*text, *view.response());
-        cache.index.set_text(slot, &text);
+        match text {
+            Response::Given(text) => cache.index.set_text(slot, text),
+            Response::Read(words) => cache.index.set_words_of(slot, words),
+            Response::Kept if view.response_len() > limits::WORDS_AT_ONCE_BYTES => {
+                cache.index.leave_unread(slot);
+            }
+            Response::Kept => cache.index.set_text(slot, &view.response()),
+        }
     }
     cache.note_arrival(view);
     cache_registry::note_work(cache);
@@ -144,7 +159,8 @@ fn attach_to(
         Seen::Unknown => {
             let bytes = key_bytes(name, value) as u32;
             // Its code is compared from here on; its links are for later.
-            let slot = index_entry(cache, &value.view(), None, expire_at, bytes, Linking::Later);
+            let slot =
+                index_entry(cache, &value.view(), Response::Kept, expire_at, bytes, Linking::Later);
             value.set_slot(slot);
             CACHES.note_change(cache.uid());
             Attached::Added

@@ -3,13 +3,13 @@
 //! Owns: the implementation of `Keyspace` for commands. Main thread.
 
 use super::entries::{OpenedEntry, open_entry};
-use super::searches::{Made, Searches};
+use super::searches::Searches;
 use crate::ffi::{Access, Ctx};
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{Cache, Keyspace, Looked};
 use llmcache_core::ids::{Seq, SlotId};
 use llmcache_core::index::{Gate, SearchRequest, SearchResult};
-use llmcache_core::words::{WordQuery, WordSearch};
+use llmcache_core::words::{PhraseReading, WordQuery, WordSearch};
 use llmcache_core::work::Steps;
 
 /// What a command looks up in.
@@ -51,10 +51,13 @@ impl<'a> Keyspace for CommandKeyspace<'a, '_> {
         self.searches.search_words(self.ctx, self.cache, query, limit, gate)
     }
 
-    fn judged(&self, slot: SlotId, seq: Seq, judge: impl FnOnce() -> bool) -> Looked<bool> {
-        let made =
-            self.searches.made(self.ctx, (Made::Verdict, slot, seq), || vec![u8::from(judge())])?;
-        Ok(made == [1])
+    fn judged(
+        &self,
+        slot: SlotId,
+        seq: Seq,
+        part: impl FnMut(&mut PhraseReading) -> Option<bool>,
+    ) -> Looked<bool> {
+        self.searches.judged(self.ctx, (slot, seq), part)
     }
 
     fn measured(

@@ -1,6 +1,6 @@
 //! Opens, stores and removes the keys of entries.
 
-use super::attach::{Linking, index_entry, key_bytes};
+use super::attach::{Linking, Response, index_entry, key_bytes};
 use super::caches::unlink_key;
 use super::changes::tell_changes;
 use super::clock::now_min;
@@ -10,6 +10,7 @@ use crate::keytype::{ENTRY_COMMAND, EntryValue, STALE_COMMAND};
 use llmcache_core::cache::{Entry, EntryKey};
 use llmcache_core::evict::{AgedFrequency, lfu_after};
 use llmcache_core::ids::{ContainerUid, SlotId, UnixMs};
+use llmcache_core::words::TextWords;
 use std::ops::Deref;
 
 /// Most entries removed in one go to get back under a limit; the rest goes in the background.
@@ -62,6 +63,8 @@ pub struct NewEntry {
     pub entry: Box<Entry>,
     /// Its response as it was given, where that is still at hand.
     pub text: Option<HeldString>,
+    /// The words of its response, where it is long and was read part by part.
+    pub words: Option<Box<TextWords>>,
     /// Its deadline.
     pub expire_at: UnixMs,
     /// When its graph is brought up, where that is behind.
@@ -81,7 +84,7 @@ impl NewEntry {
 /// key held before is gone from the index by the removal hook. Returns its slot;
 /// `SlotId::NONE` when no container of its uid lives here yet.
 pub fn put_entry(ctx: WritePermit<'_>, cache: Option<&SharedCache>, new: NewEntry) -> SlotId {
-    let NewEntry { key: name, entry, text, expire_at, linking, hits } = new;
+    let NewEntry { key: name, entry, text, words, expire_at, linking, hits } = new;
     let portable = entry.portable_bytes();
     let name_string = RString::new(&name);
     let mut key = Key::open_to_write(ctx, &name_string);
@@ -92,7 +95,11 @@ pub fn put_entry(ctx: WritePermit<'_>, cache: Option<&SharedCache>, new: NewEntr
         && let Some(cache) = cache
     {
         let bytes = key_bytes(&name, value) as u32;
-        let text = text.as_ref().map(HeldString::as_bytes);
+        let text = match (&words, &text) {
+            (Some(words), _) => Response::Read(words),
+            (None, Some(text)) => Response::Given(text.as_bytes()),
+            (None, None) => Response::Kept,
+        };
         slot =
             cache.with(|cache| index_entry(cache, &value.view(), text, expire_at, bytes, linking));
         value.set_slot(slot);

@@ -70,7 +70,7 @@ pub use put_back::shield;
 pub use read_texts::ReadTexts;
 pub use search_rest::Told;
 pub use search_rounds::{answer_searching, search_counts};
-pub use searches::{Made, Searches};
+pub use searches::Searches;
 pub use session_key::{OpenSession, open_session};
 pub use sessions::{
     Deadline, change_session, check_second_key, deadline_was_moved, put_session, same_slot,

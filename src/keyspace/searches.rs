@@ -11,11 +11,12 @@ use crate::ffi::Ctx;
 use crate::keytype::cache_registry::SharedCache;
 use hashbrown::HashMap;
 use llmcache_core::cache::{Halt, Looked, no_words, run_words, too_much_at_once};
+use llmcache_core::error::Result;
 use llmcache_core::filter::Filter;
-use llmcache_core::ids::{ContainerUid, PartitionKey, Seq, SlotId};
+use llmcache_core::ids::{ContainerUid, PartitionKey};
 use llmcache_core::index::{Gate, SearchRequest, SearchResult, Searched};
 use llmcache_core::limits;
-use llmcache_core::words::{WordQuery, WordSearch};
+use llmcache_core::words::{PhraseReading, WordQuery, WordSearch};
 use llmcache_core::work::{self, Counter, Steps};
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
@@ -43,15 +44,6 @@ type KeyEnd = [u8; 16];
 /// ten opens.
 pub(super) type OpenedKeys = SmallVec<[(KeyEnd, bool); 24]>;
 
-/// What is made of an entry at some cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Made {
-    /// Whether its text has the phrases asked for.
-    Verdict,
-    /// The place of its text with most of the words asked for.
-    Snippet,
-}
-
 /// What is there already when a command is run again.
 #[derive(Debug, Default)]
 pub(super) struct Before {
@@ -67,8 +59,14 @@ pub(super) struct Before {
     similarities: HashMap<Place, f64>,
     /// A search of words, of which container, and whether it is done.
     words: Option<(ContainerUid, WordSearch, bool)>,
-    /// What was made of entries, by their place.
-    made: HashMap<(Made, SlotId, Seq), Vec<u8>>,
+    /// The question of words, for which container.
+    question: Option<(ContainerUid, WordQuery)>,
+    /// Snippets of entries.
+    snippets: HashMap<Place, Vec<u8>>,
+    /// Whether entries have the phrases asked for.
+    verdicts: HashMap<Place, bool>,
+    /// The entry that was being looked into for them.
+    reading: Option<(Place, PhraseReading)>,
 }
 
 /// What becomes of work that is long.
@@ -104,6 +102,8 @@ pub struct Searches {
     steps: Counter,
     /// Steps that measuring similarities took in this round.
     measured: Cell<u64>,
+    /// Time that reading texts took in this round.
+    read: Cell<Duration>,
 }
 
 impl Searches {
@@ -119,6 +119,7 @@ impl Searches {
             rest: RefCell::default(),
             steps: Counter::default(),
             measured: Cell::default(),
+            read: Cell::default(),
         }
     }
 
@@ -294,9 +295,14 @@ impl Searches {
 
     /// Counts work; refuses to continue where the client cannot be made to wait for so much.
     pub fn spend(&self, ctx: Ctx<'_>, steps: Steps) -> Looked<()> {
-        self.steps.add(steps);
         // Keys are counted where they are opened.
         work::count(Steps { keys: 0, ..steps });
+        self.note_spent(ctx, steps)
+    }
+
+    /// The same for work that is counted already.
+    fn note_spent(&self, ctx: Ctx<'_>, steps: Steps) -> Looked<()> {
+        self.steps.add(steps);
         let is_much = self.steps.get().weight() > limits::UNBLOCKABLE_STEPS_MAX;
         if is_much && !self.may_yield(ctx) && self.steps.get().weight() > self.most_steps() {
             return Err(too_much_at_once("").into());
@@ -387,25 +393,81 @@ impl Searches {
         Ok(search)
     }
 
-    /// What is made of an entry: once, in however many rounds; halts where the command is to go on in another.
-    pub fn made(
+    /// The question of words, which is read once in however many rounds.
+    pub fn question(
+        &self,
+        uid: ContainerUid,
+        read: impl FnOnce() -> Result<WordQuery>,
+    ) -> Result<WordQuery> {
+        if let Some((_, known)) =
+            self.before.borrow().question.as_ref().filter(|(of, _)| *of == uid)
+        {
+            return Ok(known.clone());
+        }
+        let question = read()?;
+        if self.yields() {
+            self.before.borrow_mut().question = Some((uid, question.clone()));
+        }
+        Ok(question)
+    }
+
+    /// Reads of a text; whether the command is to go on in another round. What a round does before it comes to where the
+    /// last one was does not count, so that each gets on.
+    fn read<R>(&self, ctx: Ctx<'_>, read: impl FnOnce() -> R) -> (R, bool) {
+        let began = Instant::now();
+        let made = read();
+        self.read.set(self.read.get() + began.elapsed());
+        (made, self.read.get() >= ROUND && self.pause(ctx))
+    }
+
+    /// The snippet of an entry: made once, in however many rounds; halts where the command is to go on in another.
+    pub fn snippet(
         &self,
         ctx: Ctx<'_>,
-        place: (Made, SlotId, Seq),
+        place: Place,
         make: impl FnOnce() -> Vec<u8>,
     ) -> Looked<Vec<u8>> {
-        if let Some(made) = self.before.borrow().made.get(&place) {
+        if let Some(made) = self.before.borrow().snippets.get(&place) {
             return Ok(made.clone());
         }
-        let made = make();
-        if self.is_spent() && self.pause(ctx) {
-            self.before.borrow_mut().made.insert(place, made);
-            return Err(Halt::Elsewhere);
-        }
+        let (made, is_spent) = self.read(ctx, make);
         if self.yields() {
-            self.before.borrow_mut().made.insert(place, made.clone());
+            self.before.borrow_mut().snippets.insert(place, made.clone());
         }
-        Ok(made)
+        if is_spent { Err(Halt::Elsewhere) } else { Ok(made) }
+    }
+
+    /// Whether the text of an entry has what is asked for, as `part` tells once it is known, which reads on; found out once,
+    /// in however many rounds. Halts where the command is to go on in another, or may not read so much.
+    pub fn judged(
+        &self,
+        ctx: Ctx<'_>,
+        place: Place,
+        mut part: impl FnMut(&mut PhraseReading) -> Option<bool>,
+    ) -> Looked<bool> {
+        if let Some(verdict) = self.before.borrow().verdicts.get(&place) {
+            return Ok(*verdict);
+        }
+        let before = self.before.borrow_mut().reading.take().filter(|(of, _)| *of == place);
+        let mut reading = before.map(|(_, reading)| reading).unwrap_or_default();
+        loop {
+            let before = work::counted().weight();
+            let (verdict, is_spent) = self.read(ctx, || part(&mut reading));
+            let rows = work::counted().weight().saturating_sub(before);
+            self.note_spent(ctx, Steps { rows, ..Steps::NONE })?;
+            let mut before = self.before.borrow_mut();
+            if let Some(verdict) = verdict {
+                before.verdicts.insert(place, verdict);
+            }
+            match (verdict, is_spent) {
+                (Some(verdict), false) => return Ok(verdict),
+                (None, false) => {}
+                (_, true) => {
+                    before.reading = Some((place, reading));
+                    return Err(Halt::Elsewhere);
+                }
+            }
+        }
     }
 
     fn found_before(

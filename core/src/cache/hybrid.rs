@@ -17,6 +17,7 @@ use crate::limits::{
 use crate::words::{Fusion, Phrases, Ranked, Scored, WordQuery, WordSearch, fuse};
 use crate::work::Steps;
 use hashbrown::HashSet;
+use std::cell::OnceCell;
 
 /// A question of words.
 #[derive(Debug)]
@@ -135,15 +136,15 @@ impl<K: Keyspace> Found<'_, '_, K> {
         if self.phrases().is_empty() {
             return Ok(true);
         }
-        let text = view.response();
-        let accepts = || {
-            self.keyspace.with_cache(|cache| {
-                let words = cache.index.words();
-                words.is_some_and(|words| self.phrases().accept(words.analyser(), &text))
+        // Unpacked only where it is looked into.
+        let text = OnceCell::new();
+        self.keyspace.judged(view.slot(), view.seq(), |reading| {
+            let text = text.get_or_init(|| view.response());
+            self.keyspace.with_cache(|cache| match cache.index.words() {
+                Some(words) => self.phrases().read(words.analyser(), text, reading),
+                None => Some(false),
             })
-        };
-        self.keyspace.spend(Steps { bytes: PHRASE_BYTES * text.len() as u64, ..Steps::NONE })?;
-        self.keyspace.judged(view.slot(), view.seq(), accepts)
+        })
     }
 
     /// Takes over what is near, with its score by words.
@@ -234,6 +235,3 @@ impl<K: Keyspace> Found<'_, '_, K> {
         best.unzip()
     }
 }
-
-/// What looking for phrases in a byte of a text weighs, in bytes read.
-const PHRASE_BYTES: u64 = 16;

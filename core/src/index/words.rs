@@ -8,7 +8,8 @@ use super::request::Gate;
 use crate::codec::DecodeError;
 use crate::filter::Verdict;
 use crate::ids::{Seq, SlotId};
-use crate::words::{Language, WordIndex, WordSearch};
+use crate::limits::WORDS_AT_ONCE_BYTES;
+use crate::words::{Language, TextWords, WordIndex, WordSearch};
 use crate::work::Steps;
 
 /// Words taken out in one step of work.
@@ -35,12 +36,19 @@ impl Index {
 
     /// Whether entries are here whose words are not known yet.
     pub fn has_unread_texts(&self) -> bool {
-        self.words.as_ref().is_some_and(|words| words.unread_from().is_some())
+        self.words.as_ref().is_some_and(|words| words.has_unread())
     }
 
     /// An entry whose text is to be read, if there is one; it is not named again.
     pub fn next_unread(&mut self) -> Option<(SlotId, Seq)> {
         let words = self.words.as_mut()?;
+        while let Some(row) = words.take_unread_long() {
+            if let Some(slot) = self.rows.slots.get(SlotId(row))
+                && !words.has(row)
+            {
+                return Some((SlotId(row), slot.seq()));
+            }
+        }
         let mut from = words.unread_from()?;
         loop {
             let Some((id, slot)) = self.rows.slots.next_occupied(from) else {
@@ -55,7 +63,54 @@ impl Index {
         }
     }
 
-    /// Notes the text of an entry just inserted, or read.
+    /// The text that is being read, and its words so far; else one that is to be read.
+    pub fn take_reading(&mut self) -> Option<(SlotId, Seq, TextWords)> {
+        if let Some(words) = &mut self.words
+            && let Some((row, seq, read)) = words.reading().take().map(|reading| *reading)
+        {
+            return Some((SlotId(row), seq, read));
+        }
+        let (slot, seq) = self.next_unread()?;
+        Some((slot, seq, TextWords::default()))
+    }
+
+    /// Reads about so many bytes more of the text of an entry, and notes its words at the end.
+    pub fn read_text(
+        &mut self,
+        (slot, seq, mut read): (SlotId, Seq, TextWords),
+        text: &[u8],
+        most_bytes: usize,
+    ) {
+        let is_there = self.rows.slots.get(slot).is_some_and(|found| found.seq() == seq);
+        let Some(words) = self.words.as_mut().filter(|_| is_there) else { return };
+        if text.len() <= WORDS_AT_ONCE_BYTES {
+            words.add(slot.0, text);
+        } else if read.read(words.analyser(), text, most_bytes) {
+            words.add_read(slot.0, &read);
+        } else {
+            *words.reading() = Some(Box::new((slot.0, seq, read)));
+        }
+    }
+
+    /// Notes the words of an entry just inserted, whose text was read part by part.
+    pub fn set_words_of(&mut self, slot: SlotId, read: &TextWords) {
+        if self.rows.slots.get(slot).is_some()
+            && let Some(words) = &mut self.words
+        {
+            words.add_read(slot.0, read);
+        }
+    }
+
+    /// Leaves a long text of an entry just inserted to be read between commands.
+    pub fn leave_unread(&mut self, slot: SlotId) {
+        if self.rows.slots.get(slot).is_some()
+            && let Some(words) = &mut self.words
+        {
+            words.leave_unread(slot.0);
+        }
+    }
+
+    /// Notes the text of an entry just inserted.
     pub fn set_text(&mut self, slot: SlotId, text: &[u8]) {
         if self.rows.slots.get(slot).is_some()
             && let Some(words) = &mut self.words

@@ -12,8 +12,11 @@ use super::language::Language;
 use super::packed::{NO_WORD, put_word, unpack};
 use super::postings::Posting;
 use super::query::Clause;
+use super::reading::{TextWords, count_read};
 use super::word_cache::{Known, WordCache};
 use crate::allocation::allocated_bytes;
+use crate::ids::Seq;
+use crate::limits::WORDS_AT_ONCE_BYTES;
 use std::borrow::Cow;
 use thin_vec::ThinVec;
 
@@ -72,6 +75,10 @@ pub struct WordIndex {
     heap_bytes: usize,
     /// Rows from here on may have a text that was not read yet.
     unread_from: Option<u32>,
+    /// Rows with long texts that are to be read part by part.
+    unread_long: Vec<u32>,
+    /// The row of one that is being read, its place in the order of stores, and its words so far.
+    reading: Option<Box<(u32, Seq, TextWords)>>,
     cache: WordCache,
     /// Room for the words of one text.
     scratch: Vec<u32>,
@@ -93,6 +100,8 @@ impl WordIndex {
             total_length: 0,
             heap_bytes: 0,
             unread_from: None,
+            unread_long: Vec::new(),
+            reading: None,
             cache: WordCache::default(),
             scratch: Vec::new(),
         }
@@ -139,6 +148,31 @@ impl WordIndex {
         self.unread_from = row;
     }
 
+    /// Whether texts may be there that are not read, or not to their end.
+    pub fn has_unread(&self) -> bool {
+        self.unread_from.is_some() || !self.unread_long.is_empty() || self.reading.is_some()
+    }
+
+    /// Notes that a row has a long text, which is to be read part by part.
+    pub fn leave_unread(&mut self, row: u32) {
+        self.mark_removed(row);
+        self.unread_long.push(row);
+    }
+
+    /// A row with a long text that is to be read.
+    pub fn take_unread_long(&mut self) -> Option<u32> {
+        let row = self.unread_long.pop();
+        if self.unread_long.is_empty() {
+            self.unread_long = Vec::new();
+        }
+        row
+    }
+
+    /// The text that is being read.
+    pub fn reading(&mut self) -> &mut Option<Box<(u32, Seq, TextWords)>> {
+        &mut self.reading
+    }
+
     /// Texts that are there, those without a word too.
     pub fn len(&self) -> u64 {
         self.live
@@ -164,6 +198,8 @@ impl WordIndex {
         self.dictionary.bytes()
             + allocated_bytes(self.documents.capacity() * size_of::<Document>())
             + allocated_bytes(self.scratch.capacity() * size_of::<u32>())
+            + allocated_bytes(self.unread_long.capacity() * size_of::<u32>())
+            + self.reading.as_ref().map_or(0, |reading| reading.2.bytes())
             + self.cache.bytes()
             + self.heap_bytes
     }
@@ -176,7 +212,13 @@ impl WordIndex {
 
     /// Adds the text of a row, in place of the one it had. Returns how many words that took.
     pub fn add(&mut self, row: u32, text: &[u8]) -> usize {
+        if text.len() > WORDS_AT_ONCE_BYTES {
+            let mut words = TextWords::default();
+            words.read(&self.analyser, text, usize::MAX);
+            return self.add_read(row, &words);
+        }
         let mut steps = self.take_out(row);
+        count_read(text.len());
         // Whole texts are checked faster than parts, and nearly all are UTF-8.
         let text =
             str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed);
@@ -197,6 +239,23 @@ impl WordIndex {
         self.scratch = words;
         self.scratch.shrink_to(4_096);
         self.put_words(row, &packed, length);
+        steps
+    }
+
+    /// Adds the words of a text that was read part by part. Returns how many words that took.
+    pub fn add_read(&mut self, row: u32, words: &TextWords) -> usize {
+        let steps = self.take_out(row) + words.counts().len() + 1;
+        let dictionary = &mut self.dictionary;
+        let numbered = words.counts().map(|(term, count)| (dictionary.number_of(term), count));
+        let mut numbered: Vec<_> = numbered.collect();
+        numbered.sort_unstable();
+        let mut packed = Vec::with_capacity(2 * numbered.len());
+        let mut before = 0;
+        for (number, count) in numbered {
+            put_word(&mut packed, number - before, count);
+            before = number;
+        }
+        self.put_words(row, &packed, words.length());
         steps
     }
 
@@ -260,8 +319,10 @@ impl WordIndex {
             let left = self.documents.len().saturating_sub(ROWS_FREED_AT_ONCE);
             self.documents.truncate(left);
             if left == 0 {
-                let unread_from = self.unread_from;
-                *self = Self { unread_from, ..Self::new(self.analyser.language()) };
+                let (unread_from, reading) = (self.unread_from, self.reading.take());
+                let unread_long = std::mem::take(&mut self.unread_long);
+                let empty = Self::new(self.analyser.language());
+                *self = Self { unread_from, unread_long, reading, ..empty };
             }
         }
         self.has_work()

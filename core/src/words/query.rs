@@ -1,21 +1,23 @@
 //! What a user asks of words: words that count, words that must or must not occur, phrases, beginnings and near misses
 //! of words.
 //!
-//! Owns: the language of `WORDS`. Parts are divided by spaces: `word`, `+word` (must occur), `-word` (must not),
+//! Owns: the language of `WORDS`. A question is read in time that its length bounds. Parts are divided by spaces: `word`, `+word` (must occur), `-word` (must not),
 //! `"some words"` (must occur so), `-"some words"`, `begin*`, `word~` (one edit away at most). Any thread.
 
 use super::analyser::Analyser;
 use super::language::Language;
 use super::phrase::Phrases;
+use super::reading::count_read;
 use crate::error::{Error, Result};
 use crate::limits::{
-    WORDS_EXPANDED_MAX, WORDS_FUZZY_MIN_CHARS, WORDS_PREFIX_MIN_CHARS, WORDS_QUERY_MAX_BYTES,
-    WORDS_QUERY_TERMS_MAX,
+    WORDS_EXPANDED_MAX, WORDS_FUZZY_MIN_CHARS, WORDS_PHRASES_MAX, WORDS_PREFIX_MIN_CHARS,
+    WORDS_QUERY_MAX_BYTES, WORDS_QUERY_TERMS_MAX,
 };
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 /// Whether a text has to have a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Need {
     /// It counts where it occurs.
     Counts,
@@ -28,7 +30,7 @@ pub enum Need {
 }
 
 /// Which words of texts are meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Means {
     /// The word itself.
     Exact,
@@ -82,16 +84,18 @@ struct Part<'a> {
 }
 
 impl WordQuery {
-    /// A question without a language of its own: each word counts. Of more words than a question may have, the first.
+    /// A question without a language of its own: each word counts. Of more words than a question may have, and of a longer
+    /// text, the first.
     pub fn plain(analyser: &Analyser, text: &[u8]) -> Self {
-        let mut query = Self { learns: true, ..Self::default() };
+        let mut query = Asked { most: WORDS_QUERY_TERMS_MAX, ..Asked::default() };
+        let text = &text[..text.len().min(WORDS_QUERY_MAX_BYTES)];
+        count_read(text.len());
         analyser.words(&String::from_utf8_lossy(text), |token| {
-            let is_known = query.clauses.iter().any(|clause| clause.term == token.term);
-            if !token.is_stop && (is_known || query.clauses.len() < WORDS_QUERY_TERMS_MAX) {
+            if !token.is_stop {
                 query.add(token.term, Means::Exact, Need::Counts);
             }
         });
-        query
+        Self { learns: true, ..query.query }
     }
 
     /// Reads a question.
@@ -104,13 +108,15 @@ impl WordQuery {
             return Err(Error::too_big("WORDS", text.len(), WORDS_QUERY_MAX_BYTES, "bytes"));
         }
         let text = String::from_utf8_lossy(text);
-        let mut query = Self::default();
+        count_read(text.len());
+        let mut asked = Asked { most: usize::MAX, ..Asked::default() };
         let mut rest = text.trim_start();
         while !rest.is_empty() {
             let (part, behind) = next_part(rest)?;
-            query.take(analyser, &part)?;
+            asked.take(analyser, &part)?;
             rest = behind.trim_start();
         }
+        let query = asked.query;
         if query.clauses.len() > WORDS_QUERY_TERMS_MAX {
             let count = query.clauses.len();
             return Err(Error::too_big("WORDS", count, WORDS_QUERY_TERMS_MAX, "words"));
@@ -118,6 +124,10 @@ impl WordQuery {
         let expanded = query.clauses.iter().filter(|clause| clause.means != Means::Exact).count();
         if expanded > WORDS_EXPANDED_MAX {
             return Err(Error::too_big("WORDS", expanded, WORDS_EXPANDED_MAX, "words with * or ~"));
+        }
+        if query.phrases.len() > WORDS_PHRASES_MAX {
+            let count = query.phrases.len();
+            return Err(Error::too_big("WORDS", count, WORDS_PHRASES_MAX, "phrases"));
         }
         let asks_something = !query.clauses.is_empty() || !query.phrases.is_empty();
         if asks_something && query.clauses.iter().all(|clause| clause.need == Need::Excluded) {
@@ -130,7 +140,19 @@ impl WordQuery {
     pub fn is_strict(&self) -> bool {
         self.clauses.iter().any(|clause| clause.need != Need::Counts) || !self.phrases.is_empty()
     }
+}
 
+/// A question that is being read.
+#[derive(Default)]
+struct Asked {
+    query: WordQuery,
+    /// Where each clause is.
+    places: HashMap<(String, Means, Need), usize>,
+    /// Most words that are taken.
+    most: usize,
+}
+
+impl Asked {
     fn take(&mut self, analyser: &Analyser, part: &Part<'_>) -> Result<()> {
         let need = match part.sign {
             Some('+') => Need::Required,
@@ -158,7 +180,7 @@ impl WordQuery {
         });
         let is_phrase = phrase.len() > 1 && (part.is_quoted || need == Need::Excluded && !has_code);
         if is_phrase && need == Need::Excluded {
-            self.phrases.exclude(phrase);
+            self.query.phrases.add(phrase, true);
             return Ok(());
         }
         if is_phrase {
@@ -167,7 +189,7 @@ impl WordQuery {
                     "WORDS: a phrase of stop words alone cannot be found; add a word to it",
                 ));
             }
-            self.phrases.require(phrase);
+            self.query.phrases.add(phrase, false);
         }
         for (word, is_code) in words {
             // Of a code that must occur, or must not, the whole decides.
@@ -204,12 +226,13 @@ impl WordQuery {
     }
 
     fn add(&mut self, term: &str, means: Means, need: Need) {
-        let is_it = |clause: &&mut Clause| {
-            clause.term == term && clause.means == means && clause.need == need
-        };
-        match self.clauses.iter_mut().find(is_it) {
-            Some(clause) => clause.times += 1,
-            None => self.clauses.push(Clause { term: term.to_owned(), means, need, times: 1 }),
+        let clauses = &mut self.query.clauses;
+        let key = (term.to_owned(), means, need);
+        if let Some(&place) = self.places.get(&key) {
+            clauses[place].times += 1;
+        } else if clauses.len() < self.most {
+            self.places.insert(key, clauses.len());
+            clauses.push(Clause { term: term.to_owned(), means, need, times: 1 });
         }
     }
 }

@@ -3,7 +3,9 @@
 //! Owns: the choice of the window. Any thread.
 
 use super::analyser::Analyser;
-use super::query::{Clause, Need};
+use super::query::{Clause, Means, Need};
+use super::reading::count_read;
+use hashbrown::HashMap;
 
 /// A part of a text, in bytes of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,9 +89,17 @@ fn centred(all: &[Word], from: usize, width: usize) -> usize {
 fn marked(analyser: &Analyser, text: &str, clauses: &[Clause]) -> Vec<Word> {
     let mut all: Vec<Word> = Vec::new();
     let mut code: Option<(usize, usize)> = None;
+    let looked_for = || clauses.iter().enumerate().filter(|(_, c)| c.need != Need::Excluded);
+    let mut exact: HashMap<&str, usize> = HashMap::new();
+    for (place, clause) in looked_for().filter(|(_, clause)| clause.means == Means::Exact) {
+        exact.entry(&clause.term).or_insert(place);
+    }
+    // A few at most.
+    let wide: Vec<_> = looked_for().filter(|(_, clause)| clause.means != Means::Exact).collect();
+    count_read(text.len());
     analyser.words(text, |token| {
-        let means_it = |clause: &Clause| clause.need != Need::Excluded && clause.means(token.term);
-        let clause = clauses.iter().position(means_it);
+        let widely = wide.iter().find(|(_, clause)| clause.means(token.term)).map(|(at, _)| *at);
+        let clause = exact.get(token.term).copied().into_iter().chain(widely).min();
         if token.is_code {
             code = clause.map(|clause| (clause, token.end));
             return;

@@ -23,7 +23,11 @@ use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::{EntryId, UnixMs};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
+use llmcache_core::words::TextWords;
 use llmcache_core::work::count_bytes;
+
+/// Bytes of a long text that are read in one piece.
+const READ_AT_ONCE_BYTES: usize = 4 << 10;
 
 /// A vector on its way into an entry. A blob is decoded when its turn comes.
 #[derive(Debug)]
@@ -83,6 +87,11 @@ pub trait Item: Send + 'static {
     /// That text, where it has no vector.
     fn wanted(&self) -> Option<(&[u8], bool)> {
         if self.dim().is_none() { self.text() } else { None }
+    }
+
+    /// Bytes of it whose words are indexed.
+    fn read_bytes(&self, _settings: &Settings) -> usize {
+        0
     }
 
     /// Gives it the vector of its text.
@@ -156,6 +165,8 @@ pub struct StoringBatch<I> {
     packed: Vec<Packed>,
     /// Those that are to be stored.
     ready: std::vec::IntoIter<(NewEntry, EntryId)>,
+    /// The words of the next of them, where its text is long, while they are read.
+    words: Option<Box<TextWords>>,
     is_settled: bool,
     /// Whether the command's own call goes on, so that its client may be made to wait for the graph.
     is_first_call: bool,
@@ -222,17 +233,20 @@ impl<I: Item> StoringBatch<I> {
         }
         let whole = Presence::of(ctx, name).is_whole();
         let count = items.len();
+        let read_bytes: usize = items.iter().map(|item| item.read_bytes(&settings)).sum();
         Ok(Self {
             name: name.to_vec(),
             cache,
             settings,
-            // Long vectors are as good as several things.
-            known: count * (1 + dim.unwrap_or(0) / limits::UNBLOCKABLE_PIECE_NUMBERS),
+            // Long vectors and texts are as good as several things.
+            known: count * (1 + dim.unwrap_or(0) / limits::UNBLOCKABLE_PIECE_NUMBERS)
+                + read_bytes / limits::UNBLOCKABLE_PIECE_READ_BYTES,
             reading,
             passed: 0,
             items: items.into_iter(),
             packed: Vec::with_capacity(count),
             ready: Vec::new().into_iter(),
+            words: None,
             is_settled: false,
             is_first_call: true,
             whole,
@@ -314,7 +328,8 @@ impl<I: Item> StoringBatch<I> {
                 let there = open_entry(*ctx, &key, Access::Probe).is_some();
                 presence.found(there.then_some(()))?;
             }
-            let new = NewEntry { key, entry, text, expire_at, linking: self.linking, hits };
+            let (words, linking) = (None, self.linking);
+            let new = NewEntry { key, entry, text, words, expire_at, linking, hits };
             check_fits(&cache, &new)?;
             ready.push((new, id));
         }
@@ -338,13 +353,35 @@ impl<I: Item> StoringBatch<I> {
         if fits { Ok(made) } else { Err(changed("another client made the container meanwhile")) }
     }
 
+    /// Reads of the next text, if that is long; whether it is read to its end.
+    fn read_words(&self, cache: &SharedCache, words: &mut Option<Box<TextWords>>) -> bool {
+        let text = self.ready.as_slice().first().and_then(|(new, _)| new.text.as_ref());
+        let text = text.map(HeldString::as_bytes).unwrap_or_default();
+        if text.len() <= limits::WORDS_AT_ONCE_BYTES {
+            return true;
+        }
+        cache.with(|cache| match cache.index.words() {
+            Some(index) => {
+                let words = words.get_or_insert_default();
+                words.read(index.analyser(), text, READ_AT_ONCE_BYTES)
+            }
+            None => true,
+        })
+    }
+
     fn store_next(&mut self, ctx: WritePermit<'_>) -> Result<()> {
         let Some(cache) = &self.cache else { return Ok(()) };
         let uid = cache.with(|cache| cache.uid());
         if CACHES.find(uid, ctx.db()).is_none() {
             return Err(changed("the container was removed before all was stored"));
         }
+        let mut words = self.words.take();
+        if !self.read_words(cache, &mut words) {
+            self.words = words;
+            return Ok(());
+        }
         let Some((mut new, id)) = self.ready.next() else { return Ok(()) };
+        new.words = words;
         new.entry.adopt(uid, cache.with(|cache| cache.seq_after(0)));
         if !self.is_first_call {
             new.linking = Linking::AlongTheWay;

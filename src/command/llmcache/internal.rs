@@ -66,6 +66,7 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
             key: key.into(),
             entry,
             text: None,
+            words: None,
             expire_at,
             linking: Linking::AlongTheWay,
             hits: 0,

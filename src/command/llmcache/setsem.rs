@@ -161,7 +161,8 @@ pub fn store_answer(
     let entry = cache.with(|cache| request.pack(cache, now));
     let hits = request.moved.map_or(0, |moved| moved.hits);
     let Former { new_key, old_key, at_new, at_old } = former;
-    let new = NewEntry { key: new_key, entry, text: None, expire_at, linking, hits };
+    let (text, words) = (None, None);
+    let new = NewEntry { key: new_key, entry, text, words, expire_at, linking, hits };
     check_fits(&cache, &new)?;
     if request.moved.is_none() {
         write_behind(ctx, &cache, &presence, request, name, id)?;

@@ -179,6 +179,10 @@ impl Item for Ready {
         self.wants.map(|cut| (self.text.as_bytes(), cut))
     }
 
+    fn read_bytes(&self, settings: &Settings) -> usize {
+        if settings.words.is_some() { self.text.as_bytes().len() } else { 0 }
+    }
+
     fn embedded(&mut self, vector: Query) {
         self.vector = Some(Vector::Query(vector));
     }

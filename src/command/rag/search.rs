@@ -10,7 +10,7 @@ use crate::command::container::told::{self, Beside};
 use crate::command::parse::{ArgReader, is_vector_word, parse_filter, set_once, vector};
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{
-    Again, Choice, CommandKeyspace, Made, OpenedEntry, Place, Presence, Searches, answer_room,
+    Again, Choice, CommandKeyspace, OpenedEntry, Place, Presence, Searches, answer_room,
     answer_searching, key_of_found, likeness, need_index, open_container, place_of, unit,
 };
 use crate::keytype::cache_registry::SharedCache;
@@ -95,7 +95,7 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
         Reply::new(ctx).array(0);
         return Ok(());
     };
-    let words = search.word_query(&cache)?;
+    let words = search.word_query(&cache, searches)?;
     let given = match (&search.query, search.text) {
         // A text is found by its words where nothing can embed it.
         (None, Some(_)) if words.is_some() && model_for(&cache).is_none() => None,
@@ -247,26 +247,27 @@ impl<'a> Search<'a> {
     }
 
     /// What is asked of words: what WORDS says, or where FUSE or the index wants it the text as it is.
-    fn word_query(&self, cache: &SharedCache) -> Result<Option<WordQuery>> {
+    fn word_query(&self, cache: &SharedCache, searches: &Searches) -> Result<Option<WordQuery>> {
         let embeds = model_for(cache).is_some();
         cache.with(|cache| {
             let analyser = cache.index.words().map(WordIndex::analyser);
-            if self.words.is_some() || self.fusion.is_some() {
-                let analyser = analyser.ok_or_else(no_words)?;
-                if cache.index.has_unread_texts() {
-                    let message = "the words of this index are being read; try again soon";
-                    return Err(Error::new(ErrorWord::TryAgain, message));
-                }
-                let text = self.text.unwrap_or_default();
-                return match self.words {
-                    Some(words) => WordQuery::parse(analyser, words).map(Some),
-                    None => Ok(Some(WordQuery::plain(analyser, text))),
-                };
+            let (words, is_given) = (self.words, self.words.is_some() || self.fusion.is_some());
+            let by_text_alone = self.query.is_none() && self.text.is_some() && !embeds;
+            let asks_words = is_given || by_text_alone && analyser.is_some();
+            if !asks_words {
+                return Ok(None);
             }
-            let by_text_alone = self.query.is_none() && !embeds;
-            Ok(analyser
-                .zip(self.text.filter(|_| by_text_alone))
-                .map(|(analyser, text)| WordQuery::plain(analyser, text)))
+            let analyser = analyser.ok_or_else(no_words)?;
+            if cache.index.has_unread_texts() {
+                let message = "the words of this index are being read; try again soon";
+                return Err(Error::new(ErrorWord::TryAgain, message));
+            }
+            let text = self.text.unwrap_or_default();
+            let read = || match words {
+                Some(words) => WordQuery::parse(analyser, words),
+                None => Ok(WordQuery::plain(analyser, text)),
+            };
+            searches.question(cache.uid(), read).map(Some)
         })
     }
 
@@ -293,10 +294,10 @@ impl<'a> Search<'a> {
         });
         let of_hit = |hit: &Hit<OpenedEntry<'_>>| {
             let view = hit.entry.view();
-            let text = view.response();
-            let text = &text[..text.len().min(limits::SNIPPET_TEXT_MAX_BYTES)];
-            let (slot, seq) = place_of(&view);
-            keyspace.searches.made(keyspace.ctx, (Made::Snippet, slot, seq), || {
+            keyspace.searches.snippet(keyspace.ctx, place_of(&view), || {
+                // Unpacked only where it is looked into.
+                let text = view.response();
+                let text = &text[..text.len().min(limits::SNIPPET_TEXT_MAX_BYTES)];
                 let text = String::from_utf8_lossy(text);
                 let found = snippet(&analyser, &text, clauses, width, |clause| weights[clause]);
                 marked(&text, &found, open, close)

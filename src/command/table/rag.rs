@@ -131,7 +131,7 @@ pub(super) const RAG: &[CommandSpec] = &[
             `begin*`, `word~` (one edit away); docs/rag.md describes them. With a vector or an embedded TEXT, both orders \
             are fused, by default with `FUSE RRF 60`; FUSE without WORDS takes the words of TEXT as they are. `score` is \
             what the order is by, `words` is BM25, `similarity` is null for a document without a vector. `snippet` is the \
-            passage with most of the words, SNIPPET words long, from the first 64 KiB of the text. `COUNT` is 10 by \
+            passage with most of the words, SNIPPET words long, from the first 16 KiB of the text. `COUNT` is 10 by \
             default, as for `VSIM` and `FT.SEARCH`. `FILTER` is described in `docs/filter.md`; similarity is cosine in \
             [-1, 1]. `MMR lambda` \
             chooses among the 4 x COUNT nearest (at least 20, at most 200 or COUNT) by maximal marginal relevance: \

@@ -6,7 +6,7 @@ use crate::cache::{Cache, Entry};
 use crate::error::{Error, ErrorWord};
 use crate::ids::{Seq, SlotId};
 use crate::index::{Gate, SearchRequest, SearchResult};
-use crate::words::{WordQuery, WordSearch};
+use crate::words::{PhraseReading, WordQuery, WordSearch};
 use crate::work::Steps;
 use std::ops::Deref;
 
@@ -49,9 +49,20 @@ pub trait Keyspace {
         })
     }
 
-    /// What is to be found out of an entry at some cost; found out once, in however many rounds a command goes.
-    fn judged(&self, _slot: SlotId, _seq: Seq, judge: impl FnOnce() -> bool) -> Looked<bool> {
-        Ok(judge())
+    /// Whether the text of an entry has the phrases asked for; read part by part, and once, in however many rounds a command
+    /// goes. `part` reads on and tells it once it is known.
+    fn judged(
+        &self,
+        _slot: SlotId,
+        _seq: Seq,
+        mut part: impl FnMut(&mut PhraseReading) -> Option<bool>,
+    ) -> Looked<bool> {
+        let mut reading = PhraseReading::default();
+        loop {
+            if let Some(verdict) = part(&mut reading) {
+                return Ok(verdict);
+            }
+        }
     }
 
     /// The similarity of an entry with a vector of so many numbers, where a question measures many: once, in however many

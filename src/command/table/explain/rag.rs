@@ -21,7 +21,7 @@ pub(super) const SENTENCES: &[Sentence] = &[
     (
         "RAG.SEARCH",
         "WORDS",
-        "Words that documents are found by, up to 16 KiB and 128 different ones; the index is made with WORDS.",
+        "Words that documents are found by, up to 16 KiB, 128 different ones and 64 phrases; the index is made with WORDS.",
     ),
     ("RAG.SEARCH", "FUSE", "How the orders by meaning and by words become one; default RRF 60."),
     (
@@ -63,9 +63,13 @@ pub(super) const SENTENCES: &[Sentence] = &[
     (
         "RAG.SEARCH",
         "TEXT",
-        "The question in words, up to 16 MiB, in the place of a vector; the model of the index embeds it.",
+        "The question in words, up to 16 MiB, in the place of a vector; the model of the index embeds it, or its words decide, those of the first 16 KiB.",
     ),
-    ("RAG", "TEXT", "The text of the document, up to 64 MiB."),
+    (
+        "RAG",
+        "TEXT",
+        "The text of the document, up to 64 MiB; of one above 16 KiB the first 8,192 different words are indexed, where words are.",
+    ),
     (
         "RAG",
         "TRUNCATE",

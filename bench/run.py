@@ -171,7 +171,11 @@ def measure(name, here, servers, module, folder, source, base, queries, full, ch
         case "faults":
             return faults.run(first, module, folder)
         case "threads":
-            plan = threads.Plan(min(50_000, at_most), seconds=8) if full else threads.Plan(40_000, seconds=3)
+            plan = (
+                threads.Plan(min(50_000, at_most), seconds=8, pipelined=min(100_000, 2 * at_most))
+                if full
+                else threads.Plan(40_000, seconds=3, pipelined=20_000)
+            )
             return threads.run(first, module, folder, base, queries, plan)
         case "embeddings":
             plan = embeddings.Plan(10_000 if full else 2_000, rounds=3, seconds=0.4, latency_count=300)

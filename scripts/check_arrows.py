@@ -19,8 +19,8 @@ CRATES = {"src": "src", "core": "core/src"}
 
 # What every room of the core may use.
 BASE = {
-    "core/account", "core/allocation", "core/cluster", "core/codec", "core/error", "core/ids", "core/limits", "core/listing", "core/members",
-    "core/sharded", "core/sync", "core/work",
+    "core/account", "core/allocation", "core/cluster", "core/codec", "core/error", "core/ids", "core/limits", "core/listing", "core/load",
+    "core/members", "core/sharded", "core/sleepers", "core/sync", "core/work",
 }  # fmt: skip
 
 # Room -> rooms it may use besides BASE and, for rooms of src, the core as a whole ("core").

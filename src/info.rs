@@ -206,6 +206,7 @@ fn write_caches(info: &mut InfoWriter) {
     info.number(c"clients_blocked", blocked_count() as u64);
     let searches = search_counts();
     info.number(c"searches_in_threads", searches.given);
+    info.number(c"searches_by_load", searches.by_load);
     info.number(c"searches_out", searches.out as u64);
     info.number(c"commands_in_slices", sliced_count() as u64);
     let (broken, [keys, path, reply]) = watched();

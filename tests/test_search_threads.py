@@ -530,3 +530,99 @@ def test_rounds_answer_in_the_protocol_of_the_client(server, cache, vectors):
         if protocol == 3:
             assert isinstance(there[0][b"similarity"], float)
         client.close()
+
+
+def by_load(server):
+    return int(server.info()["llmcache_searches_by_load"])
+
+
+def pipelined(server, commands, clients):
+    """The replies of as many clients who each send all commands at once, from another one on."""
+    replies = [None] * clients
+
+    def ask(number):
+        with server.wire(timeout=60) as wire:
+            turned = commands[number:] + commands[:number]
+            found = wire.flush(turned)
+            replies[number] = found[len(found) - number :] + found[: len(found) - number]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    return replies
+
+
+@pytest.fixture
+def busy(fleet, vectors):
+    """A server of its own for searches of some 40 us, by default settings."""
+    server = fleet.launch()
+    fill(Cache(server.client()), vectors, index="FLAT")
+    return server
+
+
+def test_short_searches_go_to_threads_while_many_clients_ask(busy, vectors):
+    asked = [
+        encode(("LLMCACHE.GETSEM", "faq", *fp32(vectors[i]), "PROMPT", f"p{i}", "COUNT", 2, "THRESHOLD", -1, "RETURN", 1, "response"))
+        for i in range(100)
+    ]
+    with busy.wire() as wire:
+        expected = wire.flush(asked)
+    assert [found[0][1] for found in expected] == [b"r%d" % i for i in range(100)]
+
+    def ask():
+        assert pipelined(busy, asked, 8) == [expected] * 8, "each client has its own replies, in order"
+        return by_load(busy) > 0
+
+    wait_until(ask, "searches went to threads by load", 60)
+    assert given(busy) >= by_load(busy)
+    quiet(busy)
+    stats = busy.client().info("commandstats")["cmdstat_LLMCACHE.GETSEM"]
+    assert stats["failed_calls"] == stats["rejected_calls"] == 0
+    busy.client().config_set("llmcache.search-threads", 0)
+    before = given(busy)
+    assert pipelined(busy, asked, 8) == [expected] * 8
+    assert given(busy) == before, "no threads are no threads"
+
+
+def test_a_batch_that_is_long_goes_to_threads_though_each_search_is_short(busy, vectors):
+    before = given(busy)
+    with busy.wire() as wire:
+        assert responses(wire(*many(vectors))) == [b"r%d" % i for i in range(QUESTIONS)]
+        assert given(busy) - before == QUESTIONS - 1, "the first tells how long all are, and is not searched for again"
+        assert responses(wire(*many(vectors, count=2))) == [b"r0", b"r1"]
+    quiet(busy)
+
+
+def test_what_happens_under_short_searches_by_load(busy, vectors):
+    """Clients that go, a cache that goes and comes back: every reply is of its own moment, and none is left waiting."""
+    asked = [
+        encode(("LLMCACHE.GETSEM", "faq", *fp32(vectors[i]), "THRESHOLD", 0.99, "RETURN", 1, "response")) for i in range(40)
+    ]
+    wrong, stop = [], threading.Event()
+
+    def ask(number):
+        while not stop.is_set():
+            with busy.wire(timeout=60) as wire:
+                if number % 2:
+                    # It goes with most of its searches to come: one at a time, or the server would be kept by the dead.
+                    wire.socket.sendall(b"".join(asked))
+                    wire.read()
+                    continue
+                wrong.extend(
+                    (i, found) for i, found in enumerate(wire.flush(asked)) if found is not None and found[1] != b"r%d" % i
+                )
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    [thread.start() for thread in threads]
+    client = busy.client()
+    wait_until(lambda: by_load(busy) > 0, "searches go to threads by load", 60)
+    for ending in (("LLMCACHE.INVALIDATE", "faq", "ALL"), ("DEL", "faq"), ("SWAPDB", 0, 1), ("FLUSHALL",), ("FLUSHALL", "ASYNC")):
+        before = by_load(busy)
+        client.execute_command(*ending)
+        client.execute_command("FLUSHALL")
+        fill(Cache(client), vectors[:2_000], index="FLAT")
+        wait_until(lambda before=before: by_load(busy) > before, f"searches went on after {ending}", 60)
+    stop.set()
+    [thread.join() for thread in threads]
+    assert not wrong
+    quiet(busy)

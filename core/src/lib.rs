@@ -4,7 +4,7 @@
 //! entry, settings, lookup order, statistics, eviction arithmetic. Must not know: Redis, a clock, a
 //! source of randomness, threads; callers pass the time and random words in. Arrows inside run one
 //! way: `distance <- vector <- index <- cache`, and `kvchunk`, `session`, `embed` and `words` beside them; `account`, `allocation`,
-//! `cluster`, `codec`, `ids`, `error`, `limits`, `listing`, `sharded` and `work` serve all.
+//! `cluster`, `codec`, `ids`, `error`, `limits`, `listing`, `load`, `sharded`, `sleepers` and `work` serve all.
 
 pub mod account;
 pub mod allocation;
@@ -21,9 +21,11 @@ pub mod index;
 pub mod kvchunk;
 pub mod limits;
 pub mod listing;
+pub mod load;
 mod members;
 pub mod session;
 pub mod sharded;
+pub mod sleepers;
 mod sync;
 mod top;
 pub mod vector;

@@ -7,13 +7,13 @@
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Arc,
-    atomic::{AtomicU8, AtomicU32, AtomicU64, fence},
+    atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence},
 };
 pub(crate) use std::sync::atomic::Ordering;
 #[cfg(not(loom))]
 pub(crate) use std::sync::{
     Arc,
-    atomic::{AtomicU8, AtomicU32, AtomicU64, fence},
+    atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence},
 };
 
 /// The value behind a handle, to be changed: copied first where another handle holds it.

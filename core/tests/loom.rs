@@ -13,6 +13,7 @@ use llmcache_core::index::{
     GraphSettings, Index, IndexMode, NewSlot, SearchRequest, SearchResult, SearchTask, Searched,
     TaskScratch, Work,
 };
+use llmcache_core::sleepers::Sleepers;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -255,5 +256,68 @@ fn walk_while_one_is_linked(rows: i8, preemptions: usize) {
         assert_eq!(found.len(), 8, "{found:?}");
         assert!(found.iter().all(|&(slot, number)| slots[number as usize - 1] == slot));
         index.check_invariants();
+    });
+}
+
+/// One puts something where another takes it from, who sleeps where there is nothing: all is taken, and no call is left
+/// over once it sleeps.
+#[test]
+fn who_sleeps_is_called_for_all_that_comes() {
+    use loom::sync::atomic::AtomicUsize as Counted;
+
+    /// What is there, who sleeps, and the calls that were made.
+    #[derive(Default)]
+    struct Shared {
+        things: Counted,
+        calls: Counted,
+        sleepers: Sleepers,
+    }
+
+    fn took_one(count: &Counted) -> bool {
+        let less = |count: usize| count.checked_sub(1);
+        count.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok()
+    }
+
+    impl Shared {
+        fn put(&self) {
+            self.things.fetch_add(1, Ordering::Release);
+            if self.sleepers.claim() {
+                self.calls.fetch_add(1, Ordering::Release);
+            }
+        }
+
+        /// Takes what there is until it would sleep, uncalled; answers how much that was.
+        fn take(&self) -> usize {
+            let mut taken = 0;
+            loop {
+                if took_one(&self.things) {
+                    taken += 1;
+                    continue;
+                }
+                self.sleepers.will_sleep();
+                if self.things.load(Ordering::Acquire) > 0 && self.sleepers.claim() {
+                    continue;
+                }
+                // Who claimed this one calls, if not yet: the test goes on with it below.
+                if !took_one(&self.calls) {
+                    return taken;
+                }
+            }
+        }
+    }
+
+    explore(3, || {
+        let shared = loom::sync::Arc::new(Shared::default());
+        let taking = loom::sync::Arc::clone(&shared);
+        let taker = loom::thread::spawn(move || taking.take());
+        shared.put();
+        shared.put();
+        let mut taken = taker.join().expect("a count");
+        // The taker sleeps. If something is there it was called for, once.
+        if took_one(&shared.calls) {
+            taken += shared.take();
+        }
+        assert_eq!(taken, 2, "somebody sleeps while there is something");
+        assert_eq!(shared.calls.load(Ordering::Relaxed), 0, "a call for nobody");
     });
 }

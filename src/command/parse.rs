@@ -188,6 +188,14 @@ pub fn vector(word: &OptionWord, args: &mut ArgReader<'_>) -> Result<Query> {
     Query::of(numbers(word, args)?).map_err(|error| bad_vector(&error))
 }
 
+/// Passes over the vector that `word` opened, which was read before.
+pub fn skip_vector(word: &OptionWord, args: &mut ArgReader<'_>) -> Result<()> {
+    match word.as_str() {
+        "VALUES" => args.list("VALUES", limits::DIM_MAX as usize).map(|_| ()),
+        name => args.next(name).map(|_| ()),
+    }
+}
+
 /// The numbers of such a vector as they were given. Zeros alone are none.
 pub fn numbers(word: &OptionWord, args: &mut ArgReader<'_>) -> Result<Vec<f32>> {
     let bad = bad_vector;

@@ -101,6 +101,12 @@ impl<'a> Ctx<'a> {
         self.raw
     }
 
+    /// The client of the running command.
+    pub fn client_id(self) -> u64 {
+        // SAFETY: the context is valid.
+        unsafe { api!(RedisModule_GetClientId(self.raw)) }
+    }
+
     /// What the server is and does.
     pub fn state(self) -> ServerState {
         // SAFETY: the context is valid.

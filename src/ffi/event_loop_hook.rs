@@ -1,4 +1,4 @@
-//! Work in each turn of the server's event loop, before it reads what clients sent.
+//! Work in each turn of the server's event loop, before it reads what clients sent; and when the loop sleeps.
 //!
 //! Owns: a pipe that always has something to read, by which the server comes here once a turn while it is
 //! watched. A timer would come a millisecond later at the soonest; the server's own one-shot events run
@@ -65,4 +65,43 @@ unsafe extern "C" fn on_turn(fd: c_int, data: *mut c_void, _: c_int) {
         // SAFETY: the descriptor was added by `run_each_turn`.
         unsafe { api!(RedisModule_EventLoopDel(fd, raw::REDISMODULE_EVENTLOOP_READABLE as c_int)) };
     }
+}
+
+/// What the event loop does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loop {
+    /// It waits until something happens, if nothing has.
+    Sleeps,
+    /// It does what happened.
+    Wakes,
+}
+
+/// Who is told.
+static TOLD: MainCell<Option<fn(Loop)>> = MainCell::new(None);
+
+/// Tells from now on when the event loop goes to sleep and wakes; false where the server does not say.
+pub fn watch_sleep(ctx: Ctx<'_>, told: fn(Loop)) -> bool {
+    TOLD.with(|slot| *slot = Some(told));
+    let event = raw::RedisModuleEvent { id: raw::REDISMODULE_EVENT_EVENTLOOP, dataver: 1 };
+    // SAFETY: the callback keeps the server's contract; the context is valid.
+    let status =
+        unsafe { api!(RedisModule_SubscribeToServerEvent(ctx.as_ptr(), event, Some(on_loop))) };
+    status == raw::REDISMODULE_OK as c_int
+}
+
+unsafe extern "C" fn on_loop(
+    _: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    what: u64,
+    _: *mut c_void,
+) {
+    guarded("a turn of the event loop", || {
+        let what = match what {
+            raw::REDISMODULE_SUBEVENT_EVENTLOOP_BEFORE_SLEEP => Loop::Sleeps,
+            _ => Loop::Wakes,
+        };
+        if let Some(told) = TOLD.with(|told| *told) {
+            told(what);
+        }
+    });
 }

@@ -43,7 +43,7 @@ pub use block::{
 pub use call::{Arguments, CommandArgs, Handler, Handles, take_command_count};
 pub use context::{Ctx, ServerState, is_cluster, is_replica};
 pub use event::{ServerEvents, once_loaded, subscribe};
-pub use event_loop_hook::run_each_turn;
+pub use event_loop_hook::{Loop, run_each_turn, watch_sleep};
 pub use info::{InfoWriter, register_info};
 pub use io::{Digest, RdbReader, RdbWriter};
 pub use key::{Access, Key, KeyOf, KeyScan};

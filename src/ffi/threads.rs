@@ -2,8 +2,9 @@
 //! memory.
 //!
 //! Owns: the threads, the queues to and from them, and the pipes by which each side learns that there is
-//! something in its queue. No lock: the main thread puts work into a queue and a byte into a pipe, and is woken by
-//! its event loop for what comes back. A thread calls nothing of the server's API but the allocator; that is for
+//! something in its queue. No lock: the main thread puts work into a queue, and a byte into a pipe if a thread sleeps at
+//! the other end; what comes back is called for by a byte where the main thread has taken all that came before. So
+//! under load neither side calls the other. A thread calls nothing of the server's API but the allocator; that is for
 //! whoever writes the `Work` to keep. The child that saves the data set has none of these threads and needs none.
 
 use super::Ctx;
@@ -11,12 +12,14 @@ use super::api::api;
 use super::guard::guarded;
 use super::steps::in_one_piece;
 use crossbeam_queue::SegQueue;
+use llmcache_core::sleepers::Sleepers;
 use redis_module::raw;
 use redis_module::raw::RedisModuleCtx;
 use std::ffi::{c_int, c_void};
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Work that a thread can do.
 pub trait Work: Send + 'static {
@@ -43,11 +46,47 @@ pub type Done<W> = (<W as Work>::Ticket, Option<<W as Work>::Outcome>);
 struct Queues<W: Work> {
     work: SegQueue<W>,
     done: SegQueue<Done<W>>,
-    /// A byte in it for each work, of which a thread reads one and takes one.
+    /// Works that are not done yet.
+    under_way: AtomicUsize,
+    /// Threads that wait for a byte.
+    idle: Sleepers,
     called: PipeReader,
     call: PipeWriter,
-    /// A byte in it for each work done.
+    /// The main thread, once it has taken all that is done.
+    awaits: Sleepers,
     answer: PipeWriter,
+}
+
+impl<W: Work> Queues<W> {
+    fn push(&self, work: W) {
+        self.work.push(work);
+        if self.idle.claim() {
+            ring(&self.call);
+        }
+    }
+
+    /// The next work, for which the thread sleeps if need be; `None` never, while the pipe is open.
+    fn next(&self) -> Option<W> {
+        loop {
+            if let Some(work) = self.work.pop() {
+                return Some(work);
+            }
+            self.idle.will_sleep();
+            if !self.work.is_empty() && self.idle.claim() {
+                continue;
+            }
+            // Only an interruption could end a read without a byte, and signals are blocked.
+            (&self.called).read_exact(&mut [0]).ok()?;
+        }
+    }
+
+    fn answer(&self, done: Done<W>) {
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.done.push(done);
+        if self.awaits.claim() {
+            ring(&self.answer);
+        }
+    }
 }
 
 /// A set of threads.
@@ -56,12 +95,14 @@ pub struct Threads<W: Work> {
     started: usize,
 }
 
-/// What the main thread is called with when something was done; it takes it by `Threads::take_done`.
+/// What the main thread is called with when something was done; it takes all there is by `Threads::take_done`.
 pub type OnDone = fn(Ctx<'_>);
 
 /// The main thread's end of the answers.
 struct Bell {
     answered: PipeReader,
+    /// Says that the main thread is going to take all that is done, and is to be called for what comes then.
+    listen: Box<dyn Fn()>,
     /// A context of no client and no call, which lives as long as the module.
     ctx: *mut RedisModuleCtx,
     on_done: OnDone,
@@ -77,7 +118,20 @@ impl<W: Work> Threads<W> {
         // SAFETY: the context is valid; the detached one is never freed, as the module is never unloaded.
         let detached = unsafe { api!(RedisModule_GetDetachedThreadSafeContext(ctx.as_ptr())) };
         let fd = answered.as_raw_fd();
-        let bell = Box::into_raw(Box::new(Bell { answered, ctx: detached, on_done }));
+        let queues = Arc::new(Queues {
+            work: SegQueue::new(),
+            done: SegQueue::new(),
+            under_way: AtomicUsize::new(0),
+            idle: Sleepers::default(),
+            called,
+            call,
+            awaits: Sleepers::default(),
+            answer,
+        });
+        queues.awaits.only_one_will_sleep();
+        let of_bell = Arc::clone(&queues);
+        let listen = Box::new(move || of_bell.awaits.only_one_will_sleep());
+        let bell = Box::into_raw(Box::new(Bell { answered, listen, ctx: detached, on_done }));
         let mask = raw::REDISMODULE_EVENTLOOP_READABLE as c_int;
         // SAFETY: the bell and with it the descriptor are never freed; `on_answer` turns it back.
         let status =
@@ -87,8 +141,7 @@ impl<W: Work> Threads<W> {
             drop(unsafe { Box::from_raw(bell) });
             return None;
         }
-        let (work, done) = (SegQueue::new(), SegQueue::new());
-        Some(Self { queues: Arc::new(Queues { work, done, called, call, answer }), started: 0 })
+        Some(Self { queues, started: 0 })
     }
 
     /// Has at least so many threads; returns how many there are, fewer where the system gives no more.
@@ -111,8 +164,13 @@ impl<W: Work> Threads<W> {
 
     /// Gives work to the threads, of which there is one at least.
     pub fn submit(&self, work: W) {
-        self.queues.work.push(work);
-        ring(&self.queues.call);
+        self.queues.under_way.fetch_add(1, Ordering::Relaxed);
+        self.queues.push(work);
+    }
+
+    /// How many works the threads have that they are not done with.
+    pub fn under_way(&self) -> usize {
+        self.queues.under_way.load(Ordering::Relaxed)
     }
 
     /// The next work that is done.
@@ -121,11 +179,11 @@ impl<W: Work> Threads<W> {
     }
 }
 
-/// Bytes of answers that are read at once: as many as there can be works, if it is to keep up with them.
-const BYTES_AT_ONCE: usize = 4_096;
+/// Bytes of calls to the main thread that are read at once: more than there can be.
+const BYTES_AT_ONCE: usize = 64;
 
-/// Wakes who reads the other end. Nobody waits in this: a byte is read for each work, and there are fewer works
-/// at once than the smallest pipe has room for. No failure but an interruption can happen while both ends are
+/// Wakes who reads the other end. Nobody waits in this: there is a byte at most for each thread that sleeps, which is
+/// less than the smallest pipe has room for. No failure but an interruption can happen while both ends are
 /// open, which they are for ever.
 fn ring(mut pipe: &PipeWriter) {
     while let Err(error) = pipe.write_all(&[1]) {
@@ -152,11 +210,7 @@ fn yield_to_server() {
 fn serve<W: Work>(queues: &Queues<W>) {
     yield_to_server();
     let mut scratch = W::Scratch::default();
-    // Both ends are open for ever: only an interruption could end a read without a byte, and signals are blocked.
-    while let Ok(1) = (&queues.called).read(&mut [0]) {
-        // One for one: were more taken, the pipe would fill up while there is always work, and the main
-        // thread would wait for room in it.
-        let Some(mut work) = queues.work.pop() else { continue };
+    while let Some(mut work) = queues.next() {
         let ended = loop {
             let ended = guarded("work of a thread", || work.slice(&mut scratch));
             // In turns: what others wait for comes before the next part.
@@ -168,8 +222,7 @@ fn serve<W: Work>(queues: &Queues<W>) {
         let outcome = match ended {
             Some(true) => guarded("work of a thread", || work.end()),
             Some(false) => {
-                queues.work.push(work);
-                ring(&queues.call);
+                queues.push(work);
                 continue;
             }
             None => {
@@ -177,8 +230,7 @@ fn serve<W: Work>(queues: &Queues<W>) {
                 None
             }
         };
-        queues.done.push((ticket, outcome));
-        ring(&queues.answer);
+        queues.answer((ticket, outcome));
     }
 }
 
@@ -214,6 +266,7 @@ unsafe extern "C" fn on_answer(_: c_int, data: *mut c_void, _: c_int) {
             // One read takes all that is there or a part: what is left calls again. There may be nothing: a loop of
             // events within another's command (a slow script, loading) took it, and the outer one saw it before.
             let _ = (&bell.answered).read(&mut [0; BYTES_AT_ONCE]);
+            (bell.listen)();
             // SAFETY: the context was made by `new`.
             (bell.on_done)(unsafe { Ctx::from_raw(bell.ctx) });
         })

@@ -10,6 +10,7 @@
 //! a thread does some milliseconds of one and passes on to the next, and what a disconnected client had asked for is
 //! dropped there.
 
+use super::search_load;
 use super::search_rest::{Asked, Chore, Lesson, Rest};
 use super::searches::{Before, Searches};
 use super::slices::Budget;
@@ -121,20 +122,28 @@ static POOL: LazyLock<MainCell<Pool>> = LazyLock::new(|| MainCell::new(Pool::def
 pub struct SearchCounts {
     /// Since the start.
     pub given: u64,
+    /// Those of them that were short, by load.
+    pub by_load: u64,
     /// Not back yet.
     pub out: usize,
 }
 
 /// Searches left to threads.
 pub fn search_counts() -> SearchCounts {
-    POOL.with(|pool| SearchCounts { given: pool.given, out: pool.out })
+    let by_load = search_load::handed_over();
+    POOL.with(|pool| SearchCounts { given: pool.given, by_load, out: pool.out })
 }
 
 /// Runs a command that searches. Where its client may wait, a search that is estimated to take longer than
-/// `llmcache.search-inline-us` goes on in a thread.
+/// `llmcache.search-inline-us` goes on in a thread, and a shorter one where the main thread has enough to do
+/// (`search_load`).
 pub fn answer_searching(ctx: Ctx<'_>, args: &Arguments<'_>, answer: Answer) -> Result<()> {
-    let searches = Searches::first(can_yield);
-    answer(ctx, args, &searches)?;
+    let began = Instant::now();
+    let asker = search_load::searches(ctx, began, under_way);
+    let searches = Searches::first(can_yield, began, asker);
+    let answered = answer(ctx, args, &searches);
+    search_load::spent(began);
+    answered?;
     let (rest, before) = searches.into_rest();
     if !rest.is_empty() {
         let client = block_for_rounds(ctx, args, |client| {
@@ -183,6 +192,11 @@ fn has_threads(ctx: Ctx<'_>) -> bool {
         }
         pool.threads.as_mut().is_some_and(|threads| threads.have(wanted) > 0)
     })
+}
+
+/// Searches that threads have and are not done with.
+fn under_way() -> usize {
+    POOL.with(|pool| pool.threads.as_ref().map_or(0, Threads::under_way))
 }
 
 /// Has a client wait for what is left.
@@ -390,9 +404,10 @@ fn run_rounds(ctx: Ctx<'_>, end: Instant) {
 /// Runs the command of a client again.
 fn run_round(ctx: Ctx<'_>, client: BlockedId) {
     let Some(awaited) = POOL.with(|pool| pool.end(client)) else { return };
+    let began = Instant::now();
     let Awaited { answer, around, before, .. } = awaited;
     let went_on = in_round(client, |round, args| {
-        let searches = Searches::again(can_yield, before);
+        let searches = Searches::again(can_yield, began, before);
         let mut answered = Ok(());
         match redirection(round, args.name()) {
             Some(elsewhere) if searches.answered() == 0 => answered = Err(elsewhere),
@@ -412,6 +427,7 @@ fn run_round(ctx: Ctx<'_>, client: BlockedId) {
         }
         _ => end_rounds(ctx, client),
     }
+    search_load::spent(began);
 }
 
 /// A client that waits for its command to go on.

@@ -5,6 +5,7 @@
 //! questions are answered), and what it leaves for the next (`search_rounds`). Main thread only.
 
 use super::choice::{Choice, Place};
+use super::search_load::{self, Asker};
 use super::search_rest::{Asked, Chore, Lesson, Rest, Told};
 use crate::config;
 use crate::ffi::Ctx;
@@ -16,6 +17,7 @@ use llmcache_core::filter::Filter;
 use llmcache_core::ids::{ContainerUid, PartitionKey};
 use llmcache_core::index::{Gate, SearchRequest, SearchResult, Searched};
 use llmcache_core::limits;
+use llmcache_core::vector::Query;
 use llmcache_core::words::{PhraseReading, WordQuery, WordSearch};
 use llmcache_core::work::{self, Counter, Steps};
 use smallvec::SmallVec;
@@ -24,8 +26,10 @@ use std::time::{Duration, Instant};
 
 /// How long a round of a command may take.
 const ROUND: Duration = Duration::from_micros(500);
-/// Searches that one round leaves to threads, at most: more would only wait there.
-const TASKS_PER_ROUND: usize = 16;
+/// Searches that one round leaves to threads, at most: as many as make the round's own cost small.
+const TASKS_PER_ROUND: usize = 64;
+/// A search that is estimated to take less is not worth handing over, which takes about 10 us.
+const HANDED_OVER_NS: u64 = 20_000;
 /// How much longer than one search all that a command does at once may take.
 const INLINE_SEARCHES: u64 = 3;
 /// Steps of a search between two looks at what is left.
@@ -53,6 +57,10 @@ pub(super) struct Before {
     answered: usize,
     replied_bytes: u64,
     has_learned: bool,
+    /// The vector asked, which need not be read again.
+    query: Option<Query>,
+    /// Whether all that the command asks is left to threads.
+    is_long: bool,
     /// What was chosen of what was found.
     pub(super) picks: Option<Vec<Place>>,
     /// Similarities of entries of which many are compared with the question.
@@ -93,6 +101,10 @@ pub struct Searches {
     can_yield: fn(Ctx<'_>) -> bool,
     is_round: bool,
     began: Instant,
+    /// Who asks, and how many searches threads have; not in a round.
+    asker: Option<Asker>,
+    /// Questions that the command has yet to answer.
+    expected: Cell<usize>,
     before: RefCell<Before>,
     /// Keys that this run opens.
     opened: RefCell<OpenedKeys>,
@@ -107,12 +119,14 @@ pub struct Searches {
 }
 
 impl Searches {
-    fn new(mode: Mode, can_yield: fn(Ctx<'_>) -> bool, is_round: bool, before: Before) -> Self {
+    fn new(mode: Mode, can_yield: fn(Ctx<'_>) -> bool, began: Instant, before: Before) -> Self {
         Self {
             mode: Cell::new(mode),
             can_yield,
-            is_round,
-            began: Instant::now(),
+            is_round: false,
+            began,
+            asker: None,
+            expected: Cell::new(1),
             before: RefCell::new(before),
             opened: RefCell::default(),
             inline_ns: Cell::new(config::search_inline_us() * 1_000 * INLINE_SEARCHES),
@@ -123,29 +137,33 @@ impl Searches {
         }
     }
 
-    /// Those of a command that just came.
-    pub(super) fn first(can_yield: fn(Ctx<'_>) -> bool) -> Self {
-        Self::new(Mode::Yields, can_yield, false, Before::default())
+    /// Those of a command of a client that just came.
+    pub(super) fn first(can_yield: fn(Ctx<'_>) -> bool, began: Instant, asker: Asker) -> Self {
+        let new = Self::new(Mode::Yields, can_yield, began, Before::default());
+        Self { asker: Some(asker), ..new }
     }
 
     /// Those of one that goes on.
-    pub(super) fn again(can_yield: fn(Ctx<'_>) -> bool, before: Before) -> Self {
-        Self::new(Mode::Yields, can_yield, true, before)
+    pub(super) fn again(can_yield: fn(Ctx<'_>) -> bool, began: Instant, before: Before) -> Self {
+        Self { is_round: true, ..Self::new(Mode::Yields, can_yield, began, before) }
     }
 
     /// Those of one that has to be answered now, from its first question on.
     pub(super) fn at_last(before: Before) -> Self {
-        Self::new(Mode::Unbounded, never, false, Before { answered: 0, replied_bytes: 0, ..before })
+        let before = Before { answered: 0, replied_bytes: 0, ..before };
+        Self::new(Mode::Unbounded, never, Instant::now(), before)
     }
 
     /// Those of one that is answered in the moment it asks, or refused.
     pub fn inline() -> Self {
-        Self::new(Mode::Bounded(limits::UNBLOCKABLE_STEPS_MAX), never, false, Before::default())
+        let mode = Mode::Bounded(limits::UNBLOCKABLE_STEPS_MAX);
+        Self::new(mode, never, Instant::now(), Before::default())
     }
 
     /// Those of one that waited for something else, and cannot be made to wait again.
     pub(super) fn after_wait() -> Self {
-        Self::new(Mode::Bounded(limits::WAITED_STEPS_MAX), never, false, Before::default())
+        let mode = Mode::Bounded(limits::WAITED_STEPS_MAX);
+        Self::new(mode, never, Instant::now(), Before::default())
     }
 
     /// Steps that a command may take at once.
@@ -196,6 +214,21 @@ impl Searches {
     /// Whether the command goes on: what it replies is added to what it replied in former rounds.
     pub fn is_round(&self) -> bool {
         self.is_round
+    }
+
+    /// Says how many questions the command has yet to answer.
+    pub fn expect(&self, questions: usize) {
+        self.expected.set(questions);
+    }
+
+    /// The vector that a former round read of the command's arguments.
+    pub fn take_query(&self) -> Option<Query> {
+        self.before.borrow_mut().query.take()
+    }
+
+    /// Keeps the vector that was read of the command's arguments for the next round.
+    pub fn keep_query(&self, query: Option<Query>) {
+        self.before.borrow_mut().query = query;
     }
 
     /// Questions that former rounds answered.
@@ -324,17 +357,22 @@ impl Searches {
             return Ok(cache.with(|cache| cache.index.search(request)));
         }
         let (left_ns, dim) = (self.inline_ns.get(), request.code.len());
-        let most_ns = left_ns.min(config::search_inline_us() * 1_000);
+        let long_ns = left_ns.min(config::search_inline_us() * 1_000);
+        let by_load = long_ns > HANDED_OVER_NS && self.goes_by_load() && self.may_yield(ctx);
+        let most_ns = if by_load { HANDED_OVER_NS } else { long_ns };
         let task = match cache.with(|cache| cache.index.search_or_task(request, most_ns)) {
             Searched::Done(result) => {
-                self.inline_ns.set(left_ns.saturating_sub(result.took_ns(dim)));
+                let took_ns = result.took_ns(dim);
+                self.inline_ns.set(left_ns.saturating_sub(took_ns));
                 self.spend(ctx, result.steps)?;
+                self.note_found(cache, request, &result);
                 return Ok(result);
             }
             Searched::Task(task) => task,
         };
         if self.may_yield(ctx) {
             let uid = cache.with(|cache| cache.uid());
+            search_load::note_handed_over(by_load.into());
             self.rest.borrow_mut().tasks.push((Asked::of(uid, request), task));
             return Err(Halt::Elsewhere);
         }
@@ -348,6 +386,34 @@ impl Searches {
         let found = found.map_err(|_| Halt::from(too_much_at_once("")))?;
         self.spend(ctx, found.steps)?;
         Ok(found)
+    }
+
+    /// Whether even a short search is left to threads.
+    fn goes_by_load(&self) -> bool {
+        if !self.yields() {
+            return false;
+        }
+        let is_much = |asker| search_load::hands_over(asker, self.began);
+        let by_load = self.asker.is_some_and(is_much);
+        let mut before = self.before.borrow_mut();
+        before.is_long |= by_load && self.expected.get() > 1;
+        by_load || before.is_long
+    }
+
+    /// Notes what one of many questions found: by it, whether what is left of them is long and goes to threads, where
+    /// nothing that was found is to be searched again.
+    fn note_found(&self, cache: &SharedCache, request: &SearchRequest<'_>, found: &SearchResult) {
+        let expected = self.expected.get();
+        // One that is to learn more of its filter searches again.
+        if expected == 1 || found.undecided > 0 || !self.yields() {
+            return;
+        }
+        let mut before = self.before.borrow_mut();
+        let all_ns = found.took_ns(request.code.len()) * expected as u64;
+        before.is_long |=
+            config::search_threads() > 0 && all_ns > config::search_inline_us() * 1_000;
+        let asked = Asked::of(cache.with(|cache| cache.uid()), request);
+        before.found.push((asked, found.clone()));
     }
 
     /// Searches words, or halts where the command is to go on in another round.

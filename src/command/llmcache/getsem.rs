@@ -8,7 +8,7 @@ use crate::command::container::store::check_dim;
 use crate::command::container::texts::{Meaning, meaning, model_for};
 use crate::command::container::told::{self, Beside, WriteHit};
 use crate::command::parse::{
-    ArgReader, OptionWord, flag_once, is_vector_word, parse_filter, set_once, vector,
+    ArgReader, OptionWord, flag_once, is_vector_word, parse_filter, set_once, skip_vector, vector,
 };
 use crate::config;
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
@@ -69,7 +69,8 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()> {
-    let mut question = Question::parse(ArgReader::new(args.options()))?;
+    let known = searches.take_query();
+    let mut question = Question::parse(ArgReader::new(args.options()), known)?;
     if question.prompt.is_none() && question.query.is_none() {
         return Err(Error::err("syntax error: PROMPT or a vector is needed"));
     }
@@ -93,7 +94,10 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
             }
             asking.reply(&question, found, true);
         }
-        Err(Halt::Elsewhere) => {}
+        Err(Halt::Elsewhere) => {
+            // What was embedded is at hand in another way.
+            searches.keep_query(question.query.filter(|_| question.embedded.is_none()));
+        }
         Err(Halt::Refused(error)) => return Err(error),
     }
     Ok(())
@@ -279,12 +283,16 @@ impl<'a> Question<'a> {
         self.guard.unwrap_or(GuardLevel::Off)
     }
 
-    /// Reads what is left of the arguments.
-    pub(super) fn parse(mut args: ArgReader<'a>) -> Result<Self> {
+    /// Reads what is left of the arguments, but their vector where that is known.
+    pub(super) fn parse(mut args: ArgReader<'a>, mut known: Option<Query>) -> Result<Self> {
         let mut question = Self::default();
         while let Some(word) = args.option() {
             if is_vector_word(&word) {
-                set_once(&mut question.query, vector(&word, &mut args)?, "the vector")?;
+                let query = match known.take() {
+                    Some(query) => skip_vector(&word, &mut args).map(|()| query),
+                    None => vector(&word, &mut args),
+                };
+                set_once(&mut question.query, query?, "the vector")?;
             } else {
                 question.read(&word, &mut args)?;
             }

@@ -3,7 +3,7 @@
 use super::getsem::{Asking, Found, Question};
 use crate::command::container::store::check_dim;
 use crate::command::container::texts::{model_for, no_vector};
-use crate::command::parse::{ArgReader, is_vector_word, vector};
+use crate::command::parse::{ArgReader, is_vector_word, skip_vector, vector};
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{Again, Embedded, Searches, Texts, answer_searching, embed, find_container};
 use llmcache_core::cache::guard::Unseen;
@@ -85,7 +85,7 @@ impl<'a> Round<'a> {
                 skip_question(&mut reader)?;
             }
         }
-        let question = Question::parse(reader)?;
+        let question = Question::parse(reader, None)?;
         if question.prompt.is_some() || question.query.is_some() {
             return Err(Error::err("syntax error: more questions follow than were announced"));
         }
@@ -94,6 +94,7 @@ impl<'a> Round<'a> {
             let max = limits::MGETSEM_RESULTS_MAX;
             return Err(Error::too_big("COUNT times the questions", results, max, "results"));
         }
+        searches.expect(count - first);
         Ok(Self { count, first, asked, question })
     }
 
@@ -262,11 +263,7 @@ fn skip_question(reader: &mut ArgReader<'_>) -> Result<()> {
         reader.text("PROMPT", limits::PROMPT_MAX_BYTES)?;
         return Ok(());
     }
-    if word.as_str() == "VALUES" {
-        reader.list("VALUES", limits::DIM_MAX as usize)?;
-    } else {
-        reader.text(word.as_str(), usize::MAX)?;
-    }
+    skip_vector(&word, reader)?;
     let mut ahead = reader.clone();
     if ahead.option().is_some_and(|word| word.as_str() == "PROMPT") {
         *reader = ahead;

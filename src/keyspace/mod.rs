@@ -21,6 +21,7 @@ mod invalidation_walk;
 mod namespaces;
 mod put_back;
 mod read_texts;
+mod search_before;
 mod search_load;
 mod search_rest;
 mod search_rounds;

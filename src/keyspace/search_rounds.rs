@@ -10,9 +10,10 @@
 //! a thread does some milliseconds of one and passes on to the next, and what a disconnected client had asked for is
 //! dropped there.
 
+use super::search_before::Before;
 use super::search_load;
 use super::search_rest::{Asked, Chore, Lesson, Rest};
-use super::searches::{Before, Searches};
+use super::searches::Searches;
 use super::slices::Budget;
 use super::slots::redirection;
 use crate::config;

@@ -5,12 +5,12 @@
 //! questions are answered), and what it leaves for the next (`search_rounds`). Main thread only.
 
 use super::choice::{Choice, Place};
+use super::search_before::{Before, OpenedKeys};
 use super::search_load::{self, Asker};
 use super::search_rest::{Asked, Chore, Lesson, Rest, Told};
 use crate::config;
 use crate::ffi::Ctx;
 use crate::keytype::cache_registry::SharedCache;
-use hashbrown::HashMap;
 use llmcache_core::cache::{Halt, Looked, no_words, run_words, too_much_at_once};
 use llmcache_core::error::Result;
 use llmcache_core::filter::Filter;
@@ -20,7 +20,6 @@ use llmcache_core::limits;
 use llmcache_core::vector::Query;
 use llmcache_core::words::{PhraseReading, WordQuery, WordSearch};
 use llmcache_core::work::{self, Counter, Steps};
-use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
@@ -40,42 +39,6 @@ const WORD_STEPS: u64 = 1 << 12;
 /// Numbers of a vector that are compared with a question's in the time of a step, and steps of a round so.
 const NUMBERS_PER_STEP: usize = 64;
 const MEASURED_PER_ROUND: u64 = 1 << 14;
-
-/// What tells the entry keys of a cache apart: their ends.
-type KeyEnd = [u8; 16];
-
-/// Keys that a command opened, and whether that counted as a use; without an allocation for as many as a lookup of
-/// ten opens.
-pub(super) type OpenedKeys = SmallVec<[(KeyEnd, bool); 24]>;
-
-/// What is there already when a command is run again.
-#[derive(Debug, Default)]
-pub(super) struct Before {
-    pub(super) found: Vec<(Asked, SearchResult)>,
-    /// In order, each once.
-    pub(super) opened: OpenedKeys,
-    answered: usize,
-    replied_bytes: u64,
-    has_learned: bool,
-    /// The vector asked, which need not be read again.
-    query: Option<Query>,
-    /// Whether all that the command asks is left to threads.
-    is_long: bool,
-    /// What was chosen of what was found.
-    pub(super) picks: Option<Vec<Place>>,
-    /// Similarities of entries of which many are compared with the question.
-    similarities: HashMap<Place, f64>,
-    /// A search of words, of which container, and whether it is done.
-    words: Option<(ContainerUid, WordSearch, bool)>,
-    /// The question of words, for which container.
-    question: Option<(ContainerUid, WordQuery)>,
-    /// Snippets of entries.
-    snippets: HashMap<Place, Vec<u8>>,
-    /// Whether entries have the phrases asked for.
-    verdicts: HashMap<Place, bool>,
-    /// The entry that was being looked into for them.
-    reading: Option<(Place, PhraseReading)>,
-}
 
 /// What becomes of work that is long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -36,6 +36,29 @@ pub(super) fn reordered<'a>(
     swapped.next().map(|(one, other)| (one.word, other.word))
 }
 
+/// The names that do the deed where each question has the other's: "did France invade Spain", "did Spain invade France".
+pub(super) fn swapped_subjects<'a>(
+    asked: &'a Words,
+    stored: &'a Words,
+    tables: &Tables,
+) -> Option<(&'a str, &'a str)> {
+    let (mine, theirs) = (subject(asked, tables)?, subject(stored, tables)?);
+    let has_behind = |words: &Words, name: &str| words.all[2..].iter().any(|word| word == name);
+    let differs = mine != theirs && asked.all[0] == stored.all[0];
+    (differs && has_behind(asked, theirs) && has_behind(stored, mine)).then_some((mine, theirs))
+}
+
+/// The name behind "did", "does" or "do" at the beginning, where what it does is not done mutually.
+fn subject<'a>(words: &'a Words, tables: &Tables) -> Option<&'a str> {
+    let [auxiliary, name, rest @ ..] = &words.all[..] else { return None };
+    let asks = matches!(&**auxiliary, "did" | "does" | "do");
+    let is_name = words.names.binary_search(name).is_ok();
+    let joins = |word: &String| matches!(&**word, "and" | "or" | "with" | "between" | "each");
+    let is_mutual = |word: &String| tables.mutual.contains(&*stem(word));
+    let holds_both_ways = || rest.iter().any(|word| joins(word) || is_mutual(word));
+    (asks && is_name && !holds_both_ways()).then_some(name)
+}
+
 /// Where a word of direction leads.
 #[derive(Debug, Clone, Copy)]
 struct Aim<'a> {

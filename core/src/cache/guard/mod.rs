@@ -235,11 +235,11 @@ fn difference<'a>(
     let compared = Compared::new(asked, stored);
     if compared.only_asked.is_empty() && compared.only_stored.is_empty() {
         // The same words: only their order can differ.
-        return differences::reordered(asked, stored, tables).map(|words| (Refusal::Order, words));
+        return reordered(asked, stored).map(|words| (Refusal::Order, words));
     }
     let polarity =
         || Some((Refusal::Polarity, polarity::opposite(asked, stored, &compared, tables)?));
-    let order = || Some((Refusal::Order, differences::reordered(asked, stored, tables)?));
+    let order = || Some((Refusal::Order, reordered(asked, stored)?));
     let name = || Some((Refusal::Name, differences::swapped_names(asked, stored, &compared)?));
     let exchange = || {
         let counts = rules.exchange && headroom < EXCHANGE_PENALTY;
@@ -247,6 +247,13 @@ fn difference<'a>(
     };
     let exchange = || Some((Refusal::Exchange, exchange()?));
     polarity().or_else(order).or_else(name).or_else(exchange)
+}
+
+/// What leads elsewhere, or who does what was done to them.
+fn reordered<'a>(asked: &'a Words, stored: &'a Words) -> Option<(&'a str, &'a str)> {
+    let tables = tables();
+    differences::reordered(asked, stored, tables)
+        .or_else(|| differences::swapped_subjects(asked, stored, tables))
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub(super) struct Tables {
     pub(super) directions: HashSet<&'static str>,
     pub(super) symmetric: HashSet<&'static str>,
     pub(super) joining: HashSet<&'static str>,
+    /// By stem.
+    pub(super) mutual: HashSet<Box<str>>,
     pub(super) scales: HashSet<&'static str>,
     pub(super) particles: HashSet<&'static str>,
     /// Two sides of one deed, both ways round, by stem.
@@ -112,6 +114,7 @@ impl Tables {
                 "direction" => self.directions.extend(words),
                 "symmetric" => self.symmetric.extend(words),
                 "joining" => self.joining.extend(words),
+                "mutual" => self.mutual.extend(words.map(|word| Box::from(&*stem(word)))),
                 "scale" => self.scales.extend(words),
                 "particle" => self.particles.extend(words),
                 "undoing" => self.undoing.extend(words),
@@ -216,6 +219,7 @@ mod tests {
         assert!(tables.common.contains("the") && tables.articles.contains("the"));
         assert!(tables.directions.contains("to") && tables.prefixes.contains(&"un"));
         assert!(tables.symmetric.contains("married") && tables.referring.contains("those"));
+        assert!(tables.mutual.contains("marri"));
         assert!(tables.continuing.contains("but"));
         assert_eq!(tables.numbers.get("twelve"), Some(&12.0));
         assert_eq!((tables.months.len(), tables.months.get("dec")), (24, Some(&12)));

@@ -220,6 +220,8 @@ pub const PRIO_MAX: u8 = 15;
 pub const KV_LEASE_MAX_MS: u64 = 86_400_000;
 /// Most leases of a namespace at once.
 pub const KV_LEASES_MAX: usize = 1 << 16;
+/// Chunks that the leases of a namespace hold together, when another is given: 32 MB.
+pub const KV_LEASED_CHUNKS_MAX: usize = 1 << 22;
 /// Chunks of a reply of `KVCHUNK.TREE`.
 pub const KV_TREE_SHOWN: u32 = 1_000;
 /// Chunks that it looks at to find what eviction would take next, at most.

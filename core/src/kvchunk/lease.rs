@@ -6,6 +6,7 @@
 use super::{NodeId, PrefixTree};
 use crate::account::{Account, Holding};
 use crate::ids::MonotonicMs;
+use crate::limits::{KV_LEASED_CHUNKS_MAX, KV_LEASES_MAX};
 use std::collections::{BTreeSet, HashMap};
 
 /// Name of a lease, drawn at random so that those of an earlier process name none of this one.
@@ -19,6 +20,8 @@ type Held = (NodeId, u32);
 pub struct Leases {
     held: HashMap<LeaseId, (MonotonicMs, Vec<Held>)>,
     due: BTreeSet<(MonotonicMs, LeaseId)>,
+    /// Chunks that all of them hold together, each as often as it is held.
+    chunks: usize,
     holding: Holding<4>,
 }
 
@@ -31,6 +34,11 @@ impl Leases {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
+    }
+
+    /// Whether there are as many as there may be, or they hold as many chunks.
+    pub fn is_full(&self) -> bool {
+        self.held.len() >= KV_LEASES_MAX || self.chunks >= KV_LEASED_CHUNKS_MAX
     }
 
     /// Counts them with the account of the trees, as its fourth number.
@@ -62,7 +70,8 @@ impl Leases {
         until: MonotonicMs,
     ) {
         self.release(tree, id);
-        let held = nodes.iter().map(|&node| (node, tree.lease(node))).collect();
+        let held: Vec<_> = nodes.iter().map(|&node| (node, tree.lease(node))).collect();
+        self.chunks += held.len();
         self.held.insert(id, (until, held));
         self.due.insert((until, id));
         self.tell();
@@ -72,6 +81,7 @@ impl Leases {
     pub fn add(&mut self, tree: &mut PrefixTree, id: LeaseId, node: NodeId) -> bool {
         let Some((_, held)) = self.held.get_mut(&id) else { return false };
         held.push((node, tree.lease(node)));
+        self.chunks += 1;
         true
     }
 
@@ -84,6 +94,7 @@ impl Leases {
     ) -> (usize, bool) {
         let Some((_, held)) = self.held.get_mut(&id) else { return (0, false) };
         let rest = held.len().saturating_sub(most);
+        self.chunks -= held.len() - rest;
         let ended = held.drain(rest..).filter(|&(node, life)| tree.unlease(node, life)).count();
         if rest == 0 {
             self.release(tree, id);
@@ -95,6 +106,7 @@ impl Leases {
     pub fn release(&mut self, tree: &mut PrefixTree, id: LeaseId) -> usize {
         let Some((until, held)) = self.held.remove(&id) else { return 0 };
         self.due.remove(&(until, id));
+        self.chunks -= held.len();
         self.tell();
         held.into_iter().filter(|&(node, life)| tree.unlease(node, life)).count()
     }
@@ -119,11 +131,49 @@ impl Leases {
     pub fn clear(&mut self) {
         self.held.clear();
         self.due.clear();
+        self.chunks = 0;
         self.tell();
     }
 
     /// Memory, roughly.
     pub fn bytes(&self) -> usize {
-        self.held.values().map(|(_, held)| 96 + held.len() * size_of::<Held>()).sum()
+        96 * self.held.len() + self.chunks * size_of::<Held>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::UnixMs;
+    use crate::kvchunk::{ChunkDigest, NewNode};
+
+    #[test]
+    fn chunks_of_all_leases_have_a_bound_and_are_counted_whatever_ends_them() {
+        let (mut tree, mut leases) = (PrefixTree::default(), Leases::default());
+        let digest = ChunkDigest::from_bytes(b"chunk").unwrap();
+        let new = NewNode {
+            digest: &digest,
+            parent: None,
+            content: None,
+            position: 0,
+            bytes: 10,
+            payload_bytes: 8,
+            expire_at: UnixMs::NEVER,
+            prio: 0,
+            pinned: false,
+        };
+        let chunk = tree.insert(&new).unwrap();
+        let many = vec![chunk; KV_LEASED_CHUNKS_MAX / 2];
+        leases.grant(&mut tree, 1, &many, MonotonicMs::NEVER);
+        assert!(!leases.is_full());
+        leases.grant(&mut tree, 2, &many[1..], MonotonicMs::NEVER);
+        assert!(!leases.is_full());
+        assert!(leases.add(&mut tree, 2, chunk));
+        assert!(leases.is_full());
+        assert_eq!(leases.release_some(&mut tree, 1, 1), (1, true));
+        assert!(!leases.is_full());
+        leases.release(&mut tree, 1);
+        leases.release(&mut tree, 2);
+        assert_eq!((leases.chunks, leases.bytes()), (0, 0));
     }
 }

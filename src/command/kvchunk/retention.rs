@@ -24,8 +24,11 @@ pub(super) fn begin_lease(
     namespace.with(|namespace| {
         let Namespace { tree, leases, .. } = namespace;
         leases.lapse(tree, now, limits::KV_LAPSED_AT_ONCE);
-        if leases.len() >= limits::KV_LEASES_MAX {
-            return Err(Error::new(ErrorWord::Busy, "the namespace has too many leases"));
+        if leases.is_full() {
+            return Err(Error::new(
+                ErrorWord::Busy,
+                "the namespace has too many leases, or they hold too many chunks",
+            ));
         }
         leases.grant(tree, id, &[], now.after(length_ms));
         namespace_registry::note_work(namespace);

@@ -33,7 +33,7 @@ fn read_one(ctx: Ctx<'_>, cache: &SharedCache) -> bool {
         && entry.view().is_at(slot, seq)
     {
         let text = entry.view().response();
-        cache.with(|cache| cache.index.read_text((slot, seq, read), &text, AT_ONCE_BYTES));
+        cache.with(|cache| cache.index.note_text((slot, seq, read), &text, AT_ONCE_BYTES));
     }
     true
 }

@@ -75,7 +75,7 @@ impl Index {
     }
 
     /// Reads about so many bytes more of the text of an entry, and notes its words at the end.
-    pub fn read_text(
+    pub fn note_text(
         &mut self,
         (slot, seq, mut read): (SlotId, Seq, TextWords),
         text: &[u8],

@@ -11,7 +11,9 @@ use llmcache_core::kvchunk::{ChunkDigest, Dtype, Durable};
 use llmcache_core::session::Status;
 use llmcache_core::vector::normalise::{decode_fp16, decode_fp32};
 use llmcache_core::vector::{Quant, Query, StoredVector};
-use llmcache_core::words::{Analyser, Language, WordIndex, WordQuery, WordSearch, snippet};
+use llmcache_core::words::{
+    Analyser, Language, PhraseReading, TextWords, WordIndex, WordQuery, WordSearch, snippet,
+};
 use llmcache_core::work::Steps;
 use serde_json::{Value, json};
 
@@ -124,7 +126,13 @@ pub const RECORD: Target = Target {
 /// A language, then a question, then a text.
 pub const QUESTION: Target = Target {
     name: "question",
-    covers: &["words/query.rs::parse", "words/query.rs::plain", "words/language.rs::parse"],
+    covers: &[
+        "words/query.rs::parse",
+        "words/query.rs::plain",
+        "words/language.rs::parse",
+        "words/phrase.rs::read",
+        "words/reading.rs::read",
+    ],
     seeds: || {
         [
             ("english", "money", "How do I get my money back?"),
@@ -142,6 +150,13 @@ pub const QUESTION: Target = Target {
         index.add(0, text);
         index.add(1, question);
         index.check_invariants();
+        let mut in_parts = WordIndex::new(language);
+        for (row, text) in [text, question].into_iter().enumerate() {
+            let mut words = TextWords::default();
+            while !words.read(index.analyser(), text, 1) {}
+            in_parts.add_read(row as u32, &words);
+        }
+        assert_eq!(in_parts.len(), index.len());
         let plain = WordQuery::plain(index.analyser(), question);
         let parsed = WordQuery::parse(index.analyser(), question);
         for query in parsed.iter().chain([&plain]) {
@@ -151,6 +166,11 @@ pub const QUESTION: Target = Target {
                 let alone = search.score_of(&index, scored.row, &mut steps);
                 assert_eq!(alone, Some(scored.score));
             }
+            let mut search_parts = WordSearch::new(&in_parts, query, 2);
+            search_parts.run(&in_parts, 1 << 24, &mut steps, |_| true);
+            assert_eq!(search_parts.best(), search.best());
+            let mut reading = PhraseReading::default();
+            while query.phrases.read(index.analyser(), text, &mut reading).is_none() {}
         }
         let words = String::from_utf8_lossy(text);
         snippet(index.analyser(), &words, &plain.clauses, 8, |_| 1.0);

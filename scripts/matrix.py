@@ -174,7 +174,7 @@ def main() -> int:
     REPORTS.mkdir(parents=True, exist_ok=True)
     (REPORTS / "total").unlink(missing_ok=True)
     servers = provide_all(chosen.server)
-    outcomes = [] if chosen.server or chosen.files else [run_cargo("cargo", ["--workspace"]), run_loom()]
+    outcomes = [] if chosen.server or chosen.files else [run_cargo("cargo", ["--workspace", "--no-fail-fast"]), run_loom()]
     ran = False
     for server in servers:
         if server.path is None:

@@ -3,7 +3,7 @@
 
     python clients/python/native/build.py     prints that folder
 
-The wheel that is installed elsewhere is built by maturin (`pyproject.toml`), as `make dist` does.
+The wheel that is installed elsewhere is built by maturin (`pyproject.toml`), as `make native` does.
 """
 
 from __future__ import annotations

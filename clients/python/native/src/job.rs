@@ -4,9 +4,10 @@
 //! again as it was where its connection broke: stores and loads of the same chunks may be done twice.
 
 use crate::core::Core;
+use crate::failure::Failure;
 use crate::memory::Memory;
 use crate::resp::{self, Head, Reply, Source};
-use crate::wire::{Failure, Gathered, Wire};
+use crate::wire::{Gathered, Wire};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use std::ops::Range;

@@ -4,8 +4,9 @@
 //! way the server works at the next job while an answer is received.
 
 use crate::core::Core;
+use crate::failure::Failure;
 use crate::job::{Job, Next};
-use crate::wire::{Failure, Wire};
+use crate::wire::Wire;
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -5,6 +5,7 @@
 //! `llmcache._engine` has the same in Python, for TLS and where this is not installed; the tests run over both.
 
 mod core;
+mod failure;
 mod job;
 mod lane;
 mod memory;

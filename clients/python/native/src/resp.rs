@@ -2,7 +2,7 @@
 //!
 //! Owns: the form of both. Knows no socket: what bytes come next is asked of a `Source`.
 
-use crate::wire::Failure;
+use crate::failure::Failure;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 

@@ -2,6 +2,7 @@
 //!
 //! Owns: the socket, its timeouts, the bytes that were received with a header and belong to what follows. One thread.
 
+use crate::failure::Failure;
 use crate::memory::Piece;
 use crate::resp::{self, Head, Reply, Source};
 use std::io::{Error, ErrorKind};
@@ -36,47 +37,6 @@ pub struct Endpoint {
     pub timeout: Duration,
     /// For a connection.
     pub connect_timeout: Duration,
-}
-
-/// Why something came to nothing.
-pub enum Failure {
-    /// The server answered an error; the connection is where it was.
-    Refused(String),
-    /// The connection is of no use any more.
-    Lost(String),
-    /// So it is, because nothing came in time.
-    Late(String),
-}
-
-impl Failure {
-    /// What came is no reply.
-    pub fn broken(what: &str) -> Self {
-        Self::Lost(format!("the server answered {what}"))
-    }
-
-    fn of(error: &Error, timeout: Duration) -> Self {
-        match error.kind() {
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                Self::Late(format!("nothing moved for {} s", timeout.as_secs_f64()))
-            }
-            _ => Self::Lost(error.to_string()),
-        }
-    }
-
-    /// In words.
-    pub fn text(&self) -> &str {
-        match self {
-            Self::Refused(text) | Self::Lost(text) | Self::Late(text) => text,
-        }
-    }
-
-    /// The first word of an error of the server: `OOM`, `BUSY`, `NOPERM`.
-    pub fn word(&self) -> &str {
-        match self {
-            Self::Refused(text) => text.split(' ').next().unwrap_or_default(),
-            _ => "",
-        }
-    }
 }
 
 /// A connection that is logged in.

@@ -64,12 +64,9 @@ impl Phrases {
         self.0.len()
     }
 
-    /// Adds one of two words at least, if it is not there.
+    /// Adds one of two words at least.
     pub(super) fn add(&mut self, words: Vec<String>, is_excluded: bool) {
-        let is_there = |known: &Phrase| known.is_excluded == is_excluded && known.words == words;
-        if !self.0.iter().any(is_there) {
-            self.0.push(Phrase::new(words, is_excluded));
-        }
+        self.0.push(Phrase::new(words, is_excluded));
     }
 
     /// Looks into the next part of a text; tells whether it has those that it must have and none of the others, once that

@@ -13,7 +13,7 @@ use crate::limits::{
     WORDS_EXPANDED_MAX, WORDS_FUZZY_MIN_CHARS, WORDS_PHRASES_MAX, WORDS_PREFIX_MIN_CHARS,
     WORDS_QUERY_MAX_BYTES, WORDS_QUERY_TERMS_MAX,
 };
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
 /// Whether a text has to have a word.
@@ -148,6 +148,8 @@ struct Asked {
     query: WordQuery,
     /// Where each clause is.
     places: HashMap<(String, Means, Need), usize>,
+    /// The phrases, and whether each is excluded.
+    phrases: HashSet<(Vec<String>, bool)>,
     /// Most words that are taken.
     most: usize,
 }
@@ -180,7 +182,7 @@ impl Asked {
         });
         let is_phrase = phrase.len() > 1 && (part.is_quoted || need == Need::Excluded && !has_code);
         if is_phrase && need == Need::Excluded {
-            self.query.phrases.add(phrase, true);
+            self.add_phrase(phrase, true);
             return Ok(());
         }
         if is_phrase {
@@ -189,7 +191,7 @@ impl Asked {
                     "WORDS: a phrase of stop words alone cannot be found; add a word to it",
                 ));
             }
-            self.query.phrases.add(phrase, false);
+            self.add_phrase(phrase, false);
         }
         for (word, is_code) in words {
             // Of a code that must occur, or must not, the whole decides.
@@ -200,6 +202,13 @@ impl Asked {
             }
         }
         Ok(())
+    }
+
+    /// Adds a phrase, once.
+    fn add_phrase(&mut self, words: Vec<String>, is_excluded: bool) {
+        if self.phrases.insert((words.clone(), is_excluded)) {
+            self.query.phrases.add(words, is_excluded);
+        }
     }
 
     fn expand(&mut self, analyser: &Analyser, word: &str, means: Means, need: Need) -> Result<()> {

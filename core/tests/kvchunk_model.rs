@@ -5,6 +5,7 @@ use llmcache_core::kvchunk::{
     ChunkDigest, Leases, NewNode, NodeId, PrefixTree, Reach, Refused, TOKEN_BYTES, content_of,
     find_contents,
 };
+use llmcache_core::limits::KV_LEASED_CHUNKS_MAX;
 use llmcache_core::work::take_counted;
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -541,4 +542,23 @@ fn equal_tokens_are_searched_in_steps_of_their_number() {
     }
     assert!(take_counted().path < u64::from(4 * CHUNKS), "removing chunks of one print");
     tree.check_invariants();
+}
+
+#[test]
+fn chunks_of_all_leases_have_a_bound_and_are_counted_whatever_ends_them() {
+    let (mut tree, mut leases) = (PrefixTree::default(), Leases::default());
+    let chunk = tree.insert(&node(&name(0), None)).unwrap();
+    let many = vec![chunk; KV_LEASED_CHUNKS_MAX / 2];
+    leases.grant(&mut tree, 1, &many, MonotonicMs::NEVER);
+    assert!(!leases.is_full());
+    leases.grant(&mut tree, 2, &many[1..], MonotonicMs::NEVER);
+    assert!(!leases.is_full());
+    assert!(leases.add(&mut tree, 2, chunk));
+    assert!(leases.is_full());
+    assert_eq!(leases.release_some(&mut tree, 1, 1), (1, true));
+    assert!(!leases.is_full());
+    leases.release(&mut tree, 1);
+    leases.release(&mut tree, 2);
+    // Memory is counted by chunks held.
+    assert_eq!(leases.bytes(), 0);
 }

@@ -59,7 +59,7 @@ pub(super) const SENTENCES: &[Sentence] = &[
     (
         "KVCHUNK",
         "LEASE",
-        "Keeps the chunks found from eviction by BUDGET for this many milliseconds, up to a day.",
+        "Keeps the chunks found from eviction by BUDGET for this many milliseconds, up to a day. A namespace has at most 65,536 leases, which hold 4,194,304 chunks.",
     ),
     ("KVCHUNK", "FILTER", "Expression over META (docs/filter.md), up to 8 KiB."),
     (

@@ -245,3 +245,24 @@ def test_every_command_takes_the_hex_digits_that_replies_have(kv):
     assert kv.mput(prompt, [b"1", b"2", b"3"]) == ["STORED"] * 3
     names = kv.run("DIGESTS", "TOKENS", blob(prompt))
     assert kv.run("MATCH", "DIGESTS", 3, *names)[0] == 3 == len(names)
+
+
+def test_packed_hashes_are_those_of_a_list(kv):
+    """One argument names what a list of them does, in every command that takes a list; in slices too."""
+    names = [n.to_bytes(3, "big") for n in range(2_000)]
+    packed = ("PACKED", 3, b"".join(names))
+    assert kv.run("MPUT", "PACKED", 3, b"".join(names[:4]), "FROM", 1, "PAYLOADS", 2, 1, "a", 1, "b", "LOOSE") == [b"STORED"] * 2
+    assert kv.run("MPUT", "PACKED", 3, names[1_999], "PAYLOADS", 1, 1, "c") == [b"STORED"]
+    for command in (["MATCH", "SPARSE"], ["MATCH"], ["MISSING"], ["FETCH", "SPARSE", "COUNT", 5], ["FETCH"]):
+        name, *options = command
+        listed = kv.run(name, "HASHES", len(names), *names, *options)
+        assert kv.run(name, *packed, *options) == listed, command
+        assert kv.run(name, *options, *packed) == listed, command
+    told = kv.run("MATCH", *packed, "SPARSE", "LEASE", 60_000)[3][0]
+    bits = int.from_bytes(told[2], "big")
+    assert [at for at in range(2_000) if bits >> (1_999 - at) & 1] == [1, 2, 1_999]
+    assert kv.run("RELEASE", told[1]) == 3
+    # Their bytes may be anything, the words of options too, and a namespace that is not there has none of them.
+    assert kv.run("PUT", "HASH", "SPARSE", "PAYLOAD", 1, "x") == b"STORED"
+    assert kv.run("MATCH", "PACKED", 6, "SPARSE")[0] == 1
+    assert kv.client.execute_command("KVCHUNK.MATCH", "none", "PACKED", 6, "SPARSE")[0] == 0

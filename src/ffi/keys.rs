@@ -174,6 +174,8 @@ mod tests {
             ("KVCHUNK.MATCH n TOKENS LEASE", vec![read]),
             ("KVCHUNK.MATCH n TOKENS x SALT LEASE FILTER LEASE", vec![read]),
             ("KVCHUNK.MATCH n HASHES 2 LEASE LEASE lease 5", vec![both]),
+            ("KVCHUNK.MATCH n PACKED 5 LEASE", vec![read]),
+            ("KVCHUNK.MATCH n PACKED 5 LEASE lease 5", vec![both]),
             ("KVCHUNK.FETCH n TOKENS x RANGE LEASE LEASE COUNT 1", vec![read]),
             ("KVCHUNK.FETCH n TOKENS x FROM 1 COUNT 1 MAXBYTES 5 LEASE 5", vec![both]),
             ("KVCHUNK.STATS n", vec![read]),

@@ -10,6 +10,18 @@ use std::fmt;
 /// Bytes of a token in a token blob: an unsigned number, little-endian.
 pub const TOKEN_BYTES: usize = 4;
 
+/// The two digits of each byte.
+const PAIRS: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+
 /// Name of a chunk: a digest of our chain, or 1 to 64 bytes of the caller's own.
 #[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChunkDigest(SmallVec<[u8; 32]>);
@@ -42,14 +54,13 @@ impl ChunkDigest {
     }
 
     /// Appends them to a key.
-    pub(super) fn write_hex(&self, out: &mut SmallVec<[u8; 128]>) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let first = out.len();
-        out.resize(first + 2 * self.0.len(), 0);
-        for (pair, byte) in out[first..].chunks_exact_mut(2).zip(&self.0) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
+    pub fn write_hex(&self, out: &mut SmallVec<[u8; 128]>) {
+        let mut digits = [[0; 2]; limits::DIGEST_MAX_BYTES];
+        let bytes = self.0.as_slice();
+        for (pair, &byte) in digits.iter_mut().zip(bytes) {
+            *pair = PAIRS[usize::from(byte)];
         }
+        out.extend_from_slice(digits[..bytes.len()].as_flattened());
     }
 
     /// The inverse of `hex`; `None` for anything but lower-case hex digits of 1 to 64 bytes.

@@ -7,7 +7,8 @@ use super::{NodeId, PrefixTree};
 use crate::account::{Account, Holding};
 use crate::ids::MonotonicMs;
 use crate::limits::{KV_LEASED_CHUNKS_MAX, KV_LEASES_MAX};
-use std::collections::{BTreeSet, HashMap};
+use hashbrown::HashMap;
+use std::collections::BTreeSet;
 
 /// Name of a lease, drawn at random so that those of an earlier process name none of this one.
 pub type LeaseId = u64;

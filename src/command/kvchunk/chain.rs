@@ -1,4 +1,5 @@
-//! Parses the chunks that a command names: `TOKENS blob [SALT s]`, `HASHES n h…` or `DIGESTS n hex…`.
+//! Parses the chunks that a command names: `TOKENS blob [SALT s]`, `HASHES n h…`, `PACKED bytes blob` or `DIGESTS n
+//! hex…`.
 
 use super::hex_digest;
 use crate::command::parse::{ArgReader, OptionWord, set_once};
@@ -14,6 +15,32 @@ pub struct ChainArgs<'a> {
     tokens: Option<&'a [u8]>,
     salt: Option<&'a [u8]>,
     hashes: Option<Arc<[ChunkDigest]>>,
+    packed: Option<Packed<'a>>,
+}
+
+/// Digests of one length, one behind the other.
+#[derive(Debug, Clone, Copy)]
+struct Packed<'a> {
+    blob: &'a [u8],
+    bytes: usize,
+}
+
+impl<'a> Packed<'a> {
+    fn read(args: &mut ArgReader<'a>, name: &str) -> Result<Self> {
+        let bytes = args.integer(name, 1, limits::DIGEST_MAX_BYTES as u64)? as usize;
+        let blob = args.text(name, limits::CHUNKS_MAX * limits::DIGEST_MAX_BYTES)?;
+        let count = blob.len() / bytes;
+        if count == 0 || !blob.len().is_multiple_of(bytes) {
+            return Err(Error::err(format!(
+                "PACKED has {} bytes, which are no hashes of {bytes}",
+                blob.len()
+            )));
+        }
+        if count > limits::CHUNKS_MAX {
+            return Err(Error::too_big("PACKED", count, limits::CHUNKS_MAX, "hashes"));
+        }
+        Ok(Self { blob, bytes })
+    }
 }
 
 /// A digest of the caller's own, as raw bytes.
@@ -43,6 +70,7 @@ impl<'a> ChainArgs<'a> {
                 let hashes = list.iter().map(|hash| raw_digest(hash)).collect::<Result<_>>()?;
                 set_once(&mut self.hashes, hashes, name)?;
             }
+            "PACKED" => set_once(&mut self.packed, Packed::read(args, name)?, name)?,
             "DIGESTS" => {
                 let list = args.list(name, limits::CHUNKS_MAX)?;
                 let hashes = list.iter().map(|hex| hex_digest(hex)).collect::<Result<_>>()?;
@@ -55,15 +83,16 @@ impl<'a> ChainArgs<'a> {
 
     /// Refuses what does not go together.
     pub fn check(&self) -> Result<()> {
-        match (self.tokens, &self.hashes) {
-            (Some(_), Some(_)) | (None, None) => {
-                Err(Error::err("syntax error: one of TOKENS, HASHES and DIGESTS is needed"))
-            }
-            (None, Some(_)) if self.salt.is_some() => {
-                Err(Error::err("syntax error: SALT goes with TOKENS"))
-            }
-            _ => Ok(()),
+        let given = [self.tokens.is_some(), self.hashes.is_some(), self.packed.is_some()];
+        if given.iter().filter(|&&is_given| is_given).count() != 1 {
+            return Err(Error::err(
+                "syntax error: one of TOKENS, HASHES, PACKED and DIGESTS is needed",
+            ));
         }
+        if self.salt.is_some() && self.tokens.is_none() {
+            return Err(Error::err("syntax error: SALT goes with TOKENS"));
+        }
+        Ok(())
     }
 
     /// What the prompt is chained to: fingerprint and salt.
@@ -78,6 +107,13 @@ impl<'a> ChainArgs<'a> {
 
     /// The names of the chunks; those of a prompt as the namespace chains them, which is done one by one.
     pub fn names(&self, args: &CommandArgs<'_>, namespace: &Namespace) -> Result<Names> {
+        if let Some(Packed { blob, bytes }) = self.packed {
+            let count = blob.len() / bytes;
+            let held = args.argument_of(blob).map(|blob| HeldString::keep(&blob));
+            let source = held.map(|blob| Source::Packed { blob, bytes });
+            let source = source.unwrap_or_else(|| Source::Listed(Arc::default()));
+            return Ok(Names { source, root: [0; 32], count, at: 0 });
+        }
         let Some(tokens) = self.tokens else {
             return Ok(Names::shared(self.hashes.clone().unwrap_or_default()));
         };
@@ -115,6 +151,7 @@ pub struct Names {
 #[derive(Debug)]
 enum Source {
     Listed(Arc<[ChunkDigest]>),
+    Packed { blob: HeldString, bytes: usize },
     Tokens { blob: HeldString, links: Links, bytes: usize },
 }
 
@@ -160,6 +197,9 @@ impl Names {
         self.at += 1;
         match &mut self.source {
             Source::Listed(names) => names.get(at).cloned(),
+            Source::Packed { blob, bytes } => {
+                ChunkDigest::from_bytes(blob.as_bytes().get(at * *bytes..(at + 1) * *bytes)?)
+            }
             Source::Tokens { blob, links, bytes } => {
                 let chunk = blob.as_bytes().get(at * *bytes..(at + 1) * *bytes)?;
                 Some(links.link(chunk))

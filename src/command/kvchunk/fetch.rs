@@ -323,7 +323,9 @@ pub fn run_digests(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let mut reader = ArgReader::new(args.options());
     let mut chain = ChainArgs::default();
     while let Some(word) = reader.option() {
-        if matches!(word.as_str(), "HASHES" | "DIGESTS") || !chain.read(&word, &mut reader)? {
+        if matches!(word.as_str(), "HASHES" | "PACKED" | "DIGESTS")
+            || !chain.read(&word, &mut reader)?
+        {
             return Err(word.unknown());
         }
     }

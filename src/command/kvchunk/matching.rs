@@ -4,14 +4,14 @@
 //! come behind each other in prompts. Main thread.
 
 use super::chain::{ChainArgs, Names};
-use super::retention::{begin_lease, end_lease, hold_in_tree, lease_ms, write_lease};
+use super::retention::{begin_lease, end_lease, lease_ms, write_lease};
 use crate::command::filtered::Sieve;
 use crate::command::parse::{ArgReader, flag_once, parse_filter, set_once};
 use crate::ffi::{Access, CommandArgs, Ctx, Reply};
 use crate::keyspace::{LeadingRun, Pieces, find_namespace, run_pieces};
 use crate::keytype::namespace_registry::SharedNamespace;
 use llmcache_core::error::{Error, Result};
-use llmcache_core::kvchunk::{ChunkDigest, ChunkHeader, LeaseId};
+use llmcache_core::kvchunk::{ChunkHeader, LeaseId, Namespace, NodeId};
 use llmcache_core::limits;
 use std::cell::Cell;
 
@@ -78,8 +78,8 @@ struct Place {
     has_hole: bool,
     lease: Option<LeaseId>,
     held: usize,
-    /// The last chunk that is there.
-    last: Option<ChunkDigest>,
+    /// The node of the last chunk that is there; forgotten between slices.
+    last: Option<NodeId>,
     /// A bit for each chunk, the highest of a byte first; with SPARSE.
     bits: Vec<u8>,
 }
@@ -116,6 +116,8 @@ impl Place {
         let Some(namespace) = &self.namespace else { return false };
         let at = self.names.position();
         let Some(digest) = self.names.next() else { return false };
+        // After a pause, since the tree may have changed.
+        let before = if self.last.is_none() { self.run.last().cloned() } else { None };
         let Some(mut chunk) = self.run.next(ctx, namespace, &digest, Access::Probe, accept) else {
             self.has_hole = true;
             return is_sparse;
@@ -124,16 +126,19 @@ impl Place {
         if is_sparse {
             self.bits[at / 8] |= 0x80 >> (at % 8);
         }
-        if let Some(id) = self.lease
-            && hold_in_tree(namespace, id, &digest)
-        {
+        let (last, lease) = (std::mem::replace(&mut self.last, chunk.node()), self.lease);
+        let Some(node) = chunk.node() else { return true };
+        let is_held = namespace.with(|namespace| {
+            let Namespace { tree, leases, .. } = namespace;
+            let last = last.or_else(|| tree.find(before.as_ref()?));
+            if let Some(last) = last {
+                tree.teach(last, node);
+            }
+            lease.is_some_and(|id| leases.add(tree, id, node))
+        });
+        if is_held {
             chunk.hint_strongly();
             self.held += 1;
-        }
-        if let Some(last) = self.last.replace(digest) {
-            namespace.with(|namespace| {
-                self.last.as_ref().is_some_and(|digest| namespace.tree.teach(&last, digest))
-            });
         }
         true
     }
@@ -199,7 +204,10 @@ impl Pieces for Matching {
     }
 
     fn tell(&mut self, _: Ctx<'_>) {
-        self.places.iter_mut().for_each(|place| place.run.pause());
+        self.places.iter_mut().for_each(|place| {
+            place.run.pause();
+            place.last = None;
+        });
     }
 
     fn reply(&mut self, ctx: Ctx<'_>) {

@@ -80,7 +80,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
             "PARENT" => set_once(&mut parent, reader.next(name)?, name)?,
             "PAYLOAD" => set_once(&mut given, payload(&mut reader)?, name)?,
             "META" => set_once(&mut options.meta, json_object(&mut reader, name)?, name)?,
-            "HASHES" | "DIGESTS" => return Err(word.unknown()),
+            "HASHES" | "PACKED" | "DIGESTS" => return Err(word.unknown()),
             _ if chain.read(&word, &mut reader)? || options.read(&word, &mut reader, now)? => {}
             _ => return Err(word.unknown()),
         }

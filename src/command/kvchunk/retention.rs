@@ -192,19 +192,14 @@ pub(super) fn hold_by(
     id: LeaseId,
     digest: &ChunkDigest,
 ) -> bool {
-    let is_held = hold_in_tree(namespace, id, digest);
+    let is_held = namespace.with(|namespace| {
+        let node = namespace.tree.find(digest);
+        node.is_some_and(|node| namespace.leases.add(&mut namespace.tree, id, node))
+    });
     if is_held {
         hint_strongly(ctx, namespace, digest);
     }
     is_held
-}
-
-/// The same without a word to the server's eviction, for those who have the chunk open.
-pub(super) fn hold_in_tree(namespace: &SharedNamespace, id: LeaseId, digest: &ChunkDigest) -> bool {
-    namespace.with(|namespace| {
-        let node = namespace.tree.find(digest);
-        node.is_some_and(|node| namespace.leases.add(&mut namespace.tree, id, node))
-    })
 }
 
 /// Runs `KVCHUNK.RELEASE ns lease`.

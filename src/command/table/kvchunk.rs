@@ -27,14 +27,20 @@ const HASHES: Arg = need(
     ArgKind::Block(&[arg("count", ArgKind::Integer), many("hash", ArgKind::Text)]),
 );
 
+const PACKED: Arg = need(
+    "PACKED",
+    "packed",
+    ArgKind::Block(&[arg("hash-bytes", ArgKind::Integer), arg("hash-blob", ArgKind::Text)]),
+);
+
 const HEX_LIST: Arg = need(
     "DIGESTS",
     "digests",
     ArgKind::Block(&[arg("count", ArgKind::Integer), many("digest", ArgKind::Text)]),
 );
 
-/// `TOKENS blob [SALT s]`, `HASHES n h…` or `DIGESTS n hex…`.
-const CHAIN: Arg = need("", "chain", ArgKind::OneOf(&[TOKENS, HASHES, HEX_LIST]));
+/// `TOKENS blob [SALT s]`, `HASHES n h…`, `PACKED bytes blob` or `DIGESTS n hex…`.
+const CHAIN: Arg = need("", "chain", ArgKind::OneOf(&[TOKENS, HASHES, PACKED, HEX_LIST]));
 
 const PAYLOAD: Arg = need(
     "PAYLOAD",

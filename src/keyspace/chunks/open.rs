@@ -6,17 +6,25 @@ use crate::ffi::{Access, Ctx, Key, KeyOf, RString, WritePermit};
 use crate::keytype::namespace_registry::{self, SharedNamespace};
 use crate::keytype::{ChunkValue, Whole};
 use llmcache_core::ids::UnixMs;
-use llmcache_core::kvchunk::{ChunkDigest, ChunkHeader, Reach};
+use llmcache_core::kvchunk::{ChunkDigest, ChunkHeader, ChunkKey, NodeId, Reach};
 use std::ops::Deref;
 
 /// An opened chunk that belongs to the namespace asked and is within its deadline.
 #[derive(Debug)]
-pub struct OpenedChunk<'a>(KeyOf<'a, ChunkValue>);
+pub struct OpenedChunk<'a> {
+    key: KeyOf<'a, ChunkValue>,
+    node: Option<NodeId>,
+}
 
 impl OpenedChunk<'_> {
+    /// Its node in the tree, until the tree changes.
+    pub fn node(&self) -> Option<NodeId> {
+        self.node
+    }
+
     /// Tells the server's eviction that it is among the last to go.
     pub fn hint_strongly(&mut self) {
-        self.0.hint_strongly();
+        self.key.hint_strongly();
     }
 }
 
@@ -24,7 +32,7 @@ impl Deref for OpenedChunk<'_> {
     type Target = Whole;
 
     fn deref(&self) -> &Whole {
-        self.0.whole().expect("opened chunks are whole: `open_chunk` looked")
+        self.key.whole().expect("opened chunks are whole: `ChunkOpener` looked")
     }
 }
 
@@ -36,28 +44,63 @@ pub fn open_chunk<'a>(
     digest: &ChunkDigest,
     access: Access,
 ) -> Option<OpenedChunk<'a>> {
-    let key = namespace.with(|namespace| namespace.chunk_key(digest));
-    let opened = Key::open(ctx, &RString::new(&key), access).and_then(Key::into_typed);
-    let Some(opened) = opened.map(OpenedChunk).filter(|opened| opened.0.whole().is_some()) else {
-        if !ctx.state().is_replica() {
-            namespace.with(|namespace| {
-                namespace.tree.remove(digest);
-                namespace_registry::note_work(namespace);
-            });
-        }
-        return None;
-    };
-    let now = UnixMs(ctx.now_ms());
-    let header = &opened.header;
-    let good = namespace.with(|namespace| {
-        let node = namespace.tree.find(digest).map(|id| namespace.tree.node(id));
-        header.uid == namespace.uid()
-            && header.fingerprint == *namespace.fingerprint()
-            && header.digest == *digest
-            && !header.deadline.is_past(now)
-            && node.is_none_or(|node| !node.damaged)
-    });
-    good.then_some(opened)
+    ChunkOpener::new(ctx, namespace).open(ctx, namespace, digest, access)
+}
+
+/// Opens chunks of one namespace one after the other. What is the same for all of them is asked once: it holds until
+/// another command may run.
+#[derive(Debug)]
+pub struct ChunkOpener {
+    /// What their keys begin with, and behind it the digest that was opened last.
+    name: ChunkKey,
+    prefix: usize,
+    now: UnixMs,
+}
+
+impl ChunkOpener {
+    /// For the chunks of this namespace.
+    pub fn new(ctx: Ctx<'_>, namespace: &SharedNamespace) -> Self {
+        let name = namespace.with(|namespace| ChunkKey::from_slice(namespace.prefix()));
+        Self { prefix: name.len(), name, now: UnixMs(ctx.now_ms()) }
+    }
+
+    /// The time that deadlines are compared with.
+    pub fn now(&self) -> UnixMs {
+        self.now
+    }
+
+    /// Opens a chunk; see [`open_chunk`].
+    pub fn open<'a>(
+        &mut self,
+        ctx: Ctx<'a>,
+        namespace: &SharedNamespace,
+        digest: &ChunkDigest,
+        access: Access,
+    ) -> Option<OpenedChunk<'a>> {
+        self.name.truncate(self.prefix);
+        digest.write_hex(&mut self.name);
+        let opened = Key::open(ctx, &RString::new(&self.name), access).and_then(Key::into_typed);
+        let whole = opened.as_ref().and_then(|key: &KeyOf<'_, ChunkValue>| key.whole());
+        let Some(Whole { header, .. }) = whole else {
+            if !ctx.state().is_replica() {
+                namespace.with(|namespace| {
+                    namespace.tree.remove(digest);
+                    namespace_registry::note_work(namespace);
+                });
+            }
+            return None;
+        };
+        let (is_good, node) = namespace.with(|namespace| {
+            let node = namespace.tree.find(digest);
+            let is_good = header.uid == namespace.uid()
+                && header.fingerprint == *namespace.fingerprint()
+                && header.digest == *digest
+                && !header.deadline.is_past(self.now)
+                && node.is_none_or(|id| !namespace.tree.node(id).damaged);
+            (is_good, node)
+        });
+        opened.filter(|_| is_good).map(|key| OpenedChunk { key, node })
+    }
 }
 
 /// The longest run of chunks that are there with all before them, found one by one.
@@ -66,14 +109,15 @@ pub struct LeadingRun {
     length: usize,
     /// The chunk that came last.
     last: Option<ChunkDigest>,
-    /// What is known of prefixes; forgotten between slices.
+    /// What is known of prefixes, and of the namespace; forgotten between slices.
     reach: Option<Reach>,
+    opener: Option<ChunkOpener>,
 }
 
 impl LeadingRun {
     /// Before the first chunk.
     pub fn new() -> Self {
-        Self { length: 0, last: None, reach: None }
+        Self { length: 0, last: None, reach: None, opener: None }
     }
 
     /// Chunks of the run so far.
@@ -83,7 +127,12 @@ impl LeadingRun {
 
     /// The tree may change before the next chunk is opened.
     pub fn pause(&mut self) {
-        self.reach = None;
+        (self.reach, self.opener) = (None, None);
+    }
+
+    /// The chunk that came last.
+    pub fn last(&self) -> Option<&ChunkDigest> {
+        self.last.as_ref()
     }
 
     /// The chunk that came last is none of the run.
@@ -100,15 +149,15 @@ impl LeadingRun {
         access: Access,
         accept: impl Fn(&ChunkHeader) -> bool,
     ) -> Option<OpenedChunk<'a>> {
-        let opened = open_chunk(ctx, namespace, digest, access)?;
+        let opener = self.opener.get_or_insert_with(|| ChunkOpener::new(ctx, namespace));
+        let opened = opener.open(ctx, namespace, digest, access)?;
         let reached = match &opened.header.parent {
             None => true,
             parent if *parent == self.last => true,
             Some(_) => {
-                let reach = self.reach.get_or_insert_with(|| Reach::new(UnixMs(ctx.now_ms())));
-                namespace.with(|namespace| {
-                    let tree = &namespace.tree;
-                    tree.find(digest).is_some_and(|id| reach.is_reachable(tree, id))
+                let reach = self.reach.get_or_insert_with(|| Reach::new(opener.now()));
+                opened.node().is_some_and(|id| {
+                    namespace.with(|namespace| reach.is_reachable(&namespace.tree, id))
                 })
             }
         };
@@ -127,10 +176,11 @@ pub fn open_reachable<'a>(
     namespace: &SharedNamespace,
     digests: &[ChunkDigest],
 ) -> Vec<Option<OpenedChunk<'a>>> {
-    let open = |digest| open_chunk(ctx, namespace, digest, Access::Probe);
+    let mut opener = ChunkOpener::new(ctx, namespace);
+    let open = |digest| opener.open(ctx, namespace, digest, Access::Probe);
     // All are opened first: the tree forgets those that are gone, and then changes no more.
     let mut opened: Vec<Option<OpenedChunk<'a>>> = digests.iter().map(open).collect();
-    let mut reach = Reach::new(UnixMs(ctx.now_ms()));
+    let mut reach = Reach::new(opener.now());
     for (chunk, digest) in opened.iter_mut().zip(digests) {
         let is_first = |chunk: &OpenedChunk<'_>| chunk.header.parent.is_none();
         let reached = chunk.as_ref().is_some_and(is_first)

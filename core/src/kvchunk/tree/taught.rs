@@ -8,7 +8,6 @@
 
 use super::node::{NONE, NodeId, State};
 use super::nodes::PrefixTree;
-use crate::kvchunk::ChunkDigest;
 use crate::limits;
 use crate::work;
 
@@ -18,9 +17,9 @@ impl PrefixTree {
         self.parent(id).or_else(|| self.taught_ahead(id.0).map(NodeId))
     }
 
-    /// Teaches that a chunk comes behind another in prompts; false where nothing was to be learnt of that.
-    pub fn teach(&mut self, ahead: &ChunkDigest, digest: &ChunkDigest) -> bool {
-        let (Some(ahead), Some(own)) = (self.find(ahead), self.find(digest)) else { return false };
+    /// Teaches that a chunk comes behind another in prompts, both of which are there; false where nothing was to be
+    /// learnt of that.
+    pub fn teach(&mut self, ahead: NodeId, own: NodeId) -> bool {
         self.link(ahead.0, own.0)
     }
 

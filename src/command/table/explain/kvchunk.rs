@@ -28,6 +28,13 @@ pub(super) const SENTENCES: &[Sentence] = &[
     ),
     (
         "KVCHUNK",
+        "PACKED",
+        "The same as HASHES where all have one length, as one argument of up to 4 MiB, which is written and read faster than a list.",
+    ),
+    ("KVCHUNK", "hash-bytes", "Length of each hash, 1 to 64."),
+    ("KVCHUNK", "hash-blob", "The hashes as raw bytes, first chunk first, one behind the other."),
+    (
+        "KVCHUNK",
         "DIGESTS",
         "The same digests as lower-case hex digits, as replies and key names write them.",
     ),

@@ -1,53 +1,35 @@
 """Clients that wait for their text to be embedded, and everything that can happen to them meanwhile.
 
-The engine is the plain one and a thread is kept busy by a batch of long texts, so that what is asked next waits.
+A batch holds the one thread up (`harness/holding.py`), so that what is asked next waits until the test ends the hold.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
-import time
 
 import pytest
 import redis
 from harness.cache import Cache
-from harness.model import models_option, write_model
+from harness.holding import LONG, TEXTS, all_told, blocked, create, held, queued
+from harness.holding import options as options_of
 from harness.persistence import wait_for_rewrite
 from harness.replication import pair
-from harness.waiting import wait_until
+from harness.waiting import hold, wait_until
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-LONG = " ".join(["ab", "cd", "ef"] * 20)
-
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"), threshold=0.8)
-
-
-@pytest.fixture
-def options(model):
-    return {
-        "llmcache.embed-models": models_option(small=model),
-        "llmcache.embed-engine": "scalar",
-        "llmcache.embed-threads": 1,
-        "llmcache.embed-timeout-ms": 60_000,
-        "llmcache.embed-memo": 0,
-    }
+def options(tmp_path_factory):
+    return options_of(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
 def server(fleet, options):
     server = fleet.launch(**options)
     Cache(server.client()).create(embed="small")
-    server.client().execute_command("RAG.CREATE", "busy", "EMBED", "small")
+    create(server)
     return server
-
-
-def queued(server) -> int:
-    return int(server.info("llmcache")["llmcache_texts_queued"])
 
 
 class Background:
@@ -73,20 +55,6 @@ class Background:
         return self
 
 
-@contextlib.contextmanager
-def busy(server, texts: int = 60):
-    """Holds the thread up: one client stores many long texts."""
-    arguments = [x for number in range(texts) for x in (f"d{number}", "TEXT", f"{LONG} {chr(97 + number % 26)}{number}")]
-    batch = Background(server, "RAG.MADD", "busy", texts, *arguments)
-    wait_until(lambda: queued(server) > texts // 2, "the thread is busy")
-    yield batch
-    batch.end()
-
-
-def blocked(server) -> int:
-    return int(server.info("clients")["blocked_clients"])
-
-
 def wait_for(server, *command) -> Background:
     # Not the length of the queue: that changes too when a text of somebody else is done.
     before = blocked(server)
@@ -100,7 +68,7 @@ def store(server, prompt="xx yy", *more):
 
 
 def test_others_are_served_while_a_text_is_embedded(server):
-    with busy(server):
+    with held(server):
         waiting = store(server)
         assert server.client().ping()
         assert waiting.thread.is_alive()
@@ -111,7 +79,7 @@ def test_others_are_served_while_a_text_is_embedded(server):
 @pytest.mark.parametrize("how", ["FLUSHALL", "DROP", "SWAPDB"])
 def test_a_store_finds_its_cache_gone(server, how):
     client = server.client()
-    with busy(server) as batch:
+    with held(server):
         waiting = store(server)
         if how == "FLUSHALL":
             client.flushall()
@@ -125,13 +93,12 @@ def test_a_store_finds_its_cache_gone(server, how):
     assert info["entries"] == 1
     assert info["model"] == b""
     assert Cache(client).get("xx yy") == b"yes"
-    assert batch.error is not None or batch.reply
 
 
 @pytest.mark.parametrize("how", ["kill", "unblock", "unblock-error"])
 def test_a_client_leaves(server, how):
     client = server.client()
-    with busy(server):
+    with held(server):
         waiting = store(server)
         if how == "kill":
             client.execute_command("CLIENT", "KILL", "ID", waiting.id)
@@ -146,55 +113,53 @@ def test_a_client_leaves(server, how):
 
 def test_a_store_after_memory_ran_out_is_refused(server):
     client = server.client()
-    with busy(server, 30):
+    with held(server):
         waiting = store(server)
         client.config_set("maxmemory-policy", "noeviction")
         client.config_set("maxmemory", 1)
-        waiting.end()
-        client.config_set("maxmemory", 0)
+    waiting.end()
+    client.config_set("maxmemory", 0)
     assert str(waiting.error).startswith("command not allowed when used memory") or "OOM" in str(waiting.error)
     assert Cache(client).info()["entries"] == 0
 
 
 def test_a_store_on_a_server_that_became_a_replica_is_refused(fleet, server):
     other = fleet.launch()
-    with busy(server, 30):
+    with held(server):
         waiting = store(server)
         server.client().replicaof("127.0.0.1", other.port)
-        waiting.end()
+    waiting.end()
     assert "READONLY" in f"{type(waiting.error)} {waiting.error}".upper() or "UNBLOCKED" in str(waiting.error)
     assert other.client().dbsize() == 0
 
 
 def test_a_store_waits_for_the_end_of_a_pause(server):
     client = server.client()
-    with busy(server, 10):
+    with held(server):
         waiting = store(server)
         client.execute_command("CLIENT", "PAUSE", 100_000, "WRITE")
-        wait_until(lambda: queued(server) == 0, "the text is embedded")
-        time.sleep(0.1)
-        assert waiting.thread.is_alive()
-        assert client.dbsize() == 2
-        client.execute_command("CLIENT", "UNPAUSE")
+    wait_until(lambda: queued(server) == 0, "the text is embedded")
+    hold(lambda: waiting.thread.is_alive() and client.dbsize() == 2, "it waits", 0.1)
+    client.execute_command("CLIENT", "UNPAUSE")
     assert len(waiting.end().reply) == 32
 
 
 def test_a_failover_loses_no_store(fleet, options):
     both = pair(fleet, **options)
     Cache(both.primary.client()).create(embed="small")
-    both.primary.client().execute_command("RAG.CREATE", "busy", "EMBED", "small")
-    with busy(both.primary, 20):
+    create(both.primary)
+    with held(both.primary):
         waiting = store(both.primary)
         both.primary.client().execute_command("FAILOVER", "TIMEOUT", 20_000)
         wait_until(lambda: both.replica.info("replication")["role"] == "master", "the replica leads", 30)
-        waiting.end()
+    waiting.end()
     entries = Cache(both.replica.client()).info()["entries"]
     # Either it was stored before, and is there, or it was refused.
     assert entries == (0 if waiting.error else 1)
 
 
 def test_the_server_stops_with_work_in_flight(server):
-    with busy(server):
+    with held(server):
         waiting = store(server)
         server.stop()
         assert waiting.end().error is not None
@@ -203,10 +168,12 @@ def test_the_server_stops_with_work_in_flight(server):
 
 def test_saving_with_work_in_flight(server):
     client = server.client()
-    with busy(server, 30):
+    with held(server):
         waiting = store(server)
         client.bgsave()
         client.execute_command("CONFIG", "SET", "appendonly", "yes")
+        # One that is under way would refuse another.
+        wait_for_rewrite(client)
         client.execute_command("BGREWRITEAOF")
     waiting.end()
     wait_for_rewrite(client)
@@ -216,49 +183,48 @@ def test_saving_with_work_in_flight(server):
 
 
 def test_a_full_queue_is_busy_and_nobody_hangs(server):
-    client = server.client()
-    client.config_set("llmcache.embed-queue", 8)
+    bound = TEXTS + 8
     texts = [f"{LONG} {one}{two}" for one in "abcdefgh" for two in "abcdefgh"]
-    waiting = [Background(server, "LLMCACHE.GETSEM", "faq", "PROMPT", text) for text in texts]
-    errors = [one.end().error for one in waiting]
-    refused = [error for error in errors if error is not None]
+    wires = [server.wire() for _ in texts]
+    server.client().config_set("llmcache.embed-queue", bound)
+    with held(server):
+        for wire, text in zip(wires, texts, strict=True):
+            wire.send("LLMCACHE.GETSEM", "faq", "PROMPT", text)
+        wait_until(lambda: all_told(server, len(wires)), "all wait or are refused")
+    told = [wire.read() for wire in wires]
+    refused = [reply for reply in told if reply is not None]
     assert refused and len(refused) < len(texts)
-    assert all("too many texts wait" in str(error) for error in refused)
-    assert int(server.info("llmcache")["llmcache_texts_busy"]) == len(refused)
-    assert int(server.info("llmcache")["llmcache_texts_queued_most"]) <= 8
+    assert all("too many texts wait" in reply.text for reply in refused)
+    info = server.info("llmcache")
+    assert int(info["llmcache_texts_busy"]) == len(refused)
+    assert int(info["llmcache_texts_queued_most"]) <= bound
 
 
-def test_what_waits_too_long_is_busy(server):
-    server.client().config_set("llmcache.embed-timeout-ms", 1)
-    with busy_for_a_while(server):
-        waiting = Background(server, "LLMCACHE.GETSEM", "faq", "PROMPT", "xx yy")
-        assert "waited too long" in str(waiting.end().error)
-
-
-@contextlib.contextmanager
-def busy_for_a_while(server):
-    server.client().config_set("llmcache.embed-timeout-ms", 60_000)
-    with busy(server, 30):
+def test_what_waits_too_long_is_held(server):
+    with held(server), server.wire() as wire:
         server.client().config_set("llmcache.embed-timeout-ms", 1)
-        yield
+        assert "waited too long" in wire("LLMCACHE.GETSEM", "faq", "PROMPT", "xx yy").text
 
 
 def test_equal_texts_share_one_pass(server):
-    before = int(server.info("llmcache")["llmcache_texts_embedded"])
-    with busy(server, 10):
-        asked = [Background(server, "LLMCACHE.GETSEM", "faq", "PROMPT", "xx yy") for _ in range(12)]
-        wait_until(lambda: int(server.info("clients")["blocked_clients"]) == 13, "all wait")
-    assert [one.end().error for one in asked] == [None] * 12
-    assert int(server.info("llmcache")["llmcache_texts_embedded"]) == before + 11
-    assert int(server.info("llmcache")["llmcache_texts_coalesced"]) == 11
+    wires = [server.wire() for _ in range(12)]
+    with held(server):
+        for wire in wires:
+            wire.send("LLMCACHE.GETSEM", "faq", "PROMPT", "xx yy")
+        wait_until(lambda: blocked(server) == 13, "all wait")
+        info = server.info("llmcache")
+        assert int(info["llmcache_texts_coalesced"]) == 11
+        # Of one reply: those that are done, and those of the batch that wait, and one for all twelve.
+        assert int(info["llmcache_texts_embedded"]) + int(info["llmcache_texts_queued"]) == TEXTS + 1
+    assert [wire.read() for wire in wires] == [None] * 12
 
 
 def test_of_a_herd_one_leads_and_all_get_its_answer(server):
-    with busy(server, 10):
+    with held(server):
         asked = [
             Background(server, "LLMCACHE.FETCH", "faq", "PROMPT", "xx yy", "WAIT", 50_000) for _ in range(10)
         ]
-        wait_until(lambda: int(server.info("clients")["blocked_clients"]) == 11, "all wait")
+        wait_until(lambda: blocked(server) == 11, "all wait")
     wait_until(lambda: sum(one.reply is not None for one in asked) == 1, "one leads")
     leader = next(one for one in asked if one.reply is not None)
     reply = dict(zip(leader.reply[::2], leader.reply[1::2], strict=True))
@@ -287,7 +253,7 @@ def test_a_store_under_a_lease_that_was_lost_meanwhile_is_refused(server):
     client = server.client()
     reply = client.execute_command("LLMCACHE.FETCH", "faq", "PROMPT", "xx yy")
     token = reply[reply.index(b"token") + 1]
-    with busy(server, 20):
+    with held(server):
         waiting = store(server, "xx yy", "LEASE", token)
         client.execute_command("LLMCACHE.INVALIDATE", "faq", "ALL")
     assert "LEASELOST" in str(waiting.end().error) or "lease" in str(waiting.error)

@@ -19,7 +19,7 @@ def pieces() -> list[str]:
     return (special + letters + ["".join(pair) for pair in product(ascii_lowercase, repeat=2)])[:WORDS]
 
 
-def _tensors() -> list[tuple[str, list[int], float, float]]:
+def _tensors(layers: int) -> list[tuple[str, list[int], float, float]]:
     """Name, shape, middle, spread."""
     found = [
         ("embeddings.word_embeddings.weight", [WORDS, HIDDEN], 0.0, 0.5),
@@ -31,7 +31,7 @@ def _tensors() -> list[tuple[str, list[int], float, float]]:
         found.extend([(f"{name}.weight", [HIDDEN], 1.0, 0.1), (f"{name}.bias", [HIDDEN], 0.0, 0.1)])
 
     norm("embeddings.LayerNorm")
-    for layer in range(LAYERS):
+    for layer in range(layers):
         of = f"encoder.layer.{layer}."
         linear = [(f"attention.self.{part}", HIDDEN, HIDDEN) for part in ("query", "key", "value")]
         linear += [
@@ -49,15 +49,15 @@ def _tensors() -> list[tuple[str, list[int], float, float]]:
     return found
 
 
-def write_model(folder: Path, seed: int = 1, **own) -> Path:
-    """Writes a model; keywords go into `llmcache.json`."""
+def write_model(folder: Path, seed: int = 1, layers: int = LAYERS, **own) -> Path:
+    """Writes a model; keywords go into `llmcache.json`. A text takes the longer, the more layers there are."""
     (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
     config = {
         "model_type": "bert",
         "hidden_act": "gelu",
         "hidden_size": HIDDEN,
         "num_attention_heads": HEADS,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": layers,
         "intermediate_size": INNER,
         "vocab_size": WORDS,
         "max_position_embeddings": POSITIONS,
@@ -77,7 +77,7 @@ def write_model(folder: Path, seed: int = 1, **own) -> Path:
     (folder / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
     (folder / "llmcache.json").write_text(json.dumps(own))
     chance, header, data = random.Random(seed), {}, array("f")
-    for name, shape, middle, spread in _tensors():
+    for name, shape, middle, spread in _tensors(layers):
         start, count = len(data) * 4, shape[0] * (shape[1] if len(shape) > 1 else 1)
         data.extend(chance.gauss(middle, spread) for _ in range(count))
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, len(data) * 4]}

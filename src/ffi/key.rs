@@ -27,6 +27,9 @@ pub enum Access {
     /// To open once more what the same command opened before: nothing counts or tells of it, as far as the
     /// server can leave that out (from 7.2 on).
     Again,
+    /// For what the module sees to by itself, in the background or because of an event: as `Again`, for users take
+    /// `keyspace_hits` for what clients asked for.
+    Own,
 }
 
 /// An open key.
@@ -42,7 +45,7 @@ impl<'a> Key<'a> {
         let mode = match access {
             Access::Read => raw::REDISMODULE_READ,
             Access::Probe => raw::REDISMODULE_READ | raw::REDISMODULE_OPEN_KEY_NOTOUCH,
-            Access::Again => {
+            Access::Again | Access::Own => {
                 raw::REDISMODULE_READ
                     | raw::REDISMODULE_OPEN_KEY_NOTOUCH
                     | raw::REDISMODULE_OPEN_KEY_NONOTIFY

@@ -86,6 +86,50 @@ def test_rewritten_file(fleet, preamble):
     assert renamed.found_by_meaning(range(20)) == set(range(20))
 
 
+# A key of each type that has an owner, by the commands that make one.
+OWNED = {
+    "answer": ("LLMCACHE.SET", "box", "PROMPT", "p", "RESPONSE", "r"),
+    "document": ("RAG.ADD", "box", "d", "VALUES", 2, 1, 0, "TEXT", "some words", "META", "{}"),
+    "embedding": ("EMBCACHE.SET", "box", "MODEL", "m", "TEXT", "some words", "VALUES", 2, 1, 0),
+    "chunk": ("KVCHUNK.PUT", "box", "HASH", b"digest", "PAYLOAD", 1, "bytes"),
+    "message": ("SESSION.APPEND", "box", "MSG", "user", "some words"),
+}
+
+
+@PREAMBLE
+@pytest.mark.parametrize("kind", OWNED)
+@pytest.mark.parametrize("owner", ["stays", "is another", "is gone"])
+def test_keys_under_names_that_are_not_their_own(fleet, preamble, kind, owner):
+    """RENAME and RESTORE bring them there; they belong to nobody, and stay what they are in a file made of commands."""
+    server = fleet.launch(**EVERYSEC, aof_use_rdb_preamble=preamble, llmcache__orphan_grace=100)
+    client = server.client()
+    made = {
+        "document": ("RAG.CREATE", "box", "DIM", 2),
+        "chunk": ("KVCHUNK.CREATE", "box", "CHUNK", 4),
+    }.get(kind, ("PING",))
+    client.execute_command(*made)
+    client.execute_command(*OWNED[kind])
+    key = next((key for key in client.keys() if key != b"box"), b"box")
+    for number in range(3):
+        client.restore(f"copy:{number}", (0, 3_000_000, 5_000_000)[number], client.dump(key))
+    client.pexpire("copy:2", 4_000_000)
+    client.rename(key, "elsewhere")
+    if owner != "stays":
+        client.delete("box")
+    if owner == "is another":
+        client.execute_command(*made)
+        client.execute_command(*OWNED[kind])
+    rewrite(client)
+    before, names = server.digest(), sorted(client.keys())
+    deadlines = [client.pexpiretime(name) for name in names]
+    server.restart()
+    client = server.client()
+    assert sorted(client.keys()) == names and b"copy:1" in names
+    assert [client.pexpiretime(name) for name in names] == deadlines
+    assert server.digest() == before
+    server.check_log()
+
+
 @PREAMBLE
 def test_rewrite_under_load_and_then_kill(fleet, preamble):
     server = fleet.launch(**ALWAYS, aof_use_rdb_preamble=preamble)

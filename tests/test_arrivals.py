@@ -145,6 +145,31 @@ def test_a_renamed_container_moves_with_its_slot(fleet, kind, order):
 
 
 @kinds
+def test_a_key_of_nobody_moves_with_its_slot(fleet, kind):
+    """An entry under a name that is not its own, beside its container; at once where the server can."""
+    cluster = Cluster(fleet, [[(0, 8_191)], [(8_192, 16_383)]])
+    slot = key_slot("faq")
+    source, target = (0, 1) if slot < 8_192 else (1, 0)
+    with cluster.nodes[source].wire() as wire, cluster.nodes[target].wire() as there:
+        dumps, answer = fill(wire, kind)
+        entry = next(key for key in dumps if key != b"faq")
+        assert wire("RESTORE", "{faq}elsewhere", 5_000_000, dumps[entry]) == "OK"
+        kept, digest = wire("PEXPIRETIME", "{faq}elsewhere"), wire("DEBUG", "DIGEST-VALUE", "{faq}elsewhere")
+        if cluster.nodes[source].is_valkey:
+            assert wire("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", cluster.ids[target]) == "OK"
+            wait_until(lambda: b"success" in wire("CLUSTER", "GETSLOTMIGRATIONS")[0], "the slot went", 60)
+        else:
+            cluster.start_move(slot, source, target)
+            cluster.move_keys(source, target, [b"faq", *(key for key in dumps if key != b"faq"), b"{faq}elsewhere"])
+            cluster.end_move(slot, target)
+        assert read(there, kind) == answer
+        assert there("DEBUG", "DIGEST-VALUE", "{faq}elsewhere") == digest
+        # MIGRATE tells how long a key lives, not until when.
+        assert abs(there("PEXPIRETIME", "{faq}elsewhere") - kept) < 60_000
+        assert there("DBSIZE") == len(dumps) + 1
+
+
+@kinds
 def test_replicas_and_the_aof_obey(fleet, kind):
     both = pair(fleet, appendonly="yes")
     with both.primary.wire() as wire:

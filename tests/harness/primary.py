@@ -25,6 +25,7 @@ class Primary:
 
     def __init__(self, server: Server):
         self.server = server
+        server.may_refuse = True
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.link: socket.socket | None = None

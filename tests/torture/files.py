@@ -82,6 +82,7 @@ class Files:
                 data[self.rng.randrange(len(data))] ^= 1 << self.rng.randrange(8)
             self.done = f"{victim.name} changed"
         victim.write_bytes(data)
+        server.may_refuse = True
         try:
             server.start()
         except AssertionError:

@@ -4,7 +4,7 @@
 use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, HeldString, RString, Reply};
 use crate::keyspace::{NewChunk, attach_a_few, create_namespace, put_chunk};
-use crate::keytype::namespace_registry::NAMESPACES;
+use crate::keytype::namespace_registry::{NAMESPACES, SharedNamespace};
 use crate::keytype::{NAMESPACE_COMMAND, NamespaceValue, Whole};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
@@ -54,17 +54,16 @@ pub fn run_put(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     attach_a_few(ctx);
     let uid = whole.header.uid;
-    let namespace = NAMESPACES.find(uid, ctx.db());
-    let belongs = namespace
-        .as_ref()
-        .is_none_or(|namespace| namespace.with(|n| *key == *n.chunk_key(&whole.header.digest)));
-    if !belongs {
-        return Err(Error::err("bad chunk: it belongs under another key"));
-    }
+    // Under a name that is not its own, as RENAME and RESTORE leave chunks, it belongs to no tree, as it does not there.
+    let own = |namespace: &SharedNamespace| {
+        namespace.with(|n| *key == *n.chunk_key(&whole.header.digest))
+    };
+    let namespace = NAMESPACES.find(uid, ctx.db()).filter(own);
     let key_expire_at = Some(expire_at);
     let new = NewChunk { key: key.into(), whole, key_expire_at, fits: false, ahead: None };
     put_chunk(args.permit(), namespace.as_ref(), new);
-    if let Some((db, name)) = NAMESPACES.place_of(uid)
+    if namespace.is_some()
+        && let Some((db, name)) = NAMESPACES.place_of(uid)
         && db == ctx.db()
     {
         ctx.signal_modified(&RString::new(&name));

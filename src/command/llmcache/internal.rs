@@ -5,7 +5,7 @@ use crate::command::parse::ArgReader;
 use crate::ffi::{CommandArgs, Ctx, MainCell, RString, Reply};
 use crate::keyspace::{Linking, NewEntry, attach_arrival, create_cache, mark_stale, put_entry};
 use crate::keytype::CREATE_COMMAND;
-use crate::keytype::cache_registry::CACHES;
+use crate::keytype::cache_registry::{CACHES, SharedCache};
 use llmcache_core::cache::{Cache, Entry};
 use llmcache_core::error::{Error, Result};
 use llmcache_core::ids::UnixMs;
@@ -49,16 +49,12 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
         Entry::from_bytes(bytes.into()).map_err(|e| Error::err(format!("bad entry: {e}")))?;
     entry.set_slot(llmcache_core::ids::SlotId::NONE);
     let uid = entry.view().uid();
-    let cache = CACHES.find(uid, ctx.db());
-    let belongs = cache.as_ref().is_none_or(|cache| {
-        cache.with(|cache| {
-            let view = entry.view();
-            *key == *cache.named_key(&view.id_text()) && cache.is_of_kind(&view)
-        })
-    });
-    if !belongs {
-        return Err(Error::err("bad entry: it belongs under another key"));
-    }
+    // Under a name that is not its own, as RENAME and RESTORE leave entries, it belongs to no index, as it does not there.
+    let own = |cache: &SharedCache| {
+        let view = entry.view();
+        cache.with(|cache| *key == *cache.named_key(&view.id_text()) && cache.is_of_kind(&view))
+    };
+    let cache = CACHES.find(uid, ctx.db()).filter(own);
     put_entry(
         args.permit(),
         cache.as_ref(),
@@ -72,9 +68,9 @@ pub fn run_entry(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
             hits: 0,
         },
     );
-    match CACHES.place_of(uid).filter(|(db, _)| *db == ctx.db()) {
-        Some((_, name)) => ctx.signal_modified(&RString::new(&name)),
-        None => {
+    match (&cache, CACHES.place_of(uid).filter(|(db, _)| *db == ctx.db())) {
+        (Some(_), Some((_, name))) => ctx.signal_modified(&RString::new(&name)),
+        _ => {
             attach_arrival(ctx, key, true);
         }
     }

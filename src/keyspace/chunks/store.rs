@@ -93,8 +93,11 @@ pub fn put_chunk(ctx: WritePermit<'_>, namespace: Option<&SharedNamespace>, new:
     drop(key);
     match (namespace, node) {
         (Some(namespace), Some(id)) => settle_ancestors(ctx, namespace, id),
-        (None, _) => NAMESPACES.wait_for(uid, (ctx.db(), name.to_vec())),
-        (Some(_), None) => {}
+        (None, _) if NAMESPACES.find(uid, ctx.db()).is_none() => {
+            NAMESPACES.wait_for(uid, (ctx.db(), name.to_vec()));
+        }
+        // It is none of the namespace's own.
+        _ => {}
     }
     ctx.notify_module(c"kvchunk.put", &name_string);
 }

@@ -41,8 +41,8 @@ def traffic(client):
         pipe.execute_command("LLMCACHE.SET", "in multi", "PROMPT", f"p{i}", "RESPONSE", "r")
     pipe.execute()
     time.sleep(0.05)
-    wait_until(lambda: not client.keys("{gone}*"), "the deleted cache's entries are reaped", 20)
-    wait_until(lambda: client.dbsize() == len(NAMES) + sum(map(len, caches(client).values())), "all is settled", 20)
+    wait_until(lambda: not client.keys("{gone}*"), "the deleted cache's entries are reaped")
+    wait_until(lambda: client.dbsize() == len(NAMES) + sum(map(len, caches(client).values())), "all is settled")
 
 
 NAMES = ("faq", "made by its first entry", "after", "in multi")

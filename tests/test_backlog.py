@@ -63,7 +63,7 @@ def test_stores_wait_and_all_are_answered_in_their_order(server, behind, rows):
 def fall_behind(server, rows, client):
     """Sends stores until one waits."""
     client.socket.sendall(b"".join(rows[: SENT]))
-    wait_until(lambda: blocked(server) == 1, "a store waits", 30)
+    wait_until(lambda: blocked(server) == 1, "a store waits")
 
 
 def test_a_client_that_goes_while_it_waits_leaves_nothing(server, behind, rows):

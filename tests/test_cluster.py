@@ -95,7 +95,7 @@ def check_arrived(cluster, rows, stored):
             right = sum(r == [b"prompt", b"prompt %d" % i] for i, r in zip(everything, replies, strict=True))
             return right == len(everything) or None
 
-        wait_until(found, "every entry is found by meaning on the new node", 30, step=0.3)
+        wait_until(found, "every entry is found by meaning on the new node", step=0.3)
         assert wire("LLMCACHE.GET", "faq", "PROMPT", "prompt 77") == answer(77, 40).encode()
         info = wire("LLMCACHE.INFO", "faq")
         assert dict(zip(info[::2], info[1::2]))[b"entries"] == len(everything)

@@ -159,7 +159,7 @@ def check(cluster, book, owner):
     assert book.wrong == []
     others = [n for n in range(len(cluster.nodes)) if n != owner]
     for other in others:
-        wait_until(lambda other=other: cluster.keys_in_slot(other, SLOT) == [], "nothing is left behind", 20)
+        wait_until(lambda other=other: cluster.keys_in_slot(other, SLOT) == [], "nothing is left behind")
     with cluster.nodes[owner].wire() as wire:
         answers = wire.pipeline(("LLMCACHE.ENTRY", CACHE, f"e{i}") for i in range(COUNT))
         texts = wire.pipeline(("RAG.GET", DOCS, f"d{i}") for i in range(COUNT))
@@ -194,7 +194,7 @@ def check(cluster, book, owner):
             info = wire("LLMCACHE.INFO", CACHE)
             return dict(zip(info[::2], info[1::2]))[b"entries"] == sum(one is not None for one in answers)
 
-        wait_until(settled, "SCAN and INFO agree with the keys", 20, step=0.2)
+        wait_until(settled, "SCAN and INFO agree with the keys", step=0.2)
         sessions = {what[1].encode() for what in book.holds if what[0] == "session"}
         listed = {row[0] for row in wire("SESSION.LIST", OWNER, "COUNT", 10_000)}
         assert sessions <= listed, (len(sessions), len(listed))
@@ -214,7 +214,7 @@ def wait_for_somebody(cluster):
         wire("LLMCACHE.FETCH", CACHE, "PROMPT", "nobody knows", "LEASE", 600_000)
     follower.send("SESSION.FOLLOW", "told" + TAG, seq, 0, "BLOCK", 60_000)
     waiter.send("LLMCACHE.FETCH", CACHE, "PROMPT", "nobody knows", "WAIT", 60_000)
-    wait_until(lambda: cluster.nodes[0].info("clients")["blocked_clients"] == "2", "both wait", 20)
+    wait_until(lambda: cluster.nodes[0].info("clients")["blocked_clients"] == "2", "both wait")
     return follower, waiter
 
 
@@ -265,7 +265,7 @@ def test_a_node_killed_in_the_middle(fleet, redis_cli, victim):
         cluster.nodes[number].kill9()
         time.sleep(0.3)
         cluster.nodes[number].start()
-        wait_until(lambda: knows_all(cluster), "the cluster is whole", 30)
+        wait_until(lambda: knows_all(cluster), "the cluster is whole")
         # It remembers that the slot is on its way, as nodes do.
         while rest := cluster.keys_in_slot(0, SLOT):
             cluster.move_keys(0, 1, rest)
@@ -342,13 +342,13 @@ def test_an_atomic_migration_given_up_leaves_nothing(fleet):
         for _ in range(3):
             with cluster.nodes[0].wire() as source, cluster.nodes[1].wire() as target:
                 assert migrate(source, cluster, 1) == "OK"
-                begun = wait_until(lambda: migration_state(cluster.nodes[1]), "the target hears of it", 20)
+                begun = wait_until(lambda: migration_state(cluster.nodes[1]), "the target hears of it")
                 assert target("LLMCACHE.ENTRY", CACHE, "e1").word == "MOVED"
                 reply = source("CLUSTER", "CANCELSLOTMIGRATIONS")
                 assert reply == "OK", (begun, reply)
-                wait_until(lambda: cluster.keys_in_slot(1, SLOT) == [], "what was staged is gone", 20)
+                wait_until(lambda: cluster.keys_in_slot(1, SLOT) == [], "what was staged is gone")
                 assert target("DBSIZE") == 0
-                wait_until(lambda: caches(cluster.nodes[1]) == 0, "no cache is known there", 20)
+                wait_until(lambda: caches(cluster.nodes[1]) == 0, "no cache is known there")
         with cluster.nodes[0].wire() as source:
             assert migrate(source, cluster, 1) == "OK"
         wait_until(lambda: migration_state(cluster.nodes[0]) in ("success", "failed"), "it ends", 60)
@@ -366,14 +366,14 @@ def test_a_target_killed_while_it_imports(fleet):
     with cluster.nodes[0].wire() as wire:
         wire.pipeline(("RAG.ADD", DOCS, f"big{i}", *fp32(ROWS[i % COUNT]), "TEXT", "x" * 20_000) for i in range(2_000))
         assert migrate(wire, cluster, 1) == "OK"
-        wait_until(lambda: migration_state(cluster.nodes[1]), "the target hears of it", 20)
+        wait_until(lambda: migration_state(cluster.nodes[1]), "the target hears of it")
         cluster.nodes[1].kill9()
         cluster.nodes[1].start()
-        wait_until(lambda: knows_all(cluster), "the cluster is whole", 30)
-        wait_until(lambda: cluster.keys_in_slot(1, SLOT) == [], "nothing is staged any more", 20)
+        wait_until(lambda: knows_all(cluster), "the cluster is whole")
+        wait_until(lambda: cluster.keys_in_slot(1, SLOT) == [], "nothing is staged any more")
         assert caches(cluster.nodes[1]) == 0
         assert wire("DBSIZE") == 4 * COUNT + 2_000 + 4 + 1
-        wait_until(lambda: migration_state(cluster.nodes[0]) not in ("waiting-to-snapshot", "snapshotting", "connecting"), "given up", 30)
+        wait_until(lambda: migration_state(cluster.nodes[0]) not in ("waiting-to-snapshot", "snapshotting", "connecting"), "given up")
         assert migrate(wire, cluster, 1) == "OK"
         wait_until(lambda: migration_state(cluster.nodes[0]) in ("success", "failed"), "it ends", 60)
         assert migration_state(cluster.nodes[0]) == "success"

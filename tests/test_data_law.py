@@ -141,7 +141,7 @@ def test_a_replica_holds_and_answers_the_same(fleet, family):
     client.eval(script, 1, "box", *box.store_number(205))
     filled(family, client, "gone", 20)
     client.delete("gone")
-    wait_until(lambda: not client.keys("{gone}*"), "the deleted one's are reaped", 20)
+    wait_until(lambda: not client.keys("{gone}*"), "the deleted one's are reaped")
     time.sleep(0.1)
     both.assert_equal()
     here = family(both.replica.client(), "box")
@@ -162,8 +162,8 @@ def test_a_full_synchronisation(fleet, family):
     box = filled(family, primary.client())
     replica = fleet.launch()
     replica.client().execute_command("REPLICAOF", "127.0.0.1", primary.port)
-    wait_until(lambda: replica.info("replication").get("master_link_status") == "up", "linked", 30)
-    wait_until(lambda: replica.digest() == primary.digest(), "equal digests", 10)
+    wait_until(lambda: replica.info("replication").get("master_link_status") == "up", "linked")
+    wait_until(lambda: replica.digest() == primary.digest(), "equal digests")
     assert whole(family(replica.client(), "box")) and whole(box)
 
 
@@ -176,12 +176,14 @@ def test_expired_entries_are_gone(client, family):
     set_active_expire(client, False)
     for i in range(10):
         client.pexpire(box.key_number(i), 40)
-    client.pexpire(box.key_number(10), 40)
-    client.persist(box.key_number(10))
+    pipe = client.pipeline(transaction=True)
+    pipe.pexpire(box.key_number(10), 40)
+    pipe.persist(box.key_number(10))
+    assert pipe.execute() == [True, True]
     time.sleep(0.08)
     assert box.held(range(COUNT)) == set(range(10, COUNT))
     set_active_expire(client, True)
-    wait_until(lambda: box.number_of_entries() == COUNT - 10, "the server removes them", 20)
+    wait_until(lambda: box.number_of_entries() == COUNT - 10, "the server removes them")
 
 
 @EVERY_FAMILY
@@ -197,7 +199,7 @@ def test_maxmemory_of_the_server_evicts_entries_and_spares_the_container(fleet, 
     box.client.config_set("maxmemory", 0)
     assert box.uid == uid
     alive = len([key for key in box.entry_keys()])
-    wait_until(lambda: box.number_of_entries() == alive, "the index forgot the evicted", 10)
+    wait_until(lambda: box.number_of_entries() == alive, "the index forgot the evicted")
 
 
 @EVERY_FAMILY
@@ -220,7 +222,7 @@ def test_out_of_memory(server, client, family):
     assert server.digest() == before and whole(box)
     assert box.drop_number(5) == 1
     client.delete("box")
-    wait_until(lambda: client.dbsize() == 0, "the reaper works above maxmemory", 20)
+    wait_until(lambda: client.dbsize() == 0, "the reaper works above maxmemory")
 
 
 # Keyspace commands.
@@ -237,7 +239,7 @@ def test_rename_delete_and_a_new_life(client, family):
     client.delete("chest")
     chest.make()
     assert chest.uid != uid and chest.held(range(COUNT)) == set()
-    wait_until(lambda: client.dbsize() == 1, "the former life is reaped", 20)
+    wait_until(lambda: client.dbsize() == 1, "the former life is reaped")
 
 
 @EVERY_FAMILY
@@ -247,7 +249,7 @@ def test_move_and_swapdb(server, client, family):
     for key in client.keys("{box}*"):
         client.move(key, 1)
     client.move("box", 1)
-    wait_until(lambda: whole(other), "found where they went", 20)
+    wait_until(lambda: whole(other), "found where they went")
     client.execute_command("SWAPDB", 0, 1)
     assert whole(box) and other.held(range(3)) == set()
 
@@ -260,7 +262,7 @@ def test_dump_and_restore(fleet, client, family):
         fresh = family(fleet.launch().client(), "box")
         for key in sorted(dumps, key=len, reverse=order == "entries first"):
             fresh.client.restore(key, 0, dumps[key])
-        wait_until(lambda fresh=fresh: whole(fresh), f"restored, {order}", 20)
+        wait_until(lambda fresh=fresh: whole(fresh), f"restored, {order}")
         assert fresh.uid == box.uid
 
 
@@ -338,7 +340,7 @@ def test_everything_is_in_one_slot_which_moves_whole(fleet, family):
     cluster.move_keys(0, 1, sorted(keys, key=len))
     cluster.end_move(slot, 1)
     there = family(cluster.nodes[1].client(), "box")
-    wait_until(lambda: whole(there), "all are found on the new node", 30)
+    wait_until(lambda: whole(there), "all are found on the new node")
     assert cluster.keys_in_slot(0, slot) == []
     with cluster.nodes[0].wire() as wire:
         assert wire(*box.read_number(1)).word == "MOVED"
@@ -416,7 +418,7 @@ def test_internal_commands_refuse_what_is_not_of_the_kind(server, client, family
         assert primary.refused(("LLMCACHE._ENTRY", target, tail) for tail in tails) == len(tails)
     # The container may have come before its entries: until they are looked through, searches say so.
     with server.wire() as wire:
-        wait_until(lambda: not fields(wire(f"{box.family}.INFO", box.name)).get("filling"), "the index is filled", 30)
+        wait_until(lambda: not fields(wire(f"{box.family}.INFO", box.name)).get("filling"), "the index is filled")
     assert box.held(range(COUNT)) == before
 
 

@@ -108,7 +108,7 @@ def test_a_container_deleted_in_a_transaction_takes_its_own_entries_alone(fleet)
             wire("SELECT", 1)
             return wire("DBSIZE") == 0
 
-        wait_until(empty, "the entries are removed", 30)
+        wait_until(empty, "the entries are removed")
     check(server, (2, 0))
 
 

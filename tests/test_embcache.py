@@ -190,7 +190,7 @@ def test_two_models_side_by_side(server):
     assert [len(x) if x else None for x in fresh] == [24 * 4] * 10 + [None] * 10
     assert {len(x) for x in former} == {16 * 4}
     assert client.delete("{emb}:old") == 1
-    wait_until(lambda: len(client.keys("{emb}:*")) == 11, "the old model's are reaped", 20)
+    wait_until(lambda: len(client.keys("{emb}:*")) == 11, "the old model's are reaped")
     assert new.get("t3") is not None and old.get("t3") is None
 
 
@@ -285,7 +285,7 @@ def test_a_stampede_of_forty_computes_once(server, emb):
     try:
         for wire in wires:
             wire.send("EMBCACHE.FETCH", "emb", "TEXT", "t", "WAIT", 30_000)
-        wait_until(lambda: emb.info()["waiters"] == 39, "all but one wait", 20)
+        wait_until(lambda: emb.info()["waiters"] == 39, "all but one wait")
         told = [fields(wires[0].read())]
         assert told[0]["status"] == b"LEAD"
         emb.set("t", unit(1, DIM), lease=told[0]["token"])
@@ -299,10 +299,12 @@ def test_a_stampede_of_forty_computes_once(server, emb):
 def test_a_lease_that_lapsed_goes_to_the_oldest_waiter(server, emb):
     emb.make()
     with server.wire() as leader, server.wire() as first, server.wire() as second:
-        token = fetch(leader, "LEASE", 150)["token"]
+        token = fetch(leader, "LEASE", 60_000)["token"]
         first.send("EMBCACHE.FETCH", "emb", "TEXT", "t", "WAIT", 20_000)
         wait_until(lambda: emb.info()["waiters"] == 1, "one waits")
         second.send("EMBCACHE.FETCH", "emb", "TEXT", "t", "WAIT", 20_000)
+        wait_until(lambda: emb.info()["waiters"] == 2, "both wait")
+        assert leader("EMBCACHE.EXTEND", "emb", token, 50) == "OK"
         told = fields(first.read())
         assert told["status"] == b"LEAD" and told["token"] != token
         late = leader("EMBCACHE.SET", "emb", "TEXT", "t", *fp32(unit(1, DIM)), "LEASE", token)

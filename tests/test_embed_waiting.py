@@ -151,7 +151,7 @@ def test_a_failover_loses_no_store(fleet, options):
     with held(both.primary):
         waiting = store(both.primary)
         both.primary.client().execute_command("FAILOVER", "TIMEOUT", 20_000)
-        wait_until(lambda: both.replica.info("replication")["role"] == "master", "the replica leads", 30)
+        wait_until(lambda: both.replica.info("replication")["role"] == "master", "the replica leads")
     waiting.end()
     entries = Cache(both.replica.client()).info()["entries"]
     # Either it was stored before, and is there, or it was refused.

@@ -43,7 +43,7 @@ def test_ten_times_maxmemory_of_data(fleet, policy):
     client = server.client()
     client.config_set("maxmemory-policy", "noeviction")
     client.config_set("maxmemory", 0)
-    wait_until(lambda: client.exists("faq") == 1, "an evicted cache key is put back", 5)
+    wait_until(lambda: client.exists("faq") == 1, "an evicted cache key is put back")
     cache = Cache(client)
     # The same life of the cache, not a new one made by the next store after an eviction.
     assert cache.uid == uid
@@ -85,7 +85,7 @@ def test_the_cache_key_of_a_quiet_cache_stays_too(fleet, policy):
     for start in range(0, 12_000, 100):
         busy.fill(100, start=start, size=SIZE // 2, dim=DIM)
     assert int(server.info("stats")["evicted_keys"]) > 5_000
-    wait_until(lambda: client.exists("quiet", "busy") == 2, "evicted cache keys are put back", 5)
+    wait_until(lambda: client.exists("quiet", "busy") == 2, "evicted cache keys are put back")
     assert (quiet.uid, busy.uid) == uids
 
 
@@ -105,7 +105,7 @@ def test_an_evicted_cache_key_is_put_back_with_its_deadline_and_told_to_the_repl
         raise AssertionError("the cache key was never evicted")
     client.config_set("maxmemory-policy", "noeviction")
     client.config_set("maxmemory", 0)
-    wait_until(lambda: client.exists("faq") == 1, "an evicted cache key is put back", 5)
+    wait_until(lambda: client.exists("faq") == 1, "an evicted cache key is put back")
     assert (cache.uid, client.expiretime("faq")) == (uid, deadline)
     alive = assert_whole(cache)
     both.assert_equal()
@@ -123,6 +123,6 @@ def put_back(server) -> int:
 def assert_whole(cache) -> int:
     """Every living entry is in the index, and nothing else is."""
     keys = {key.rsplit(b":", 1)[1].decode() for key in cache.entry_keys()}
-    wait_until(lambda: set(cache.scan_ids()) == keys, "the index holds what lives", 10)
+    wait_until(lambda: set(cache.scan_ids()) == keys, "the index holds what lives")
     assert cache.info()["vectors"] == len(keys)
     return len(keys)

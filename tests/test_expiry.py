@@ -14,6 +14,10 @@ FORMS = {
 }
 
 
+# Some hundred times what the next command takes, and a little later.
+SOON_MS, AFTER_S = 1_000, 1.1
+
+
 def store(cache, *expiry):
     return cache.run("SETSEM", "PROMPT", "a", "RESPONSE", "A", "VALUES", 2, 1, 2, *expiry).decode()
 
@@ -25,23 +29,23 @@ def found(cache):
 @pytest.mark.parametrize("form", FORMS)
 def test_every_way_to_say_a_deadline_sets_the_ttl_of_the_entry_key(cache, form):
     id_ = store(cache, *FORMS[form](100_000))
-    assert 98_000 <= cache.client.pttl(cache.key_of(id_)) <= 101_000
-    assert 98_000 <= cache.getsem(prompt="a").ttl <= 101_000
+    assert 90_000 <= cache.client.pttl(cache.key_of(id_)) <= 101_000
+    assert 90_000 <= cache.getsem(prompt="a").ttl <= 101_000
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_expire_takes_every_way_too(cache_by, form):
     id_ = store(cache_by)
     assert cache_by.expire(id_, *FORMS[form](100_000)) == 1
-    assert 98_000 <= cache_by.client.pttl(cache_by.key_of(id_)) <= 101_000
-    assert 98_000 <= cache_by.getsem(vector=["VALUES", 2, 1, 2]).ttl <= 101_000
+    assert 90_000 <= cache_by.client.pttl(cache_by.key_of(id_)) <= 101_000
+    assert 90_000 <= cache_by.getsem(vector=["VALUES", 2, 1, 2]).ttl <= 101_000
 
 
 def test_expire_persist_takes_the_deadline_away(cache_by):
-    id_ = store(cache_by, "PX", 200)
+    id_ = store(cache_by, "PX", SOON_MS)
     assert cache_by.expire(id_, "PERSIST") == 1
     assert cache_by.client.pttl(cache_by.key_of(id_)) == -1
-    time.sleep(0.3)
+    time.sleep(AFTER_S)
     assert found(cache_by)
 
 
@@ -59,9 +63,9 @@ def test_expire_in_the_past_deletes(cache):
 
 def test_an_entry_goes_when_its_time_is_over(cache):
     cache.setsem("keeps", "K", unit(1, 2))
-    store(cache, "PX", 50)
+    store(cache, "PX", SOON_MS)
     assert found(cache)
-    time.sleep(0.08)
+    time.sleep(AFTER_S)
     assert cache.getsem(prompt="a") is None
     assert not found(cache)
     wait_until(lambda: cache.client.dbsize() == 2, "Redis removes the key")
@@ -79,8 +83,8 @@ def test_the_ttl_of_the_cache_is_the_default_and_an_option_overrides_it(cache):
     default = cache.set("default", "A")
     own = cache.set("own", "A", ex=50)
     none = cache.run("SET", "PROMPT", "none", "RESPONSE", "A", "PERSIST").decode()
-    assert 995 <= cache.client.ttl(cache.key_of(default)) <= 1_000
-    assert 45 <= cache.client.ttl(cache.key_of(own)) <= 50
+    assert 950 <= cache.client.ttl(cache.key_of(default)) <= 1_000
+    assert 20 <= cache.client.ttl(cache.key_of(own)) <= 50
     assert cache.client.ttl(cache.key_of(none)) == -1
 
 
@@ -125,16 +129,16 @@ def test_redis_expire_is_obeyed(cache):
 
 
 def test_redis_expire_can_lengthen(cache):
-    id_ = store(cache, "PX", 150)
+    id_ = store(cache, "PX", SOON_MS)
     cache.client.expire(cache.key_of(id_), 100)
-    time.sleep(0.25)
+    time.sleep(AFTER_S)
     assert found(cache)
 
 
 def test_redis_persist_is_obeyed(cache):
-    id_ = store(cache, "PX", 150)
+    id_ = store(cache, "PX", SOON_MS)
     assert cache.client.persist(cache.key_of(id_)) == 1
-    time.sleep(0.25)
+    time.sleep(AFTER_S)
     assert found(cache)
     assert cache.getsem(prompt="a").ttl == -1
 
@@ -144,14 +148,14 @@ def test_ttl_and_object_freq_of_an_entry_can_be_read_by_plain_redis(fleet):
     client = server.client()
     client.execute_command("LLMCACHE.SET", "faq", "PROMPT", "a", "RESPONSE", "A", "EX", 77)
     (key,) = client.keys("{faq}*")
-    assert 75 <= client.ttl(key) <= 77
+    assert 60 <= client.ttl(key) <= 77
     assert client.object("freq", key) >= 5
 
 
 def test_expiry_of_the_cache_key_takes_all_of_it(cache):
     cache.fill(20)
     cache.client.pexpire("faq", 50)
-    wait_until(lambda: cache.client.dbsize() == 0, "cache and entries are gone", 20)
+    wait_until(lambda: cache.client.dbsize() == 0, "cache and entries are gone")
     cache.setsem("prompt 1", "new life", unit(1))
     assert cache.getsem(prompt="prompt 1").response == b"new life"
 
@@ -164,7 +168,7 @@ def test_entries_of_one_cache_expire_apart(cache):
             *(("PX", 40) if i % 2 else ("EX", 100)),
         )
     pipe.execute()
-    wait_until(lambda: cache.client.dbsize() == 101, "the short-lived are gone", 20)
+    wait_until(lambda: cache.client.dbsize() == 101, "the short-lived are gone")
     assert sum(cache.get(f"p{i}") is not None for i in range(200)) == 100
     hits = cache.getsem_many(200, vector=["VALUES", 3, 1, 2, 0], threshold=-1)
     assert {int(h.prompt[1:]) % 2 for h in hits} == {0}

@@ -123,15 +123,16 @@ def test_a_wait_ends_in_its_time(server, asker):
     start = time.monotonic()
     told = Asker(server)(wait=200)
     assert told["status"] == "BUSY"
-    assert 0.15 < time.monotonic() - start < 5
+    assert 0.15 < time.monotonic() - start < 30
 
 
 def test_a_lapsed_lease_goes_to_the_oldest_waiter_alone(server, asker):
-    asker(lease=300)
+    token = asker(lease=60_000)["token"]
     others = [Asker(server) for _ in range(3)]
     for number, other in enumerate(others):
         other.send(wait=20_000)
         waiting(server, number + 1)
+    assert asker.wire("LLMCACHE.EXTEND", "faq", token, 50) == "OK"
     told = others[0].receive()
     assert told["status"] == "LEAD"
     waiting(server, 2)
@@ -140,7 +141,7 @@ def test_a_lapsed_lease_goes_to_the_oldest_waiter_alone(server, asker):
 
 
 def test_a_leader_that_goes_and_an_heir_that_goes_too(server, asker):
-    asker(lease=300)
+    token = asker(lease=60_000)["token"]
     asker.close()
     first, second = Asker(server), Asker(server)
     first.send(wait=20_000)
@@ -149,14 +150,16 @@ def test_a_leader_that_goes_and_an_heir_that_goes_too(server, asker):
     waiting(server, 2)
     first.close()
     waiting(server, 1)
+    with server.wire() as wire:
+        assert wire("LLMCACHE.EXTEND", "faq", token, 50) == "OK"
     assert second.receive()["status"] == "LEAD"
 
 
 def test_extend_keeps_a_lease_and_may_end_it_sooner(server, asker):
-    token = asker(lease=200)["token"]
+    token = asker(lease=1_500)["token"]
     assert asker.wire("LLMCACHE.EXTEND", "faq", token, 60_000) == "OK"
     other = Asker(server)
-    assert other(wait=600)["status"] == "BUSY", "it lasts longer than it was granted for"
+    assert other(wait=2_000)["status"] == "BUSY", "it lasts longer than it was granted for"
     other.send(wait=20_000)
     waiting(server, 1)
     assert asker.wire("LLMCACHE.EXTEND", "faq", token, 50) == "OK"
@@ -169,9 +172,9 @@ def test_failures_are_told_to_all_and_remembered(server, asker, cache_by):
     other = Asker(server)
     other.send(wait=20_000)
     waiting(server, 1)
-    assert asker.wire("LLMCACHE.FAIL", "faq", token, "BACKOFF", 400, "ERR", "model overloaded") == "OK"
+    assert asker.wire("LLMCACHE.FAIL", "faq", token, "BACKOFF", 2_000, "ERR", "model overloaded") == "OK"
     told = other.receive()
-    assert told["status"] == "NEG" and told["error"] == b"model overloaded" and 0 < told["retry_ms"] <= 400
+    assert told["status"] == "NEG" and told["error"] == b"model overloaded" and 0 < told["retry_ms"] <= 2_000
     assert asker()["status"] == "NEG"
     assert asker("another")["status"] == "LEAD"
     wait_until(lambda: asker()["status"] == "LEAD", "the failure is forgotten")
@@ -180,14 +183,14 @@ def test_failures_are_told_to_all_and_remembered(server, asker, cache_by):
 
 
 def test_the_breaker_of_a_scope(fleet):
-    server = fleet.launch(llmcache__breaker_failures=3, llmcache__breaker_cooldown=1)
+    server = fleet.launch(llmcache__breaker_failures=3, llmcache__breaker_cooldown=3)
     ask = Asker(server)
     for i in range(3):
         told = ask(f"p{i}", scope="eu")
         assert told["status"] == "LEAD"
         ask.wire("LLMCACHE.FAIL", "faq", told["token"], "BACKOFF", 0)
     told = ask("p9", scope="eu")
-    assert told["status"] == "OPEN" and 0 < told["retry_ms"] <= 1_000
+    assert told["status"] == "OPEN" and 0 < told["retry_ms"] <= 3_000
     assert ask("p9", scope="us")["status"] == "LEAD"
     trial = wait_until(lambda: (lambda t: t if t["status"] == "LEAD" else None)(ask("p9", scope="eu")), "a trial")
     assert ask("p8", scope="eu")["status"] == "OPEN", "one trial at a time"
@@ -197,7 +200,7 @@ def test_the_breaker_of_a_scope(fleet):
 
 def test_stale_answers_are_served_while_one_is_made_anew(server, asker, cache_by):
     cache_by.create(grace=60)
-    cache_by.set("hi", "old", px=300, tokens=5)
+    cache_by.set("hi", "old", px=1_500, tokens=5)
     assert asker()["status"] == "HIT"
     wait_until(lambda: cache_by.getsem(prompt="hi", return_=["stale"]).stale == 1, "it is stale")
     assert cache_by.get("hi") is None, "GET cannot say that it is stale"
@@ -227,9 +230,9 @@ def test_grace_is_part_of_the_redis_deadline(server, cache_by, client):
 
 
 def test_beta_makes_one_refresh_before_the_time(server, asker, cache_by):
-    cache_by.set("hi", "r", ex=3, latency=600_000)
+    cache_by.set("hi", "r", ex=30, latency=600_000)
     told = asker(beta=100)
-    assert told["status"] == "LEAD-STALE" and told["hit"].stale == 0, "ten minutes to make, three seconds left"
+    assert told["status"] == "LEAD-STALE" and told["hit"].stale == 0, "ten minutes to make, half a minute left"
     assert asker(beta=100)["status"] == "HIT", "one is enough"
     cache_by.set("ho", "r", ex=3_600, latency=1)
     assert {asker("ho", beta=1)["status"] for _ in range(200)} == {"HIT"}
@@ -517,7 +520,7 @@ def test_a_thousand_clients_ten_paraphrases_one_leader(fleet):
 def test_the_leader_of_a_thousand_dies_and_one_other_leads(fleet):
     server = fleet.launch(maxclients=4_000)
     questions = real_paraphrases()
-    told, _ = stampede(server, [questions[i % 10] for i in range(1_000)], lose_first=True, lease=400)
+    told, _ = stampede(server, [questions[i % 10] for i in range(1_000)], lose_first=True, lease=4_000)
     assert told.count("LEAD") == 2 and told.count("HIT") == 998
 
 

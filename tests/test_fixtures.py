@@ -53,7 +53,7 @@ def assert_as_recorded(client, release, kind):
     questions = recipe(release).questions
     if "worded" in recipe(release).keys:
         # A rewritten AOF may bring the head of an index behind its documents.
-        wait_until(lambda: not Documents(client, "worded").info()["unread_texts"], "all texts are read", 20)
+        wait_until(lambda: not Documents(client, "worded").info()["unread_texts"], "all texts are read")
     for question, wanted, given in zip(questions, recorded, answers(client, questions), strict=True):
         wanted = as_replayed(wanted) if kind == "aof" else wanted
         assert given == as_told_now(wanted), question
@@ -92,5 +92,5 @@ def test_a_replica_takes_up_what_was_loaded(fleet, release):
     primary = launch(fleet, FOLDER / release, "rdb")
     replica = fleet.launch()
     replica.client().replicaof("127.0.0.1", primary.port)
-    wait_until(lambda: replica.client().info("replication")["master_link_status"] == "up", "the replica is in step", 20)
-    wait_until(lambda: replica.digest() == primary.digest(), "the digests agree", 20)
+    wait_until(lambda: replica.client().info("replication")["master_link_status"] == "up", "the replica is in step")
+    wait_until(lambda: replica.digest() == primary.digest(), "the digests agree")

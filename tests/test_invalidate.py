@@ -146,7 +146,7 @@ def test_long_walks_let_others_through(server, cache):
                 pings += 1
         walker.socket.settimeout(60)
         assert walker.read() == 30_000
-    assert pings > 20, f"{pings} PINGs were answered while 30,000 entries went"
+    assert pings > 5, f"{pings} PINGs were answered while 30,000 entries went"
 
 
 def test_a_walk_goes_on_when_its_client_goes(server, cache):
@@ -155,7 +155,7 @@ def test_a_walk_goes_on_when_its_client_goes(server, cache):
     walker.send("LLMCACHE.INVALIDATE", "faq", "OLDER", 0)
     time.sleep(0.02)
     walker.close()
-    wait_until(lambda: cache.info()["entries"] == 0, "all are gone", 30)
+    wait_until(lambda: cache.info()["entries"] == 0, "all are gone")
 
 
 def test_multi_and_lua_walk_in_one_go(server, cache, client):

@@ -40,7 +40,7 @@ def nothing_found(cache, count=COUNT):
 def test_deleting_the_cache_takes_its_entries(filled, command):
     assert getattr(filled.client, command)("faq") == 1
     assert nothing_found(filled)
-    wait_until(lambda: filled.client.dbsize() == 0, "the entries are reaped", 20)
+    wait_until(lambda: filled.client.dbsize() == 0, "the entries are reaped")
 
 
 @pytest.mark.parametrize("command", ["delete", "unlink"])
@@ -52,19 +52,19 @@ def test_a_new_cache_of_the_old_name_never_answers_from_the_old_life(filled, com
     assert filled.get("prompt 3") == b"new"
     assert filled.get("prompt 4") is None
     assert filled.found_by_meaning(range(COUNT)) == set()
-    wait_until(lambda: filled.client.dbsize() == 2, "the old entries are reaped", 20)
+    wait_until(lambda: filled.client.dbsize() == 2, "the old entries are reaped")
     assert filled.get("prompt 3") == b"new"
 
 
 def test_overwriting_the_cache_with_a_string_takes_its_entries(filled):
     filled.client.set("faq", "no cache any more")
-    wait_until(lambda: filled.client.dbsize() == 1, "the entries are reaped", 20)
+    wait_until(lambda: filled.client.dbsize() == 1, "the entries are reaped")
     assert filled.client.get("faq") == b"no cache any more"
 
 
 def test_expiring_the_cache_takes_its_entries(filled):
     filled.client.pexpire("faq", 30)
-    wait_until(lambda: filled.client.dbsize() == 0, "cache and entries are gone", 20)
+    wait_until(lambda: filled.client.dbsize() == 0, "cache and entries are gone")
 
 
 def test_a_renamed_cache_keeps_its_entries(filled):
@@ -83,7 +83,7 @@ def test_a_cache_renamed_over_another_replaces_it(filled):
     target.fill(10, seed=99)
     filled.client.rename("faq", "help")
     assert all_found(target)
-    wait_until(lambda: filled.client.dbsize() == COUNT + 1, "the overwritten cache's entries are reaped", 20)
+    wait_until(lambda: filled.client.dbsize() == COUNT + 1, "the overwritten cache's entries are reaped")
     assert all_found(target)
 
 
@@ -116,7 +116,7 @@ def test_a_cache_moved_with_its_entries_finds_them(server, filled):
         assert filled.client.move(key, 1) == 1
     assert filled.client.move("faq", 1) == 1
     moved = Cache(other_db(server))
-    wait_until(lambda: all_found(moved), "the moved cache finds its moved entries", 20)
+    wait_until(lambda: all_found(moved), "the moved cache finds its moved entries")
 
 
 def test_swapdb_takes_cache_and_entries_together(server, filled):
@@ -153,14 +153,14 @@ def test_flushdb_leaves_other_databases_alone(server, filled, asynchronous):
 def test_a_cache_restored_under_its_name_finds_its_entries(filled):
     payload = filled.client.dump("faq")
     assert filled.client.restore("faq", 0, payload, replace=True) == b"OK"
-    wait_until(lambda: all_found(filled), "every entry is found again", 20)
+    wait_until(lambda: all_found(filled), "every entry is found again")
     assert float(filled.config()["threshold"]) == pytest.approx(0.8)
 
 
 def test_a_cache_restored_after_its_deletion_has_its_settings_and_no_lies(filled):
     payload = filled.client.dump("faq")
     filled.client.delete("faq")
-    wait_until(lambda: filled.client.dbsize() == 0, "the entries are reaped", 20)
+    wait_until(lambda: filled.client.dbsize() == 0, "the entries are reaped")
     filled.client.restore("faq", 0, payload)
     assert nothing_found(filled)
     assert filled.info()["model"] == b"minilm"
@@ -218,7 +218,7 @@ def test_an_entry_renamed_back_is_found_again(filled):
     filled.client.rename(key, "elsewhere")
     filled.client.rename("elsewhere", key)
     assert filled.get("prompt 4").startswith(b"answer 4")
-    wait_until(lambda: all_found(filled), "it is found by meaning again", 20)
+    wait_until(lambda: all_found(filled), "it is found by meaning again")
 
 
 def test_an_entry_put_in_another_s_place_is_not_served(filled):
@@ -245,7 +245,7 @@ def test_a_restored_entry_is_found_again_by_both_tiers(filled, ttl):
     assert filled.get("prompt 4") is None
     filled.client.restore(key, ttl, payload)
     assert filled.get("prompt 4").startswith(b"answer 4")
-    wait_until(lambda: all_found(filled), "it is found by meaning again", 20)
+    wait_until(lambda: all_found(filled), "it is found by meaning again")
     assert (filled.client.pttl(key) > 0) == (ttl > 0)
 
 
@@ -255,7 +255,7 @@ def test_an_entry_restored_over_a_newer_one_is_what_is_served(filled):
     filled.setsem("prompt 4", "newer", unit(4_000))
     filled.client.restore(key, 0, payload, replace=True)
     assert filled.get("prompt 4").startswith(b"answer 4")
-    wait_until(lambda: all_found(filled), "it is found by its old vector again", 20)
+    wait_until(lambda: all_found(filled), "it is found by its old vector again")
     assert filled.getsem(vector=unit(4_000)) is None
 
 

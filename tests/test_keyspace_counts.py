@@ -42,7 +42,7 @@ def test_an_idle_server_counts_nothing(fleet):
         # Containers are protected from eviction each second.
         hold(lambda: counts(server) == before, "nothing is counted", 2.5, step=0.1)
     else:
-        wait_until(lambda: counts(server) > before, "the server cannot leave it out", 30)
+        wait_until(lambda: counts(server) > before, "the server cannot leave it out")
 
 
 def entries(client) -> list[bytes]:
@@ -82,7 +82,7 @@ def test_work_in_the_background_counts_nothing(fleet, how):
     )
     before = counts(server)
     WORK[how](client)
-    wait_until(lambda: not entries(client), "all are removed", 30)
+    wait_until(lambda: not entries(client), "all are removed")
     if leaves_out(server):
         hits, misses = counts(server)
         # A client asked for one dump.

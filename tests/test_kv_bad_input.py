@@ -205,7 +205,7 @@ def test_too_much_in_flight_is_refused(fleet):
         replies = [wire.read() for _ in range(8)]
         words = [reply.word if isinstance(reply, Failure) else "data" for reply in replies]
         assert words.count("data") >= 3 and words.count("BUSY") >= 3, words
-    wait_until(lambda: kv.run("MATCH", "TOKENS", T)[0] == 1 and try_fetch(kv), "it is served again", 10, step=0.2)
+    wait_until(lambda: kv.run("MATCH", "TOKENS", T)[0] == 1 and try_fetch(kv), "it is served again", step=0.2)
 
 
 def try_fetch(kv):

@@ -37,7 +37,7 @@ def test_chunks_move_with_their_slot(fleet):
         cluster.move_keys(0, 1, keys[:10])
         cluster.move_keys(0, 1, keys[10:])
         cluster.end_move(slot, 1)
-        wait_until(lambda: client("KVCHUNK.MATCH", name, "TOKENS", blob(tokens))[0] == 20, "all are there", 10)
+        wait_until(lambda: client("KVCHUNK.MATCH", name, "TOKENS", blob(tokens))[0] == 20, "all are there")
         fetched = client("KVCHUNK.FETCH", name, "TOKENS", blob(tokens))[3]
         assert [b"".join(chunk[3]) for chunk in fetched] == [payload(i, 5_000) for i in range(20)]
         assert [chunk[0].decode() for chunk in fetched] == digests(tokens, 4)

@@ -72,7 +72,7 @@ def test_leases_hold_until_released_or_lapsed(kv):
     assert kv.match(prompts[1]) == 5 and kv.info()["chunks"] == 5
     assert kv.put(prompts[0][:4], b"x" * SIZE) == "REJECTED budget"
     assert kv.run("RELEASE", lease) == 5 and kv.run("RELEASE", lease) == 0
-    wait_until(lambda: kv.info()["chunks"] == 0, "the background goes back under the budget", 10)
+    wait_until(lambda: kv.info()["chunks"] == 0, "the background goes back under the budget")
     kv.run("BUDGET", 0)
     prompts = filled(kv, 2)
     names = kv.digests(prompts[0])
@@ -80,7 +80,7 @@ def test_leases_hold_until_released_or_lapsed(kv):
     assert held == 1 and int(lease) > 0
     assert kv.run("BUDGET", 1) == 5, "what is before a leased chunk stays too"
     assert kv.match(prompts[0]) == 5
-    wait_until(lambda: kv.info()["chunks"] == 0, "the lease lapses", 10)
+    wait_until(lambda: kv.info()["chunks"] == 0, "the lease lapses")
     assert kv.run("LEASE", 300, "00") == [0, None]
 
 
@@ -127,7 +127,7 @@ def test_pins_hold_are_saved_and_can_be_let_go(fleet):
     assert kv.info()["pinned"] == 5
     assert [kv.match(prompt) for prompt in prompts] == [5, 2, 0]
     assert kv.run("UNPIN", names[0], "SUBTREE") == 3
-    wait_until(lambda: kv.match(prompts[0]) == 0, "what was let go is evicted", 10)
+    wait_until(lambda: kv.match(prompts[0]) == 0, "what was let go is evicted")
     assert kv.match(prompts[1]) == 2
 
 
@@ -147,7 +147,7 @@ def test_namespaces_share_a_part_of_maxmemory(fleet):
     kv, other = Kv(server.client()), Kv(server.client(), "other")
     kv.create()
     other.create()
-    wait_until(lambda: kv.info()["room"] > 0, "the server's maxmemory is known", 5)
+    wait_until(lambda: kv.info()["room"] > 0, "the server's maxmemory is known")
     for at in range(300):
         kv.put([at] * 4, payload(at, 50_000))
         other.put([at] * 4, payload(at, 50_000))
@@ -227,7 +227,7 @@ def test_memory_of_a_payload_byte(fleet, mib, way):
             assert wire("KVCHUNK.PUT", "ns", "TOKENS", blob([at] * 4), "PAYLOAD", len(parts), *parts) == b"STORED"
     server.close_clients()
     kv = Kv(server.client())
-    used = wait_until(lambda: (u := server.used_memory() - before) <= 1.03 * count * size and u, "1.03 bytes a byte", 10)
+    used = wait_until(lambda: (u := server.used_memory() - before) <= 1.03 * count * size and u, "1.03 bytes a byte")
     told = sum(kv.client.memory_usage(key) for key in kv.keys())
     assert told == pytest.approx(used, rel=0.02)
     assert told <= 1.03 * count * size

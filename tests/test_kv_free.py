@@ -31,6 +31,6 @@ def test_the_main_thread_frees_a_chunk(kv, segments):
     # The server frees in order: once this list is freed elsewhere, the chunk was freed, here or there.
     kv.client.rpush("long", *[b"x" * 9_000] * (THRESHOLD + 1))
     kv.client.unlink("long")
-    wait_until(lambda: freed_lazily(kv.client) > before, "the server frees the list on its thread", 30)
-    wait_until(lambda: kv.client.info("memory")["lazyfree_pending_objects"] == 0, "the thread is done", 30)
+    wait_until(lambda: freed_lazily(kv.client) > before, "the server frees the list on its thread")
+    wait_until(lambda: kv.client.info("memory")["lazyfree_pending_objects"] == 0, "the thread is done")
     assert freed_lazily(kv.client) == before + 1, "the list alone"

@@ -53,7 +53,7 @@ def test_a_payload_that_went_bad_in_memory_is_a_miss_and_goes(server, finder):
             assert kv.get(names[1]) is None
     assert kv.stats()["damaged"] == 1
     assert kv.match(prompt) == 1 and kv.get(names[2]) is None
-    wait_until(lambda: not kv.client.exists(kv.key(names[1])), "the damaged chunk is removed", 10)
+    wait_until(lambda: not kv.client.exists(kv.key(names[1])), "the damaged chunk is removed")
     assert kv.missing(prompt) == [1]
     assert kv.put(prompt[:8], payload(1, 50_000)) == "STORED"
     assert [chunk[3] for chunk in kv.fetch(prompt)[3]] == [payload(i, 50_000) for i in range(4)]
@@ -129,8 +129,8 @@ def test_answers_under_way_while_chunks_are_replaced_and_removed(fleet):
     assert not failures, failures
     assert all(count > 0 for count in fetched), fetched
     kv.client.delete("ns")
-    wait_until(lambda: kv.client.dbsize() == 0, "all is reaped", 10)
+    wait_until(lambda: kv.client.dbsize() == 0, "all is reaped")
     server.close_clients()
     # What answers held is let go with them.
-    wait_until(lambda: server.used_memory() < before + MIB, "the memory is free again", 10)
+    wait_until(lambda: server.used_memory() < before + MIB, "the memory is free again")
 

@@ -45,7 +45,7 @@ def traffic(client):
     pipe = client.pipeline(transaction=True)
     pipe.execute_command("KVCHUNK.PUT", "ns", "HASH", "multi", "PAYLOAD", 1, b"m" * 70_000)
     pipe.execute()
-    wait_until(lambda: not client.keys("{gone}*"), "the deleted namespace's chunks are reaped", 20)
+    wait_until(lambda: not client.keys("{gone}*"), "the deleted namespace's chunks are reaped")
     time.sleep(0.3)
     return prompts
 
@@ -190,7 +190,7 @@ def test_what_is_not_durable_is_a_miss_after_a_restart_and_goes(fleet, durable):
     both.primary.restart()
     kv = Kv(both.primary.client())
     assert kv.match(prompt) == 0
-    wait_until(lambda: kv.client.dbsize() == 1, "the stubs are removed", 10)
+    wait_until(lambda: kv.client.dbsize() == 1, "the stubs are removed")
     assert kv.put(prompt[:4], b"again") == "STORED" and kv.match(prompt) == 1
 
 
@@ -213,7 +213,7 @@ def test_dump_and_restore(server):
     # In any order: chunks wait for their namespace.
     for key in [keys[2], keys[0], b"ns", keys[1]]:
         client.restore(key, 0, dumps[key])
-    wait_until(lambda: kv.match(prompt) == 3, "all are brought together", 10)
+    wait_until(lambda: kv.match(prompt) == 3, "all are brought together")
     assert [c[3] for c in kv.fetch(prompt)[3]] == [payload(i, 3_000_000) for i in range(3)]
     client.restore("copy", 0, dumps[b"ns"])
     assert Kv(client, "copy").match(prompt) == 0, "a copy claims no chunk"
@@ -342,7 +342,7 @@ def test_a_payload_damaged_on_disk_is_a_miss_and_goes(fleet):
     kv = Kv(server.client())
     assert kv.match(prompt) == 1
     assert kv.missing(prompt) == [1]
-    wait_until(lambda: kv.client.dbsize() == 3, "the damaged one is removed", 10)
+    wait_until(lambda: kv.client.dbsize() == 3, "the damaged one is removed")
     assert kv.put(prompt[:8], payload(1, 5_000)) == "STORED" and kv.match(prompt) == 3
 
 
@@ -374,7 +374,7 @@ def test_a_chunk_of_another_fingerprint_is_a_miss_and_goes(lenient):
     client.restore(key, 0, intact.with_body(other), replace=True)
     assert (kv.match(prompt), kv.fetch(prompt)[0], kv.get(names[1]), kv.missing(prompt)) == (1, 1, None, [1])
     assert kv.get(names[2]) is None, "what is behind it cannot be reached"
-    wait_until(lambda: not client.exists(key), "it is removed", 10)
+    wait_until(lambda: not client.exists(key), "it is removed")
     assert kv.info()["chunks"] == 2
     assert kv.put(prompt[:8], payload(1, 300)) == "STORED" and kv.match(prompt) == 3
 

@@ -209,7 +209,7 @@ def test_a_late_ticket_counts_nothing(wire):
             return int(wire("TIME")[0]) > issued + 1
 
         issued = int(wire("TIME")[0])
-        wait_until(is_late, "two seconds to pass", 30, step=0.2)
+        wait_until(is_late, "two seconds to pass", step=0.2)
         assert replies[0] == 1
         assert cache.report(ticket) == 0
         assert cache.stats()["labels_ignored"] >= 1
@@ -387,7 +387,7 @@ def test_an_alarm_begins_anew_and_is_published(wire, server):
         assert counted == [1] * 14 + [0] * 26
         stats = cache.stats()
         assert (stats["alarms"], stats["epoch"], stats["verified"], stats["labels"]) == (1, 1, 0, 0)
-        message = wait_until(lambda: heard.get_message(timeout=0.1), "the alarm is published", 10)
+        message = wait_until(lambda: heard.get_message(timeout=0.1), "the alarm is published")
         assert json.loads(message["data"]) == {"kind": "alarm", "epoch": 1}
         assert message["channel"] == b"llmcache:maxerror:faq"
 
@@ -402,7 +402,7 @@ def test_an_alarm_is_heard_on_a_replica_too(fleet):
         heard.subscribe("llmcache:maxerror@3:faq")
         wait_until(lambda: both.replica.client().pubsub_numsub("llmcache:maxerror@3:faq")[0][1] == 1, "the subscription")
         cache.report_all(cache.look_up_all([9_950] * 14), [True] * 14)
-        message = wait_until(lambda: heard.get_message(timeout=0.1), "the alarm is published", 10)
+        message = wait_until(lambda: heard.get_message(timeout=0.1), "the alarm is published")
         assert json.loads(message["data"]) == {"kind": "alarm", "epoch": 1}
         both.assert_equal()
 

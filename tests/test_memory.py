@@ -47,7 +47,7 @@ def test_what_an_entry_takes_beyond_its_prompt_and_response(server, cache, quant
     before = settle_memory(server)
     size = 690
     cache.fill(count, dim=384, size=size)
-    wait_until(lambda: cache.info()["tail"] == 0, "the graph is built", 30)
+    wait_until(lambda: cache.info()["tail"] == 0, "the graph is built")
     used = settle_memory(server) - before
     assert used / count - size - len("prompt 1000") <= most
     assert cache.info()["index_bytes"] / count <= index_most
@@ -64,7 +64,7 @@ def overhead_of_the_table(stats) -> int:
 
 def test_info_of_the_cache_tells_the_same_as_memory_usage(cache):
     cache.fill(3_000, dim=64, size=300)
-    wait_until(lambda: cache.info()["tail"] == 0, "the graph is built", 30)
+    wait_until(lambda: cache.info()["tail"] == 0, "the graph is built")
     info = cache.info()
     with_keys = sum(cache.client.memory_usage(key, samples=0) for key in cache.client.keys("{faq}*"))
     assert info["entry_bytes"] == pytest.approx(with_keys, rel=0.10)
@@ -97,7 +97,7 @@ def test_fill_and_empty_ten_times_without_growth(server, cache, empty):
     for _ in range(11):
         cache.fill(1_000, dim=64, size=200)
         empty(cache)
-        wait_until(lambda: cache.client.dbsize() == 0, "all is gone", 30)
+        wait_until(lambda: cache.client.dbsize() == 0, "all is gone")
         levels.append(settle_memory(server))
     # The first round warms up what the server keeps for itself.
     assert max(levels[1:]) - levels[0] < 60_000, levels
@@ -169,4 +169,4 @@ def test_a_flush_gives_the_index_back_at_once(server, cache):
     assert index > 2_000_000
     time.sleep(0.35)  # the background is in the middle of its walk
     cache.client.execute_command("FLUSHALL", "SYNC")
-    wait_until(lambda: server.used_memory() - empty < index / 2, "the index is freed", 0.5, step=0.05)
+    wait_until(lambda: server.used_memory() - empty < index / 2, "the index is freed", 5, step=0.05)

@@ -389,7 +389,7 @@ def test_a_namespace_moved_alone_forgets_the_chunks_that_stay_behind(fleet):
         assert wire("MOVE", "{kv}@cc", 1) == 1
         both.catch_up()
         for server in (both.primary, both.replica):
-            wait_until(lambda server=server: counted(server)[0] == 1, "one chunk is counted", 20)
+            wait_until(lambda server=server: counted(server)[0] == 1, "one chunk is counted")
             assert counted(server)[2] == 1
         wire("SELECT", 1)
         assert wire("KVCHUNK.MATCH", "kv", "DIGESTS", 1, "cc")[0] == 1

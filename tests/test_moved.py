@@ -114,7 +114,7 @@ def test_the_sink_is_not_told_again(cache, client):
 def test_replicas_and_aof_are_told(fleet):
     primary, replica = fleet.launch(appendonly="yes"), fleet.launch()
     replica.client().replicaof("127.0.0.1", primary.port)
-    wait_until(lambda: replica.info().get("master_link_status") == "up", "the replica is linked", 30)
+    wait_until(lambda: replica.info().get("master_link_status") == "up", "the replica is linked")
     client = primary.client()
     args = ["PROMPT", "p", "RESPONSE", "r", "ID", "e", "PXAT", now_ms(client) + 90_000]
     assert client.execute_command("LLMCACHE.SET", "faq", *args, *moved(grace=100_000, state="STALE")) == b"e"

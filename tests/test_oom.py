@@ -60,7 +60,7 @@ def test_scripts_are_refused_alike(server, full):
 
 def test_the_reaper_works_above_maxmemory(full):
     full.client.delete("faq")
-    wait_until(lambda: full.client.dbsize() == 0, "the entries are reaped", 20)
+    wait_until(lambda: full.client.dbsize() == 0, "the entries are reaped")
 
 
 def test_stores_go_on_when_there_is_room_again(full):

@@ -96,7 +96,7 @@ def test_they_outlive_a_restart(fleet, how):
 def test_a_replica_has_them(fleet):
     both = pair(fleet)
     fill(both.primary.client(), WORDS="english")
-    wait_until(lambda: both.replica.digest() == both.primary.digest(), "equal digests", 20)
+    wait_until(lambda: both.replica.digest() == both.primary.digest(), "equal digests")
     assert texts(both.replica.client()) == TEXTS
 
 

@@ -196,7 +196,7 @@ def test_nothing_is_written_during_a_pause(both, begin, pause):
             assert len(set(offsets)) == 1 or pings(offsets), offsets
             assert wire("CLIENT", "UNPAUSE") == "OK"
         assert wire("PING") == "PONG"
-        wait_until(finished, "the work went on after the pause", 30)
+        wait_until(finished, "the work went on after the pause")
     both.assert_equal()
 
 
@@ -212,18 +212,20 @@ def test_a_failover_finds_nobody_writing(both, begin):
     with server.wire() as wire, server.wire() as waiter, both.replica.wire() as other:
         begin(wire, waiter)
         assert wire("FAILOVER", "TIMEOUT", 10_000) == "OK"
-        wait_until(lambda: other("ROLE")[0] == b"master", "the replica took over", 30)
-        wait_until(lambda: wire("ROLE")[0] == b"slave", "the primary follows", 30)
+        wait_until(lambda: other("ROLE")[0] == b"master", "the replica took over")
+        wait_until(lambda: wire("ROLE")[0] == b"slave", "the primary follows")
         assert other("LLMCACHE.SET", "after", "PROMPT", "p", "RESPONSE", "r")
-        wait_until(lambda: wire("EXISTS", "after") == 1, "it replicates", 30)
+        wait_until(lambda: wire("EXISTS", "after") == 1, "it replicates")
 
 
 def test_a_walk_that_ends_by_demotion_is_no_whole_walk(both):
     server = both.primary
-    with server.wire() as wire, server.wire() as waiter:
+    with server.wire() as wire, server.wire() as waiter, server.wire() as sleeper:
         fill(wire)
+        # Both come while the server sleeps, so that the walk has only begun when writes are paused.
+        sleeper.send("DEBUG", "SLEEP", 0.3)
         waiter.send("LLMCACHE.INVALIDATE", "faq", "OLDER", 0)
-        wire("CLIENT", "PAUSE", 300, "WRITE")
+        wire("CLIENT", "PAUSE", 60_000, "WRITE")
         wire("REPLICAOF", "127.0.0.1", both.replica.port)
         reply = waiter.read()
         assert isinstance(reply, Failure) and reply.word == "UNBLOCKED", reply

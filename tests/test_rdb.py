@@ -65,7 +65,7 @@ def test_bgsave_under_writes_is_whole(server):
     client.bgsave()
     for i in range(300):
         faq.setsem(f"during {i}", "D", unit(10_000 + i))
-    wait_until(lambda: client.lastsave() != saved_at, "the background save ends", 30)
+    wait_until(lambda: client.lastsave() != saved_at, "the background save ends")
     assert client.info("persistence")["rdb_last_bgsave_status"] == "ok"
     server.kill9()
     server.start()
@@ -126,7 +126,7 @@ def test_entries_that_expired_while_the_server_was_down_are_gone(server):
     faq = Cache(server.client())
     assert faq.found_by_meaning(range(50)) == set()
     assert faq.getsem(vector=unit(1)).response == b"K"
-    wait_until(lambda: faq.info()["entries"] == 1, "the cache forgets the expired", 20)
+    wait_until(lambda: faq.info()["entries"] == 1, "the cache forgets the expired")
 
 
 def test_several_databases(server):
@@ -178,4 +178,4 @@ def test_a_file_with_one_container_under_two_names_gives_the_second_an_identity_
         store = {"LLMCACHE": ["LLMCACHE.SET", "two", "PROMPT", "q", "RESPONSE", "a"]}
         wire(*store.get(kind, ["KVCHUNK.PUT", "two", "HASH", "h", "PAYLOAD", 1, "a"]))
         assert wire("DEL", "two") == 1
-    wait_until(lambda: server.client().keys("*") == [b"one"], "what belongs to the second is removed", 30)
+    wait_until(lambda: server.client().keys("*") == [b"one"], "what belongs to the second is removed")

@@ -61,8 +61,8 @@ def test_clients_at_once_cost_one_generation(server):
 
 
 def test_a_model_slower_than_the_wait_is_waited_for_below_the_socket_timeout(server):
-    names = program(server.port, **{"3_000": "200", "protocol=3": "protocol=3, socket_timeout=0.5"})
-    model, answers = Model(seconds=1.2), []
+    names = program(server.port, **{"3_000": "200", "protocol=3": "protocol=3, socket_timeout=2"})
+    model, answers = Model(seconds=3), []
     threads = [threading.Thread(target=lambda: answers.append(names["ask"]("What is it?", embed, model))) for _ in range(3)]
     for thread in threads:
         thread.start()

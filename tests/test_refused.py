@@ -91,7 +91,7 @@ def flush(wire) -> None:
         return [name for name in HELD if own[f"llmcache_{name}"] != "0"]
 
     wire("FLUSHALL")
-    wait_until(lambda: not counted(), "what was flushed is counted no more", 30)
+    wait_until(lambda: not counted(), "what was flushed is counted no more")
 
 
 def events(listener, admin) -> list:

@@ -27,13 +27,13 @@ def test_sums_follow_containers_and_counts_outlive_them(server):
     assert of(server, *did) == [4, 2, 2]
     caches[0].stats("RESET")
     caches[1].client.delete("b")
-    wait_until(lambda: len(server.client().keys("*")) == 51, "reaped", 30)
+    wait_until(lambda: len(server.client().keys("*")) == 51, "reaped")
     info = caches[0].info()
     assert of(server, *held) == [1, info["entries"], info["bytes"], info["index_bytes"]]
     assert of(server, *did) == [4, 2, 2], "neither RESET nor DEL takes away what happened"
     server.client().flushall()
     # Valkey frees in a thread what was flushed.
-    wait_until(lambda: of(server, *held) == [0, 0, 0, 0], "flushed", 10)
+    wait_until(lambda: of(server, *held) == [0, 0, 0, 0], "flushed")
     assert of(server, *did) == [4, 2, 2]
 
 
@@ -47,7 +47,7 @@ def test_sums_follow_a_container_to_another_database_and_through_a_swap(server):
     with server.wire() as wire:
         wire("SELECT", 1)
         wire("FLUSHDB", "ASYNC")
-    wait_until(lambda: of(server, "caches", "entries") == [0, 0], "flushed", 10)
+    wait_until(lambda: of(server, "caches", "entries") == [0, 0], "flushed")
 
 
 def test_leases_that_end_leave_no_timers(server):
@@ -64,7 +64,7 @@ def test_leases_that_end_leave_no_timers(server):
             wire.pipeline(commands)
 
         def settled():
-            wait_until(lambda: wire("DBSIZE") == 1, "all expired", 30)
+            wait_until(lambda: wire("DBSIZE") == 1, "all expired")
             return settle_memory(server)
 
         round_(0)
@@ -84,7 +84,7 @@ def test_failures_are_forgotten_when_their_time_is_over(server):
         token = dict(zip(reply[::2], reply[1::2], strict=True))[b"token"]
         cache.run("FAIL", token, "BACKOFF", 5_000)
     assert cache.info()["failures_remembered"] == 50
-    wait_until(lambda: cache.info()["failures_remembered"] == 0, "forgotten, though nobody asked", 10)
+    wait_until(lambda: cache.info()["failures_remembered"] == 0, "forgotten, though nobody asked")
 
 
 @pytest.mark.parametrize("rounds", [4])
@@ -116,7 +116,7 @@ def test_many_containers_are_visited_a_few_at_a_time(server):
             ("LLMCACHE.SETSEM", f"c{i}", "PROMPT", "p", "RESPONSE", "r", *vector, "PX", 300) for i in range(2_000)
         )
         assert of(server, "caches", "namespaces", "entries") == [2_000, 500, 2_000]
-        wait_until(lambda: of(server, "entries") == [0], "each of them expired", 30)
+        wait_until(lambda: of(server, "entries") == [0], "each of them expired")
         assert wire("DBSIZE") == 2_500
 
 

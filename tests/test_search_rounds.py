@@ -114,7 +114,7 @@ def test_the_container_goes(server, name, ending):
     assert found(reply) <= WANTED
     with server.wire() as wire:
         assert found(wire(*command_of(name, "k"))) == set()
-        wait_until(lambda: wire("DBSIZE") == 0, "nothing of it comes back", 30)
+        wait_until(lambda: wire("DBSIZE") == 0, "nothing of it comes back")
 
 
 CHANGES = {

@@ -12,6 +12,7 @@ import time
 
 import pytest
 from harness.cache import Cache
+from harness.prober import Prober
 from harness.replication import pair
 from harness.server import settle_memory
 from harness.vectors import fp32, near, unit, units
@@ -205,7 +206,7 @@ def test_a_cache_that_goes_while_it_is_searched(server, cache, vectors, ending):
         quiet(server)
         assert client("PING") == "PONG"
         other("FLUSHALL")
-    wait_until(lambda: int(server.info()["llmcache_bytes"]) == 0, "memory goes with the cache", 20)
+    wait_until(lambda: int(server.info()["llmcache_bytes"]) == 0, "memory goes with the cache")
 
 
 def test_what_was_found_in_a_cache_says_nothing_of_the_next_of_its_name(server, cache, vectors):
@@ -335,7 +336,7 @@ def test_the_main_thread_never_waits_for_room_in_a_pipe(server, cache, vectors):
     [thread.start() for thread in threads]
     while time.monotonic() < end:
         most = max(most, bytes_in_pipes(server))
-        time.sleep(0.05)
+        time.sleep(0.005)
     [thread.join() for thread in threads]
     assert 0 < most <= 6 * 50, f"{most} bytes"
 
@@ -374,7 +375,7 @@ def test_saving_while_searches_are_under_way(server, cache, vectors):
             under_way(server, client, vectors)
             assert "Background saving" in str(other("BGSAVE"))
             assert responses(client.read()) == [b"r%d" % i for i in range(QUESTIONS)]
-            wait_until(lambda: server.info("persistence")["rdb_bgsave_in_progress"] == "0", "saved", 30)
+            wait_until(lambda: server.info("persistence")["rdb_bgsave_in_progress"] == "0", "saved")
         assert server.info("persistence")["rdb_last_bgsave_status"] == "ok"
     server.restart()
     assert Cache(server.client()).getsem(vector=vectors[9]).response == b"r9"
@@ -423,24 +424,22 @@ def test_searches_take_turns_between_clients(fleet, vectors):
             began = time.monotonic()
             answer = other("LLMCACHE.GETSEM", "faq", *fp32(vectors[i]), "FILTER", f"{costly(40)} or .n == {i}")
             assert dict(zip(answer[::2], answer[1::2], strict=True))[b"response"] == b"r%d" % i
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30
         assert out(server) > 0, "the costly ones are not over"
         began = time.monotonic()
         hog.close()
         quiet(server)
-        assert time.monotonic() - began < 5, "what a client that went asked for is dropped"
+        assert time.monotonic() - began < 30, "what a client that went asked for is dropped"
 
 
 def longest_ping(server, during):
-    """The longest PING, in seconds, while a thread does something."""
+    """The longest PING, in seconds of the server's own time, while a thread does something."""
     thread = threading.Thread(target=during)
     longest = 0.0
-    with server.wire() as wire:
+    with Prober(server.port, server.pid) as prober:
         thread.start()
         while thread.is_alive():
-            began = time.monotonic()
-            wire("PING")
-            longest = max(longest, time.monotonic() - began)
+            longest = max(longest, prober.ping()[0] / 1e9)
     thread.join()
     return longest
 
@@ -458,7 +457,7 @@ def test_costly_filters_and_many_questions_hold_up_nobody(fleet, vectors):
             with server.wire() as client:
                 client(*command)
 
-        # Timing says little on a loaded machine; twenty were 2.5 s at once, a hundred 9 s.
+        # Twenty were 2.5 s at once, a hundred 9 s.
         before = given(server)
         assert longest_ping(server, run) < 0.5, name
         if "FILTER" in command:

@@ -231,5 +231,5 @@ def test_every_answer_lived_while_it_was_asked_for(fleet, seed, index):
     assert int(info["llmcache_searches_in_threads"]) > 400
     with server.wire() as wire:
         assert wire("FLUSHALL") == "OK"
-    wait_until(lambda: int(server.info()["llmcache_bytes"]) == 0, "no index holds memory", 20)
+    wait_until(lambda: int(server.info()["llmcache_bytes"]) == 0, "no index holds memory")
     assert settle_memory(server) < base + 3_000_000

@@ -228,7 +228,7 @@ def test_kill_9_loses_nothing_acknowledged(fleet, preamble):
     threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
-    time.sleep(0.8)
+    wait_until(lambda: sum(map(len, acknowledged)) > 400, "enough is written")
     server.kill9()
     running = False
     for thread in threads:

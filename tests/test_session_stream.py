@@ -198,7 +198,7 @@ def read_everywhere(session, seq):
 
 # 12. A producer that was only slow goes on, as long as nobody took over.
 def test_12_a_slow_producer_goes_on(server, session):
-    writer = Writer(session, lease=30)
+    writer = Writer(session, lease=1_500)
     writer.write("a")
     wait_until(lambda: session.follow(writer.seq, 1)[0] == "abandoned", "the lease lapses")
     # Every command that reads it says so.
@@ -258,21 +258,21 @@ def test_15_the_text_becomes_a_message(session):
 # 16. Small parts are gathered for a reader that wants few wake-ups.
 def test_16_small_parts_are_gathered(server, session):
     writer = Writer(session)
-    reader = in_background(lambda: another(server).follow(writer.seq, 0, block=5_000, linger=300))
+    reader = in_background(lambda: another(server).follow(writer.seq, 0, block=60_000, linger=1_500))
     until_followed(server)
     start = time.monotonic()
     for part in ("a", "b", "c"):
         writer.write(part)
     assert reader() == ("open", 3, b"abc")
-    assert time.monotonic() - start >= 0.25
-    reader = in_background(lambda: another(server).follow(writer.seq, 3, block=5_000, linger=60_000, max=2))
+    assert time.monotonic() - start >= 1.4
+    reader = in_background(lambda: another(server).follow(writer.seq, 3, block=60_000, linger=60_000, max=2))
     until_followed(server)
     writer.write("d")
     assert followers(server) == 1
     writer.write("e")
     assert reader() == ("open", 5, b"de")
     # The end does not wait for more.
-    reader = in_background(lambda: another(server).follow(writer.seq, 5, block=5_000, linger=60_000))
+    reader = in_background(lambda: another(server).follow(writer.seq, 5, block=60_000, linger=60_000))
     until_followed(server)
     writer.write("f")
     writer.end()
@@ -319,7 +319,7 @@ def test_followers_are_told_when_the_message_goes(server, session, end):
         reply = wire(*end)
         assert not hasattr(reply, "word"), reply
     assert reader() is None
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 30
     assert followers(server) == 0
 
 

@@ -357,4 +357,4 @@ def test_a_large_container_is_dropped_by_a_thread(server, ending):
         documents(wire, "k")
         assert "llmcache-free" not in threads_of(server)
         wire(*ending)
-        wait_until(lambda: wire("DBSIZE") == 0 and "llmcache-free" in threads_of(server), "a thread dropped it", 30)
+        wait_until(lambda: wire("DBSIZE") == 0 and "llmcache-free" in threads_of(server), "a thread dropped it")

@@ -24,5 +24,5 @@ def test_only_what_is_served_is_used(fleet, way):
     time.sleep(2.2)
     assert cache.getsem(**WAYS[way]).id == served
     idle = {id_: cache.client.object("idletime", cache.key_of(id_)) for id_ in (served, seen)}
-    assert idle[served] <= 1, idle
-    assert idle[seen] >= 2, idle
+    # One from the other: a slow machine is idle longer.
+    assert idle[seen] - idle[served] >= 2, idle

@@ -250,7 +250,7 @@ def test_words_outlive_a_restart(fleet, how):
         wait_for_rewrite(server.client())
     server.restart()
     docs = Documents(server.client(), "docs")
-    wait_until(lambda: not docs.info()["unread_texts"], "all texts are read", 20)
+    wait_until(lambda: not docs.info()["unread_texts"], "all texts are read")
     assert everywhere(docs) == before
 
 
@@ -258,9 +258,9 @@ def test_a_replica_finds_the_same(fleet):
     both = pair(fleet)
     docs = much(both.primary.client())
     both.primary.client().execute_command("RAG.ADD", "docs", "late", "TEXT", "a late wing")
-    wait_until(lambda: both.replica.digest() == both.primary.digest(), "equal digests", 20)
+    wait_until(lambda: both.replica.digest() == both.primary.digest(), "equal digests")
     replica = Documents(both.replica.client(), "docs")
-    wait_until(lambda: not replica.info()["unread_texts"], "all texts are read", 20)
+    wait_until(lambda: not replica.info()["unread_texts"], "all texts are read")
     assert everywhere(replica) == everywhere(docs)
 
 
@@ -273,7 +273,7 @@ def test_words_follow_when_a_container_comes_after_its_entries(server):
     client.flushall()
     for key in sorted(dumps, key=lambda key: key == head):
         client.restore(key, 0, dumps[key])
-    wait_until(lambda: docs.info()["entries"] == len(dumps) - 1 and not docs.info()["unread_texts"], "all is known", 20)
+    wait_until(lambda: docs.info()["entries"] == len(dumps) - 1 and not docs.info()["unread_texts"], "all is known")
     assert everywhere(docs) == before
 
 
@@ -285,7 +285,7 @@ def test_what_goes_is_found_no_more(server):
     assert ids(docs, "WORDS", "wing") == ["heat"]
     client.execute_command("RAG.ADD", "docs", "short", "TEXT", "a wing", "PX", 60)
     assert "short" in ids(docs, "WORDS", "wing")
-    wait_until(lambda: ids(docs, "WORDS", "wing") == ["heat"], "it is gone", 5)
+    wait_until(lambda: ids(docs, "WORDS", "wing") == ["heat"], "it is gone")
     (key,) = [key for key in client.keys() if key.endswith(b":heat")]
     client.delete(key)
     assert ids(docs, "WORDS", "wing") == []
@@ -308,7 +308,7 @@ def test_memory_is_counted_and_given_back(server):
     assert docs.info()["word_bytes"] > 10_000 and docs.info()["terms"] > 40
     with_words = client.memory_usage("docs")
     docs.delete(*[f"n{number}" for number in range(300)], *TEXTS)
-    wait_until(lambda: docs.info()["terms"] == 0, "words are taken out", 10)
+    wait_until(lambda: docs.info()["terms"] == 0, "words are taken out")
     assert docs.info()["word_bytes"] < 4_000
     assert client.memory_usage("docs") < with_words / 2
 

@@ -60,8 +60,8 @@ class Oracle:
 
     def check(self, docs: Documents, questions: int = 8) -> None:
         """The same documents in the same order with the same scores."""
-        wait_until(lambda: docs.info()["entries"] == len(self.texts), "what expired is gone", 20)
-        wait_until(lambda: not docs.info()["unread_texts"], "all texts are read", 20)
+        wait_until(lambda: docs.info()["entries"] == len(self.texts), "what expired is gone")
+        wait_until(lambda: not docs.info()["unread_texts"], "all texts are read")
         for number in range(questions):
             words = sorted({self.word() for _ in range(3)})
             must, mustnt = ([self.word()], [self.word()]) if number % 2 else ([], [])

@@ -24,7 +24,7 @@ class Pair:
                 and theirs.get("slave_repl_offset") == ours.get("master_repl_offset")
             )
 
-        wait_until(level, "the replica has caught up", 30)
+        wait_until(level, "the replica has caught up")
 
     def assert_equal(self) -> None:
         """The digests of both agree, or the keys that differ are named."""
@@ -34,7 +34,7 @@ class Pair:
             return self.primary.digest() == self.replica.digest()
 
         try:
-            wait_until(equal, "equal digests", 5, step=0.1)
+            wait_until(equal, "equal digests", step=0.1)
         except AssertionError:
             raise AssertionError(f"primary and replica differ: {self.differences()}") from None
 

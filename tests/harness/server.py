@@ -117,7 +117,7 @@ class Server:
             env=environment,
         )
 
-    def _came_up(self, seconds: float = 30.0) -> bool:
+    def _came_up(self, seconds: float = 60.0) -> bool:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if self.process.poll() is not None:
@@ -139,12 +139,12 @@ class Server:
             # The command is quicker than the signal, which a server sees to ten times a second; the
             # signal is for a server that does not let this connection in. Forced: one that writes its
             # first AOF would refuse.
-            with contextlib.suppress(OSError), Wire(self.port, timeout=20) as wire:
+            with contextlib.suppress(OSError), Wire(self.port, timeout=60) as wire:
                 wire.socket.sendall(encode(["SHUTDOWN", "NOSAVE", "NOW", "FORCE"]))
                 wire.file.read(1)
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(timeout=20)
+                self.process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -276,7 +276,7 @@ class Fleet:
         assert not problems, "\n\n".join(problems)
 
 
-def settle_memory(server: Server, seconds: float = 10.0) -> int:
+def settle_memory(server: Server, seconds: float = 60.0) -> int:
     """used_memory once background work has stopped changing it."""
     seen: list[int] = []
     with server.wire() as wire:

@@ -9,8 +9,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(probe: Callable[[], T], what: str, seconds: float = 10.0, step: float = 0.01) -> T:
-    """Answers the first true value of `probe`; fails with `what` when none came in time."""
+def wait_until(probe: Callable[[], T], what: str, seconds: float = 60.0, step: float = 0.01) -> T:
+    """Answers the first true value of `probe`; fails with `what` when none came in time.
+
+    The time is for what never comes true: no machine that is only slow should need it.
+    """
     end = time.monotonic() + seconds
     while True:
         value = probe()

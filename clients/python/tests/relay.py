@@ -48,7 +48,8 @@ class Relay:
         except OSError:
             client.close()
             return
-        self._open += [client, server]
+        with self._lock:
+            self._open += [client, server]
         threading.Thread(target=self._pass, args=(client, server, "client"), daemon=True).start()
         self._pass(server, client, "server")
 
@@ -77,11 +78,12 @@ class Relay:
                 each.shutdown(socket.SHUT_RDWR)
 
     def drop(self) -> None:
-        """Ends all connections."""
-        for each in self._open:
+        """Ends all connections, but not those that are made meanwhile."""
+        with self._lock:
+            ending, self._open = self._open, []
+        for each in ending:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-        self._open.clear()
 
     def close(self) -> None:
         self._listener.close()

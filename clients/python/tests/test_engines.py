@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -24,7 +25,7 @@ from stand_ins import ExtraInfo, Memory, ObjectKey, PoolHitPolicy, PoolName, Poo
 
 stand_ins.install()
 
-from llmcache._engine import Endpoint, Options, ReplyError, open_store  # noqa: E402
+from llmcache._engine import Endpoint, Names, Options, ReplyError, open_store  # noqa: E402
 from llmcache._engine.wire import Wire, encode, password_of  # noqa: E402
 from llmcache.lmcache import LLMCacheL2Adapter, LLMCacheL2AdapterConfig  # noqa: E402
 from llmcache.sglang import LLMCacheHiCacheStorage  # noqa: E402
@@ -270,10 +271,10 @@ def test_a_lease_ends_when_the_engine_that_took_it_is_gone(server):
     program = (
         "import sys; sys.path[:0] = sys.argv[3:]\n"
         "import threading\n"
-        "from llmcache._engine import Endpoint, Options, open_store\n"
+        "from llmcache._engine import Endpoint, Names, Options, open_store\n"
         "store = open_store(Endpoint(port=int(sys.argv[1])), Options(native=sys.argv[2] == 'True'))\n"
         "over = threading.Event()\n"
-        "store.match([(['{m}'], [(1).to_bytes(32, 'big') + bytes(12)])], lambda told: over.set(), lease_ms=1500)\n"
+        "store.match([(['{m}'], Names([(1).to_bytes(32, 'big') + bytes(12)]))], lambda told: over.set(), lease_ms=1500)\n"
         "over.wait(); print('held', flush=True); threading.Event().wait()\n"
     )
     args = [sys.executable, "-c", program, str(server.port), str(Engine.native), str(HERE.parent / "src"), NATIVE]
@@ -349,7 +350,7 @@ def test_an_engine_killed_in_the_midst_of_loading_leaves_the_server_as_it_was(se
     program = (
         "import sys; sys.path[:0] = sys.argv[3:]\n"
         "import threading\n"
-        "from llmcache._engine import Endpoint, Options, open_store\n"
+        "from llmcache._engine import Endpoint, Names, Options, open_store\n"
         "store = open_store(Endpoint(port=int(sys.argv[1])), Options(native=sys.argv[2] == 'True'))\n"
         "into = [(at.to_bytes(32, 'big') + bytes(12), memoryview(bytearray(1_060_920))) for at in range(8)]\n"
         "print('begun', flush=True)\n"
@@ -373,7 +374,7 @@ def test_an_engine_killed_in_the_midst_of_storing_leaves_whole_chunks_or_none(se
     program = (
         "import sys; sys.path[:0] = sys.argv[3:]\n"
         "import threading\n"
-        "from llmcache._engine import Endpoint, Options, open_store\n"
+        "from llmcache._engine import Endpoint, Names, Options, open_store\n"
         "store = open_store(Endpoint(port=int(sys.argv[1])), Options(native=sys.argv[2] == 'True'))\n"
         "for at in range(10_000):\n"
         "    over, pair = threading.Event(), bytes([at % 251 + 1, at % 13])\n"
@@ -789,7 +790,63 @@ def test_a_store_that_is_closed_answers_misses(server):
     told = []
     store.put("ns", [(b"a", memoryview(b"x"))], told.append)
     store.load("ns", [(b"a", memoryview(bytearray(1)))], told.append)
-    store.match([(["ns"], [b"a"])], told.append)
+    store.match([(["ns"], Names([b"a"]))], told.append)
     assert told[:2] == [[False], [False]]
     assert not told[2][0][0].there[0]
     assert store.call(["PING"]) is None
+
+
+def test_names_are_packed_where_they_have_one_length(server):
+    store = open_store(Endpoint(port=server.port), Options(connections=1, native=Engine.native))
+    hashes = [bytes([at]) * 16 for at in range(3)]
+    names = store.slices(hashes, [7, 8, 1 << 40], [0, 1, 2])
+    listed = [each + struct.pack(">QI", rank, at) for at, (each, rank) in enumerate(zip(hashes, [7, 8, 1 << 40], strict=True))]
+    assert len(names) == 3
+    assert list(names.listed) == listed
+    assert names.words() == ["PACKED", 28, b"".join(listed)]
+    # 1 and 3 bytes are as many as 2 and 2, but no names of one length.
+    several = store.slices([b"a", b"abc"], [0, 0], [0, 0])
+    assert several.words() == ["HASHES", 2, b"a" + bytes(12), b"abc" + bytes(12)]
+    assert Names([b"a", b"abc", b"ab"]).words()[0] == "HASHES"
+    assert len(store.slices([], [], [])) == 0
+    store.close()
+
+
+def test_look_ups_at_once_are_each_told_their_own_answer(server, engine):
+    """Many under way over one connection, of which each has something else: answers are told in the order of commands."""
+    engine.store([key(at) for at in range(64)], [data(at) for at in range(64)])
+    tasks = {}
+    for at in range(64):
+        keys = [key(at), key(1_000 + at), key((at + 1) % 64)]
+        tasks[engine.adapter.submit_lookup_and_lock_task(keys, {})] = at
+    for task in tasks:
+        bits = engine._wait(
+            engine.adapter.get_lookup_and_lock_event_fd(), lambda task=task: engine.adapter.query_lookup_and_lock_result(task)
+        )
+        assert bits.all() == [True, False, True]
+    assert engine.adapter.report_status()["locked_key_count"] == 64
+    engine.adapter.submit_unlock([key(at) for at in range(64)] * 2)
+    assert engine.adapter.report_status()["locked_key_count"] == 0
+    wait_until(lambda: info(server, "{m}")[b"leases"] == 0, "all leases were released")
+
+
+def test_look_ups_under_way_when_a_connection_breaks_are_asked_again(server):
+    """What was sent over a connection that broke, and what waits behind it, is asked over the next, once and in order."""
+    relay = Relay(server.port, word=b"KVCHUNK.MATCH")
+    engine = Engine(port=relay.port, connections=1, timeout=60)
+    there = range(0, 40, 2)
+    engine.store([key(at) for at in there], [data(at) for at in there])
+    engine.look_up([key(0)])
+    relay.gate.clear()
+    tasks = [engine.adapter.submit_lookup_and_lock_task([key(at)], {}) for at in range(40)]
+    # The extension sends them all ahead, Python one.
+    wait_until(lambda: relay.seen == 1 + (40 if Engine.native else 1), "as many are asked", 30)
+    relay.drop()
+    relay.gate.set()
+    for at, task in enumerate(tasks):
+        bits = engine._wait(
+            engine.adapter.get_lookup_and_lock_event_fd(), lambda task=task: engine.adapter.query_lookup_and_lock_result(task)
+        )
+        assert bits.all() == [at % 2 == 0], at
+    engine.adapter.close()
+    relay.close()

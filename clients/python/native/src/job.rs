@@ -7,7 +7,7 @@ use crate::core::Core;
 use crate::failure::Failure;
 use crate::memory::Memory;
 use crate::resp::{self, Head, Reply, Source};
-use crate::wire::{Gathered, Wire};
+use crate::wire::{Gathered, Line, Wire};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use std::ops::Range;
@@ -101,6 +101,8 @@ pub enum Work {
         bytes: Vec<u8>,
         /// How many.
         count: usize,
+        /// Bytes of them that were sent.
+        sent: usize,
         /// Called with a list of replies, or with None.
         done: Option<Py<PyAny>>,
     },
@@ -154,12 +156,32 @@ impl Job {
             Work::Load { task, range, told, .. } => {
                 wire.send(&Gathered::of(fetch(task, range.start + told.len()..range.end)))
             }
-            Work::Ask { bytes, .. } => {
-                let whole = Gathered::of(std::mem::take(bytes));
-                let sent = wire.send(&whole);
-                *bytes = whole.into_own();
-                sent
+            Work::Ask { bytes, sent, .. } => {
+                wire.send_bytes(&bytes[*sent..])?;
+                *sent = bytes.len();
+                Ok(())
             }
+        }
+    }
+
+    /// Whether its command was sent whole.
+    pub fn is_sent(&self) -> bool {
+        matches!(&self.work, Work::Ask { bytes, sent, .. } if *sent == bytes.len())
+    }
+
+    /// Sends of its command what goes without waiting; whether that is all.
+    pub fn send_ahead(&mut self, line: Line) -> bool {
+        if let Work::Ask { bytes, sent, .. } = &mut self.work {
+            *sent += line.send_now(&bytes[*sent..]);
+        }
+        self.is_sent()
+    }
+
+    /// Its connection is gone, and what was sent over it.
+    pub fn unsend(&mut self, is_broken: bool) {
+        if let Work::Ask { sent, .. } = &mut self.work {
+            self.is_again |= is_broken && *sent > 0;
+            *sent = 0;
         }
     }
 

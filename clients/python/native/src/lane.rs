@@ -1,12 +1,14 @@
 //! Threads with a connection each, which take jobs from one queue.
 //!
 //! Owns: the queue, the threads, how many jobs a connection has under way, what becomes of them when it breaks. Over a long
-//! way the server works at the next job while an answer is received.
+//! way the server works at the next job while an answer is received. A lane of one thread has commands sent by those who
+//! submit them, as long as its connection is there and all before were sent: the thread that reads the answers wakes
+//! while the server works, not before it.
 
 use crate::core::Core;
 use crate::failure::Failure;
 use crate::job::{Job, Next};
-use crate::wire::Wire;
+use crate::wire::{Line, Wire};
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,10 +26,14 @@ struct Queue {
     /// Threads that have nothing to do.
     idle: usize,
     is_open: bool,
+    /// The connection, where all that was begun or is in the queue was sent over it whole.
+    line: Option<Line>,
 }
 
 struct Shared {
     core: Arc<Core>,
+    /// Whether commands are sent by those who submit them.
+    is_direct: bool,
     queue: Mutex<Queue>,
     ready: Condvar,
 }
@@ -37,10 +43,13 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next job, waited for; none when all is done and the lane closed.
-    fn take(&self) -> Option<Job> {
+    /// The next job, waited for; none when all is done and the lane closed. `line` is the connection, where nothing
+    /// that was begun is still to be sent over it.
+    fn take(&self, line: Option<Line>) -> Option<Job> {
         let mut queue = self.queue();
         loop {
+            queue.line =
+                line.filter(|&line| self.is_direct && send_all(queue.jobs.iter_mut(), line));
             if let Some(job) = queue.jobs.pop_front() {
                 return Some(job);
             }
@@ -58,6 +67,18 @@ impl Shared {
         let mut queue = self.queue();
         if queue.jobs.len() > queue.idle { queue.jobs.pop_front() } else { None }
     }
+
+    /// Nothing more goes over the connection, which may be closed from here on: what was sent ahead is to be sent again.
+    fn cut(&self, is_broken: bool) {
+        let mut queue = self.queue();
+        queue.line = None;
+        queue.jobs.iter_mut().for_each(|job| job.unsend(is_broken));
+    }
+}
+
+/// Sends what goes of commands without waiting, in their order; whether that is all.
+fn send_all<'a>(mut jobs: impl Iterator<Item = &'a mut Job>, line: Line) -> bool {
+    jobs.all(|job| job.is_sent() || job.send_ahead(line))
 }
 
 /// A queue and its threads.
@@ -69,9 +90,10 @@ pub struct Lane {
 impl Lane {
     /// So many threads.
     pub fn new(core: &Arc<Core>, name: &str, threads: usize) -> std::io::Result<Self> {
-        let queue = Queue { jobs: VecDeque::new(), idle: 0, is_open: true };
+        let queue = Queue { jobs: VecDeque::new(), idle: 0, is_open: true, line: None };
         let shared = Arc::new(Shared {
             core: core.clone(),
+            is_direct: threads == 1,
             queue: Mutex::new(queue),
             ready: Condvar::new(),
         });
@@ -102,7 +124,12 @@ impl Lane {
             return drop(jobs);
         }
         let count = jobs.len();
+        let before = queue.jobs.len();
         queue.jobs.extend(jobs);
+        if let Some(line) = queue.line {
+            // What does not go whole is left to the thread, and so is all behind it.
+            queue.line = send_all(queue.jobs.range_mut(before..), line).then_some(line);
+        }
         drop(queue);
         (0..count).for_each(|_| self.shared.ready.notify_one());
     }
@@ -137,7 +164,7 @@ impl Worker<'_> {
             while under_way.len() < self.depth() && !self.is_stale {
                 let next = match again.pop_front() {
                     Some(job) => Some(job),
-                    None if under_way.is_empty() => match self.shared.take() {
+                    None if under_way.is_empty() => match self.shared.take(self.line()) {
                         Some(job) => Some(job),
                         None => return,
                     },
@@ -150,9 +177,19 @@ impl Worker<'_> {
                 self.finish(job, &mut under_way, &mut again);
             }
             if under_way.is_empty() && std::mem::take(&mut self.is_stale) {
-                self.wire = None;
+                self.hang_up(false);
             }
         }
+    }
+
+    fn line(&self) -> Option<Line> {
+        self.wire.as_ref().map(Wire::line)
+    }
+
+    /// Closes the connection, which nobody sends over any more.
+    fn hang_up(&mut self, is_broken: bool) {
+        self.shared.cut(is_broken);
+        self.wire = None;
     }
 
     /// How many jobs may be under way.
@@ -165,6 +202,9 @@ impl Worker<'_> {
     fn begin(&mut self, mut job: Job, under_way: &mut VecDeque<Job>, again: &mut VecDeque<Job>) {
         let core = &self.shared.core;
         job.is_first = false;
+        if job.is_sent() {
+            return under_way.push_back(job);
+        }
         if self.wire.is_none() {
             if !core.is_up() {
                 let why = Failure::Lost("the server did not answer lately".into());
@@ -221,8 +261,10 @@ impl Worker<'_> {
     /// The connection is of no use any more: what was under way is tried once more over another, but for what a new one
     /// was made for already, or what nothing came for in time.
     fn lose(&mut self, why: &Failure, under_way: &mut VecDeque<Job>, again: &mut VecDeque<Job>) {
-        (self.wire, self.is_stale) = (None, false);
+        self.is_stale = false;
+        self.hang_up(true);
         for mut job in under_way.drain(..) {
+            job.unsend(false);
             if job.is_again || job.is_first || matches!(why, Failure::Late(_)) {
                 job.fail(why);
             } else {
@@ -230,5 +272,12 @@ impl Worker<'_> {
                 again.push_back(job);
             }
         }
+    }
+}
+
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        // Also where it panicked: nobody may send over what is closed, which may be another's by then.
+        self.hang_up(true);
     }
 }

@@ -20,14 +20,14 @@ use crate::memory::Memory;
 use crate::wire::Endpoint;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyList, PyString};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Counts the changes of what Python calls; `llmcache` takes no other than it knows.
-const INTERFACE: u32 = 1;
+const INTERFACE: u32 = 2;
 
 /// Where the server is, and how it is spoken to.
 #[derive(FromPyObject)]
@@ -139,7 +139,8 @@ impl Store {
                 }
             }
         }
-        self.quick.submit(vec![Job::new(&self.core, Work::Ask { bytes, count, done: Some(done) })]);
+        let work = Work::Ask { bytes, count, sent: 0, done: Some(done) };
+        self.quick.submit(vec![Job::new(&self.core, work)]);
         Ok(())
     }
 
@@ -209,10 +210,37 @@ impl Drop for Store {
     }
 }
 
+/// Names of slices of chunks, one behind the other, and the length of each: the hash, and behind it rank and group. The
+/// length is 0 where hashes have several.
+#[pyfunction]
+fn pack<'py>(
+    hashes: &Bound<'py, PyList>,
+    ranks: &Bound<'py, PyList>,
+    groups: &Bound<'py, PyList>,
+) -> PyResult<(Bound<'py, PyBytes>, usize)> {
+    let py = hashes.py();
+    if ranks.len() != hashes.len() || groups.len() != hashes.len() {
+        return Err(PyValueError::new_err("a rank and a group are needed for each hash"));
+    }
+    let (mut packed, mut length) = (Vec::new(), None);
+    for ((hash, rank), group) in hashes.iter().zip(ranks).zip(groups) {
+        let hash = hash.cast::<PyBytes>()?.as_bytes();
+        if *length.get_or_insert(hash.len()) != hash.len() {
+            return Ok((PyBytes::new(py, b""), 0));
+        }
+        packed.reserve_exact(if packed.is_empty() { (hash.len() + 12) * hashes.len() } else { 0 });
+        packed.extend_from_slice(hash);
+        packed.extend_from_slice(&rank.extract::<u64>()?.to_be_bytes());
+        packed.extend_from_slice(&group.extract::<u32>()?.to_be_bytes());
+    }
+    Ok((PyBytes::new(py, &packed), length.map_or(0, |length| length + 12)))
+}
+
 /// What `llmcache._engine.native` imports.
 #[pymodule]
 fn llmcache_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("INTERFACE", INTERFACE)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(pack, module)?)?;
     module.add_class::<Store>()
 }

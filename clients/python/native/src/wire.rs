@@ -7,7 +7,7 @@ use crate::memory::Piece;
 use crate::resp::{self, Head, Reply, Source};
 use std::io::{Error, ErrorKind};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,20 @@ pub struct Wire {
     end: usize,
 }
 
+/// A connection as those see it who only send over it; its owner has them stop before it is closed.
+#[derive(Clone, Copy)]
+pub struct Line(RawFd);
+
+impl Line {
+    /// Sends what goes without waiting; returns how much. That nothing goes any more is found by its owner.
+    pub fn send_now(self, bytes: &[u8]) -> usize {
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        // SAFETY: the bytes are there during the call.
+        let sent = unsafe { libc::send(self.0, bytes.as_ptr().cast(), bytes.len(), flags) };
+        usize::try_from(sent).unwrap_or(0)
+    }
+}
+
 impl Wire {
     /// Connects and logs in.
     pub fn connect(to: &Endpoint) -> Result<Self, Failure> {
@@ -72,6 +86,24 @@ impl Wire {
             .min()
             .unwrap_or_default();
         Ok(wire)
+    }
+
+    /// What others may send over.
+    pub fn line(&self) -> Line {
+        Line(self.socket.as_raw_fd())
+    }
+
+    /// Sends bytes of the caller's own.
+    pub fn send_bytes(&self, mut bytes: &[u8]) -> Result<(), Failure> {
+        while !bytes.is_empty() {
+            // SAFETY: the bytes are there during the call.
+            let sent = unsafe {
+                let (start, fd) = (bytes.as_ptr().cast(), self.socket.as_raw_fd());
+                libc::send(fd, start, bytes.len(), libc::MSG_NOSIGNAL)
+            };
+            bytes = &bytes[self.outcome(sent)?.unwrap_or(0)..];
+        }
+        Ok(())
     }
 
     /// How long a trip takes, at least.
@@ -293,11 +325,6 @@ impl Gathered {
     /// Where its own bytes are appended.
     pub fn own(&mut self) -> &mut Vec<u8> {
         &mut self.own
-    }
-
-    /// Its own bytes.
-    pub fn into_own(self) -> Vec<u8> {
-        self.own
     }
 
     /// Appends a piece of the engine's memory.

@@ -6,7 +6,7 @@ library, and llmcache-native where it is installed.
 
 from .native import open_store
 from .store import ChunkStore
-from .terms import Found, Options, Store
+from .terms import Found, Names, Options, Store
 from .wire import Endpoint, ReplyError
 
-__all__ = ["ChunkStore", "Endpoint", "Found", "Options", "ReplyError", "Store", "open_store"]
+__all__ = ["ChunkStore", "Endpoint", "Found", "Names", "Options", "ReplyError", "Store", "open_store"]

@@ -18,12 +18,14 @@ from .terms import (
     Command,
     Counts,
     Found,
+    Names,
     Options,
     Store,
     found,
     match_commands,
     nothing,
     settings,
+    slices,
     waited,
 )
 from .wire import Endpoint, Reply
@@ -31,7 +33,7 @@ from .wire import Endpoint, Reply
 log = logging.getLogger("llmcache.engine")
 
 # What the extension's functions take and answer.
-_INTERFACE = 1
+_INTERFACE = 2
 
 
 def open_store(endpoint: Endpoint, options: Options | None = None) -> Store:
@@ -67,8 +69,13 @@ class NativeStore:
 
     def __init__(self, extension: Any, endpoint: Endpoint, options: Options) -> None:
         self.endpoint, self._lease_ms = endpoint, options.lease_ms
+        self._pack = extension.pack
         words = [str(word).encode() for word in settings(options)]
         self._native = extension.Store(endpoint, options, words, lambda text: log.warning("%s: %s", endpoint, text))
+
+    def slices(self, hashes: Sequence[bytes], ranks: Sequence[int], groups: Sequence[int]) -> Names:
+        packed, width = self._pack(hashes, ranks, groups)
+        return Names(packed=packed, width=width) if width else slices(hashes, ranks, groups)
 
     def close(self) -> None:
         self._native.close()

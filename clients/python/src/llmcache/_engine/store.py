@@ -27,6 +27,7 @@ from .terms import (
     match_commands,
     nothing,
     settings,
+    slices,
     waited,
 )
 from .wire import Endpoint, Part, ProtocolError, Reply, ReplyError, Wire, encode, skip
@@ -112,6 +113,8 @@ class ChunkStore:
     def is_up(self) -> bool:
         """Whether the last attempt to speak to the server went well."""
         return time.monotonic() >= self._down_until
+
+    slices = staticmethod(slices)
 
     # What is tried, and what becomes of failures.
 

@@ -6,9 +6,11 @@ bytes in Python, `native` by llmcache-native.
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import add
 from typing import Protocol
 
 from .wire import Endpoint, Part, Reply
@@ -17,11 +19,46 @@ from .wire import Endpoint, Part, Reply
 _MATCHED_AT_ONCE = 65_536
 _ALSO_MAX = 255
 
+
+class Names:
+    """Names of chunks in the order of their prompt. Where all have one length they are kept packed, as one argument of
+    a command: a look-up needs no object for each."""
+
+    def __init__(self, names: Sequence[bytes] | None = None, packed: bytes = b"", width: int = 0) -> None:
+        if names:
+            width = len(names[0])
+            packed = b"" if any(len(each) != width for each in names) else b"".join(names)
+        self._names, self.packed, self.width = names, packed, width
+
+    def __len__(self) -> int:
+        return len(self.packed) // self.width if self._names is None else len(self._names)
+
+    @property
+    def listed(self) -> Sequence[bytes]:
+        """Each for itself."""
+        if self._names is None:
+            packed, width = self.packed, self.width
+            self._names = [packed[at : at + width] for at in range(0, len(packed), width)]
+        return self._names
+
+    def words(self) -> list[Part | str | int]:
+        """How a command says them."""
+        return ["PACKED", self.width, self.packed] if self.packed else ["HASHES", len(self), *self.listed]
+
+
+def slices(hashes: Sequence[bytes], ranks: Sequence[int], groups: Sequence[int]) -> Names:
+    """Names of slices of chunks: the hash, and behind it rank and group."""
+    return Names(list(map(add, hashes, map(_SLICE, ranks, groups))))
+
+
+# What the name of a slice has behind the hash.
+_SLICE = struct.Struct(">QI").pack
+
 # A payload is where the engine has it: one buffer, or several in a row.
 Payload = memoryview | Sequence[memoryview]
 Chunk = tuple[bytes, Payload]
 # Prompts that are looked up: the namespaces of each, and its chunks.
-Asked = Sequence[tuple[Sequence[str], Sequence[bytes]]]
+Asked = Sequence[tuple[Sequence[str], Names]]
 Command = Sequence[Part | str | int]
 
 
@@ -53,6 +90,11 @@ class Found:
     leading: int = 0
     lease: int | bytes | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all are there."""
+        return self.leading == len(self.there)
+
 
 @dataclass
 class Counts:
@@ -78,6 +120,9 @@ class Store(Protocol):
     @property
     def is_native(self) -> bool:
         """Whether llmcache-native moves its bytes."""
+
+    def slices(self, hashes: Sequence[bytes], ranks: Sequence[int], groups: Sequence[int]) -> Names:
+        """Names of slices of chunks."""
 
     @property
     def is_up(self) -> bool:
@@ -127,14 +172,14 @@ def match_commands(asked: Asked, lease_ms: int) -> list[Command]:
         at_once = _at_once(hashes)
         for first in range(0, len(names) if hashes else 0, at_once):
             some = names[first : first + at_once]
-            args: list[Part | str | int] = ["KVCHUNK.MATCH", some[0], "HASHES", len(hashes), *hashes, "SPARSE"]
+            args: list[Part | str | int] = ["KVCHUNK.MATCH", some[0], *hashes.words(), "SPARSE"]
             args += ["ALSO", len(some) - 1, *some[1:]] if len(some) > 1 else []
             args += ["LEASE", lease_ms] if lease_ms else []
             commands.append(args)
     return commands
 
 
-def _at_once(hashes: Sequence[bytes]) -> int:
+def _at_once(hashes: Names) -> int:
     return max(1, min(_ALSO_MAX, _MATCHED_AT_ONCE // max(1, len(hashes))))
 
 

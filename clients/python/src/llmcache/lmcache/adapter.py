@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from itertools import compress
 from types import MappingProxyType
 from typing import Any
 
@@ -25,15 +25,13 @@ from lmcache.v1.distributed.internal_api import L2StoreResult
 from lmcache.v1.distributed.l2_adapters.base import AdapterUsage, L2AdapterInterface
 from lmcache.v1.distributed.l2_adapters.config import L2AdapterConfigBase
 
-from .._engine import Endpoint, Found, Options, open_store
+from .._engine import Endpoint, Found, Names, Options, open_store
 from .._engine.wire import password_of
 
 log = logging.getLogger("llmcache.lmcache")
 
 # Of so many chunks that were looked for and not found it is remembered which comes before them.
 _ORDER_MAX = 1 << 16
-# What a chunk's name has behind its hash: rank and group.
-_SLICE = struct.Struct(">QI").pack
 _HELP = """LLMCacheL2Adapter, adapter_params:
 - url (str): redis://[user:password@]host:port/db, rediss:// for TLS, or unix:///path; or host, port, db
 - username, password, password_env (str): the ACL user; password_env names an environment variable
@@ -96,8 +94,9 @@ def _check(endpoint: Endpoint, options: Options) -> None:
         raise ValueError("timeout and connect_timeout are above 0")
 
 
-# A namespace, the names of its chunks in the order of the prompt, and where the keys of these are.
-_Prompt = tuple[str, list[bytes], list[int]]
+# A namespace, the names of its chunks in the order of the prompt, and where the keys of these are: a range where keys
+# are in that order already.
+_Prompt = tuple[str, Names, Sequence[int]]
 
 
 @dataclass
@@ -157,6 +156,8 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         self._open = 0
         self._idle = threading.Condition(self._lock)
         self._held: dict[str, dict[bytes, list[_Lease]]] = {}
+        # Leases whose chunks are not in `_held` yet: an engine waits for a look-up, not for its unlock.
+        self._fresh: deque[tuple[_Lease, Names, Sequence[bool]]] = deque()
         # For a chunk that was not found, the one before it.
         self._ahead: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
         # Namespaces by model and salt.
@@ -190,7 +191,8 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
             self._end(self._stores, task, L2StoreResult(len(kept) == len(keys), moved))
 
         waits = _Waits(end)
-        for namespace, digests, places in self._prompts(keys):
+        for namespace, names, places in self._prompts(keys):
+            digests = names.listed
             chunks = [(digest, views[at]) for digest, at in zip(digests, places, strict=True)]
             ahead = self._ahead_of(namespace, digests)
             self._store.put(namespace, chunks, waits.more(_into(stored, places)), ahead)
@@ -210,13 +212,14 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
 
         def done(found: list[list[Found]]) -> None:
             there = [False] * len(keys)
-            for (namespace, digests, places), (told,) in zip(prompts, found, strict=True):
+            for (namespace, names, places), (told,) in zip(prompts, found, strict=True):
                 _into(there, places)(told.there)
-                self._hold(namespace, digests, told.there, told.lease)
-                self._note_order(namespace, digests, told.there)
+                self._hold(namespace, names, told)
+                if not told.is_whole:
+                    self._note_order(namespace, names.listed, told.there)
             self._end(self._lookups, task, _bitmap(there))
 
-        said = [([namespace], digests) for namespace, digests, _ in prompts]
+        said = [([namespace], names) for namespace, names, _ in prompts]
         if said:
             self._store.match(said, done)
         else:
@@ -230,9 +233,10 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         over: list[_Lease] = []
         prompts = self._prompts(keys)
         with self._lock:
-            for namespace, digests, _ in prompts:
+            self._list_fresh()
+            for namespace, names, _ in prompts:
                 of_namespace = self._held.get(namespace, {})
-                for digest in digests:
+                for digest in names.listed:
                     leases = of_namespace.get(digest)
                     if not leases:
                         continue
@@ -245,22 +249,31 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         for lease in over:
             self._store.release(lease.namespace, lease.name)
 
-    def _hold(self, namespace: str, hashes: Sequence[bytes], there: Sequence[bool], name: int | bytes | None) -> None:
-        count = sum(there)
-        if name is None or not count:
+    def _hold(self, namespace: str, names: Names, told: Found) -> None:
+        count = told.leading if told.is_whole else sum(told.there)
+        if told.lease is None or not count:
             return
         now = time.monotonic()
-        lease = _Lease(namespace, name, now + self._config.lease_ms / 1000, count)
+        lease = _Lease(namespace, told.lease, now + self._config.lease_ms / 1000, count)
         with self._lock:
-            of_namespace = self._held.setdefault(namespace, {})
-            for digest, is_there in zip(hashes, there, strict=True):
-                if not is_there:
-                    continue
+            # Those that lapsed on the server, because nobody unlocked what they held.
+            while self._fresh and self._fresh[0][0].ends < now:
+                self._fresh.popleft()
+            self._fresh.append((lease, names, told.there))
+
+    def _list_fresh(self) -> None:
+        """Notes of each chunk which leases hold it; with the lock."""
+        now = time.monotonic()
+        while self._fresh:
+            lease, names, there = self._fresh.popleft()
+            if lease.ends < now:
+                continue
+            of_namespace = self._held.setdefault(lease.namespace, {})
+            for digest in compress(names.listed, there):
                 held = of_namespace.get(digest)
                 if held is None:
                     of_namespace[digest] = [lease]
                     continue
-                # Those that lapsed on the server, because nobody unlocked what they held.
                 while held and held[0].ends < now:
                     held.pop(0)
                 held.append(lease)
@@ -278,8 +291,8 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
             self._end(self._loads, task, _bitmap(loaded))
 
         waits = _Waits(end)
-        for namespace, digests, places in self._prompts(keys):
-            chunks = [(digest, views[at]) for digest, at in zip(digests, places, strict=True)]
+        for namespace, names, places in self._prompts(keys):
+            chunks = [(digest, views[at]) for digest, at in zip(names.listed, places, strict=True)]
             self._store.load(namespace, chunks, waits.more(_into(loaded, places)))
         waits.go()
         return task
@@ -290,8 +303,9 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
     # Removal and usage.
 
     def delete(self, keys: list[ObjectKey]) -> None:
-        for namespace, digests, places in self._prompts(keys):
-            known = self._store.call(["KVCHUNK.MATCH", namespace, "HASHES", len(digests), *digests, "SPARSE"])
+        for namespace, names, places in self._prompts(keys):
+            digests = names.listed
+            known = self._store.call(["KVCHUNK.MATCH", namespace, *names.words(), "SPARSE"])
             if known is None:
                 continue
             digits = format(int.from_bytes(known[3][0][2], "big"), f"0{len(known[3][0][2]) * 8}b")
@@ -332,6 +346,7 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
     def report_status(self) -> dict[str, Any]:
         counts = self._store.counts
         with self._lock:
+            self._list_fresh()
             held, open_ = sum(len(held) for held in self._held.values()), self._open
         return {
             "is_healthy": self._store.is_up and not self._is_closed,
@@ -348,6 +363,7 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
             if self._is_closed:
                 return
             self._is_closed = True
+            self._list_fresh()
             held = [each for of in self._held.values() for leases in of.values() for each in leases]
             leases = {(each.namespace, each.name) for each in held}
             self._held.clear()
@@ -375,29 +391,30 @@ class LLMCacheL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         """
         if not keys:
             return []
-        tenants = [(key.model_name, key.cache_salt) for key in keys]
-        rows: dict[tuple[str, str], list[int]] = {}
-        if tenants.count(tenants[0]) == len(keys):
-            rows[tenants[0]] = list(range(len(keys)))
+        models, salts = [key.model_name for key in keys], [key.cache_salt for key in keys]
+        if models.count(models[0]) == len(keys) == salts.count(salts[0]):
+            rows: dict[tuple[str, str], Sequence[int]] = {(models[0], salts[0]): range(len(keys))}
         else:
-            for at, tenant in enumerate(tenants):
-                rows.setdefault(tenant, []).append(at)
+            places: dict[tuple[str, str], list[int]] = {}
+            for at, tenant in enumerate(zip(models, salts, strict=True)):
+                places.setdefault(tenant, []).append(at)
+            rows = {**places}
         prompts: list[_Prompt] = []
         for (model, salt), row in rows.items():
-            hashes = {keys[at].chunk_hash for at in row}
-            if len(hashes) < len(row):
+            there = keys if len(row) == len(keys) else [keys[at] for at in row]
+            hashes = [key.chunk_hash for key in there]
+            if len(set(hashes)) < len(hashes):
                 first: dict[bytes, int] = {}
-                for at in row:
-                    first.setdefault(keys[at].chunk_hash, at)
-                row.sort(key=lambda at: first[keys[at].chunk_hash])
-            there = [keys[at] for at in row]
-            digests = [key.chunk_hash + _SLICE(key.kv_rank, key.object_group_id) for key in there]
-            prompts.append((self._namespace(model, salt), digests, row))
+                for at, digest in zip(row, hashes, strict=True):
+                    first.setdefault(digest, at)
+                row = sorted(row, key=lambda at: first[keys[at].chunk_hash])
+                there = [keys[at] for at in row]
+                hashes = [key.chunk_hash for key in there]
+            ranks, groups = [key.kv_rank for key in there], [key.object_group_id for key in there]
+            prompts.append((self._namespace(model, salt), self._store.slices(hashes, ranks, groups), row))
         return prompts
 
     def _note_order(self, namespace: str, hashes: Sequence[bytes], there: Sequence[bool]) -> None:
-        if all(there):
-            return
         with self._lock:
             for at, is_there in enumerate(there):
                 if at and not is_there:
@@ -453,8 +470,11 @@ class _Waits:
             self._end()
 
 
-def _into(all_: list[bool], places: Iterable[int]) -> Callable[[Sequence[bool]], None]:
+def _into(all_: list[bool], places: Sequence[int]) -> Callable[[Sequence[bool]], None]:
     def use(told: Sequence[bool]) -> None:
+        if len(places) == len(all_) and isinstance(places, range):
+            all_[:] = told
+            return
         for at, value in zip(places, told, strict=True):
             all_[at] = value
 

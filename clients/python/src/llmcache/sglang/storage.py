@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from sglang.srt.mem_cache.hicache_storage import HiCacheStorage, PoolHitPolicy, PoolName, PoolTransferResult
 
-from .._engine import Endpoint, Found, Options, open_store
+from .._engine import Endpoint, Found, Names, Options, open_store
 from .._engine.terms import Chunk
 from .._engine.wire import password_of
 
@@ -85,7 +85,7 @@ class LLMCacheHiCacheStorage(HiCacheStorage):  # type: ignore[misc]
         if not keys:
             return [Found() for _ in names]
         nothing = [[Found([False] * len(keys)) for _ in names]]
-        asked = [(list(dict.fromkeys(names)), [_digest(key) for key in keys])]
+        asked = [(list(dict.fromkeys(names)), Names([_digest(key) for key in keys]))]
         told = self._waited(lambda done: self._store.match(asked, done), nothing)[0]
         by_name = dict(zip(asked[0][0], told, strict=False))
         return [by_name[name] for name in names] if len(by_name) == len(asked[0][0]) else nothing[0]

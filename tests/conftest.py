@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # What needs the real model is collected where `make model` has fetched it: nothing in this suite is skipped.
 collect_ignore = [] if (ROOT / "models/all-MiniLM-L6-v2/model.safetensors").exists() else ["test_embed_quality.py"]
 # Longer than any test takes; a test that hangs ends here instead of stalling the run.
-DEADLINE_SECONDS = 180
+DEADLINE_SECONDS = 400
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

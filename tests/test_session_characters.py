@@ -76,7 +76,7 @@ def test_a_blocked_reader_is_not_woken_by_half_a_character(server, linger):
     writer = Writer(session)
     euro = "€".encode()
     got = []
-    reader = threading.Thread(target=lambda: got.append(Session(server.client()).follow(writer.seq, 0, block=10_000, **linger)))
+    reader = threading.Thread(target=lambda: got.append(Session(server.client()).follow(writer.seq, 0, block=60_000, **linger)))
     reader.start()
     wait_until(lambda: server.info("clients")["blocked_clients"] == "1", "the reader waits")
     writer.write(euro[:1])
@@ -84,5 +84,5 @@ def test_a_blocked_reader_is_not_woken_by_half_a_character(server, linger):
     reader.join(0.3)
     assert reader.is_alive() and not got
     writer.write(euro[2:])
-    reader.join(10)
+    reader.join(60)
     assert got == [("open", 3, euro)]

@@ -23,7 +23,7 @@ import redis  # noqa: E402
 import redis.asyncio  # noqa: E402
 from harness.server import Fleet, Server  # noqa: E402
 
-DEADLINE_SECONDS = 120
+DEADLINE_SECONDS = 400
 
 
 @pytest.hookimpl(wrapper=True)

@@ -93,16 +93,16 @@ def test_threads_wait_for_one_maker(r):
 
 
 def test_a_model_slower_than_its_lease_keeps_it(r, loop_run):
-    cache = LLMCache(r, "faq", lease=0.3)
+    cache = LLMCache(r, "faq", lease=1.0)
     made = []
 
     def model() -> str:
         made.append(1)
-        time.sleep(1.2)
+        time.sleep(3)
         return "slow"
 
     others = []
-    other = threading.Thread(target=lambda: others.append(LLMCache(r, "faq").fetch("q", wait=5.0).status))
+    other = threading.Thread(target=lambda: others.append(LLMCache(r, "faq").fetch("q", wait=60).status))
     starter = threading.Timer(0.2, other.start)
     starter.start()
     assert cache.get_or_make("q", model) == "slow"
@@ -115,10 +115,10 @@ def test_a_model_slower_than_its_lease_keeps_it(r, loop_run):
 
     async def work(client):
         async def model() -> str:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(2.5)
             return "slow too"
 
-        return await llmcache.asyncio.LLMCache(client, "faq", lease=0.3).get_or_make("q2", model)
+        return await llmcache.asyncio.LLMCache(client, "faq", lease=1.0).get_or_make("q2", model)
 
     assert loop_run(work) == "slow too"
     assert cache.get("q2") == "slow too"
@@ -200,7 +200,7 @@ def test_a_cancelled_task_gives_its_lease_to_the_next(loop_run):
 
     answer, took = loop_run(work)
     assert answer == "made by the next"
-    assert took < 5
+    assert took < 20
 
 
 def test_an_answer_that_must_not_be_stored_is_not(r):
@@ -238,7 +238,7 @@ def test_a_stale_answer_is_served_while_one_makes_a_new_one(r):
     cache.set("q", "old", tags=["t"])
     cache.invalidate(tag="t", soft=True)
     assert cache.get_or_make("q", lambda: "new", refresh_aside=True) == "old"
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while cache.get("q") != "new" and time.monotonic() < deadline:
         time.sleep(0.02)
     assert cache.get("q") == "new"
@@ -257,7 +257,7 @@ def test_a_server_that_is_away_is_passed_over(fleet, caplog):
         # redis-py has tried for seconds; who comes next does not.
         start = time.monotonic()
         assert [cache.get_or_make(f"q{n}", lambda: "x") for n in range(100)] == ["x"] * 100
-        assert time.monotonic() - start < 0.5
+        assert time.monotonic() - start < 3
     with redis.Redis(port=server.port, retry=ONCE) as client:
         with pytest.raises(redis.exceptions.ConnectionError):
             LLMCache(client, "faq", fail_open=False).get_or_make("q", lambda: "never")
@@ -334,7 +334,7 @@ def test_an_answer_in_time_for_nobody_is_made_by_who_waited(r):
     assert cache.fetch("q").status == "LEAD"
     start = time.monotonic()
     assert cache.get_or_make("q", lambda: "own", wait=0.3) == "own"
-    assert 0.2 < time.monotonic() - start < 3
+    assert 0.2 < time.monotonic() - start < 30
     assert cache.get("q") is None
 
 
@@ -407,7 +407,7 @@ def test_a_coroutine_embeds_and_a_plain_function_makes(loop_run):
                 await asyncio.sleep(0.01)
 
         ticking = asyncio.create_task(tick())
-        answer = await cache.get_or_make("q", lambda: time.sleep(0.2) or "slow")
+        answer = await cache.get_or_make("q", lambda: time.sleep(1) or "slow")
         ticking.cancel()
         return answer, len(ticks)
 

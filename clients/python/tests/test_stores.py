@@ -59,12 +59,12 @@ def test_more_embeddings_than_one_command_takes(r):
 
 
 def test_one_computes_an_embedding(r, loop_run):
-    cache, asked, found = EmbeddingCache(r, "emb", model="m", lease=0.3), [], []
+    cache, asked, found = EmbeddingCache(r, "emb", model="m", lease=1.0), [], []
     cache.create(DIM)
 
     def slow(text: str) -> list[float]:
         asked.append(text)
-        time.sleep(0.8)
+        time.sleep(2.5)
         return embed(text)
 
     threads = [threading.Thread(target=lambda: found.append(cache.get_or_compute("t", slow))) for _ in range(10)]

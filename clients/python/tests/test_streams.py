@@ -70,12 +70,12 @@ def test_a_reader_may_stop_the_writer(r):
 
 def test_one_producer_at_a_time_and_another_takes_over(r):
     session = Session(r, "chat")
-    seq, token, _ = session.begin(id="a1", lease=0.3)
+    seq, token, _ = session.begin(id="a1", lease=1.5)
     session.chunk(seq, token, 0, "from the first")
     with pytest.raises(errors.StreamTaken) as taken:
         session.begin(id="a1")
     assert taken.value.seq == seq
-    time.sleep(0.5)
+    time.sleep(2)
     assert next(session.follow(id="a1", offset=14)).status == "abandoned"
     with session.stream(id="a1", takeover=True) as writer:
         assert writer.offset == 14
@@ -87,10 +87,10 @@ def test_one_producer_at_a_time_and_another_takes_over(r):
 
 def test_the_lease_is_renewed_while_the_model_thinks_and_text_lingers(r, loop_run):
     session = Session(r, "chat")
-    with session.stream(id="a1", lease=0.4, linger=0.2) as writer:
+    with session.stream(id="a1", lease=1.2, linger=0.2) as writer:
         for letter in "abcdefgh":
             writer.write(letter)
-        time.sleep(1.0)
+        time.sleep(3)
         message = session.get(id="a1")
         assert message is not None
         assert (message.text, message.status) == ("abcdefgh", "open")
@@ -100,15 +100,16 @@ def test_the_lease_is_renewed_while_the_model_thinks_and_text_lingers(r, loop_ru
 
     async def work(client):
         session = llmcache.asyncio.Session(client, "chat")
-        async with session.stream(id="a2", lease=0.4, linger=0.1) as writer:
+        async with session.stream(id="a2", lease=1.2, linger=0.1) as writer:
             await writer.write("x")
             await writer.write("y")
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(3)
             found = await session.get(id="a2")
             assert found is not None
             assert (found.text, found.status) == ("xy", "open")
             await session.stop(id="a2")
-            await asyncio.sleep(0.3)
+            # It is told by the next renewal.
+            await asyncio.sleep(1.5)
             assert not await writer.write("z")
         return [part async for part in session.follow(id="a2")]
 
@@ -232,7 +233,7 @@ def test_a_follower_tells_what_is_gone_and_ends(server, loop_run):
         await session.drop()
         with pytest.raises(errors.StreamGone):
             await reading
-        seq, token, _ = await session.begin(id="a", lease=0.2)
+        seq, token, _ = await session.begin(id="a", lease=1.5)
         await session.chunk(seq, token, 0, "text")
         parts = await _all(follower.follow("chat", id="a"))
         assert [(p.text, p.status) for p in parts] == [("text", "open"), ("", "abandoned")]

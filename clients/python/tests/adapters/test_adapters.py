@@ -16,6 +16,7 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
+from harness.waiting import wait_until
 from words import embed
 
 from llmcache import F, LLMCache
@@ -279,7 +280,8 @@ def test_litellm_asks_the_model_once(server, r):
 
         async def main():
             many = await asyncio.gather(*(ask("how do I get my money back", f"answer {n}") for n in range(8)))
-            await asyncio.sleep(0.2)
+            stored = lambda: "cmdstat_LLMCACHE.SETSEM" in r.info("commandstats")  # noqa: E731
+            await asyncio.to_thread(wait_until, stored, "the first answer is stored")
             many.append(await ask("how can I get my money back", "another"))
             return {one.choices[0].message.content for one in many}
 
@@ -369,7 +371,7 @@ def test_a_mutex_of_dogpile_wakes_who_waits(r):
     waiting.start()
     time.sleep(0.1)
     one.release()
-    waiting.join(5)
+    waiting.join(60)
     assert waited == [True]
     two.release()
     assert not one.locked()

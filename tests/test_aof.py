@@ -303,3 +303,49 @@ def test_a_container_restored_over_a_key_keeps_its_identity_in_an_aof(fleet, fam
     with server.wire() as wire:
         assert sorted(wire("KEYS", "*")) == keys
         assert [ask(wire, look, name) for name in {"one", *names}] == found
+
+
+# So many that some come before their container in a file and some behind it, whatever the order of its keys.
+COPIES = 40
+
+
+@PREAMBLE
+@pytest.mark.parametrize("family", RESTORED)
+def test_copies_of_an_entry_under_other_names_are_in_a_rewritten_file(fleet, family, preamble):
+    """They are nobody's, and keys all the same; their container has one entry with them and without them."""
+    create, store, look = RESTORED[family]
+    server = fleet.launch(**EVERYSEC, aof_use_rdb_preamble=preamble)
+
+    def ask(wire, command):
+        reply = wire(*("one" if word == "{}" else word for word in command))
+        # The words of an index are read again after a start.
+        if isinstance(reply, Failure) and reply.word == "TRYAGAIN":
+            return None
+        assert not isinstance(reply, Failure), reply
+        return reply
+
+    def state(wire):
+        found = wait_until(lambda: ask(wire, look), "the entry is found", 30)
+        info = dict(zip(*[iter(wire(f"{family}.INFO", "one"))] * 2))
+        return sorted(wire("KEYS", "*")), info.get(b"entries", info.get(b"chunks")), found
+
+    with server.wire() as wire:
+        ask(wire, create)
+        ask(wire, store)
+        (entry,) = (key for key in wire("KEYS", "*") if key != b"one")
+        # Of a name like its own, and of any; one with a deadline.
+        names = [name for number in range(COPIES) for name in (entry + b"%d" % number, b"copy %d" % number)]
+        dump = wire("DUMP", entry)
+        for name in names:
+            assert wire("RESTORE", name, 0, dump) == "OK"
+        assert wire("PEXPIRE", names[0], 600_000) == 1
+        before = state(wire)
+        assert (len(before[0]), before[1]) == (2 * COPIES + 2, 1)
+    digest = server.digest()
+    # A server that starts has its keys in an order of its own.
+    for _ in range(2):
+        rewrite(server.client())
+        server.restart()
+        assert server.digest() == digest
+        with server.wire() as wire:
+            assert state(wire) == before

@@ -111,3 +111,18 @@ def test_a_paused_primary_does_not_reap(fleet):
         left = wire("DBSIZE")
         hold(lambda: wire("DBSIZE") == left, "paused writes stand still", 0.5)
     wait_until(lambda: faq.client.dbsize() == 0, "it goes on afterwards", 60)
+
+
+def test_a_lower_grace_counts_from_when_it_is_set(fleet):
+    """Not from the next walk, which is a minute after the first where the grace was long."""
+    server = fleet.launch(llmcache__orphan_grace=86_400, llmcache__sweep_interval_ms=50)
+    faq = Cache(server.client())
+    faq.fill(1)
+    client = server.client()
+    (key,) = client.keys("{faq}*")
+    payload = client.dump(key)
+    client.delete("faq")
+    wait_until(lambda: client.dbsize() == 0, "its entry went after it", 30)
+    client.restore(key, 0, payload)
+    client.config_set("llmcache.orphan-grace", 1)
+    wait_until(lambda: client.dbsize() == 0, "the orphan is removed", 30)

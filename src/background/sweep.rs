@@ -29,7 +29,8 @@ type Group = (c_int, ContainerUid);
 struct Sweep {
     scan: Option<KeyScan>,
     db: c_int,
-    next_at: MonotonicMs,
+    /// When the last walk ended; none did before the first.
+    ended_at: Option<MonotonicMs>,
     /// When entries of a uid without a container were first seen.
     orphans: HashMap<Group, MonotonicMs>,
     seen: HashSet<Group>,
@@ -61,7 +62,7 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     let now = ctx.monotonic_now();
     let wanted = cache_registry::take_sweep_wanted();
     let walking = SWEEP.with(|sweep| {
-        if wanted || (sweep.scan.is_none() && now >= sweep.next_at) {
+        if wanted || (sweep.scan.is_none() && is_due(sweep.ended_at, now)) {
             sweep.scan = Some(KeyScan::start());
             sweep.db = 0;
             sweep.seen.clear();
@@ -126,10 +127,15 @@ fn step(ctx: Ctx<'_>, now: MonotonicMs) -> bool {
     true
 }
 
-fn end_walk(now: MonotonicMs) {
+/// Whether the next walk begins. The settings count from when they are set, not from the walk after.
+fn is_due(ended_at: Option<MonotonicMs>, now: MonotonicMs) -> bool {
     let pause = (config::orphan_grace_ms() / 2).clamp(config::sweep_interval_ms(), PAUSE_MAX_MS);
+    ended_at.is_none_or(|ended_at| now.left(ended_at) >= pause)
+}
+
+fn end_walk(now: MonotonicMs) {
     let (seen, filled) = SWEEP.with(|sweep| {
-        sweep.next_at = now.after(pause);
+        sweep.ended_at = Some(now);
         sweep.counting = Some(Round::default());
         let seen = std::mem::take(&mut sweep.seen);
         sweep.orphans.retain(|group, _| seen.contains(group));

@@ -13,7 +13,7 @@ class Pair:
     primary: Server
     replica: Server
 
-    def catch_up(self) -> None:
+    def catch_up(self, seconds: float = 60) -> None:
         """Waits until the replica has processed everything that the primary wrote."""
 
         def level() -> bool:
@@ -24,7 +24,7 @@ class Pair:
                 and theirs.get("slave_repl_offset") == ours.get("master_repl_offset")
             )
 
-        wait_until(level, "the replica has caught up")
+        wait_until(level, "the replica has caught up", seconds)
 
     def assert_equal(self) -> None:
         """The digests of both agree, or the keys that differ are named."""

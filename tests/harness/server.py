@@ -288,3 +288,14 @@ def settle_memory(server: Server, seconds: float = 60.0) -> int:
 
         wait_until(quiet, "used_memory settles", seconds, step=0.04)
     return min(seen[-6:])
+
+
+def settle_below(server: Server, most: int, seconds: float) -> int:
+    """used_memory once it has settled at `most` or below; where it does not in time, what it settled at.
+
+    What is freed in the background may stand still for a while before it goes on.
+    """
+    end = time.monotonic() + seconds
+    while (settled := settle_memory(server, seconds)) > most and time.monotonic() < end:
+        pass
+    return settled

@@ -45,13 +45,23 @@ class Wire:
     """One connection."""
 
     def __init__(self, port: int, resp: int = 2, timeout: float = 60.0):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.file = self.socket.makefile("rb", buffering=1 << 16)
-        self.bytes_read = 0
+        self._speak_over(socket.create_connection(("127.0.0.1", port), timeout=timeout))
         if resp == 3:
             hello = self("HELLO", 3)
             assert isinstance(hello, Pairs), hello
+
+    @classmethod
+    def over(cls, connection: socket.socket) -> Wire:
+        """One that is connected already."""
+        wire = cls.__new__(cls)
+        wire._speak_over(connection)
+        return wire
+
+    def _speak_over(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.file = self.socket.makefile("rb", buffering=1 << 16)
+        self.bytes_read = 0
 
     def __enter__(self) -> Wire:
         return self

@@ -17,7 +17,7 @@ from harness.server import Fleet, Server
 from harness.waiting import wait_until
 from harness.wire import Failure
 
-from .kills import KINDS, NUMBERS, Kills, Lost, Promise
+from .kills import KINDS, LEAST_CHANGES, NUMBERS, Kills, Lost, Promise
 
 FSYNCS = ("everysec", "always")
 # How much the AOF may grow before the disk is full.
@@ -27,6 +27,8 @@ ROOM_BYTES = (0, 1, 100, 2_000, 50_000)
 BESIDE = ("nothing", "BGSAVE")
 CHANGES_BETWEEN = (1, 200)
 FULL_SECONDS = 0.3
+# For what comes within a second, on a machine that stalls.
+ENDS_SECONDS = 120
 # Most bytes of a file where there is room.
 ENOUGH = 1 << 33
 
@@ -57,7 +59,7 @@ class Disks(Kills):
         server = self.fleet.launch(**options)
         self.outer.servers += self.fleet.servers
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end or self.changes <= LEAST_CHANGES:
             self.fill(server, beside=self.rng.choice(BESIDE))
             self.cycles += 1
         # What is there is not only so in memory.
@@ -80,12 +82,12 @@ class Disks(Kills):
                     self.attempt(wire)
         except OSError:
             # Under `always` it ends itself when it cannot keep its promise.
-            server.process.wait(30)
+            server.process.wait(ENDS_SECONDS)
             server.kill9()
             server.start()
         else:
             _bound(server, ENOUGH)
-            wait_until(lambda: _writes(server), "writes are taken again", 30, step=0.05)
+            wait_until(lambda: _writes(server), "writes are taken again", ENDS_SECONDS, step=0.05)
         self.verify(server, f"a full disk beside {beside}")
 
     def attempt(self, wire) -> None:

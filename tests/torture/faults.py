@@ -102,8 +102,8 @@ FAULTS = (
     Planted(
         "the walk over the keyspace does not begin again",
         "src/background/sweep.rs",
-        "if wanted || (sweep.scan.is_none() && now >= sweep.next_at) {",
-        "if wanted && sweep.next_at > now {",
+        "if wanted || (sweep.scan.is_none() && is_due(sweep.ended_at, now)) {",
+        "if wanted && !is_due(sweep.ended_at, now) {",
     ),
     Planted(
         "entries of a container that was removed are left",

@@ -16,7 +16,7 @@ from harness.wire import Failure
 
 from .grammar import read
 from .hostile import play
-from .pairs import Fault, Snapshot
+from .pairs import REPLY_SECONDS, Fault, Snapshot
 from .traffic import Traffic
 
 STEPS = 200
@@ -110,7 +110,7 @@ class Files:
         self.declined += 1
 
     def check(self, server: Server) -> None:
-        with server.wire(timeout=30) as wire:
+        with server.wire(timeout=REPLY_SECONDS) as wire:
             if isinstance(told := wire("DEBUG", "DIGEST"), Failure):
                 raise Fault(f"{self.done}: {told.text}")
             if wire("PING") != "PONG":

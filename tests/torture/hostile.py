@@ -19,10 +19,12 @@ from harness.wire import Argument as Word
 from harness.wire import Failure
 
 from .grammar import read
-from .pairs import DATABASES, Fault
+from .pairs import DATABASES, LATE_SECONDS, REPLY_SECONDS, Fault
 from .traffic import Traffic, Words
 
 STEPS_OF_MATERIAL = 400
+# So often more traffic follows where a FLUSHALL was among its last steps.
+TRIES = 10
 DUMPS_A_BATCH = 200
 COMMANDS_A_BATCH = 60
 # Of ten batches so many end with a reload of all that got in.
@@ -53,7 +55,7 @@ def commands_of_aof(folder: Path) -> list[list[bytes]]:
 
 def play(server: Server, traffic: Traffic, steps: int) -> None:
     """Random traffic on one connection."""
-    with server.wire(timeout=30) as wire:
+    with server.wire(timeout=REPLY_SECONDS) as wire:
         for _ in range(steps):
             step = traffic.step()
             for words, reply in zip(step, wire.pipeline(step)):
@@ -98,13 +100,24 @@ class Hostile:
         source = self.fleet.launch(appendonly="yes", aof_use_rdb_preamble="no", auto_aof_rewrite_percentage=0, **OPTIONS)
         with source.wire() as wire:
             commands = [command for command in read(wire) if not command.name.endswith((".DROP", ".CLEAR"))]
-        play(source, Traffic(self.seed, commands), STEPS_OF_MATERIAL)
+        traffic = Traffic(self.seed, commands)
+        for _ in range(TRIES):
+            play(source, traffic, STEPS_OF_MATERIAL)
+            if self.collect(source):
+                break
+        else:
+            raise Fault("traffic left nothing to damage")
+        source.stop()
+        self.fleet.servers.remove(source)
+
+    def collect(self, source: Server) -> bool:
+        """Takes what is there; false where the traffic has just removed it all."""
         with source.wire() as wire:
             wire("CONFIG", "SET", "maxmemory", 0)
             # A rewrite writes containers as they are, what follows it writes changes.
             internal = [words for words in commands_of_aof(source.folder) if b"._" in words[0]]
             wire("BGREWRITEAOF")
-            wait_for_rewrite(source.client(), 60)
+            wait_for_rewrite(source.client(), LATE_SECONDS)
             internal += [words for words in commands_of_aof(source.folder) if b"._" in words[0]]
             self.dumps: list[tuple[bytes, Payload]] = []
             for database in range(DATABASES):
@@ -117,10 +130,7 @@ class Hostile:
         self.internal: dict[bytes, list[list[bytes]]] = {}
         for words in internal:
             self.internal.setdefault(words[0], []).append(words)
-        if not self.dumps or not self.internal:
-            raise Fault("traffic left nothing to damage")
-        source.stop()
-        self.fleet.servers.remove(source)
+        return bool(self.dumps and self.internal)
 
     def damage(self, data: bytes) -> bytes:
         where = sections(data)
@@ -144,7 +154,7 @@ class Hostile:
             place: Word = key if self.rng.random() < 0.7 else self.rng.choice(self.dumps)[0]
             ttl = self.rng.choice((0, 0, 50, 100_000))
             batch.append(["RESTORE", place, ttl, payload.with_body(self.damage(payload.body)), "REPLACE"])
-        with target.wire(timeout=30) as wire:
+        with target.wire(timeout=REPLY_SECONDS) as wire:
             replies = self.send(wire, batch)
             taken = sum(reply == "OK" for reply in replies)
             self.restored += taken
@@ -187,6 +197,6 @@ class Hostile:
             except (OSError, AssertionError) as gone:
                 raise Fault(f"the server left its primary ({gone})") from gone
         self.obeyed += len(batch)
-        with target.wire(timeout=30) as wire:
+        with target.wire(timeout=REPLY_SECONDS) as wire:
             self.use(wire)
             wire("FLUSHALL")

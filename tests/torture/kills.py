@@ -20,6 +20,8 @@ from harness.wire import Failure, Wire
 
 OPTIONS = {"appendonly": "yes", "appendfsync": "always", "auto_aof_rewrite_percentage": 0}
 NUMBERS = 40
+# A round is not over before, however slow the disk.
+LEAST_CHANGES = 100
 SECONDS_BEFORE_A_KILL = (0.02, 0.6)
 VECTOR = ("VALUES", 2)
 
@@ -109,7 +111,7 @@ class Kills:
         self.promises = {(kind.name, n): Promise() for kind in KINDS for n in range(NUMBERS)}
         server = self.fleet.launch(**OPTIONS)
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end or self.changes <= LEAST_CHANGES:
             self._cycle(server)
             self.cycles += 1
         server.check_log()

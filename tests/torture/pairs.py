@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from harness.persistence import wait_for_rewrite
 from harness.replication import Pair
-from harness.server import Fleet, Server, settle_memory
+from harness.server import Fleet, Server, settle_below, settle_memory
 from harness.waiting import wait_until
 from harness.wire import Failure, Wire
 
@@ -25,9 +25,12 @@ from .traffic import Traffic, Words
 DATABASES = 3
 CONNECTIONS = ((0, 2), (0, 3), (1, 2), (2, 3))
 STEPS_A_CHECKPOINT = 250
-REPLY_SECONDS = 20.0
+# For what comes at once where nothing is wrong, on a machine that stalls for seconds: only a fault takes so long.
+REPLY_SECONDS = 60.0
+LATE_SECONDS = 120.0
+EQUAL_SECONDS = 30.0
 # For how many seconds servers keep entries without a container: while there is traffic, and while what is there is compared.
-ORPHANS_GO_S, ORPHANS_STAY_S = 1, 60
+ORPHANS_GO_S, ORPHANS_STAY_S = 1, 86_400
 OPTIONS = {
     "appendonly": "yes",
     "appendfsync": "everysec",
@@ -36,6 +39,8 @@ OPTIONS = {
     # So that what lost its container is gone, and no longer counted, before it is looked for; see `_keep_orphans`.
     "llmcache__orphan_grace": ORPHANS_GO_S,
     "repl_backlog_size": "32mb",
+    # The traffic has rewrites of its own; one that begins by itself refuses them.
+    "auto_aof_rewrite_percentage": 0,
 }
 # More than allocators and the server's own tables keep of a round.
 MEMORY_KEPT_BYTES = 6_000_000
@@ -89,8 +94,12 @@ class Snapshot:
             seen.append(cls.of(server))
             return len(seen) > 1 and not seen[-2].differences(seen[-1])
 
-        wait_until(still, "the keys stay as they are", 30, step=0.3)
+        wait_until(still, "the keys stay as they are", LATE_SECONDS, step=0.3)
         return seen[-1]
+
+    def is_due(self, now: int) -> bool:
+        """Whether the time of any key has come."""
+        return any(0 < at <= now for _, at in self.keys.values())
 
     def differences(self, later: Snapshot, now: int | None = None) -> list[str]:
         """What `later` has otherwise, but for keys that were due by now."""
@@ -125,11 +134,12 @@ class Round:
         primary = self.fleet.launch(**OPTIONS)
         replica = self.fleet.launch(replicaof=["127.0.0.1", primary.port], **OPTIONS)
         self.pair = Pair(primary, replica)
-        self.pair.catch_up()
+        self.pair.catch_up(LATE_SECONDS)
         with primary.wire() as wire:
             self.traffic = Traffic(self.seed, read(wire))
         self._warm_up()
-        empty = settle_memory(self.pair.primary)
+        self.pair.catch_up(LATE_SECONDS)
+        empty = settle_memory(self.pair.primary, LATE_SECONDS)
         while time.monotonic() < end:
             self._phase()
             self.checkpoint()
@@ -200,7 +210,7 @@ class Round:
         primary = self.pair.primary
         self._control("CONFIG", "SET", "maxmemory", 0)
         self._control("CONFIG", "SET", "maxmemory-policy", "noeviction")
-        wait_for_rewrite(primary.client(), 60)
+        wait_for_rewrite(primary.client(), LATE_SECONDS)
         self._equal()
         self._counted()
         self._keep_orphans(ORPHANS_STAY_S)
@@ -211,13 +221,16 @@ class Round:
                 with primary.wire(timeout=60) as wire:
                     if isinstance(told := wire("DEBUG", "RELOAD"), Failure):
                         raise Fault(f"DEBUG RELOAD: {told.text}")
+                # What was due is dropped when it is read again, and no replica is told: no module has a say in that.
+                if before.is_due(self.now_ms()):
+                    self.pair.replica.restart()
             case "aof":
                 primary.restart()
             case "rewrite":
                 # Without a preamble it is made of commands.
                 self._control("CONFIG", "SET", "aof-use-rdb-preamble", self.traffic.rng.choice(("yes", "no")))
                 primary.client().bgrewriteaof()
-                wait_for_rewrite(primary.client())
+                wait_for_rewrite(primary.client(), LATE_SECONDS)
                 primary.restart()
             case "promote":
                 self._promote()
@@ -230,14 +243,27 @@ class Round:
             server.check_log()
 
     def _equal(self) -> None:
-        """Replica and primary hold the same, as soon as what is due has been removed."""
-        try:
-            self.pair.assert_equal()
-        except AssertionError:
+        """Replica and primary hold the same, as soon as what is due, and what lost its container, has been removed.
+
+        They are asked one after the other, so that a difference is one only if it stays.
+        """
+        differences: list[str] = []
+
+        def equal() -> bool:
+            self.pair.catch_up(LATE_SECONDS)
+            if self.pair.primary.digest() == self.pair.replica.digest():
+                return True
             # Of all databases, and without what is due and only not removed yet.
             ours, theirs = Snapshot.of(self.pair.primary), Snapshot.of(self.pair.replica)
-            if differences := ours.differences(theirs, self.now_ms()):
-                raise Fault(f"primary and replica differ: {differences[:10]}") from None
+            differences[:] = ours.differences(theirs, self.now_ms())
+            return not differences
+
+        try:
+            wait_until(equal, "equal digests", EQUAL_SECONDS, step=0.1)
+        except AssertionError:
+            if not differences:
+                raise
+            raise Fault(f"primary and replica differ: {differences[:10]}") from None
 
     def _keep_orphans(self, seconds: int) -> None:
         """Both servers do so, also when they start again."""
@@ -260,6 +286,8 @@ class Round:
     def _promote(self) -> None:
         """The replica becomes the primary, the primary its replica."""
         old, new = self.pair.primary, self.pair.replica
+        # Also what was removed in the background since they were compared.
+        self.pair.catch_up(LATE_SECONDS)
         with new.wire() as wire:
             wire("REPLICAOF", "NO", "ONE")
         with old.wire() as wire:
@@ -268,19 +296,24 @@ class Round:
         old.options.pop("replicaof", None)
         new.options.pop("replicaof", None)
         old.options["replicaof"] = ["127.0.0.1", new.port]
-        self.pair.catch_up()
+        self.pair.catch_up(LATE_SECONDS)
 
     def _emptied(self, empty: int) -> None:
         self._control("FLUSHALL")
         # The backlog of replication is no leak.
         self._control("CONFIG", "SET", "repl-backlog-size", 16_384)
-        before = settle_memory(self.pair.primary)
+        self.pair.catch_up(LATE_SECONDS)
+        before = self._settled(empty + MEMORY_KEPT_BYTES)
         if before - empty > MEMORY_KEPT_BYTES:
             raise Fault(f"{before - empty} bytes of memory left when all keys are removed")
         # Again and again the same, of every type: what is kept of each is kept of a thousand.
         with self.pair.primary.wire() as wire:
             for _ in range(CHURNED):
                 wire.pipeline([*CHURN, ["FLUSHDB", "SYNC"]])
-        self.pair.catch_up()
-        if (left := settle_memory(self.pair.primary, 60) - before) > CHURN_KEPT_BYTES:
+        self.pair.catch_up(LATE_SECONDS)
+        if (left := self._settled(before + CHURN_KEPT_BYTES) - before) > CHURN_KEPT_BYTES:
             raise Fault(f"{left} bytes of memory left of containers that were made and removed {CHURNED} times")
+
+    def _settled(self, most: int) -> int:
+        """The memory of the primary as soon as it is no more than this, else what it stays at."""
+        return settle_below(self.pair.primary, most, LATE_SECONDS)

@@ -2,7 +2,8 @@
 
     python tests/torture/run.py --minutes 10 [--server PATH] [--module PATH] [--seed N] [--only traffic,kills]
 
-Ends with status 1 when anything was wrong; the report of a fault has every command that was sent.
+Ends with status 1 when anything was wrong; the report of a fault has every command that was sent. The last lines begin with
+`torture:` and name every fault, so that they tell of it wherever the rest was cut.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # Both server and module are asked for what they never freed when they end.
 ASAN_OPTIONS = "detect_leaks=1:abort_on_error=1:allocator_may_return_null=1"
 REPORTS = ROOT / "target" / "torture"
+# Of a fault in the last lines: where it begins and where it ends.
+NAMED_CHARACTERS = 600
 
 
 class Attack(Protocol):
@@ -77,11 +80,19 @@ class Sum:
     """What all rounds did, and what was found."""
 
     figures: Counter[str] = field(default_factory=Counter)
+    # One line each.
     faults: list[str] = field(default_factory=list)
 
 
 def told(figures: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in figures.items() if count) or "nothing"
+
+
+def named(problem: BaseException) -> str:
+    """What was wrong, in one line of bounded length."""
+    line = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+    half = NAMED_CHARACTERS // 2
+    return line if len(line) <= NAMED_CHARACTERS else f"{line[:half]} … {line[-half:]}"
 
 
 def main() -> int:
@@ -107,6 +118,8 @@ def main() -> int:
                 one_round(given, kind, seed, min(left, KINDS[kind].seconds), total)
         seed += 1
     print(f"torture: seeds {given.seed} to {seed - 1}: {told(total.figures)}; {len(total.faults)} faults")
+    for fault in total.faults:
+        print(f"torture: fault of {fault}", flush=True)
     return 1 if total.faults else 0
 
 
@@ -118,20 +131,22 @@ def one_round(given: argparse.Namespace, kind: str, seed: int, seconds: float, t
     if given.preload:
         fleet.environment = {"LD_PRELOAD": str(given.preload), "ASAN_OPTIONS": ASAN_OPTIONS}
     attack: Attack = KINDS[kind].attack(fleet, seed)
-    fault = ""
+    fault, problems = "", []
     try:
         attack.run(seconds)
-    except Exception:
+    except Exception as problem:
         fault = traceback.format_exc()
+        problems.append(problem)
     try:
         fleet.end()
     except AssertionError as problem:
         fault += f"\n{problem}"
+        problems.append(problem)
     total.figures.update(attack.figures)
     print(f"{kind} seed {seed}: {told(attack.figures)}, {'a fault' if fault else 'no fault'}", flush=True)
     if fault:
         fault += f"\n{attack.report()}"
-        total.faults.append(fault)
+        total.faults += [f"{kind} seed {seed}: {named(problem)}" for problem in problems]
         report = REPORTS / f"{kind}-{seed}.txt"
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(fault)

@@ -10,13 +10,13 @@ import litellm
 import pytest
 import redis
 import redis.asyncio
+from harness.waiting import wait_until
 from langchain.agents import create_agent
 from langchain_core.embeddings import Embeddings
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
-from harness.waiting import wait_until
 from words import embed
 
 from llmcache import F, LLMCache

@@ -100,15 +100,17 @@ def test_a_replacing_store_sets_the_deadline_anew(cache):
 
 def test_jitter_shortens_and_spreads(cache):
     cache.create(ttl=1_000, jitter=50, dim=2)
+    before = time.time() * 1_000
     ids = cache.fill(300, dim=2)
+    after = time.time() * 1_000
     pipe = cache.client.pipeline(transaction=False)
     for id_ in ids:
-        pipe.pttl(cache.key_of(id_))
-    ttls = pipe.execute()
-    assert all(495_000 <= ttl <= 1_000_000 for ttl in ttls)
-    assert min(ttls) < 600_000
-    assert max(ttls) > 900_000
-    assert len(set(ttls)) > 200
+        pipe.pexpiretime(cache.key_of(id_))
+    deadlines = pipe.execute()
+    assert all(before + 499_990 <= deadline <= after + 1_000_010 for deadline in deadlines)
+    assert min(deadlines) < after + 600_000
+    assert max(deadlines) > before + 900_000
+    assert len(set(deadlines)) > 200
 
 
 def test_without_jitter_deadlines_are_as_told(cache):

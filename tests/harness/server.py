@@ -256,6 +256,9 @@ class Fleet:
         file comes before the options.
         """
         named = {k.replace("__", ".").replace("_", "-"): v for k, v in options.items()}
+        if "llmcache.embed-models" in named:
+            # A second is short on a slow machine; who tests the bound sets it.
+            named = {"llmcache.embed-timeout-ms": 60_000, **named}
         folder = self.folder / f"server-{len(self.servers)}"
         loaded = self.module if module else None
         server = Server(self.binary, loaded, folder, named, config_file)

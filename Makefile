@@ -78,7 +78,7 @@ client: build $(VENV)/.ready ## lint, type and cover the Python client, and inst
 	$(PY) clients/python/suites/check.py
 
 native: $(VENV)/.ready ## build the wheel of the Python client's extension, into dist/ (fetches maturin)
-	$(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist $(NATIVE)
+	$(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist --config-settings=build-args="--compatibility pypi" $(NATIVE)
 	ls -l dist/llmcache_native-*.whl
 
 js: build $(VENV)/.ready ## type, test, weigh and pack the JavaScript client (needs node 20)

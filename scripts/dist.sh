@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds what a release attaches, in dist/: a stripped module, a Debian package and a wheel for each architecture, and
-# their checksums. aarch64 is built where Rust's target and Debian's cross compiler are there (gcc-aarch64-linux-gnu,
+# Builds what a release attaches, in dist/: a stripped module, a Debian package and a wheel for each architecture, the
+# wheel of the Python client's extension for this one, and their checksums. aarch64 is built where Rust's target and Debian's cross compiler are there (gcc-aarch64-linux-gnu,
 # libc6-dev-arm64-cross; `rustup target add aarch64-unknown-linux-gnu`), and named as left out where they are not.
 set -eu
 cd "$(dirname "$0")/.."
@@ -56,6 +56,9 @@ if command -v aarch64-linux-gnu-gcc >/dev/null && [ -d "$(rustc --print sysroot)
 else
     echo "dist: aarch64 is left out: gcc-aarch64-linux-gnu or Rust's target is missing" >&2
 fi
+# Its tag is of the oldest glibc that it runs with, as maturin reads it from the library.
+.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist \
+    --config-settings=build-args="--compatibility pypi" clients/python/native
 cd dist
 sha256sum -- * >SHA256SUMS
 ls -l

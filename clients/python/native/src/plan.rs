@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 /// A segment of this size fills a size class of the server's allocator, and is kept by the server without a copy.
-const SEGMENT: usize = (1 << 20) - 64;
+const SEGMENT: usize = (4 << 20) - 64;
 /// Chunks of one page: names and headers stay small beside payloads.
 const CHUNKS_AT_ONCE: usize = 256;
 /// Pages are not cut shorter than this so that each connection has one.

@@ -35,7 +35,7 @@ from .wire import Endpoint, Part, ProtocolError, Reply, ReplyError, Wire, encode
 log = logging.getLogger("llmcache.engine")
 
 # Segments of this size are kept by the server without a copy and fill a size class of its allocator.
-SEGMENT = (1 << 20) - 64
+SEGMENT = (4 << 20) - 64
 # Chunks of one page: names and headers stay small beside payloads.
 _CHUNKS_AT_ONCE = 256
 _BUSY_TRIES = 40

@@ -31,8 +31,8 @@ asked with the `EF` that is fastest among those that find {RECALL:.0%} of the tr
 One client, pipelines of {DEPTH}; median of the rounds, lowest and highest in brackets.
 
 The second table says where the time of `RAG.SEARCH` goes: the same query with `COUNT 1` and the id alone is the price of a command
-and of the search; each further document costs a key opened, a vector read, with a filter META read as JSON (the record beside
-the index only suggests), and {TEXT_BYTES} bytes sent. A filter is asked for again and again here, as applications do: the rows that
+and of the search; each further document costs a key opened, a vector read and {TEXT_BYTES} bytes sent; what the record beside the index says of the
+filter is not asked of META again. A filter is asked for again and again here, as applications do: the rows that
 pass it are remembered."""
 
 

@@ -94,9 +94,8 @@ impl EntryId {
     /// 32 lower-case hex digits.
     pub fn hex(self) -> [u8; 32] {
         let mut out = [0u8; 32];
-        for (pair, byte) in out.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = HEX[usize::from(byte >> 4)];
-            pair[1] = HEX[usize::from(byte & 15)];
+        for (pair, byte) in out.as_chunks_mut().0.iter_mut().zip(self.0) {
+            *pair = HEX_PAIRS[usize::from(byte)];
         }
         out
     }
@@ -114,6 +113,17 @@ impl fmt::Debug for EntryId {
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// The digits of each byte: every look-up writes the id of an entry.
+static HEX_PAIRS: [[u8; 2]; 256] = {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [HEX[byte >> 4], HEX[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// Bytes as lower-case hex digits.
 pub(crate) fn hex_of(bytes: &[u8]) -> String {

@@ -164,6 +164,39 @@ fn quantise_always_reaches_127() {
     }
 }
 
+/// What `quantise_into` promises: the exact quotient, halves away from zero.
+fn code_of(x: f32, scale: f32) -> i8 {
+    let quotient = f64::from(x) / f64::from(scale);
+    (quotient + 0.5_f64.copysign(quotient)).clamp(-127.0, 127.0) as i8
+}
+
+#[test]
+fn codes_are_the_exact_quotients_rounded() {
+    let mut random = Xorshift(0x5eed_0017);
+    let mut seen = 0_u32;
+    for round in 0..20_000_u32 {
+        // The largest number gives the scale. Beside it: halves of steps, and the numbers next to them.
+        let exponent = random.below(250) as u32 + 1;
+        let largest = f32::from_bits(exponent << 23 | (random.next() >> 41) as u32);
+        let scale = largest / 127.0;
+        let mut vector = vec![largest];
+        for _ in 0..16 {
+            let half = (random.below(254) as f32 - 127.0 + 0.5) * scale;
+            let near = random.below(5) as i32 - 2;
+            let x = f32::from_bits(half.to_bits().wrapping_add_signed(near));
+            vector.extend((x.abs() <= largest).then_some(x));
+        }
+        let mut codes = vec![0; vector.len()];
+        assert_eq!(quantise_into(&vector, &mut codes), scale);
+        for (&x, &code) in vector.iter().zip(&codes) {
+            assert_eq!(code, code_of(x, scale), "{x:e} by {scale:e} in round {round}");
+            let quotient = f64::from(x) / f64::from(scale);
+            seen += u32::from(quotient.fract().abs() == 0.5);
+        }
+    }
+    assert!(seen > 1_000, "only {seen} quotients were halves");
+}
+
 #[test]
 fn the_error_bound_holds_for_999_of_1000_pairs() {
     let mut random = Xorshift(12);

@@ -83,6 +83,7 @@ pub fn probe() -> Option<&'static str> {
         RedisModule_GetDetachedThreadSafeContext,
         RedisModule_GetDbIdFromOptCtx,
         RedisModule_GetKeyNameFromIO,
+        RedisModule_GetKeyNameFromModuleKey,
         RedisModule_GetKeyNameFromOptCtx,
         RedisModule_GetLFU,
         RedisModule_GetModuleUserFromUserName,

@@ -210,6 +210,21 @@ impl<T: ModuleValue + ?Sized> KeyOf<'_, T> {
         self.key.expire_at_ms()
     }
 
+    /// Counts a use of the key, as opening it to read does. Deletes it where it is due, which the caller has seen
+    /// that it is not.
+    pub fn touch(&self) {
+        // SAFETY: the key is open; its name is the server's and lives as long. The second handle is closed here.
+        unsafe {
+            let name = api!(RedisModule_GetKeyNameFromModuleKey(self.key.as_ptr()));
+            super::steps::note_opened();
+            let read = raw::REDISMODULE_READ as c_int;
+            let again = api!(RedisModule_OpenKey(self.key.ctx.as_ptr(), name.cast_mut(), read));
+            if !again.is_null() {
+                api!(RedisModule_CloseKey(again));
+            }
+        }
+    }
+
     /// Tells the server's eviction, whichever its policy, that this key is among the last to go.
     pub fn hint_strongly(&mut self) {
         self.key.hint_strongly();

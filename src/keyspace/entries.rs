@@ -29,6 +29,11 @@ impl OpenedEntry<'_> {
         self.key.expire_at_ms()
     }
 
+    /// Counts a use of the key in the server's LRU and LFU, as reading it would. The key must not be due.
+    pub fn touch(&self) {
+        self.key.touch();
+    }
+
     /// Whether opening it counted as a use of the key.
     pub fn is_used(&self) -> bool {
         self.is_used
@@ -47,11 +52,6 @@ impl Deref for OpenedEntry<'_> {
 pub fn open_entry<'a>(ctx: Ctx<'a>, key: &[u8], access: Access) -> Option<OpenedEntry<'a>> {
     let key = Key::open(ctx, &RString::new(key), access)?.into_typed()?;
     Some(OpenedEntry { key, is_used: access == Access::Read })
-}
-
-/// Counts a use of a key in the server's LRU and LFU, as reading it would.
-pub fn touch(ctx: Ctx<'_>, key: &[u8]) {
-    drop(Key::open(ctx, &RString::new(key), Access::Read));
 }
 
 /// An entry on its way into its key.

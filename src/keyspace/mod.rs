@@ -56,7 +56,7 @@ pub use embeddings::{
 };
 pub use entries::{
     NewEntry, OpenedEntry, enforce_limits, mark_stale, open_entry, put_entry, remove_entry,
-    remove_entry_of, set_entry_expiry, touch,
+    remove_entry_of, set_entry_expiry,
 };
 pub use flights::{
     any_flights, end_flights_without_cache, flight_counts, pending_flights, room_for_lease,

@@ -195,7 +195,12 @@ impl<K: Keyspace> Found<'_, '_, K> {
                 let vector = entry.view().vector().filter(|vector| vector.dim() == query.dim())?;
                 Some(vector.similarity(query))
             });
-            let hit = Hit { tier: Tier::Semantic, similarity: similarity.unwrap_or(0.0), entry };
+            let hit = Hit {
+                tier: Tier::Semantic,
+                similarity: similarity.unwrap_or(0.0),
+                id: None,
+                entry,
+            };
             self.all.push(OfEither { similarity, words: Some(scored.score), hit });
             taken += 1;
         }

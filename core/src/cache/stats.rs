@@ -157,6 +157,8 @@ pub struct Stats {
     empty_scope: ScopeStats,
     scopes: HashMap<ScopeKey, Box<ScopeStats>>,
     hottest: Vec<Hot>,
+    /// Hits of the last of them; 0 while there is a place left.
+    least_hot: u32,
     lifetime: Option<&'static Lifetime>,
 }
 
@@ -269,15 +271,20 @@ impl Stats {
 
     /// Keeps an entry in view if it is among those most often hit.
     pub fn note_hot(&mut self, hot: Hot) {
+        // Hits only grow: what has no more than the least of a full list is not in it, and takes no place.
+        if hot.hits <= self.least_hot {
+            return;
+        }
         let known = self.hottest.iter_mut().find(|known| known.seq == hot.seq);
         if let Some(known) = known {
             *known = hot;
         } else if self.hottest.len() < HOTTEST {
             self.hottest.push(hot);
-        } else if let Some(least) = self.hottest.iter_mut().min_by_key(|known| known.hits)
-            && least.hits < hot.hits
-        {
+        } else if let Some(least) = self.hottest.iter_mut().min_by_key(|known| known.hits) {
             *least = hot;
+        }
+        if self.hottest.len() == HOTTEST {
+            self.least_hot = self.hottest.iter().map(|known| known.hits).min().unwrap_or(0);
         }
     }
 

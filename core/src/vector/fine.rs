@@ -80,8 +80,13 @@ impl OwnPlane {
 /// What rounding left of a query, for [`FineTarget`].
 pub fn rest_of(vector: &[f32], codes: &[i8], step: f32) -> Vec<i8> {
     let steps = if step > 0.0 { 1.0 / step } else { 0.0 };
-    let rest = |(&x, &code): (&f32, &i8)| (x * steps - f32::from(code)) * REST_STEPS as f32;
-    vector.iter().zip(codes).map(|both| rest(both).round().clamp(-127.0, 127.0) as i8).collect()
+    // As in `quantise::low_byte`, in f32; a half goes to the even side.
+    const LARGE: f32 = 1.5 * (1 << 23) as f32;
+    let rest = |(&x, &code): (&f32, &i8)| {
+        let rest = (x * steps - f32::from(code)) * REST_STEPS as f32;
+        (rest.clamp(-127.0, 127.0) + LARGE).to_bits() as i8
+    };
+    vector.iter().zip(codes).map(rest).collect()
 }
 
 /// A query as the rows that a search is about to name are compared with it.
@@ -97,8 +102,8 @@ pub struct FineTarget<'a> {
 impl<'a> FineTarget<'a> {
     /// A query by its code, what rounding left, and the width of a step.
     pub fn new(code: &'a [i8], rest: &'a [i8], step: f32) -> Self {
-        let sum = code.iter().map(|&code| i64::from(code)).sum();
-        Self { code, rest, step, sum }
+        let sum: i32 = code.iter().map(|&code| i32::from(code)).sum();
+        Self { code, rest, step, sum: sum.into() }
     }
 
     /// The similarity of a row, given by its code, scale and plane.

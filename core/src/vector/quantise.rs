@@ -29,29 +29,44 @@ pub fn quantise(vector: &[f32]) -> Code {
 /// Codes a vector of finite numbers into `codes`, of the same length, and returns the scale:
 /// `max |x| / 127`, rounded to f32. A vector of zeros gets the scale 0.
 ///
-/// Each code is `x / scale` rounded to the nearest integer, halves away from zero. The quotient is
-/// formed in f64, which keeps apart every quotient of two f32 from the half it is close to, so the
-/// rounding is that of the exact quotient.
+/// Each code is `x / scale` rounded to the nearest integer, halves away from zero, as of the exact quotient. The
+/// quotient of two f32 is a half, or at least 2^-27 away from one. Multiplied by the reciprocal, in f64, it errs by
+/// less than 2^-43; so what `NUDGE` takes away from zero is what is a half, and nothing else.
 ///
 /// # Panics
 /// If the lengths differ, which is the caller's mistake.
 pub fn quantise_into(vector: &[f32], codes: &mut [i8]) -> f32 {
     assert_eq!(vector.len(), codes.len(), "a code has one value per dimension");
-    let largest = vector.iter().fold(0_f32, |largest, x| largest.max(x.abs()));
-    let scale = largest / f32::from(CODE_MAX);
+    let scale = largest(vector) / f32::from(CODE_MAX);
     if scale == 0.0 {
         codes.fill(0);
         return 0.0;
     }
-    let step = f64::from(scale);
+    let per_step = 1.0 / f64::from(scale);
     let limit = f64::from(CODE_MAX);
     for (code, &x) in codes.iter_mut().zip(vector) {
-        let quotient = f64::from(x) / step;
-        // The cast cuts towards zero, so half a step away from zero first makes it round. The clamp
-        // matters for scales so small that f32 holds only a few bits of them.
-        *code = (quotient + 0.5_f64.copysign(quotient)).clamp(-limit, limit) as i8;
+        let quotient = f64::from(x) * per_step;
+        // The clamp matters for scales so small that f32 holds only a few bits of them.
+        *code = low_byte((quotient + NUDGE.copysign(quotient)).clamp(-limit, limit));
     }
     scale
+}
+
+/// More than a quotient errs by, and less than lies between it and a half that it is not.
+const NUDGE: f64 = 1.0 / (1_u64 << 35) as f64;
+
+/// A number of at most 127 rounded to the nearest integer. Added to so large a number it is rounded, and stands in
+/// the low bits: a cast would check for what an i8 cannot hold, number by number.
+#[inline(always)]
+fn low_byte(number: f64) -> i8 {
+    const LARGE: f64 = 1.5 * (1_u64 << 52) as f64;
+    (number + LARGE).to_bits() as i8
+}
+
+/// The largest magnitude. Of positive numbers the larger has the larger bits, which are compared many at a time.
+fn largest(vector: &[f32]) -> f32 {
+    let bits = vector.iter().map(|x| x.abs().to_bits().cast_signed());
+    f32::from_bits(bits.fold(0, i32::max).cast_unsigned())
 }
 
 /// The scale that gives a code unit length; 1 for a code of zeros, which has none.
@@ -63,8 +78,9 @@ pub fn quantise_into(vector: &[f32], codes: &mut [i8]) -> f32 {
 ///
 /// The sum is exact, and the root and the quotient are correctly rounded: equal bits on every CPU.
 pub fn unit_scale(codes: &[i8]) -> f32 {
-    let square: i64 = codes.iter().map(|&code| i64::from(code) * i64::from(code)).sum();
-    if square == 0 { 1.0 } else { (1.0 / (square as f64).sqrt()) as f32 }
+    // Of `DIM_MAX` dimensions at most 2^28.
+    let square: i32 = codes.iter().map(|&code| i32::from(i16::from(code) * i16::from(code))).sum();
+    if square == 0 { 1.0 } else { (1.0 / f64::from(square).sqrt()) as f32 }
 }
 
 /// Similarity of two unit vectors by their codes' dot product. With `unit_scale` a cosine, give or take the

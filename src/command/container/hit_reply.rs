@@ -215,7 +215,7 @@ pub fn write_audit(reply: Reply<'_>, ticket: &str, candidate: Option<&Hit<Opened
     reply.map(4).text("id");
     match view.name() {
         Some(name) => reply.bytes(name),
-        None => reply.bytes(&view.id().hex()),
+        None => reply.bytes(&hit.id.unwrap_or_else(|| view.id()).hex()),
     };
     reply.text("similarity").double(hit.similarity);
     reply.text("prompt").bytes(view.prompt());
@@ -246,7 +246,7 @@ pub fn write_field(
     match field {
         Field::Id => match view.name() {
             Some(name) => reply.bytes(name),
-            None => reply.bytes(&view.id().hex()),
+            None => reply.bytes(&hit.id.unwrap_or_else(|| view.id()).hex()),
         },
         Field::Tier => reply.text(hit.tier.as_str()),
         Field::Similarity => reply.double(hit.similarity),

@@ -2,7 +2,7 @@
 
 use super::hit_reply::Served;
 use crate::ffi::Ctx;
-use crate::keyspace::{OpenedEntry, touch};
+use crate::keyspace::OpenedEntry;
 use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::maxerror::SimilarityE4;
 use llmcache_core::cache::{Cache, LookupReport, MissReason, NearMiss};
@@ -54,7 +54,6 @@ impl Note<'_, '_> {
     pub fn lookup(&self, report: &LookupReport<OpenedEntry<'_>>, served: &mut [Served]) {
         let now_min = minute(self.now);
         let similarity = report.nearest_similarity;
-        let mut keys = Vec::new();
         // What replicas see fixes nothing.
         let decides = !self.ctx.state().is_replica();
         self.cache.with(|cache| {
@@ -77,17 +76,14 @@ impl Note<'_, '_> {
             for (hit, served) in report.hits.iter().zip(served) {
                 let view = hit.entry.view();
                 served.hits = cache.note_hit(&view, now_min);
-                if !hit.entry.is_used() && !is_due_soon(&hit.entry, self.now) {
-                    let slot = cache.index.slot_of(view.slot(), view.seq());
-                    let id = slot.map_or_else(|| view.id(), |slot| slot.id);
-                    keys.push(cache.entry_key(&id));
-                }
             }
         });
         // Candidates that might have been refused were opened without counting as used; what is served
         // counts.
-        for key in &keys {
-            touch(self.ctx, key);
+        for hit in &report.hits {
+            if !hit.entry.is_used() && !is_due_soon(&hit.entry, self.now) {
+                hit.entry.touch();
+            }
         }
     }
 }

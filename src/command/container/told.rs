@@ -122,7 +122,7 @@ impl Hits {
             self.missing += 1;
             return;
         };
-        let hit = Hit { tier, similarity, entry };
+        let hit = Hit { tier, similarity, id: None, entry };
         let reply = Reply::taped(ctx, &self.tape);
         (self.write)(reply, &hit, &self.fields, &beside, served, self.now);
         self.told += 1;

@@ -119,7 +119,9 @@ impl Wanted for WantedEmbedding<'_> {
         let digest = cache.with(|cache| self.subject.digest(&cache.settings.model));
         let mut report = LookupReport::nothing(1.0);
         match find(ctx, cache, &digest, Access::Read) {
-            Some(entry) => report.hits.push(Hit { tier: Tier::Exact, similarity: 1.0, entry }),
+            Some(entry) => {
+                report.hits.push(Hit { tier: Tier::Exact, similarity: 1.0, id: None, entry })
+            }
             None => report.reason = Some(MissReason::Empty),
         }
         Ok(report)

@@ -153,7 +153,7 @@ fn answer(
         cache.stats.note_hit(b"", Tier::Exact, &entry.view(), None);
         cache.note_hit(&entry.view(), now_min())
     });
-    let hit = Hit { tier: Tier::Exact, similarity: 1.0, entry };
+    let hit = Hit { tier: Tier::Exact, similarity: 1.0, id: None, entry };
     let served = Served { hits, stale: false, verified: None };
     hit_reply::write(reply, &hit, fields, served, UnixMs(ctx.now_ms()));
 }

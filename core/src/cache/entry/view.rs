@@ -77,10 +77,18 @@ impl<'a> EntryView<'a> {
         [vector, scope, context, prompt, response, usize::from(self.bytes[at + 12]), tags, meta]
     }
 
+    #[inline]
     pub(super) fn part(&self, number: usize) -> &'a [u8] {
+        let mut start = self.parts_at();
         let lengths = self.lengths();
-        let start = self.parts_at() + lengths[..number].iter().sum::<usize>();
-        &self.bytes[start..start + lengths[number]]
+        // Sums of slices are loops, also where the number is known.
+        for (at, length) in lengths.into_iter().enumerate() {
+            if at == number {
+                return &self.bytes[start..start + length];
+            }
+            start += length;
+        }
+        &[]
     }
 
     /// Dimension of the vector; 0 without one.

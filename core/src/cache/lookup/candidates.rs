@@ -5,11 +5,12 @@
 
 use super::bar::Bar;
 use super::keyspace::{Keyspace, Looked};
-use super::proof::{accepts, is_claimed, is_gone};
+use super::proof::{accepts, agrees_with_meta, is_claimed, is_gone};
 use super::request::LookupRequest;
 use crate::cache::Entry;
 use crate::cache::guard::{EXCHANGE_PENALTY, Finding, GuardLevel, Question, Refusal, Rules};
 use crate::cache::miss_reason::{Refused, id_text};
+use crate::filter::{Filter, Verdict};
 use crate::ids::{ContainerUid, EntryId, Seq, SlotId};
 use crate::index::{Candidate, SearchResult};
 use crate::limits::{LOOKUP_REFUSED_MAX, RESCORE_EXTRA_MAX};
@@ -80,12 +81,15 @@ impl Asked<'_, '_> {
         self.question.refuses(prompt, self.rules, headroom)
     }
 
-    /// Whether an entry that is near enough is certain to be served.
-    fn nothing_refuses(&self) -> bool {
+    /// Whether an entry that is near enough and passes the filter is certain to be served.
+    fn nothing_else_refuses(&self) -> bool {
         let request = self.request;
-        let refusable =
-            self.guards_judge() || request.filter.is_some() || request.max_age_ms.is_some();
-        !refusable && !request.chooses
+        !self.guards_judge() && request.max_age_ms.is_none() && !request.chooses
+    }
+
+    /// Whether a candidate is certain to be near enough.
+    fn reaches(&self, candidate: &Candidate) -> bool {
+        f64::from(candidate.approx - candidate.bound) >= self.bar.threshold
     }
 }
 
@@ -131,6 +135,9 @@ struct Opened<O> {
     uid: ContainerUid,
     id: EntryId,
     seq: Seq,
+    /// Whether it is to be served if it is what the index believes: its record passed the filter, and nothing else
+    /// refuses.
+    served: bool,
     entry: Option<O>,
 }
 
@@ -165,7 +172,7 @@ pub fn open_candidates<K: Keyspace>(
             }
             seen.now.push(candidate.slot);
             keyspace.spend(Steps { keys: 1, ..Steps::NONE })?;
-            if let Some(next) = open(keyspace, asked, candidate, missing > 0) {
+            if let Some(next) = open(keyspace, asked, candidate, missing > 0)? {
                 seen.opened += 1;
                 opened.push(next);
             }
@@ -189,21 +196,25 @@ fn open<K: Keyspace>(
     asked: &Asked<'_, '_>,
     candidate: &Candidate,
     wanted: bool,
-) -> Option<Opened<K::Opened>> {
+) -> Looked<Option<Opened<K::Opened>>> {
     let slot = candidate.slot;
-    let (key, uid, id, seq) = keyspace.with_cache(|cache| {
+    let may_be_served = wanted && asked.nothing_else_refuses() && asked.reaches(candidate);
+    let mut of_filter = Steps::NONE;
+    let found = keyspace.with_cache(|cache| {
         let found = cache.index.slot(slot).filter(|found| asked.exact_id != Some(found.id))?;
         let (id, seq) = (found.id, found.seq());
-        Some((cache.entry_key(&id), cache.uid(), id, seq))
-    })?;
-    let served = wanted
-        && asked.nothing_refuses()
-        && f64::from(candidate.approx - candidate.bound) >= asked.bar.threshold;
+        let mut passes =
+            |filter: &Filter| filter.judge_record(found.record, &mut of_filter) == Verdict::Yes;
+        let served = may_be_served && asked.request.filter.is_none_or(&mut passes);
+        Some((cache.entry_key(&id), cache.uid(), id, seq, served))
+    });
+    let Some((key, uid, id, seq, served)) = found else { return Ok(None) };
+    keyspace.spend(of_filter)?;
     let entry = keyspace.open(&key, served);
     if let Some(entry) = &entry {
         keyspace.prefetch(entry, asked.entry_bytes);
     }
-    Some(Opened { candidate: *candidate, uid, id, seq, entry })
+    Ok(Some(Opened { candidate: *candidate, uid, id, seq, served, entry }))
 }
 
 /// Proves that an opened candidate is what the index believes, and scores it exactly.
@@ -213,7 +224,7 @@ fn score<K: Keyspace>(
     opened: Opened<K::Opened>,
     refused: &mut Refused,
 ) -> Looked<Option<Scored<K::Opened>>> {
-    let Opened { candidate: Candidate { slot, approx, .. }, uid, id, seq, entry } = opened;
+    let Opened { candidate: Candidate { slot, approx, .. }, uid, id, seq, served, entry } = opened;
     let Some(entry) = entry else {
         keyspace.with_cache(|cache| cache.index.hide(slot, seq));
         refused.invisible.add(f64::from(approx));
@@ -240,7 +251,9 @@ fn score<K: Keyspace>(
     } else {
         vector.similarity(asked.query)
     };
-    if !accepts(keyspace, request, &view, similarity, refused)? {
+    if served {
+        debug_assert!(request.filter.is_none_or(|f| agrees_with_meta(f, &view, Verdict::Yes)));
+    } else if !accepts(keyspace, request, &view, similarity, refused)? {
         return Ok(None);
     }
     let mut judged = similarity;

@@ -85,8 +85,8 @@ pub fn look_up<K: Keyspace>(
         None => None,
     };
     let exact_id = exact.as_ref().map(|(id, _)| *id);
-    if let Some((_, entry)) = exact {
-        report.hits.push(Hit { tier: Tier::Exact, similarity: 1.0, entry });
+    if let Some((id, entry)) = exact {
+        report.hits.push(Hit { tier: Tier::Exact, similarity: 1.0, id: Some(id), entry });
     }
     if let Some(query) = request.query
         && (report.hits.len() < request.count || request.explain)
@@ -233,7 +233,8 @@ fn finish_search<O: Deref<Target = Entry>>(
     }
     for next in scored {
         let is_served = report.hits.len() < request.count && asked.bar.serves(next.judged);
-        let hit = Hit { tier: Tier::Semantic, similarity: next.similarity, entry: next.entry };
+        let Scored { similarity, id, entry, .. } = next;
+        let hit = Hit { tier: Tier::Semantic, similarity, id: Some(id), entry };
         if is_served {
             report.hits.push(hit);
             continue;

@@ -11,10 +11,6 @@ use crate::filter::{Filter, Verdict};
 use crate::ids::{ContainerUid, Seq, SlotId};
 use crate::work::Steps;
 
-/// META up to this size is judged anew when its entry is opened; of longer the record, which was made of it, is
-/// believed where it decides: parsing it would take longer than all the rest.
-const JUDGED_AGAIN_MAX_BYTES: usize = 512;
-
 /// Whether the entry was invalidated.
 pub fn is_gone<K: Keyspace>(keyspace: &K, view: &EntryView<'_>) -> bool {
     keyspace.with_cache(|cache| cache.epochs().standing(view) == Some(Severity::Gone))
@@ -43,6 +39,9 @@ pub fn accepts<K: Keyspace>(
 }
 
 /// Whether an opened entry, which is proven to be what the index believes or was found without it, passes a filter.
+///
+/// What the record decides is not asked of META again, from which it was made: the entry of this slot and store order
+/// never changes, and META would have to be parsed, which takes longer than all the rest. Debug builds compare both.
 pub fn passes<K: Keyspace>(keyspace: &K, filter: &Filter, view: &EntryView<'_>) -> Looked<bool> {
     let mut steps = Steps::default();
     let (slot, seq) = (view.slot(), view.seq());
@@ -50,9 +49,11 @@ pub fn passes<K: Keyspace>(keyspace: &K, filter: &Filter, view: &EntryView<'_>) 
         let slot = cache.index.slot_of(slot, seq)?;
         Some(filter.judge_record(slot.record, &mut steps))
     });
-    let is_long = view.meta().is_some_and(|meta| meta.len() > JUDGED_AGAIN_MAX_BYTES);
     let verdict = match of_record {
-        Some(verdict) if is_long && verdict != Verdict::NeedsEntry => verdict,
+        Some(verdict) if verdict != Verdict::NeedsEntry => {
+            debug_assert!(agrees_with_meta(filter, view, verdict), "a record says what META does");
+            verdict
+        }
         _ => {
             let meta = view.meta_object().unwrap_or(serde_json::Value::Null);
             steps.bytes += view.meta().map_or(0, |meta| meta.len()) as u64;
@@ -71,6 +72,13 @@ pub fn passes<K: Keyspace>(keyspace: &K, filter: &Filter, view: &EntryView<'_>) 
         Verdict::No | Verdict::NeedsEntry => Ok(false),
         Verdict::TooLong => Err(too_many_steps().into()),
     }
+}
+
+/// Whether META is judged as its record was, unless either took too many steps.
+pub fn agrees_with_meta(filter: &Filter, view: &EntryView<'_>, of_record: Verdict) -> bool {
+    let meta = view.meta_object().unwrap_or(serde_json::Value::Null);
+    let of_meta = filter.judge(&meta, &mut Steps::default());
+    of_meta == of_record || [of_meta, of_record].contains(&Verdict::TooLong)
 }
 
 /// Opens the entry in a slot that words named, and proves it.

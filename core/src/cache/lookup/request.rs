@@ -76,6 +76,8 @@ pub struct Hit<O> {
     pub tier: Tier,
     /// Cosine of question and entry; 1 for the exact tier.
     pub similarity: f64,
+    /// Digest of its scope, context and prompt, where the look-up had it at hand.
+    pub id: Option<EntryId>,
     /// The entry.
     pub entry: O,
 }

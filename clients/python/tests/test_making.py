@@ -180,7 +180,10 @@ def test_a_cancelled_task_gives_its_lease_to_the_next(loop_run):
     async def work(client):
         cache = llmcache.asyncio.LLMCache(client, "faq", lease=30)
 
+        leads = asyncio.Event()
+
         async def forever() -> str:
+            leads.set()
             await asyncio.sleep(60)
             return "never"
 
@@ -188,7 +191,7 @@ def test_a_cancelled_task_gives_its_lease_to_the_next(loop_run):
             return "made by the next"
 
         first = asyncio.create_task(cache.get_or_make("q", forever))
-        await asyncio.sleep(0.2)
+        await leads.wait()
         second = asyncio.create_task(cache.get_or_make("q", model))
         await asyncio.sleep(0.1)
         first.cancel()
@@ -283,7 +286,10 @@ def test_a_server_killed_while_others_wait_answers_them_all(fleet):
         async with redis.asyncio.Redis(port=server.port, retry=ASYNC_ONCE) as client:
             cache = llmcache.asyncio.LLMCache(client, "faq", wait=5)
 
+            leads = asyncio.Event()
+
             async def slow() -> str:
+                leads.set()
                 await asyncio.sleep(0.5)
                 server.kill9()
                 await asyncio.sleep(0.2)
@@ -293,7 +299,7 @@ def test_a_server_killed_while_others_wait_answers_them_all(fleet):
                 return "other"
 
             first = asyncio.create_task(cache.get_or_make("q", slow))
-            await asyncio.sleep(0.1)
+            await leads.wait()
             others = [
                 llmcache.asyncio.LLMCache(client, "faq", wait=5).get_or_make("q", model, guard="OFF") for _ in range(5)
             ]

@@ -25,7 +25,13 @@ same 600 bytes on the same server. Ratio of throughput, and of the server's CPU 
 of 150 bytes are parsed, the module is called, one absent key is looked up, null is answered. What it
 costs beside `GET` is the server's price of calling a module, which a hit pays before it hashes the
 prompt (2 blocks of SHA-256), builds and opens the entry's key (55 bytes), compares the prompt and
-answers 600 bytes. At a pipeline of 1 the system calls outweigh all that; at 16 they do not."""
+answers 600 bytes. At a pipeline of 1 the system calls outweigh all that; at 16 they do not.
+
+By instructions (callgrind, redis-7.0, 10,000 keys; SHA-256 left out, which such a count does in software) `GET` takes 4,500, and a
+hit 9,100: 4,100 of the server, which reads four arguments of 150 bytes, and 5,100 in the module. About 2,500 of these are the
+server's functions that a module calls to open a key and answer: a string made and freed (500), the key opened and closed (930),
+the reply (660), arguments and dispatch (400). So a module that did nothing else of its own would reach 4,500 / 6,600, or 0.68 of
+`GET` by CPU; the other 2,600 name the entry, prove it and count the hit."""
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ FAULTS = (
         "core/src/index/mod.rs",
         "        self.remove_id(&new.id);\n        let id = self.rows.slots.allocate();",
         "        let id = self.rows.slots.allocate();",
-        SIMULATE,
+        ("core", "simulate"),
     ),
     Planted(
         "an answer is stored though its tag was invalidated the moment the lease was granted",

@@ -34,6 +34,7 @@ import hybrid  # noqa: E402
 import invalidate  # noqa: E402
 import kvfetch  # noqa: E402
 import kvtrace  # noqa: E402
+import large  # noqa: E402
 import library  # noqa: E402
 import million  # noqa: E402
 import packages  # noqa: E402
@@ -55,7 +56,7 @@ from servers import provide_all, provide_redisearch  # noqa: E402
 OUT = ROOT / "docs" / "benchmarks"
 MODULE = ROOT / "target" / "release" / "libllmcache.so"
 NAMES = (
-    "trips", "exact", "semantic", "packages", "graph", "million", "library", "reference", "restart", "stalls", "faults", "threads", "invalidate", "scopes", "embeddings", "embed", "rag", "words", "hybrid",
+    "trips", "exact", "semantic", "packages", "graph", "million", "library", "large", "reference", "restart", "stalls", "faults", "threads", "invalidate", "scopes", "embeddings", "embed", "rag", "words", "hybrid",
     "kvfetch", "kvtrace", "session",
 )  # fmt: skip
 
@@ -159,6 +160,10 @@ def measure(name, here, servers, module, folder, source, base, queries, full, ch
             return million.run(first, module, folder, base, queries, plan)
         case "library":
             return library.run(source, library.Plan(min(50_000, at_most) if full else len(base), rounds=7))
+        case "large":
+            dims = tuple((10_000 if full else 2_000, dim) for dim in (384, 768, 1_024, 1_536, 3_072))
+            million_of = ((at_most, 1_536),) if full and at_most > 10_000 else ()
+            return large.run(source, large.Plan(dims + million_of))
         case "reference":
             plan = reference.Plan(10_000 if full else len(base), queries=200)
             return reference.run(first, module, folder, source, plan)

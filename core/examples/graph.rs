@@ -9,26 +9,15 @@
 
 #![expect(clippy::print_stdout, reason = "printing is what this program is for")]
 
-use half::f16;
-use llmcache_core::ids::{EntryId, PartitionKey, Seq, SlotId, UnixMs};
-use llmcache_core::index::{
-    GraphSettings, Index, IndexMode, NewSlot, SearchMode, SearchRequest, SearchResult, Work,
-};
-use llmcache_core::vector::fine::{OwnPlane, rest_of};
-use llmcache_core::vector::quantise::{Code as Quantised, quantise};
+mod common;
+
+use common::{Code, K, coded, cpu_seconds, insert, read, search};
+use llmcache_core::ids::{Seq, SlotId};
+use llmcache_core::index::{GraphSettings, Index, IndexMode, SearchMode, Work};
 use std::path::Path;
 use std::time::Instant;
 
-const K: usize = 10;
 const REPEATS: usize = 5;
-
-/// What an index keeps of a vector, or is asked by.
-struct Code {
-    codes: Vec<i8>,
-    step: f32,
-    plane: Option<OwnPlane>,
-    rest: Vec<i8>,
-}
 
 fn main() {
     let mut given = std::env::args().skip(1);
@@ -233,60 +222,10 @@ fn report(name: &str, index: &mut Index, queries: &[Code], truth: &[Vec<u32>], e
     );
 }
 
-fn search(index: &mut Index, asked: &Code, ef: Option<usize>) -> SearchResult {
-    index.search(&SearchRequest {
-        counts_refused: true,
-        code: &asked.codes,
-        scale: asked.step,
-        rest: &asked.rest,
-        partition: PartitionKey(0),
-        limit: K,
-        ef,
-        now: UnixMs(1),
-        filter: None,
-        min_seq: Seq(0),
-    })
-}
-
 fn fill(index: &mut Index, codes: &[Code]) {
     for (row, code) in codes.iter().enumerate() {
         insert(index, row as u32, code);
     }
-}
-
-fn insert(index: &mut Index, number: u32, code: &Code) -> SlotId {
-    let slot = index.insert(NewSlot {
-        id: EntryId::of(b"", b"", &number.to_le_bytes()),
-        seq: Seq(u64::from(number) + 1),
-        partition: PartitionKey(0),
-        expire_at: UnixMs::NEVER,
-        bytes: 0,
-        worth: 0,
-        record: None,
-        name: None,
-        code: Some((&code.codes, code.step)),
-    });
-    if let Some(plane) = &code.plane {
-        index.set_plane(slot, plane.as_plane());
-    }
-    slot
-}
-
-fn coded(vector: &[f32], by_codes: bool) -> Code {
-    let Quantised { codes, scale } = quantise(vector);
-    if by_codes {
-        return Code { codes, step: scale, plane: None, rest: Vec::new() };
-    }
-    let (plane, rest) = (Some(OwnPlane::of(vector, &codes, scale)), rest_of(vector, &codes, scale));
-    Code { codes, step: scale, plane, rest }
-}
-
-/// Seconds this thread was on a core: what others on the machine do is not in it. Where the system does not tell, the
-/// time that passed.
-fn cpu_seconds(start: Instant) -> f64 {
-    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
-    let ns = told.and_then(|told| told.split(' ').next()?.parse::<f64>().ok());
-    ns.map_or(start.elapsed().as_secs_f64(), |ns| ns / 1e9)
 }
 
 /// The true nearest by f32.
@@ -297,28 +236,4 @@ fn nearest(base: &[Vec<f32>], query: &[f32]) -> Vec<u32> {
     let place = K.min(scored.len()) - 1;
     scored.select_nth_unstable_by(place, |a, b| b.0.total_cmp(&a.0));
     scored[..=place].iter().map(|&(_, row)| row).collect()
-}
-
-/// The rows of the one `.npy` file of a folder whose name holds `part`: f16, two-dimensional.
-fn read(folder: &Path, part: &str) -> Vec<Vec<f32>> {
-    let files = std::fs::read_dir(folder).expect("a folder");
-    let path = files
-        .map(|file| file.expect("a file").path())
-        .find(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.contains(part) && name.ends_with(".npy")
-        })
-        .expect("a file of vectors");
-    let bytes = std::fs::read(path).expect("a readable file");
-    let header = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let text = String::from_utf8_lossy(&bytes[10..10 + header]);
-    assert!(text.contains("<f2") && text.contains("False"), "rows of f16");
-    let dim = text.split_once(", ").and_then(|_| text.rsplit_once("), ")).map(|(head, _)| head);
-    let dim = dim.and_then(|head| head.rsplit_once(", ")).and_then(|(_, dim)| dim.parse().ok());
-    let dim: usize = dim.expect("a shape of two dimensions");
-    let numbers: Vec<f32> = bytes[10 + header..]
-        .chunks_exact(2)
-        .map(|pair| f16::from_le_bytes([pair[0], pair[1]]).to_f32())
-        .collect();
-    numbers.chunks_exact(dim).map(<[f32]>::to_vec).collect()
 }

@@ -1,5 +1,5 @@
 //! Prints nanoseconds per distance of every kernel implementation this machine runs: in cache,
-//! streaming through memory, and in random order.
+//! streaming through memory, and in random order; and by byte of the row, in cache, so that dimensions compare.
 //!
 //! `cargo run --release -p llmcache-core --example kernels`
 
@@ -10,7 +10,7 @@ use llmcache_core::distance::{available, kernels};
 use std::hint::black_box;
 use std::time::Instant;
 
-const DIMS: [usize; 2] = [384, 1536];
+const DIMS: [usize; 5] = [384, 768, 1024, 1536, 3072];
 /// Vectors that stay in the first-level cache.
 const CACHED: usize = 16;
 /// Bytes of a streamed set: past the second-level cache.
@@ -20,8 +20,8 @@ const REPEATS: usize = 7;
 fn main() {
     println!("chosen: {}", kernels().name);
     println!(
-        "{:10} {:8} {:>5} {:>9} {:>9} {:>9}",
-        "kernel", "by", "dim", "cached", "stream", "random"
+        "{:10} {:8} {:>5} {:>9} {:>9} {:>9} {:>9}",
+        "kernel", "by", "dim", "cached", "stream", "random", "ps/byte"
     );
     for dim in DIMS {
         let mut random = Xorshift(0x9E37_79B9_7F4A_7C15);
@@ -81,7 +81,8 @@ fn report<T>(
         best
     };
     let (cached, streamed, shuffled) = (time(&cached), time(&streamed), time(&shuffled));
-    println!("{kernel:10} {by:8} {dim:5} {cached:9.1} {streamed:9.1} {shuffled:9.1}");
+    let by_byte = 1_000.0 * cached / (width * size_of::<T>()) as f64;
+    println!("{kernel:10} {by:8} {dim:5} {cached:9.1} {streamed:9.1} {shuffled:9.1} {by_byte:9.1}");
 }
 
 /// A small generator of even quality; measurements need no better.

@@ -84,8 +84,8 @@ native: $(VENV)/.ready ## build the wheel of the Python client's extension, into
 js: build $(VENV)/.ready ## type, test, weigh and pack the JavaScript client (needs node 20)
 	LLMCACHE_JS=required $(PY) clients/js/check.py $(if $(SERVER),--server $(wildcard .servers/$(SERVER)/*-server))
 
-mutate: setup ## load 100,000 changed folders of models: refused or working (minutes; the tests try 1,500)
-	LLMCACHE_MUTATIONS=100000 cargo test --release -p llmcache-core --test embed changed_bytes
+mutate: setup ## load 100,000 changed folders of models: refused or working (the tests try 1,500; SEED=8 for others)
+	LLMCACHE_MUTATIONS=100000 $(if $(SEED),LLMCACHE_MUTATIONS_SEED=$(SEED)) cargo test --release -p llmcache-core --test embed changed_bytes -- --nocapture
 
 torture: build $(VENV)/.ready ## attack servers in every kind of round (MINUTES=60 SERVER=valkey-9.1 SEED=7 KINDS=clusters)
 	$(PY) tests/torture/run.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--only $(KINDS)) $(if $(SERVER),--server $(wildcard .servers/$(SERVER)/*-server))

@@ -4,7 +4,7 @@
 
 use crate::ffi::config::{
     ChoiceConfig, FlagConfig, NumberConfig, TextConfig, load_configs, register_choice,
-    register_fixed_text, register_flag, register_number, register_text,
+    register_fixed_number, register_fixed_text, register_flag, register_number, register_text,
 };
 use crate::ffi::{Ctx, MainCell};
 use llmcache_core::cache::guard::GuardLevel;
@@ -118,7 +118,8 @@ static EMBED_ENGINE: TextConfig = TextConfig {
 static EMBED_THREADS: NumberConfig =
     number(c"embed-threads", 2, 0, limits::EMBED_THREADS_MAX as i64);
 static EMBED_SHARE_TOKENS: NumberConfig =
-    number(c"embed-share-tokens", 32, 0, limits::EMBED_TOKENS_MAX as i64);
+    number(c"embed-share-tokens", 8, 0, limits::EMBED_TOKENS_MAX as i64);
+static EMBED_NICE: NumberConfig = number(c"embed-nice", 15, 0, 19);
 static EMBED_QUEUE: NumberConfig = number(c"embed-queue", 1_024, 1, limits::EMBED_QUEUE_MAX as i64);
 static EMBED_TIMEOUT_MS: NumberConfig =
     number(c"embed-timeout-ms", 1_000, 1, limits::EMBED_TIMEOUT_MAX_MS as i64);
@@ -191,13 +192,15 @@ static NUMBERS: [&NumberConfig; 27] = [
 static CHOICES: [&ChoiceConfig; 3] = [&QUANT, &INDEX, &GUARD];
 static FLAGS: [&FlagConfig; 3] = [&AUTO_CREATE, &ACTIVE_EXPIRE, &CHECK_WORK];
 static TEXTS: [&TextConfig; 3] = [&THRESHOLD, &BETA, &EMBED_DEFAULT];
-/// Those that are read once, at load.
+/// Those that are read once.
+static FIXED_NUMBERS: [&NumberConfig; 1] = [&EMBED_NICE];
 static FIXED_TEXTS: [&TextConfig; 2] = [&EMBED_MODELS, &EMBED_ENGINE];
 
 /// Registers every config and takes in what redis.conf says of them.
 pub fn register(ctx: Ctx<'_>) -> bool {
     TEXTS.iter().all(|text| register_text(ctx, text))
         && FIXED_TEXTS.iter().all(|text| register_fixed_text(ctx, text))
+        && FIXED_NUMBERS.iter().all(|number| register_fixed_number(ctx, number))
         && NUMBERS.iter().all(|number| register_number(ctx, number))
         && CHOICES.iter().all(|choice| register_choice(ctx, choice))
         && FLAGS.iter().all(|flag| register_flag(ctx, flag))
@@ -222,7 +225,7 @@ pub fn changed() -> String {
     ] {
         note(text.name, !value.is_empty(), value);
     }
-    for number in NUMBERS {
+    for number in NUMBERS.iter().chain(&FIXED_NUMBERS) {
         let value = number.value.load(Ordering::Relaxed);
         note(number.name, value != number.default, value.to_string());
     }
@@ -383,6 +386,11 @@ pub fn embed_threads() -> usize {
 /// Tokens from which a text that is alone is embedded by all threads together; 0 for never.
 pub fn embed_share_tokens() -> usize {
     EMBED_SHARE_TOKENS.value.load(Ordering::Relaxed) as usize
+}
+
+/// By how much threads that embed are nicer than the server.
+pub fn embed_nice() -> i32 {
+    EMBED_NICE.value.load(Ordering::Relaxed) as i32
 }
 
 /// Texts that may wait to be embedded.

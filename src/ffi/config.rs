@@ -68,13 +68,22 @@ pub struct TextConfig {
 
 /// Registers a number.
 pub fn register_number(ctx: Ctx<'_>, config: &'static NumberConfig) -> bool {
+    number(ctx, config, raw::REDISMODULE_CONFIG_DEFAULT)
+}
+
+/// Registers a number that is set before the server serves and never after.
+pub fn register_fixed_number(ctx: Ctx<'_>, config: &'static NumberConfig) -> bool {
+    number(ctx, config, raw::REDISMODULE_CONFIG_IMMUTABLE)
+}
+
+fn number(ctx: Ctx<'_>, config: &'static NumberConfig, flags: u32) -> bool {
     // SAFETY: name and config are static; the callbacks get the config back; so in all below.
     unsafe {
         api!(RedisModule_RegisterNumericConfig(
             ctx.as_ptr(),
             config.name.as_ptr(),
             config.default,
-            raw::REDISMODULE_CONFIG_DEFAULT,
+            flags,
             config.min,
             config.max,
             Some(get_number),
@@ -87,7 +96,7 @@ pub fn register_number(ctx: Ctx<'_>, config: &'static NumberConfig) -> bool {
 
 /// Registers a flag.
 pub fn register_flag(ctx: Ctx<'_>, config: &'static FlagConfig) -> bool {
-    // SAFETY: see `register_number`.
+    // SAFETY: see `number`.
     unsafe {
         api!(RedisModule_RegisterBoolConfig(
             ctx.as_ptr(),
@@ -106,7 +115,7 @@ pub fn register_flag(ctx: Ctx<'_>, config: &'static FlagConfig) -> bool {
 pub fn register_choice(ctx: Ctx<'_>, config: &'static ChoiceConfig) -> bool {
     let mut words: Vec<*const c_char> = config.words.iter().map(|word| word.as_ptr()).collect();
     let values: Vec<c_int> = (0..config.words.len() as c_int).collect();
-    // SAFETY: see `register_number`; the server copies both arrays.
+    // SAFETY: see `number`; the server copies both arrays.
     unsafe {
         api!(RedisModule_RegisterEnumConfig(
             ctx.as_ptr(),
@@ -126,7 +135,7 @@ pub fn register_choice(ctx: Ctx<'_>, config: &'static ChoiceConfig) -> bool {
 
 /// Registers a text.
 pub fn register_text(ctx: Ctx<'_>, config: &'static TextConfig) -> bool {
-    // SAFETY: see `register_number`.
+    // SAFETY: see `number`.
     unsafe {
         api!(RedisModule_RegisterStringConfig(
             ctx.as_ptr(),
@@ -143,7 +152,7 @@ pub fn register_text(ctx: Ctx<'_>, config: &'static TextConfig) -> bool {
 
 /// Registers a text that is set before the server serves and never after.
 pub fn register_fixed_text(ctx: Ctx<'_>, config: &'static TextConfig) -> bool {
-    // SAFETY: see `register_number`.
+    // SAFETY: see `number`.
     unsafe {
         api!(RedisModule_RegisterStringConfig(
             ctx.as_ptr(),

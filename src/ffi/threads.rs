@@ -32,6 +32,9 @@ pub trait Work: Send + 'static {
     /// What comes of it.
     type Outcome: Send;
 
+    /// By how much its threads are nicer than the server: where cores are few, who waits for the main thread goes
+    /// before who waits for such work. Asked on the main thread when one is started.
+    fn nicer() -> i32;
     /// Does a part of it, of some milliseconds at most; returns whether that was the last.
     fn slice(&mut self, scratch: &mut Self::Scratch) -> bool;
     /// What came of it.
@@ -149,7 +152,8 @@ impl<W: Work> Threads<W> {
         while self.started < threads {
             let queues = Arc::clone(&self.queues);
             let builder = std::thread::Builder::new().name(W::THREAD.to_owned());
-            if without_signals(|| builder.spawn(move || serve(&queues))).is_err() {
+            let nicer = W::nicer();
+            if without_signals(|| builder.spawn(move || serve(&queues, nicer))).is_err() {
                 break;
             }
             self.started += 1;
@@ -193,22 +197,21 @@ fn ring(mut pipe: &PipeWriter) {
     }
 }
 
-/// By how much a thread is nicer than the server: where cores are few, who waits for the main thread goes
-/// before who waits for a search.
+/// Makes this thread nicer.
 #[cfg(target_os = "linux")]
-const NICER: i32 = 5;
-
-/// Makes this thread nicer; elsewhere than on Linux that would be the whole process.
-fn yield_to_server() {
-    #[cfg(target_os = "linux")]
+fn yield_to_server(nicer: i32) {
     // SAFETY: changes the calling thread alone; that it is not allowed to would change nothing.
     unsafe {
-        libc::nice(NICER);
+        libc::nice(nicer);
     }
 }
 
-fn serve<W: Work>(queues: &Queues<W>) {
-    yield_to_server();
+/// Elsewhere that would be the whole process.
+#[cfg(not(target_os = "linux"))]
+fn yield_to_server(_: i32) {}
+
+fn serve<W: Work>(queues: &Queues<W>, nicer: i32) {
+    yield_to_server(nicer);
     let mut scratch = W::Scratch::default();
     while let Some(mut work) = queues.next() {
         let ended = loop {

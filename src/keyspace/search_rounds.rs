@@ -69,6 +69,10 @@ impl Work for Job {
         (self.client, self.asked.clone())
     }
 
+    fn nicer() -> i32 {
+        5
+    }
+
     fn slice(&mut self, scratch: &mut TaskScratch) -> bool {
         !self.is_wanted.load(Ordering::Relaxed) || self.task.slice(scratch, SLICE_STEPS)
     }

@@ -16,6 +16,7 @@
 use super::glue::{exp, lanes, lanes_mut};
 use super::kernel::{Isa, LANES, Lanes, ROWS, SQUARE};
 use super::memory::{Floats, Places};
+use std::ops::Range;
 
 /// Sizes of one pass's attention.
 #[derive(Clone, Copy)]
@@ -42,13 +43,14 @@ pub(super) unsafe fn turn_keys<F: Lanes>(keys: Places, groups: usize, first: usi
     }
 }
 
-/// Mixtures of tokens `first..end` into `mixed`. `asked` has queries, keys and values of all tokens.
+/// Mixtures of tokens `first..end` by some of the heads into `mixed`. `asked` has queries, keys and values of all tokens.
 ///
 /// # Safety
 /// As for [`Lanes`]; nobody writes `asked` meanwhile.
 #[inline(always)]
 pub(super) unsafe fn attend<I: Isa>(
     heads: Heads,
+    own: Range<usize>,
     (first, end): (usize, usize),
     asked: Places,
     scores: &mut Floats,
@@ -60,7 +62,7 @@ pub(super) unsafe fn attend<I: Isa>(
     scores.reserve(ROWS * padded);
     let scores = scores.all();
     let blocks = (end - first).div_ceil(I::FLOAT_TILE.0);
-    for head in 0..count {
+    for head in own {
         let queries = asked.from(0, head * groups);
         let keys = asked.from(0, (count + head) * groups);
         let values = asked.from(0, (2 * count + head) * groups);

@@ -57,12 +57,6 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Rows of one slice, which are `width` long.
-    #[inline(always)]
-    pub(super) fn of(values: &mut [f32], width: usize) -> Self {
-        Self { start: values.as_mut_ptr(), length: values.len(), row: width, group: LANES }
-    }
-
     /// The same from another row and group on.
     #[inline(always)]
     pub(super) unsafe fn from(self, row: usize, group: usize) -> Self {

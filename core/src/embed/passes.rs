@@ -3,7 +3,7 @@
 //! Owns: the order of steps, and who takes which. No lock: a step is taken by one compare-and-swap, and who finds none
 //! to take comes back. Any thread; nobody who serves clients waits here.
 
-use super::bert::{Bench, Encoder, Memory, Pass, Pooling};
+use super::bert::{Bench, Encoder, Memory, Pass, Pooling, Split};
 use super::engine::Engine;
 use super::kernel::LANES;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,13 +28,13 @@ impl Scratch {
     }
 
     /// Memory that nobody else uses, with room for a text.
-    fn memory(&mut self, encoder: &Encoder, tokens: usize, part_rows: usize) -> Arc<Memory> {
+    fn memory(&mut self, encoder: &Encoder, tokens: usize, split: Split) -> Arc<Memory> {
         // Who helped with the last text may still be about to leave.
         if Arc::get_mut(&mut self.memory).is_none() {
             self.memory = Arc::default();
         }
         let memory = Arc::get_mut(&mut self.memory).expect("nobody else has it");
-        memory.reserve(encoder.shape, tokens, tokens.div_ceil(part_rows));
+        memory.reserve(encoder.shape, tokens, split);
         Arc::clone(&self.memory)
     }
 }
@@ -48,8 +48,9 @@ pub(super) fn embed(
     scratch: &mut Scratch,
 ) -> Vec<f32> {
     assert!(!tokens.is_empty() && tokens.len() <= encoder.shape.positions);
-    let memory = scratch.memory(encoder, tokens.len(), PART_ROWS);
-    let pass = Pass { encoder, tokens, memory: &memory, part_rows: PART_ROWS };
+    let split = Split::Rows(PART_ROWS);
+    let memory = scratch.memory(encoder, tokens.len(), split);
+    let pass = Pass { encoder, tokens, memory: &memory, split };
     for step in 0..pass.steps() {
         for part in 0..pass.parts() {
             // SAFETY: one after the other, and this memory is nobody else's.
@@ -63,7 +64,7 @@ pub(super) fn embed(
 /// A text that several threads may embed together.
 #[derive(Debug)]
 pub struct Shared {
-    part_rows: usize,
+    split: Split,
     /// Set by whom the text was given to; others wait for it.
     memory: OnceLock<Arc<Memory>>,
     /// Steps of parts that were taken, in their order, and that have ended.
@@ -87,9 +88,14 @@ pub enum Turn {
 impl Shared {
     /// One of so many tokens, for so many threads.
     pub fn new(tokens: usize, threads: usize) -> Self {
-        let part_rows = tokens.div_ceil(threads.max(1) * PARTS_A_THREAD).next_multiple_of(LANES);
+        let threads = threads.max(1);
+        let rows = tokens.div_ceil(threads * PARTS_A_THREAD).next_multiple_of(LANES);
         Self {
-            part_rows: part_rows.min(PART_ROWS),
+            // Too few rows for all threads are no parts for them.
+            split: match tokens < LANES * threads {
+                true => Split::Columns(threads),
+                false => Split::Rows(rows.min(PART_ROWS)),
+            },
             memory: OnceLock::new(),
             taken: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
@@ -114,7 +120,7 @@ impl Shared {
             return Turn::Over;
         }
         let Some(memory) = self.memory.get() else { return Turn::Wait };
-        let pass = Pass { encoder, tokens, memory, part_rows: self.part_rows };
+        let pass = Pass { encoder, tokens, memory, split: self.split };
         let (parts, steps) = (pass.parts(), pass.steps());
         let next = self.taken.load(Ordering::Relaxed);
         if next == parts * steps {
@@ -147,9 +153,9 @@ impl Shared {
         scratch: &mut Scratch,
     ) -> Option<Vec<f32>> {
         assert!(!tokens.is_empty() && tokens.len() <= encoder.shape.positions);
-        let memory = scratch.memory(encoder, tokens.len(), self.part_rows);
+        let memory = scratch.memory(encoder, tokens.len(), self.split);
         let memory = self.memory.get_or_init(|| memory);
-        let pass = Pass { encoder, tokens, memory, part_rows: self.part_rows };
+        let pass = Pass { encoder, tokens, memory, split: self.split };
         let all = pass.parts() * pass.steps();
         let mut idle = 0;
         while self.ended.load(Ordering::Acquire) < all {

@@ -11,6 +11,7 @@ use super::glue::lanes;
 use super::kernel::{Isa, LANES, Lanes, TILE};
 use super::memory::Places;
 use super::quant::Matrix;
+use std::ops::Range;
 
 /// Rows in 8 bits without a sign, each with a scale and the value that stands for zero.
 #[derive(Debug, Default)]
@@ -77,21 +78,26 @@ unsafe fn fill_row<I: Isa>(values: &[f32], to: &mut [I::Input]) -> (f32, i32) {
     (range / LEVELS, zero as i32)
 }
 
-/// `input` times `weights`, plus bias, into `outs`: as many rows, groups of `LANES` outputs.
+/// `input` times the weights of some tiles, plus bias, into `outs`: as many rows, groups of `LANES` outputs.
 ///
 /// # Safety
-/// As for [`Lanes`]; `outs` has these places, and nobody else reads or writes them.
+/// As for [`Lanes`]; `outs` has the places of these tiles, and nobody else reads or writes them.
 #[inline(always)]
-pub(super) unsafe fn multiply<I: Isa>(input: &Quantised, weights: &Matrix, outs: Places) {
+pub(super) unsafe fn multiply<I: Isa>(
+    input: &Quantised,
+    weights: &Matrix,
+    tiles: Range<usize>,
+    outs: Places,
+) {
     let rows = input.rows.len();
     assert!(input.width == weights.inputs());
     let blocks = rows.div_ceil(I::TILE_ROWS);
-    for tile in 0..weights.outputs() / TILE {
+    for tile in tiles {
         let mut row = 0;
         for block in 1..=blocks {
             // Blocks of nearly equal size: one row alone would wait for each sum.
             let end = rows * block / blocks;
-            let part = Part { input, weights, tile, row };
+            let part = Part { input, weights, tile, row, ahead: [block == 1, block == blocks] };
             match end - row {
                 1 if I::TILE_ROWS >= 1 => part.compute::<I, 1>(outs),
                 2 if I::TILE_ROWS >= 2 => part.compute::<I, 2>(outs),
@@ -114,14 +120,16 @@ struct Part<'a> {
     weights: &'a Matrix,
     tile: usize,
     row: usize,
+    /// Which halves of the next tile are to be asked for meanwhile.
+    ahead: [bool; 2],
 }
 
 impl Part<'_> {
     #[inline(always)]
     unsafe fn compute<I: Isa, const R: usize>(&self, outs: Places) {
-        let Self { input, weights, tile, row } = *self;
+        let Self { input, weights, tile, row, ahead } = *self;
         let (low, high) = weights.tile(tile);
-        let sums = I::dots::<R>(low, high, input.from::<I>(row), input.width, row == 0);
+        let sums = I::dots::<R>(low, high, input.from::<I>(row), input.width, ahead);
         for half in 0..TILE / LANES {
             let group = tile * (TILE / LANES) + half;
             let totals = &weights.totals().as_chunks().0[group];

@@ -72,11 +72,6 @@ impl Matrix {
         self.inputs
     }
 
-    #[inline(always)]
-    pub(super) fn outputs(&self) -> usize {
-        self.outputs
-    }
-
     /// The lines of the two halves of a tile.
     #[inline(always)]
     pub(super) fn tile(&self, tile: usize) -> (&[Line], &[Line]) {

@@ -4,6 +4,7 @@ use crate::common::{Random, measure};
 use crate::model::{Folder, SMALL, safetensors, tensors, tokenizer, with_header, write_model};
 use llmcache_core::embed::{Model, Role, Scratch, engine};
 use serde_json::{Value, json};
+use std::io::Write;
 
 fn refusal(folder: &Folder) -> String {
     match Model::load(folder.path(), engine()) {
@@ -150,7 +151,8 @@ fn a_vocabulary_of_one_far_number_costs_nothing() {
     assert!(refusal(&folder).contains("twice"), "{}", refusal(&folder));
 }
 
-/// Bytes changed, cut, doubled and exchanged in every file. `LLMCACHE_MUTATIONS` asks for more of them.
+/// Bytes changed, cut, doubled and exchanged in every file. `LLMCACHE_MUTATIONS` asks for more of them,
+/// `LLMCACHE_MUTATIONS_SEED` for others.
 #[test]
 fn changed_bytes_are_refused_or_work() {
     const FILES: [&str; 5] = [
@@ -160,21 +162,22 @@ fn changed_bytes_are_refused_or_work() {
         "1_Pooling/config.json",
         "llmcache.json",
     ];
-    let wanted = std::env::var("LLMCACHE_MUTATIONS").ok().and_then(|text| text.parse().ok());
+    let asked = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let folder = Folder::new("mutations");
     write_model(&folder, SMALL, 1);
     folder.write("llmcache.json", r#"{"threshold": 0.9, "query_prompt": "q ", "script": "any"}"#);
     let originals = FILES.map(|file| folder.read(file));
     let (_, _, whole, _) = measure(|| Model::load(folder.path(), engine()).map(drop));
-    let (mut random, mut worked) = (Random(7), 0);
-    let count = wanted.unwrap_or(1_500);
+    let seed = asked("LLMCACHE_MUTATIONS_SEED").unwrap_or(7);
+    let count = asked("LLMCACHE_MUTATIONS").unwrap_or(1_500) as usize;
+    let (mut random, mut worked) = (Random(seed), 0);
     for round in 0..count {
         let place = random.below(FILES.len());
         folder.write(FILES[place], mutated(&originals[place], &mut random));
         let (loaded, _, used, _) = measure(|| Model::load(folder.path(), engine()));
         // The model, a file of it, and what its JSON is read with.
         let bound = whole + (2 << 20);
-        assert!(used < bound, "round {round}: {used} bytes");
+        assert!(used < bound, "seed {seed}, round {round}: {used} bytes");
         if let Ok(model) = loaded {
             worked += 1;
             for text in ["ab cd", "xyz", "é ж"] {
@@ -185,6 +188,11 @@ fn changed_bytes_are_refused_or_work() {
             }
         }
         folder.write(FILES[place], &originals[place]);
+    }
+    if asked("LLMCACHE_MUTATIONS").is_some() {
+        let refused = count - worked;
+        let said = format!("seed {seed}: {count} folders, {worked} worked, {refused} were refused");
+        writeln!(std::io::stdout(), "{said}").expect("an output");
     }
     assert!(worked > count / 20 && worked < count, "{worked} of {count}");
 }

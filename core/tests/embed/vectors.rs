@@ -119,6 +119,35 @@ fn by_threads(
     })
 }
 
+/// Few rows are divided by columns: those of heads of any width, of which there may be fewer than threads.
+#[test]
+fn threads_that_share_a_short_text_give_the_bits_of_one() {
+    for (hidden, heads, inner) in
+        [(64, 1, 128), (96, 6, 32), (96, 2, 96), (192, 4, 160), (128, 2, 64)]
+    {
+        let sizes = Sizes { hidden, heads, inner, layers: 3, ..SMALL };
+        let folder = Folder::new("short");
+        write_model(&folder, sizes, 25);
+        for engine in engines() {
+            let model = Model::load(folder.path(), engine).expect("a model");
+            let (mut random, mut used) = (Random(26), Scratch::default());
+            for length in [1, 2, 12, 17, 31] {
+                let tokens = random_tokens(&mut random, sizes, length);
+                let alone = model.embed(&tokens, &mut Scratch::default()).expect("a vector");
+                for threads in [2, 3, 7] {
+                    let shared = by_threads(&model, &tokens, threads, &mut used).expect("a vector");
+                    let name = engine.name;
+                    assert_eq!(
+                        bits(&alone),
+                        bits(&shared),
+                        "{name} {hidden}/{heads} at {length}: {threads}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn threads_that_share_a_text_give_the_bits_of_one() {
     let sizes = Sizes { positions: 300, layers: 3, ..SMALL };
@@ -144,15 +173,18 @@ fn helpers_come_and_leave_as_they_like() {
     let folder = Folder::new("helpers");
     write_model(&folder, SMALL, 23);
     let model = Model::load(folder.path(), engines()[0]).expect("a model");
-    let tokens = random_tokens(&mut Random(24), SMALL, 64);
     let mut scratch = Scratch::default();
-    let given_up = Shared::new(64, 2);
-    assert_eq!(model.help(&tokens, &given_up, &mut scratch), Turn::Wait);
-    given_up.give_up();
-    assert_eq!(model.help(&tokens, &given_up, &mut scratch), Turn::Over);
-    let alone = model.embed(&tokens, &mut scratch).expect("a vector");
-    for steps in 0..8 {
-        let shared = Shared::new(64, 2);
+    // Parts that are rows, and parts that are columns.
+    for (length, steps) in
+        [64, 12].into_iter().flat_map(|length| (0..12).map(move |steps| (length, steps)))
+    {
+        let tokens = random_tokens(&mut Random(24), SMALL, length);
+        let given_up = Shared::new(length, 2);
+        assert_eq!(model.help(&tokens, &given_up, &mut scratch), Turn::Wait);
+        given_up.give_up();
+        assert_eq!(model.help(&tokens, &given_up, &mut scratch), Turn::Over);
+        let alone = model.embed(&tokens, &mut scratch).expect("a vector");
+        let shared = Shared::new(length, 2);
         std::thread::scope(|scope| {
             let helper = scope.spawn(|| {
                 let (mut scratch, mut done) = (Scratch::default(), 0);
@@ -165,7 +197,7 @@ fn helpers_come_and_leave_as_they_like() {
                 }
             });
             let vector = model.embed_shared(&tokens, &shared, &mut scratch).expect("a vector");
-            assert_eq!(bits(&alone), bits(&vector), "{steps}");
+            assert_eq!(bits(&alone), bits(&vector), "{length}: {steps}");
             helper.join().expect("no panic");
         });
         assert_eq!(model.help(&tokens, &shared, &mut scratch), Turn::Over);

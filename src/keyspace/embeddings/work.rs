@@ -2,6 +2,7 @@
 //!
 //! Owns: the job. Made on the main thread, done on a thread.
 
+use crate::config;
 use crate::ffi::Work;
 use llmcache_core::embed::{Model, Refusal, Role, Scratch, Shared, Tokens, Turn, rest};
 use std::sync::Arc;
@@ -107,6 +108,11 @@ impl Work for Job {
 
     fn ticket(&self) -> Option<TextKey> {
         (!matches!(self.share, Share::Helped(..))).then_some(self.key)
+    }
+
+    /// A pass keeps a core busy for as long as it is let run.
+    fn nicer() -> i32 {
+        config::embed_nice()
     }
 
     fn slice(&mut self, scratch: &mut Scratch) -> bool {

@@ -49,14 +49,14 @@ impl Isa for Avx2 {
         high: &[Line],
         rows: &[i16],
         stride: usize,
-        _ahead: bool,
+        ahead: [bool; 2],
     ) -> [[(__m256i, __m256i); 2]; R] {
         debug_assert!(rows.len() >= (R - 1) * stride + low.len() * QUAD);
         let mut sums = [[(_mm256_setzero_si256(), _mm256_setzero_si256()); 2]; R];
         for half in 0..2 {
             let lines = if half == 0 { low } else { high };
-            let first = eight::<R>(lines, 0, rows, stride);
-            let second = eight::<R>(lines, 2 * PER_REGISTER * QUAD, rows, stride);
+            let first = eight::<R>(lines, 0, rows, stride, ahead[half]);
+            let second = eight::<R>(lines, 2 * PER_REGISTER * QUAD, rows, stride, false);
             for row in 0..R {
                 sums[row][half] = (first[row], second[row]);
             }
@@ -72,11 +72,15 @@ unsafe fn eight<const R: usize>(
     at: usize,
     rows: &[i16],
     stride: usize,
+    ahead: bool,
 ) -> [__m256i; R] {
     let (weights, start) = (lines.as_ptr().cast::<i8>().add(at), rows.as_ptr());
     let mut totals = [[_mm256_setzero_si256(); 2]; R];
     for step in 0..lines.len() {
         let line = weights.add(step * size_of::<Line>());
+        if ahead {
+            prefetch(lines, step + 2 * lines.len());
+        }
         let first = _mm256_cvtepi8_epi16(_mm_loadu_si128(line.cast()));
         let second = _mm256_cvtepi8_epi16(_mm_loadu_si128(line.add(LANES).cast()));
         for row in 0..R {
@@ -95,6 +99,13 @@ unsafe fn eight<const R: usize>(
         sums[row] = _mm256_permute4x64_epi64::<0b11_01_10_00>(mixed);
     }
     sums
+}
+
+/// Asks for the line `ahead` of the first of `lines`, which need not be there, into the second cache: so many are under
+/// way that the first one's slots for lines that are awaited would hold up the loads between.
+#[inline(always)]
+pub(super) unsafe fn prefetch(lines: &[Line], ahead: usize) {
+    _mm_prefetch::<_MM_HINT_T1>(lines.as_ptr().wrapping_add(ahead).cast());
 }
 
 #[inline(always)]

@@ -130,8 +130,8 @@ pub(super) trait Isa {
     unsafe fn keep(values: Self::F, zero: i32, to: &mut [Self::Input; LANES]);
 
     /// Exact products of `R` rows of activations with the weights of 32 outputs: `low` has the lines of the first
-    /// sixteen, `high` those of the others, one line for four inputs. What lies behind `high` is wanted next where
-    /// `ahead`.
+    /// sixteen, `high` those of the others, one line for four inputs. What follows `high`, as many lines of each half,
+    /// is wanted next: it may have to come from memory, and is asked for where `ahead` says so of its half.
     ///
     /// # Safety
     /// As for [`Lanes`]. Both have the same number of lines, and each row four values for each of them at
@@ -141,6 +141,6 @@ pub(super) trait Isa {
         high: &[Line],
         rows: &[Self::Input],
         stride: usize,
-        ahead: bool,
+        ahead: [bool; 2],
     ) -> [[<Self::F as Lanes>::Sums; 2]; R];
 }

@@ -50,7 +50,7 @@ impl Isa for Neon {
         high: &[Line],
         rows: &[u8],
         stride: usize,
-        _ahead: bool,
+        _ahead: [bool; 2],
     ) -> [[[int32x4_t; PARTS]; 2]; R] {
         debug_assert!(rows.len() >= (R - 1) * stride + low.len() * QUAD);
         debug_assert_eq!(low.len(), high.len());

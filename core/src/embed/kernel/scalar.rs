@@ -23,7 +23,7 @@ impl Isa for Scalar {
         high: &[Line],
         rows: &[u8],
         stride: usize,
-        _ahead: bool,
+        _ahead: [bool; 2],
     ) -> [[[i32; LANES]; 2]; R] {
         let mut sums = [[[0; LANES]; 2]; R];
         for (row, sums) in sums.iter_mut().enumerate() {

@@ -12,7 +12,7 @@
     reason = "registers by number: a loop over iterators is not unrolled in every profile"
 )]
 
-use super::avx2::{largest_of_eight, smallest_of_eight, sum_of_eight};
+use super::avx2::{largest_of_eight, prefetch, smallest_of_eight, sum_of_eight};
 use super::{Isa, LANES, Lanes, Line, QUAD, SQUARE};
 use std::arch::x86_64::*;
 
@@ -45,7 +45,7 @@ impl Isa for Vnni {
         high: &[Line],
         rows: &[u8],
         stride: usize,
-        ahead: bool,
+        ahead: [bool; 2],
     ) -> [[__m512i; 2]; R] {
         debug_assert!(rows.len() >= (R - 1) * stride + low.len() * QUAD);
         debug_assert_eq!(low.len(), high.len());
@@ -54,10 +54,11 @@ impl Isa for Vnni {
         for step in 0..low.len() {
             let first = _mm512_loadu_si512(low.as_ptr().add(step).cast());
             let second = _mm512_loadu_si512(high.as_ptr().add(step).cast());
-            // The next tile comes from the third cache: it is asked for while this one is computed with.
-            if ahead {
+            if ahead[0] {
                 prefetch(low, step + 2 * low.len());
-                prefetch(low, step + 3 * low.len());
+            }
+            if ahead[1] {
+                prefetch(high, step + 2 * high.len());
             }
             for row in 0..R {
                 let quad = start.add(row * stride + step * QUAD).cast::<i32>();
@@ -68,12 +69,6 @@ impl Isa for Vnni {
         }
         totals
     }
-}
-
-/// Asks for the line `ahead` of the first of `lines`, which need not be there.
-#[inline(always)]
-unsafe fn prefetch(lines: &[Line], ahead: usize) {
-    _mm_prefetch::<_MM_HINT_T0>(lines.as_ptr().wrapping_add(ahead).cast());
 }
 
 /// Sixteen lanes in one register.

@@ -167,6 +167,25 @@ def test_arrays_nested_members_and_long_meta_are_judged_without_opening_entries(
         assert opened_for(cache, expression) == 0, expression
 
 
+def test_a_document_that_passes_is_opened_once(server):
+    """Its record is believed: it is opened as served, and counts as used by that."""
+    client = server.client()
+    client.config_set("llmcache.check-work", "yes")
+    try:
+        client.execute_command("RAG.CREATE", "docs", "DIM", 3)
+        for i in range(20):
+            meta = f'{{"n":{i % 2}}}'
+            client.execute_command("RAG.ADD", "docs", f"d{i}", "TEXT", "t", "META", meta, "VALUES", 3, 1, 0, i / 20)
+        query = ("RAG.SEARCH", "docs", "VALUES", 3, 1, 0, 0, "COUNT", 5, "RETURN", 1, "id")
+        for tail in ((), ("FILTER", ".n == 0")):
+            found = client.execute_command(*query, *tail)
+            opened = int(server.info()["llmcache_last_command_keys"])
+            # The key of the index may be one of them.
+            assert len(found) == 5 and 5 <= opened <= 6, (tail, opened)
+    finally:
+        client.config_set("llmcache.check-work", "no")
+
+
 def test_what_a_filter_asked_for_is_kept(cache):
     def fill(first):
         for i in range(first, first + 20):

@@ -51,7 +51,7 @@ def measured(source: Path, rows: int, dim: int) -> list[dict]:
 
 
 def told(seen: dict[tuple[int, int], list[dict]]) -> Report:
-    report = Report("Many dimensions, and a million entries of 1,536", TEXT.format(asked=ASKED))
+    report = Report("An index of many dimensions", TEXT.format(asked=ASKED))
     built = report.table(
         "entries", "dimensions", "inserts/s of CPU", "built, s", "B a vector", "links, B", "saved, s", "MB saved", "loaded, s"
     )

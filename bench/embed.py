@@ -32,7 +32,7 @@ PEERS = {"onnxruntime": "redis-py, ONNX Runtime (1 thread)", "fastembed": "redis
 TEXT = f"""One client asks, question by question, for what was stored in other words: a new text each time, so that nothing is
 remembered; {ENTRIES:,} entries. The module is sent the text (`GETSEM … PROMPT`); beside it the same Python embeds with a library
 and sends the vector. All run all-MiniLM-L6-v2 in 8 bits, other embedders on one thread; the module's two threads (the
-default) share a text of 32 tokens or more. "Embedding" is the library's time or the server's own (`embed_us`). Texts a second:
+default) share a text of 8 tokens or more. "Embedding" is the library's time or the server's own (`embed_us`). Texts a second:
 16 connections, each text on one thread. PING: one a millisecond beside that load. Exact hits: CPU time of the server for
 caches with and without a model, in turns. Times on a busy machine are upper bounds."""
 

@@ -181,12 +181,18 @@ def worst(world: World) -> list[tuple[str, list]]:
         "LLMCACHE.DROP": ["faq"],
         "RAG.DROP": ["docs"],
     }
+    packed = b"".join(bytes.fromhex(digest) for digest in d)
     # What else some of them can be asked.
     others = [
         ("KVCHUNK.TREE", ["ns", "EVICTION", "COUNT", 1000]),
         ("RAG.DEL", ["docs", "FILTER", ".n >= 0", "DRYRUN"]),
         ("RAG.DEL", ["docs", "TAG", "none"]),
         ("KVCHUNK.FETCH", ["ns", *everything, "SPARSE", "LEASE", 1000]),
+        *((name, ["ns", "PACKED", 32, packed, *more]) for name, *more in (
+            ("KVCHUNK.MATCH", "LEASE", 1000),
+            ("KVCHUNK.FETCH", "LEASE", 1000),
+            ("KVCHUNK.MISSING",),
+        )),
         ("EMBCACHE.MGET", ["emb", *texts]),
         ("SESSION.LOAD", ["s5", *long_lines]),
         # Others in the places of those of the same ids.

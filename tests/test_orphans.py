@@ -19,11 +19,12 @@ def fill(server):
 @pytest.mark.parametrize("preamble", ["yes", "no"])
 def test_kill_9_in_mid_reap_of_a_deleted_cache(fleet, preamble):
     server = fleet.launch(**QUICK, **DURABLE, aof_use_rdb_preamble=preamble)
-    faq = fill(server)
-    faq.client.delete("faq")
-    left = faq.client.dbsize()
-    server.kill9()
-    assert left > 0, "the reaper was done before it could be interrupted"
+    fill(server)
+    with server.wire() as wire:
+        # In one turn of the event loop, so that the reaper does not come between.
+        assert wire.pipeline([("DEL", "faq"), ("DBSIZE",)]) == [1, COUNT]
+        wait_until(lambda: wire("DBSIZE") < COUNT, "the reaper has begun", step=0)
+        server.kill9()
     server.start()
     client = server.client()
     wait_until(lambda: client.dbsize() == 0, "every entry is reaped after the grace", 60)
@@ -31,12 +32,12 @@ def test_kill_9_in_mid_reap_of_a_deleted_cache(fleet, preamble):
 
 def test_kill_9_in_mid_reap_of_an_expired_cache(fleet):
     server = fleet.launch(**QUICK, **DURABLE)
-    faq = fill(server)
-    faq.client.pexpire("faq", 1)
-    wait_until(lambda: faq.client.exists("faq") == 0, "the cache expires", step=0)
-    left = faq.client.dbsize()
-    server.kill9()
-    assert left > 0, "the reaper was done before it could be interrupted"
+    fill(server)
+    with server.wire() as wire:
+        expired = [("PEXPIRE", "faq", 1), ("DEBUG", "SLEEP", 0.01), ("EXISTS", "faq"), ("DBSIZE",)]
+        assert wire.pipeline(expired) == [1, "OK", 0, COUNT]
+        wait_until(lambda: wire("DBSIZE") < COUNT, "the reaper has begun", step=0)
+        server.kill9()
     server.start()
     client = server.client()
     wait_until(lambda: client.dbsize() == 0, "every entry is reaped after the grace", 60)

@@ -168,6 +168,9 @@ impl Pair {
     }
 
     fn insert(&mut self, spread: Spread) {
+        // An id that is there already: the index gives up its row.
+        let again = if self.random.below(6) == 0 { self.pick() } else { None };
+        let again = again.map(|(slot, _)| self.forget(slot).id);
         let random = &mut self.random;
         let seq = Seq(self.next);
         self.next += 1;
@@ -182,7 +185,7 @@ impl Pair {
         id[..8].copy_from_slice(&seq.0.to_be_bytes());
         id[8..].copy_from_slice(&random.next().to_le_bytes());
         let known = Known {
-            id: EntryId(id),
+            id: again.unwrap_or(EntryId(id)),
             seq,
             partition,
             expire_at: UnixMs([0, 0, 500, 1_500, NOW.0, NOW.0 + 1][random.below(6)]),
@@ -213,18 +216,24 @@ impl Pair {
         if self.slots.is_empty() {
             return;
         }
-        let place = self.random.below(self.slots.len());
-        let slot = self.slots.swap_remove(place);
-        let known = self.model.remove(&slot).expect("a listed slot");
-        assert!(self.index.remove(SlotId(slot), known.seq));
-        assert!(!self.index.remove(SlotId(slot), known.seq), "removed twice");
+        let slot = SlotId(self.slots[self.random.below(self.slots.len())]);
+        let known = self.forget(slot);
+        assert!(self.index.remove(slot, known.seq));
+        assert!(!self.index.remove(slot, known.seq), "removed twice");
+    }
+
+    /// Takes an entry out of the model.
+    fn forget(&mut self, slot: SlotId) -> Known {
+        self.slots.retain(|other| *other != slot.0);
+        let known = self.model.remove(&slot.0).expect("a listed slot");
         if known.code.is_some() {
             let rows = self.partitions.get_mut(&known.partition).expect("its partition");
-            rows.remove(&slot);
+            rows.remove(&slot.0);
             if rows.is_empty() {
                 self.partitions.remove(&known.partition);
             }
         }
+        known
     }
 
     /// Operations under a slot or a sequence that is not there: nothing may change.

@@ -8,9 +8,12 @@ mod sections;
 mod sessions;
 
 use common::{Random, measure};
-use llmcache_core::session::{Effect, Line, Session};
+use llmcache_core::codec::DecodeError;
+use llmcache_core::ids::UnixMs;
+use llmcache_core::session::{Effect, IdText, Line, Message, MessageSeq, Session, Status};
 use sections::reseal;
 use sessions::{effects, sample};
+use std::borrow::Cow;
 
 const MUTATIONS: usize = 50_000;
 /// Decoding a few kilobytes holds at most this.
@@ -72,6 +75,61 @@ fn changes_are_refused_or_applied_whole() {
         }
     }
     assert!(applied > 1_000 && refused > 1_000, "{applied} applied, {refused} refused");
+}
+
+/// A message of words behind those of the sample, perhaps with an id.
+fn message(seq: u32, id: Option<&'static [u8]>) -> Message<'static> {
+    let mut message = Message::plain(MessageSeq(seq), b"user", b"words");
+    message.id = id.map(IdText::Text);
+    message
+}
+
+fn edit(seq: u32) -> Effect<'static> {
+    Effect::Edit { seq: MessageSeq(seq), payload: b"x", tokens: 1, estimated: true, vector: None }
+}
+
+#[test]
+fn changes_that_do_not_fit_the_session_are_refused() {
+    let session = sample();
+    let append = |messages| Effect::Append { messages };
+    let chunk = |seq, offset| Effect::Chunk {
+        seq: MessageSeq(seq),
+        offset,
+        lease_until: UnixMs(7),
+        data: b"more",
+    };
+    let end = |seq, status| Effect::End {
+        seq: MessageSeq(seq),
+        status,
+        tokens: 1,
+        estimated: true,
+        meta: None,
+    };
+    let other_dim = Message { vector: Some(Cow::Borrowed(&[0, 60])), ..message(100, None) };
+    let refused: [(Effect<'_>, &str); 12] = [
+        (append(vec![message(100, Some(b"one"))]), "an id of two messages"),
+        (
+            append(vec![message(100, Some(b"new")), message(101, Some(b"new"))]),
+            "an id of two messages",
+        ),
+        (append(vec![message(34, None)]), "messages out of order"),
+        (append(vec![message(101, None), message(100, None)]), "messages out of order"),
+        (append(vec![other_dim]), "vector of a message"),
+        (
+            Effect::Replace { messages: vec![message(1, Some(b"one"))] },
+            "a message in the place of another",
+        ),
+        (edit(2), "no such message"),
+        (edit(34), "no such message"),
+        (chunk(1, 0), "no such open message"),
+        (chunk(34, 299), "the part does not fit its message"),
+        (end(34, Status::Whole), "no end of a stream"),
+        (end(1, Status::Failed), "no such message"),
+    ];
+    for (effect, why) in refused {
+        assert_eq!(session.check(&effect), Err(DecodeError(why)), "{effect:?}");
+    }
+    session.check(&append(vec![message(100, Some(b"new"))])).expect("what fits");
 }
 
 #[test]

@@ -248,10 +248,10 @@ FAULTS = (
         SIMULATE,
     ),
     Planted(
-        "a lease lapses a moment before its time",
-        "core/src/cache/flight/mod.rs",
-        "        if !until.is_past(now) {\n            return Lapse::Until(until);",
-        "        if !until.is_past(now.after(1)) {\n            return Lapse::Until(until);",
+        "a lease ends a moment before its time",
+        "core/src/cache/flight/pending.rs",
+        "self.holder.as_ref().is_some_and(|holder| !holder.until.is_past(now))",
+        "self.holder.as_ref().is_some_and(|holder| !holder.until.is_past(now.after(1)))",
         SIMULATE,
     ),
 )

@@ -4,7 +4,7 @@
 use crate::cures::Cure;
 use crate::node::{Effect, Name, Value, id_of};
 use crate::schedule::{PROMPTS, Step};
-use crate::world::World;
+use crate::world::{Waiting, World};
 use llmcache_core::cache::{Flights, Severity};
 use llmcache_core::cluster::Ownership;
 use llmcache_core::ids::UnixMs;
@@ -32,9 +32,24 @@ impl World {
                 while let Some(id) = self.woken.pop_front() {
                     self.answer_waiter(id);
                 }
+                self.check_waiters();
             }
             other => unreachable!("{other:?} is a client's or the adversary's"),
         }
+    }
+
+    /// Who was woken has been answered: whoever still waits does so for a flight, which will wake it.
+    fn check_waiters(&self) {
+        for (number, node) in self.nodes.iter().enumerate() {
+            for (&uid, flights) in &node.flights {
+                let home = self.home(number, uid);
+                let here = self.waiting.values().filter(|waiting| waiting.home == home).count();
+                let known = flights.held()[1];
+                assert_eq!(known, here as u64, "{home:?}: so many flights know, so many wait");
+            }
+        }
+        let is_known = |w: &Waiting| self.nodes[w.home.0].flights.contains_key(&w.home.2);
+        assert!(self.waiting.values().all(is_known), "unanswered: a client without a flight");
     }
 
     /// One whose time is over looks again: it must not miss an answer stored that very moment.

@@ -14,6 +14,7 @@ use llmcache_core::index::{
     TaskScratch, Work,
 };
 use llmcache_core::sleepers::Sleepers;
+use llmcache_core::vector::links::LinkArena;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -230,6 +231,21 @@ fn a_walk_meets_links_that_go() {
         assert!(found.len() >= 4, "{found:?}");
         assert!(found.iter().all(|&(slot, number)| slots[number as usize - 1] == slot));
         index.check_invariants();
+    });
+}
+
+#[test]
+fn who_sees_a_count_sees_the_links_it_counts() {
+    explore(3, || {
+        let mut links = LinkArena::new(4);
+        links.occupy(1);
+        let shared = links.shared().clone();
+        let reading = loom::thread::spawn(move || shared.links(1).iter().collect::<Vec<_>>());
+        // None of them is what a place without a link holds.
+        let rows = [3, 2, 7];
+        rows.iter().for_each(|&row| links.push(1, row));
+        let seen = reading.join().expect("a row");
+        assert!(rows.starts_with(&seen), "{seen:?}");
     });
 }
 

@@ -5,10 +5,14 @@
 
 #![expect(clippy::print_stdout, reason = "printing is what this program is for")]
 
+#[path = "../tests/common/xorshift.rs"]
+mod xorshift;
+
 use half::f16;
 use llmcache_core::distance::{available, kernels};
 use std::hint::black_box;
 use std::time::Instant;
+use xorshift::Xorshift;
 
 const DIMS: [usize; 5] = [384, 768, 1024, 1536, 3072];
 /// Vectors that stay in the first-level cache.
@@ -85,17 +89,7 @@ fn report<T>(
     println!("{kernel:10} {by:8} {dim:5} {cached:9.1} {streamed:9.1} {shuffled:9.1} {by_byte:9.1}");
 }
 
-/// A small generator of even quality; measurements need no better.
-struct Xorshift(u64);
-
 impl Xorshift {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
     fn unit(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 24) as f32 * 2.0 - 1.0
     }

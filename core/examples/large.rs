@@ -10,12 +10,15 @@
 #![expect(clippy::print_stdout, reason = "printing is what this program is for")]
 
 mod common;
+#[path = "../tests/common/xorshift.rs"]
+mod xorshift;
 
 use common::{Code, K, coded, cpu_seconds, insert, read, search};
 use llmcache_core::distance::kernels;
 use llmcache_core::index::{GraphSettings, Index, IndexMode, Work};
 use std::path::Path;
 use std::time::Instant;
+use xorshift::Xorshift;
 
 /// Queries that are asked.
 const ASKED: usize = 100;
@@ -197,16 +200,4 @@ fn ask(index: &mut Index, asked: &[Code], truth: &[Vec<u32>], ef: usize) {
         found as f64 / (K * asked.len()) as f64,
         distances / asked.len()
     );
-}
-
-/// A small generator of even quality; made vectors need no better.
-struct Xorshift(u64);
-
-impl Xorshift {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
 }

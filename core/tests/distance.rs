@@ -1,8 +1,12 @@
 //! Every kernel implementation against the scalar oracle: all short lengths, the dimensions of real
 //! models, unaligned starts, extreme values.
 
+#[path = "common/xorshift.rs"]
+mod xorshift;
+
 use half::f16;
 use llmcache_core::distance::{Kernels, available, kernels, prefetch_slice};
+use xorshift::Xorshift;
 
 /// Every length up to two blocks of the widest kernel and a tail, then the dimensions in use.
 fn lengths() -> impl Iterator<Item = usize> {
@@ -12,16 +16,7 @@ fn lengths() -> impl Iterator<Item = usize> {
 /// Starts that are no multiple of a vector register's width.
 const OFFSETS: [usize; 4] = [0, 1, 3, 17];
 
-struct Xorshift(u64);
-
 impl Xorshift {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
     fn code(&mut self) -> i8 {
         (self.next() >> 32) as i8
     }

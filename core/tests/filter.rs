@@ -1,6 +1,9 @@
 //! The FILTER language and the record of META beside a slot: tables checked against a server, error
 //! positions, bounds, and random and hostile input. Runs on the test runner's threads.
 
+#[path = "common/xorshift.rs"]
+mod xorshift;
+
 use hashbrown::HashSet;
 use llmcache_core::filter::{Filter, FilterRecord, Verdict};
 use llmcache_core::limits;
@@ -8,6 +11,7 @@ use llmcache_core::work::Steps;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Map, Value, json};
+use xorshift::Xorshift;
 
 /// META documents of [`REDIS_TABLE`], numbered from 0; number 9 has members too long for a record.
 const DOCUMENTS: [&str; 9] = [
@@ -488,15 +492,9 @@ proptest! {
     }
 }
 
-/// A seeded generator of random numbers (xorshift), the same on every run.
-struct Random(u64);
-
-impl Random {
+impl Xorshift {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound.max(1) as u64) as usize
+        (self.next() % bound.max(1) as u64) as usize
     }
 
     fn mutate(&mut self, bytes: &mut Vec<u8>, alphabet: &[u8]) {
@@ -520,7 +518,7 @@ fn no_expression_panics() {
     let records: Vec<_> = documents.iter().map(record).collect();
     let sources: Vec<&str> = REDIS_TABLE.split([';', '\n']).collect();
     let alphabet: Vec<u8> = (0..=255).chain(*b"()[]!.,-+*/%<>=&|'\"\\ue0123 notandorin").collect();
-    let mut random = Random(0x5eed);
+    let mut random = Xorshift(0x5eed);
     let mut parsed = 0;
     for round in 0..100_000 {
         let mut bytes = match round % 3 {
@@ -547,7 +545,7 @@ fn hostile_records_are_refused_or_harmless() {
     let sources: Vec<Vec<u8>> =
         documents().iter().filter_map(record).map(|kept| kept.as_bytes().to_vec()).collect();
     let alphabet: Vec<u8> = (0..=255).chain([0, 1, 2, 3, 4, 5, 6, 7, b'n', b's']).collect();
-    let mut random = Random(0xbad5eed);
+    let mut random = Xorshift(0xbad5eed);
     let mut accepted = 0;
     for round in 0..100_000 {
         let mut bytes = match round % 4 {

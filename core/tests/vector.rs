@@ -1,6 +1,9 @@
 //! Vectors from client bytes to stored form and back: tables of bad input, golden bytes, bounds on
 //! what quantisation loses, and the arena against a map.
 
+#[path = "common/xorshift.rs"]
+mod xorshift;
+
 use half::f16;
 use llmcache_core::limits::DIM_MAX;
 use llmcache_core::vector::arena::{BLOCK_ROWS, CodeArena};
@@ -8,19 +11,11 @@ use llmcache_core::vector::normalise::{decode_fp16, decode_fp32, normalise, norm
 use llmcache_core::vector::quantise::{approx_similarity, error_bound, quantise, quantise_into};
 use llmcache_core::vector::{Quant, Query, StoredVector, VectorError};
 use std::collections::HashMap;
+use xorshift::Xorshift;
 
 const QUANTS: [Quant; 3] = [Quant::None, Quant::F16, Quant::Q8];
 
-struct Xorshift(u64);
-
 impl Xorshift {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
     fn below(&mut self, bound: usize) -> usize {
         (self.next() >> 32) as usize % bound
     }

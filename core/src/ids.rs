@@ -112,10 +112,9 @@ impl fmt::Debug for EntryId {
     }
 }
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
-
-/// The digits of each byte: every look-up writes the id of an entry.
-static HEX_PAIRS: [[u8; 2]; 256] = {
+/// The digits of each byte: every look-up writes the id of an entry, or the digests of chunks.
+pub(crate) static HEX_PAIRS: [[u8; 2]; 256] = {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut pairs = [[0; 2]; 256];
     let mut byte = 0;
     while byte < pairs.len() {
@@ -127,9 +126,7 @@ static HEX_PAIRS: [[u8; 2]; 256] = {
 
 /// Bytes as lower-case hex digits.
 pub(crate) fn hex_of(bytes: &[u8]) -> String {
-    let digits =
-        bytes.iter().flat_map(|byte| [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-    digits.map(char::from).collect()
+    bytes.iter().flat_map(|&byte| HEX_PAIRS[usize::from(byte)]).map(char::from).collect()
 }
 
 /// Reads exactly so many bytes written as lower-case hex digits.

@@ -2,6 +2,7 @@
 //!
 //! Owns: the definition that `docs/formats.md` publishes. Any thread.
 
+use crate::ids::HEX_PAIRS;
 use crate::limits;
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
@@ -9,18 +10,6 @@ use std::fmt;
 
 /// Bytes of a token in a token blob: an unsigned number, little-endian.
 pub const TOKEN_BYTES: usize = 4;
-
-/// The two digits of each byte.
-const PAIRS: [[u8; 2]; 256] = {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut pairs = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
-        byte += 1;
-    }
-    pairs
-};
 
 /// Name of a chunk: a digest of our chain, or 1 to 64 bytes of the caller's own.
 #[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,7 +47,7 @@ impl ChunkDigest {
         let mut digits = [[0; 2]; limits::DIGEST_MAX_BYTES];
         let bytes = self.0.as_slice();
         for (pair, &byte) in digits.iter_mut().zip(bytes) {
-            *pair = PAIRS[usize::from(byte)];
+            *pair = HEX_PAIRS[usize::from(byte)];
         }
         out.extend_from_slice(digits[..bytes.len()].as_flattened());
     }

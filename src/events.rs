@@ -65,7 +65,7 @@ fn on_deadline(ctx: Ctx<'_>, name: &[u8]) {
     if CACHES.count() == 0 {
         return;
     }
-    if let Some(key) = Key::open(ctx, &RString::new(name), Access::Own)
+    if let Some(key) = Key::open(ctx, &RString::new(name), Access::Unasked)
         && let Some(cache) = cache_in(&key)
     {
         CACHES.note_expiry(&cache, ctx.db(), key.expire_at_ms());
@@ -82,7 +82,7 @@ fn on_restored(cache: &SharedCache, place: Place) {
 }
 
 fn on_arrival(ctx: Ctx<'_>, name: &[u8], place_cache: fn(&SharedCache, Place)) {
-    let namespace = Key::open(ctx, &RString::new(name), Access::Own)
+    let namespace = Key::open(ctx, &RString::new(name), Access::Unasked)
         .and_then(|key| key.value::<NamespaceValue>().cloned());
     if let Some(value) = namespace {
         let place = (ctx.db(), name.to_vec());
@@ -94,7 +94,7 @@ fn on_arrival(ctx: Ctx<'_>, name: &[u8], place_cache: fn(&SharedCache, Place)) {
         return;
     }
     chunk_arrived(ctx, name);
-    let cache = Key::open(ctx, &RString::new(name), Access::Own).and_then(|key| cache_in(&key));
+    let cache = Key::open(ctx, &RString::new(name), Access::Unasked).and_then(|key| cache_in(&key));
     match cache {
         Some(cache) => {
             let place = (ctx.db(), name.to_vec());

@@ -123,7 +123,7 @@ fn forget_left_behind(ctx: Ctx<'_>, namespace: &SharedNamespace, in_time: impl F
             .and_then(|(_, id)| id)
             .map(|id| namespace.with(|n| n.tree.node(id).digest.clone()));
         if let Some(digest) = digest
-            && open_chunk(ctx, namespace, &digest, Access::Own).is_none()
+            && open_chunk(ctx, namespace, &digest, Access::Unasked).is_none()
         {
             namespace.with(|n| {
                 n.tree.remove(&digest);

@@ -93,7 +93,7 @@ fn expire(ctx: WritePermit<'_>, cache: &SharedCache, slot: SlotId, seq: Seq) {
     let Some(key) = key else { return };
     // What is due is deleted by opening it, and the removal hook frees the slot. What opens has another
     // deadline than the index heard of; what is neither is settled elsewhere.
-    let still = open_entry(*ctx, &key, Access::Own);
+    let still = open_entry(*ctx, &key, Access::Unasked);
     let at = still.filter(|entry| entry.view().is_at(slot, seq)).map(|e| e.expire_at_ms());
     if let Some(at) = at {
         cache.with(|cache| cache.index.set_expiry(slot, seq, UnixMs(at)));

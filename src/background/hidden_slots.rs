@@ -96,7 +96,7 @@ fn settle(ctx: Ctx<'_>, cache: &SharedCache, (db, _): &Place, slot: SlotId, seq:
     if !ctx.select_db(*db) {
         return;
     }
-    let seen = open_entry(ctx, &key, Access::Own).map(|entry| {
+    let seen = open_entry(ctx, &key, Access::Unasked).map(|entry| {
         let view = entry.view();
         let claimed = view.is_at(slot, seq);
         (claimed, UnixMs(entry.expire_at_ms()))

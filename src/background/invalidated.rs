@@ -43,7 +43,7 @@ fn carry_out(ctx: WritePermit<'_>, cache: &SharedCache, place: &Place, in_time: 
 fn carry_out_one(ctx: WritePermit<'_>, cache: &SharedCache, slot: SlotId, seq: Seq) {
     let key = cache.with(|cache| cache.key_at(slot, seq));
     let Some(key) = key else { return };
-    let standing = open_entry(*ctx, &key, Access::Own).and_then(|entry| {
+    let standing = open_entry(*ctx, &key, Access::Unasked).and_then(|entry| {
         let view = entry.view();
         let claimed = view.is_at(slot, seq);
         let standing = cache.with(|cache| cache.epochs().standing(&view))?;

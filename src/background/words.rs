@@ -28,7 +28,7 @@ fn read_one(ctx: Ctx<'_>, cache: &SharedCache) -> bool {
         return false;
     };
     let Some(name) = cache.with(|cache| cache.key_at(slot, seq)) else { return true };
-    let Some(key) = Key::open(ctx, &RString::new(&name), Access::Own) else { return true };
+    let Some(key) = Key::open(ctx, &RString::new(&name), Access::Unasked) else { return true };
     if let Some(entry) = key.value::<EntryValue>()
         && entry.view().is_at(slot, seq)
     {

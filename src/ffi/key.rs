@@ -24,12 +24,10 @@ pub enum Access {
     Read,
     /// To look, without counting as a use.
     Probe,
-    /// To open once more what the same command opened before: nothing counts or tells of it, as far as the
-    /// server can leave that out (from 7.2 on).
-    Again,
-    /// For what the module sees to by itself, in the background or because of an event: as `Again`, for users take
-    /// `keyspace_hits` for what clients asked for.
-    Own,
+    /// For what no client asked for just now: what the same command opened before, and what the module sees to by
+    /// itself, in the background or because of an event. Nothing counts or tells of it, as far as the server can leave
+    /// that out (from 7.2 on): users take `keyspace_hits` for what clients asked for.
+    Unasked,
 }
 
 /// An open key.
@@ -45,7 +43,7 @@ impl<'a> Key<'a> {
         let mode = match access {
             Access::Read => raw::REDISMODULE_READ,
             Access::Probe => raw::REDISMODULE_READ | raw::REDISMODULE_OPEN_KEY_NOTOUCH,
-            Access::Again | Access::Own => {
+            Access::Unasked => {
                 raw::REDISMODULE_READ
                     | raw::REDISMODULE_OPEN_KEY_NOTOUCH
                     | raw::REDISMODULE_OPEN_KEY_NONOTIFY

@@ -123,7 +123,7 @@ pub(super) fn index_entry(
 /// entry indexed for it, so that a container that comes after its entries knows them at once.
 pub fn attach_arrival(ctx: Ctx<'_>, name: &[u8], wait: bool) -> Attached {
     // Where an entry stands in the index is no change of the entry: the key is not opened for writing.
-    let Some(mut key) = Key::open(ctx, &RString::new(name), Access::Own) else {
+    let Some(mut key) = Key::open(ctx, &RString::new(name), Access::Unasked) else {
         return Attached::Absent;
     };
     let (db, expire_at) = (ctx.db(), UnixMs(key.expire_at_ms()));

@@ -65,7 +65,7 @@ impl Choice {
     /// Does a little of it; false when all are chosen.
     pub fn step(&mut self, ctx: Ctx<'_>) -> bool {
         if let Some((key, (slot, seq))) = self.found.get(self.units.len()) {
-            let entry = open_entry(ctx, key, Access::Again);
+            let entry = open_entry(ctx, key, Access::Unasked);
             let entry = entry.filter(|entry| entry.view().is_at(*slot, *seq));
             let unit = entry.map(|entry| unit(&entry.view())).unwrap_or_default();
             let rows = 1 + unit.len() / NUMBERS_PER_STEP;

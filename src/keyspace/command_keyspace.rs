@@ -28,7 +28,7 @@ impl<'a> Keyspace for CommandKeyspace<'a, '_> {
 
     fn open(&self, key: &[u8], served: bool) -> Option<OpenedEntry<'a>> {
         if let Some(is_used) = self.searches.opened_before(key) {
-            let opened = open_entry(self.ctx, key, Access::Again)?;
+            let opened = open_entry(self.ctx, key, Access::Unasked)?;
             return Some(OpenedEntry { is_used, ..opened });
         }
         self.searches.note_opened(key, served);

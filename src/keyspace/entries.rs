@@ -139,7 +139,7 @@ pub fn remove_entry(ctx: WritePermit<'_>, name: &[u8]) -> bool {
 
 /// Removes the entry in a key if it belongs to the container `uid`; see `remove_entry`.
 pub fn remove_entry_of(ctx: WritePermit<'_>, name: &[u8], uid: ContainerUid) -> bool {
-    let belongs = open_entry(*ctx, name, Access::Own).is_some_and(|e| e.view().uid() == uid);
+    let belongs = open_entry(*ctx, name, Access::Unasked).is_some_and(|e| e.view().uid() == uid);
     belongs && remove_entry(ctx, name)
 }
 

@@ -31,7 +31,7 @@ pub fn wake(ctx: Ctx<'_>, key: &[u8], effects: &[Effect<'_>]) {
     let now = ctx.monotonic_now();
     let mut due: Option<MonotonicMs> = None;
     let name = RString::new(key);
-    let session = open_session(ctx, &name, Access::Own).ok().flatten();
+    let session = open_session(ctx, &name, Access::Unasked).ok().flatten();
     let session = session.as_deref();
     let woken = follower_table::take(&place, |follower| {
         let wakes = match follower.target {
@@ -181,7 +181,7 @@ fn on_due(ctx: Ctx<'_>) {
 /// Until when the message stays open; `None` when it does not.
 fn lease_of(ctx: Ctx<'_>, key: &[u8], follower: &Follower) -> Option<UnixMs> {
     let Target::Seq(seq) = follower.target else { return None };
-    let session = open_session(ctx, &RString::new(key), Access::Own).ok()??;
+    let session = open_session(ctx, &RString::new(key), Access::Unasked).ok()??;
     let now = UnixMs(ctx.now_ms());
     let seen = session.follow(seq, follower.offset, usize::MAX, now).ok()??;
     let until = seen.lease_until.filter(|until| until.0 > now.0)?;

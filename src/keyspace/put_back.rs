@@ -22,7 +22,7 @@ pub(super) fn put_back<C: Container>(
             continue;
         }
         let name_string = RString::new(name);
-        if Key::open(*ctx, &name_string, Access::Own).is_some() {
+        if Key::open(*ctx, &name_string, Access::Unasked).is_some() {
             registry.give_up(&evicted);
             continue;
         }
@@ -46,7 +46,7 @@ pub fn shield<C: Container>(
     (db, name): &Place,
     container_in: impl Fn(&Key<'_>) -> Option<Shared<C>>,
 ) {
-    let Some(mut key) = Key::open(ctx, &RString::new(name), Access::Own) else { return };
+    let Some(mut key) = Key::open(ctx, &RString::new(name), Access::Unasked) else { return };
     key.hint_lfu(u8::MAX);
     key.hint_used_now();
     if let Some(container) = container_in(&key) {

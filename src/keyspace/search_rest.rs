@@ -120,7 +120,7 @@ impl Lesson {
             })?;
             let Some(key) = key else { continue };
             steps.keys += 1;
-            let Some(entry) = open_entry(ctx, &key, Access::Own) else { continue };
+            let Some(entry) = open_entry(ctx, &key, Access::Unasked) else { continue };
             let view = entry.view();
             if !view.is_at(id, seq) {
                 continue;

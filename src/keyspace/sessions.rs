@@ -84,7 +84,7 @@ pub fn deadline_was_moved(ctx: Ctx<'_>, name: &[u8]) {
     let Some(permit) = WritePermit::between_commands(ctx) else { return };
     let string = RString::new(name);
     // What is learnt here is no change of what the key says: it is not opened for writing.
-    let Some(mut key) = Key::open(ctx, &string, Access::Own) else { return };
+    let Some(mut key) = Key::open(ctx, &string, Access::Unasked) else { return };
     let Some(session) = key.value_mut::<SessionValue>().filter(|s| s.ttl_ms() > 0) else { return };
     let effect = Effect::SetTtl { ttl_ms: 0 };
     session.apply(&effect);

@@ -117,7 +117,7 @@ struct Hits {
 impl Hits {
     fn keep(&mut self, ctx: Ctx<'_>, found: Found) {
         let Found { key, place: (slot, seq), tier, similarity, served, beside } = found;
-        let entry = open_entry(ctx, &key, Access::Again);
+        let entry = open_entry(ctx, &key, Access::Unasked);
         let Some(entry) = entry.filter(|entry| entry.view().is_at(slot, seq)) else {
             self.missing += 1;
             return;

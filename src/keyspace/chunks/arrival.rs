@@ -48,7 +48,7 @@ pub fn attach_chunk(db: c_int, name: &[u8], value: &ChunkValue) -> ChunkSeen {
 /// namespace is not there yet.
 pub fn chunk_arrived(ctx: Ctx<'_>, name: &[u8]) {
     let place = (ctx.db(), name.to_vec());
-    let Some(key) = Key::open(ctx, &RString::new(name), Access::Own) else { return };
+    let Some(key) = Key::open(ctx, &RString::new(name), Access::Unasked) else { return };
     let Some(value) = key.value::<ChunkValue>() else { return };
     match attach_chunk(ctx.db(), name, value) {
         ChunkSeen::NoNamespace(uid) => NAMESPACES.wait_for(uid, place),

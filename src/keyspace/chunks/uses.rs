@@ -22,7 +22,7 @@ pub fn use_stored(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &ChunkDiges
         let ids = ids.take(FOLLOWERS_LOOKED_AT);
         ids.map(|id| namespace.chunk_key(&tree.node(id).digest)).collect()
     });
-    let counter = |name: &ChunkKey| Key::open(ctx, &RString::new(name), Access::Own)?.lfu();
+    let counter = |name: &ChunkKey| Key::open(ctx, &RString::new(name), Access::Unasked)?.lfu();
     let most = followers.iter().filter_map(counter).max().unwrap_or(0);
     use_from(ctx, namespace, digest, most);
 }
@@ -92,7 +92,7 @@ impl UseWalk {
         if counted.is_some_and(|counter| counter >= least) {
             return true;
         }
-        let access = if counted.is_some() { Access::Again } else { Access::Read };
+        let access = if counted.is_some() { Access::Unasked } else { Access::Read };
         let (name, parent) = namespace.with(|namespace| {
             let tree = &namespace.tree;
             let parent = tree.find(&digest).and_then(|id| tree.ahead(id));
@@ -128,7 +128,7 @@ fn use_key(ctx: Ctx<'_>, name: &ChunkKey, access: Access, least: u8) -> u8 {
 /// Gives a chunk the strongest hint there is against the server's own eviction.
 pub fn hint_strongly(ctx: Ctx<'_>, namespace: &SharedNamespace, digest: &ChunkDigest) {
     let name = namespace.with(|namespace| namespace.chunk_key(digest));
-    if let Some(mut key) = Key::open(ctx, &RString::new(&name), Access::Own)
+    if let Some(mut key) = Key::open(ctx, &RString::new(&name), Access::Unasked)
         && key.value::<ChunkValue>().is_some()
     {
         key.hint_strongly();

@@ -7,6 +7,7 @@ import contextlib
 import random
 
 import pytest
+from harness.by_text import CACHE, CHAT, DOCS, KEPT, effects, fill, reads, shape, word, writes
 from harness.cluster import Cluster
 from harness.model import models_option, write_model
 from harness.names import key_slot
@@ -136,39 +137,22 @@ def test_who_leaves_leaves_nothing(launch, how):
 
 # Parts of the first are columns, of the second rows.
 SHORT, LONG = words(1, 12), words(2, 60)
-CACHE, DOCS, CHAT, KEPT = "{t}faq", "{t}docs", "{t}chat", "{t}emb"
-WRITES = {
-    "SETSEM": lambda text: (
-        "LLMCACHE.SETSEM",
-        CACHE,
-        "PROMPT",
-        text,
-        "RESPONSE",
-        "yes",
-    ),
-    "FETCH": lambda text: ("LLMCACHE.FETCH", CACHE, "PROMPT", text, "WAIT", 0),
-    "NEAR": lambda text: (
-        "LLMCACHE.INVALIDATE",
-        CACHE,
-        "NEAR",
-        "PROMPT",
-        text,
-        "SIMILARITY",
-        "-1",
-    ),
-    "ADD": lambda text: ("RAG.ADD", DOCS, "one", "TEXT", text),
-    "APPEND": lambda text: ("SESSION.APPEND", CHAT, "MSG", "user", text),
-    "EDIT": lambda text: ("SESSION.EDIT", CHAT, 1, text),
-    "SET": lambda text: ("EMBCACHE.SET", KEPT, "TEXT", text),
-    "KEEP": lambda text: ("EMBCACHE.FETCH", KEPT, "TEXT", text),
-}
-READS = {
-    "GETSEM": lambda text: ("LLMCACHE.GETSEM", CACHE, "PROMPT", text),
-    "SEARCH": lambda text: ("RAG.SEARCH", DOCS, "TEXT", text),
-    "RECALL": lambda text: ("SESSION.RECALL", CHAT, "TEXT", text),
-    "GET": lambda text: ("EMBCACHE.GET", KEPT, "TEXT", text),
-}
-ALL = WRITES | READS
+
+
+def changing(text):
+    return {
+        **writes(text),
+        "APPEND": ("SESSION.APPEND", CHAT, "MSG", "user", text),
+        "SET": ("EMBCACHE.SET", KEPT, "TEXT", text),
+        "KEEP": ("EMBCACHE.FETCH", KEPT, "TEXT", text),
+    }
+
+
+def every(text):
+    return {**changing(text), **reads(text), "GET": ("EMBCACHE.GET", KEPT, "TEXT", text)}
+
+
+WRITES, ALL = list(changing(SHORT)), list(every(SHORT))
 TEXTS = pytest.mark.parametrize("text", [SHORT, LONG], ids=["short", "long"])
 # How often it is tried again where the second came too late for the server's sleep.
 TRIES = 20
@@ -180,23 +164,9 @@ def options(option):
 
 
 def prepare(server):
-    kept = words(3, 3)
     with server.wire() as wire:
         wire("FLUSHALL")
-        for command in (
-            ("LLMCACHE.CREATE", CACHE, "EMBED", "small"),
-            ("RAG.CREATE", DOCS, "EMBED", "small"),
-            ("EMBCACHE.CREATE", KEPT, "EMBED", "small"),
-            ("LLMCACHE.SETSEM", CACHE, "PROMPT", kept, "RESPONSE", "kept"),
-            ("RAG.ADD", DOCS, "kept", "TEXT", kept),
-            ("SESSION.APPEND", CHAT, "EMBED", "small", "MSG", "user", kept),
-        ):
-            assert not isinstance(wire(*command), Failure)
-
-
-def effects(server) -> tuple:
-    with server.wire() as wire:
-        return tuple((key, str(wire("DEBUG", "DIGEST-VALUE", key))) for key in sorted(wire("KEYS", "{t}*")))
+        fill(wire, words(3, 3))
 
 
 def is_shared(info, before: int) -> bool:
@@ -228,7 +198,7 @@ def closed_or(wire):
         reply = wire.read()
     except (OSError, EOFError):
         return "closed"
-    return reply.text if isinstance(reply, Failure) else reply
+    return word(reply)
 
 
 def while_shared(server, command, *events, undo=("PING",)):
@@ -255,22 +225,15 @@ def test_memory_runs_out_while_threads_share(fleet, options, text):
     server = fleet.launch(**options)
     client = server.client()
     client.config_set("maxmemory-policy", "noeviction")
-    for name, command in WRITES.items():
+    for name, command in changing(text).items():
         before, outcome, told = while_shared(
-            server,
-            command(text),
-            ("CONFIG", "SET", "maxmemory", "1"),
-            undo=("CONFIG", "SET", "maxmemory", "0"),
+            server, command, ("CONFIG", "SET", "maxmemory", "1"), undo=("CONFIG", "SET", "maxmemory", "0")
         )
         assert told == ["OK"]
         # What makes room is not refused, neither after it waited nor when it comes then.
         with server.wire() as wire:
-            fresh = wire(*command(text))
-        assert ("OOM" in str(outcome)) == ("OOM" in str(fresh)) == (name != "NEAR"), (
-            name,
-            outcome,
-            fresh,
-        )
+            fresh = wire(*command)
+        assert ("OOM" in str(outcome)) == ("OOM" in str(fresh)) == (name != "NEAR"), (name, outcome, fresh)
         if "OOM" in str(outcome):
             assert effects(server) == before, name
         client.config_set("maxmemory", 0)
@@ -284,8 +247,8 @@ def test_who_leaves_while_threads_share_has_no_effect(fleet, options, text, how)
     # `Id` is a word of the command, `ID` stands for the number.
     event = ("CLIENT", "KILL", "Id", "ID") if how == "KILL" else ("CLIENT", "UNBLOCK", "ID", how)
     wanted = {"KILL": "closed", "TIMEOUT": "waited too long", "ERROR": "UNBLOCKED"}[how]
-    for name, command in ALL.items():
-        before, outcome, told = while_shared(server, command(text), event)
+    for name, command in every(text).items():
+        before, outcome, told = while_shared(server, command, event)
         assert told == [1] and wanted in str(outcome), (name, told, outcome)
         rests(server)
         assert effects(server) == before, name
@@ -302,34 +265,25 @@ def test_what_it_concerns_goes_while_threads_share(fleet, options, text, how):
         "SWAPDB": [("SWAPDB", 0, 1)],
         "DEL": [("DEL", CACHE, DOCS, CHAT, KEPT)],
     }[how]
-    for name, command in ALL.items():
-        _, outcome, told = while_shared(server, command(text), *events)
+    for name, command in every(text).items():
+        _, outcome, told = while_shared(server, command, *events)
         assert told == [4 if how == "DEL" else "OK"]
         with server.wire() as wire:
             wire("FLUSHALL")
-            fresh = wire(*command(text))
-        assert shape(outcome) == shape(fresh.text if isinstance(fresh, Failure) else fresh), name
+            fresh = wire(*command)
+        assert shape(outcome) == shape(word(fresh)), name
     all_rests(server)
-
-
-def shape(reply):
-    """What stays the same of replies that have tokens, vectors and times in them."""
-    if isinstance(reply, list):
-        return [shape(one) for one in reply]
-    if isinstance(reply, bytes) and len(reply) >= 8 and not reply.isalpha():
-        return "bytes"
-    return "number" if isinstance(reply, int) and reply > 1_000 else reply
 
 
 @TEXTS
 def test_the_server_becomes_a_replica_while_threads_share(fleet, options, text):
     server, other = fleet.launch(**options), fleet.launch()
-    for name, command in WRITES.items():
+    for name, command in changing(text).items():
         follow, lead = (
             ("REPLICAOF", "127.0.0.1", other.port),
             ("REPLICAOF", "NO", "ONE"),
         )
-        _, outcome, told = while_shared(server, command(text), follow, undo=lead)
+        _, outcome, told = while_shared(server, command, follow, undo=lead)
         assert told[0].startswith("OK") and ("READONLY" in str(outcome) or "UNBLOCKED" in str(outcome)), (name, outcome)
         assert other.client().dbsize() == 0
         server.client().execute_command(*lead)
@@ -343,7 +297,7 @@ def test_a_failover_while_threads_share_keeps_both_equal(fleet, options, name):
     for _ in range(TRIES):
         prepare(both.primary)
         both.catch_up()
-        shared, _, told = meanwhile(both.primary, WRITES[name](waiting[-1]), ("FAILOVER", "TIMEOUT", 20_000))
+        shared, _, told = meanwhile(both.primary, changing(waiting[-1])[name], ("FAILOVER", "TIMEOUT", 20_000))
         assert told == ["OK"]
         wait_until(
             lambda: both.replica.info("replication")["role"] == "master",
@@ -380,7 +334,7 @@ def test_a_slot_moves_while_threads_share(fleet, options, name):
         cluster.start_move(slot, here, there)
         shared, outcome, told = meanwhile(
             source,
-            ALL[name](waiting[-1]),
+            every(waiting[-1])[name],
             ("MIGRATE", "127.0.0.1", target.port, "", 0, 30_000, "KEYS", *keys),
             ("CLUSTER", "SETSLOT", slot, "NODE", cluster.ids[there]),
         )
@@ -390,7 +344,7 @@ def test_a_slot_moves_while_threads_share(fleet, options, name):
             assert str(outcome).split()[0] in ("MOVED", "ASK", "TRYAGAIN"), outcome
             assert effects(source) == () and effects(target) == before
             with target.wire() as wire:
-                assert not isinstance(wire(*ALL[name](waiting.pop())), Failure)
+                assert not isinstance(wire(*every(waiting.pop())[name]), Failure)
         rests(source)
         here = there
         if not waiting:
@@ -409,7 +363,7 @@ def test_the_server_stops_while_threads_share(fleet, options, text, name):
         actor("PING")
         asker("PING")
         sleeper.send("DEBUG", "SLEEP", "0.05")
-        asker.send(*ALL[name](text))
+        asker.send(*every(text)[name])
         # Nothing that is answered in this turn of the server's loop is sent before it ends, so nobody can be asked.
         actor.send("SHUTDOWN", "NOSAVE")
         server.process.wait(60)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from harness.by_text import CACHE, CHAT, DOCS, KEPT, effects, fill, reads, shape, word, writes
 from harness.cluster import Cluster
 from harness.holding import TEXTS, all_told, blocked, create, held, queued
 from harness.holding import options as options_of
@@ -19,27 +20,19 @@ from harness.waiting import wait_until
 from harness.wire import Failure, Wire
 
 TEXT = "xx yy"
-# Tagged, so that all of them move together; "busy" is of another slot.
-CACHE, DOCS, CHAT, KEPT = "{t}faq", "{t}docs", "{t}chat", "{t}emb"
 KEYS = (CACHE, DOCS, CHAT, KEPT)
 WRITES = {
-    "SETSEM": ("LLMCACHE.SETSEM", CACHE, "PROMPT", TEXT, "RESPONSE", "yes"),
-    "FETCH": ("LLMCACHE.FETCH", CACHE, "PROMPT", TEXT, "WAIT", 0),
-    "NEAR": ("LLMCACHE.INVALIDATE", CACHE, "NEAR", "PROMPT", TEXT, "SIMILARITY", "-1"),
-    "ADD": ("RAG.ADD", DOCS, "one", "TEXT", TEXT),
+    **writes(TEXT),
     "MADD": ("RAG.MADD", DOCS, 2, "one", "TEXT", TEXT, "two", "TEXT", f"{TEXT} zz"),
     "APPEND": ("SESSION.APPEND", CHAT, "EMBED", "small", "MSG", "user", TEXT),
-    "EDIT": ("SESSION.EDIT", CHAT, 1, TEXT),
     "MSET": ("EMBCACHE.MSET", KEPT, 1, "TEXT", TEXT),
     "MGETEX": ("EMBCACHE.MGETEX", KEPT, "TEXTS", 1, TEXT, "EX", 10_000),
 }
 # How many keys there are more after each.
 MAKES = {"NEAR": -1, "SETSEM": 1, "ADD": 1, "MADD": 2, "MSET": 1, "MGETEX": 1}
 READS = {
-    "GETSEM": ("LLMCACHE.GETSEM", CACHE, "PROMPT", TEXT),
+    **reads(TEXT),
     "MGETSEM": ("LLMCACHE.MGETSEM", CACHE, 2, "PROMPT", TEXT, "PROMPT", f"{TEXT} zz"),
-    "SEARCH": ("RAG.SEARCH", DOCS, "TEXT", TEXT),
-    "RECALL": ("SESSION.RECALL", CHAT, "TEXT", TEXT),
     "MGET": ("EMBCACHE.MGET", KEPT, "TEXTS", 1, TEXT),
 }
 ALL = WRITES | READS
@@ -53,15 +46,7 @@ def options(tmp_path_factory):
 def prepare(server):
     create(server)
     with server.wire() as wire:
-        for command in (
-            ("LLMCACHE.CREATE", CACHE, "EMBED", "small"),
-            ("RAG.CREATE", DOCS, "EMBED", "small"),
-            ("LLMCACHE.SETSEM", CACHE, "PROMPT", "mm nn oo", "RESPONSE", "kept"),
-            ("RAG.ADD", DOCS, "kept", "TEXT", "mm nn oo"),
-            ("SESSION.APPEND", CHAT, "EMBED", "small", "MSG", "user", "mm nn oo"),
-            ("EMBCACHE.CREATE", KEPT, "EMBED", "small"),
-        ):
-            assert not isinstance(wire(*command), Failure)
+        fill(wire, "mm nn oo")
 
 
 @pytest.fixture
@@ -90,17 +75,6 @@ class Waiting:
                 raise AssertionError("it hangs") from None
             except OSError:
                 return "closed"
-
-
-def word(reply):
-    return reply.text if isinstance(reply, Failure) else reply
-
-
-def effects(server) -> tuple:
-    """What there is besides the batch that holds the thread up."""
-    with server.wire() as wire:
-        keys = sorted(key for key in wire("KEYS", "*") if key.startswith(b"{t}"))
-        return tuple((key, str(wire("DEBUG", "DIGEST-VALUE", key))) for key in keys)
 
 
 def rests(server):
@@ -183,15 +157,6 @@ def test_what_it_concerns_is_gone(server, name, how):
         return
     with server.wire() as wire:
         assert shape(outcome) == shape(word(wire(*ALL[name])))
-
-
-def shape(reply):
-    """What stays the same of replies that have tokens and times in them."""
-    if isinstance(reply, list):
-        return [shape(one) for one in reply]
-    if isinstance(reply, bytes) and len(reply) >= 8 and not reply.isalpha():
-        return "token"
-    return "number" if isinstance(reply, int) and reply > 1_000 else reply
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -39,10 +39,7 @@ CACHES = {
     "plain": (("GUARD", "OFF", "THRESHOLD", "0.90"), None),
     "plain, MAXERROR": (("GUARD", "OFF", "THRESHOLD", "0.90", *LEARNS, *SAME), "plain"),
     "guarded": (("GUARD", "ON", "THRESHOLD", "0.90"), "plain"),
-    "guarded, MAXERROR": (
-        ("GUARD", "ON", "THRESHOLD", "0.90", *LEARNS, *SAME),
-        "guarded",
-    ),
+    "guarded, MAXERROR": (("GUARD", "ON", "THRESHOLD", "0.90", *LEARNS, *SAME), "guarded"),
     "the same, MINSIM 0.70": (("GUARD", "ON", "THRESHOLD", "0.90", *LEARNS), "guarded"),
 }
 GATED = {"plain, MAXERROR", "guarded, MAXERROR"}
@@ -63,11 +60,7 @@ class Counter:
 
     def take(self) -> int:
         before = set(self.folder.glob("counts.*"))
-        subprocess.run(
-            ["callgrind_control", "--dump", str(self.pid)],
-            check=True,
-            capture_output=True,
-        )
+        subprocess.run(["callgrind_control", "--dump", str(self.pid)], check=True, capture_output=True)
         (new,) = set(self.folder.glob("counts.*")) - before
         return int(re.search(r"^(?:summary|totals): (\d+)", new.read_text(), re.MULTILINE)[1])
 
@@ -81,9 +74,7 @@ def checked(replies: list) -> list:
 def prove(wire: Wire, name: str, asked: list[tuple[str, bytes]]) -> None:
     """Answers tickets until a threshold is in use, as where a cache has been for a while."""
     for _ in range(40):
-        replies = checked(
-            wire.pipeline([("LLMCACHE.GETSEM", name, "PROMPT", text, "FP16", vector, "AUDIT") for text, vector in asked])
-        )
+        replies = checked(wire.pipeline([("LLMCACHE.GETSEM", name, "PROMPT", text, "FP16", vector, "AUDIT") for text, vector in asked]))
         tickets = [ticket for reply in replies if reply is not None and (ticket := fields(reply).get("audit"))]
         checked(wire.pipeline([("LLMCACHE.FEEDBACK", name, "TICKET", ticket, "RIGHT") for ticket in tickets]))
         if fields(wire("LLMCACHE.STATS", name))["maxerror_state"] == b"proven":
@@ -101,10 +92,7 @@ def count(wire: Wire, counter: Counter, name: str, asked: list[tuple[str, bytes]
 
 def exact_hit(wire: Wire, counter: Counter, asked: list[tuple[str, bytes]]) -> dict[str, float]:
     """Instructions of an exact hit, in a cache with a model and in one without."""
-    for cache, options in (
-        ("without a model", ()),
-        ("with a model", ("EMBED", "minilm")),
-    ):
+    for cache, options in (("without a model", ()), ("with a model", ("EMBED", "minilm"))):
         assert wire("LLMCACHE.CREATE", cache, *options) == "OK"
         checked(wire.pipeline([("LLMCACHE.SET", cache, "PROMPT", text, "RESPONSE", "r") for text, _ in asked]))
     counted = {}
@@ -134,35 +122,15 @@ def main() -> None:
         counts = f"--callgrind-out-file={folder}/counts"
         runner.write_text(f'#!/bin/sh\nexec {valgrind} -q --tool=callgrind {counts} {server} "$@"\n')
         runner.chmod(0o755)
-        running = Server(
-            runner,
-            module,
-            folder / "server",
-            {
-                "save": "",
-                "hz": "1",
-                "llmcache.embed-models": f"minilm={model_folder(folder)}",
-            },
-        ).start()
+        settings = {"save": "", "hz": "1", "llmcache.embed-models": f"minilm={model_folder(folder)}"}
+        running = Server(runner, module, folder / "server", settings).start()
         try:
             with Wire(running.port, timeout=600) as wire:
                 counter = Counter(folder, int(running.client().info("server")["process_id"]))
                 each = {}
                 for cache, (options, _) in CACHES.items():
                     wire("LLMCACHE.CREATE", cache, *options)
-                    stores = (
-                        (
-                            "LLMCACHE.SETSEM",
-                            cache,
-                            "PROMPT",
-                            t,
-                            "RESPONSE",
-                            "r",
-                            "FP16",
-                            v,
-                        )
-                        for t, v in stored
-                    )
+                    stores = (("LLMCACHE.SETSEM", cache, "PROMPT", t, "RESPONSE", "r", "FP16", v) for t, v in stored)
                     checked(wire.pipeline(stores))
                     if "MAXERROR" in options:
                         prove(wire, cache, asked)
@@ -175,10 +143,7 @@ def main() -> None:
     for cache, (_, beside) in CACHES.items():
         more = each[cache] / each[beside] - 1 if beside else 0.0
         is_fine = is_fine and (cache not in GATED or more < MOST)
-        print(
-            f"{cache:22} {each[cache]:12,.0f} instructions a look-up"
-            + (f", {100 * more:+.2f} % beside {beside}" if beside else "")
-        )
+        print(f"{cache:22} {each[cache]:12,.0f} instructions a look-up" + (f", {100 * more:+.2f} % beside {beside}" if beside else ""))
     more = exact["with a model"] / exact["without a model"] - 1
     for cache, instructions in exact.items():
         print(f"exact, {cache:15} {instructions:12,.0f} instructions a hit")

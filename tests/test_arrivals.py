@@ -4,8 +4,9 @@ import pytest
 from harness.cluster import Cluster
 from harness.names import key_slot
 from harness.replication import pair
+from harness.replies import fields
 from harness.vectors import fp32
-from harness.waiting import wait_until
+from harness.waiting import hold, wait_until
 from harness.wire import Failure
 
 V = fp32([1, 0, 0])
@@ -249,3 +250,65 @@ def test_streams_of_a_dump_are_written_to_in_the_name_of_the_caller(fleet, what,
         assert not isinstance(run(both.primary, "other"), Failure)
         assert wire("XLEN", "theirs") == 2
     both.assert_equal()
+
+
+# How a dump comes back under the name that it had.
+WAYS_BACK = {
+    "restored": lambda key, dump: [("RESTORE", key, 0, dump)],
+    "renamed": lambda key, dump: [("RESTORE", "{faq}elsewhere", 0, dump), ("RENAME", "{faq}elsewhere", key)],
+    "moved": lambda key, dump: [("SELECT", 1), ("RESTORE", key, 0, dump), ("MOVE", key, 0), ("SELECT", 0)],
+}
+
+
+@kinds
+@pytest.mark.parametrize("way", WAYS_BACK)
+def test_what_comes_while_its_container_is_being_removed_waits_for_the_next(server, kind, way):
+    """The container is dropped, and what was in it is restored before the entries of the dropped one are gone."""
+    with server.wire() as wire:
+        dumps, answer = fill(wire, kind)
+        head = dumps.pop(b"faq")
+        ((key, dump),) = dumps.items()
+        # In one go, so that nothing is removed between.
+        words = [("MULTI",), ("DEL", "faq"), ("DEL", key), *WAYS_BACK[way](key, dump), ("EXEC",)]
+        *_, told = wire.pipeline(words)
+        assert not [reply for reply in told if isinstance(reply, Failure) or reply == 0]
+        hold(lambda: wire("EXISTS", key) == 1, "it is not taken for one of those that are removed", 0.5)
+        assert wire("RESTORE", "faq", 0, head) == "OK"
+        wait_until(lambda: read(wire, kind) == answer, "it is its container's")
+
+
+@kinds
+def test_a_container_that_comes_back_at_once_knows_that_something_came_before_it(server, kind):
+    with server.wire() as wire:
+        dumps, answer = fill(wire, kind)
+        head = dumps.pop(b"faq")
+        ((key, dump),) = dumps.items()
+        look = named(KINDS[kind][1], "faq")
+        words = [("DEL", "faq"), ("DEL", key), ("RESTORE", key, 0, dump), ("RESTORE", "faq", 0, head), look]
+        if kind == "answers":
+            words.append(("LLMCACHE.GETSEM", "faq", *V, "EXPLAIN"))
+        *_, told = wire.pipeline([("MULTI",), *words, ("EXEC",)])
+        if kind == "answers":
+            # A look-up misses, and says why.
+            assert fields(told[-1])["reason"] == b"filling"
+        else:
+            assert isinstance(told[-1], Failure) or (told[-1][-1] if kind == "chunks" else told[-1]) == answer
+        wait_until(lambda: read(wire, kind) == answer, "it is its container's")
+
+
+@kinds
+def test_what_came_after_its_container_was_removed_outlives_a_failover(fleet, kind):
+    """A replica keeps what is left of a dropped container for some seconds, should it be promoted."""
+    both = pair(fleet)
+    with both.primary.wire() as wire, both.replica.wire() as there:
+        dumps, answer = fill(wire, kind)
+        head = dumps.pop(b"faq")
+        ((key, dump),) = dumps.items()
+        assert wire("DEL", "faq") == 1
+        wait_until(lambda: wire("DBSIZE") == 0, "what was in it is removed")
+        assert wire("RESTORE", key, 0, dump) == "OK"
+        both.catch_up()
+        assert there("REPLICAOF", "NO", "ONE") == "OK"
+        hold(lambda: there("EXISTS", key) == 1, "it is not taken for one of those that are removed", 1)
+        assert there("RESTORE", "faq", 0, head) == "OK"
+        wait_until(lambda: read(there, kind) == answer, "it is its container's")

@@ -183,7 +183,7 @@ fn meet_orphan(ctx: Ctx<'_>, uid: ContainerUid, name: &[u8], now: MonotonicMs) {
     {
         let removed = remove_entry_of(permit, name, uid) || remove_chunk(permit, name, uid);
         count_reaped(u64::from(removed));
-    } else {
+    } else if !CACHES.is_going(uid, group.0) {
         // Indexed for the cache that may come.
         attach_arrival(ctx, name, true);
     }

@@ -197,7 +197,7 @@ pub fn loaded(cache: &SharedCache, db: c_int, key: &[u8]) {
 
 /// A cache stands in a key: it was created, loaded, restored, renamed or moved there.
 pub fn place(cache: &SharedCache, place: Place) {
-    let Placed { moved, incomplete } = CACHES.place(cache, place);
+    let Placed { moved, incomplete, awaited_by_name } = CACHES.place(cache, place);
     // Entries may have been given up, or were never seen, while it stood elsewhere or nowhere.
     let is_filling = incomplete || cache.with(|cache| cache.is_filling());
     if moved || is_filling {
@@ -206,7 +206,12 @@ pub fn place(cache: &SharedCache, place: Place) {
     if is_filling {
         fill_by_sweep(cache);
     }
-    cache.with(|cache| note_work(cache));
+    cache.with(|cache| {
+        if awaited_by_name {
+            cache.set_filling(true);
+        }
+        note_work(cache);
+    });
 }
 
 /// A dump brought a cache. Until a walk has met all keys, entries of it may be here that nobody knows.

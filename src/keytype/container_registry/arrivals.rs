@@ -25,9 +25,9 @@ impl<C: Container> Containers<C> {
         });
     }
 
-    /// The container that an entry waits for, or that is left of one that went: what is known of entries whose
-    /// container is not here. Made by `make` where there is none; `None` where that makes none, or where too many are
-    /// awaited: then the sweep finds the entry.
+    /// What is known of entries whose container is not here and may come. Made by `make` where there is nothing;
+    /// `None` where that makes none, or where too many are awaited: then the sweep finds the entry; and while what is
+    /// left of a container is being removed, since an entry that comes meanwhile is not: see `is_going`.
     pub fn awaited(
         &self,
         uid: ContainerUid,
@@ -36,7 +36,7 @@ impl<C: Container> Containers<C> {
     ) -> Option<Shared<C>> {
         self.0.with(|known| {
             if let Some(row) = known.row(uid, db) {
-                return row.container();
+                return (row.standing != Standing::Gone).then(|| row.container())?;
             }
             if known.awaited >= AWAITED_MAX {
                 known.overflowed = true;
@@ -46,6 +46,11 @@ impl<C: Container> Containers<C> {
             known.put_row(uid, db, Row::awaited(&container));
             Some(container)
         })
+    }
+
+    /// Whether the key of a container went and what it had is being removed.
+    pub fn is_going(&self, uid: ContainerUid, db: c_int) -> bool {
+        self.0.with(|known| known.row(uid, db).is_some_and(|row| row.standing == Standing::Gone))
     }
 
     /// One of the keys of a container went. Nobody waits for one of which nothing is left.
@@ -88,6 +93,13 @@ impl<C: Container> Containers<C> {
                             known.arrivals.shrink_to(64);
                         }
                         return Some(place);
+                    }
+                    Arrival::End { uid, db } => {
+                        let (uid, db) = (*uid, *db);
+                        known.arrivals.pop_front();
+                        if let Some(own) = known.row(uid, db).and_then(Row::container) {
+                            own.with(|own| own.set_filling(false));
+                        }
                     }
                     Arrival::All { container, db, next } => {
                         let (db, from) = (*db, *next);

@@ -84,12 +84,19 @@ pub struct Placed {
     pub moved: bool,
     /// Entries of it may be here that nobody knows.
     pub incomplete: bool,
+    /// Keys waited for it by name and are looked at next; then it is told that it is filled.
+    pub awaited_by_name: bool,
 }
 
 /// What arrived and is to be looked at.
 #[derive(Debug)]
 pub(super) enum Arrival<C> {
     Key(Place),
+    /// Those that waited for a container have been looked at.
+    End {
+        uid: ContainerUid,
+        db: c_int,
+    },
     /// All that a container knows from a place on, by name, for another that knows others already.
     All {
         container: Shared<C>,
@@ -370,13 +377,13 @@ impl<C: Container> Containers<C> {
 impl<C> Arrival<C> {
     pub(super) fn db(&self) -> c_int {
         match self {
-            Self::Key((db, _)) | Self::All { db, .. } => *db,
+            Self::Key((db, _)) | Self::End { db, .. } | Self::All { db, .. } => *db,
         }
     }
 
     fn db_mut(&mut self) -> &mut c_int {
         match self {
-            Self::Key((db, _)) | Self::All { db, .. } => db,
+            Self::Key((db, _)) | Self::End { db, .. } | Self::All { db, .. } => db,
         }
     }
 }

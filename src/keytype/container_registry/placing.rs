@@ -33,8 +33,10 @@ impl<C: Container> Containers<C> {
                 }
             }
             let waiting = known.databases.get_mut(&db).and_then(|at| at.waiting.remove(&uid));
+            let awaited_by_name = waiting.is_some();
             let waiting = waiting.into_iter().flatten();
             known.arrivals.extend(waiting.map(|name| Arrival::Key((db, name))));
+            known.arrivals.extend(awaited_by_name.then_some(Arrival::End { uid, db }));
             known.put_row(uid, db, row);
             container.with(|container| {
                 container.count_with_all();
@@ -42,7 +44,7 @@ impl<C: Container> Containers<C> {
                     container.set_filling(true);
                 }
             });
-            Placed { moved, incomplete }
+            Placed { moved, incomplete, awaited_by_name }
         })
     }
 

@@ -537,6 +537,10 @@ def by_load(server):
     return int(server.info()["llmcache_searches_by_load"])
 
 
+# On one core no short search goes to threads.
+HAS_CORES = len(os.sched_getaffinity(0)) > 1
+
+
 def pipelined(server, commands, clients):
     """The replies of as many clients who each send all commands at once, from another one on."""
     replies = [None] * clients
@@ -572,7 +576,7 @@ def test_short_searches_go_to_threads_while_many_clients_ask(busy, vectors):
 
     def ask():
         assert pipelined(busy, asked, 8) == [expected] * 8, "each client has its own replies, in order"
-        return by_load(busy) > 0
+        return by_load(busy) > 0 or not HAS_CORES
 
     wait_until(ask, "searches went to threads by load", 60)
     assert given(busy) >= by_load(busy)
@@ -583,6 +587,19 @@ def test_short_searches_go_to_threads_while_many_clients_ask(busy, vectors):
     before = given(busy)
     assert pipelined(busy, asked, 8) == [expected] * 8
     assert given(busy) == before, "no threads are no threads"
+
+
+def test_on_one_core_only_long_searches_go_to_threads(fleet, vectors):
+    server = fleet.launch()
+    os.sched_setaffinity(server.pid, {min(os.sched_getaffinity(0))})
+    fill(Cache(server.client()), vectors, index="FLAT")
+    asked = [encode(("LLMCACHE.GETSEM", "faq", *fp32(vectors[i]), "RETURN", 1, "response")) for i in range(100)]
+    for _ in range(3):
+        assert all(responses(found) == [b"r%d" % i for i in range(100)] for found in pipelined(server, asked, 8))
+    assert by_load(server) == given(server) == 0
+    server.client().config_set("llmcache.search-inline-us", 0)
+    assert responses(pipelined(server, asked, 1)[0]) == [b"r%d" % i for i in range(100)]
+    assert given(server) == 100 and by_load(server) == 0
 
 
 def test_a_batch_that_is_long_goes_to_threads_though_each_search_is_short(busy, vectors):
@@ -616,13 +633,15 @@ def test_what_happens_under_short_searches_by_load(busy, vectors):
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
     [thread.start() for thread in threads]
     client = busy.client()
-    wait_until(lambda: by_load(busy) > 0, "searches go to threads by load", 60)
+    wait_until(lambda: by_load(busy) > 0 or not HAS_CORES, "searches go to threads by load", 60)
     for ending in (("LLMCACHE.INVALIDATE", "faq", "ALL"), ("DEL", "faq"), ("SWAPDB", 0, 1), ("FLUSHALL",), ("FLUSHALL", "ASYNC")):
         before = by_load(busy)
         client.execute_command(*ending)
         client.execute_command("FLUSHALL")
         fill(Cache(client), vectors[:2_000], index="FLAT")
-        wait_until(lambda before=before: by_load(busy) > before, f"searches went on after {ending}", 60)
+        wait_until(
+            lambda before=before: by_load(busy) > before or not HAS_CORES, f"searches went on after {ending}", 60
+        )
     stop.set()
     [thread.join() for thread in threads]
     assert not wrong

@@ -17,6 +17,12 @@ const CLIENTS: usize = 32;
 /// How long shares of time are measured before half of it is forgotten: what held up the thread once is no load.
 const WINDOW_NS: u64 = 20_000_000;
 
+/// Of so many threads on so many cores, those that short searches are left to: on one core there is nobody to do them
+/// while the main thread does something else.
+pub fn threads_of_use(threads: usize, cores: usize) -> usize {
+    if cores < 2 { 0 } else { threads.min(cores) }
+}
+
 /// What the main thread has to do.
 #[derive(Debug, Default)]
 pub struct Load {
@@ -64,9 +70,16 @@ impl Load {
         self.clients[place] = (client, now);
     }
 
-    /// What such a command took of the main thread.
-    pub fn spent(&mut self, ns: u64) {
-        self.searching_ns += ns;
+    /// Such a command took the main thread from `began` to `now`. Servers run commands after they said that they go to
+    /// sleep, of clients that have waited: in that time the main thread is awake.
+    pub fn spent(&mut self, began: u64, now: u64) {
+        let took = now.saturating_sub(began);
+        self.searching_ns += took;
+        if let Some(since) = self.asleep_since {
+            self.asleep_ns += began.saturating_sub(since);
+            self.awake_ns += took;
+            self.asleep_since = Some(now);
+        }
     }
 
     /// Whether a short search of a client is left to one of the threads, in which so many are `out`.
@@ -102,8 +115,8 @@ mod tests {
             for client in clients {
                 load.searches(*client, now);
             }
-            load.spent(awake_percent * 1_000);
             now += awake_percent * 1_000;
+            load.spent(now - awake_percent * 1_000, now);
             load.sleeps(now);
             now += (100 - awake_percent) * 1_000;
         }
@@ -153,7 +166,7 @@ mod tests {
         let (mut load, now) = load(100, &[7, 8, 9]);
         let later = now + RECENT_NS;
         load.searches(7, later);
-        load.spent(RECENT_NS);
+        load.spent(now, later);
         assert!(!load.hands_over(7, later, 2, 0));
     }
 
@@ -163,7 +176,7 @@ mod tests {
         for _ in 0..TURNS {
             load.wakes(now);
             load.searches(7, now);
-            load.spent(20_000);
+            load.spent(now, now + 20_000);
             now += 90_000;
             load.sleeps(now);
             now += 10_000;
@@ -171,6 +184,23 @@ mod tests {
         load.wakes(now);
         assert!(load.hands_over(7, now, 2, 0));
         assert!(!load.hands_over(7, now, 2, 1));
+    }
+
+    #[test]
+    fn commands_that_run_after_the_server_said_that_it_sleeps_count_as_awake() {
+        let (mut load, mut now) = (Load::default(), MS);
+        for _ in 0..TURNS {
+            load.wakes(now);
+            now += 10_000;
+            load.sleeps(now);
+            for client in [7, 8, 9] {
+                load.searches(client, now);
+                load.spent(now, now + 25_000);
+                now += 25_000;
+            }
+            now += 15_000;
+        }
+        assert!(load.hands_over(7, now, 2, 0));
     }
 
     #[test]

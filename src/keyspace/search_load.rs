@@ -5,8 +5,9 @@
 
 use crate::config;
 use crate::ffi::{Ctx, Loop, MainCell, watch_sleep};
-use llmcache_core::load::Load;
+use llmcache_core::load::{Load, threads_of_use};
 use std::sync::LazyLock;
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 #[derive(Default)]
@@ -20,6 +21,9 @@ struct Watch {
 
 static WATCH: LazyLock<MainCell<Watch>> = LazyLock::new(|| MainCell::new(Watch::default()));
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// Cores that the server may use, when the first command searches.
+static CORES: LazyLock<usize> =
+    LazyLock::new(|| available_parallelism().map_or(1, |cores| cores.get()));
 
 fn nanoseconds(now: Instant) -> u64 {
     1 + now.saturating_duration_since(*EPOCH).as_nanos() as u64
@@ -47,14 +51,15 @@ pub(super) fn searches(ctx: Ctx<'_>, now: Instant, out: fn() -> usize) -> Asker 
     Asker { client, out }
 }
 
-/// It has taken so long of the main thread as it began before.
+/// It has taken the main thread from then on.
 pub(super) fn spent(since: Instant) {
-    WATCH.with(|watch| watch.load.spent(since.elapsed().as_nanos() as u64));
+    let now = nanoseconds(Instant::now());
+    WATCH.with(|watch| watch.load.spent(nanoseconds(since), now));
 }
 
 /// Whether a short search, in a command that began at `now`, is better left to threads.
 pub(super) fn hands_over(Asker { client, out }: Asker, now: Instant) -> bool {
-    let threads = config::search_threads();
+    let threads = threads_of_use(config::search_threads(), *CORES);
     threads > 0
         && WATCH.with(|watch| watch.load.hands_over(client, nanoseconds(now), threads, out()))
 }

@@ -3,7 +3,8 @@
 
 use crate::ffi::{Access, Ctx, Key, RString, ServerEvents};
 use crate::keyspace::{
-    attach_arrival, chunk_arrived, deadline_was_moved, followers, tell_changes, with_known_flights,
+    attach_arrival, chunk_arrived, deadline_was_moved, followers, tell_changes, void_all_leases,
+    with_known_flights,
 };
 use crate::keytype::cache_registry::{CACHES, Place, SharedCache};
 use crate::keytype::namespace_registry::NAMESPACES;
@@ -32,9 +33,20 @@ pub fn subscribe(ctx: Ctx<'_>) -> bool {
                 followers::flushed(ctx, Some(first));
                 followers::flushed(ctx, Some(second));
             },
-            role_changed: |ctx| followers::flushed(ctx, None),
+            role_changed: |ctx| {
+                followers::flushed(ctx, None);
+                forget_term();
+            },
         },
     )
+}
+
+/// Another server is, or was, the primary: what was invalidated there voids leases that were granted here, and what
+/// the server evicted here is not put back over what was done there.
+fn forget_term() {
+    void_all_leases();
+    CACHES.give_up_evicted();
+    NAMESPACES.give_up_evicted();
 }
 
 fn on_keyspace(ctx: Ctx<'_>, event: &[u8], key: &[u8]) {

@@ -16,7 +16,9 @@ mod sweep;
 mod words;
 
 use crate::config;
-use crate::ffi::{Ctx, WritePermit, is_cluster, run_once, start_timer, take_command_count};
+use crate::ffi::{
+    Ctx, WritePermit, before_next_command, is_cluster, run_once, start_timer, take_command_count,
+};
 use crate::keyspace::{
     any_flights, attach_arrival, end_flights_without_cache, followers, put_back_evicted,
     put_back_namespaces, set_minute, slots, tell_changes,
@@ -44,8 +46,10 @@ pub fn start(ctx: Ctx<'_>) {
     expiry::start(ctx);
 }
 
-/// Has caches that the server evicted put back before the next command but a few.
+/// Has containers that the server evicted put back: before the next command, which replicas could not obey without, and
+/// soon where none comes.
 pub fn put_back_soon(ctx: Ctx<'_>) {
+    before_next_command(put_back_now);
     run_once(ctx, put_back_now);
 }
 

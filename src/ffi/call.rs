@@ -3,7 +3,7 @@
 use super::guard::guarded;
 use super::steps;
 use super::string::bytes_of;
-use super::{ArgString, Ctx, HeldString, Reply, WritePermit};
+use super::{ArgString, Ctx, HeldString, MainCell, Reply, WritePermit};
 use llmcache_core::error::{Error, ErrorWord};
 use redis_module::raw;
 use redis_module::raw::RedisModuleCtx;
@@ -11,7 +11,7 @@ use redis_module::raw::RedisModuleString;
 use smallvec::SmallVec;
 use std::ffi::c_int;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A command's code: writes its reply, or answers an error and has changed nothing.
 pub type Handler = fn(Ctx<'_>, &CommandArgs<'_>) -> Result<(), Error>;
@@ -129,6 +129,9 @@ pub unsafe fn run_command(
     let (ctx, arguments) = unsafe { (Ctx::from_raw(ctx), Arguments::from_raw(argv, argc)) };
     let args = CommandArgs { arguments, permit: WritePermit::of_command(ctx) };
     COMMANDS.fetch_add(1, Ordering::Relaxed);
+    if IS_BEFORE_NEXT.load(Ordering::Relaxed) {
+        run_before(ctx);
+    }
     let before = steps::begin();
     match guarded("a command", || handler(ctx, &args)) {
         Some(Ok(())) => {}
@@ -141,6 +144,29 @@ pub unsafe fn run_command(
         guarded("what a command came to", || steps::end(ctx, name, argc as usize - 1, &before));
     }
     raw::REDISMODULE_OK as c_int
+}
+
+/// What is to be done before the next command.
+static BEFORE_NEXT: MainCell<Option<fn(Ctx<'_>)>> = MainCell::new(None);
+static IS_BEFORE_NEXT: AtomicBool = AtomicBool::new(false);
+
+/// Has `task` run before the next command, in the database of whose client it is called and which it may leave. It asks
+/// for leave to write, as between commands.
+pub fn before_next_command(task: fn(Ctx<'_>)) {
+    BEFORE_NEXT.with(|next| *next = Some(task));
+    IS_BEFORE_NEXT.store(true, Ordering::Relaxed);
+}
+
+#[cold]
+fn run_before(ctx: Ctx<'_>) {
+    IS_BEFORE_NEXT.store(false, Ordering::Relaxed);
+    let db = ctx.db();
+    if let Some(task) = BEFORE_NEXT.with(Option::take) {
+        guarded("what comes before a command", || task(ctx));
+    }
+    if ctx.db() != db {
+        ctx.select_db(db);
+    }
 }
 
 /// Runs the handler of a command that only a primary and the AOF may give: whoever else could make the

@@ -40,7 +40,7 @@ pub use block::{
     BlockedId, Waiter, Wake, block_client, block_for_rounds, blocked_count, count_time_from_now,
     end_rounds, in_round, wait_on, wake_blocked, work_in_rounds,
 };
-pub use call::{Arguments, CommandArgs, Handler, Handles, take_command_count};
+pub use call::{Arguments, CommandArgs, Handler, Handles, before_next_command, take_command_count};
 pub use context::{Ctx, ServerState, is_cluster, is_replica};
 pub use event::{ServerEvents, once_loaded, subscribe};
 pub use event_loop_hook::{Loop, run_each_turn, watch_sleep};

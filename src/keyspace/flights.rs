@@ -99,6 +99,11 @@ pub fn void_lease(ctx: Ctx<'_>, cache: &SharedCache, question: EntryId) {
     wake(ctx, with_known_flights(uid, |flights| flights.void(question)));
 }
 
+/// Nobody can tell what was invalidated meanwhile: no answer that is being made is taken when it comes.
+pub fn void_all_leases() {
+    FLIGHTS.with(|all| all.of.values_mut().for_each(Flights::note_picked));
+}
+
 /// Things looked at in one go.
 const TENDED_AT_ONCE: usize = 256;
 

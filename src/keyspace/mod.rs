@@ -60,7 +60,7 @@ pub use entries::{
 };
 pub use flights::{
     any_flights, end_flights_without_cache, flight_counts, pending_flights, room_for_lease,
-    void_lease, wake, watch_leases, with_flights, with_known_flights,
+    void_all_leases, void_lease, wake, watch_leases, with_flights, with_known_flights,
 };
 pub use invalidation_walk::{
     Criterion, InvalidationWalk, check_walks, start_invalidation, tell_ids,

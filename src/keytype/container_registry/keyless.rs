@@ -94,6 +94,11 @@ impl<C: Container> Containers<C> {
         });
     }
 
+    /// None is to be put back any more.
+    pub fn give_up_evicted(&self) {
+        self.take_evicted().iter().for_each(|evicted| self.give_up(evicted));
+    }
+
     /// Takes the oldest container whose keys are to be removed; give it back with `put_back_remains`
     /// unless it is done, or is to wait (`let_wait`).
     pub fn take_remains(&self) -> Option<Keyless<C>> {

@@ -75,6 +75,9 @@ impl World {
                 }
             }
             Step::ListOwner => self.list_owner(),
+            Step::Dump => self.dump(),
+            Step::RestoreEntry { prompt } => self.restore_entry(prompt),
+            Step::RestoreContainer => self.restore_container(),
             _ => self.run_server(step),
         }
     }
@@ -102,6 +105,7 @@ impl World {
         }
         let uid = self.open_or_create(node);
         let name = Name::Entry(uid, prompt);
+        self.touch(node, name);
         let here = &self.nodes[node];
         let whole = || here.is_whole() || here.is_without(Cure::StoreAsks);
         if found_or_elsewhere(here.entry(name), whole).is_err() {
@@ -321,6 +325,7 @@ impl World {
         let Some(node) = self.routed(&[Name::Container]) else { return };
         let Some(uid) = self.nodes[node].placed() else { return };
         let name = Name::Entry(uid, prompt);
+        self.touch(node, name);
         let here = &self.nodes[node];
         let whole = || here.is_whole() || here.is_without(Cure::RemovalAsks);
         if found_or_elsewhere(here.entry(name), whole).is_err() {
@@ -330,6 +335,7 @@ impl World {
             let home = self.home(node, uid);
             let heir = self.nodes[node].flights.get_mut(&uid).and_then(|f| f.void(id_of(prompt)));
             self.leases.end(home, prompt);
+            self.leases.voided(uid, prompt);
             self.leases.forget_failure(home, prompt);
             self.wake(heir);
         }
@@ -387,9 +393,12 @@ impl World {
 
     fn drop_container(&mut self) {
         let Some(node) = self.routed(&[Name::Container]) else { return };
-        if self.nodes[node].remove(Name::Container) {
-            let place = self.commit(node, vec![Effect::Remove(Name::Container)]);
-            self.model.note_life(place, None);
+        let Some(uid) = self.nodes[node].placed() else { return };
+        self.nodes[node].remove(Name::Container);
+        let place = self.commit(node, vec![Effect::Remove(Name::Container)]);
+        self.model.note_life(place, None);
+        for (prompt, _) in self.model.answers_of(uid) {
+            self.model.note_answer(place, (uid, prompt), None);
         }
     }
 

@@ -29,6 +29,18 @@ pub enum Cure {
     ArrivalVoids,
     /// A walk ends where its container came back with other rows. Found by the simulation.
     WalkLooksUp,
+    /// Leases are void where another server was the primary meanwhile. Found by the simulation.
+    TakeoverVoids,
+    /// What a server evicted and did not put back is given up when another takes over. Found by the simulation.
+    DemotionGivesUp,
+    /// What comes while its container is being removed is not one of those that are removed. Found by traffic.
+    GoingIsNotAwaited,
+    /// A replica waits for its primary to remove what is due.
+    ReplicaWaits,
+    /// A row that is due is freed when its key is gone, and not before.
+    DueAsks,
+    /// A replica that lost more than the backlog has reads everything anew.
+    BacklogEnds,
     /// 4.10: what is never saved is measured by a clock that only goes forward.
     SteadyClock,
 }
@@ -47,5 +59,11 @@ pub const CURES: &[Cure] = &[
     Cure::ReaperWaits,
     Cure::ArrivalVoids,
     Cure::WalkLooksUp,
+    Cure::TakeoverVoids,
+    Cure::DemotionGivesUp,
+    Cure::GoingIsNotAwaited,
+    Cure::ReplicaWaits,
+    Cure::DueAsks,
+    Cure::BacklogEnds,
     Cure::SteadyClock,
 ];

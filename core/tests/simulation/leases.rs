@@ -124,6 +124,18 @@ impl Leases {
         }
     }
 
+    /// One answer was picked out by its name, wherever that is.
+    pub fn voided(&mut self, uid: u64, prompt: usize) {
+        let of = |lease: &&mut Lease| lease.home.2 == uid && lease.prompt == prompt;
+        self.all.iter_mut().filter(of).for_each(|lease| lease.is_void = true);
+    }
+
+    /// The server became a primary: what it granted before is good for nothing.
+    pub fn took_over(&mut self, node: usize) {
+        let there = |lease: &&mut Lease| lease.home.0 == node;
+        self.all.iter_mut().filter(there).for_each(|lease| lease.is_void = true);
+    }
+
     /// The container came to this node: what was granted there before is good for nothing.
     pub fn arrived(&mut self, node: usize, uid: u64) {
         let there = |lease: &&mut Lease| (lease.home.0, lease.home.2) == (node, uid);

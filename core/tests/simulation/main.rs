@@ -1,5 +1,5 @@
 //! A deterministic simulation of what has time in it: leases and who waits for them, the breaker, deadlines, eviction,
-//! invalidation, failover, and a hash slot that moves. One seed is one schedule.
+//! invalidation, failover, links that break, and a hash slot that moves. One seed is one schedule.
 //!
 //! The state machines are the core's own: `Cache` and its index, `Flights`, epochs, who may write, what a node table says.
 //! What is modelled is the adapter around them, in its order of steps, and the server: keys, replication, AOF, MIGRATE.
@@ -11,10 +11,13 @@ mod clients;
 #[path = "../common/random.rs"]
 mod common;
 mod cures;
+mod deadlines;
 mod leases;
+mod links;
 mod model;
 mod node;
 mod own_work;
+mod returns;
 mod schedule;
 mod world;
 

@@ -78,6 +78,10 @@ pub struct Node {
     pub caches: BTreeMap<u64, Cache>,
     /// Those that were removed here: their entries are to go.
     pub bereft: BTreeSet<u64>,
+    /// Keys that came while their container was being removed: they wait for the next.
+    pub waiting: BTreeMap<u64, BTreeSet<Name>>,
+    /// Since when there are entries without their container.
+    pub orphaned: BTreeMap<u64, MonotonicMs>,
     /// The one that the server evicted, to be put back.
     pub evicted: Option<u64>,
     pub flights: BTreeMap<u64, Flights>,
@@ -210,6 +214,9 @@ impl Node {
             cache.take_entries_of(&mut known);
         }
         self.caches.insert(uid, cache);
+        for name in self.waiting.remove(&uid).unwrap_or_default() {
+            self.attach(name);
+        }
     }
 
     /// Puts an entry into its key and into the index of its container.
@@ -225,6 +232,11 @@ impl Node {
     pub fn attach(&mut self, name: Name) {
         let Some(Value::Entry(entry, until)) = self.keys.get_mut(&name) else { return };
         let uid = entry.view().uid().0;
+        let is_going = self.bereft.contains(&uid) && self.evicted != Some(uid);
+        if is_going && self.without != Some(Cure::GoingIsNotAwaited) {
+            self.waiting.entry(uid).or_default().insert(name);
+            return;
+        }
         if !self.caches.contains_key(&uid) {
             if self.without == Some(Cure::Awaited) {
                 return;
@@ -329,9 +341,7 @@ impl Node {
         let mut met: BTreeMap<u64, u64> = BTreeMap::new();
         for name in names {
             if let Name::Entry(uid, _) = name {
-                if self.caches.contains_key(&uid) {
-                    self.attach(name);
-                }
+                self.attach(name);
                 *met.entry(uid).or_default() += 1;
             }
         }
@@ -356,6 +366,11 @@ impl Node {
                 let name = Name::Entry(*uid, prompt.expect("one of the questions"));
                 match self.keys.get(&name) {
                     _ if !unsure => {}
+                    Some(_)
+                        if found.expire_at.is_past(now) && self.without == Some(Cure::DueAsks) =>
+                    {
+                        cache.index.remove(slot, seq);
+                    }
                     Some(Value::Entry(entry, until)) if entry.view().is_at(slot, seq) => {
                         cache.index.unhide(slot, seq);
                         cache.index.set_expiry(slot, seq, *until);

@@ -20,6 +20,7 @@ impl World {
                 self.nodes[node].sweep();
                 let now = self.now(node).wall;
                 self.nodes[node].settle_slots(UnixMs(now.0.saturating_sub(2_000)));
+                self.remove_orphans(node);
             }
             Step::Timeouts => {
                 let now = self.steady();
@@ -34,6 +35,7 @@ impl World {
                 }
                 self.check_waiters();
             }
+            Step::Cycle { node, most } => self.cycle(node, most),
             other => unreachable!("{other:?} is a client's or the adversary's"),
         }
     }
@@ -110,6 +112,7 @@ impl World {
             return;
         };
         let head = cache.save_head();
+        assert_ne!(here.slot(), Ownership::Foreign, "a key in a slot that is another server's");
         here.keys.insert(Name::Container, Value::Container(uid));
         here.bereft.remove(&uid);
         let place = self.commit_between(node, vec![Effect::Create(head)]);
@@ -120,8 +123,12 @@ impl World {
     fn reap(&mut self, node: usize, most: usize) {
         let here = &mut self.nodes[node];
         let placed = here.placed();
-        let keyless: Vec<u64> =
-            here.caches.keys().copied().filter(|&uid| Some(uid) != placed).collect();
+        let keyless: Vec<u64> = here
+            .caches
+            .keys()
+            .copied()
+            .filter(|&uid| Some(uid) != placed && here.bereft.contains(&uid))
+            .collect();
         match here.slot() {
             Ownership::Foreign => keyless.iter().for_each(|uid| {
                 here.caches.remove(uid);
@@ -150,6 +157,7 @@ impl World {
             let prompt = (0..PROMPTS).find(|&prompt| id_of(prompt) == id).expect("a question");
             let name = Name::Entry(uid, prompt);
             if self.nodes[node].remove(name) {
+                self.check_not_restored(uid, prompt);
                 self.commit_between(node, vec![Effect::Remove(name)]);
             }
             if let Some(cache) = self.nodes[node].caches.get_mut(&uid) {

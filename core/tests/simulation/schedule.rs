@@ -12,45 +12,128 @@ pub const SESSIONS: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     // Clients.
-    Store { prompt: usize, ttl_ms: u64, tag: usize },
-    Keep { lease: usize, ttl_ms: u64 },
-    Fetch { prompt: usize, lease_ms: u64, wait_ms: u64 },
-    Fail { lease: usize, backoff_ms: u64 },
-    Extend { lease: usize, ms: u64 },
-    Leave { waiter: usize },
-    Get { prompt: usize },
-    Delete { prompt: usize },
-    Void { prompt: usize },
-    Expire { prompt: usize, ttl_ms: u64 },
-    InvalidateTag { tag: usize },
+    Store {
+        prompt: usize,
+        ttl_ms: u64,
+        tag: usize,
+    },
+    Keep {
+        lease: usize,
+        ttl_ms: u64,
+    },
+    Fetch {
+        prompt: usize,
+        lease_ms: u64,
+        wait_ms: u64,
+    },
+    Fail {
+        lease: usize,
+        backoff_ms: u64,
+    },
+    Extend {
+        lease: usize,
+        ms: u64,
+    },
+    Leave {
+        waiter: usize,
+    },
+    Get {
+        prompt: usize,
+    },
+    Delete {
+        prompt: usize,
+    },
+    Void {
+        prompt: usize,
+    },
+    Expire {
+        prompt: usize,
+        ttl_ms: u64,
+    },
+    InvalidateTag {
+        tag: usize,
+    },
     InvalidateAll,
     InvalidateOlder,
     Drop,
     Scan,
-    Append { session: usize },
-    EndSession { session: usize },
+    Append {
+        session: usize,
+    },
+    EndSession {
+        session: usize,
+    },
     ListOwner,
+    // An operator's, with DUMP and RESTORE.
+    Dump,
+    RestoreEntry {
+        prompt: usize,
+    },
+    RestoreContainer,
     // The servers' own work.
-    Tend { shard: usize },
-    Background { shard: usize, most: usize },
-    SendOn { shard: usize },
-    Sweep { node: usize },
+    Tend {
+        shard: usize,
+    },
+    Background {
+        shard: usize,
+        most: usize,
+    },
+    SendOn {
+        shard: usize,
+    },
+    Sweep {
+        node: usize,
+    },
     Timeouts,
     Wakes,
+    /// The server's own cycle over keys that are due.
+    Cycle {
+        node: usize,
+        most: usize,
+    },
     // The adversary.
-    Advance { ms: u64 },
-    SetClock { node: usize, by_ms: i64 },
-    Deliver { shard: usize, most: usize },
-    Pause { shard: usize },
-    Unpause { shard: usize },
-    Evict { key: usize },
-    Restart { node: usize },
-    HandOver { shard: usize },
-    TakeOver { shard: usize },
+    Advance {
+        ms: u64,
+    },
+    SetClock {
+        node: usize,
+        by_ms: i64,
+    },
+    Deliver {
+        shard: usize,
+        most: usize,
+    },
+    Pause {
+        shard: usize,
+    },
+    Unpause {
+        shard: usize,
+    },
+    Evict {
+        key: usize,
+    },
+    Restart {
+        node: usize,
+    },
+    HandOver {
+        shard: usize,
+    },
+    TakeOver {
+        shard: usize,
+    },
     BeginMove,
-    MoveKey { key: usize },
+    MoveKey {
+        key: usize,
+    },
     EndMove,
     MoveAll,
+    /// The link of a primary and its replica breaks, and is there again.
+    Cut {
+        shard: usize,
+    },
+    Relink {
+        shard: usize,
+    },
 }
 
 /// How often each kind of step comes in one schedule: every schedule has emphases of its own.
@@ -59,11 +142,14 @@ struct Cast {
     sum: usize,
 }
 
-const KINDS: usize = 37;
+const KINDS: usize = 43;
+/// Places of dumps and what is made of them, and of what happens to links.
+const DUMPS: std::ops::Range<usize> = 37..40;
+const LINKS: std::ops::Range<usize> = 41..43;
 /// Of these there is one in most steps.
 const COMMON: [usize; KINDS] = [
     8, 8, 10, 3, 2, 2, 6, 3, 2, 3, 2, 1, 2, 1, 2, 4, 1, 3, 4, 6, 2, 2, 2, 4, 8, 2, 6, 2, 3, 2, 2,
-    1, 1, 3, 8, 3, 3,
+    1, 1, 3, 8, 3, 3, 3, 6, 3, 2, 2, 3,
 ];
 
 impl Cast {
@@ -72,6 +158,16 @@ impl Cast {
         for weight in &mut weights {
             // Left out, as usual, or often.
             *weight *= [0, 1, 1, 1, 1, 4][random.below(6)];
+        }
+        // Most schedules are without dumps, and half of them have whole links only: what needs many steps of one kind
+        // would drown.
+        if random.below(3) > 0 {
+            weights[DUMPS].fill(0);
+        } else {
+            weights[13] = weights[13].max(3);
+        }
+        if random.below(2) == 0 {
+            weights[LINKS].fill(0);
         }
         // Something must be there to lose, and time must pass.
         weights[0] = weights[0].max(8);
@@ -140,7 +236,13 @@ fn step(kind: usize, random: &mut Random) -> Step {
         33 => Step::BeginMove,
         34 => Step::MoveKey { key: other },
         35 => Step::EndMove,
-        _ => Step::MoveAll,
+        36 => Step::MoveAll,
+        37 => Step::Dump,
+        38 => Step::RestoreEntry { prompt },
+        39 => Step::RestoreContainer,
+        40 => Step::Cycle { node, most: 1 + below(4) },
+        41 => Step::Cut { shard },
+        _ => Step::Relink { shard },
     }
 }
 

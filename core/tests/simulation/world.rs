@@ -4,8 +4,10 @@
 use crate::common::Random;
 use crate::cures::Cure;
 use crate::leases::{Home, Leases};
+use crate::links::Link;
 use crate::model::{Answer, Model, Place};
 use crate::node::{Effect, NAME, Name, Node, Now, Value, number_of};
+use crate::returns::Dump;
 use crate::schedule::{PROMPTS, SESSIONS, Step};
 use llmcache_core::cache::{Severity, WaiterId};
 use llmcache_core::cluster::{HASH_SLOTS, key_slot};
@@ -33,10 +35,13 @@ pub struct World {
     /// The primary of each shard, and how much of its log the replica has.
     pub primary: [usize; 2],
     pub applied: [usize; 2],
+    pub links: [Link; 2],
     /// The shard that owns the slot, and whether it is on its way to the other.
     pub owner: usize,
     pub is_moving: bool,
     pub model: Model,
+    /// What an operator dumped of the container, while its slot did not move.
+    pub dumped: Option<Dump>,
     pub leases: Leases,
     pub waiting: BTreeMap<u64, Waiting>,
     pub woken: VecDeque<u64>,
@@ -54,6 +59,8 @@ impl World {
             nodes: std::array::from_fn(|_| Node { without, ..Node::default() }),
             primary: [0, 2],
             applied: [0, 0],
+            links: std::array::from_fn(|_| Link::default()),
+            dumped: None,
             owner: 0,
             is_moving: false,
             model: Model::default(),
@@ -112,7 +119,7 @@ impl World {
     }
 
     /// Has every server know who serves the slot.
-    fn tell_tables(&mut self) {
+    pub fn tell_tables(&mut self) {
         let to = self.is_moving.then_some(1 - self.owner);
         for shard in 0..2 {
             let range =
@@ -167,17 +174,10 @@ impl World {
             Step::Unpause { shard } => self.nodes[self.primary[shard]].role.spares_replicas = false,
             Step::Evict { key } => self.evict(key),
             Step::Restart { node } => self.restart(node),
-            Step::HandOver { shard } => {
-                self.deliver(shard, usize::MAX);
-                self.change_roles(shard);
-            }
-            Step::TakeOver { shard } if !self.is_moving => {
-                let place = (shard, self.applied[shard]);
-                let owns = self.owner == shard;
-                self.model.fall_back(place, owns);
-                self.change_roles(shard);
-            }
-            Step::TakeOver { .. } => {}
+            Step::HandOver { shard } => self.hand_over(shard),
+            Step::TakeOver { shard } => self.take_over(shard),
+            Step::Cut { shard } => self.links[shard].cut(),
+            Step::Relink { shard } => self.relink(shard),
             Step::BeginMove => {
                 let node = self.primary[self.owner];
                 self.put_back(node);
@@ -185,6 +185,7 @@ impl World {
                     return;
                 }
                 self.is_moving = true;
+                self.dumped = None;
                 self.tell_tables();
             }
             Step::MoveKey { key } => self.move_key(key),
@@ -199,17 +200,6 @@ impl World {
             _ => self.run_client(step),
         }
         self.check_places();
-    }
-
-    fn deliver(&mut self, shard: usize, most: usize) {
-        let (primary, replica) = (self.primary[shard], self.replica(shard));
-        let end = self.nodes[primary].log.len().min(self.applied[shard].saturating_add(most));
-        for at in self.applied[shard]..end {
-            let group = self.nodes[primary].log[at].clone();
-            group.iter().for_each(|effect| self.nodes[replica].obey(effect));
-            self.nodes[replica].log.push(group);
-        }
-        self.applied[shard] = end;
     }
 
     /// The server evicts a key, or what it holds of the container.
@@ -227,6 +217,7 @@ impl World {
                 self.model.note_answer(place, (uid, prompt), None);
             }
             Name::Container => {
+                self.dumped = None;
                 self.nodes[node].evicted = self.nodes[node].placed();
                 self.nodes[node].remove(name);
                 let place = self.commit(node, vec![Effect::Remove(name)]);
@@ -247,39 +238,17 @@ impl World {
         let (base, log) = (std::mem::take(&mut node.base), std::mem::take(&mut node.log));
         node.role.spares_replicas = false;
         node.load(base, log);
+        // A primary that starts again has another history, and a replica does not know how far it was.
+        self.links[number / 2].restarted();
         self.tell_tables();
     }
 
     /// Connections to a server end: who waited there has been told so.
-    fn forget_clients(&mut self, node: usize) {
-        self.waiting.retain(|_, waiting| waiting.home.0 != node);
-    }
-
-    /// The replica is the primary from now on, and the former primary its replica.
-    fn change_roles(&mut self, shard: usize) {
-        let (former, new) = (self.primary[shard], self.replica(shard));
-        self.forget_clients(former);
-        self.end_walk(former, true);
-        self.primary[shard] = new;
-        let node = &mut self.nodes[new];
-        node.role = Default::default();
-        let shift = self.random.below(16);
-        let mut base = node.snapshot(shift);
-        let keeps = self.owner == shard || self.is_moving;
-        if !keeps {
-            // The server removes keys of slots that it does not own.
-            let names: Vec<_> = node.keys.keys().copied().collect();
-            names.into_iter().for_each(|name| {
-                node.remove(name);
-            });
-            base.clear();
+    pub fn forget_clients(&mut self, node: usize) {
+        let here = |(&id, waiting): (&u64, &Waiting)| (waiting.home.0 == node).then_some(id);
+        for id in self.waiting.iter().filter_map(here).collect::<Vec<_>>() {
+            self.leave(id);
         }
-        (node.base, node.log) = (base.clone(), Vec::new());
-        self.nodes[former].role = Default::default();
-        self.nodes[former].load(base, Vec::new());
-        self.applied[shard] = 0;
-        self.model.rebase(shard, keeps);
-        self.tell_tables();
     }
 
     /// MIGRATE of one key: made at the target, removed at the source.
@@ -309,7 +278,7 @@ impl World {
     }
 
     /// What was invalidated elsewhere voids leases that were granted here before.
-    fn container_arrived(&mut self, node: usize) {
+    pub fn container_arrived(&mut self, node: usize) {
         let uid = self.nodes[node].placed().expect("it arrived");
         if !self.is_without(Cure::ArrivalVoids)
             && let Some(flights) = self.nodes[node].flights.get_mut(&uid)
@@ -349,6 +318,7 @@ impl World {
                 self.run(step);
             }
             for shard in 0..2 {
+                self.run(Step::Relink { shard });
                 self.run(Step::Tend { shard });
                 self.run(Step::SendOn { shard });
                 self.run(Step::Background { shard, most: 64 });
@@ -443,6 +413,7 @@ impl World {
 
     /// What GET of a question returns here, checked against what was acknowledged.
     pub fn read(&mut self, node: usize, uid: u64, prompt: usize) -> Option<u64> {
+        self.touch(node, Name::Entry(uid, prompt));
         let now = self.now(node).wall;
         let here = &self.nodes[node];
         let found = here.entry(Name::Entry(uid, prompt)).filter(|(entry, until)| {

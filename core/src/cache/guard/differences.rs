@@ -3,7 +3,7 @@
 //! Owns: those four rules. Each names the word of either question that it goes by. Any thread.
 
 use super::NumberRule;
-use super::tables::{Tables, stem};
+use super::tables::{Kinds, Tables, stem};
 use super::words::{Compared, Words};
 use hashbrown::{HashMap, HashSet};
 use std::borrow::Cow;
@@ -122,15 +122,16 @@ fn is_verb(word: &str) -> bool {
 /// both ways.
 fn aims<'a>(words: &'a Words, tables: &Tables) -> Vec<Aim<'a>> {
     let all = &words.all;
-    let joins = all.iter().position(|word| tables.joining.contains(word.as_str()));
+    let is_of = |at: usize, kind| words.kinds[at].any(kind);
+    let joins = (0..all.len()).position(|at| is_of(at, Kinds::JOINING));
     let leads = |&at: &usize| {
-        let symmetric = at > 0 && tables.symmetric.contains(all[at - 1].as_str());
+        let symmetric = || at > 0 && tables.symmetric.contains(all[at - 1].as_str());
         let joined = joins.is_some_and(|verb| verb < at);
-        tables.directions.contains(all[at].as_str()) && !symmetric && !joined
+        is_of(at, Kinds::DIRECTION) && !joined && !symmetric()
     };
     let after = |at: usize| {
         let is_of_place = matches!(&*all[at], "to" | "into" | "onto");
-        let mut after = (at + 1..all.len()).filter(|&at| !tables.articles.contains(&*all[at]));
+        let mut after = (at + 1..all.len()).filter(|&at| !is_of(at, Kinds::ARTICLE));
         after.next().map(|at| Aim { word: &all[at], at, is_of_place })
     };
     (0..all.len()).filter(leads).filter_map(after).collect()

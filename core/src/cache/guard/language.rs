@@ -6,7 +6,7 @@
 //! English. Other words of English count only where nothing speaks against it. Any thread.
 
 use super::sections::lines;
-use super::tables::Tables;
+use super::tables::{Kinds, Tables};
 use hashbrown::HashMap;
 use std::sync::LazyLock;
 
@@ -57,21 +57,21 @@ pub(super) fn prepare() {
 }
 
 impl Language {
-    /// Weighs the words, in lower case and without those cut as idioms. Names, sorted, speak for no other language:
-    /// "Is La Paz safe?" is English.
-    pub(super) fn of(words: &[String], names: &[String], tables: &Tables) -> Self {
+    /// Weighs the words, in lower case and of these kinds. Names, sorted, speak for no other language: "Is La Paz safe?"
+    /// is English.
+    pub(super) fn of(words: &[String], kinds: &[Kinds], names: &[String], tables: &Tables) -> Self {
         let others = &*OTHERS;
         let (mut english, mut foreign, mut foreign_letters) = (0_usize, 0_usize, 0_usize);
         let mut counts = [0_usize; 32];
         let is_digits = |word: &str| word.starts_with(|first: char| first.is_ascii_digit());
-        for word in words.iter().filter(|word| !is_digits(word)) {
+        for (word, kinds) in words.iter().zip(kinds).filter(|(word, _)| !is_digits(word)) {
             let languages = match names.binary_search(word) {
                 Ok(_) if !POLITE.contains(&word.as_str()) => 0,
                 _ => others.of_word(word),
             };
-            let is_english = tables.is_function_word(word);
+            let is_english = kinds.any(Kinds::FUNCTION);
             let is_shared = is_english && languages != 0;
-            english += usize::from(is_english && !(is_shared && tables.negates(word)));
+            english += usize::from(is_english && !(is_shared && kinds.any(Kinds::NEGATION)));
             foreign += usize::from(languages != 0 && !is_shared);
             foreign_letters += usize::from(!word.is_ascii());
             if languages != 0 {
@@ -115,14 +115,6 @@ impl Others {
 }
 
 impl Tables {
-    fn is_function_word(&self, word: &str) -> bool {
-        self.common.contains(word)
-            || self.negates(word)
-            || self.articles.contains(word)
-            || self.directions.contains(word)
-            || self.referring.contains(word)
-    }
-
     /// Whether the word is in a table of English words that say something.
     fn is_known(&self, word: &str) -> bool {
         self.days.contains(word)

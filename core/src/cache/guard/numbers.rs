@@ -3,7 +3,7 @@
 //! Owns: reading digits of any script the Unicode standard calls decimal that is in wide use, thousands
 //! separators, numbers as words, months and days.
 
-use super::tables::Tables;
+use super::tables::{Kinds, Tables};
 
 /// Zeros of the decimal digits of scripts in wide use; the nine others follow each (Unicode, general
 /// category Nd).
@@ -14,6 +14,9 @@ const ZEROS: [u32; 22] = [
 
 /// The digit that a character stands for.
 pub(super) fn digit(letter: char) -> Option<char> {
+    if letter.is_ascii() {
+        return letter.is_ascii_digit().then_some(letter);
+    }
     let code = u32::from(letter);
     let zero = ZEROS.iter().find(|&&zero| (zero..zero + 10).contains(&code))?;
     char::from_digit(code - zero, 10)
@@ -42,12 +45,16 @@ fn is_behind_of(words: &[String], at: usize) -> bool {
     )
 }
 
-/// Numbers, months and days among the words of a question, sorted, each once.
-pub(super) fn numbers_of(words: &[String], tables: &Tables) -> Vec<String> {
+/// Numbers, months and days among the words of a question, which are of these kinds, sorted, each once.
+pub(super) fn numbers_of(words: &[String], kinds: &[Kinds], tables: &Tables) -> Vec<String> {
     let is_digits = |word: &String| word.starts_with(|letter: char| letter.is_ascii_digit());
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(word) = words.get(at) {
+        if !is_digits(word) && !kinds[at].any(Kinds::NUMBER) {
+            at += 1;
+            continue;
+        }
         let text = tables.same.get(word.as_str()).copied().unwrap_or(word);
         let beside_number =
             || words.get(at + 1).is_some_and(is_digits) || (at > 0 && is_digits(&words[at - 1]));

@@ -4,7 +4,7 @@
 //! opposites ("with", "without") counts once, as an opposite: counted as a negation too it would cancel
 //! itself. Linear in the words of both questions. Any thread.
 
-use super::tables::{Tables, stem};
+use super::tables::{Kinds, Tables, stem};
 use super::words::{Compared, Words};
 use hashbrown::{HashMap, HashSet};
 use std::borrow::Cow;
@@ -27,8 +27,9 @@ pub(super) fn opposite<'a>(
     pairs.retain(|pair| is_turn(asked, stored, *pair, tables));
     let paired = |word: &str| pairs.iter().any(|(a, b)| *a == word || *b == word);
     let negations = |words: &'a Words| {
-        let all = words.all.iter().map(String::as_str);
-        all.filter(|word| tables.negates(word) && !paired(word)).collect::<Vec<_>>()
+        let all = words.all.iter().map(String::as_str).zip(&words.kinds);
+        let negated = all.filter(|(word, kinds)| kinds.any(Kinds::NEGATION) && !paired(word));
+        negated.map(|(word, _)| word).collect::<Vec<_>>()
     };
     let (in_asked, in_stored) = (negations(asked), negations(stored));
     let one_is_negated = in_asked.len() % 2 != in_stored.len() % 2;
@@ -156,6 +157,9 @@ fn with_stems<'a>(words: &[&'a str]) -> Vec<(&'a str, Cow<'a, str>)> {
 /// The parts that a hyphen joins, by stem; `None` where there are none, or more than a word of the language has.
 fn parts(word: &str) -> Option<Vec<Cow<'_, str>>> {
     const MOST: usize = 4;
+    if !word.as_bytes().contains(&b'-') {
+        return None;
+    }
     let parts: Vec<_> = word.split('-').take(MOST + 1).map(stem).collect();
     (2..=MOST).contains(&parts.len()).then_some(parts)
 }
@@ -163,6 +167,7 @@ fn parts(word: &str) -> Option<Vec<Cow<'_, str>>> {
 /// The rest of a word behind each prefix that makes another word of it. A word that negates by itself
 /// is counted as that: "not able", "unable".
 fn without_prefix<'w>(word: &'w str, tables: &Tables) -> impl Iterator<Item = &'w str> {
-    let rests = tables.prefixes.iter().filter_map(move |prefix| word.strip_prefix(prefix));
+    let prefixes = if tables.may_have_prefix(word) { &tables.prefixes[..] } else { &[] };
+    let rests = prefixes.iter().filter_map(move |prefix| word.strip_prefix(prefix));
     rests.filter(|rest| rest.len() >= STEM_MIN_BYTES)
 }

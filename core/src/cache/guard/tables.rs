@@ -11,9 +11,37 @@ use std::cell::RefCell;
 use std::hash::BuildHasher;
 use std::sync::LazyLock;
 
+/// What the tables say of a word, by one look instead of one for each table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Kinds(u16);
+
+impl Kinds {
+    pub(super) const COMMON: Self = Self(1);
+    pub(super) const NEGATION: Self = Self(1 << 1);
+    pub(super) const ARTICLE: Self = Self(1 << 2);
+    pub(super) const DIRECTION: Self = Self(1 << 3);
+    pub(super) const REFERRING: Self = Self(1 << 4);
+    pub(super) const JOINING: Self = Self(1 << 5);
+    /// A number, a month or a day, or another word for one.
+    pub(super) const NUMBER: Self = Self(1 << 6);
+    /// The first word of a phrase that holds a negation and means none.
+    pub(super) const IDIOM: Self = Self(1 << 7);
+    /// Words that speak for English.
+    pub(super) const FUNCTION: Self = Self(
+        Self::COMMON.0 | Self::NEGATION.0 | Self::ARTICLE.0 | Self::DIRECTION.0 | Self::REFERRING.0,
+    );
+
+    /// Whether the word is of one of these.
+    pub(super) fn any(self, kinds: Self) -> bool {
+        self.0 & kinds.0 != 0
+    }
+}
+
 /// What is known of English.
 #[derive(Default)]
 pub(super) struct Tables {
+    /// Of the words of the tables that are asked for every word.
+    kinds: HashMap<&'static str, Kinds>,
     pub(super) negations: HashSet<&'static str>,
     /// By their first words, the longest first: "or no" before "or".
     pub(super) idioms: HashMap<&'static str, Vec<Vec<&'static str>>>,
@@ -33,6 +61,8 @@ pub(super) struct Tables {
     pub(super) referring: HashSet<&'static str>,
     pub(super) continuing: HashSet<&'static str>,
     pub(super) prefixes: Vec<&'static str>,
+    /// The letters that these begin with, a bit each.
+    prefix_letters: u32,
     pub(super) numbers: HashMap<&'static str, f64>,
     pub(super) months: HashMap<&'static str, u8>,
     pub(super) days: HashSet<&'static str>,
@@ -48,6 +78,7 @@ pub(super) fn tables() -> &'static Tables {
         tables.read(include_str!("english.txt"));
         tables.read(include_str!("antonyms.txt"));
         tables.grade_opposites();
+        tables.note_kinds();
         tables
     });
     &TABLES
@@ -138,6 +169,43 @@ impl Tables {
         self.add_idioms(idioms.leak());
     }
 
+    fn note_kinds(&mut self) {
+        let Self { common, negations, articles, directions, referring, joining, .. } = self;
+        let sets = [
+            (Kinds::COMMON, &*common),
+            (Kinds::NEGATION, negations),
+            (Kinds::ARTICLE, articles),
+            (Kinds::DIRECTION, directions),
+            (Kinds::REFERRING, referring),
+            (Kinds::JOINING, joining),
+            (Kinds::NUMBER, &self.days),
+        ];
+        let in_sets = sets.into_iter().flat_map(|(kind, set)| set.iter().map(move |w| (*w, kind)));
+        let (numbers, months) = (self.numbers.keys(), self.months.keys());
+        let in_maps = numbers.chain(months).chain(self.same.keys()).map(|w| (*w, Kinds::NUMBER));
+        let idioms = self.idioms.keys().map(|word| (*word, Kinds::IDIOM));
+        for (word, kind) in in_sets.chain(in_maps).chain(idioms) {
+            self.kinds.entry(word).or_default().0 |= kind.0;
+        }
+        for first in self.prefixes.iter().filter_map(|prefix| prefix.bytes().next()) {
+            self.prefix_letters |= letter_bit(first);
+        }
+    }
+
+    /// What the tables say of a word.
+    pub(super) fn kinds_of(&self, word: &str) -> Kinds {
+        let known = self.kinds.get(word).copied().unwrap_or_default();
+        match word.ends_with("n't") {
+            true => Kinds(known.0 | Kinds::NEGATION.0),
+            false => known,
+        }
+    }
+
+    /// Whether a word may have one of the prefixes, by its first letter.
+    pub(super) fn may_have_prefix(&self, word: &str) -> bool {
+        word.bytes().next().is_some_and(|first| self.prefix_letters & letter_bit(first) != 0)
+    }
+
     fn add_idioms(&mut self, idioms: &'static str) {
         let phrases = idioms.split(',').map(|idiom| idiom.split_whitespace().collect::<Vec<_>>());
         for idiom in phrases.filter(|idiom| !idiom.is_empty()) {
@@ -185,18 +253,23 @@ impl Tables {
 
     /// Whether the word turns a statement round by itself.
     pub(super) fn negates(&self, word: &str) -> bool {
-        self.negations.contains(word) || word.ends_with("n't")
+        self.kinds_of(word).any(Kinds::NEGATION)
     }
 
     /// Whether the word says what a question is about.
     pub(super) fn is_content(&self, word: &str) -> bool {
-        !self.common.contains(word) && !self.negates(word)
+        !self.kinds_of(word).any(Kinds(Kinds::COMMON.0 | Kinds::NEGATION.0))
     }
 
     /// Whether some opposite of the word is known.
     pub(super) fn has_opposite(&self, word: &str) -> bool {
         self.opposites.contains_key(stem(word).as_ref())
     }
+}
+
+/// A bit for each of 32 groups of bytes, in which no two small letters are together.
+fn letter_bit(byte: u8) -> u32 {
+    1 << (byte % 32)
 }
 
 /// The stems of a pair of words, either first.

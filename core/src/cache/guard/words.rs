@@ -5,13 +5,15 @@
 
 use super::language::Language;
 use super::numbers::{digit, numbers_of};
-use super::tables::Tables;
+use super::tables::{Kinds, Tables};
 use hashbrown::HashSet;
 
 /// A question in words.
 #[derive(Debug)]
 pub(super) struct Words {
     pub(super) all: Vec<String>,
+    /// What the tables say of each.
+    pub(super) kinds: Vec<Kinds>,
     pub(super) numbers: Vec<String>,
     /// Words written with a capital inside a sentence, sorted, each once.
     pub(super) names: Vec<String>,
@@ -24,13 +26,18 @@ impl Words {
     pub(super) fn new(text: &str, tables: &Tables) -> Self {
         let (mut all, names) = split(text);
         let names = names_among(names, all.len(), tables);
-        let language = Language::of(&all, &names, tables);
-        cut_idioms(&mut all, tables);
-        join_keep_from(&mut all);
-        join_fail_to(&mut all);
-        let numbers = numbers_of(&all, tables);
+        let mut kinds: Vec<_> = all.iter().map(|word| tables.kinds_of(word)).collect();
+        let language = Language::of(&all, &kinds, &names, tables);
+        cut_idioms(&mut all, &mut kinds, tables);
+        let mut exchange = |at: usize, words: &mut [String], word: &str| {
+            words[at] = word.to_owned();
+            kinds[at] = tables.kinds_of(word);
+        };
+        join_keep_from(&mut all, &mut exchange);
+        join_fail_to(&mut all, &mut exchange);
+        let numbers = numbers_of(&all, &kinds, tables);
         let has_one = all.iter().any(|word| word == "one");
-        Self { all, numbers, names, language, has_one }
+        Self { all, kinds, numbers, names, language, has_one }
     }
 
     /// The words, each once.
@@ -86,7 +93,7 @@ fn names_among(mut names: Vec<String>, words: usize, tables: &Tables) -> Vec<Str
 
 /// The words in lower case, and those that begin with a capital other than at the start of a sentence.
 pub(super) fn split(text: &str) -> (Vec<String>, Vec<String>) {
-    let letters: Vec<char> = text.chars().map(|c| if c == '\u{2019}' { '\'' } else { c }).collect();
+    let letters = letters_of(text);
     let (mut all, mut names): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     let (mut at, mut starts_sentence) = (0, true);
     while at < letters.len() {
@@ -114,6 +121,15 @@ pub(super) fn split(text: &str) -> (Vec<String>, Vec<String>) {
         starts_sentence = false;
     }
     (all, names)
+}
+
+/// The letters, with one apostrophe for both.
+fn letters_of(text: &str) -> Vec<char> {
+    if text.is_ascii() {
+        // Their number is known, so that the memory is asked for once.
+        return text.bytes().map(char::from).collect();
+    }
+    text.chars().map(|c| if c == '\u{2019}' { '\'' } else { c }).collect()
 }
 
 fn in_small_letters(letters: &[char]) -> String {
@@ -169,36 +185,44 @@ fn skip_ordinal(letters: &[char], at: usize) -> usize {
 }
 
 /// Takes out phrases that hold a negation and mean none.
-fn cut_idioms(words: &mut Vec<String>, tables: &Tables) {
+fn cut_idioms(words: &mut Vec<String>, kinds: &mut Vec<Kinds>, tables: &Tables) {
     let mut at = 0;
     while at < words.len() {
+        if !kinds[at].any(Kinds::IDIOM) {
+            at += 1;
+            continue;
+        }
         let here = &words[at..];
         let begun = tables.idioms.get(here[0].as_str()).map_or(&[][..], Vec::as_slice);
         let idiom = begun.iter().find(|idiom| {
             here.len() >= idiom.len() && here.iter().zip(*idiom).all(|(a, b)| a == b)
         });
         match idiom {
-            Some(idiom) => drop(words.drain(at..at + idiom.len())),
+            Some(idiom) => {
+                let cut = at..at + idiom.len();
+                kinds.drain(cut.clone());
+                words.drain(cut);
+            }
             None => at += 1,
         }
     }
 }
 
 /// "Keep the dog from barking" says what "prevent" does.
-fn join_keep_from(words: &mut [String]) {
+fn join_keep_from(words: &mut [String], exchange: &mut impl FnMut(usize, &mut [String], &str)) {
     /// Words between the two at most, and the two.
     const SPAN: usize = 7;
     for at in 0..words.len() {
         let is_keep = matches!(&*words[at], "keep" | "keeps" | "keeping" | "kept");
         let within = &words[at..words.len().min(at + SPAN)];
         if is_keep && within.iter().any(|word| word == "from") {
-            words[at] = "prevent".to_owned();
+            exchange(at, words, "prevent");
         }
     }
 }
 
 /// "Fail to pay" says what "not pay" does.
-fn join_fail_to(words: &mut [String]) {
+fn join_fail_to(words: &mut [String], exchange: &mut impl FnMut(usize, &mut [String], &str)) {
     for at in 1..words.len() {
         let is_fail = matches!(
             &*words[at - 1],
@@ -212,7 +236,7 @@ fn join_fail_to(words: &mut [String]) {
                 | "neglecting"
         );
         if is_fail && words[at] == "to" {
-            words[at - 1] = "not".to_owned();
+            exchange(at - 1, words, "not");
         }
     }
 }
@@ -252,7 +276,10 @@ mod tests {
     #[test]
     fn idioms_are_cut_the_longest_first() {
         let (mut words, _) = split("tell me whether or not it is not open or not");
-        cut_idioms(&mut words, super::super::tables::tables());
+        let tables = super::super::tables::tables();
+        let mut kinds = words.iter().map(|word| tables.kinds_of(word)).collect();
+        cut_idioms(&mut words, &mut kinds, tables);
+        assert_eq!(kinds.len(), words.len());
         assert_eq!(words, ["tell", "me", "it", "is", "not", "open"]);
     }
 }

@@ -21,6 +21,7 @@ from .terms import (
     Names,
     Options,
     Store,
+    Told,
     found,
     match_commands,
     nothing,
@@ -88,20 +89,14 @@ class NativeStore:
     def is_up(self) -> bool:
         return bool(self._native.is_up)
 
-    def put(
-        self,
-        namespace: str,
-        chunks: Sequence[Chunk],
-        done: Callable[[list[bool]], None],
-        ahead: bytes | None = None,
-    ) -> None:
+    def put(self, namespace: str, chunks: Sequence[Chunk], done: Told, ahead: bytes | None = None) -> None:
         if chunks:
             names, payloads = zip(*chunks, strict=True)
             self._native.put(namespace, names, payloads, ahead, done)
         else:
             done([])
 
-    def load(self, namespace: str, chunks: Sequence[Chunk], done: Callable[[list[bool]], None]) -> None:
+    def load(self, namespace: str, chunks: Sequence[Chunk], done: Told) -> None:
         if chunks:
             names, payloads = zip(*chunks, strict=True)
             self._native.load(namespace, names, payloads, done)

@@ -22,6 +22,7 @@ from .terms import (
     Found,
     Options,
     Payload,
+    Told,
     found,
     length_of,
     match_commands,
@@ -172,13 +173,7 @@ class ChunkStore:
 
     # Stores.
 
-    def put(
-        self,
-        namespace: str,
-        chunks: Sequence[Chunk],
-        done: Callable[[list[bool]], None],
-        ahead: bytes | None = None,
-    ) -> None:
+    def put(self, namespace: str, chunks: Sequence[Chunk], done: Told, ahead: bytes | None = None) -> None:
         """Stores chunks of one prompt in their order; `ahead` is the chunk before the first, where it is known."""
         pages = self._pages([length_of(data) for _, data in chunks])
         state = _Parts(len(chunks), len(pages), done)
@@ -257,7 +252,7 @@ class ChunkStore:
 
     # Loads.
 
-    def load(self, namespace: str, chunks: Sequence[Chunk], done: Callable[[list[bool]], None]) -> None:
+    def load(self, namespace: str, chunks: Sequence[Chunk], done: Told) -> None:
         """Loads chunks into these buffers; true for each that came whole and fills its own."""
         pages = self._pages([length_of(into) for _, into in chunks])
         state = _Parts(len(chunks), len(pages), done)
@@ -367,7 +362,7 @@ class ChunkStore:
 class _Parts:
     """Pages of one task: the last that ends tells the whole."""
 
-    def __init__(self, chunks: int, pages: int, done: Callable[[list[bool]], None]) -> None:
+    def __init__(self, chunks: int, pages: int, done: Told) -> None:
         self._told, self._left, self._done = [False] * chunks, pages, done
         self._lock = threading.Lock()
 

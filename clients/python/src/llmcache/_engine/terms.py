@@ -57,6 +57,8 @@ _SLICE = struct.Struct(">QI").pack
 # A payload is where the engine has it: one buffer, or several in a row.
 Payload = memoryview | Sequence[memoryview]
 Chunk = tuple[bytes, Payload]
+# Called once with what became of each chunk, in their order.
+Told = Callable[[list[bool]], None]
 # Prompts that are looked up: the namespaces of each, and its chunks.
 Asked = Sequence[tuple[Sequence[str], Names]]
 Command = Sequence[Part | str | int]
@@ -128,13 +130,7 @@ class Store(Protocol):
     def is_up(self) -> bool:
         """Whether the last attempt to speak to the server went well."""
 
-    def put(
-        self,
-        namespace: str,
-        chunks: Sequence[Chunk],
-        done: Callable[[list[bool]], None],
-        ahead: bytes | None = None,
-    ) -> None:
+    def put(self, namespace: str, chunks: Sequence[Chunk], done: Told, ahead: bytes | None = None) -> None:
         """Stores chunks of one prompt in their order; `ahead` is the chunk before the first, where it is known."""
 
     def match(self, asked: Asked, done: Callable[[list[list[Found]]], None], lease_ms: int | None = None) -> None:
@@ -143,7 +139,7 @@ class Store(Protocol):
     def release(self, namespace: str, lease: int | bytes) -> None:
         """Ends a lease; one that cannot be ended lapses."""
 
-    def load(self, namespace: str, chunks: Sequence[Chunk], done: Callable[[list[bool]], None]) -> None:
+    def load(self, namespace: str, chunks: Sequence[Chunk], done: Told) -> None:
         """Loads chunks into these buffers; true for each that came whole and fills its own."""
 
     def ask(self, args: Command, done: Callable[[Reply], None]) -> None:

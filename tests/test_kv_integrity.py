@@ -1,37 +1,18 @@
 """Payloads that went bad in memory, and answers under way while their chunks are replaced and removed."""
 
 import random
-import re
 import threading
 import time
+import zlib
 
 import pytest
+from harness.flipping import flip_in_memory
 from harness.kv import Kv, blob, cut, payload
 from harness.server import settle_memory
 from harness.waiting import wait_until
 from harness.wire import encode
 
 MIB = 1 << 20
-
-
-def flip_in_memory(pid: int, wanted: bytes) -> int:
-    """Flips a bit in every copy of these bytes that a process holds; answers how many there were."""
-    flipped = 0
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
-        for line in maps:
-            found = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw.p \S+ \S+ 0\s*(\[heap\])?$", line)
-            if not found:
-                continue
-            start, end = (int(found[n], 16) for n in (1, 2))
-            memory.seek(start)
-            held = memory.read(end - start)
-            at = held.find(wanted)
-            while at >= 0:
-                memory.seek(start + at)
-                memory.write(bytes([wanted[0] ^ 1]))
-                flipped += 1
-                at = held.find(wanted, at + 1)
-    return flipped
 
 
 @pytest.mark.parametrize("finder", ["VERIFY", "FETCH", "GET"])
@@ -58,6 +39,55 @@ def test_a_payload_that_went_bad_in_memory_is_a_miss_and_goes(server, finder):
     assert kv.put(prompt[:8], payload(1, 50_000)) == "STORED"
     assert [chunk[3] for chunk in kv.fetch(prompt)[3]] == [payload(i, 50_000) for i in range(4)]
     assert kv.run("VERIFY")[5] == []
+
+
+@pytest.mark.parametrize("sparse", [(), ("SPARSE",)], ids=["prefix", "sparse"])
+def test_a_client_that_compares_checksums_sees_what_went_bad_and_has_the_server_look(server, sparse):
+    kv = Kv(server.client())
+    kv.create()
+    prompt = list(range(12))
+    kv.mput(prompt, [payload(i, 50_000) for i in range(3)])
+    ask = ["FETCH", "TOKENS", blob(prompt), *sparse]
+
+    def sums():
+        """Of each chunk whether its bytes fit the checksum that came with them."""
+        chunks = kv.run(*ask, "CHECKSUMS")[3]
+        return [b"%08x" % zlib.crc32(b"".join(segments)) == told for _, _, _, segments, told in chunks]
+
+    assert sums() == [True, True, True]
+    assert flip_in_memory(server.pid, payload(1, 50_000)[20_000:20_064]) >= 1
+    # At each answer, also within the minute after another.
+    assert sums() == [True, False, True] == sums()
+    assert kv.stats()["damaged"] == 0
+    there = [chunk is not None for chunk in kv.run(*ask)[3]]
+    assert there == ([True, False, True] if sparse else [True])
+    assert kv.stats()["damaged"] == 1
+    wait_until(lambda: not kv.client.exists(kv.key(kv.digests(prompt)[1])), "the damaged chunk is removed")
+
+
+def test_checksums_are_null_where_a_namespace_has_none(server):
+    kv = Kv(server.client())
+    kv.create(checksum="OFF")
+    kv.mput(list(range(4)), [b"payload"])
+    ask = ["FETCH", "TOKENS", blob(list(range(4))), "CHECKSUMS"]
+    assert kv.run(*ask)[3][0][4] is None
+
+
+def test_a_payload_fetched_in_parts_has_one_checksum_and_is_used_once(server):
+    kv = Kv(server.client())
+    kv.create()
+    data = payload(1, 100_000)
+    kv.mput(list(range(4)), [data])
+    name = bytes.fromhex(kv.digests(list(range(4)))[0])
+    parts = []
+    for at in range(0, len(data), 30_000):
+        ask = ["HASHES", 1, name, "SPARSE", "CHECKSUMS", "RANGE", at, 30_000]
+        (_, _, whole, segments, told) = kv.run("FETCH", *ask)[3][0]
+        assert (whole, told) == (len(data), b"%08x" % zlib.crc32(data))
+        parts += segments
+    assert b"".join(parts) == data
+    assert kv.stats()["asked"] == kv.stats()["matched"] == 1
+    assert kv.get(name.hex(), "NOPAYLOAD")[0]["hits"] == 1
 
 
 def test_answers_under_way_while_chunks_are_replaced_and_removed(fleet):

@@ -2,7 +2,8 @@
 
 use super::chain::{ChainArgs, Names};
 use super::page::{
-    CHUNKS_PER_REPLY, FetchRequest, Wanted, range, write_chunk, write_meta, write_payload,
+    CHUNKS_PER_REPLY, FetchRequest, Wanted, range, write_checksum, write_chunk, write_meta,
+    write_payload,
 };
 use super::retention::{begin_lease, hold_by, unless_empty, write_lease};
 use super::{hex_digest, need_namespace, sparse, was_sound_lately};
@@ -95,7 +96,8 @@ impl Pieces for Fetching {
             page.offer(&digest, wanted.bytes(&chunk), wanted.count);
         }
         let is_answered = place >= wanted.from && !page.is_full;
-        if is_answered && !was_sound_lately(ctx, namespace, &chunk) {
+        let is_compared = is_answered && !wanted.has_checksums;
+        if is_compared && !was_sound_lately(ctx, namespace, &chunk) {
             // The prefix ends before it.
             page.digests.pop();
             run.step_back();
@@ -136,7 +138,7 @@ impl Pieces for Fetching {
         reply.count((from + chunks.len()) as u64).array(chunks.len());
         let mut bytes = 0;
         for chunk in &chunks {
-            write_chunk(reply, chunk, wanted.range);
+            write_chunk(reply, chunk, wanted);
             bytes += wanted.bytes(chunk);
         }
         if let &mut Some(id) = lease {
@@ -236,10 +238,7 @@ fn write_info(reply: Reply<'_>, namespace: &SharedNamespace, header: &ChunkHeade
     reply.text("leases").count(leases.into());
     reply.text("hits").count(hits.into());
     reply.text("checksum");
-    match header.checksum {
-        Some(checksum) => reply.text(&format!("{checksum:08x}")),
-        None => reply.null(),
-    };
+    write_checksum(reply, header);
     reply.text("meta");
     write_meta(reply, header);
 }

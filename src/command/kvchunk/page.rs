@@ -25,6 +25,7 @@ pub(super) struct FetchRequest<'a> {
     range: Option<(u64, u64)>,
     pub(super) lease_ms: Option<u64>,
     pub(super) sparse: bool,
+    has_checksums: bool,
 }
 
 impl<'a> FetchRequest<'a> {
@@ -46,6 +47,7 @@ impl<'a> FetchRequest<'a> {
                 "RANGE" => set_once(&mut request.range, range(&mut args)?, name)?,
                 "LEASE" => set_once(&mut request.lease_ms, lease_ms(&mut args)?, name)?,
                 "SPARSE" => flag_once(&mut request.sparse, name)?,
+                "CHECKSUMS" => flag_once(&mut request.has_checksums, name)?,
                 _ if request.chain.read(&word, &mut args)? => {}
                 _ => return Err(word.unknown()),
             }
@@ -62,6 +64,7 @@ impl<'a> FetchRequest<'a> {
             max_bytes: self.max_bytes.unwrap_or(MAXBYTES_DEFAULT),
             range: self.range,
             lease_ms: self.lease_ms,
+            has_checksums: self.has_checksums,
         }
     }
 }
@@ -74,9 +77,16 @@ pub(super) struct Wanted {
     pub(super) max_bytes: u64,
     pub(super) range: Option<(u64, u64)>,
     pub(super) lease_ms: Option<u64>,
+    /// Whether the client compares payloads with their checksums, which are told to it, and the server does not.
+    pub(super) has_checksums: bool,
 }
 
 impl Wanted {
+    /// Whether payloads are answered from their first byte on: one that is fetched in parts is used once.
+    pub(super) fn is_begun(&self) -> bool {
+        self.range.is_none_or(|(offset, _)| offset == 0)
+    }
+
     /// Bytes of a payload that are answered.
     pub(super) fn bytes(&self, chunk: &Whole) -> u64 {
         let all = chunk.header.payload_bytes;
@@ -91,12 +101,23 @@ pub(super) fn range(args: &mut ArgReader<'_>) -> Result<(u64, u64)> {
 }
 
 /// Writes a chunk as FETCH answers it.
-pub(super) fn write_chunk(reply: Reply<'_>, chunk: &Whole, range: Option<(u64, u64)>) {
+pub(super) fn write_chunk(reply: Reply<'_>, chunk: &Whole, wanted: &Wanted) {
     let header = &chunk.header;
-    reply.array(4).text(&header.digest.hex());
+    reply.array(4 + usize::from(wanted.has_checksums)).text(&header.digest.hex());
     write_meta(reply, header);
     reply.count(header.payload_bytes);
-    write_payload(reply, chunk, range);
+    write_payload(reply, chunk, wanted.range);
+    if wanted.has_checksums {
+        write_checksum(reply, header);
+    }
+}
+
+/// Writes the checksum of a payload, null where its namespace has none.
+pub(super) fn write_checksum(reply: Reply<'_>, header: &ChunkHeader) {
+    match header.checksum {
+        Some(checksum) => reply.text(&format!("{checksum:08x}")),
+        None => reply.null(),
+    };
 }
 
 pub(super) fn write_meta(reply: Reply<'_>, header: &ChunkHeader) {

@@ -72,7 +72,7 @@ fn answer(
     for chunk in &page {
         match chunk {
             Some(chunk) => {
-                write_chunk(reply, chunk, request.range);
+                write_chunk(reply, chunk, request);
                 bytes += request.bytes(chunk);
             }
             None => {
@@ -86,9 +86,11 @@ fn answer(
     drop(page);
     namespace.with(|namespace| {
         let tree = &mut namespace.tree;
-        let nodes: Vec<NodeId> = found.iter().filter_map(|digest| tree.find(digest)).collect();
-        tree.touch(&nodes);
-        namespace.note_asked(asked, found.len() as u64);
+        if request.is_begun() {
+            let nodes: Vec<NodeId> = found.iter().filter_map(|digest| tree.find(digest)).collect();
+            tree.touch(&nodes);
+            namespace.note_asked(asked, found.len() as u64);
+        }
         namespace.stats.fetches += 1;
         namespace.stats.bytes_out += bytes;
     });
@@ -106,7 +108,10 @@ fn page<'a>(
     let (mut left, mut any) = (request.max_bytes, false);
     let mut page = open_reachable(ctx, namespace, digests);
     for at in 0..page.len() {
-        let sound = page[at].take().filter(|chunk| was_sound_lately(ctx, namespace, chunk));
+        let is_sound = |chunk: &OpenedChunk<'_>| {
+            request.has_checksums || was_sound_lately(ctx, namespace, chunk)
+        };
+        let sound = page[at].take().filter(is_sound);
         if let Some(chunk) = &sound {
             let bytes = request.bytes(chunk);
             if any && bytes > left {

@@ -239,14 +239,18 @@ pub const KVCHUNK: &[CommandSpec] = &[
             RANGE,
             LEASE,
             opt_word("SPARSE", "sparse"),
+            opt_word("CHECKSUMS", "checksums"),
         ],
         reply: "An array: chunks of the prefix, chunks answered, the FROM to go on with (no more when \
             it is not below the first), and an array of `[digest, meta, bytes, [segment, ...]]`; with \
-            LEASE also the name of the lease or null.",
+            LEASE also the name of the lease or null. With CHECKSUMS a chunk has a fifth element: the CRC-32 (IEEE) of its \
+            whole payload in eight hex digits, or null.",
         notes: "MAXBYTES is 64 MiB unless given; one chunk is answered in any case. RANGE answers these \
             bytes of every payload; `bytes` is always the length of the whole. `meta` is META as \
             stored, or null. A payload that does not fit its checksum ends the prefix; that is looked \
-            at when a chunk is first answered, and again after a minute. Past `llmcache.kv-in-flight` bytes on their way to clients: `BUSY`. \
+            at when a chunk is first answered, and again after a minute. With CHECKSUMS the client looks at each answer, and \
+            the server does not: a client that finds another checksum asks once more without it, and the server, if its bytes \
+            are bad, answers a miss and removes the chunk. Past `llmcache.kv-in-flight` bytes on their way to clients: `BUSY`. \
             With SPARSE the first chunk that is absent ends nothing: of all chunks named, from FROM on, each is answered that is \
             there with all before it, and null stands for each other; the array then begins with how many were named and how many \
             of this page are there, and LEASE keeps these. For sets that are no prefix, as HASHES may name them.",

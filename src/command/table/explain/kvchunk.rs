@@ -74,6 +74,11 @@ pub(super) const SENTENCES: &[Sentence] = &[
         "SPARSE",
         "Goes on past chunks that are absent, which are null in the reply.",
     ),
+    (
+        "KVCHUNK.FETCH",
+        "CHECKSUMS",
+        "Returns the checksum of each chunk for the client to compare, which the server then does not do; always of the whole payload.",
+    ),
     ("KVCHUNK.MATCH", "SPARSE", "Goes on past chunks that are absent, and says which are there."),
     ("KVCHUNK.MATCH", "ALSO", "More namespaces to look into, in the same hash slot; up to 255."),
     ("KVCHUNK.MATCH", "namespace", "Key of a namespace."),

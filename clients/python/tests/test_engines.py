@@ -5,6 +5,7 @@ All of it twice: with the sockets of the extension (`native/`), which is built f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -15,10 +16,12 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import pytest
 import stand_ins
+from harness.flipping import flip_in_memory
 from harness.waiting import wait_until
 from relay import Relay
 from stand_ins import ExtraInfo, Memory, ObjectKey, PoolHitPolicy, PoolName, PoolTransfer, StorageConfig
@@ -511,6 +514,98 @@ def test_answers_that_are_none_are_misses(answer):
         odd.shutdown(socket.SHUT_RDWR)
 
 
+def test_bytes_that_went_bad_in_the_server_are_a_miss_and_take_none_along(server, engine, native):
+    keys, payloads = [key(at) for at in range(4)], [os.urandom(50_000) for _ in range(4)]
+    engine.store(keys, payloads)
+    if native:
+        # Compared here at each load; the server compares at the first, and after a minute.
+        assert engine.load(keys, [50_000] * 4) == payloads
+    assert flip_in_memory(server.pid, payloads[1][20_000:20_064]) >= 1
+    assert engine.load(keys, [50_000] * 4) == [payloads[0], None, *payloads[2:]]
+    wait_until(lambda: info(server, "{m}")[b"chunks"] == 3, "the damaged chunk is removed")
+    engine.store(keys[1:2], payloads[1:2])
+    assert engine.load(keys, [50_000] * 4) == payloads
+
+
+@contextlib.contextmanager
+def stood_in(answer):
+    """A server of one connection, whose FETCH is answered what `answer` says to its words."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            connection, _ = server.accept()
+            with connection, connection.makefile("rb") as lines:
+                while head := lines.readline():
+                    words = []
+                    for _ in range(int(head[1:])):
+                        length = int(lines.readline()[1:])
+                        words.append(lines.read(length + 2)[:-2])
+                    is_fetch = words[0] == b"KVCHUNK.FETCH"
+                    connection.sendall(b"".join(answer(words)) if is_fetch else b"+PONG\r\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(60)
+
+
+def test_bytes_that_went_bad_on_their_way_are_asked_for_again(native):
+    """Of two chunks the second: the first is not loaded twice."""
+    asked, payloads = [], [data(1), data(2)]
+    names = [key(at).chunk_hash + bytes(12) for at in (1, 2)]
+
+    def reply(some, is_summed):
+        yield b"*4\r\n:2\r\n:2\r\n:2\r\n*%d\r\n" % len(some)
+        for at in some:
+            bytes_ = payloads[at] if at == 0 or not is_summed else b"?" + payloads[at][1:]
+            yield b"*%d\r\n$%d\r\n%s\r\n$-1\r\n" % (4 + is_summed, 2 * len(names[at]), names[at].hex().encode())
+            yield b":%d\r\n*1\r\n$%d\r\n%s\r\n" % (len(bytes_), len(bytes_), bytes_)
+            yield b"$8\r\n%08x\r\n" % zlib.crc32(payloads[at]) if is_summed else b""
+
+    def answer(words):
+        asked.append(([at for at, name in enumerate(names) if name in words], b"CHECKSUMS" in words))
+        return reply(*asked[-1])
+
+    with stood_in(answer) as port:
+        engine = Engine(port=port, connections=1)
+        assert engine.load([key(1), key(2)], [5_000] * 2) == payloads
+        engine.adapter.close()
+    assert asked == ([([0, 1], True), ([1], False)] if native else [([0, 1], False)])
+
+
+def test_parts_of_two_versions_of_a_chunk_are_never_one(native):
+    old, new, asked = data(1, BIG - 1), data(2, BIG - 1), []
+    name = key(1).chunk_hash + bytes(12)
+
+    def reply(words):
+        start, length = 0, len(new)
+        if b"RANGE" in words:
+            at = words.index(b"RANGE")
+            start, length = int(words[at + 1]), int(words[at + 2])
+        asked.append(length)
+        # Stored anew behind the first part.
+        some = (old if len(asked) == 1 else new)[start : start + length]
+        is_summed = b"CHECKSUMS" in words
+        yield b"*4\r\n:1\r\n:1\r\n:1\r\n*1\r\n*%d\r\n$%d\r\n" % (4 + is_summed, 2 * len(name))
+        yield b"%s\r\n$-1\r\n:%d\r\n*1\r\n$%d\r\n%s\r\n" % (name.hex().encode(), len(new), len(some), some)
+        yield b"$8\r\n%08x\r\n" % zlib.crc32(new) if is_summed else b""
+
+    with stood_in(reply) as port:
+        engine = Engine(port=port, connections=1)
+        assert engine.load([key(1)], [len(new)]) == [new if native else old]
+        engine.adapter.close()
+    assert asked == ([512 << 10, 512 << 10, len(new) - (1 << 20), len(new)] if native else [len(new)])
+
+
+def test_chunks_without_checksums_are_loaded_too(server):
+    engine = Engine(port=server.port, checksum=False)
+    keys, payloads = [key(at) for at in range(3)], [data(at, BIG) for at in range(3)]
+    engine.store(keys, payloads)
+    for _ in range(2):
+        assert engine.load(keys, [len(each) for each in payloads]) == payloads
+    engine.adapter.close()
+
+
 def test_an_acl_user_and_one_that_may_not(server, monkeypatch):
     with server.wire() as wire:
         allowed = ["+kvchunk.match", "+kvchunk.fetch", "+kvchunk.mput", "+kvchunk.create", "+kvchunk.release"]
@@ -800,7 +895,9 @@ def test_names_are_packed_where_they_have_one_length(server):
     store = open_store(Endpoint(port=server.port), Options(connections=1, native=Engine.native))
     hashes = [bytes([at]) * 16 for at in range(3)]
     names = store.slices(hashes, [7, 8, 1 << 40], [0, 1, 2])
-    listed = [each + struct.pack(">QI", rank, at) for at, (each, rank) in enumerate(zip(hashes, [7, 8, 1 << 40], strict=True))]
+    listed = [
+        each + struct.pack(">QI", rank, at) for at, (each, rank) in enumerate(zip(hashes, [7, 8, 1 << 40], strict=True))
+    ]
     assert len(names) == 3
     assert list(names.listed) == listed
     assert names.words() == ["PACKED", 28, b"".join(listed)]
@@ -821,7 +918,8 @@ def test_look_ups_at_once_are_each_told_their_own_answer(server, engine):
         tasks[engine.adapter.submit_lookup_and_lock_task(keys, {})] = at
     for task in tasks:
         bits = engine._wait(
-            engine.adapter.get_lookup_and_lock_event_fd(), lambda task=task: engine.adapter.query_lookup_and_lock_result(task)
+            engine.adapter.get_lookup_and_lock_event_fd(),
+            lambda task=task: engine.adapter.query_lookup_and_lock_result(task),
         )
         assert bits.all() == [True, False, True]
     assert engine.adapter.report_status()["locked_key_count"] == 64
@@ -845,7 +943,8 @@ def test_look_ups_under_way_when_a_connection_breaks_are_asked_again(server):
     relay.gate.set()
     for at, task in enumerate(tasks):
         bits = engine._wait(
-            engine.adapter.get_lookup_and_lock_event_fd(), lambda task=task: engine.adapter.query_lookup_and_lock_result(task)
+            engine.adapter.get_lookup_and_lock_event_fd(),
+            lambda task=task: engine.adapter.query_lookup_and_lock_result(task),
         )
         assert bits.all() == [at % 2 == 0], at
     engine.adapter.close()

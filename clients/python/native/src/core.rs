@@ -8,7 +8,7 @@ use crate::wire::Endpoint;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,8 +40,12 @@ pub struct Core {
     pub settings: Vec<Vec<u8>>,
     /// Seconds that a chunk lives; 0 is until it is evicted.
     pub ttl: u64,
+    /// Payload bytes of one command.
+    pub page_bytes: usize,
     /// What happened.
     pub counts: Counts,
+    /// Whether a chunk was found to have no checksum.
+    has_no_checksums: AtomicBool,
     pause: Duration,
     warn: Py<PyAny>,
     made: Mutex<HashSet<Vec<u8>>>,
@@ -66,6 +70,7 @@ impl Core {
         endpoint: Endpoint,
         settings: Vec<Vec<u8>>,
         ttl: u64,
+        page_bytes: usize,
         pause: Duration,
         warn: Py<PyAny>,
     ) -> Self {
@@ -73,7 +78,9 @@ impl Core {
             endpoint,
             settings,
             ttl,
+            page_bytes: page_bytes.max(1),
             counts: Counts::default(),
+            has_no_checksums: AtomicBool::new(false),
             pause,
             warn,
             made: Mutex::default(),
@@ -123,6 +130,16 @@ impl Core {
     /// It is there.
     pub fn note_made(&self, namespace: &[u8]) {
         locked(&self.made).insert(namespace.to_vec());
+    }
+
+    /// Whether chunks have checksums, as far as is known.
+    pub fn has_checksums(&self) -> bool {
+        !self.has_no_checksums.load(Ordering::Relaxed)
+    }
+
+    /// One has none: none is asked for in parts any more.
+    pub fn note_no_checksums(&self) {
+        self.has_no_checksums.store(true, Ordering::Relaxed);
     }
 
     /// Counts chunks that were stored, and that were not wanted.

@@ -5,17 +5,15 @@
 
 use crate::core::Core;
 use crate::failure::Failure;
+use crate::load::Loading;
 use crate::memory::Memory;
-use crate::resp::{self, Head, Reply, Source};
+use crate::resp::{self, Reply};
 use crate::wire::{Gathered, Line, Wire};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-const BUSY_TRIES: u32 = 40;
 
 /// Chunks of one task, which several jobs work at.
 pub struct Task {
@@ -90,10 +88,8 @@ pub enum Work {
         task: Arc<Task>,
         /// These chunks.
         range: Range<usize>,
-        /// What became of the first ones.
-        told: Vec<bool>,
-        /// How often the server was busy.
-        busy: u32,
+        /// How far it is.
+        state: Box<Loading>,
     },
     /// Commands are asked, and their replies told as they are.
     Ask {
@@ -153,8 +149,8 @@ impl Job {
                     wire.send(&mput(core, task, range))
                 }
             }
-            Work::Load { task, range, told, .. } => {
-                wire.send(&Gathered::of(fetch(task, range.start + told.len()..range.end)))
+            Work::Load { task, range, state } => {
+                wire.send(&Gathered::of(state.command(core, wire, task, range)))
             }
             Work::Ask { bytes, sent, .. } => {
                 wire.send_bytes(&bytes[*sent..])?;
@@ -220,22 +216,13 @@ impl Job {
                 task.finish(core, range, &told);
                 Ok(false)
             }
-            Work::Load { task, range, told, busy } => {
-                match page(wire, task, range.start + told.len()..range.end) {
-                    Ok(more) => told.extend(more),
-                    Err(failure) if failure.word() == "BUSY" && *busy + 1 < BUSY_TRIES => {
-                        *busy += 1;
-                        std::thread::sleep(
-                            Duration::from_millis(u64::from(*busy) * 5).min(BUSY_PAUSE),
-                        );
-                    }
-                    Err(failure) => return Err(failure),
-                }
-                if told.len() < range.len() {
+            Work::Load { task, range, state } => {
+                state.receive(core, wire, task, range)?;
+                if state.told.len() < range.len() {
                     return Ok(true);
                 }
-                core.count_loaded(told);
-                task.finish(core, range, told);
+                core.count_loaded(&state.told);
+                task.finish(core, range, &state.told);
                 Ok(false)
             }
             Work::Ask { count, done, .. } => {
@@ -272,7 +259,8 @@ impl Drop for Job {
         let core = &*self.core;
         match &mut self.work {
             Work::Put { task, range, .. } => task.finish(core, range, &[]),
-            Work::Load { task, range, told, .. } => {
+            Work::Load { task, range, state } => {
+                let told = &mut state.told;
                 // What came whole before is there.
                 told.resize(range.len(), false);
                 core.count_loaded(told);
@@ -282,8 +270,6 @@ impl Drop for Job {
         }
     }
 }
-
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 fn create(core: &Core, namespace: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -359,83 +345,4 @@ fn stored(core: &Core, reply: Reply) -> Result<Vec<bool>, Failure> {
         core.note_failure("a store", &why);
     }
     Ok(told)
-}
-
-fn fetch(task: &Task, range: Range<usize>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    resp::begin(&mut bytes, 7 + range.len());
-    resp::argument(&mut bytes, b"KVCHUNK.FETCH");
-    resp::argument(&mut bytes, &task.namespace);
-    resp::argument(&mut bytes, b"HASHES");
-    resp::number(&mut bytes, range.len() as u64);
-    task.names[range.clone()].iter().for_each(|name| resp::argument(&mut bytes, name));
-    resp::argument(&mut bytes, b"SPARSE");
-    resp::argument(&mut bytes, b"MAXBYTES");
-    // One more than all of them: chunks of another size than the buffers' do not lengthen a reply much.
-    let all: usize = task.memory.payloads[range].iter().map(|payload| payload.len()).sum();
-    resp::number(&mut bytes, all as u64 + 1);
-    bytes
-}
-
-/// What a FETCH answers of a page, which may be less than was asked for, of one chunk in any case.
-fn page(wire: &mut Wire, task: &Task, range: Range<usize>) -> Result<Vec<bool>, Failure> {
-    match wire.head()? {
-        Head::Array(4) => {}
-        Head::Error(text) => return Err(Failure::Refused(text)),
-        _ => return Err(Failure::broken("FETCH with something else")),
-    }
-    for _ in 0..3 {
-        wire.head()?;
-    }
-    match wire.head()? {
-        // A namespace that is not there has nothing.
-        Head::Array(0) => Ok(vec![false; range.len()]),
-        Head::Array(count) => {
-            let named = range.take(count);
-            named.map(|at| chunk(wire, task, at)).collect()
-        }
-        _ => Err(Failure::broken("FETCH with something else")),
-    }
-}
-
-/// Receives a chunk; false where it is not there, or of another size.
-fn chunk(wire: &mut Wire, task: &Task, at: usize) -> Result<bool, Failure> {
-    match wire.head()? {
-        Head::Null => return Ok(false),
-        Head::Array(4) => {}
-        _ => return Err(Failure::broken("FETCH with something else than chunks")),
-    }
-    let (digest, _meta, length) = (resp::read(wire)?, resp::read(wire)?, resp::read(wire)?);
-    if !matches!(digest, Reply::Bytes(hex) if is_hex_of(&hex, &task.names[at])) {
-        return Err(Failure::broken("FETCH with another chunk than was asked for"));
-    }
-    let payload = &task.memory.payloads[at];
-    let whole = payload.len();
-    let mut fits = matches!(length, Reply::Number(length) if length == whole as i64);
-    let Head::Array(segments) = wire.head()? else {
-        return Err(Failure::broken("a payload that has no segments"));
-    };
-    let mut filled = 0;
-    for _ in 0..segments {
-        let Head::Bulk(size) = wire.head()? else {
-            return Err(Failure::broken("a payload that is no bulk string"));
-        };
-        if fits && filled + size <= whole {
-            payload.part(filled, size).try_for_each(|piece| wire.fill(piece))?;
-        } else {
-            fits = false;
-            wire.skip(size)?;
-        }
-        wire.end_of_bulk()?;
-        filled += size;
-    }
-    Ok(fits && filled == whole)
-}
-
-fn is_hex_of(hex: &[u8], name: &[u8]) -> bool {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = name
-        .iter()
-        .flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    hex.len() == name.len() * 2 && digits.eq(hex.iter().copied())
 }

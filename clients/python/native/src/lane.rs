@@ -19,7 +19,7 @@ use std::time::Duration;
 /// answer is written only makes the server write into memory that it never had in its caches.
 const DEPTH: usize = 4;
 /// From this on a trip is far.
-const FAR: Duration = Duration::from_micros(700);
+pub const FAR: Duration = Duration::from_micros(700);
 
 struct Queue {
     jobs: VecDeque<Job>,

@@ -8,6 +8,7 @@ mod core;
 mod failure;
 mod job;
 mod lane;
+mod load;
 mod memory;
 mod plan;
 mod resp;
@@ -80,8 +81,14 @@ impl Store {
             (seconds(endpoint.timeout)?, seconds(endpoint.connect_timeout)?);
         let endpoint =
             Endpoint { host, port, path, username, password, db, timeout, connect_timeout };
-        let core =
-            Arc::new(Core::new(endpoint, settings, options.ttl, seconds(options.pause)?, warn));
+        let core = Arc::new(Core::new(
+            endpoint,
+            settings,
+            options.ttl,
+            options.page_bytes,
+            seconds(options.pause)?,
+            warn,
+        ));
         let lane = |name, threads| {
             Lane::new(&core, name, threads).map_err(|error| PyOSError::new_err(error.to_string()))
         };
@@ -119,8 +126,7 @@ impl Store {
         self.submit(namespace, names, memory, None, done, |task, range| Work::Load {
             task,
             range,
-            told: Vec::new(),
-            busy: 0,
+            state: Box::default(),
         })
     }
 

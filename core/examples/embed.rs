@@ -1,9 +1,14 @@
 //! Embeds texts with a model's folder: vectors for comparisons, or times.
 //!
 //! `embed FOLDER vectors < texts > vectors.f32` writes a row of zeros for a text that is refused;
-//! `embed FOLDER time [ENGINE [THREADS]]` prints times by engine and length, of one thread or more that share each text; `embed FOLDER tokens < texts` the numbers of pieces.
+//! `embed FOLDER time [ENGINE [THREADS]]` prints times by engine and length, of one thread or more that share each text;
+//! `embed FOLDER least ENGINE TOKENS SECONDS` the shortest of many passes on one thread, in nanoseconds, which a busy
+//! machine spoils least; `embed FOLDER passes ENGINE TOKENS COUNT` runs so many, to be counted by callgrind;
+//! `embed FOLDER tokens < texts` the numbers of pieces.
 
-use llmcache_core::embed::{Model, Role, Scratch, Shared, Tokens, Turn, engine, engines, rest};
+use llmcache_core::embed::{
+    Engine, Model, Role, Scratch, Shared, Tokens, Turn, engine, engines, rest,
+};
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::Barrier;
@@ -95,12 +100,32 @@ fn time(folder: &Path, only: Option<&str>, threads: usize) -> std::io::Result<()
     Ok(())
 }
 
+/// The shortest of passes of so many tokens, until the time is over or so many were done.
+fn least(model: &Model, tokens: usize, time: Duration, most: usize) -> Duration {
+    let text = vec!["money"; tokens.saturating_sub(2)].join(" ");
+    let tokens = model.read(&text, Role::Query, false).expect("a text");
+    let (mut scratch, begin) = ([Scratch::default()], Instant::now());
+    let passes = (0..most).take_while(|done| *done == 0 || begin.elapsed() < time);
+    passes.map(|_| pass(model, &tokens, 1, &mut scratch)).min().unwrap_or_default()
+}
+
 fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let folder = Path::new(&arguments[1]);
     if arguments[2] == "time" {
         let threads = arguments.get(4).map_or(1, |threads| threads.parse().expect("threads"));
         return time(folder, arguments.get(3).map(String::as_str), threads);
+    }
+    if let [name, tokens, much] = &arguments[3.min(arguments.len())..] {
+        let is_named = |engine: &Engine| engine.name == name.as_str();
+        let engine = engines().into_iter().find(is_named).expect("an engine of this machine");
+        let model = Model::load(folder, engine).expect("a model");
+        let (tokens, much) = (tokens.parse().expect("tokens"), much.parse().expect("how much"));
+        let took = match arguments[2].as_str() {
+            "least" => least(&model, tokens, Duration::from_secs(much), usize::MAX),
+            _ => least(&model, tokens, Duration::MAX, much as usize),
+        };
+        return writeln!(std::io::stdout(), "{}", took.as_nanos());
     }
     let model = Model::load(folder, engine()).expect("a model");
     match arguments[2].as_str() {

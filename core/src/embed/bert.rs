@@ -60,6 +60,13 @@ pub(super) struct Layer {
 }
 
 impl Encoder {
+    /// Clips the weights for an engine that wants that: see `Isa::CLIPS`.
+    pub(super) fn clip(&mut self) {
+        for Layer { asked, answered, up, down, .. } in &mut self.layers {
+            [asked, answered, up, down].into_iter().for_each(Matrix::clip);
+        }
+    }
+
     pub(super) fn allocated_bytes(&self) -> usize {
         let layer = |layer: &Layer| {
             [&layer.asked, &layer.answered, &layer.up, &layer.down]

@@ -4,7 +4,7 @@
 //! thread; the choice is made once per process.
 
 use super::bert::{Bench, Pass};
-use super::kernel;
+use super::kernel::{self, Isa};
 use std::sync::OnceLock;
 
 /// A way to run the encoder.
@@ -12,6 +12,8 @@ use std::sync::OnceLock;
 pub struct Engine {
     /// What serves, for INFO and the configuration.
     pub name: &'static str,
+    /// Whether weights are to be clipped for it.
+    pub(super) clips: bool,
     run: unsafe fn(&Pass<'_>, usize, usize, &mut Bench),
 }
 
@@ -26,7 +28,7 @@ impl Engine {
     }
 }
 
-const SCALAR: Engine = Engine { name: "scalar", run: scalar };
+const SCALAR: Engine = Engine { name: "scalar", clips: kernel::scalar::Scalar::CLIPS, run: scalar };
 
 unsafe fn scalar(pass: &Pass<'_>, step: usize, part: usize, bench: &mut Bench) {
     // SAFETY: plain Rust runs everywhere; the rest says the caller.
@@ -35,11 +37,11 @@ unsafe fn scalar(pass: &Pass<'_>, step: usize, part: usize, bench: &mut Bench) {
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod x86 {
-    use super::{Bench, Engine, Pass};
+    use super::{Bench, Engine, Isa, Pass};
     use crate::embed::kernel::{avx2::Avx2, vnni::Vnni};
 
-    pub(super) const AVX2: Engine = Engine { name: "avx2", run: with_avx2 };
-    pub(super) const VNNI: Engine = Engine { name: "vnni", run: with_vnni };
+    pub(super) const AVX2: Engine = Engine { name: "avx2", clips: Avx2::CLIPS, run: with_avx2 };
+    pub(super) const VNNI: Engine = Engine { name: "vnni", clips: Vnni::CLIPS, run: with_vnni };
 
     #[target_feature(enable = "avx2,fma")]
     unsafe fn with_avx2(pass: &Pass<'_>, step: usize, part: usize, bench: &mut Bench) {
@@ -56,10 +58,10 @@ mod x86 {
 
 #[cfg(all(target_arch = "aarch64", not(miri)))]
 mod arm {
-    use super::{Bench, Engine, Pass};
+    use super::{Bench, Engine, Isa, Pass};
     use crate::embed::kernel::neon::Neon;
 
-    pub(super) const NEON: Engine = Engine { name: "neon", run: with_neon };
+    pub(super) const NEON: Engine = Engine { name: "neon", clips: Neon::CLIPS, run: with_neon };
 
     #[target_feature(enable = "neon,dotprod")]
     unsafe fn with_neon(pass: &Pass<'_>, step: usize, part: usize, bench: &mut Bench) {

@@ -128,7 +128,12 @@ impl Model {
         }
         let vocabulary: [u8; 32] = Sha256::digest(&json).into();
         drop(json);
-        let (body, weights) = folder::read_body(folder, &settings, tokenizer.unknown())?;
+        let (mut body, weights) = folder::read_body(folder, &settings, tokenizer.unknown())?;
+        if let Body::Encoder(encoder) = &mut body
+            && engine.clips
+        {
+            encoder.clip();
+        }
         let digest = identity(&settings, &vocabulary, &weights);
         let measured = MEASURED.iter().find(|(digest, _)| *digest == hex(&weights));
         let threshold = settings.threshold.or(measured.map(|measured| measured.1));

@@ -8,7 +8,7 @@
 )]
 
 use super::glue::lanes;
-use super::kernel::{Isa, LANES, Lanes, TILE};
+use super::kernel::{Isa, LANES, Lanes, TILE, TURNED, TileSums, Weights};
 use super::memory::Places;
 use super::quant::Matrix;
 use std::ops::Range;
@@ -17,14 +17,17 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 pub(super) struct Quantised {
     width: usize,
-    /// Values of one or two bytes, as the instruction set wants them.
-    inputs: Vec<i16>,
+    inputs: Vec<u8>,
     rows: Vec<(f32, i32)>,
+    /// Where weights are clipped, the rows turned; and what each row of a tile begins with.
+    columns: Vec<u8>,
+    begin: Vec<TileSums>,
 }
 
 impl Quantised {
     pub(super) fn allocated_bytes(&self) -> usize {
-        2 * self.inputs.capacity() + 8 * self.rows.capacity()
+        let clipped = self.columns.capacity() + size_of::<TileSums>() * self.begin.capacity();
+        self.inputs.capacity() + 8 * self.rows.capacity() + clipped
     }
 
     /// # Safety
@@ -33,25 +36,32 @@ impl Quantised {
     pub(super) unsafe fn fill<I: Isa>(&mut self, values: &[f32], width: usize) {
         self.width = width;
         self.rows.clear();
-        let bytes = values.len() * size_of::<I::Input>();
-        if self.inputs.len() < bytes.div_ceil(2) {
-            self.inputs.resize(bytes.div_ceil(2), 0);
+        if self.inputs.len() < values.len() {
+            self.inputs.resize(values.len(), 0);
         }
-        let inputs: &mut [I::Input] = bytemuck::cast_slice_mut(&mut self.inputs);
+        let inputs = &mut self.inputs[..values.len()];
         for (row, to) in values.chunks_exact(width).zip(inputs.chunks_exact_mut(width)) {
             self.rows.push(fill_row::<I>(row, to));
+        }
+        if I::CLIPS {
+            let padded = self.rows.len().next_multiple_of(TURNED);
+            if self.columns.len() < padded * width {
+                self.columns.resize(padded * width, 0);
+            }
+            self.begin.resize(padded, [0; TILE]);
+            I::turn_inputs(inputs, width, &mut self.columns[..padded * width]);
         }
     }
 
     #[inline(always)]
-    fn from<I: Isa>(&self, row: usize) -> &[I::Input] {
-        &bytemuck::cast_slice(&self.inputs)[row * self.width..]
+    fn from(&self, row: usize) -> &[u8] {
+        &self.inputs[row * self.width..]
     }
 }
 
 /// One row; returns its scale and its zero.
 #[inline(always)]
-unsafe fn fill_row<I: Isa>(values: &[f32], to: &mut [I::Input]) -> (f32, i32) {
+unsafe fn fill_row<I: Isa>(values: &[f32], to: &mut [u8]) -> (f32, i32) {
     const LEVELS: f32 = 255.0;
     let (mut low, mut high) = (I::F::splat(0.0), I::F::splat(0.0));
     let mut at = 0;
@@ -64,7 +74,7 @@ unsafe fn fill_row<I: Isa>(values: &[f32], to: &mut [I::Input]) -> (f32, i32) {
     let range = high - low;
     // All zero, or as good as that; what is no number is not computed with.
     if !(1e-30..=f32::MAX).contains(&range) {
-        to.fill(bytemuck::Zeroable::zeroed());
+        to.fill(0);
         return (1.0, 0);
     }
     let inverse = LEVELS / range;
@@ -84,7 +94,7 @@ unsafe fn fill_row<I: Isa>(values: &[f32], to: &mut [I::Input]) -> (f32, i32) {
 /// As for [`Lanes`]; `outs` has the places of these tiles, and nobody else reads or writes them.
 #[inline(always)]
 pub(super) unsafe fn multiply<I: Isa>(
-    input: &Quantised,
+    input: &mut Quantised,
     weights: &Matrix,
     tiles: Range<usize>,
     outs: Places,
@@ -93,11 +103,18 @@ pub(super) unsafe fn multiply<I: Isa>(
     assert!(input.width == weights.inputs());
     let blocks = rows.div_ceil(I::TILE_ROWS);
     for tile in tiles {
+        if I::CLIPS
+            && let Some(parts) = weights.beyond(tile)
+        {
+            let Quantised { width, columns, begin, .. } = &mut *input;
+            I::beyond(parts, &columns[..begin.len() * *width], *width, begin);
+        }
         let mut row = 0;
         for block in 1..=blocks {
             // Blocks of nearly equal size: one row alone would wait for each sum.
             let end = rows * block / blocks;
-            let part = Part { input, weights, tile, row, ahead: [block == 1, block == blocks] };
+            let part =
+                Part { input: &*input, weights, tile, row, ahead: [block == 1, block == blocks] };
             match end - row {
                 1 if I::TILE_ROWS >= 1 => part.compute::<I, 1>(outs),
                 2 if I::TILE_ROWS >= 2 => part.compute::<I, 2>(outs),
@@ -129,7 +146,10 @@ impl Part<'_> {
     unsafe fn compute<I: Isa, const R: usize>(&self, outs: Places) {
         let Self { input, weights, tile, row, ahead } = *self;
         let (low, high) = weights.tile(tile);
-        let sums = I::dots::<R>(low, high, input.from::<I>(row), input.width, ahead);
+        let are_clipped = I::CLIPS && weights.beyond(tile).is_some();
+        let tile_weights = Weights { low, high, are_clipped };
+        let begin = input.begin.get(row..row + R).unwrap_or_default();
+        let sums = I::dots::<R>(tile_weights, input.from(row), input.width, begin, ahead);
         for half in 0..TILE / LANES {
             let group = tile * (TILE / LANES) + half;
             let totals = &weights.totals().as_chunks().0[group];

@@ -3,7 +3,7 @@
 //! Owns: matrices and tables. Quantisation is scalar and correctly rounded, so that equal files give equal weights
 //! on every CPU. Never written after loading.
 
-use super::kernel::{LANES, Line, QUAD, TILE};
+use super::kernel::{Beyond, LANES, Line, QUAD, TILE};
 
 /// The largest magnitude of a quantised weight.
 const LEVELS: f32 = 127.0;
@@ -33,7 +33,21 @@ pub(super) struct Matrix {
     /// Sums of the weights of each output, which the zero of the activations is taken times.
     totals: Vec<i32>,
     bias: Vec<f32>,
+    clipped: Option<Clipped>,
 }
+
+/// What weights lack that were clipped.
+#[derive(Debug)]
+struct Clipped {
+    /// Where those of each tile begin, and where the last end.
+    starts: Vec<u32>,
+    beyond: Vec<Beyond>,
+}
+
+/// The most that two weights of one sign may have together, so that their products with bytes fit into 16 bits.
+const PAIR_MAX: i32 = 128;
+/// Of so many pairs one at most is clipped: where more would have to be, none is.
+const PAIRS_A_CLIP: usize = 8;
 
 impl Matrix {
     /// A matrix of zeros; `inputs` is a multiple of `QUAD`, `outputs` of `TILE`.
@@ -46,7 +60,51 @@ impl Matrix {
             scales: vec![0.0; outputs],
             totals: vec![0; outputs],
             bias: vec![0.0; outputs],
+            clipped: None,
         }
+    }
+
+    /// Clips pairs of weights whose products `maddubs` could not add in 16 bits, and keeps what they lack. Where that
+    /// is much, which no trained weights were seen to need, they stay whole.
+    pub(super) fn clip(&mut self) {
+        let (steps, most) = (self.inputs / QUAD, self.inputs * self.outputs / 2 / PAIRS_A_CLIP);
+        let (mut starts, mut beyond) = (vec![0], Vec::new());
+        for tile in self.lines.chunks_exact(2 * steps) {
+            let first = beyond.len();
+            for (at, line) in tile.iter().enumerate() {
+                for (place, pair) in line.0.as_chunks::<2>().0.iter().enumerate() {
+                    let output = at / steps * LANES + 2 * place / QUAD;
+                    let input = at % steps * QUAD + 2 * place % QUAD;
+                    if let Some((of_pair, weight)) = too_much(*pair) {
+                        let (input, output) = ((input + of_pair) as u16, output as u16);
+                        beyond.push(Beyond { weight, input, output });
+                    }
+                }
+            }
+            if beyond.len() > most {
+                return;
+            }
+            // In the order of inputs: those of one output, which are added to one sum, are apart.
+            beyond[first..].sort_unstable_by_key(|part| (part.input, part.output));
+            starts.push(beyond.len() as u32);
+        }
+        beyond.shrink_to_fit();
+        for (tile, range) in starts.windows(2).enumerate() {
+            for part in &beyond[range[0] as usize..range[1] as usize] {
+                let (output, input) = (usize::from(part.output), usize::from(part.input));
+                let line = (2 * tile + output / LANES) * steps + input / QUAD;
+                let place = output % LANES * QUAD + input % QUAD;
+                self.lines[line].0[place] -= part.weight as i8;
+            }
+        }
+        self.clipped = Some(Clipped { starts, beyond });
+    }
+
+    /// What the weights of a tile lack; `None` where all are whole.
+    #[inline(always)]
+    pub(super) fn beyond(&self, tile: usize) -> Option<&[Beyond]> {
+        let Clipped { starts, beyond } = self.clipped.as_ref()?;
+        Some(&beyond[starts[tile] as usize..starts[tile + 1] as usize])
     }
 
     /// Sets the weights of one output.
@@ -95,8 +153,20 @@ impl Matrix {
     }
 
     pub(super) fn allocated_bytes(&self) -> usize {
-        self.lines.capacity() * size_of::<Line>() + 12 * self.outputs
+        let clipped = self.clipped.as_ref().map_or(0, |Clipped { starts, beyond }| {
+            starts.capacity() * size_of::<u32>() + beyond.capacity() * size_of::<Beyond>()
+        });
+        self.lines.capacity() * size_of::<Line>() + 12 * self.outputs + clipped
     }
+}
+
+/// Of two weights, which has too much beside the other, and how much that is.
+fn too_much(pair: [i8; 2]) -> Option<(usize, i32)> {
+    let [one, other] = pair.map(i32::from);
+    let over = (one + other).abs() - PAIR_MAX;
+    // Weights of two signs have less together than one alone.
+    let of_pair = usize::from(other.abs() > one.abs());
+    (over > 0).then(|| (of_pair, over * (one + other).signum()))
 }
 
 /// Vectors by number, in 8 bits with a scale each.

@@ -50,6 +50,36 @@ fn a_pass_reads_nothing_of_the_one_before() {
     }
 }
 
+/// Pairs of weights as large as they get, whose products with bytes no sum of 16 bits holds: none of them, some, many.
+#[test]
+fn large_weights_beside_each_other_give_equal_bits() {
+    for (percent, seed) in [(0, 40), (5, 41), (20, 42), (40, 43), (100, 44)] {
+        let (folder, mut random) = (Folder::new("large"), Random(seed));
+        let mut tensors = write_model(&folder, SMALL, seed);
+        for tensor in tensors.iter_mut().filter(|tensor| tensor.shape.len() == 2) {
+            let largest = tensor.values.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+            for pair in tensor.values.as_chunks_mut::<2>().0 {
+                if random.below(100) < percent {
+                    *pair = [if random.below(2) == 0 { largest } else { -largest }; 2];
+                }
+            }
+        }
+        folder.write("model.safetensors", crate::model::safetensors(&tensors));
+        for length in [1, 5, 12, 16, 17, 33, 64] {
+            let tokens = random_tokens(&mut random, SMALL, length);
+            let all = engines().into_iter().map(|engine| {
+                let model = Model::load(folder.path(), engine).expect("a model");
+                let vector = model.embed(&tokens, &mut Scratch::default()).expect("a vector");
+                (engine.name, bits(&vector))
+            });
+            let all: Vec<_> = all.collect();
+            for (name, vector) in &all {
+                assert_eq!(vector, &all[0].1, "{name}, {percent} %, {length} tokens");
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

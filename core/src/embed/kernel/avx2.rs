@@ -12,7 +12,7 @@
     reason = "registers by number: a loop over iterators is not unrolled in every profile"
 )]
 
-use super::{Isa, LANES, Lanes, Line, QUAD};
+use super::{Beyond, Isa, LANES, Lanes, Line, QUAD, TILE, TURNED, TileSums, Weights};
 use std::arch::x86_64::*;
 
 /// Whether this CPU has the instructions.
@@ -22,83 +22,219 @@ pub(in crate::embed) fn runs() -> bool {
 
 pub(in crate::embed) struct Avx2;
 
-/// Outputs of one register of sums: eight sums, two an output.
-const PER_REGISTER: usize = 4;
-
 impl Isa for Avx2 {
     type F = Two;
-    type Input = i16;
     const TILE_ROWS: usize = 6;
     const FLOAT_TILE: (usize, usize) = (6, 1);
+    const CLIPS: bool = true;
 
     #[inline(always)]
-    unsafe fn keep(values: Two, zero: i32, to: &mut [i16; LANES]) {
+    unsafe fn turn_inputs(rows: &[u8], width: usize, to: &mut [u8]) {
+        let groups = rows.chunks(TURNED * width).zip(to.chunks_exact_mut(TURNED * width));
+        for (rows, to) in groups {
+            for half in 0..2 {
+                let skipped = (half * TURNED / 2 * width).min(rows.len());
+                turn_eight(&rows[skipped..], width, &mut to[half * TURNED / 2..]);
+            }
+        }
+    }
+
+    /// Each sum stays in memory: parts that follow each other are of other outputs.
+    #[inline(always)]
+    unsafe fn beyond(parts: &[Beyond], columns: &[u8], width: usize, to: &mut [TileSums]) {
+        let groups = columns.chunks_exact(TURNED * width).zip(to.chunks_exact_mut(TURNED));
+        for (columns, to) in groups {
+            let mut sums = [[_mm256_setzero_si256(); 2]; TILE];
+            for &Beyond { weight, input, output } in parts {
+                debug_assert!(usize::from(input) < width);
+                let column = columns.as_ptr().add(usize::from(input) * TURNED);
+                let weight = _mm256_set1_epi32(weight);
+                let sums = sums.get_unchecked_mut(usize::from(output) % TILE);
+                for half in 0..2 {
+                    // Pairs of 16 bits, of which the second input is zero.
+                    let eight = _mm_loadl_epi64(column.add(half * TURNED / 2).cast());
+                    let product = _mm256_madd_epi16(_mm256_cvtepu8_epi32(eight), weight);
+                    sums[half] = _mm256_add_epi32(sums[half], product);
+                }
+            }
+            for half in 0..2 {
+                for eight in 0..TILE / 8 {
+                    let mut columns = [_mm256_setzero_si256(); 8];
+                    for output in 0..8 {
+                        columns[output] = sums[eight * 8 + output][half];
+                    }
+                    let rows = turn_sums(&columns);
+                    for row in 0..8 {
+                        let to = to[half * TURNED / 2 + row].as_mut_ptr().add(eight * 8);
+                        _mm256_storeu_si256(to.cast(), rows[row]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn keep(values: Two, zero: i32, to: &mut [u8; LANES]) {
         let zero = _mm256_set1_epi32(zero);
         let low = _mm256_add_epi32(_mm256_cvtps_epi32(values.0), zero);
         let high = _mm256_add_epi32(_mm256_cvtps_epi32(values.1), zero);
         let mixed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
         let kept = _mm256_min_epu16(mixed, _mm256_set1_epi16(255));
-        _mm256_storeu_si256(to.as_mut_ptr().cast(), kept);
+        let (low, high) = (_mm256_castsi256_si128(kept), _mm256_extracti128_si256::<1>(kept));
+        _mm_storeu_si128(to.as_mut_ptr().cast(), _mm_packus_epi16(low, high));
     }
 
-    /// Weights are widened to 16 bits and multiplied in pairs (`madd`): exact. `maddubs`, which takes them as they
-    /// are, would saturate where both activations are large.
+    /// `maddubs` adds two products of an unsigned and a signed byte in 16 bits, where those of clipped weights fit;
+    /// `madd` adds two of these sums in 32: exact.
     #[inline(always)]
     unsafe fn dots<const R: usize>(
-        low: &[Line],
-        high: &[Line],
-        rows: &[i16],
+        Weights { low, high, are_clipped }: Weights<'_>,
+        rows: &[u8],
         stride: usize,
+        begin: &[TileSums],
         ahead: [bool; 2],
     ) -> [[(__m256i, __m256i); 2]; R] {
         debug_assert!(rows.len() >= (R - 1) * stride + low.len() * QUAD);
         let mut sums = [[(_mm256_setzero_si256(), _mm256_setzero_si256()); 2]; R];
         for half in 0..2 {
             let lines = if half == 0 { low } else { high };
-            let first = eight::<R>(lines, 0, rows, stride, ahead[half]);
-            let second = eight::<R>(lines, 2 * PER_REGISTER * QUAD, rows, stride, false);
+            if !are_clipped {
+                for row in 0..R {
+                    sums[row][half] = whole(lines, &rows[row * stride..]);
+                }
+                continue;
+            }
+            let mut totals = [[_mm256_setzero_si256(); 2]; R];
             for row in 0..R {
-                sums[row][half] = (first[row], second[row]);
+                let begin = begin[row].as_ptr().add(half * LANES);
+                totals[row] = [load(begin), load(begin.add(LANES / 2))];
+            }
+            add_half(&mut totals, lines, rows, stride, ahead[half]);
+            for row in 0..R {
+                sums[row][half] = (totals[row][0], totals[row][1]);
             }
         }
         sums
     }
 }
 
-/// The products of eight outputs of each line, whose weights begin at `at`.
 #[inline(always)]
-unsafe fn eight<const R: usize>(
+unsafe fn load<T>(from: *const T) -> __m256i {
+    _mm256_loadu_si256(from.cast())
+}
+
+/// Adds the products of sixteen outputs, whose weights are clipped.
+#[inline(always)]
+unsafe fn add_half<const R: usize>(
+    totals: &mut [[__m256i; 2]; R],
     lines: &[Line],
-    at: usize,
-    rows: &[i16],
+    rows: &[u8],
     stride: usize,
     ahead: bool,
-) -> [__m256i; R] {
-    let (weights, start) = (lines.as_ptr().cast::<i8>().add(at), rows.as_ptr());
-    let mut totals = [[_mm256_setzero_si256(); 2]; R];
+) {
+    let (start, ones) = (rows.as_ptr(), _mm256_set1_epi16(1));
     for step in 0..lines.len() {
-        let line = weights.add(step * size_of::<Line>());
+        let line = lines.as_ptr().add(step).cast::<__m256i>();
         if ahead {
             prefetch(lines, step + 2 * lines.len());
         }
-        let first = _mm256_cvtepi8_epi16(_mm_loadu_si128(line.cast()));
-        let second = _mm256_cvtepi8_epi16(_mm_loadu_si128(line.add(LANES).cast()));
+        let (first, second) = (load(line), load(line.add(1)));
         for row in 0..R {
-            let quad = start.add(row * stride + step * QUAD).cast::<i64>();
-            let inputs = _mm256_set1_epi64x(quad.read_unaligned());
-            let (one, other) =
-                (_mm256_madd_epi16(first, inputs), _mm256_madd_epi16(second, inputs));
+            let quad = start.add(row * stride + step * QUAD).cast::<i32>();
+            let inputs = _mm256_set1_epi32(quad.read_unaligned());
+            let one = _mm256_madd_epi16(_mm256_maddubs_epi16(inputs, first), ones);
+            let other = _mm256_madd_epi16(_mm256_maddubs_epi16(inputs, second), ones);
             totals[row][0] = _mm256_add_epi32(totals[row][0], one);
             totals[row][1] = _mm256_add_epi32(totals[row][1], other);
         }
     }
-    let mut sums = [_mm256_setzero_si256(); R];
-    for row in 0..R {
-        // Pairs of neighbours are one output: 0 1 4 5 | 2 3 6 7 after the horizontal sum.
-        let mixed = _mm256_hadd_epi32(totals[row][0], totals[row][1]);
-        sums[row] = _mm256_permute4x64_epi64::<0b11_01_10_00>(mixed);
+}
+
+/// The products of sixteen outputs and a row, whose weights are whole: one of each two is multiplied after the other.
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+unsafe fn whole(lines: &[Line], row: &[u8]) -> (__m256i, __m256i) {
+    let (ones, evens) = (_mm256_set1_epi16(1), _mm256_set1_epi16(0xFF));
+    let mut totals = [_mm256_setzero_si256(); 2];
+    for (step, line) in lines.iter().enumerate() {
+        let quad = row.as_ptr().add(step * QUAD).cast::<i32>();
+        let inputs = _mm256_set1_epi32(quad.read_unaligned());
+        for (half, total) in totals.iter_mut().enumerate() {
+            let weights = load(line.0.as_ptr().add(half * LANES / 2 * QUAD));
+            for part in [_mm256_and_si256(evens, weights), _mm256_andnot_si256(evens, weights)] {
+                let products = _mm256_madd_epi16(_mm256_maddubs_epi16(inputs, part), ones);
+                *total = _mm256_add_epi32(*total, products);
+            }
+        }
     }
-    sums
+    (totals[0], totals[1])
+}
+
+/// Columns of eight rows, or of as many as there are and zeros, `TURNED` bytes from one column to the next.
+#[inline(always)]
+unsafe fn turn_eight(rows: &[u8], width: usize, to: &mut [u8]) {
+    let count = (rows.len() / width).min(TURNED / 2);
+    for at in (0..width).step_by(LANES) {
+        let mut lines = [_mm_setzero_si128(); TURNED / 2];
+        for row in 0..count {
+            lines[row] = _mm_loadu_si128(rows.as_ptr().add(row * width + at).cast());
+        }
+        // Columns of two rows, of four, of eight; each half of a register has one in the end.
+        let mut pairs = [_mm_setzero_si128(); TURNED / 2];
+        for two in 0..4 {
+            let [one, other] = [lines[2 * two], lines[2 * two + 1]];
+            pairs[two] = _mm_unpacklo_epi8(one, other);
+            pairs[4 + two] = _mm_unpackhi_epi8(one, other);
+        }
+        for half in 0..2 {
+            let pairs = &pairs[4 * half..];
+            let fours = [
+                _mm_unpacklo_epi16(pairs[0], pairs[1]),
+                _mm_unpacklo_epi16(pairs[2], pairs[3]),
+                _mm_unpackhi_epi16(pairs[0], pairs[1]),
+                _mm_unpackhi_epi16(pairs[2], pairs[3]),
+            ];
+            for four in 0..2 {
+                let (low, high) = (fours[2 * four], fours[2 * four + 1]);
+                let both = [_mm_unpacklo_epi32(low, high), _mm_unpackhi_epi32(low, high)];
+                for two in 0..2 {
+                    let column = at + 8 * half + 4 * four + 2 * two;
+                    let to = to.as_mut_ptr().add(column * TURNED);
+                    let other = _mm_unpackhi_epi64(both[two], both[two]);
+                    _mm_storel_epi64(to.cast(), both[two]);
+                    _mm_storel_epi64(to.add(TURNED).cast(), other);
+                }
+            }
+        }
+    }
+}
+
+/// Makes rows of eight columns.
+#[inline(always)]
+unsafe fn turn_sums(columns: &[__m256i; 8]) -> [__m256i; 8] {
+    // In each half of a register: two rows of two columns, then one of four, then one of all.
+    let mut pairs = [_mm256_setzero_si256(); 8];
+    for two in 0..4 {
+        let [one, other] = [columns[2 * two], columns[2 * two + 1]];
+        pairs[two] = _mm256_unpacklo_epi32(one, other);
+        pairs[4 + two] = _mm256_unpackhi_epi32(one, other);
+    }
+    let mut rows = [_mm256_setzero_si256(); 8];
+    for two in 0..2 {
+        let pairs = &pairs[4 * two..];
+        let fours = [
+            _mm256_unpacklo_epi64(pairs[0], pairs[1]),
+            _mm256_unpacklo_epi64(pairs[2], pairs[3]),
+            _mm256_unpackhi_epi64(pairs[0], pairs[1]),
+            _mm256_unpackhi_epi64(pairs[2], pairs[3]),
+        ];
+        for row in 0..2 {
+            let (low, high) = (fours[2 * row], fours[2 * row + 1]);
+            rows[2 * two + row] = _mm256_permute2x128_si256::<0x20>(low, high);
+            rows[4 + 2 * two + row] = _mm256_permute2x128_si256::<0x31>(low, high);
+        }
+    }
+    rows
 }
 
 /// Asks for the line `ahead` of the first of `lines`, which need not be there, into the second cache: so many are under

@@ -32,6 +32,31 @@ pub(super) const SQUARE: usize = LANES * LANES;
 #[repr(C, align(64))]
 pub(super) struct Line(pub(super) [i8; LANES * QUAD]);
 
+/// What a weight lacks that was clipped.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beyond {
+    pub(super) weight: i32,
+    pub(super) input: u16,
+    /// Of a tile.
+    pub(super) output: u16,
+}
+
+/// The weights of a tile: lines of the first sixteen outputs, lines of the others, one line for four inputs. What
+/// follows `high`, as many lines of each half, is wanted next.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a> {
+    pub(super) low: &'a [Line],
+    pub(super) high: &'a [Line],
+    /// Whether they were clipped, see `Isa::CLIPS`.
+    pub(super) are_clipped: bool,
+}
+
+/// Sums of the outputs of a tile, for one row.
+pub(super) type TileSums = [i32; TILE];
+
+/// Rows whose inputs are turned together.
+pub(super) const TURNED: usize = 16;
+
 /// Sixteen f32.
 ///
 /// # Safety
@@ -111,8 +136,6 @@ unsafe fn join<F: Lanes>(lanes: F, join: impl Fn(f32, f32) -> f32) -> f32 {
 pub(super) trait Isa {
     /// Its lanes.
     type F: Lanes;
-    /// What it multiplies weights with: activations in 8 bits without a sign, wider where it has no such product.
-    type Input: bytemuck::Pod;
     /// Most rows of one tile, at most `ROWS`.
     const TILE_ROWS: usize;
     /// Most rows of f32 that attention computes together, at most `ROWS`, and over how many steps of lanes (1 or 2):
@@ -122,25 +145,43 @@ pub(super) trait Isa {
     /// What `dots` takes activations less, so that they have a sign; the products with it are put back with their zero.
     const OFFSET: i32 = 0;
 
+    /// Whether `dots` adds products of two weights in 16 bits. Then weights are clipped when they are loaded, so that
+    /// these sums fit, and it begins with the sums of `beyond`, what they lack.
+    const CLIPS: bool = false;
+
+    /// Turns rows of inputs for `beyond`: of each `TURNED` rows one column after the other.
+    ///
+    /// # Safety
+    /// As for [`Lanes`]; `width` is a multiple of `LANES`, and `to` has room for whole groups of `TURNED` rows.
+    #[inline(always)]
+    unsafe fn turn_inputs(_rows: &[u8], _width: usize, _to: &mut [u8]) {}
+
+    /// Products of rows with what the weights of a tile lack. `columns` are the rows, turned.
+    ///
+    /// # Safety
+    /// As for [`Lanes`]; `columns` has whole groups of `TURNED` rows, as many as `to`, and each input of `parts`.
+    #[inline(always)]
+    unsafe fn beyond(_parts: &[Beyond], _columns: &[u8], _width: usize, _to: &mut [TileSums]) {}
+
     /// Keeps values, rounded to whole numbers (halves to the even one), plus `zero`: sums that are not negative, of
     /// which 255 is the largest kept.
     ///
     /// # Safety
     /// As for [`Lanes`].
-    unsafe fn keep(values: Self::F, zero: i32, to: &mut [Self::Input; LANES]);
+    unsafe fn keep(values: Self::F, zero: i32, to: &mut [u8; LANES]);
 
-    /// Exact products of `R` rows of activations with the weights of 32 outputs: `low` has the lines of the first
-    /// sixteen, `high` those of the others, one line for four inputs. What follows `high`, as many lines of each half,
-    /// is wanted next: it may have to come from memory, and is asked for where `ahead` says so of its half.
+    /// Exact products of `R` rows of activations with the weights of 32 outputs, added to what `begin` has of each row,
+    /// which only one that clips looks at. What follows the weights may have to come from memory, and is asked for where
+    /// `ahead` says so of its half.
     ///
     /// # Safety
-    /// As for [`Lanes`]. Both have the same number of lines, and each row four values for each of them at
+    /// As for [`Lanes`]. Both halves have the same number of lines, and each row four values for each of them at
     /// `rows[row * stride..]`.
     unsafe fn dots<const R: usize>(
-        low: &[Line],
-        high: &[Line],
-        rows: &[Self::Input],
+        weights: Weights<'_>,
+        rows: &[u8],
         stride: usize,
+        begin: &[TileSums],
         ahead: [bool; 2],
     ) -> [[<Self::F as Lanes>::Sums; 2]; R];
 }

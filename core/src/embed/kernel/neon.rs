@@ -12,7 +12,7 @@
     reason = "registers by number: a loop over iterators is not unrolled in every profile"
 )]
 
-use super::{Isa, LANES, Lanes, Line, QUAD};
+use super::{Isa, LANES, Lanes, Line, QUAD, TileSums, Weights};
 use std::arch::aarch64::*;
 use std::arch::asm;
 
@@ -28,7 +28,6 @@ const PARTS: usize = LANES / QUAD;
 
 impl Isa for Neon {
     type F = Four;
-    type Input = u8;
     const TILE_ROWS: usize = 4;
     const FLOAT_TILE: (usize, usize) = (4, 1);
     /// `sdot` multiplies signed bytes; `usdot`, which takes both kinds, is younger than many servers. So activations
@@ -46,10 +45,10 @@ impl Isa for Neon {
 
     #[inline(always)]
     unsafe fn dots<const R: usize>(
-        low: &[Line],
-        high: &[Line],
+        Weights { low, high, .. }: Weights<'_>,
         rows: &[u8],
         stride: usize,
+        _begin: &[TileSums],
         _ahead: [bool; 2],
     ) -> [[[int32x4_t; PARTS]; 2]; R] {
         debug_assert!(rows.len() >= (R - 1) * stride + low.len() * QUAD);

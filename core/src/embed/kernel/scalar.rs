@@ -2,13 +2,12 @@
 //!
 //! Owns: the meaning of each operation.
 
-use super::{Isa, LANES, Lanes, Line, QUAD};
+use super::{Isa, LANES, Lanes, QUAD, TileSums, Weights};
 
 pub(in crate::embed) struct Scalar;
 
 impl Isa for Scalar {
     type F = Plain;
-    type Input = u8;
     const TILE_ROWS: usize = 2;
     const FLOAT_TILE: (usize, usize) = (2, 1);
 
@@ -19,10 +18,10 @@ impl Isa for Scalar {
 
     #[inline(always)]
     unsafe fn dots<const R: usize>(
-        low: &[Line],
-        high: &[Line],
+        Weights { low, high, .. }: Weights<'_>,
         rows: &[u8],
         stride: usize,
+        _begin: &[TileSums],
         _ahead: [bool; 2],
     ) -> [[[i32; LANES]; 2]; R] {
         let mut sums = [[[0; LANES]; 2]; R];

@@ -13,7 +13,7 @@
 )]
 
 use super::avx2::{largest_of_eight, prefetch, smallest_of_eight, sum_of_eight};
-use super::{Isa, LANES, Lanes, Line, QUAD, SQUARE};
+use super::{Isa, LANES, Lanes, QUAD, SQUARE, TileSums, Weights};
 use std::arch::x86_64::*;
 
 /// Whether this CPU has the instructions.
@@ -28,7 +28,6 @@ pub(in crate::embed) struct Vnni;
 
 impl Isa for Vnni {
     type F = One;
-    type Input = u8;
     const TILE_ROWS: usize = 8;
     const FLOAT_TILE: (usize, usize) = (12, 2);
 
@@ -41,10 +40,10 @@ impl Isa for Vnni {
     /// `dpbusd` adds four products of an unsigned and a signed byte to each sum, in 32 bits: exact.
     #[inline(always)]
     unsafe fn dots<const R: usize>(
-        low: &[Line],
-        high: &[Line],
+        Weights { low, high, .. }: Weights<'_>,
         rows: &[u8],
         stride: usize,
+        _begin: &[TileSums],
         ahead: [bool; 2],
     ) -> [[__m512i; 2]; R] {
         debug_assert!(rows.len() >= (R - 1) * stride + low.len() * QUAD);

@@ -82,7 +82,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Whether payloads are answered from their first byte on: one that is fetched in parts is used once.
+    /// Whether payloads are answered from their first byte on: with SPARSE one that is fetched in parts is used once.
     pub(super) fn is_begun(&self) -> bool {
         self.range.is_none_or(|(offset, _)| offset == 0)
     }

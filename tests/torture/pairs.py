@@ -11,6 +11,8 @@ import contextlib
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar
 
 from harness.persistence import wait_for_rewrite
 from harness.replication import Pair
@@ -20,6 +22,7 @@ from harness.wire import Failure, Wire
 
 from . import ledger
 from .grammar import read
+from .returns import FAMILIES, Bereft, bereave
 from .traffic import Traffic, Words
 
 DATABASES = 3
@@ -61,6 +64,16 @@ class Fault(AssertionError):
     """Something that must not be."""
 
 
+def _scanned(wire: Wire) -> list[bytes]:
+    """All names of the database. Unlike KEYS of every server, SCAN removes what is due, so that what hangs on it goes too."""
+    cursor, names = b"0", set()
+    while True:
+        cursor, some = wire("SCAN", cursor, "COUNT", 1_000)
+        names.update(some)
+        if cursor == b"0":
+            return sorted(names)
+
+
 @dataclass
 class Snapshot:
     """Every key's digest and deadline, by database and name."""
@@ -75,7 +88,7 @@ class Snapshot:
         with server.wire() as wire:
             for database in range(DATABASES):
                 wire("SELECT", database)
-                names = wire("KEYS", "*")
+                names = _scanned(wire)
                 digests = wire.pipeline(["DEBUG", "DIGEST-VALUE", name] for name in names)
                 deadlines = wire.pipeline(["PEXPIRETIME", name] for name in names)
                 for name, digest, deadline in zip(names, digests, deadlines):
@@ -120,9 +133,15 @@ class Snapshot:
 class Round:
     """One seed on one server binary."""
 
+    # How many of the steps have containers go and come back, and how many are looked for before servers start anew, to be
+    # dropped while what was in them stays.
+    RETURN_SHARE: ClassVar[float] = 0
+    BEREFT_LOOKS: ClassVar[int] = 0
+
     fleet: Fleet
     seed: int
     commands: int = 0
+    returns: int = 0
     log: list[tuple[int, Words]] = field(default_factory=list)
     # Replies by command: all, and those that are no errors.
     told: Counter[str] = field(default_factory=Counter)
@@ -136,7 +155,7 @@ class Round:
         self.pair = Pair(primary, replica)
         self.pair.catch_up(LATE_SECONDS)
         with primary.wire() as wire:
-            self.traffic = Traffic(self.seed, read(wire))
+            self.traffic = Traffic(self.seed, read(wire), self.RETURN_SHARE)
         self._warm_up()
         self.pair.catch_up(LATE_SECONDS)
         empty = settle_memory(self.pair.primary, LATE_SECONDS)
@@ -147,7 +166,7 @@ class Round:
 
     @property
     def figures(self) -> dict[str, int]:
-        return {"commands": self.commands}
+        return {"commands": self.commands, "containers dropped and restored": self.returns}
 
     def now_ms(self) -> int:
         """The clock that deadlines go by."""
@@ -173,8 +192,8 @@ class Round:
                 at = self.traffic.rng.randrange(len(wires))
                 self._send(at, wires[at], self.traffic.step())
 
-    def _send(self, at: int, wire: Wire, step: list[Words]) -> None:
-        """Sends a step and a mark behind it: one reply each, or the framing is broken."""
+    def _send(self, at: int, wire: Wire, step: list[Words]) -> list:
+        """Sends a step and a mark behind it: one reply each, or the framing is broken. Returns the replies to the step."""
         self.log += [(at, words) for words in step]
         self.commands += len(step)
         mark = f"mark {self.commands}".encode()
@@ -194,6 +213,7 @@ class Round:
         with contextlib.suppress(IndexError):
             if step[-1][0] == "EXEC":
                 self.traffic.values.learn(replies[-2])
+        return replies[:-1]
 
     def _awaited(self) -> str:
         """The commands in which clients wait at the moment."""
@@ -214,7 +234,9 @@ class Round:
         self._equal()
         self._counted()
         self._keep_orphans(ORPHANS_STAY_S)
+        bereft = self._bereave()
         before = Snapshot.settled(primary)
+        self._kept(bereft, before, "what was removed went")
         way = self.traffic.rng.choice(("none", "reload", "aof", "rewrite", "promote", "replica"))
         match way:
             case "reload":
@@ -236,7 +258,10 @@ class Round:
                 self._promote()
             case "replica":
                 self.pair.replica.restart()
-        self._same(before, Snapshot.of(self.pair.primary), way)
+        after = Snapshot.of(self.pair.primary)
+        self._kept(bereft, after, way)
+        self._same(before, after, way)
+        self._return(bereft)
         self._keep_orphans(ORPHANS_GO_S)
         self._equal()
         for server in self.fleet.servers:
@@ -275,9 +300,32 @@ class Round:
 
     def _counted(self) -> None:
         """Containers count the entries that there are, on the primary and on the replica."""
-        for server in (self.pair.primary, self.pair.replica):
+        for what, server in (("primary", self.pair.primary), ("replica", self.pair.replica)):
             if wrong := ledger.settled(server, DATABASES):
-                raise Fault(f"containers and keys do not agree: {wrong[:10]}")
+                raise Fault(f"containers and keys of the {what} do not agree: {wrong[:10]}")
+
+    def _bereave(self) -> list[Bereft]:
+        """Drops some containers and restores what was in them, which now is nobody's."""
+        rng = self.traffic.rng
+        found = []
+        with self.pair.primary.wire(timeout=REPLY_SECONDS) as wire:
+            for _ in range(self.BEREFT_LOOKS):
+                one = bereave(rng, wire, partial(self._send, -1), rng.randrange(DATABASES), rng.choice(sorted(FAMILIES)))
+                found += [one] if one else []
+        self.returns += len(found)
+        return found
+
+    def _kept(self, bereft: list[Bereft], there: Snapshot, after: str) -> None:
+        """What was restored without its container is there, until whoever keeps orphans says otherwise."""
+        now = self.now_ms()
+        if lost := [line for one in bereft for line in one.missing(there.keys, now)]:
+            raise Fault(f"restored without their container, and not there after {after}: {lost[:10]}")
+
+    def _return(self, bereft: list[Bereft]) -> None:
+        """The containers come back and have their entries."""
+        wrong = [told for one in bereft if (told := one.return_to(self.pair.primary, partial(self._send, -1)))]
+        if wrong:
+            raise Fault(f"containers came back without their entries: {wrong}")
 
     def _same(self, before: Snapshot, after: Snapshot, way: str) -> None:
         if differences := before.differences(after, self.now_ms()):
@@ -317,3 +365,10 @@ class Round:
     def _settled(self, most: int) -> int:
         """The memory of the primary as soon as it is no more than this, else what it stays at."""
         return settle_below(self.pair.primary, most, LATE_SECONDS)
+
+
+class Comebacks(Round):
+    """A round of traffic in which containers go and come back all the time."""
+
+    RETURN_SHARE = 0.08
+    BEREFT_LOOKS = 6

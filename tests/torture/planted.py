@@ -85,6 +85,7 @@ STAGES: dict[str, Callable[[Trial], bool]] = {
     "loom": lambda trial: trial.cargo("--test", "loom", "--release", **LOOM),
     "simulate": lambda trial: trial.cargo("--test", "simulation", "--release", LLMCACHE_SIMULATE_SEEDS="1000000"),
     "traffic": lambda trial: trial.torture("traffic", 4),
+    "comebacks": lambda trial: trial.torture("comebacks", 4),
     "kills": lambda trial: trial.torture("kills", 1),
     "clusters": lambda trial: trial.torture("clusters", 2),
     "tests": lambda trial: trial.tests(),
@@ -95,7 +96,7 @@ BUILDS: dict[str, Callable[[Trial], bool]] = {
     "loom": lambda trial: trial.cargo("--test", "loom", "--release", "--no-run", **LOOM),
     "simulate": lambda trial: trial.cargo("--test", "simulation", "--release", "--no-run"),
 }
-NEEDS_MODULE = {"traffic", "kills", "clusters", "tests"}
+NEEDS_MODULE = {"traffic", "comebacks", "kills", "clusters", "tests"}
 
 
 def copy_tree() -> None:

@@ -30,7 +30,7 @@ from torture.disks import Disks  # noqa: E402
 from torture.files import Files  # noqa: E402
 from torture.hostile import Hostile  # noqa: E402
 from torture.kills import Kills  # noqa: E402
-from torture.pairs import Round  # noqa: E402
+from torture.pairs import Comebacks, Round  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Both server and module are asked for what they never freed when they end.
@@ -65,6 +65,7 @@ class Kind:
 
 KINDS = {
     "traffic": Kind(Round, 40),
+    "comebacks": Kind(Comebacks, 40),
     "kills": Kind(Kills, 20),
     "clusters": Kind(Clusters, 60),
     "hostile": Kind(Hostile, 20),

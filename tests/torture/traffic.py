@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from harness.wire import Argument as Word
 
 from .grammar import Command, sentence, spoil
+from .returns import LISTING, Returns
 from .values import Values
 
 WRONG_SHARE = 0.08
@@ -19,6 +20,8 @@ INTERNAL_SHARE = 0.02
 GENERAL_SHARE = 0.15
 RARE_SHARE = 0.004
 SELECT_SHARE = 0.15
+# Of the connections' databases, most of what there is is in the first.
+RETURN_DATABASES = (0, 0, 1, 2)
 # What stores comes more often than what removes, or there would be little to remove.
 STORES = ("SETSEM", "SET", "ADD", "MADD", "MSET", "APPEND", "LOAD", "PUT", "MPUT", "BEGIN", "CHUNK", "FETCH", "GETSEM", "SEARCH")
 REMOVES = ("DROP", "CLEAR")
@@ -64,9 +67,11 @@ def weight(command: Command) -> float:
 class Traffic:
     """Makes steps, from one seed."""
 
-    def __init__(self, seed: int, commands: Sequence[Command]):
+    def __init__(self, seed: int, commands: Sequence[Command], return_share: float = 0):
+        self.return_share = return_share
         self.rng = random.Random(seed)
         self.values = Values(self.rng)
+        self.returns = Returns(self.rng, RETURN_DATABASES, self.values.key)
         self.plain = [command for command in commands if not command.internal]
         self.internal = [command for command in commands if command.internal]
         self.weights = [weight(command) for command in self.plain]
@@ -136,6 +141,8 @@ class Traffic:
 
     def step(self) -> list[Words]:
         """What a connection sends next."""
+        if self.return_share and self.rng.random() < self.return_share:
+            return self.returns.step()
         luck = self.rng.random()
         if luck < 0.70:
             return [self._any() for _ in range(self.rng.choice((1, 1, 1, 5, 20)))]
@@ -157,6 +164,8 @@ class Traffic:
         """Takes in what a command returned."""
         self.values.learn(reply)
         match words[0]:
+            case "EVAL" if words[1] == LISTING:
+                self.returns.learn(reply)
             case "DUMP" if isinstance(reply, bytes):
                 self.values.dumps.append(reply)
             case "SCAN" if isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], list):

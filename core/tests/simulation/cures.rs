@@ -5,6 +5,10 @@
 /// What keeps a fault away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cure {
+    /// 1.2: nothing that runs by itself is begun before the server has taken the module.
+    BeginsOnceTaken,
+    /// 1.3: what is given as an argument is set or refused.
+    ArgumentsRead,
     /// 1.1: work between commands asks for leave to write.
     Permit,
     /// 1.1: a walk that ends because its server was demoted says so, instead of how far it came.
@@ -47,6 +51,8 @@ pub enum Cure {
 
 /// All of them.
 pub const CURES: &[Cure] = &[
+    Cure::BeginsOnceTaken,
+    Cure::ArgumentsRead,
     Cure::Permit,
     Cure::WholeWalk,
     Cure::RemovalAsks,

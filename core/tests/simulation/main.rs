@@ -14,6 +14,7 @@ mod cures;
 mod deadlines;
 mod leases;
 mod links;
+mod loading;
 mod model;
 mod node;
 mod own_work;
@@ -30,7 +31,7 @@ use world::World;
 /// Schedules of a run without a number asked for.
 const SEEDS: u64 = 2_000;
 /// Schedules within which a fault must be found whose cure was taken out.
-const FOUND_WITHIN: u64 = 20_000;
+const FOUND_WITHIN: u64 = 40_000;
 /// Steps of a schedule that shows it, at most.
 const TRACE_MAX: usize = 24;
 

@@ -91,6 +91,8 @@ pub struct Node {
     pub log: Vec<Vec<Effect>>,
     /// `CLUSTER NODES` as it answers it.
     pub table: String,
+    /// When a timer rings that belongs to a module which the server did not take.
+    pub stray_timer: Option<MonotonicMs>,
     /// Cures that are taken out.
     pub without: Option<Cure>,
 }

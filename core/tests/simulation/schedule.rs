@@ -2,6 +2,7 @@
 //! left out and the rest keeps its meaning. And the search for the shortest part that still shows a fault.
 
 use crate::common::Random;
+use crate::loading::Given;
 
 /// Questions that are asked; answers carry one of these tags.
 pub const PROMPTS: usize = 5;
@@ -115,6 +116,11 @@ pub enum Step {
     Restart {
         node: usize,
     },
+    /// The same with a setting that an operator gives to the module.
+    RestartWith {
+        node: usize,
+        given: Given,
+    },
     HandOver {
         shard: usize,
     },
@@ -142,14 +148,14 @@ struct Cast {
     sum: usize,
 }
 
-const KINDS: usize = 43;
+const KINDS: usize = 44;
 /// Places of dumps and what is made of them, and of what happens to links.
 const DUMPS: std::ops::Range<usize> = 37..40;
 const LINKS: std::ops::Range<usize> = 41..43;
 /// Of these there is one in most steps.
 const COMMON: [usize; KINDS] = [
     8, 8, 10, 3, 2, 2, 6, 3, 2, 3, 2, 1, 2, 1, 2, 4, 1, 3, 4, 6, 2, 2, 2, 4, 8, 2, 6, 2, 3, 2, 2,
-    1, 1, 3, 8, 3, 3, 3, 6, 3, 2, 2, 3,
+    1, 1, 3, 8, 3, 3, 3, 6, 3, 2, 2, 3, 1,
 ];
 
 impl Cast {
@@ -242,7 +248,11 @@ fn step(kind: usize, random: &mut Random) -> Step {
         39 => Step::RestoreContainer,
         40 => Step::Cycle { node, most: 1 + below(4) },
         41 => Step::Cut { shard },
-        _ => Step::Relink { shard },
+        42 => Step::Relink { shard },
+        _ => {
+            let given = [Given::Named, Given::Misspelt, Given::Argument][below(3)];
+            Step::RestartWith { node, given }
+        }
     }
 }
 

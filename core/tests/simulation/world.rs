@@ -174,6 +174,7 @@ impl World {
             Step::Unpause { shard } => self.nodes[self.primary[shard]].role.spares_replicas = false,
             Step::Evict { key } => self.evict(key),
             Step::Restart { node } => self.restart(node),
+            Step::RestartWith { node, given } => self.restart_with(node, given),
             Step::HandOver { shard } => self.hand_over(shard),
             Step::TakeOver { shard } => self.take_over(shard),
             Step::Cut { shard } => self.links[shard].cut(),
@@ -200,6 +201,7 @@ impl World {
             _ => self.run_client(step),
         }
         self.check_places();
+        self.ring_stray_timers();
     }
 
     /// The server evicts a key, or what it holds of the container.
@@ -232,7 +234,7 @@ impl World {
     }
 
     /// Kill and start: its data is what its AOF has.
-    fn restart(&mut self, number: usize) {
+    pub fn restart(&mut self, number: usize) {
         self.forget_clients(number);
         let node = &mut self.nodes[number];
         let (base, log) = (std::mem::take(&mut node.base), std::mem::take(&mut node.log));

@@ -48,6 +48,10 @@ pub(super) struct Weights<'a> {
     pub(super) low: &'a [Line],
     pub(super) high: &'a [Line],
     /// Whether they were clipped, see `Isa::CLIPS`.
+    #[cfg_attr(
+        any(not(target_arch = "x86_64"), miri),
+        expect(dead_code, reason = "the kernels of this CPU multiply what is not clipped")
+    )]
     pub(super) are_clipped: bool,
 }
 

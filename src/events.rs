@@ -13,6 +13,7 @@ use crate::keytype::{NamespaceValue, cache_in, cache_registry, namespace_registr
 use crate::{background, ffi};
 use llmcache_core::cache::Flights;
 use llmcache_core::cluster::key_slot;
+use std::cell::Cell;
 
 /// Subscribes to everything.
 pub fn subscribe(ctx: Ctx<'_>) -> bool {
@@ -93,7 +94,23 @@ fn on_restored(cache: &SharedCache, place: Place) {
     cache_registry::restored(cache, place);
 }
 
+/// Keys that waited for a container and are looked at in the command that brings it, so that whatever comes next, here or
+/// on a replica, finds them known; further ones are looked at between commands.
+const ATTACHED_AT_ONCE: usize = 32;
+
 fn on_arrival(ctx: Ctx<'_>, name: &[u8], place_cache: fn(&SharedCache, Place)) {
+    let db = ctx.db();
+    arrive(ctx, name, place_cache);
+    let left = Cell::new(ATTACHED_AT_ONCE);
+    let has_room = || left.replace(left.get().saturating_sub(1)) > 0;
+    background::attach_arrivals(ctx, has_room);
+    background::chunks::attach_arrivals(ctx, has_room);
+    if ctx.db() != db {
+        ctx.select_db(db);
+    }
+}
+
+fn arrive(ctx: Ctx<'_>, name: &[u8], place_cache: fn(&SharedCache, Place)) {
     let namespace = Key::open(ctx, &RString::new(name), Access::Unasked)
         .and_then(|key| key.value::<NamespaceValue>().cloned());
     if let Some(value) = namespace {

@@ -1,5 +1,7 @@
 """A container whose index does not know all its entries yet says so, instead of missing them in silence."""
 
+import time
+
 import pytest
 from harness.replies import fields
 from harness.vectors import fp32
@@ -76,3 +78,31 @@ def test_sessions_of_one_moment_are_on_one_page(server):
         seen += [row[0] for row in page]
         before = ("BEFORE", page[-1][1])
     assert sorted(seen) == [b"s%d" % number for number in range(6)]
+
+
+def test_what_waits_for_its_container_is_not_forgotten_by_a_walk_that_passed_it(fleet):
+    """A walk over many keys is under way when an entry comes of a container that is being removed, and ends before that is back."""
+    server = fleet.launch(llmcache__sweep_interval_ms=10, llmcache__orphan_grace=2)
+    with server.wire() as wire:
+        assert not isinstance(wire(*FILL["LLMCACHE"]), Failure)
+        head = wire("DUMP", "own")
+        (entry,) = (key for key in wire("KEYS", "*") if key != b"own")
+        dump = wire("DUMP", entry)
+        assert wire("DEBUG", "POPULATE", 200_000) == "OK"
+        checked = 0
+        for _ in range(12):
+            began = time.monotonic()
+            words = [("MULTI",), ("DEL", "own", entry), ("RESTORE", entry, 0, dump), ("EXEC",)]
+            assert wire.pipeline(words)[-1] == [2, "OK"]
+            time.sleep(0.7)
+            assert wire("RESTORE", "own", 0, head) == "OK"
+            if time.monotonic() - began > 1.5:
+                # On a machine that stalled the grace was over, rightly.
+                wire("RESTORE", entry, 0, dump, "REPLACE")
+                continue
+            checked += 1
+            while wire("LLMCACHE.GET", "own", "PROMPT", "p") is None:
+                told = fields(wire("LLMCACHE.GETSEM", "own", *V, "EXPLAIN"))
+                # Or it was attached between the two look-ups.
+                assert told["reason"] in (b"filling", b"hit"), told
+        assert checked

@@ -31,7 +31,7 @@ struct Sweep {
     db: c_int,
     /// When the last walk ended; none did before the first.
     ended_at: Option<MonotonicMs>,
-    /// When entries of a uid without a container were first seen.
+    /// When entries of a uid were first seen without a container, since they had one.
     orphans: HashMap<Group, MonotonicMs>,
     seen: HashSet<Group>,
     /// Entries met of each cache that knows them.
@@ -61,6 +61,12 @@ pub fn orphan_groups() -> u64 {
 pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
     let now = ctx.monotonic_now();
     let wanted = cache_registry::take_sweep_wanted();
+    let returned = [CACHES.take_returned(), NAMESPACES.take_returned()];
+    SWEEP.with(|sweep| {
+        for group in returned.iter().flatten() {
+            sweep.orphans.remove(group);
+        }
+    });
     let walking = SWEEP.with(|sweep| {
         if wanted || (sweep.scan.is_none() && is_due(sweep.ended_at, now)) {
             sweep.scan = Some(KeyScan::start());
@@ -70,6 +76,8 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
             sweep.counting = None;
             // One that began again fills what the one before would have.
             sweep.filling.extend(cache_registry::take_filling());
+            CACHES.walk_begins();
+            NAMESPACES.walk_begins();
         }
         sweep.scan.is_some()
     });

@@ -19,8 +19,11 @@ impl<C: Container> Containers<C> {
     pub fn wait_for(&self, uid: ContainerUid, (db, name): Place) {
         self.0.with(|known| {
             let waiting = known.databases.entry(db).or_default().waiting.entry(uid).or_default();
-            if waiting.len() < WAITING_MAX {
-                waiting.push(name);
+            if waiting.names.len() < WAITING_MAX {
+                waiting.names.push(name);
+                waiting.is_fresh = true;
+            } else {
+                (known.overflowed, known.has_just_overflowed) = (true, true);
             }
         });
     }
@@ -39,7 +42,7 @@ impl<C: Container> Containers<C> {
                 return (row.standing != Standing::Gone).then(|| row.container())?;
             }
             if known.awaited >= AWAITED_MAX {
-                known.overflowed = true;
+                (known.overflowed, known.has_just_overflowed) = (true, true);
                 return None;
             }
             let container = shared(make()?);
@@ -66,17 +69,31 @@ impl<C: Container> Containers<C> {
         });
     }
 
-    /// Keys wait for these containers only: for the others none was seen in a walk over all keys.
+    /// A walk over all keys begins.
+    pub fn walk_begins(&self) {
+        self.0.with(|known| {
+            known.has_just_overflowed = false;
+            let waiting = known.databases.values_mut().flat_map(|at| at.waiting.values_mut());
+            waiting.for_each(|waiting| waiting.is_fresh = false);
+        });
+    }
+
+    /// Takes those that stand in a key since somebody asked, of which keys were here before: these are orphans no more.
+    pub fn take_returned(&self) -> Vec<(c_int, ContainerUid)> {
+        self.0.with(|known| std::mem::take(&mut known.returned))
+    }
+
+    /// A walk over all keys ended: those that it could meet wait for these containers only.
     pub fn wait_only_for(&self, is_seen: impl Fn(c_int, ContainerUid) -> bool) {
         self.0.with(|known| {
             for (&db, database) in &mut known.databases {
-                database.waiting.retain(|&uid, _| is_seen(db, uid));
+                database.waiting.retain(|&uid, keys| keys.is_fresh || is_seen(db, uid));
                 if database.waiting.is_empty() {
                     database.waiting.shrink_to_fit();
                 }
             }
             // The walk met the entries of those that could not be awaited before.
-            known.overflowed &= known.awaited >= AWAITED_MAX;
+            known.overflowed &= known.has_just_overflowed || known.awaited >= AWAITED_MAX;
         });
     }
 

@@ -114,10 +114,14 @@ pub(super) struct Known<C> {
     pub(super) awaited: usize,
     /// Entries came of containers beyond those that may be awaited.
     pub(super) overflowed: bool,
+    /// The same since the walk over all keys began, which may have passed them before.
+    pub(super) has_just_overflowed: bool,
     /// Containers by the name of their key, so that a command need not open it. Holds only what is
     /// certain: a name is forgotten whenever its key goes, comes or gets a deadline.
     pub(super) named: HashMap<Box<[u8]>, (c_int, Shared<C>)>,
     pub(super) arrivals: VecDeque<Arrival<C>>,
+    /// Those that stand in a key again, or at last, of which keys were here.
+    pub(super) returned: Vec<(c_int, ContainerUid)>,
     /// Containers of which a key came or went by itself, and whose readers are to be told.
     changed: Vec<ContainerUid>,
     /// Containers that were read of a uid that lived already, until an event places them or loading ends.
@@ -133,8 +137,10 @@ impl<C> Default for Known<C> {
             placed: 0,
             awaited: 0,
             overflowed: false,
+            has_just_overflowed: false,
             named: HashMap::new(),
             arrivals: VecDeque::new(),
+            returned: Vec::new(),
             changed: Vec::new(),
             postponed: Vec::new(),
             flushed: Vec::new(),

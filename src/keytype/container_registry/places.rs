@@ -83,11 +83,24 @@ impl<C> Row<C> {
         std::ptr::eq(self.weak.as_ptr(), Arc::as_ptr(container))
     }
 
+    /// Whether it stands in a key, on a replica too.
+    pub(super) fn is_placed(&self) -> bool {
+        self.standing == Standing::Placed && self.weak.strong_count() > 0
+    }
+
     /// Whether its entries have it to belong to.
     pub(super) fn lives(&self) -> bool {
         matches!(self.standing, Standing::Placed | Standing::Evicted)
             && self.weak.strong_count() > 0
     }
+}
+
+/// Keys that wait for one container.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub(super) names: Vec<Vec<u8>>,
+    /// Whether one came since the walk over all keys began, which may have passed its place before.
+    pub(super) is_fresh: bool,
 }
 
 /// The containers of one database.
@@ -101,8 +114,8 @@ pub(super) struct Database<C> {
     /// The one whose key went last.
     pub(super) last_unlinked: Option<ContainerUid>,
     pub(super) evicted: Vec<ContainerUid>,
-    /// Names of keys that wait for a container.
-    pub(super) waiting: HashMap<ContainerUid, Vec<Vec<u8>>>,
+    /// Keys that wait for a container.
+    pub(super) waiting: HashMap<ContainerUid, Waiting>,
 }
 
 impl<C> Default for Database<C> {

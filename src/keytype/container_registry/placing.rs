@@ -23,7 +23,7 @@ impl<C: Container> Containers<C> {
             let (former, moved) = known.take_former(uid, db, container);
             known.named.remove(&*name);
             let mut row = Row::placed(container, name);
-            let mut incomplete = known.overflowed;
+            let (mut incomplete, had_former) = (known.overflowed, former.is_some());
             if let Some(former) = former {
                 row.expire_at_ms = former.expire_at_ms;
                 known.named.remove(&*former.name);
@@ -34,8 +34,11 @@ impl<C: Container> Containers<C> {
             }
             let waiting = known.databases.get_mut(&db).and_then(|at| at.waiting.remove(&uid));
             let awaited_by_name = waiting.is_some();
-            let waiting = waiting.into_iter().flatten();
-            known.arrivals.extend(waiting.map(|name| Arrival::Key((db, name))));
+            if incomplete || awaited_by_name || had_former {
+                known.returned.push((db, uid));
+            }
+            let names = waiting.into_iter().flat_map(|waiting| waiting.names);
+            known.arrivals.extend(names.map(|name| Arrival::Key((db, name))));
             known.arrivals.extend(awaited_by_name.then_some(Arrival::End { uid, db }));
             known.put_row(uid, db, row);
             container.with(|container| {
@@ -77,11 +80,12 @@ impl<C: Container> Containers<C> {
         left
     }
 
-    /// Whether another container of this uid lives.
+    /// Whether another container of this uid stands in a key. One that was evicted and is to be put back does not: replicas
+    /// know nothing of it, and are to judge alike.
     fn is_taken(&self, uid: ContainerUid, container: &Shared<C>) -> bool {
         self.0.with(|known| {
             let mut rows = known.databases.values().filter_map(|database| database.row(uid));
-            rows.any(|row| row.lives() && !row.is_of(container))
+            rows.any(|row| row.is_placed() && !row.is_of(container))
         })
     }
 
@@ -112,7 +116,7 @@ impl<C: Container> Containers<C> {
                 (at == db && *row.name == *name) || (is_own_name && same_keys())
             };
             let rows = || known.databases.iter().filter_map(|(&at, d)| Some((at, d.row(uid)?)));
-            if rows().any(|(_, row)| row.lives()) {
+            if rows().any(|(_, row)| row.is_placed()) {
                 return true;
             }
             if !rows().all(|(at, row)| may_have(at, row)) {

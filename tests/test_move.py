@@ -394,3 +394,24 @@ def test_a_namespace_moved_alone_forgets_the_chunks_that_stay_behind(fleet):
         wire("SELECT", 1)
         assert wire("KVCHUNK.MATCH", "kv", "DIGESTS", 1, "cc")[0] == 1
         assert wire("KVCHUNK.GET", "kv", "cc")[2] == [b"x"]
+
+
+def test_a_namespace_that_is_moved_and_restored_forgets_the_chunks_that_stayed_behind(fleet):
+    """In one go, so that none of them has been looked at before."""
+    both = pair(fleet, llmcache__sweep_interval_ms=10)
+    with both.primary.wire() as wire:
+        for at in range(20):
+            assert wire("KVCHUNK.PUT", "ns", "DIGEST", f"{at:02x}", "PAYLOAD", 1, "x") == b"STORED"
+        head = wire("DUMP", "ns")
+        words = [("MULTI",), ("MOVE", "ns", 1), ("SELECT", 1), ("DEL", "ns"), ("RESTORE", "ns", 0, head), ("EXEC",)]
+        assert wire.pipeline(words)[-1] == [1, "OK", 1, "OK"]
+    both.catch_up()
+    for server in (both.primary, both.replica):
+        with server.wire() as wire:
+            wire("SELECT", 1)
+
+            def chunks(wire=wire):
+                told = wire("KVCHUNK.INFO", "ns")
+                return dict(zip(told[::2], told[1::2]))[b"chunks"]
+
+            wait_until(lambda: chunks() == 0, "no chunk of another database is counted")

@@ -213,6 +213,8 @@ impl Namespace {
             other.count_alone();
             std::mem::swap(&mut self.tree, &mut other.tree);
             std::mem::swap(&mut self.leases, &mut other.leases);
+            // What was not looked at yet is not certain for its next life either.
+            self.doubted_from = other.doubted_from.take();
         }
         fits
     }

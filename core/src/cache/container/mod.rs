@@ -166,6 +166,8 @@ impl Cache {
         }
         self.observe_seq(Seq(other.next_seq.saturating_sub(1)));
         self.settings.dim = self.settings.dim.or(other.settings.dim);
+        // What was not met yet is unknown to its next life too.
+        self.is_filling |= other.is_filling;
         other.index.close_account();
         std::mem::swap(&mut self.index, &mut other.index);
         if self.index.graph_settings() != self.settings.graph {

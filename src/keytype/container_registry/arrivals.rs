@@ -38,8 +38,12 @@ impl<C: Container> Containers<C> {
         make: impl FnOnce() -> Option<C>,
     ) -> Option<Shared<C>> {
         self.0.with(|known| {
-            if let Some(row) = known.row(uid, db) {
-                return (row.standing != Standing::Gone).then(|| row.container())?;
+            match known.row(uid, db) {
+                Some(row) if row.is_going() => return None,
+                // Nothing is left of the one that went.
+                Some(row) if row.standing == Standing::Gone => drop(known.take_row(uid, db)),
+                Some(row) => return row.container(),
+                None => {}
             }
             if known.awaited >= AWAITED_MAX {
                 (known.overflowed, known.has_just_overflowed) = (true, true);
@@ -53,7 +57,7 @@ impl<C: Container> Containers<C> {
 
     /// Whether the key of a container went and what it had is being removed.
     pub fn is_going(&self, uid: ContainerUid, db: c_int) -> bool {
-        self.0.with(|known| known.row(uid, db).is_some_and(|row| row.standing == Standing::Gone))
+        self.0.with(|known| known.row(uid, db).is_some_and(Row::is_going))
     }
 
     /// One of the keys of a container went. Nobody waits for one of which nothing is left.

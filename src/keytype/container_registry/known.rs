@@ -380,6 +380,14 @@ impl<C: Container> Containers<C> {
     }
 }
 
+impl<C: Container> Row<C> {
+    /// Whether its key went and some of its keys are still here.
+    pub(super) fn is_going(&self) -> bool {
+        self.standing == Standing::Gone
+            && self.container().is_some_and(|own| own.with(|own| own.has_entries()))
+    }
+}
+
 impl<C> Arrival<C> {
     pub(super) fn db(&self) -> c_int {
         match self {

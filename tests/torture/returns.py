@@ -24,9 +24,8 @@ Words = list[Word]
 # Name, dump, and deadline in Unix milliseconds, -1 for none.
 Key = tuple[bytes, bytes, int]
 
-# Those with containers, and the type of the keys that are in them. Not namespaces: rounds in which they went and came back
-# found some that counted a chunk more than there was, which is not looked into yet.
-FAMILIES = {info.split(".")[0]: entries for info, _, entries in CONTAINERS.values() if info != "KVCHUNK.INFO"}
+# Those with containers, and the type of the keys that are in them.
+FAMILIES = {info.split(".")[0]: entries for info, _, entries in CONTAINERS.values()}
 KEYS_MOST = 20
 # A container and what is in it, in one step, so that they fit together. Arguments: the command that tells of it, its name,
 # and the type of the keys that are in it.

@@ -132,14 +132,16 @@ pub fn attach_arrival(ctx: Ctx<'_>, name: &[u8], wait: bool) -> Attached {
     if let Some(container) = CACHES.find(uid, db) {
         return container.with(|cache| attach_to(cache, name, value, expire_at));
     }
-    // What is left of a container that went is removed, and what comes meanwhile is not.
-    if wait && CACHES.is_going(uid, db) {
-        CACHES.wait_for(uid, (db, name.to_vec()));
-    } else if wait
-        && let Some(awaited) = CACHES.awaited(uid, db, || Cache::awaited(name, &value.view()))
-    {
-        awaited.with(|cache| attach_to(cache, name, value, expire_at));
-        CACHES.lost_one(uid, db);
+    if wait {
+        match CACHES.awaited(uid, db, || Cache::awaited(name, &value.view())) {
+            Some(awaited) => {
+                awaited.with(|cache| attach_to(cache, name, value, expire_at));
+                CACHES.lost_one(uid, db);
+            }
+            // What is left of a container that went is removed, and what comes meanwhile is not.
+            None if CACHES.is_going(uid, db) => CACHES.wait_for(uid, (db, name.to_vec())),
+            None => {}
+        }
     }
     Attached::NoContainer
 }

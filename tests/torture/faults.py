@@ -257,36 +257,8 @@ FAULTS = (
     Planted(
         "what comes while its container is being removed is taken for a part of it",
         "src/keytype/container_registry/arrivals.rs",
-        "                return (row.standing != Standing::Gone).then(|| row.container())?;\n"
-        "            }\n"
-        "            if known.awaited >= AWAITED_MAX {\n"
-        "                known.overflowed = true;\n"
-        "                return None;\n"
-        "            }\n"
-        "            let container = shared(make()?);\n"
-        "            known.put_row(uid, db, Row::awaited(&container));\n"
-        "            Some(container)\n"
-        "        })\n"
-        "    }\n"
-        "\n"
-        "    /// Whether the key of a container went and what it had is being removed.\n"
-        "    pub fn is_going(&self, uid: ContainerUid, db: c_int) -> bool {\n"
-        "        self.0.with(|known| known.row(uid, db).is_some_and(|row| row.standing == Standing::Gone)",
-        "                return row.container();\n"
-        "            }\n"
-        "            if known.awaited >= AWAITED_MAX {\n"
-        "                known.overflowed = true;\n"
-        "                return None;\n"
-        "            }\n"
-        "            let container = shared(make()?);\n"
-        "            known.put_row(uid, db, Row::awaited(&container));\n"
-        "            Some(container)\n"
-        "        })\n"
-        "    }\n"
-        "\n"
-        "    /// Whether the key of a container went and what it had is being removed.\n"
-        "    pub fn is_going(&self, uid: ContainerUid, db: c_int) -> bool {\n"
-        "        self.0.with(|known| known.row(uid, db).is_some_and(|row| row.standing == Standing::Gone && uid.0 == 0)",
+        "Some(row) if row.is_going() => return None,",
+        "Some(row) if row.is_going() => return row.container(),",
         ("comebacks",),
     ),
 )

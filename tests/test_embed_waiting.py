@@ -46,7 +46,8 @@ class Background:
     def _run(self, *command):
         try:
             self.reply = self.client.execute_command(*command)
-        except (redis.RedisError, OSError, ValueError) as error:
+        # Whoever stops a server closes its clients, also one that waits in this thread: the client finds itself without a buffer.
+        except (redis.RedisError, OSError, ValueError, AttributeError) as error:
             self.error = error
 
     def end(self):

@@ -13,13 +13,10 @@ use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 /// Jobs that a connection has under way where the server is far. Near it one is enough: what is received while the next
 /// answer is written only makes the server write into memory that it never had in its caches.
 const DEPTH: usize = 4;
-/// From this on a trip is far.
-pub const FAR: Duration = Duration::from_micros(700);
 
 struct Queue {
     jobs: VecDeque<Job>,
@@ -194,7 +191,7 @@ impl Worker<'_> {
 
     /// How many jobs may be under way.
     fn depth(&self) -> usize {
-        let is_far = self.wire.as_ref().is_some_and(|wire| wire.trip() >= FAR);
+        let is_far = self.wire.as_ref().is_some_and(Wire::is_far);
         if is_far { DEPTH } else { 1 }
     }
 

@@ -12,12 +12,14 @@ mod load;
 mod memory;
 mod plan;
 mod resp;
+mod task;
 mod wire;
 
 use crate::core::Core;
-use crate::job::{Job, Task, Work};
+use crate::job::{Job, Work};
 use crate::lane::Lane;
 use crate::memory::Memory;
+use crate::task::Task;
 use crate::wire::Endpoint;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;

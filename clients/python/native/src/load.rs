@@ -7,9 +7,8 @@
 
 use crate::core::Core;
 use crate::failure::Failure;
-use crate::job::Task;
-use crate::lane::FAR;
 use crate::resp::{self, Head, Reply, Source};
+use crate::task::Task;
 use crate::wire::Wire;
 use std::ops::Range;
 use std::time::Duration;
@@ -65,7 +64,7 @@ impl Loading {
         let rest = range.start + self.told.len()..range.end;
         let whole = task.memory.payloads[rest.start].len();
         // A part of a chunk that is far costs a trip.
-        let in_parts = !self.is_doubted && core.has_checksums() && wire.trip() < FAR;
+        let in_parts = !self.is_doubted && core.has_checksums() && !wire.is_far();
         let begin = self.begun.length;
         self.asked = (in_parts && whole > core.page_bytes)
             .then(|| begin..whole.min(begin + core.page_bytes));

@@ -11,6 +11,9 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+/// From this on a trip is far.
+const FAR: Duration = Duration::from_micros(700);
+
 /// Buffers of one call: Linux takes at most 1,024.
 const PARTS_AT_ONCE: usize = 1_024;
 /// Headers are received in pieces of this size; what is behind them belongs to a payload and is copied.
@@ -106,9 +109,9 @@ impl Wire {
         Ok(())
     }
 
-    /// How long a trip takes, at least.
-    pub fn trip(&self) -> Duration {
-        self.trip
+    /// Whether the server is far: the shortest trip takes so long that more of them cost more than they spare.
+    pub fn is_far(&self) -> bool {
+        self.trip >= FAR
     }
 
     fn ping(&mut self) -> Result<Duration, Failure> {

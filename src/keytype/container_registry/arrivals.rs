@@ -128,11 +128,8 @@ impl<C: Container> Containers<C> {
                             *next = behind;
                             return Some((db, key));
                         }
-                        let uid = uid_of(container);
-                        known.arrivals.pop_front();
-                        if let Some(own) = known.row(uid, db).and_then(Row::container) {
-                            own.with(|own| own.set_filling(false));
-                        }
+                        let end = Arrival::End { uid: uid_of(container), db };
+                        known.arrivals[0] = end;
                     }
                 }
             }

@@ -92,7 +92,7 @@ pub struct Placed {
 #[derive(Debug)]
 pub(super) enum Arrival<C> {
     Key(Place),
-    /// Those that waited for a container have been looked at.
+    /// All that a container was to look at has been looked at.
     End {
         uid: ContainerUid,
         db: c_int,

@@ -130,6 +130,7 @@ ROWS = [
     row("KVCHUNK.MATCH", R, "TOKENS", TOKENS, "SPARSE", "ALSO", 1, OTHER, other=R),
     row("KVCHUNK.MATCH", RW, "TOKENS", TOKENS, "also", 1, OTHER, "LEASE", 50, other=RW),
     row("KVCHUNK.MPUT", W, "HASHES", 1, "n1", "PAYLOADS", 1, 1, "x", "LOOSE"),
+    row("KVCHUNK.MPUT", W, "HASHES", 1, "n1", "PAYLOADS", 1, 1, "x", "NOCREATE", "CHECKSUMS", 1, "8cdc1683"),
     row("KVCHUNK.MATCH", RW, "HASHES", 2, "LEASE", "LEASE", "LEASE", 50),
     row("KVCHUNK.MATCH", R, "PACKED", 5, "LEASE"),
     row("KVCHUNK.MATCH", RW, "PACKED", 5, "LEASE", "LEASE", 50),

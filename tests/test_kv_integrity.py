@@ -8,9 +8,11 @@ import zlib
 import pytest
 from harness.flipping import flip_in_memory
 from harness.kv import Kv, blob, cut, payload
+from harness.replication import pair
 from harness.server import settle_memory
 from harness.waiting import wait_until
 from harness.wire import encode
+from redis.exceptions import ResponseError
 
 MIB = 1 << 20
 
@@ -63,6 +65,85 @@ def test_a_client_that_compares_checksums_sees_what_went_bad_and_has_the_server_
     assert there == ([True, False, True] if sparse else [True])
     assert kv.stats()["damaged"] == 1
     wait_until(lambda: not kv.client.exists(kv.key(kv.digests(prompt)[1])), "the damaged chunk is removed")
+
+
+def test_checksums_of_a_client_are_kept_and_compared_when_the_payload_is_asked_for(server):
+    kv = Kv(server.client())
+    kv.create()
+    prompt, data = list(range(12)), [payload(i, 50_000) for i in range(3)]
+    sums = [b"%08x" % zlib.crc32(each) for each in data]
+    wrong = b"%08x" % (zlib.crc32(data[1]) ^ 1)
+    given = [part for each in data for part in (1, each)]
+    ask = ["MPUT", "TOKENS", blob(prompt), "PAYLOADS", 3, *given, "CHECKSUMS", 3]
+    assert kv.run(*ask, sums[0], wrong.upper(), sums[2]) == [b"STORED"] * 3
+    assert [chunk[4] for chunk in kv.run("FETCH", "TOKENS", blob(prompt), "CHECKSUMS")[3]] == [sums[0], wrong, sums[2]]
+    # Bytes that went bad on their way are a miss, and go.
+    assert kv.run("FETCH", "TOKENS", blob(prompt))[:2] == [1, 1]
+    assert kv.stats()["damaged"] == 1
+    wait_until(lambda: not kv.client.exists(kv.key(kv.digests(prompt)[1])), "the damaged chunk is removed")
+    # Stored anew, also in slices, it is whole.
+    assert kv.run(*ask, *sums) == [b"STORED"] * 3
+    assert kv.run("FETCH", "TOKENS", blob(prompt))[:2] == [3, 3]
+    many = list(range(4 * 200))
+    each = [payload(i, 64) for i in range(200)]
+    parts = [part for data in each for part in (1, data)]
+    told = [b"%08x" % zlib.crc32(data) for data in each]
+    kv.run("MPUT", "TOKENS", blob(many), "PAYLOADS", 200, *parts, "CHECKSUMS", 200, *told)
+    assert kv.run("FETCH", "TOKENS", blob(many))[:2] == [200, 200]
+
+
+def test_checksums_of_a_client_are_refused_whole_where_they_are_none(server):
+    kv = Kv(server.client())
+    kv.create()
+    start = ["MPUT", "TOKENS", blob(list(range(8))), "PAYLOADS", 2, 1, b"a", 1, b"b", "CHECKSUMS"]
+    for wrong, why in [
+        ((1, b"00000000"), "1 checksums for 2 payloads"),
+        ((2, b"00000000", b"0000000"), "a checksum is 8 hex digits"),
+        ((2, b"00000000", b"+0000000"), "a checksum is 8 hex digits"),
+        ((2, b"00000000", b"0000000g"), "a checksum is 8 hex digits"),
+        ((3, b"00000000", b"00000000"), "announces 3 values, 2 follow"),
+        ((0,), "CHECKSUMS"),
+        ((2, b"00000000", b"00000000", "CHECKSUMS", 2, b"00000000", b"00000000"), "CHECKSUMS"),
+    ]:
+        with pytest.raises(ResponseError, match=why):
+            kv.run(*start, *wrong)
+    assert kv.info()["chunks"] == 0
+
+
+def test_checksums_of_a_client_are_left_out_where_a_namespace_has_none(server):
+    kv = Kv(server.client())
+    kv.create(checksum="OFF")
+    prompt = blob(list(range(4)))
+    kv.run("MPUT", "TOKENS", prompt, "PAYLOADS", 1, 1, b"payload", "CHECKSUMS", 1, b"00000000")
+    assert kv.run("FETCH", "TOKENS", prompt)[3][0][3] == [b"payload"]
+    assert kv.run("FETCH", "TOKENS", prompt, "CHECKSUMS")[3][0][4] is None
+
+
+def test_checksums_of_a_client_reach_replicas_and_the_aof(fleet):
+    both = pair(fleet, appendonly="yes")
+    kv = Kv(both.primary.client())
+    kv.create(durable="FULL")
+    prompt, data = blob(list(range(4))), payload(1, 50_000)
+    kv.run("MPUT", "TOKENS", prompt, "PAYLOADS", 1, 1, data, "CHECKSUMS", 1, b"%08x" % zlib.crc32(data))
+    ask = ["FETCH", "TOKENS", prompt, "CHECKSUMS"]
+    want = kv.run(*ask)
+    both.assert_equal()
+    assert Kv(both.replica.client()).run(*ask) == want
+    both.primary.restart()
+    assert Kv(both.primary.client()).run(*ask) == want
+
+
+def test_a_store_with_nocreate_leaves_a_namespace_that_is_gone_unmade(server):
+    kv = Kv(server.client())
+    store = ["MPUT", "TOKENS", blob(list(range(256))), "PAYLOADS", 1, 1, b"payload", "NOCREATE"]
+    with pytest.raises(ResponseError, match="NOCACHE"):
+        kv.run(*store)
+    assert server.client().dbsize() == 0
+    kv.run("CREATE")
+    assert kv.run(*store) == [b"STORED"]
+    kv.client.flushall()
+    with pytest.raises(ResponseError, match="NOCACHE"):
+        kv.run(*store)
 
 
 def test_checksums_are_null_where_a_namespace_has_none(server):

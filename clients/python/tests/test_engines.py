@@ -198,6 +198,40 @@ def test_a_buffer_of_another_size_is_a_miss_and_takes_none_along(engine):
     assert engine.load(keys, [5_000, 5_000, 5_000, len(data(3, BIG))]) == [*(data(at) for at in range(3)), data(3, BIG)]
 
 
+def test_a_namespace_that_is_removed_comes_back_with_the_settings_asked_for(server):
+    """MPUT would make it with defaults: without a budget, durable. The connections know nothing of it."""
+    engine = Engine(port=server.port, budget=10_000_000, chunk_tokens=16)
+    wanted = {b"budget": 10_000_000, b"durable": b"none", b"chunk": 16}
+    asked = lambda: {name: info(server, "{m}")[name] for name in wanted}  # noqa: E731
+    assert engine.store([key(1)], [data(1)]).is_successful()
+    assert asked() == wanted
+    for remove in (["FLUSHALL"], ["DEL", "{m}"]):
+        with server.wire() as wire:
+            wire(*remove)
+        keys = [key(at) for at in range(2, 8)]
+        payloads = [data(at, BIG) for at in range(2, 8)]
+        assert engine.store(keys, payloads).is_successful()
+        assert asked() == wanted
+        assert engine.load(keys, [len(each) for each in payloads]) == payloads
+    assert engine.adapter.report_status()["failed"] == 0
+    engine.adapter.close()
+
+
+def test_a_stored_chunk_has_the_checksum_of_all_its_pieces(server):
+    """The extension computes it while it sends, part by part."""
+    engine = Engine(port=server.port)
+    sizes = [2, 5_000, 512 << 10, (512 << 10) + 2, BIG, 9_000_000]
+    keys, payloads = [key(at) for at in range(len(sizes))], [data(at, size) for at, size in enumerate(sizes)]
+    assert engine.store(keys, payloads).is_successful()
+    with server.wire() as wire:
+        for each, payload in zip(keys, payloads, strict=True):
+            name = (each.chunk_hash + struct.pack(">QI", each.kv_rank, each.object_group_id)).hex()
+            told = wire("KVCHUNK.GET", "{m}", name, "NOPAYLOAD")[0]
+            assert dict(zip(told[::2], told[1::2], strict=True))[b"checksum"] == b"%08x" % zlib.crc32(payload)
+    assert engine.load(keys, [len(each) for each in payloads]) == payloads
+    engine.adapter.close()
+
+
 def test_empty_batches_and_closed_adapters(engine):
     assert engine.store([], []) == 0
     assert engine.look_up([]) == []

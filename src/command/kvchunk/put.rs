@@ -4,8 +4,8 @@
 
 use super::chain::{ChainArgs, Names, raw_digest};
 use super::create::unmade;
-use super::hex_digest;
 use super::storing::{Options, Payload, Request, store};
+use super::{hex_digest, no_namespace};
 use crate::command::parse::{
     ArgReader, OptionWord, expiry, flag_once, is_expiry_word, json_object, set_once,
 };
@@ -102,7 +102,7 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     } else if parent == hash {
         return Err(Error::err("PARENT would have the chunk follow itself"));
     }
-    let (namespace, names) = name_chunks(ctx, args, |namespace| match hash {
+    let (namespace, names) = name_chunks(ctx, args, false, |namespace| match hash {
         Some(hash) => Ok(Names::listed(parent.into_iter().chain([hash]).collect())),
         None => whole_chunks(args, namespace, &chain),
     })?;
@@ -115,15 +115,19 @@ pub fn run(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
 }
 
 /// The namespace to store into and the chunks named; a namespace that is not there is made by the first chunk that is
-/// stored.
+/// stored, where the command may do that.
 fn name_chunks(
     ctx: Ctx<'_>,
     args: &CommandArgs<'_>,
+    no_create: bool,
     names: impl FnOnce(&Namespace) -> Result<Names>,
 ) -> Result<(SharedNamespace, Names)> {
     if let Some(namespace) = open_namespace(ctx, &args.key())? {
         let names = namespace.with(|namespace| names(namespace))?;
         return Ok((namespace, names));
+    }
+    if no_create {
+        return Err(no_namespace(args.name()));
     }
     let namespace = unmade(ctx, args.name())?;
     let names = namespace.with(|namespace| names(namespace))?;
@@ -144,16 +148,30 @@ fn whole_chunks(
     if names.len() == 0 { Err(Error::err("TOKENS is empty")) } else { Ok(names) }
 }
 
+/// Reads `n crc…`, each in eight hex digits as FETCH answers them.
+fn checksums(args: &mut ArgReader<'_>) -> Result<Box<[u32]>> {
+    let list = args.list("CHECKSUMS", limits::CHUNKS_MAX)?;
+    let read = |text: &&[u8]| {
+        let digits =
+            Some(text).filter(|text| text.len() == 8 && text.iter().all(u8::is_ascii_hexdigit))?;
+        u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let all: Option<Box<[u32]>> = list.iter().map(read).collect();
+    all.ok_or_else(|| Error::err("a checksum is 8 hex digits"))
+}
+
 /// Runs `KVCHUNK.MPUT`.
 pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     let now = UnixMs(ctx.now_ms());
     let mut reader = ArgReader::new(args.options());
     let (mut chain, mut options) = (ChainArgs::default(), Options::default());
-    let (mut from, mut given) = (None, None);
+    let (mut from, mut given, mut sums, mut no_create) = (None, None, None, false);
     while let Some(word) = reader.option() {
         let name = word.as_str();
         match name {
             "LOOSE" => flag_once(&mut options.loose, name)?,
+            "NOCREATE" => flag_once(&mut no_create, name)?,
+            "CHECKSUMS" => set_once(&mut sums, checksums(&mut reader)?, name)?,
             "FROM" => {
                 let at = reader.integer(name, 0, limits::CHUNKS_MAX as u64)?;
                 set_once(&mut from, at as usize, name)?;
@@ -169,8 +187,15 @@ pub fn run_many(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     }
     chain.check()?;
     let payloads = given.ok_or_else(|| Error::err("syntax error: PAYLOADS is needed"))?;
+    if let Some(sums) = sums {
+        if sums.len() != payloads.len() {
+            let text = format!("{} checksums for {} payloads", sums.len(), payloads.len());
+            return Err(Error::err(text));
+        }
+        options.checksums = sums;
+    }
     let from = from.unwrap_or(0);
-    let (namespace, names) = name_chunks(ctx, args, |namespace| {
+    let (namespace, names) = name_chunks(ctx, args, no_create, |namespace| {
         let names = whole_chunks(args, namespace, &chain)?;
         if from + payloads.len() > names.len() {
             let (count, chunks) = (payloads.len(), names.len());

@@ -67,6 +67,8 @@ pub struct Options<'a> {
     pub nx: bool,
     /// Whether each is stored for itself: the order says who is evicted first, and nothing else.
     pub loose: bool,
+    /// CRC-32 of each payload, as the client computed it; empty where the server is to do that.
+    pub checksums: Box<[u32]>,
 }
 
 /// What a command wants stored.
@@ -122,6 +124,7 @@ pub fn store(ctx: Ctx<'_>, args: &CommandArgs<'_>, request: Request<'_>) -> Resu
         prio: options.prio.unwrap_or(0),
         nx: options.nx,
         loose: options.loose,
+        checksums: options.checksums,
         lineage: None,
         broken: false,
         refused: None,
@@ -179,6 +182,8 @@ struct Storing {
     prio: u8,
     nx: bool,
     loose: bool,
+    /// Those that the client computed.
+    checksums: Box<[u32]>,
     /// What the next chunk would follow, and what `PrefixTree::linked` said then.
     lineage: Option<(Lineage, u64)>,
     /// Whether one was rejected: what follows it would be stored for nothing.
@@ -432,6 +437,8 @@ impl Storing {
         segments: &[HeldString],
     ) -> ChunkHeader {
         let tokens = self.names.tokens();
+        // Each chunk before it has an outcome.
+        let told = self.checksums.get(self.outcomes.len()).copied();
         self.namespace.with(|namespace| {
             let settings = namespace.settings();
             let behind =
@@ -449,7 +456,8 @@ impl Storing {
                 created: now,
                 deadline: namespace.tree.deadline_for(digest, self.own_deadline),
                 payload_bytes,
-                checksum: (settings.checksum == Checksum::On).then(|| payload_crc(segments)),
+                checksum: (settings.checksum == Checksum::On)
+                    .then(|| told.unwrap_or_else(|| payload_crc(segments))),
                 content: tokens.map(|tokens| content_of(self.names.root(), tokens)),
                 meta: self.meta.clone(),
             }

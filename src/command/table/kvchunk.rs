@@ -101,7 +101,9 @@ const MPUT_NOTES: &str = concat!(
     put_notes!(),
     " With LOOSE each chunk is stored for itself: it is answered without those before it, which need not be there, and one \
     that is rejected takes none along. Their order, that of the chunks before FROM included, still decides who is evicted \
-    first. For engines that hand over chunks without their prefix, as LMCache does."
+    first. For engines that hand over chunks without their prefix, as LMCache does. With CHECKSUMS the server does not read \
+    the payloads, which a client can do on threads of its own, and bytes that went bad on their way are found too: a payload \
+    that does not fit its checksum is a miss when it is asked for. Where the namespace keeps none they are left out."
 );
 
 /// Every command of the family.
@@ -196,8 +198,14 @@ pub const KVCHUNK: &[CommandSpec] = &[
             PRIO,
             NX,
             opt_word("LOOSE", "loose"),
+            opt_word("NOCREATE", "nocreate"),
+            opt(
+                "CHECKSUMS",
+                "checksums",
+                ArgKind::Block(&[arg("count", ArgKind::Integer), many("checksum", ArgKind::Text)]),
+            ),
         ],
-        reply: "An array with one such word for each payload.",
+        reply: "An array with one such word for each payload. With NOCREATE and no namespace: `NOCACHE`.",
         notes: MPUT_NOTES,
         ..write("KVCHUNK.MPUT", command_entry!(put::run_many), KeyUse::Insert)
     },

@@ -42,6 +42,8 @@ pub struct Core {
     pub ttl: u64,
     /// Payload bytes of one command.
     pub page_bytes: usize,
+    /// Whether stores come with checksums.
+    pub checksum: bool,
     /// What happened.
     pub counts: Counts,
     /// Whether a chunk was found to have no checksum.
@@ -71,6 +73,7 @@ impl Core {
         settings: Vec<Vec<u8>>,
         ttl: u64,
         page_bytes: usize,
+        checksum: bool,
         pause: Duration,
         warn: Py<PyAny>,
     ) -> Self {
@@ -79,6 +82,7 @@ impl Core {
             settings,
             ttl,
             page_bytes: page_bytes.max(1),
+            checksum,
             counts: Counts::default(),
             has_no_checksums: AtomicBool::new(false),
             pause,
@@ -130,6 +134,11 @@ impl Core {
     /// It is there.
     pub fn note_made(&self, namespace: &[u8]) {
         locked(&self.made).insert(namespace.to_vec());
+    }
+
+    /// It was removed.
+    pub fn note_gone(&self, namespace: &[u8]) {
+        locked(&self.made).remove(namespace);
     }
 
     /// Whether chunks have checksums, as far as is known.

@@ -14,6 +14,9 @@ use pyo3::types::PyList;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Payload bytes that are sent together: they are in the caches still when the kernel copies them.
+const SENT_AT_ONCE: usize = 512 << 10;
+
 /// What a job is about.
 pub enum Work {
     /// A page is stored.
@@ -24,6 +27,8 @@ pub enum Work {
         range: Range<usize>,
         /// Whether its namespace is being made first.
         is_making: bool,
+        /// Whether it was made, and gone when the page came.
+        is_remade: bool,
     },
     /// A page is loaded.
     Load {
@@ -84,12 +89,12 @@ impl Job {
     pub fn send(&mut self, wire: &Wire) -> Result<(), Failure> {
         let core = &*self.core;
         match &mut self.work {
-            Work::Put { task, range, is_making } => {
+            Work::Put { task, range, is_making, .. } => {
                 *is_making = !core.is_made(&task.namespace);
                 if *is_making {
                     wire.send(&Gathered::of(create(core, &task.namespace)))
                 } else {
-                    wire.send(&mput(core, task, range))
+                    mput(core, wire, task, range)
                 }
             }
             Work::Load { task, range, state } => {
@@ -150,8 +155,16 @@ impl Job {
                 }
                 Ok(true)
             }
-            Work::Put { task, range, .. } => {
-                let told = stored(core, resp::read(wire)?)?;
+            Work::Put { task, range, is_remade, .. } => {
+                let told = match stored(core, resp::read(wire)?) {
+                    // Somebody removed the namespace, or all: it is made again as it was wanted.
+                    Err(failure) if failure.word() == "NOCACHE" && !*is_remade => {
+                        *is_remade = true;
+                        core.note_gone(&task.namespace);
+                        return Ok(true);
+                    }
+                    told => told?,
+                };
                 if told.len() != range.len() {
                     return Err(Failure::broken("MPUT with another number of words"));
                 }
@@ -223,46 +236,74 @@ fn create(core: &Core, namespace: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn mput(core: &Core, task: &Task, range: &Range<usize>) -> Gathered {
+/// Sends a page, with checksums behind the payloads: each part of them is read for its checksum just before it is sent,
+/// while the server takes what is before it.
+fn mput(core: &Core, wire: &Wire, task: &Task, range: &Range<usize>) -> Result<(), Failure> {
+    let payloads = &task.memory.payloads[range.clone()];
+    let plans: Vec<Vec<usize>> = payloads.iter().map(|payload| core.plan(payload.len())).collect();
+    let mut command = Gathered::of(mput_head(core, task, range, &plans));
+    let mut sums = Vec::with_capacity(payloads.len());
+    for (payload, plan) in payloads.iter().zip(&plans) {
+        resp::number(command.own(), plan.len() as u64);
+        let (mut at, mut sum) = (0, crc32fast::Hasher::new());
+        for &length in plan {
+            resp::head(command.own(), length);
+            let end = at + length;
+            while at < end {
+                let step = (end - at).min(SENT_AT_ONCE);
+                if command.bytes() + step > SENT_AT_ONCE && command.bytes() > 0 {
+                    wire.send(&std::mem::take(&mut command))?;
+                }
+                for piece in payload.part(at, step) {
+                    if core.checksum {
+                        piece.sum(&mut sum);
+                    }
+                    command.push(piece);
+                }
+                at += step;
+            }
+            command.own().extend_from_slice(b"\r\n");
+        }
+        sums.push(sum.finalize());
+    }
+    if core.checksum {
+        resp::argument(command.own(), b"CHECKSUMS");
+        resp::number(command.own(), sums.len() as u64);
+        sums.iter().for_each(|sum| resp::argument(command.own(), format!("{sum:08x}").as_bytes()));
+    }
+    wire.send(&command)
+}
+
+/// The command up to the payloads.
+fn mput_head(core: &Core, task: &Task, range: &Range<usize>, plans: &[Vec<usize>]) -> Vec<u8> {
     let ahead = match range.start.checked_sub(1) {
         Some(before) => Some(&task.names[before]),
         None => task.ahead.as_ref(),
     };
-    let plans: Vec<Vec<usize>> = task.memory.payloads[range.clone()]
-        .iter()
-        .map(|payload| core.plan(payload.len()))
-        .collect();
     let names = ahead.into_iter().chain(&task.names[range.clone()]);
     let named = range.len() + usize::from(ahead.is_some());
     let segments: usize = plans.iter().map(|plan| 1 + plan.len()).sum();
-    let mut command = Gathered::default();
-    let own = command.own();
-    resp::begin(own, 9 + named + segments + if core.ttl > 0 { 2 } else { 0 });
-    resp::argument(own, b"KVCHUNK.MPUT");
-    resp::argument(own, &task.namespace);
-    resp::argument(own, b"HASHES");
-    resp::number(own, named as u64);
-    names.for_each(|name| resp::argument(own, name));
-    resp::argument(own, b"LOOSE");
-    resp::argument(own, b"FROM");
-    resp::number(own, u64::from(ahead.is_some()));
+    let options = if core.ttl > 0 { 2 } else { 0 };
+    let sums = if core.checksum { 2 + range.len() } else { 0 };
+    let mut own = Vec::new();
+    resp::begin(&mut own, 10 + named + segments + options + sums);
+    resp::argument(&mut own, b"KVCHUNK.MPUT");
+    resp::argument(&mut own, &task.namespace);
+    resp::argument(&mut own, b"HASHES");
+    resp::number(&mut own, named as u64);
+    names.for_each(|name| resp::argument(&mut own, name));
+    resp::argument(&mut own, b"LOOSE");
+    // It would be made with defaults.
+    resp::argument(&mut own, b"NOCREATE");
+    resp::argument(&mut own, b"FROM");
+    resp::number(&mut own, u64::from(ahead.is_some()));
     if core.ttl > 0 {
-        resp::argument(own, b"EX");
-        resp::number(own, core.ttl);
+        resp::argument(&mut own, b"EX");
+        resp::number(&mut own, core.ttl);
     }
-    resp::argument(own, b"PAYLOADS");
-    resp::number(own, range.len() as u64);
-    for (payload, plan) in task.memory.payloads[range.clone()].iter().zip(&plans) {
-        resp::number(command.own(), plan.len() as u64);
-        let mut at = 0;
-        for &length in plan {
-            resp::head(command.own(), length);
-            payload.part(at, length).for_each(|piece| command.push(piece));
-            command.own().extend_from_slice(b"\r\n");
-            at += length;
-        }
-    }
-    command
+    resp::argument(&mut own, b"PAYLOADS");
+    resp::number(&mut own, range.len() as u64);
+    own
 }
 
 /// Which were stored.

@@ -51,6 +51,7 @@ struct How {
     connections: usize,
     page_bytes: usize,
     ttl: u64,
+    checksum: bool,
     pause: f64,
 }
 
@@ -88,6 +89,7 @@ impl Store {
             settings,
             options.ttl,
             options.page_bytes,
+            options.checksum,
             seconds(options.pause)?,
             warn,
         ));
@@ -113,6 +115,7 @@ impl Store {
             task,
             range,
             is_making: false,
+            is_remade: false,
         })
     }
 

@@ -325,6 +325,11 @@ impl Gathered {
         Self { own, pieces: Vec::new() }
     }
 
+    /// Bytes of the engine's in it.
+    pub fn bytes(&self) -> usize {
+        self.pieces.iter().map(|(_, piece)| piece.len()).sum()
+    }
+
     /// Where its own bytes are appended.
     pub fn own(&mut self) -> &mut Vec<u8> {
         &mut self.own

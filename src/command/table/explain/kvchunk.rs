@@ -79,6 +79,17 @@ pub(super) const SENTENCES: &[Sentence] = &[
         "CHECKSUMS",
         "Returns the checksum of each chunk for the client to compare, which the server then does not do; always of the whole payload.",
     ),
+    (
+        "KVCHUNK.MPUT",
+        "NOCREATE",
+        "Stores nothing where the namespace does not exist, so that one that went does not come back with defaults.",
+    ),
+    (
+        "KVCHUNK.MPUT",
+        "CHECKSUMS",
+        "CRC-32 (IEEE) of each payload, in their order; default: the server computes them.",
+    ),
+    ("KVCHUNK.MPUT", "checksum", "Eight hex digits, as FETCH answers them."),
     ("KVCHUNK.MATCH", "SPARSE", "Goes on past chunks that are absent, and says which are there."),
     ("KVCHUNK.MATCH", "ALSO", "More namespaces to look into, in the same hash slot; up to 255."),
     ("KVCHUNK.MATCH", "namespace", "Key of a namespace."),

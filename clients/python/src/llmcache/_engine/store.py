@@ -194,15 +194,17 @@ class ChunkStore:
 
     def _put_page(self, wire: Wire, namespace: str, page: Sequence[Chunk], before: bytes | None) -> list[bool]:
         self._make(wire, namespace)
-        names = [*([before] if before is not None else []), *(digest for digest, _ in page)]
-        args: list[Part | str | int] = ["KVCHUNK.MPUT", namespace, "HASHES", len(names), *names, "LOOSE"]
-        args += ["FROM", len(names) - len(page)]
-        args += ["EX", self.options.ttl] if self.options.ttl else []
-        args += ["PAYLOADS", len(page)]
-        for _, data in page:
-            segments = _segments(data)
-            args += [len(segments), *segments]
-        words = wire.call(args)
+        args = self._put_args(namespace, page, before)
+        try:
+            words = wire.call(args)
+        except ReplyError as error:
+            if error.word != "NOCACHE":
+                raise
+            # Somebody removed the namespace, or all: it is made again as it was wanted.
+            with self._lock:
+                self._made.discard(namespace)
+            self._make(wire, namespace)
+            words = wire.call(args)
         stored = [word in (b"STORED", b"EXISTS") for word in words]
         if not all(stored):
             why = next(word for word, is_stored in zip(words, stored, strict=True) if not is_stored)
@@ -211,6 +213,18 @@ class ChunkStore:
             self.counts.stored += sum(stored)
             self.counts.rejected += len(stored) - sum(stored)
         return stored
+
+    def _put_args(self, namespace: str, page: Sequence[Chunk], before: bytes | None) -> list[Part | str | int]:
+        names = [*([before] if before is not None else []), *(digest for digest, _ in page)]
+        args: list[Part | str | int] = ["KVCHUNK.MPUT", namespace, "HASHES", len(names), *names, "LOOSE"]
+        # Without the word it would be made with defaults.
+        args += ["NOCREATE", "FROM", len(names) - len(page)]
+        args += ["EX", self.options.ttl] if self.options.ttl else []
+        args += ["PAYLOADS", len(page)]
+        for _, data in page:
+            segments = _segments(data)
+            args += [len(segments), *segments]
+        return args
 
     def _make(self, wire: Wire, namespace: str) -> None:
         """Makes a namespace with the settings wanted, once a connection of a new server."""

@@ -415,3 +415,44 @@ def test_a_namespace_that_is_moved_and_restored_forgets_the_chunks_that_stayed_b
                 return dict(zip(told[::2], told[1::2]))[b"chunks"]
 
             wait_until(lambda: chunks() == 0, "no chunk of another database is counted")
+
+
+FAMILIES = {
+    "cache": (("LLMCACHE.SETSEM", "c", "PROMPT", "p", "RESPONSE", "r", "VALUES", 2, 1, 0), "LLMCACHE.INFO"),
+    "documents": (("RAG.ADD", "c", "d", "TEXT", "t", "VALUES", 2, 1, 0), "RAG.INFO"),
+    "embeddings": (("EMBCACHE.SET", "c", "MODEL", "m", "TEXT", "t", "VALUES", 2, 1, 0), "EMBCACHE.INFO"),
+    "chunks": (("KVCHUNK.PUT", "c", "DIGEST", "aa", "PAYLOAD", 1, "x"), "KVCHUNK.INFO"),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_container_that_moves_leaves_what_it_knows_to_the_database_where_its_entries_stay(fleet, family):
+    """Also one that is dropped there and comes from a dump: primary and replica know nothing of what stayed behind."""
+    store, info = FAMILIES[family]
+    both = pair(fleet)
+
+    def told(wire):
+        of = wire(info, "c")
+        of = dict(zip(of[::2], of[1::2]))
+        return of.get(b"entries", of.get(b"chunks")), of.get(b"dim")
+
+    with both.primary.wire() as wire:
+        assert not isinstance(wire(*store), Failure)
+        assert wire("DEL", wire("KEYS", "{c}*")[0]) == 1
+        empty = wire("DUMP", "c")
+        assert not isinstance(wire(*store), Failure)
+        count, dim = told(wire)
+        assert count == 1
+        steps = [("MULTI",), ("MOVE", "c", 1), ("SELECT", 1), (info, "c"), ("DEL", "c"), ("RESTORE", "c", 0, empty), (info, "c")]
+        *_, there, _, restored, anew = wire.pipeline([*steps, ("EXEC",)])[-1]
+        assert restored == "OK"
+        for of in (there, anew):
+            of = dict(zip(of[::2], of[1::2]))
+            assert of.get(b"entries", of.get(b"chunks")) == 0
+        both.assert_equal()
+        # Back in the first database, it has what stayed there.
+        assert wire.pipeline([("MULTI",), ("MOVE", "c", 0), ("SELECT", 0), (info, "c"), ("EXEC",)])[-1][0] == 1
+        assert told(wire) == (1, dim)
+        both.assert_equal()
+    with both.replica.wire() as wire:
+        assert told(wire) == (1, dim)

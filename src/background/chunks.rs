@@ -3,11 +3,11 @@
 
 use super::count_reaped;
 use crate::config;
-use crate::ffi::{Access, Ctx, MainCell, WritePermit, run_once};
+use crate::ffi::{Ctx, MainCell, WritePermit, run_once};
 use crate::keyspace::slots::{self, Ownership};
 use crate::keyspace::{
-    arm_new_leaves, chunk_arrived, note_buffered, note_maxmemory, open_chunk, remove_chunk,
-    remove_node, remove_stub, room_of, shield, shrink_to,
+    arm_new_leaves, chunk_arrived, note_buffered, note_maxmemory, remove_chunk, remove_node,
+    remove_stub, room_of, shield, shrink_to,
 };
 use crate::keytype::NamespaceValue;
 use crate::keytype::container_registry::{Place, Round};
@@ -101,7 +101,6 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
             continue;
         }
         shield(ctx, &NAMESPACES, &place, |key| Some(key.value::<NamespaceValue>()?.0.clone()));
-        forget_left_behind(ctx, &namespace, &in_time);
         if let Some(permit) = permit
             && slots::of_key(ctx, &place.1) == Ownership::Settled
         {
@@ -109,28 +108,6 @@ pub fn run(ctx: Ctx<'_>, in_time: impl Fn() -> bool) -> bool {
         }
     }
     backlog
-}
-
-/// Forgets chunks that stayed behind in another database when their namespace moved: they have no keys here. Replicas do so
-/// for themselves, since it changes no key.
-fn forget_left_behind(ctx: Ctx<'_>, namespace: &SharedNamespace, in_time: impl Fn() -> bool) {
-    while let Some(from) = namespace.with(|n| n.doubted_from)
-        && in_time()
-    {
-        let next = namespace.with(|n| n.tree.next_from(from));
-        namespace.with(|n| n.doubted_from = next.map(|(next, _)| next));
-        let digest = next
-            .and_then(|(_, id)| id)
-            .map(|id| namespace.with(|n| n.tree.node(id).digest.clone()));
-        if let Some(digest) = digest
-            && open_chunk(ctx, namespace, &digest, Access::Unasked).is_none()
-        {
-            namespace.with(|n| {
-                n.tree.remove(&digest);
-                namespace_registry::note_work(n);
-            });
-        }
-    }
 }
 
 /// The next namespace of the round over all, which begins once a second.

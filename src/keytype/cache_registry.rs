@@ -52,6 +52,10 @@ impl Container for Cache {
         self.take_entries_of(other)
     }
 
+    fn leave_entries(&mut self) -> Self {
+        self.leave_entries()
+    }
+
     fn allocations(&self) -> usize {
         // Rows stand in blocks; some have names, tags or a record of their own.
         self.index.slot_end() as usize

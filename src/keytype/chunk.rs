@@ -193,13 +193,17 @@ impl ModuleValue for ChunkValue {
         let digest = &whole.header.digest;
         if let Some(namespace) = NAMESPACES.find_even_gone(whole.header.uid, db) {
             NAMESPACES.note_change(whole.header.uid);
-            namespace.with(|namespace| {
+            let is_last = namespace.with(|namespace| {
                 // A copy under another name is none of the tree's.
                 if *namespace.chunk_key(digest) == *key {
                     namespace.tree.remove(digest);
                     namespace_registry::note_work(namespace);
                 }
+                namespace.tree.chunks() == 0
             });
+            if is_last {
+                NAMESPACES.lost_one(whole.header.uid, db);
+            }
         }
     }
 }

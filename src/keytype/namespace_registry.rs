@@ -46,6 +46,10 @@ impl Container for Namespace {
         self.take_entries_of(other)
     }
 
+    fn leave_entries(&mut self) -> Self {
+        self.leave_entries()
+    }
+
     fn allocations(&self) -> usize {
         self.tree.chunks() as usize
     }
@@ -135,12 +139,7 @@ pub fn place(namespace: &SharedNamespace, place: Place) {
     if placed.moved || placed.incomplete {
         cache_registry::want_sweep();
     }
-    namespace.with(|namespace| {
-        if placed.moved {
-            namespace.doubted_from = Some(0);
-        }
-        note_work(namespace);
-    });
+    namespace.with(|namespace| note_work(namespace));
 }
 
 /// A namespace was read from RDB; under RESTORE its event places it.

@@ -88,8 +88,6 @@ pub struct Namespace {
     pub verify_at: u32,
     /// Where the next round over its chunks goes on.
     pub round_at: u32,
-    /// Where the walk goes on that finds chunks without keys: they stay behind when a namespace moves to another database.
-    pub doubted_from: Option<u32>,
     totals: Option<&'static KvTotals>,
 }
 
@@ -114,7 +112,6 @@ impl Namespace {
             stats,
             verify_at,
             round_at,
-            doubted_from: None,
             totals,
         }
     }
@@ -213,10 +210,18 @@ impl Namespace {
             other.count_alone();
             std::mem::swap(&mut self.tree, &mut other.tree);
             std::mem::swap(&mut self.leases, &mut other.leases);
-            // What was not looked at yet is not certain for its next life either.
-            self.doubted_from = other.doubted_from.take();
         }
         fits
+    }
+
+    /// Parts with its tree: its key moves to another database, where none of its chunks is. What it returns waits for it
+    /// to come back, with the chunks that stay (`take_entries_of`).
+    pub fn leave_entries(&mut self) -> Self {
+        let mut left = Self::empty(self.uid, self.prefix.clone(), self.settings.clone());
+        self.count_alone();
+        std::mem::swap(&mut left.tree, &mut self.tree);
+        std::mem::swap(&mut left.leases, &mut self.leases);
+        left
     }
 
     /// Forgets all chunks.

@@ -1,6 +1,7 @@
 //! Every decoder and parser of the core under mutated bytes: a short seeded run of each target, and the table of
 //! targets held against the decoders that there are. `make fuzz` runs the same targets for as long as asked, guided
-//! by coverage. `LLMCACHE_FUZZ_RUNS` asks for more runs here, `LLMCACHE_FUZZ_TARGET` for one target.
+//! by coverage. `LLMCACHE_FUZZ_RUNS` asks for more runs here, `LLMCACHE_FUZZ_TARGET` for one target, `LLMCACHE_FUZZ_SEED`
+//! for other mutations (`make fuzz RUNS=…`).
 
 #[path = "../common/chunks.rs"]
 mod chunks;
@@ -52,6 +53,7 @@ fn setting(name: &str) -> Option<String> {
 #[test]
 fn seeds_are_accepted_and_mutations_refused_or_harmless() {
     let runs = setting("LLMCACHE_FUZZ_RUNS").map_or(RUNS, |text| text.parse().expect("a number"));
+    let seed = setting("LLMCACHE_FUZZ_SEED").map_or(0, |text| text.parse().expect("a number"));
     let only = setting("LLMCACHE_FUZZ_TARGET");
     let mut tried = 0;
     for target in
@@ -64,7 +66,7 @@ fn seeds_are_accepted_and_mutations_refused_or_harmless() {
         }
         let inputs: Vec<_> = seeds.into_iter().chain(targets::corpus(target.name)).collect();
         let mut accepted = inputs.iter().filter(|input| told(target, input)).count();
-        let mut random = Random(target.name.bytes().map(u64::from).sum());
+        let mut random = Random(target.name.bytes().map(u64::from).sum::<u64>() ^ seed << 32);
         let runs = runs / target.slower;
         for _ in 0..runs {
             let mut input = inputs[random.below(inputs.len())].clone();
@@ -72,6 +74,7 @@ fn seeds_are_accepted_and_mutations_refused_or_harmless() {
             accepted += usize::from(told(target, &input));
         }
         assert!(accepted > 0);
+        println!("{} seed {seed}: {runs} mutations, {accepted} accepted", target.name);
         tried += runs;
     }
     assert!(tried > 0, "no target of this name");

@@ -22,6 +22,9 @@ pub trait Container: Send + 'static {
     fn become_other(&mut self, name: &[u8], uid: ContainerUid);
     /// Takes over what another of the same uid knows of its keys, where it knows none itself.
     fn take_entries_of(&mut self, other: &mut Self) -> bool;
+    /// Parts with all it knows of its keys, which stay where it stood: what it returns knows them, as if it had never had
+    /// a key of its own.
+    fn leave_entries(&mut self) -> Self;
     /// Whether it knows any of its keys.
     fn has_entries(&self) -> bool;
     /// The first of its keys from a place on, and the place behind it.
@@ -80,7 +83,7 @@ pub struct Round {
 /// What came of a container that stands in a key now.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Placed {
-    /// It stood in another database before.
+    /// It stood in another database before, where its keys are.
     pub moved: bool,
     /// Entries of it may be here that nobody knows.
     pub incomplete: bool,
@@ -172,21 +175,30 @@ impl<C: Container> Known<C> {
     }
 
     /// Takes out what is known of a uid that is to stand in another key; returns what is left of a former life in
-    /// the same database, and whether it stood in another one.
+    /// the same database, and whether it stood in another one. There its keys stay, and are known as those of one that
+    /// may come back.
     pub(super) fn take_former(
         &mut self,
         uid: ContainerUid,
         db: c_int,
         own: &Shared<C>,
     ) -> (Option<Row<C>>, bool) {
-        let elsewhere: Vec<c_int> = self.databases.keys().copied().filter(|&at| at != db).collect();
-        let mut moved = false;
-        for at in elsewhere {
-            if self.row(uid, at).is_some_and(|row| row.is_of(own)) {
-                moved |= self.take_row(uid, at).is_some();
+        let is_of_own =
+            |database: &Database<C>| database.row(uid).is_some_and(|row| row.is_of(own));
+        let elsewhere = self.databases.iter().find(|&(&at, there)| at != db && is_of_own(there));
+        let elsewhere = elsewhere.map(|(&at, _)| at);
+        if let Some(at) = elsewhere {
+            self.take_row(uid, at);
+            if own.with(|own| own.has_entries()) {
+                let left = shared(own.with(Container::leave_entries));
+                if self.awaited < AWAITED_MAX {
+                    self.put_row(uid, at, Row::awaited(&left));
+                } else {
+                    (self.overflowed, self.has_just_overflowed) = (true, true);
+                }
             }
         }
-        (self.take_row(uid, db), moved)
+        (self.take_row(uid, db), elsewhere.is_some())
     }
 }
 
@@ -233,10 +245,11 @@ impl<C: Container> Containers<C> {
         self.0.with(|known| known.row(uid, db)?.container())
     }
 
-    /// The container of this uid wherever it is, with or without its key.
+    /// The container of this uid wherever it is, with or without its key; the living one where there are several.
     pub fn any(&self, uid: ContainerUid) -> Option<Shared<C>> {
         self.0.with(|known| {
-            known.databases.values().find_map(|database| database.row(uid)?.container())
+            let rows = || known.databases.values().filter_map(|database| database.row(uid));
+            rows().find(|row| row.lives()).or_else(|| rows().next())?.container()
         })
     }
 

@@ -181,6 +181,20 @@ impl Cache {
         true
     }
 
+    /// Parts with its index: its key moves to another database, where none of its entries is. What it returns waits for
+    /// it to come back, with the entries that stay (`take_entries_of`).
+    pub fn leave_entries(&mut self) -> Self {
+        let settings = self.settings.clone();
+        let mut left = Self::empty(self.uid, self.prefix.clone(), self.next_seq, settings);
+        self.index.close_account();
+        std::mem::swap(&mut left.index, &mut self.index);
+        std::mem::swap(&mut left.doubt, &mut self.doubt);
+        left.is_filling = std::mem::take(&mut self.is_filling);
+        self.victims = Victims::default();
+        self.carry_out.restart();
+        left
+    }
+
     /// Whether entries are here that the index does not know yet: what a search, a walk or a count of it answers is
     /// not whole.
     pub fn is_filling(&self) -> bool {

@@ -17,6 +17,7 @@ KINDS   ?=
 # make fuzz TARGET=filter SECONDS=600
 TARGET  ?=
 SECONDS ?= 60
+RUNS    ?=
 # make simulate SEEDS=1000000 SEED=5: schedules from that seed on.
 SEEDS   ?= 1000000
 
@@ -93,8 +94,8 @@ torture: build $(VENV)/.ready ## attack servers in every kind of round (MINUTES=
 simulate: setup ## play schedules of leases, deadlines, failovers and slots that move, in process (SEEDS=1000000 SEED=1)
 	LLMCACHE_SIMULATE_SEEDS=$(SEEDS) $(if $(SEED),LLMCACHE_SIMULATE_SEED=$(SEED)) cargo test --release --quiet -p llmcache-core --test simulation -- --nocapture
 
-fuzz: $(VENV)/.ready ## attack the core's decoders, guided by coverage (TARGET=filter SECONDS=600 SEED=7; needs a C++ compiler)
-	$(PY) tests/torture/fuzz.py --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED))
+fuzz: $(VENV)/.ready ## attack the core's decoders, guided by coverage (TARGET=filter SECONDS=600 SEED=7; needs a C++ compiler) or not (RUNS=1000000)
+	$(PY) tests/torture/fuzz.py $(if $(RUNS),--runs $(RUNS),--seconds $(SECONDS)) $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED))
 
 asan: $(VENV)/.ready ## run core's tests and torture under AddressSanitizer (MINUTES=5 SERVER=valkey-9.1 SEED=7; needs gcc's libasan)
 	$(PY) tests/torture/asan.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(SERVER),--server $(wildcard .servers/$(SERVER)/*-server))

@@ -11,6 +11,7 @@ from torture.crowd import Crowd
 from torture.disks import FSYNCS, Disks
 from torture.faults import FAULTS
 from torture.files import Files
+from torture.flood import Flood, Soak
 from torture.hostile import Hostile
 from torture.kills import KINDS, Kills, Lost
 from torture.pairs import Fault, Round, Snapshot
@@ -25,6 +26,27 @@ def test_traffic_leaves_replica_and_reloads_equal(fleet):
     # Commands that were refused one and all would prove nothing.
     stored = ("LLMCACHE.SETSEM", "EMBCACHE.SET", "RAG.ADD", "SESSION.APPEND", "KVCHUNK.PUT")
     assert all(round_.taken[name] for name in stored), round_.taken
+
+
+def test_a_flood_leaves_replica_and_reloads_equal(fleet, monkeypatch):
+    monkeypatch.setattr("torture.flood.COMMANDS_A_CHECKPOINT", 5_000)
+    flood = Flood(fleet, seed=1)
+    flood.run(SECONDS)
+    assert flood.commands >= 10_000 and flood.comparisons > 1
+
+
+def test_memory_that_does_not_come_back_ends_a_soak(fleet, monkeypatch):
+    monkeypatch.setattr("torture.flood.COMMANDS_A_CHECKPOINT", 5_000)
+    monkeypatch.setattr(Soak, "COMPARISONS_A_FLUSH", 1)
+    soak = Soak(fleet, seed=1)
+    soak.run(0)
+    assert len(soak.memory) == 1
+    monkeypatch.setattr("torture.flood.LATE_SECONDS", 2)
+    # A script is kept when all keys go.
+    with soak.pair.primary.wire() as wire:
+        assert wire("SCRIPT", "LOAD", f"return '{'x' * 8_000_000}'")
+    with pytest.raises(Fault, match="bytes more are in use"):
+        soak.checkpoint()
 
 
 def test_kills_lose_nothing_acknowledged(fleet):

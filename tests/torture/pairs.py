@@ -45,6 +45,7 @@ OPTIONS = {
     # The traffic has rewrites of its own; one that begins by itself refuses them.
     "auto_aof_rewrite_percentage": 0,
 }
+BACKLOG_LEAST_BYTES = 16_384
 # More than allocators and the server's own tables keep of a round.
 MEMORY_KEPT_BYTES = 6_000_000
 # Containers of each type with something in them, made and removed this often at the end of a round.
@@ -137,6 +138,8 @@ class Round:
     # dropped while what was in them stays.
     RETURN_SHARE: ClassVar[float] = 0
     BEREFT_LOOKS: ClassVar[int] = 0
+    # How servers start anew after a comparison.
+    WAYS: ClassVar[tuple[str, ...]] = ("none", "reload", "aof", "rewrite", "promote", "replica")
 
     fleet: Fleet
     seed: int
@@ -237,7 +240,7 @@ class Round:
         bereft = self._bereave()
         before = Snapshot.settled(primary)
         self._kept(bereft, before, "what was removed went")
-        way = self.traffic.rng.choice(("none", "reload", "aof", "rewrite", "promote", "replica"))
+        way = self.traffic.rng.choice(self.WAYS)
         match way:
             case "reload":
                 with primary.wire(timeout=60) as wire:
@@ -349,7 +352,7 @@ class Round:
     def _emptied(self, empty: int) -> None:
         self._control("FLUSHALL")
         # The backlog of replication is no leak.
-        self._control("CONFIG", "SET", "repl-backlog-size", 16_384)
+        self._control("CONFIG", "SET", "repl-backlog-size", BACKLOG_LEAST_BYTES)
         self.pair.catch_up(LATE_SECONDS)
         before = self._settled(empty + MEMORY_KEPT_BYTES)
         if before - empty > MEMORY_KEPT_BYTES:

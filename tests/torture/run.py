@@ -28,6 +28,7 @@ from torture.clusters import Clusters  # noqa: E402
 from torture.crowd import Crowd  # noqa: E402
 from torture.disks import Disks  # noqa: E402
 from torture.files import Files  # noqa: E402
+from torture.flood import Flood, Soak  # noqa: E402
 from torture.hostile import Hostile  # noqa: E402
 from torture.kills import Kills  # noqa: E402
 from torture.pairs import Comebacks, Round  # noqa: E402
@@ -66,6 +67,8 @@ class Kind:
 KINDS = {
     "traffic": Kind(Round, 40),
     "comebacks": Kind(Comebacks, 40),
+    "flood": Kind(Flood, 600),
+    "soak": Kind(Soak, 86_400),
     "kills": Kind(Kills, 20),
     "clusters": Kind(Clusters, 60),
     "hostile": Kind(Hostile, 20),

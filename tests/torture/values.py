@@ -22,6 +22,10 @@ PLAIN_KEYS = ("s", "zset")
 # Names that nobody guesses: ids, tokens of leases, tickets, digests.
 NAME = re.compile(rb"[0-9a-f]{16}|[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f-]{24,80}")
 NAMES_KEPT = 60
+IDS = ("id:1", "id:2", "id:3")
+SHA256_HEX, LEASE_HEX = 64, 16
+# Of a namespace that was not told otherwise.
+CHUNK_TOKENS = 256
 DAY_MS = 86_400_000
 
 PROMPTS = (
@@ -69,7 +73,8 @@ class Values:
 
     def __init__(self, rng: random.Random):
         self.rng = rng
-        self.names: deque[bytes] = deque(maxlen=NAMES_KEPT)
+        # By their length, which tells what they name.
+        self.names: dict[int, deque[bytes]] = {}
         self.dumps: deque[bytes] = deque(maxlen=20)
         self.keys: deque[bytes] = deque(maxlen=200)
 
@@ -77,7 +82,7 @@ class Values:
         """Keeps what a reply names."""
         if isinstance(reply, bytes):
             if NAME.fullmatch(reply):
-                self.names.append(reply)
+                self.names.setdefault(len(reply), deque(maxlen=NAMES_KEPT)).append(reply)
         elif isinstance(reply, (list, tuple)):
             for part in reply[:50]:
                 self.learn(part)
@@ -112,12 +117,15 @@ class Values:
         numbers = self.numbers()
         return [len(numbers), *numbers]
 
-    def name(self) -> Word:
-        if self.names and self.rng.random() < 0.7:
+    def name(self, *lengths: int) -> Word:
+        """One that a reply showed, most often of one of these lengths."""
+        rng = self.rng
+        fitting = [length for length in sorted(self.names) if not lengths or length in lengths or rng.random() < 0.03]
+        if fitting and rng.random() < 0.8:
+            names = self.names[rng.choice(fitting)]
             # A lease or a stream soon ends: what was just shown is more likely still good.
-            newest = self.rng.random() < 0.6
-            return self.names[-self.rng.randint(1, min(4, len(self.names)))] if newest else self.rng.choice(self.names)
-        return self.rng.choice(("id:1", "id:2", "id:3", "0" * 32, "f" * 64))
+            return names[-rng.randint(1, min(4, len(names)))] if rng.random() < 0.6 else rng.choice(names)
+        return rng.choice((*IDS, *("0" * length for length in lengths or (32,))))
 
     def value(self, command: Command, argument: Argument) -> Word:
         match argument.kind:
@@ -129,7 +137,7 @@ class Values:
                 return self._time(argument)
             case "double":
                 return self.rng.choice((0, 0.05, 0.3, 0.5, 0.9, 0.99, 1, 60, round(self.rng.random(), 3)))
-        return self._string(argument)
+        return self._string(command, argument)
 
     def _integer(self, argument: Argument) -> Word:
         rng = self.rng
@@ -150,6 +158,8 @@ class Values:
                 return rng.choice((1, 5, 50, 1_000))
             case "CHUNK" | "STRIDE":
                 return 2
+            case "PRIO":
+                return rng.randint(0, 16)
             case "MAXBYTES" | "MAX":
                 return rng.choice((1, 100, 100_000))
             case "cursor":
@@ -160,7 +170,7 @@ class Values:
         now = int(time.time() * 1_000) + self.rng.choice((-1_000, 40, DAY_MS, DAY_MS, 10 * DAY_MS))
         return now // 1_000 if argument.token == "EXAT" else now
 
-    def _string(self, argument: Argument) -> Word:
+    def _string(self, command: Command, argument: Argument) -> Word:
         rng = self.rng
         match argument.name:
             case "fp32-blob":
@@ -170,7 +180,11 @@ class Values:
                 numbers = self.numbers()
                 return struct.pack(f"<{len(numbers)}e", *numbers)
             case "token-blob":
-                return struct.pack(f"<{(n := rng.randint(1, 12))}I", *(rng.choice((1, 1, 2)) for _ in range(n)))
+                # A few for namespaces that say so, whole chunks for those that were made by themselves.
+                count = rng.randint(1, 12) if rng.random() < 0.7 else rng.choice((1, 2)) * CHUNK_TOKENS
+                return struct.pack(f"<{count}I", *(rng.choices((1, 1, 2), k=count) if count < CHUNK_TOKENS else [1] * count))
+            case "digest" if command.family == "EMBCACHE":
+                return self.name(SHA256_HEX) if rng.random() < 0.5 else rng.choice("abc") * SHA256_HEX
             case "hash" | "parent-hash" | "digest" | "parent-digest":
                 return self.name() if rng.random() < 0.5 else rng.choice(("aa", "bb", "cc", "dd"))
             case "prompt" | "text" | "question":
@@ -191,8 +205,14 @@ class Values:
                 return "m"
             case "from" | "to":
                 return rng.choice(("-", "+", "1", "2", "5"))
-            case "id" | "reported" | "token" | "lease" | "call-id" | "result-of":
-                return self.name()
+            case "token" | "lease":
+                return self.name(LEASE_HEX)
+            case "reported":
+                return self.name(SHA256_HEX)
+            case "id" if argument.token:
+                return rng.choice(IDS)
+            case "id" | "call-id" | "result-of":
+                return self.name() if rng.random() < 0.5 else rng.choice(IDS)
             case "owner-key":
                 return "zset"
             case "words":

@@ -51,6 +51,7 @@ fn setting(name: &str) -> Option<String> {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "with --nocapture the figures are printed")]
 fn seeds_are_accepted_and_mutations_refused_or_harmless() {
     let runs = setting("LLMCACHE_FUZZ_RUNS").map_or(RUNS, |text| text.parse().expect("a number"));
     let seed = setting("LLMCACHE_FUZZ_SEED").map_or(0, |text| text.parse().expect("a number"));

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import io
 import json
 import os
-import selectors
+import select
 import shutil
 import socket
 import subprocess
@@ -53,45 +54,96 @@ def adapters(port: int, connections: int) -> dict[str, dict]:
     }
 
 
+class Way:
+    """One direction of a connection: what came in, in pipes, each with the time when it goes out."""
+
+    def __init__(self, source: socket.socket, target: socket.socket):
+        self.source, self.target = source, target
+        self.waiting: deque[tuple[float, tuple[int, int] | None, int]] = deque()
+        # Whether more may come, whether the target takes nothing now, whether all is over.
+        self.is_open, self.is_stuck, self.is_over = True, False, False
+
+
 class Delay:
-    """A relay in a thread: what comes in goes out so many seconds later, both ways."""
+    """A relay in a thread: what comes in goes out so many seconds later, both ways. The kernel moves the bytes (splice):
+    they are not copied, and there may be any number of them under way, so that time is all that it takes."""
+
+    MOST = 1 << 20
 
     def __init__(self, port: int, seconds: float):
         self._to, self._seconds = port, seconds
+        self._pipes: list[tuple[int, int]] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self._listener.getsockname()[1]
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._ways: list[Way] = []
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
-        peers: dict[socket.socket, socket.socket] = {}
-        waiting: deque[tuple[float, socket.socket, bytes]] = deque()
         while True:
-            wait = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
-            for key, _ in self._selector.select(wait):
-                source = key.fileobj
-                if source is self._listener:
-                    client, _ = self._listener.accept()
-                    server = socket.create_connection(("127.0.0.1", self._to))
-                    for one, other in ((client, server), (server, client)):
-                        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                        peers[one] = other
-                        self._selector.register(one, selectors.EVENT_READ)
-                    continue
-                try:
-                    data = source.recv(1 << 20)
-                except OSError:
-                    data = b""
-                waiting.append((time.monotonic() + self._seconds, peers[source], data))
-                if not data:
-                    self._selector.unregister(source)
-            while waiting and waiting[0][0] <= time.monotonic():
-                _, target, data = waiting.popleft()
-                try:
-                    target.sendall(data) if data else target.shutdown(socket.SHUT_WR)
-                except OSError:
-                    continue
+            due = [way.waiting[0][0] for way in self._ways if way.waiting and not way.is_stuck]
+            sources = {way.source: way for way in self._ways if way.is_open}
+            targets = {way.target: way for way in self._ways if way.is_stuck}
+            # Of all that wait for sockets `select` knows of less than a millisecond.
+            wait = max(0.0, min(due) - time.monotonic()) if due else None
+            reads, writes, _ = select.select([self._listener, *sources], [*targets], [], wait)
+            for source in reads:
+                self._take(sources[source]) if source in sources else self._accept()
+            for target in writes:
+                targets[target].is_stuck = False
+            for way in self._ways:
+                while way.waiting and not way.is_stuck and way.waiting[0][0] <= time.monotonic():
+                    self._give(way)
+            self._ways = [way for way in self._ways if not way.is_over]
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        server = socket.create_connection(("127.0.0.1", self._to))
+        for one in (client, server):
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            one.setblocking(False)
+        self._ways += [Way(client, server), Way(server, client)]
+
+    def _pipe(self) -> tuple[int, int]:
+        if self._pipes:
+            return self._pipes.pop()
+        pipe = os.pipe()
+        fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, self.MOST)
+        return pipe
+
+    def _take(self, way: Way) -> None:
+        pipe = self._pipe()
+        try:
+            size = os.splice(way.source.fileno(), pipe[1], self.MOST, flags=os.SPLICE_F_NONBLOCK)
+        except BlockingIOError:
+            self._pipes.append(pipe)
+            return
+        except OSError:
+            size = 0
+        way.is_open = bool(size)
+        if not size:
+            self._pipes.append(pipe)
+        way.waiting.append((time.monotonic() + self._seconds, pipe if size else None, size))
+
+    def _give(self, way: Way) -> None:
+        due, pipe, size = way.waiting.popleft()
+        try:
+            if pipe is None:
+                way.is_over = True
+                way.target.shutdown(socket.SHUT_WR)
+                return
+            size -= os.splice(pipe[0], way.target.fileno(), size, flags=os.SPLICE_F_NONBLOCK)
+        except BlockingIOError:
+            way.is_stuck = True
+        except OSError:
+            # The other end is gone, and what was on its way to it.
+            way.is_over = True
+            for end in pipe or ():
+                os.close(end)
+            return
+        if size:
+            way.waiting.appendleft((due, pipe, size))
+        else:
+            self._pipes.append(pipe)
 
 
 def serve() -> None:

@@ -508,6 +508,58 @@ def test_pages_under_way_when_a_far_connection_breaks_are_asked_for_again(server
     relay.close()
 
 
+LONG = (9 << 20) + 10
+
+
+def test_the_next_part_of_a_long_chunk_that_is_far_is_asked_for_before_one_came(server):
+    relay = Relay(server.port, delay=0.001, word=b"KVCHUNK.FETCH")
+    engine = Engine(port=relay.port, connections=1, timeout=60)
+    keys, payloads = [key(at) for at in range(3)], [data(0, LONG), data(1), data(2, LONG)]
+    assert engine.store(keys, payloads).is_successful()
+    relay.gate.clear()
+    loaded = []
+    helper = threading.Thread(target=lambda: loaded.extend(engine.load(keys, [len(each) for each in payloads])))
+    helper.start()
+    wait_until(lambda: relay.seen == (2 if Engine.native else 1), "as many are asked for", 30)
+    relay.gate.set()
+    helper.join()
+    assert loaded == payloads
+    engine.adapter.close()
+    relay.close()
+
+
+@pytest.mark.parametrize("cut", [100, 1_500_000, 2_500_000, 8_000_000, LONG + 1_000])
+def test_parts_under_way_when_a_far_connection_breaks_are_asked_for_again(server, cut):
+    relay = Relay(server.port, delay=0.001, word=b"KVCHUNK.FETCH")
+    engine = Engine(port=relay.port, connections=1, timeout=60)
+    keys, payloads = [key(at) for at in range(2)], [data(at, LONG) for at in range(2)]
+    assert engine.store(keys, payloads).is_successful()
+    before = relay.connections
+    relay.cut("server", cut)
+    assert engine.load(keys, [LONG] * 2) == payloads
+    assert relay.connections == before + 1
+    engine.adapter.close()
+    relay.close()
+
+
+def test_a_long_chunk_that_is_far_and_not_what_was_wanted_leaves_the_answers_of_others_alone(server):
+    """Of its parts one is answered and one more is to come."""
+    relay = Relay(server.port, delay=0.001, word=b"KVCHUNK.FETCH")
+    engine = Engine(port=relay.port, connections=1, timeout=60)
+    keys = [key(at) for at in range(5)]
+    kept = [data(0, LONG), data(1, LONG), data(2, LONG), data(4)]
+    assert engine.store([keys[0], keys[1], keys[2], keys[4]], kept).is_successful()
+    assert flip_in_memory(server.pid, data(1, LONG)[:64]) >= 1
+    # Of another size, damaged, as it was, not there, and one that is short.
+    loaded = engine.load(keys, [LONG + 2, LONG, LONG, LONG, 5_000])
+    assert loaded == [None, None, data(2, LONG), None, data(4)]
+    # A server that sends one part at a time is waited for.
+    server.client().config_set("llmcache.kv-in-flight", 1 << 20)
+    assert engine.load([keys[2]], [LONG]) == [data(2, LONG)]
+    engine.adapter.close()
+    relay.close()
+
+
 def test_a_server_that_holds_its_tongue_is_given_up():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         engine = Engine(port=silent.getsockname()[1], timeout=0.2)

@@ -6,6 +6,7 @@
 use crate::core::Core;
 use crate::failure::Failure;
 use crate::load::Loading;
+use crate::memory::Payload;
 use crate::resp::{self, Reply};
 use crate::task::Task;
 use crate::wire::{Gathered, Line, Wire};
@@ -85,8 +86,8 @@ impl Job {
         }
     }
 
-    /// Sends its command.
-    pub fn send(&mut self, wire: &Wire) -> Result<(), Failure> {
+    /// Sends its command; `is_alone` says that nothing else is under way over the connection.
+    pub fn send(&mut self, wire: &Wire, is_alone: bool) -> Result<(), Failure> {
         let core = &*self.core;
         match &mut self.work {
             Work::Put { task, range, is_making, .. } => {
@@ -98,7 +99,7 @@ impl Job {
                 }
             }
             Work::Load { task, range, state } => {
-                wire.send(&Gathered::of(state.command(core, wire, task, range)))
+                wire.send(&Gathered::of(state.commands(core, wire, task, range, is_alone)))
             }
             Work::Ask { bytes, sent, .. } => {
                 wire.send_bytes(&bytes[*sent..])?;
@@ -106,6 +107,21 @@ impl Job {
                 Ok(())
             }
         }
+    }
+
+    /// Payload bytes that it moves.
+    pub fn bytes(&self) -> usize {
+        match &self.work {
+            Work::Put { task, range, .. } | Work::Load { task, range, .. } => {
+                task.memory.payloads[range.clone()].iter().map(Payload::len).sum()
+            }
+            Work::Ask { .. } => 0,
+        }
+    }
+
+    /// Whether it goes on with commands that were sent while it had others.
+    pub fn is_in_parts(&self) -> bool {
+        matches!(&self.work, Work::Load { state, .. } if state.is_in_parts())
     }
 
     /// Whether its command was sent whole.
@@ -123,9 +139,13 @@ impl Job {
 
     /// Its connection is gone, and what was sent over it.
     pub fn unsend(&mut self, is_broken: bool) {
-        if let Work::Ask { sent, .. } = &mut self.work {
-            self.is_again |= is_broken && *sent > 0;
-            *sent = 0;
+        match &mut self.work {
+            Work::Ask { sent, .. } => {
+                self.is_again |= is_broken && *sent > 0;
+                *sent = 0;
+            }
+            Work::Load { state, .. } => state.unask(),
+            Work::Put { .. } => {}
         }
     }
 

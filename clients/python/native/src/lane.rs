@@ -17,6 +17,9 @@ use std::thread::JoinHandle;
 /// Jobs that a connection has under way where the server is far. Near it one is enough: what is received while the next
 /// answer is written only makes the server write into memory that it never had in its caches.
 const DEPTH: usize = 4;
+/// Payload bytes of the jobs that a connection has under way, or two jobs: more of them wait in the server's memory, which
+/// it has to get for them, and make nothing faster.
+const BYTES_UNDER_WAY: usize = 2 << 20;
 
 struct Queue {
     jobs: VecDeque<Job>,
@@ -158,7 +161,7 @@ impl Worker<'_> {
         // Those that a broken connection left.
         let mut again = VecDeque::new();
         loop {
-            while under_way.len() < self.depth() && !self.is_stale {
+            while self.has_room(&under_way) && !self.is_stale {
                 let next = match again.pop_front() {
                     Some(job) => Some(job),
                     None if under_way.is_empty() => match self.shared.take(self.line()) {
@@ -189,10 +192,16 @@ impl Worker<'_> {
         self.wire = None;
     }
 
-    /// How many jobs may be under way.
-    fn depth(&self) -> usize {
+    /// Whether one more job may be under way.
+    fn has_room(&self, under_way: &VecDeque<Job>) -> bool {
         let is_far = self.wire.as_ref().is_some_and(Wire::is_far);
-        if is_far { DEPTH } else { 1 }
+        let bytes = || under_way.iter().map(Job::bytes).sum::<usize>();
+        match under_way.len() {
+            0 => true,
+            // What is loaded in parts asks for the next of them itself.
+            1 => is_far && under_way.iter().all(|job| !job.is_in_parts()),
+            more => is_far && more < DEPTH && bytes() < BYTES_UNDER_WAY,
+        }
     }
 
     /// Sends a job's command, over a new connection where there is none.
@@ -222,7 +231,7 @@ impl Worker<'_> {
             }
         }
         let Some(wire) = &self.wire else { return };
-        match job.send(wire) {
+        match job.send(wire, under_way.is_empty()) {
             Ok(()) => under_way.push_back(job),
             Err(why) => {
                 under_way.push_back(job);
@@ -238,7 +247,7 @@ impl Worker<'_> {
         match job.answer(wire) {
             Ok(Next::Nothing) => core.note_up(),
             Ok(Next::More(mut job)) => {
-                let sent = job.send(wire);
+                let sent = job.send(wire, under_way.is_empty());
                 under_way.push_back(job);
                 if let Err(why) = sent {
                     self.lose(&why, under_way, again);

@@ -3,18 +3,23 @@
 //! A chunk that is longer than a page is asked for part by part: a reply of a few megabytes is built in fresh memory, page
 //! fault by page fault, a short one in the server's caches. Its checksum is that of the whole, so that parts of two
 //! versions of a chunk are found out; what has none, or does not fit it, is asked for in one piece, which the server
-//! compares itself. Owns: how far a page is. The thread of its connection.
+//! compares itself. Over a long way parts are longer, and the next is asked for before one is received. Owns: how far a
+//! page is. The thread of its connection.
 
 use crate::core::Core;
 use crate::failure::Failure;
 use crate::resp::{self, Head, Reply, Source};
 use crate::task::Task;
 use crate::wire::Wire;
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
 const BUSY_TRIES: u32 = 40;
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// Parts over a long way, and how many of them are asked for at once: as much as is on the way while a trip takes.
+const FAR_PART: usize = 2 << 20;
+const FAR_PARTS: usize = 2;
 
 /// How far a page is.
 #[derive(Default)]
@@ -27,8 +32,8 @@ pub struct Loading {
     is_doubted: bool,
     /// What came of the next chunk.
     begun: Part,
-    /// The part of it that is asked for; none where chunks are asked for whole.
-    asked: Option<Range<usize>>,
+    /// The parts of it that are asked for, in order; none where chunks are asked for whole.
+    asked: VecDeque<Range<usize>>,
 }
 
 /// The first bytes of a payload.
@@ -53,26 +58,51 @@ enum Came {
 }
 
 impl Loading {
-    /// The command that asks for what is next.
-    pub fn command(
+    /// Whether answers are to come of which it knows.
+    pub fn is_in_parts(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// The connection is gone, and the answers that were to come over it.
+    pub fn unask(&mut self) {
+        self.asked.clear();
+    }
+
+    /// The commands that ask for what is next; none while parts are to come. `is_alone` says that no other answers come
+    /// over the connection meanwhile.
+    pub fn commands(
         &mut self,
         core: &Core,
         wire: &Wire,
         task: &Task,
         range: &Range<usize>,
+        is_alone: bool,
     ) -> Vec<u8> {
         let rest = range.start + self.told.len()..range.end;
         let whole = task.memory.payloads[rest.start].len();
-        // A part of a chunk that is far costs a trip.
-        let in_parts = !self.is_doubted && core.has_checksums() && !wire.is_far();
-        let begin = self.begun.length;
-        self.asked = (in_parts && whole > core.page_bytes)
-            .then(|| begin..whole.min(begin + core.page_bytes));
-        if self.asked.is_none() {
+        let (size, at_once, is_long) = match core.page_bytes {
+            near if !wire.is_far() => (near, 1, whole > near),
+            page => {
+                let far = page.max(FAR_PART);
+                (far, FAR_PARTS, is_alone && whole > FAR_PARTS * far)
+            }
+        };
+        let may = !self.is_doubted && core.has_checksums();
+        if !(self.is_in_parts() || may && is_long) {
             self.begun = Part::default();
+            return fetch(task, rest, !self.is_doubted, None);
         }
-        let named = if self.asked.is_some() { rest.start..rest.start + 1 } else { rest };
-        fetch(task, named, !self.is_doubted, self.asked.as_ref())
+        let mut bytes = Vec::new();
+        while self.asked.len() < at_once {
+            let start = self.asked.back().map_or(self.begun.length, |last| last.end);
+            if start >= whole {
+                break;
+            }
+            let part = start..whole.min(start + size);
+            bytes.extend(fetch(task, rest.start..rest.start + 1, true, Some(&part)));
+            self.asked.push_back(part);
+        }
+        bytes
     }
 
     /// Receives what the command is answered, which may be less than was asked for, of one chunk in any case.
@@ -84,7 +114,16 @@ impl Loading {
         range: &Range<usize>,
     ) -> Result<(), Failure> {
         let rest = range.start + self.told.len()..range.end;
-        let came = match self.page(wire, task, rest) {
+        let came = self.page(wire, task, rest);
+        self.asked.pop_front();
+        let goes_on = matches!(came.as_deref(), Ok([Came::Part(_)]));
+        if !goes_on && matches!(came, Ok(_) | Err(Failure::Refused(_))) {
+            // What else comes of the chunk is of no use any more.
+            for _ in self.asked.drain(..) {
+                wire.discard()?;
+            }
+        }
+        let came = match came {
             Err(failure) if failure.word() == "BUSY" && self.busy + 1 < BUSY_TRIES => {
                 self.busy += 1;
                 let pause = Duration::from_millis(u64::from(self.busy) * 5);
@@ -96,7 +135,7 @@ impl Loading {
         for each in came {
             match each {
                 Came::Part(part) => {
-                    self.begun = part;
+                    (self.begun, self.busy) = (part, 0);
                     return Ok(());
                 }
                 Came::Damaged => {
@@ -154,12 +193,13 @@ impl Loading {
         }
         let payload = &task.memory.payloads[at];
         let whole = payload.len();
-        let end = self.asked.as_ref().map_or(whole, |asked| asked.end);
+        let asked = self.asked.front();
+        let end = asked.map_or(whole, |asked| asked.end);
         let mut fits = matches!(length, Reply::Number(length) if length == whole as i64);
         let Head::Array(segments) = wire.head()? else {
             return Err(Failure::broken("a payload that has no segments"));
         };
-        let mut part = if self.asked.is_some() { self.begun.clone() } else { Part::default() };
+        let mut part = if asked.is_some() { self.begun.clone() } else { Part::default() };
         for _ in 0..segments {
             let Head::Bulk(size) = wire.head()? else {
                 return Err(Failure::broken("a payload that is no bulk string"));
@@ -182,7 +222,7 @@ impl Loading {
         let told = if has_checksum { resp::read(wire)? } else { Reply::Null };
         Ok(match told {
             _ if !fits || part.length != end => Came::Nothing,
-            Reply::Null if self.asked.is_some() => Came::Unsummed,
+            Reply::Null if asked.is_some() => Came::Unsummed,
             Reply::Null => Came::Whole,
             Reply::Bytes(_) if end < whole => Came::Part(part),
             Reply::Bytes(hex) if hex == format!("{:08x}", part.sum.finalize()).as_bytes() => {

@@ -204,6 +204,23 @@ impl Wire {
         Ok(())
     }
 
+    /// Receives a reply that nobody wants.
+    pub fn discard(&mut self) -> Result<(), Failure> {
+        let mut left = 1;
+        while left > 0 {
+            left -= 1;
+            match self.head()? {
+                Head::Bulk(length) => {
+                    self.skip(length)?;
+                    self.end_of_bulk()?;
+                }
+                Head::Array(elements) => left += elements,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Receives bytes that nobody wants.
     pub fn skip(&mut self, mut length: usize) -> Result<(), Failure> {
         loop {
@@ -317,17 +334,19 @@ pub struct Gathered {
     own: Vec<u8>,
     /// Where in `own` pieces go, in order.
     pieces: Vec<(usize, Piece)>,
+    /// The bytes of these.
+    bytes: usize,
 }
 
 impl Gathered {
     /// Bytes of its own alone.
     pub fn of(own: Vec<u8>) -> Self {
-        Self { own, pieces: Vec::new() }
+        Self { own, ..Self::default() }
     }
 
     /// Bytes of the engine's in it.
     pub fn bytes(&self) -> usize {
-        self.pieces.iter().map(|(_, piece)| piece.len()).sum()
+        self.bytes
     }
 
     /// Where its own bytes are appended.
@@ -337,6 +356,7 @@ impl Gathered {
 
     /// Appends a piece of the engine's memory.
     pub fn push(&mut self, piece: Piece) {
+        self.bytes += piece.len();
         self.pieces.push((self.own.len(), piece));
     }
 

@@ -57,6 +57,15 @@ pub const MMR_PRODUCTS_MAX: usize = 1 << 26;
 pub const BUDGET_TOKENS_MAX: u64 = 1 << 53;
 /// Results opened beyond COUNT when their codes are too close to call.
 pub const RESCORE_EXTRA_MAX: usize = 8;
+/// MATRYOSHKA is a multiple of this: what kernels take at a time, without a rest.
+pub const MATRYOSHKA_STEP: u32 = 32;
+/// Results opened beyond COUNT where the index compares the first dimensions alone: so many for each wanted, and within
+/// these bounds.
+pub const RESCORE_PREFIX_EACH: usize = 3;
+/// The fewest of them.
+pub const RESCORE_PREFIX_MIN: usize = 24;
+/// The most of them.
+pub const RESCORE_PREFIX_MAX: usize = 160;
 /// Entries near enough that guards refuse in one lookup before it is a miss: where thousands of
 /// questions differ by a number alone, looking at all of them would hold up the server.
 pub const GUARD_REFUSALS_MAX: usize = 64;

@@ -14,6 +14,7 @@ pub mod guard;
 mod hybrid;
 mod kind;
 mod lookup;
+mod matryoshka;
 pub mod maxerror;
 mod miss_reason;
 mod mmr;

@@ -24,6 +24,7 @@ const TAG_AUDIT: u8 = 6;
 const TAG_COLD: u8 = 7;
 const TAG_MINSIM: u8 = 8;
 const TAG_NEARMISSES: u8 = 9;
+const TAG_MATRYOSHKA: u8 = 10;
 const TAG_WORDS: u8 = 16;
 
 /// A stream that a container names.
@@ -56,6 +57,8 @@ pub struct Settings {
     pub max_memory_bytes: u64,
     /// How entries keep their vectors.
     pub quant: Quant,
+    /// How many of the first dimensions the index compares; all where `None`.
+    pub matryoshka: Option<u32>,
     /// How neighbours are found.
     pub graph: GraphSettings,
     /// How strictly answers found by meaning are judged before they are served.
@@ -93,6 +96,7 @@ impl Default for Settings {
             max_entries: 0,
             max_memory_bytes: 0,
             quant: Quant::F16,
+            matryoshka: None,
             graph: GraphSettings::default(),
             guard: GuardLevel::On,
             numbers: NumberRule::Equal,
@@ -144,6 +148,7 @@ impl Settings {
         if self.near_misses > limits::NEAR_MISSES_MAX {
             return Err(out_of_range("NEARMISSES", 0, limits::NEAR_MISSES_MAX));
         }
+        self.check_matryoshka()?;
         self.max_error.check()?;
         if !self.graph.are_valid() {
             return Err(Error::err("M, EFC or EF is out of range"));
@@ -250,6 +255,7 @@ impl Settings {
         if self.near_misses != defaults.near_misses {
             given.push((TAG_NEARMISSES, self.near_misses.to_le_bytes().to_vec()));
         }
+        given.extend(self.matryoshka.map(|dims| (TAG_MATRYOSHKA, dims.to_le_bytes().to_vec())));
         given.extend(self.words.map(|language| (TAG_WORDS, vec![language.as_byte()])));
         given
     }
@@ -302,6 +308,7 @@ impl Settings {
                 }
                 TAG_MINSIM => self.max_error.min_similarity = Some(SimilarityE4(value.u16()?)),
                 TAG_NEARMISSES => self.near_misses = value.u32()?,
+                TAG_MATRYOSHKA => self.matryoshka = Some(value.u32()?),
                 _ => return Err(unknown),
             }
             value.finish()?;
@@ -334,6 +341,7 @@ impl Settings {
                 ef: from.u32()?,
             },
             guard: GuardLevel::from_byte(from.u8()?).ok_or(DecodeError("unknown guard level"))?,
+            matryoshka: None,
             numbers: NumberRule::default(),
             exchange: false,
             max_error: MaxError::default(),
@@ -371,6 +379,7 @@ mod tests {
             max_entries: 7,
             max_memory_bytes: 1 << 30,
             quant: Quant::Q8,
+            matryoshka: Some(128),
             graph: GraphSettings { mode: IndexMode::Hnsw, m: 12, efc: 70, ef: 90 },
             guard: GuardLevel::Strict,
             numbers: NumberRule::Conflict,

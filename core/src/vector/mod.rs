@@ -9,6 +9,7 @@ pub(crate) mod directory;
 pub mod fine;
 pub mod links;
 pub mod normalise;
+pub mod prefix;
 pub mod quantise;
 pub mod stored;
 

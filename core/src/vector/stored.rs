@@ -13,6 +13,7 @@
 use super::VectorError;
 use super::fine::{OwnPlane, rest_of};
 use super::normalise::normalise_in_place;
+use super::prefix::{Prefix, prefix_code};
 use super::quantise::{CODE_MAX, Code, approx_similarity, error_bound, quantise};
 use crate::distance::kernels;
 use half::f16;
@@ -144,6 +145,18 @@ impl Query {
         rest_of(&self.normalised, &self.code.codes, self.code.scale)
     }
 
+    /// Whether its first dimensions carry enough for every stored form to have a direction of them: one of them is at
+    /// least a 254th of the largest of all, and so not 0 in a code of the whole.
+    pub fn has_prefix(&self, dims: usize) -> bool {
+        self.code().iter().take(dims).any(|&code| code != 0)
+    }
+
+    /// Its first dimensions; `None` where it has not as many, or they carry next to nothing (`has_prefix`).
+    pub fn prefix(&self, dims: usize) -> Option<Prefix> {
+        let first = self.normalised.get(..dims).filter(|_| self.has_prefix(dims))?;
+        Prefix::of(first)
+    }
+
     /// Whether the similarity to the vector behind a code may reach `least`, judged by the codes: twice
     /// the usual bound, since nobody looks again at what this refuses. Another dimension never does.
     pub fn may_reach(&self, codes: &[i8], scale: f32, least: f64) -> bool {
@@ -221,19 +234,12 @@ impl<'a> StoredVector<'a> {
 
     /// The numbers it stands for, each exact but for `Q8`, where code times scale is rounded to f32.
     pub fn to_f32(&self) -> Vec<f32> {
-        match self.form {
-            Form::Singles(elements) => {
-                elements.iter().map(|&element| f32::from_le_bytes(element)).collect()
-            }
-            Form::Halves(elements) => {
-                let (mut narrow, mut numbers) = ([f16::ZERO; CHUNK], vec![0.0; elements.len()]);
-                for (part, wide) in elements.chunks(CHUNK).zip(numbers.chunks_mut(CHUNK)) {
-                    halves(part, &mut narrow).convert_to_f32_slice(wide);
-                }
-                numbers
-            }
-            Form::Codes { codes, scale } => codes.iter().map(|&c| f32::from(c) * scale).collect(),
-        }
+        self.form.to_f32()
+    }
+
+    /// The int8 code of its first dimensions at unit length; `None` where it has not as many, or they are zeros.
+    pub fn prefix_code(&self, dims: usize) -> Option<Code> {
+        prefix_code(&self.form.first(dims)?.to_f32())
     }
 
     /// The int8 code to index it under, and the fine plane beside it.
@@ -301,6 +307,31 @@ fn parse_codes(bytes: &[u8]) -> Result<(f32, &[i8]), VectorError> {
 }
 
 impl Form<'_> {
+    /// The first dimensions; `None` where there are not as many.
+    fn first(&self, dims: usize) -> Option<Self> {
+        Some(match *self {
+            Self::Singles(elements) => Self::Singles(elements.get(..dims)?),
+            Self::Halves(elements) => Self::Halves(elements.get(..dims)?),
+            Self::Codes { codes, scale } => Self::Codes { codes: codes.get(..dims)?, scale },
+        })
+    }
+
+    fn to_f32(self) -> Vec<f32> {
+        match self {
+            Self::Singles(elements) => {
+                elements.iter().map(|&element| f32::from_le_bytes(element)).collect()
+            }
+            Self::Halves(elements) => {
+                let (mut narrow, mut numbers) = ([f16::ZERO; CHUNK], vec![0.0; elements.len()]);
+                for (part, wide) in elements.chunks(CHUNK).zip(numbers.chunks_mut(CHUNK)) {
+                    halves(part, &mut narrow).convert_to_f32_slice(wide);
+                }
+                numbers
+            }
+            Self::Codes { codes, scale } => codes.iter().map(|&c| f32::from(c) * scale).collect(),
+        }
+    }
+
     /// Dot product with a vector of the same dimension: kernels within a chunk, f64 between chunks.
     fn dot(&self, other: &[f32]) -> f64 {
         let kernels = kernels();

@@ -154,8 +154,11 @@ impl Cache {
     /// before its key came, or before its key went. Returns whether it did.
     pub fn take_entries_of(&mut self, other: &mut Self) -> bool {
         let searched = self.settings.kind.is_searched() == other.settings.kind.is_searched();
-        let dims = [self.settings.dim, other.index.dim()];
+        let dims = [self.settings.dim, other.settings.dim];
         let dims_agree = dims[0].is_none() || dims[1].is_none() || dims[0] == dims[1];
+        // Codes of other dimensions are made anew, of one entry after the other.
+        let codes_agree = self.settings.matryoshka == other.settings.matryoshka;
+        let dims_agree = dims_agree && (codes_agree || other.index.dim().is_none());
         let fits = self.index.totals().entries == 0
             && self.uid == other.uid
             && self.prefix == other.prefix
@@ -165,7 +168,8 @@ impl Cache {
             return false;
         }
         self.observe_seq(Seq(other.next_seq.saturating_sub(1)));
-        self.settings.dim = self.settings.dim.or(other.settings.dim);
+        let dim = other.settings.dim.filter(|&dim| self.settings.takes_dim(dim));
+        self.settings.dim = self.settings.dim.or(dim);
         // What was not met yet is unknown to its next life too.
         self.is_filling |= other.is_filling;
         other.index.close_account();
@@ -264,7 +268,7 @@ impl Cache {
     /// Whether an entry is of its kind and its vector of its dimension: for entries of unknown origin.
     pub fn takes(&self, entry: &EntryView<'_>) -> bool {
         let dim = entry.vector_dim();
-        let fits = dim == 0 || self.settings.dim.is_none_or(|own| own == dim);
+        let fits = dim == 0 || self.settings.takes_dim(dim);
         fits && self.is_of_kind(entry)
     }
 

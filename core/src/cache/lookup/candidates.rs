@@ -13,7 +13,11 @@ use crate::cache::miss_reason::{Refused, id_text};
 use crate::filter::{Filter, Verdict};
 use crate::ids::{ContainerUid, EntryId, Seq, SlotId};
 use crate::index::{Candidate, SearchResult};
-use crate::limits::{LOOKUP_REFUSED_MAX, RESCORE_EXTRA_MAX};
+use crate::limits::{
+    LOOKUP_REFUSED_MAX, RESCORE_EXTRA_MAX, RESCORE_PREFIX_EACH, RESCORE_PREFIX_MAX,
+    RESCORE_PREFIX_MIN,
+};
+use crate::vector::prefix::Prefix;
 use crate::vector::{Quant, Query};
 use crate::work::Steps;
 use hashbrown::HashSet;
@@ -32,6 +36,8 @@ pub struct Asked<'r, 'a> {
     pub wanted: usize,
     /// The hit of the exact tier: it is open already, and no key is opened twice.
     pub exact_id: Option<EntryId>,
+    /// The first dimensions of the query, where the index compares those alone.
+    pub prefix: Option<Prefix>,
     /// Of an entry, what scoring it reads: up to the end of its vector, and a little of what is behind.
     pub entry_bytes: usize,
 }
@@ -40,7 +46,7 @@ impl<'r, 'a> Asked<'r, 'a> {
     /// What a request compares candidates with, in a cache of these guards and this form of vectors.
     pub fn new(
         (request, bar): (&'r LookupRequest<'a>, Bar),
-        (rules, quant): (Rules, Quant),
+        (rules, quant, prefix): (Rules, Quant, Option<Prefix>),
         query: &'r Query,
         exact_id: Option<EntryId>,
     ) -> Self {
@@ -53,6 +59,7 @@ impl<'r, 'a> Asked<'r, 'a> {
             bar,
             wanted: request.count,
             exact_id,
+            prefix,
             entry_bytes: Entry::HEADER_BYTES + quant.encoded_len(query.dim()) + 64,
         }
     }
@@ -66,9 +73,53 @@ impl Asked<'_, '_> {
             || (self.rules.level == GuardLevel::On && self.request.prompt.is_some())
     }
 
-    /// How many keys are opened at once: more than one only where each would be opened in any case.
-    fn ahead(&self) -> usize {
-        if self.guards_judge() { 1 } else { OPEN_AHEAD }
+    /// How many keys are opened at once, while so many results are missing: more than one only where each would be
+    /// opened in any case, or most of them because only whole vectors tell which is nearest.
+    fn ahead(&self, missing: usize) -> usize {
+        match missing {
+            _ if self.guards_judge() => 1,
+            0 if self.prefix.is_some() => RESCORED_AHEAD,
+            _ => missing.clamp(1, OPEN_AHEAD),
+        }
+    }
+
+    /// What the index is searched with: a code, and its scale.
+    pub fn code(&self) -> (&[i8], f32) {
+        match &self.prefix {
+            None => (self.query.code(), self.query.scale()),
+            Some(prefix) => (prefix.code(), prefix.scale()),
+        }
+    }
+
+    /// Candidates opened beyond those wanted, because what the index knows does not decide which are nearest.
+    pub fn spare(&self) -> usize {
+        match self.prefix {
+            None => RESCORE_EXTRA_MAX,
+            Some(_) => {
+                (RESCORE_PREFIX_EACH * self.wanted).clamp(RESCORE_PREFIX_MIN, RESCORE_PREFIX_MAX)
+            }
+        }
+    }
+
+    /// Whether a candidate is certain to change nothing, where as many as wanted were scored, the last of them at `last`.
+    fn is_too_far(&self, candidate: &Candidate, last: f64) -> bool {
+        let most = f64::from(candidate.approx + candidate.bound);
+        let is_below_all =
+            self.prefix.is_some() && !self.bar.keeps_nearest && most < self.bar.floor;
+        is_below_all || most < last
+    }
+
+    /// What a search found; where it compared the first dimensions, with the most that the whole similarities may be.
+    pub fn widened(&self, mut found: SearchResult) -> SearchResult {
+        let Some(prefix) = &self.prefix else { return found };
+        for candidate in &mut found.candidates {
+            let most = prefix.most_similar(f64::from(candidate.approx + candidate.bound));
+            (candidate.approx, candidate.bound) = (most as f32, f32::EPSILON);
+        }
+        for refused in [&mut found.filtered, &mut found.invisible] {
+            refused.nearest = refused.nearest.map(|nearest| prefix.most_similar(nearest));
+        }
+        found
     }
 
     /// Why an answer to a prompt that is so near should not be served, if it should not.
@@ -89,7 +140,8 @@ impl Asked<'_, '_> {
 
     /// Whether a candidate is certain to be near enough.
     fn reaches(&self, candidate: &Candidate) -> bool {
-        f64::from(candidate.approx - candidate.bound) >= self.bar.threshold
+        // Where the rest of two vectors may be opposite, nothing is certain.
+        self.prefix.is_none() && f64::from(candidate.approx - candidate.bound) >= self.bar.threshold
     }
 }
 
@@ -129,6 +181,9 @@ const MEASURED_AT_ONCE: usize = 64;
 /// then.
 const OPEN_AHEAD: usize = 16;
 
+/// The same where more are opened than wanted.
+const RESCORED_AHEAD: usize = 8;
+
 /// A candidate whose key was opened, or could not be.
 struct Opened<O> {
     candidate: Candidate,
@@ -153,7 +208,7 @@ pub fn open_candidates<K: Keyspace>(
     scored: &mut Vec<Scored<K::Opened>>,
     refused: &mut Refused,
 ) -> Looked<bool> {
-    let mut spare = RESCORE_EXTRA_MAX;
+    let mut spare = asked.spare();
     let new = |found: &&Candidate| !seen.before.contains(&found.slot);
     let mut left = found.candidates.iter().filter(new).peekable();
     let mut opened = SmallVec::<[Opened<K::Opened>; OPEN_AHEAD]>::new();
@@ -162,11 +217,13 @@ pub fn open_candidates<K: Keyspace>(
             return Ok(true);
         }
         let missing = asked.wanted.saturating_sub(scored.len());
-        for candidate in left.by_ref().take(missing.clamp(1, asked.ahead())) {
+        let mut is_decided = false;
+        for candidate in left.by_ref().take(asked.ahead(missing)) {
             if missing == 0 {
                 let last = scored[asked.wanted - 1].judged;
-                if spare == 0 || f64::from(candidate.approx + candidate.bound) < last {
-                    return Ok(true);
+                is_decided = spare == 0 || asked.is_too_far(candidate, last);
+                if is_decided {
+                    break;
                 }
                 spare -= 1;
             }
@@ -177,7 +234,7 @@ pub fn open_candidates<K: Keyspace>(
                 opened.push(next);
             }
         }
-        if opened.is_empty() && left.peek().is_none() {
+        if !is_decided && opened.is_empty() && left.peek().is_none() {
             return Ok(scored.len() >= asked.wanted);
         }
         for opened in opened.drain(..) {
@@ -186,6 +243,9 @@ pub fn open_candidates<K: Keyspace>(
                 s.judged > next.judged || (s.judged == next.judged && s.id_text() < next.id_text())
             });
             scored.insert(place, next);
+        }
+        if is_decided {
+            return Ok(true);
         }
     }
 }

@@ -24,7 +24,6 @@ use crate::cache::miss_reason::{MissReason, Nearest, Refused, id_text, miss_reas
 use crate::cache::{Entry, Tier};
 use crate::ids::{EntryId, PartitionKey};
 use crate::index::SearchRequest;
-use crate::limits::RESCORE_EXTRA_MAX;
 use crate::vector::Query;
 use crate::work::Steps;
 use hashbrown::HashSet;
@@ -157,17 +156,25 @@ fn search<K: Keyspace>(
     let (settings, min_seq) = keyspace.with_cache(|cache| {
         let settings = &cache.settings;
         let rules = settings.rules(request.guard);
-        ((rules, settings.quant), cache.epochs().min_seq(request.scope))
+        ((rules, settings.quant, settings.matryoshka), cache.epochs().min_seq(request.scope))
     });
-    let rest = query.rest();
-    let asked = Asked::new((request, bar), settings, query, exact_id);
-    let mut limit = asked.wanted + RESCORE_EXTRA_MAX;
+    let (rules, quant, dims) = settings;
+    let prefix = dims.map(|dims| query.prefix(dims as usize));
+    if let Some(None) = prefix {
+        // Of what nothing is compared, nothing is near. Commands refuse such a vector.
+        return Ok(());
+    }
+    let prefix = prefix.flatten();
+    let rest = if prefix.is_some() { Vec::new() } else { query.rest() };
+    let asked = Asked::new((request, bar), (rules, quant, prefix), query, exact_id);
+    let (code, scale) = asked.code();
+    let mut limit = asked.wanted + asked.spare();
     let mut seen = Seen { before: HashSet::new(), now: Vec::with_capacity(limit), opened: 0 };
     let mut scored: Vec<Scored<K::Opened>> = Vec::with_capacity(limit);
     loop {
         let searched = SearchRequest {
-            code: query.code(),
-            scale: query.scale(),
+            code,
+            scale,
             rest: &rest,
             partition,
             limit,
@@ -177,7 +184,7 @@ fn search<K: Keyspace>(
             filter: request.filter,
             counts_refused: request.counts_refused,
         };
-        let found = keyspace.search(&searched)?;
+        let found = asked.widened(keyspace.search(&searched)?);
         if found.too_long > 0 {
             return Err(too_many_steps().into());
         }

@@ -48,6 +48,8 @@ pub const HEAD: Target = Target {
         vec![
             cache(Settings::default()).save_head(),
             with_epochs.save_head(),
+            cache(Settings { dim: Some(96), matryoshka: Some(32), ..Settings::default() })
+                .save_head(),
             cache(Settings { max_error: promised(), near_misses: 20, ..Settings::default() })
                 .save_head(),
         ]

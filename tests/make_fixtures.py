@@ -6,7 +6,8 @@
 Run it once for each release whose format differs from the one before, with the module of that release, and commit
 `tests/fixtures/<version>/`. `test_fixtures.py` loads every folder there in every run and asks the same questions.
 `words-1` in place of a version makes those of an index of words whose texts are not packed, `words-2` of one whose are;
-`maxerror-1` makes those of what MAXERROR learns, in the first form in which that is saved.
+`maxerror-1` makes those of what MAXERROR learns, in the first form in which that is saved; `matryoshka-1` those of containers that
+compare the first dimensions alone.
 Deadlines lie in the year 2100. The server should be the oldest that is supported: its files load everywhere.
 """
 
@@ -124,6 +125,29 @@ def fill_words(run) -> None:
     run("RAG.DEL", "worded", "gone", *(f"n{i}" for i in range(0, 200, 7)))
 
 
+NESTED_DIM = 64
+
+
+def nested(i: int) -> tuple:
+    return fp32(unit(i, dim=NESTED_DIM))
+
+
+def fill_matryoshka(run) -> None:
+    run("RAG.CREATE", "nested", "DIM", NESTED_DIM, "MATRYOSHKA", 32, "INDEX", "HNSW")
+    for i in range(120):
+        run("RAG.ADD", "nested", f"n{i}", *nested(i), "TEXT", f"text {i}", "META", json.dumps({"n": i}))
+    run("LLMCACHE.CREATE", "narrow", "DIM", NESTED_DIM, "MATRYOSHKA", 32, "QUANT", "Q8", "GUARD", "OFF")
+    for i in range(30):
+        run("LLMCACHE.SETSEM", "narrow", "PROMPT", f"prompt {i}", "RESPONSE", f"answer {i}", *nested(i), "PERSIST")
+
+
+MATRYOSHKA_QUESTIONS = [
+    *(("RAG.SEARCH", "nested", *nested(i), "COUNT", 1, "RETURN", 3, "id", "similarity", "text") for i in range(0, 120, 9)),
+    ("RAG.SEARCH", "nested", *nested(5), "COUNT", 2, "FILTER", ".n < 12", "RETURN", 1, "id"),
+    *(("LLMCACHE.GETSEM", "narrow", *nested(i), "RETURN", 3, "id", "similarity", "response") for i in (0, 7, 29, 40)),
+    ("LLMCACHE.CONFIG", "narrow", "GET", "matryoshka"),
+]
+
 MAXERROR_CACHES = ("warming", "unproven", "proven", "alarmed")
 MAXERROR_FIELDS = (
     b"maxerror", b"confidence", b"maxerror_state", b"threshold_in_use", b"epoch", b"warm_up_left", b"labels", b"labels_wrong",
@@ -186,10 +210,11 @@ class Recipe:
 RELEASE = Recipe(fill, QUESTIONS, frozenset({"faq", "graph", "docs", "emb:none", "emb:f16", "emb:q8", "ns", "stubs", "chat", "chats"}))
 MAXERROR = Recipe(fill_maxerror, MAXERROR_QUESTIONS, frozenset(MAXERROR_CACHES))
 WORDS = Recipe(fill_words, WORDS_QUESTIONS, frozenset({"worded"}))
+MATRYOSHKA = Recipe(fill_matryoshka, MATRYOSHKA_QUESTIONS, frozenset({"nested", "narrow"}))
 
 
 def recipe(version: str) -> Recipe:
-    named = {"maxerror": MAXERROR, "words": WORDS}
+    named = {"maxerror": MAXERROR, "words": WORDS, "matryoshka": MATRYOSHKA}
     return named.get(version.split("-")[0], RELEASE)
 
 

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from harness.cache import Cache
 from harness.families import Documents
 from harness.persistence import wait_for_rewrite
 from harness.waiting import wait_until
@@ -54,13 +55,18 @@ def assert_as_recorded(client, release, kind):
     if "worded" in recipe(release).keys:
         # A rewritten AOF may bring the head of an index behind its documents.
         wait_until(lambda: not Documents(client, "worded").info()["unread_texts"], "all texts are read")
+    if "nested" in recipe(release).keys:
+        # Nor are entries that came first coded in one go for a container that compares other dimensions.
+        entries = {"nested": 120, "narrow": 30}
+        held = {"nested": Documents(client, "nested"), "narrow": Cache(client, "narrow")}
+        wait_until(lambda: all(held[name].info()["vectors"] == count for name, count in entries.items()), "all are known")
     for question, wanted, given in zip(questions, recorded, answers(client, questions), strict=True):
         wanted = as_replayed(wanted) if kind == "aof" else wanted
         assert given == as_told_now(wanted), question
 
 
 def test_there_are_releases():
-    assert {"0.1.0", "maxerror-1", "words-1", "words-2"} <= set(RELEASES)
+    assert {"0.1.0", "matryoshka-1", "maxerror-1", "words-1", "words-2"} <= set(RELEASES)
 
 
 @pytest.mark.parametrize("kind", ["rdb", "aof"])

@@ -73,18 +73,17 @@ pub(super) fn index_entry(
 ) -> SlotId {
     let dim = view.vector_dim();
     if dim > 0 {
-        match cache.settings.dim {
-            None => cache.settings.dim = Some(dim),
-            Some(have) if have != dim => return SlotId::NONE,
-            Some(_) => {}
+        if !cache.settings.takes_dim(dim) {
+            return SlotId::NONE;
         }
+        cache.settings.dim = Some(dim);
     }
     cache.observe_seq(view.seq());
     let meta = view.meta_object();
     let record = meta.as_ref().and_then(|meta| cache.index.record_of(meta.as_object()?));
     let searched = cache.settings.kind.is_searched();
     let vector = view.vector().filter(|_| searched);
-    let (code, plane) = vector.map(|vector| vector.code_and_plane()).unzip();
+    let (code, plane) = vector.and_then(|vector| cache.settings.code_of(&vector)).unzip();
     let new = NewSlot {
         id: view.id(),
         seq: view.seq(),

@@ -15,6 +15,7 @@ use llmcache_core::filter::{Filter, Verdict};
 use llmcache_core::ids::{ContainerUid, Seq, SlotId, UnixMs};
 use llmcache_core::limits;
 use llmcache_core::vector::Query;
+use llmcache_core::vector::prefix::Prefix;
 use llmcache_core::work::Steps;
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
@@ -61,6 +62,8 @@ pub struct InvalidationWalk {
     picked: u64,
     /// Entries that the filter cannot judge in as many steps as one may take.
     unjudged: u64,
+    /// Of NEAR in a cache with MATRYOSHKA: the first dimensions of the vector, where they carry enough to tell anything.
+    prefix: Option<Option<Prefix>>,
     ids: Vec<String>,
     steps: Steps,
 }
@@ -90,7 +93,11 @@ impl InvalidationWalk {
         severity: Option<Severity>,
         limit: u64,
     ) -> Self {
-        let upto = cache.with(|cache| cache.next_seq());
+        let (upto, first) = cache.with(|cache| (cache.next_seq(), cache.settings.matryoshka));
+        let prefix = match &criterion {
+            Criterion::Near(query, _) => first.map(|first| query.prefix(first as usize)),
+            _ => None,
+        };
         Self {
             cache,
             channel,
@@ -101,6 +108,7 @@ impl InvalidationWalk {
             upto,
             picked: 0,
             unjudged: 0,
+            prefix,
             ids: Vec::new(),
             steps: Steps::NONE,
         }
@@ -126,6 +134,7 @@ impl InvalidationWalk {
 
     fn next_candidate(&mut self) -> Step {
         let (from, upto, criterion) = (self.next_slot, self.upto, &self.criterion);
+        let prefix = &self.prefix;
         let steps = &mut self.steps;
         steps.rows += 1;
         let (next, step) = self.cache.with(|cache| {
@@ -136,7 +145,15 @@ impl InvalidationWalk {
                 && match criterion {
                     Criterion::Near(query, least) => {
                         let code = cache.index.code(id);
-                        code.is_some_and(|(code, scale)| query.may_reach(code, scale, *least))
+                        match (prefix, code) {
+                            (None, code) => code
+                                .is_some_and(|(code, scale)| query.may_reach(code, scale, *least)),
+                            (Some(Some(prefix)), Some((code, scale))) => {
+                                prefix.may_reach(code, scale, *least)
+                            }
+                            // A vector may have nothing in its first dimensions.
+                            (Some(_), _) => true,
+                        }
                     }
                     Criterion::Filter(filter) => {
                         filter.judge_record(slot.record, steps) != Verdict::No

@@ -205,8 +205,10 @@ fn load_index(from: &mut RdbReader, cache: &mut Cache, is_whole: bool) -> Option
         return Some(true);
     }
     let kind = cache.settings.kind;
-    let dim_agrees =
-        cache.index.dim().is_none_or(|dim| kind.is_searched() && cache.settings.dim == Some(dim));
+    let dim_agrees = cache
+        .index
+        .dim()
+        .is_none_or(|dim| kind.is_searched() && cache.settings.code_dim() == Some(dim));
     if intact && dim_agrees {
         cache.index.finish_load();
         cache.bound_tags();

@@ -203,7 +203,7 @@ export class CacheCommands {
     );
   }
 
-  /** Creates the cache with settings of its own: dim, model, threshold, ttl, jitter, grace, guard, quant, embed, ... */
+  /** Creates the cache with settings of its own: dim, matryoshka, model, threshold, ttl, jitter, grace, guard, quant, embed, ... */
   async create(settings: Record<string, string | number> = {}): Promise<void> {
     const args = Object.entries(settings).flatMap(([word, value]) => [word.toUpperCase(), value]);
     await this.#tell("CREATE", args);

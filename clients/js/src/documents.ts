@@ -99,7 +99,7 @@ export class Documents {
     this.#embed = options.embed;
   }
 
-  /** Creates the index: dim, model, ttl, quant, index, m, efc, ef, maxentries, maxmemory, words. */
+  /** Creates the index: dim, matryoshka, model, ttl, quant, index, m, efc, ef, maxentries, maxmemory, words. */
   async create(settings: Record<string, string | number> = {}): Promise<void> {
     const args = Object.entries(settings).flatMap(([word, value]) => [word.toUpperCase(), value]);
     await this.#link.send(words("RAG.CREATE", this.name, args));

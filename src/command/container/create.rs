@@ -119,6 +119,7 @@ struct Given {
     max_entries: Option<u64>,
     max_memory_bytes: Option<u64>,
     quant: Option<Quant>,
+    matryoshka: Option<u32>,
     mode: Option<IndexMode>,
     m: Option<u32>,
     efc: Option<u32>,
@@ -140,8 +141,9 @@ struct Given {
 }
 
 /// What CREATE takes for documents.
-const OF_DOCUMENTS: [&str; 13] = [
+const OF_DOCUMENTS: [&str; 14] = [
     "DIM",
+    "MATRYOSHKA",
     "MODEL",
     "TTL",
     "QUANT",
@@ -192,6 +194,7 @@ fn parse_settings(mut args: ArgReader<'_>, kind: Kind) -> Result<Wanted> {
         max_entries: given.max_entries.unwrap_or(0),
         max_memory_bytes: given.max_memory_bytes.unwrap_or(0),
         quant: given.quant.unwrap_or(defaults.quant),
+        matryoshka: given.matryoshka,
         graph: GraphSettings {
             mode: given.mode.unwrap_or(defaults.graph.mode),
             m: given.m.unwrap_or(defaults.graph.m),
@@ -216,7 +219,11 @@ fn parse_settings(mut args: ArgReader<'_>, kind: Kind) -> Result<Wanted> {
     settings.check()?;
     let plain = by_default.then(|| settings.clone());
     let settings = match model {
-        Some(model) => embed_with(settings, &model, has_threshold)?,
+        Some(model) => {
+            let settings = embed_with(settings, &model, has_threshold)?;
+            settings.check()?;
+            settings
+        }
         None => settings,
     };
     Ok(Wanted { settings, plain })
@@ -257,6 +264,11 @@ impl Given {
             "DIM" => {
                 let (min, max) = (u64::from(limits::DIM_MIN), u64::from(limits::DIM_MAX));
                 set_once(&mut self.dim, args.integer(name, min, max)? as u32, name)
+            }
+            "MATRYOSHKA" => {
+                let (min, max) = (limits::MATRYOSHKA_STEP, limits::DIM_MAX);
+                let dims = args.integer(name, min.into(), max.into())? as u32;
+                set_once(&mut self.matryoshka, dims, name)
             }
             "MODEL" => {
                 let model = args.text(name, limits::MODEL_MAX_BYTES)?;

@@ -14,6 +14,7 @@ pub fn write_setting(reply: Reply<'_>, settings: &Settings, name: &str) {
         "dim" => reply.count(u64::from(settings.dim.unwrap_or(0))),
         "model" => reply.bytes(&settings.model),
         "quant" => reply.text(settings.quant.as_str()),
+        "matryoshka" => reply.count(settings.matryoshka.unwrap_or(0).into()),
         "index" => reply.text(settings.graph.mode.as_str()),
         "m" => reply.count(settings.graph.m.into()),
         "efc" => reply.count(settings.graph.efc.into()),

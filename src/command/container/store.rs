@@ -11,11 +11,37 @@ use crate::keytype::cache_registry::SharedCache;
 use llmcache_core::cache::{LeaseToken, Settings};
 use llmcache_core::error::{Error, ErrorWord, Result};
 use llmcache_core::ids::{EntryId, UnixMs};
+use llmcache_core::vector::Query;
 
 /// Refuses a vector of another dimension than the container's.
 pub fn check_dim(cache: &SharedCache, dim: usize, name: &[u8]) -> Result<()> {
-    match cache.with(|cache| cache.settings.dim) {
-        Some(have) if have as usize != dim => Err(dim_mismatch(dim, have as usize, name)),
+    match cache.with(|cache| (cache.settings.dim, cache.settings.matryoshka)) {
+        (Some(have), _) if have as usize != dim => Err(dim_mismatch(dim, have as usize, name)),
+        (None, Some(first)) if dim <= first as usize => {
+            let name = shown(name);
+            let message =
+                format!("vector has {dim} dimensions, \"{name}\" compares the first {first}");
+            Err(Error::new(ErrorWord::DimMismatch, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same, and one that has nothing in the dimensions that the container compares.
+pub fn check_vector(cache: &SharedCache, query: &Query, name: &[u8]) -> Result<()> {
+    check_dim(cache, query.dim(), name)?;
+    cache.with(|cache| check_first(&cache.settings, query))
+}
+
+/// Refuses a vector whose first dimensions, which alone are compared by MATRYOSHKA, are zeros or nearly.
+pub fn check_first(settings: &Settings, query: &Query) -> Result<()> {
+    match settings.matryoshka {
+        Some(first) if !query.has_prefix(first as usize) => {
+            let message = format!(
+                "the first {first} dimensions, which MATRYOSHKA compares, are zero or nearly"
+            );
+            Err(Error::new(ErrorWord::BadVector, message))
+        }
         _ => Ok(()),
     }
 }

@@ -101,9 +101,10 @@ pub fn run_internal_config(ctx: Ctx<'_>, args: &CommandArgs<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Settings that CONFIG shows; all but `dim`, `model`, `quant` and `m` can be changed.
-const SETTINGS: [&str; 24] = [
+/// Settings that CONFIG shows; all but `dim`, `matryoshka`, `model`, `quant` and `m` can be changed.
+const SETTINGS: [&str; 25] = [
     "dim",
+    "matryoshka",
     "model",
     "quant",
     "index",
@@ -155,7 +156,7 @@ fn change(mut settings: Settings, name: &str, mut args: ArgReader<'_>) -> Result
             let outlet = if name == "SINK" { Outlet::Sink } else { Outlet::Loader };
             settings.set_stream(outlet, args.text(name, limits::STREAM_NAME_MAX_BYTES)?);
         }
-        "DIM" | "MODEL" | "QUANT" | "M" => {
+        "DIM" | "MATRYOSHKA" | "MODEL" | "QUANT" | "M" => {
             return Err(Error::err(format!("{name} is fixed when the cache is made")));
         }
         _ => return Err(Error::err("syntax error: no setting of that name")),

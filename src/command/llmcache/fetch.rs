@@ -6,7 +6,7 @@ use crate::command::container::create::auto_create;
 use crate::command::container::fetch::fetch;
 use crate::command::container::fetch_request::{FetchRequest, Terms, Wanted};
 use crate::command::container::hit_reply::{self, Served};
-use crate::command::container::store::check_dim;
+use crate::command::container::store::check_vector;
 use crate::command::parse::{ArgReader, is_vector_word, set_once, vector};
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
 use crate::keyspace::{Meant, OpenedEntry, Searches, open_cache};
@@ -30,7 +30,7 @@ impl Wanted for Question<'_> {
             None => auto_create(args.permit(), args.name(), self.query.as_ref().map(Query::dim))?,
         };
         if let Some(query) = &self.query {
-            check_dim(&cache, query.dim(), args.name())?;
+            check_vector(&cache, query, args.name())?;
         }
         Ok(cache)
     }

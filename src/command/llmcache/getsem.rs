@@ -4,7 +4,7 @@ use super::audit::ticket_for;
 use crate::command::container::create::{ef, guard_level};
 use crate::command::container::hit_reply::{self, Field, Served};
 use crate::command::container::note::Note;
-use crate::command::container::store::check_dim;
+use crate::command::container::store::check_vector;
 use crate::command::container::texts::{Meaning, meaning, model_for};
 use crate::command::container::told::{self, Beside, WriteHit};
 use crate::command::parse::{
@@ -76,7 +76,7 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
     }
     let cache = find_container(ctx, &args.key(), Kind::Answers)?;
     if let (Some(cache), Some(query)) = (&cache, &question.query) {
-        check_dim(cache, query.dim(), args.name())?;
+        check_vector(cache, query, args.name())?;
     }
     let asking = Asking { ctx, name: args.name(), cache: cache.as_ref(), searches };
     match asking.embed(&mut question, Again::Reads(answer, args.handles()))? {

@@ -1,7 +1,7 @@
 //! `LLMCACHE.MGETSEM`: many questions in one trip, each with the reply of `GETSEM`.
 
 use super::getsem::{Asking, Found, Question};
-use crate::command::container::store::check_dim;
+use crate::command::container::store::check_vector;
 use crate::command::container::texts::{model_for, no_vector};
 use crate::command::parse::{ArgReader, is_vector_word, skip_vector, vector};
 use crate::ffi::{Arguments, CommandArgs, Ctx, Reply};
@@ -37,10 +37,9 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
     let mut round = Round::parse(args, searches)?;
     let cache = find_container(ctx, &args.key(), Kind::Answers).and_then(|cache| {
         if let Some(cache) = &cache {
-            let given = round.asked.iter().filter_map(|(vector, _)| vector.as_ref());
-            given
-                .map(|(query, _)| query.dim())
-                .try_for_each(|dim| check_dim(cache, dim, args.name()))?;
+            for (query, _) in round.asked.iter().filter_map(|(vector, _)| vector.as_ref()) {
+                check_vector(cache, query, args.name())?;
+            }
         }
         Ok(cache)
     });

@@ -6,7 +6,7 @@ use crate::command::container::create::auto_create;
 use crate::command::container::lease::lease_token;
 use crate::command::container::no_container;
 use crate::command::container::store::{
-    Storing, check_dim, check_fits, check_lease, deadline, lease_lost, linking,
+    Storing, check_fits, check_lease, check_vector, deadline, lease_lost, linking,
 };
 use crate::command::container::streams::stream_of;
 use crate::command::container::texts::{Meaning, meaning, model_for, model_for_new};
@@ -189,7 +189,7 @@ fn cache_to_store_in(
     match open_cache(*ctx, key)? {
         Some(cache) => {
             if let Some(query) = &request.query {
-                check_dim(&cache, query.dim(), name)?;
+                check_vector(&cache, query, name)?;
             }
             Ok(cache)
         }

@@ -2,7 +2,7 @@
 
 use super::{check_id, digest, document_id, entry_name, key_name};
 use crate::command::container::batch::{Batch, Item, Packed, Vector, store_batch};
-use crate::command::container::store::{deadline_by, linking};
+use crate::command::container::store::{check_first, deadline_by, linking};
 use crate::command::container::texts::{model_for, model_for_new, no_vector, settings_for_new};
 use crate::command::parse::{
     ArgReader, Expiry, OptionWord, check_meta, expiry, flag_once, given_vector, is_expiry_word,
@@ -208,7 +208,9 @@ impl Item for Ready {
         }
         if let Some(vector) = self.vector {
             let (dim, mut bytes) = (vector.dim() as u16, Vec::new());
-            settings.quant.encode(vector.query()?.normalised(), &mut bytes);
+            let query = vector.query()?;
+            check_first(settings, &query)?;
+            settings.quant.encode(query.normalised(), &mut bytes);
             entry = entry.with_vector(dim, &bytes);
         }
         let (name, id) = (key_name(&self.id).into_owned(), digest(&self.id));

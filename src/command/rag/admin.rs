@@ -45,8 +45,20 @@ const INFO: [&str; 20] = [
     "unread_texts",
     "kernels",
 ];
-const SETTINGS: [&str; 11] =
-    ["dim", "model", "quant", "index", "m", "efc", "ef", "ttl", "maxentries", "maxmemory", "words"];
+const SETTINGS: [&str; 12] = [
+    "dim",
+    "matryoshka",
+    "model",
+    "quant",
+    "index",
+    "m",
+    "efc",
+    "ef",
+    "ttl",
+    "maxentries",
+    "maxmemory",
+    "words",
+];
 /// What was done since the process started.
 const USE: [&str; 4] = ["lookups", "hits", "stores", "evicted"];
 

@@ -4,7 +4,7 @@
 use crate::command::container::create::ef;
 use crate::command::container::hit_reply::{self, Field, Served, tokens_of};
 use crate::command::container::note::Note;
-use crate::command::container::store::check_dim;
+use crate::command::container::store::check_vector;
 use crate::command::container::texts::{Meaning, meaning, model_for, no_vector};
 use crate::command::container::told::{self, Beside};
 use crate::command::parse::{ArgReader, is_vector_word, parse_filter, set_once, vector};
@@ -111,7 +111,7 @@ fn answer(ctx: Ctx<'_>, args: &Arguments<'_>, searches: &Searches) -> Result<()>
     };
     let query = search.query.as_ref().or(given.as_ref());
     if let Some(query) = query {
-        check_dim(&cache, query.dim(), args.name())?;
+        check_vector(&cache, query, args.name())?;
     }
     search.check_mmr(cache.with(|cache| cache.settings.dim.unwrap_or(0)) as usize)?;
     Presence::of(ctx, args.name()).need_all()?;

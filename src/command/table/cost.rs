@@ -250,7 +250,8 @@ pub const COSTS: &[(&str, Cost)] = &[
     (
         "LLMCACHE.MGETSEM",
         Cost {
-            keys: each(11_000, 40),
+            // Of 187 questions with 53 results each, MATRYOSHKA compares 160 more of each.
+            keys: each(26_000, 40),
             path: each(MUCH, MUCH),
             reply: Reply::Bounded,
             ..Cost::SMALL

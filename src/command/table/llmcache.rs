@@ -2,9 +2,9 @@
 
 use super::words::also;
 use super::words::{
-    AUDIT, CACHE, COLD, CONTEXT, EMBED, EXPIRY, EXPIRY_FORMS, GUARD_LEVELS, INDEX, MOVED,
-    NUMBER_RULES, QUANT, REPORT, RETURN, SCOPE, SCRIPT, TAGS, UNLESS_ALONE, VECTOR, VERDICT, arg,
-    many, need, opt, opt_word, read, word, write,
+    AUDIT, CACHE, COLD, CONTEXT, EMBED, EXPIRY, EXPIRY_FORMS, GUARD_LEVELS, INDEX, MATRYOSHKA,
+    MOVED, NUMBER_RULES, QUANT, REPORT, RETURN, SCOPE, SCRIPT, TAGS, UNLESS_ALONE, VECTOR, VERDICT,
+    arg, many, need, opt, opt_word, read, word, write,
 };
 use crate::command::container::{create, entry, scan};
 use crate::command::llmcache::{
@@ -79,6 +79,7 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
         args: &[
             CACHE,
             opt("DIM", "dimensions", ArgKind::Integer),
+            MATRYOSHKA,
             opt("MODEL", "model", ArgKind::Text),
             opt("THRESHOLD", "similarity", ArgKind::Double),
             opt("TTL", "seconds", ArgKind::Integer),
@@ -106,7 +107,8 @@ pub(super) const LLMCACHE: &[CommandSpec] = &[
         reply: "`OK`; also when a cache of this name exists with the same settings. With other \
             settings: `ERR`.",
         notes: "Without DIM the first vector sets it. QUANT says how entries keep their vectors for exact scores; the index always \
-            holds int8 codes, and with NONE and F16 two bits a dimension more, which find what codes cannot tell apart. INDEX AUTO compares all entries of a small partition and builds a graph for a large one. M is the \
+            holds int8 codes, and with NONE and F16 two bits a dimension more, which find what codes cannot tell apart. MATRYOSHKA has the index hold and compare the first dimensions alone, \
+            and compares the best it finds by their whole vectors (`docs/matryoshka.md`). INDEX AUTO compares all entries of a small partition and builds a graph for a large one. M is the \
             number of links of an entry (twice as many on the lowest level), EFC how many entries are looked at to link one, EF \
             how many a search looks at; larger values find more and take longer. GUARD compares the question asked with the \
             stored one before an answer is served by similarity: numbers and dates in any language, and in English negations and \

@@ -1,8 +1,8 @@
 //! The rows of `RAG.*` in the command table.
 
 use super::words::{
-    EMBED, EXPIRY, INDEX, QUANT, RETURN, SCRIPT, TAGS, VECTOR, VECTOR_FORMS, arg, many, need, opt,
-    opt_word, read, word, write,
+    EMBED, EXPIRY, INDEX, MATRYOSHKA, QUANT, RETURN, SCRIPT, TAGS, VECTOR, VECTOR_FORMS, arg, many,
+    need, opt, opt_word, read, word, write,
 };
 use crate::command::rag::{add, admin, del, get, search};
 use crate::command_entry;
@@ -32,6 +32,7 @@ pub(super) const RAG: &[CommandSpec] = &[
         args: &[
             DOCUMENTS,
             opt("DIM", "dimensions", ArgKind::Integer),
+            MATRYOSHKA,
             opt("MODEL", "model", ArgKind::Text),
             opt("TTL", "seconds", ArgKind::Integer),
             QUANT,

@@ -98,6 +98,7 @@ pub(super) const fn read(name: &'static str, entry: crate::ffi::command::Entry) 
     CommandSpec { flags: "readonly", ..write(name, entry, KeyUse::Read) }
 }
 
+pub(super) const MATRYOSHKA: Arg = opt("MATRYOSHKA", "dimensions", ArgKind::Integer);
 pub(super) const QUANT: Arg = opt(
     "QUANT",
     "quant",

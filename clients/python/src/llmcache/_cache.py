@@ -28,11 +28,11 @@ log = logging.getLogger("llmcache")
 
 Text = str | bytes
 
-_WORDS = {"dim": "DIM", "model": "MODEL", "threshold": "THRESHOLD", "ttl": "TTL", "jitter": "JITTER",
-          "maxentries": "MAXENTRIES", "maxmemory": "MAXMEMORY", "quant": "QUANT", "index": "INDEX", "m": "M",
-          "efc": "EFC", "ef": "EF", "guard": "GUARD", "grace": "GRACE", "numbers": "NUMBERS", "exchange": "EXCHANGE",
-          "maxerror": "MAXERROR", "confidence": "CONFIDENCE", "audit": "AUDIT", "cold": "COLD", "minsim": "MINSIM",
-          "nearmisses": "NEARMISSES", "embed": "EMBED", "script": "SCRIPT"}  # fmt: skip
+_WORDS = {"dim": "DIM", "matryoshka": "MATRYOSHKA", "model": "MODEL", "threshold": "THRESHOLD", "ttl": "TTL",
+          "jitter": "JITTER", "maxentries": "MAXENTRIES", "maxmemory": "MAXMEMORY", "quant": "QUANT", "index": "INDEX",
+          "m": "M", "efc": "EFC", "ef": "EF", "guard": "GUARD", "grace": "GRACE", "numbers": "NUMBERS",
+          "exchange": "EXCHANGE", "maxerror": "MAXERROR", "confidence": "CONFIDENCE", "audit": "AUDIT", "cold": "COLD",
+          "minsim": "MINSIM", "nearmisses": "NEARMISSES", "embed": "EMBED", "script": "SCRIPT"}  # fmt: skip
 _FAILURE_BYTES = 1_000
 
 
@@ -178,7 +178,7 @@ class CacheFlows(CacheBase):
     # Settings.
 
     def create(self, /, **settings: Any) -> Flow[None]:
-        """Creates the cache with settings of its own: dim, model, threshold, ttl, jitter, grace, guard, quant, ..."""
+        """Creates the cache with settings of its own: dim, matryoshka, model, threshold, ttl, guard, quant, ..."""
         args: list[Argument] = []
         for word, value in settings.items():
             if word not in _WORDS:

@@ -20,9 +20,9 @@ from .vectors import Vector
 if TYPE_CHECKING:
     from ._clients import _Shared
 
-_WORDS = {"dim": "DIM", "model": "MODEL", "ttl": "TTL", "quant": "QUANT", "index": "INDEX", "m": "M", "efc": "EFC",
-          "ef": "EF", "maxentries": "MAXENTRIES", "maxmemory": "MAXMEMORY", "words": "WORDS",
-          "embed": "EMBED", "script": "SCRIPT"}  # fmt: skip
+_WORDS = {"dim": "DIM", "matryoshka": "MATRYOSHKA", "model": "MODEL", "ttl": "TTL", "quant": "QUANT",
+          "index": "INDEX", "m": "M", "efc": "EFC", "ef": "EF", "maxentries": "MAXENTRIES", "maxmemory": "MAXMEMORY",
+          "words": "WORDS", "embed": "EMBED", "script": "SCRIPT"}  # fmt: skip
 # Ids that RAG.MADD would read as options of the document before.
 _OPTION_WORDS = {"TEXT", "META", "TAGS", "TOKENS", "EX", "PX", "EXAT", "PXAT", "PERSIST", "FP32", "FP16", "VALUES",
                  "NOVECTOR", "TRUNCATE"}  # fmt: skip
@@ -65,7 +65,7 @@ class DocumentFlows(DocumentBase):
         _connection: _Shared
 
     def create(self, /, **settings: Any) -> Flow[None]:
-        """Creates the index: dim, model, ttl, quant, index, m, efc, ef, maxentries, maxmemory, words."""
+        """Creates the index: dim, matryoshka, model, ttl, quant, index, m, efc, ef, maxentries, maxmemory, words."""
         args: list[Argument] = []
         for word, value in settings.items():
             if word not in _WORDS:

@@ -20,7 +20,7 @@ Progress = Callable[[int, int], Any]
 
 _PAGE = 200
 # Settings whose 0 means that there is none, and which their CREATE does not take as that.
-_NONE_BY_ZERO = {"dim", "maxerror"}
+_NONE_BY_ZERO = {"dim", "matryoshka", "maxerror"}
 
 # A document that is newer where it belongs stays: both are in one hash slot, so one script can tell.
 _ADD_NEW = """

@@ -150,6 +150,11 @@ pub(super) const SENTENCES: &[Sentence] = &[
     ("", "ANY", "Every script."),
     ("", "question", "A vector, or on a cache with EMBED a prompt that is embedded."),
     ("", "EXACT", "Looks for the exact prompt alone: it is not embedded."),
+    (
+        "",
+        "MATRYOSHKA",
+        "How many of the first dimensions the index holds and compares, a multiple of 32 below DIM; the best it finds are compared by the whole vector. Default all.",
+    ),
     ("", "QUANT", "How an entry keeps its vector; default F16."),
     ("", "NONE", "As 32-bit floats, bit for bit."),
     ("", "F16", "As 16-bit floats: half the bytes."),

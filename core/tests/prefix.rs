@@ -20,8 +20,8 @@ fn what_a_prefix_may_be_worth_is_never_less_than_the_whole() {
         let mut draw = draws(seed + 1);
         let (dim, dims) = (96, 32);
         // Of some the prefix carries most, of some little; the second is near the first, far from it, or opposite.
-        let weight = [1.0, 4.0, 0.2][seed as usize % 3];
-        let near = [0.1, 1.0, -0.5][seed as usize / 3 % 3];
+        let weight = [1.0_f32, 4.0, 0.2][seed as usize % 3];
+        let near = [0.1_f32, 1.0, -0.5][seed as usize / 3 % 3];
         let mut a: Vec<f32> = (0..dim).map(|_| draw()).collect();
         a[..dims].iter_mut().for_each(|x| *x *= weight);
         let b: Vec<f32> = a.iter().map(|x| x * near.signum() + near.abs() * draw()).collect();

@@ -12,6 +12,26 @@ use redis_module::raw;
 use std::ffi::{c_int, c_void};
 use std::io::{PipeReader, PipeWriter, Write};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether the event loop itself called what runs now.
+static OUTSIDE_A_UNIT: AtomicBool = AtomicBool::new(false);
+
+/// Does what the event loop calls the module for. The server opens no unit of execution around that, as it does around
+/// commands, timers and events: nobody would tell AOF and replicas what was done before the loop goes on, and servers from
+/// 7.2 on end with a failed assertion where something is left to be told. So no permit to write is given meanwhile, and a key
+/// that is due is not deleted by being looked at.
+pub(super) fn outside_a_unit<R>(work: impl FnOnce() -> R) -> R {
+    let before = OUTSIDE_A_UNIT.swap(true, Ordering::Relaxed);
+    let result = work();
+    OUTSIDE_A_UNIT.store(before, Ordering::Relaxed);
+    result
+}
+
+/// Whether nothing may be left to be told to AOF and replicas: see `outside_a_unit`.
+pub(super) fn is_outside_a_unit() -> bool {
+    OUTSIDE_A_UNIT.load(Ordering::Relaxed)
+}
 
 /// What is done in a turn; returns whether it is to be done in the next as well.
 pub type Turn = fn(Ctx<'_>) -> bool;
@@ -52,15 +72,14 @@ fn make_pipe(ctx: Ctx<'_>) -> Option<Pipe> {
 }
 
 unsafe extern "C" fn on_turn(fd: c_int, data: *mut c_void, _: c_int) {
-    let more = guarded("a turn", || {
-        in_one_piece(|| {
-            let ctx = PIPE.with(|pipe| pipe.as_ref().map(|pipe| *pipe.ctx.get()))?;
-            // SAFETY: the context was made by `make_pipe`; `data` was made from a `Turn`.
-            let (ctx, turn) =
-                unsafe { (Ctx::from_raw(ctx), std::mem::transmute::<*mut c_void, Turn>(data)) };
-            Some(turn(ctx))
-        })
-    });
+    let work = || {
+        let ctx = PIPE.with(|pipe| pipe.as_ref().map(|pipe| *pipe.ctx.get()))?;
+        // SAFETY: the context was made by `make_pipe`; `data` was made from a `Turn`.
+        let (ctx, turn) =
+            unsafe { (Ctx::from_raw(ctx), std::mem::transmute::<*mut c_void, Turn>(data)) };
+        Some(turn(ctx))
+    };
+    let more = outside_a_unit(|| guarded("a turn", || in_one_piece(work)));
     if more.flatten() != Some(true) {
         // SAFETY: the descriptor was added by `run_each_turn`.
         unsafe { api!(RedisModule_EventLoopDel(fd, raw::REDISMODULE_EVENTLOOP_READABLE as c_int)) };

@@ -5,6 +5,7 @@
 //! that an open key does not expire before the command ends. `open_values` checks it.
 
 use super::api::api;
+use super::event_loop_hook::is_outside_a_unit;
 use super::open_values::OpenValue;
 use super::string::bytes_of;
 use super::value::{Kept, ModuleValue};
@@ -38,7 +39,8 @@ pub struct Key<'a> {
 }
 
 impl<'a> Key<'a> {
-    /// Opens a key to look at it; `None` when it does not exist. A key that is due is deleted by this, on a primary.
+    /// Opens a key to look at it; `None` when it does not exist. A key that is due is deleted by this, on a primary, but
+    /// where nobody would tell replicas (`outside_a_unit`).
     pub fn open(ctx: Ctx<'a>, name: &impl ServerString, access: Access) -> Option<Self> {
         let mode = match access {
             Access::Read => raw::REDISMODULE_READ,
@@ -50,7 +52,9 @@ impl<'a> Key<'a> {
                     | raw::REDISMODULE_OPEN_KEY_NOSTATS
             }
         };
-        Self::open_in_mode(ctx, name, mode)
+        // Servers before 7.2 do not know it, and tell replicas with the next command.
+        let keeps_due = is_outside_a_unit().then_some(raw::REDISMODULE_OPEN_KEY_NOEXPIRE);
+        Self::open_in_mode(ctx, name, mode | keeps_due.unwrap_or_default())
     }
 
     /// Opens a key to change it. An absent key opens empty.

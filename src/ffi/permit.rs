@@ -7,6 +7,7 @@
 //! asks between commands, each time anew. Main thread only.
 
 use super::api::api;
+use super::event_loop_hook::is_outside_a_unit;
 use super::{Ctx, RString, ServerString, is_cluster};
 use llmcache_core::cluster::Role;
 use redis_module::raw;
@@ -23,16 +24,21 @@ impl<'a> WritePermit<'a> {
         Self(ctx)
     }
 
-    /// Leave to write between commands: on a primary only, not while loading, and not while replicas must be
-    /// spared, as during a failover or while writes are paused.
+    /// Leave to write between commands: where writes are allowed, and whatever is written is told to replicas and AOF.
     pub fn between_commands(ctx: Ctx<'a>) -> Option<Self> {
+        (!is_outside_a_unit() && Self::are_allowed(ctx)).then_some(Self(ctx))
+    }
+
+    /// Whether writes are allowed: on a primary only, not while loading, and not while replicas must be spared, as
+    /// during a failover or while writes are paused.
+    pub fn are_allowed(ctx: Ctx<'_>) -> bool {
         let state = ctx.state();
         let role = Role {
             is_loading: state.is_loading(),
             is_replica: state.is_replica(),
             spares_replicas: ctx.avoid_replica_traffic(),
         };
-        role.may_write().then_some(Self(ctx))
+        role.may_write()
     }
 
     /// Appends a command of byte-string arguments to AOF and replication stream, after what the

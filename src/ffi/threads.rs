@@ -9,6 +9,7 @@
 
 use super::Ctx;
 use super::api::api;
+use super::event_loop_hook::outside_a_unit;
 use super::guard::guarded;
 use super::steps::in_one_piece;
 use crossbeam_queue::SegQueue;
@@ -264,14 +265,13 @@ pub(super) fn without_signals<R>(start: impl FnOnce() -> R) -> R {
 unsafe extern "C" fn on_answer(_: c_int, data: *mut c_void, _: c_int) {
     // SAFETY: `data` is the bell of `new`, which is never freed and read here alone.
     let bell = unsafe { &*data.cast::<Bell>() };
-    guarded("an answer of a thread", || {
-        in_one_piece(|| {
-            // One read takes all that is there or a part: what is left calls again. There may be nothing: a loop of
-            // events within another's command (a slow script, loading) took it, and the outer one saw it before.
-            let _ = (&bell.answered).read(&mut [0; BYTES_AT_ONCE]);
-            (bell.listen)();
-            // SAFETY: the context was made by `new`.
-            (bell.on_done)(unsafe { Ctx::from_raw(bell.ctx) });
-        })
-    });
+    let work = || {
+        // One read takes all that is there or a part: what is left calls again. There may be nothing: a loop of
+        // events within another's command (a slow script, loading) took it, and the outer one saw it before.
+        let _ = (&bell.answered).read(&mut [0; BYTES_AT_ONCE]);
+        (bell.listen)();
+        // SAFETY: the context was made by `new`.
+        (bell.on_done)(unsafe { Ctx::from_raw(bell.ctx) });
+    };
+    outside_a_unit(|| guarded("an answer of a thread", || in_one_piece(work)));
 }

@@ -100,7 +100,7 @@ fn end_turn(ctx: Ctx<'_>, client: BlockedId) {
 /// Wakes a client; one whose command writes only when writes are not paused (a failover, CLIENT PAUSE).
 fn wake_when_allowed(ctx: Ctx<'_>, client: BlockedId) {
     let writes = SERVICE.with(|service| service.clients.get(&client).is_some_and(|c| c.writes));
-    let paused = WritePermit::between_commands(ctx).is_none() && !ctx.state().is_replica();
+    let paused = !WritePermit::are_allowed(ctx) && !ctx.state().is_replica();
     if writes && paused {
         run_later(ctx, PAUSE_MS, Box::new(move |ctx| wake_when_allowed(ctx, client)));
     } else {

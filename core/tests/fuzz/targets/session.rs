@@ -90,6 +90,10 @@ pub const LINE: Target = Target {
         let Ok(line) = Line::parse(bytes) else { return false };
         let (seq, mut message) = line.message();
         message.seq = seq.unwrap_or(message.seq);
+        // An exported message is one line: breaks between the words of META become spaces.
+        let no_break = |byte: &u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte };
+        let meta: Option<Vec<u8>> = message.meta.map(|meta| meta.iter().map(no_break).collect());
+        message.meta = meta.as_deref();
         // What is written of it is read as the same.
         let again = to_json(&message);
         let read = Line::parse(&again).expect("what was just written");

@@ -2,6 +2,7 @@
 
 use super::api::api;
 use super::log::log;
+use super::scope::Scope;
 use super::string::{RString, ServerString};
 use llmcache_core::ids::MonotonicMs;
 use redis_module::raw;
@@ -55,7 +56,7 @@ impl ServerState {
     /// Whether the client of the running command may be made to wait: not in MULTI, in a script or in
     /// a call of another module, and not a second time.
     pub fn may_block(self) -> bool {
-        !REPLYING.load(Ordering::Relaxed)
+        !REPLYING.is_open()
             && !self.has(
                 raw::REDISMODULE_CTX_FLAGS_MULTI
                     | raw::REDISMODULE_CTX_FLAGS_LUA
@@ -362,14 +363,11 @@ pub fn is_cluster() -> bool {
 }
 
 /// Whether a client that has waited is being answered: it cannot be made to wait once more.
-static REPLYING: AtomicBool = AtomicBool::new(false);
+static REPLYING: Scope = Scope::new();
 
 /// Answers a client that has waited, or waits, by `reply`.
 pub(super) fn answering<R>(reply: impl FnOnce() -> R) -> R {
-    let before = REPLYING.swap(true, Ordering::Relaxed);
-    let result = reply();
-    REPLYING.store(before, Ordering::Relaxed);
-    result
+    REPLYING.within(reply)
 }
 
 static CLUSTER: AtomicBool = AtomicBool::new(false);

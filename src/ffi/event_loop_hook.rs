@@ -6,31 +6,28 @@
 
 use super::api::api;
 use super::guard::guarded;
+use super::scope::Scope;
 use super::steps::in_one_piece;
 use super::{Ctx, MainBound, MainCell};
 use redis_module::raw;
 use std::ffi::{c_int, c_void};
 use std::io::{PipeReader, PipeWriter, Write};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether the event loop itself called what runs now.
-static OUTSIDE_A_UNIT: AtomicBool = AtomicBool::new(false);
+static OUTSIDE_A_UNIT: Scope = Scope::new();
 
 /// Does what the event loop calls the module for. The server opens no unit of execution around that, as it does around
 /// commands, timers and events: nobody would tell AOF and replicas what was done before the loop goes on, and servers from
 /// 7.2 on end with a failed assertion where something is left to be told. So no permit to write is given meanwhile, and a key
 /// that is due is not deleted by being looked at.
 pub(super) fn outside_a_unit<R>(work: impl FnOnce() -> R) -> R {
-    let before = OUTSIDE_A_UNIT.swap(true, Ordering::Relaxed);
-    let result = work();
-    OUTSIDE_A_UNIT.store(before, Ordering::Relaxed);
-    result
+    OUTSIDE_A_UNIT.within(work)
 }
 
 /// Whether nothing may be left to be told to AOF and replicas: see `outside_a_unit`.
 pub(super) fn is_outside_a_unit() -> bool {
-    OUTSIDE_A_UNIT.load(Ordering::Relaxed)
+    OUTSIDE_A_UNIT.is_open()
 }
 
 /// What is done in a turn; returns whether it is to be done in the next as well.

@@ -29,6 +29,7 @@ mod open_values;
 mod permit;
 mod reclaim;
 mod reply;
+mod scope;
 mod steps;
 mod string;
 mod threads;

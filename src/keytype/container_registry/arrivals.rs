@@ -23,7 +23,7 @@ impl<C: Container> Containers<C> {
                 waiting.names.push(name);
                 waiting.is_fresh = true;
             } else {
-                (known.overflowed, known.has_just_overflowed) = (true, true);
+                known.note_overflow();
             }
         });
     }
@@ -45,8 +45,7 @@ impl<C: Container> Containers<C> {
                 Some(row) => return row.container(),
                 None => {}
             }
-            if known.awaited >= AWAITED_MAX {
-                (known.overflowed, known.has_just_overflowed) = (true, true);
+            if !known.may_await_another() {
                 return None;
             }
             let container = shared(make()?);

@@ -174,6 +174,20 @@ impl<C: Container> Known<C> {
         self.databases.entry(db).or_default().put(uid, row);
     }
 
+    /// Entries came of which nothing is kept: a walk over all keys is to find them.
+    pub(super) fn note_overflow(&mut self) {
+        (self.overflowed, self.has_just_overflowed) = (true, true);
+    }
+
+    /// Whether there is room for another container that is awaited; where there is none, its entries are left to the walk.
+    pub(super) fn may_await_another(&mut self) -> bool {
+        let has_room = self.awaited < AWAITED_MAX;
+        if !has_room {
+            self.note_overflow();
+        }
+        has_room
+    }
+
     /// Takes out what is known of a uid that is to stand in another key; returns what is left of a former life in
     /// the same database, and whether it stood in another one. There its keys stay, and are known as those of one that
     /// may come back.
@@ -191,10 +205,8 @@ impl<C: Container> Known<C> {
             self.take_row(uid, at);
             if own.with(|own| own.has_entries()) {
                 let left = shared(own.with(Container::leave_entries));
-                if self.awaited < AWAITED_MAX {
+                if self.may_await_another() {
                     self.put_row(uid, at, Row::awaited(&left));
-                } else {
-                    (self.overflowed, self.has_just_overflowed) = (true, true);
                 }
             }
         }

@@ -8,7 +8,6 @@ there were as many as commands. Comparisons are those of a round of traffic.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import ClassVar
 from harness.server import Server, settle_below, settle_memory
 from harness.wire import Wire, encode
 
-from .pairs import BACKLOG_LEAST_BYTES, CONNECTIONS, LATE_SECONDS, MEMORY_KEPT_BYTES, OPTIONS, REPLY_SECONDS, Fault, Round
+from .pairs import BACKLOG_LEAST_BYTES, LATE_SECONDS, MEMORY_KEPT_BYTES, OPTIONS, REPLY_SECONDS, Fault, Round
 from .traffic import WAITS, Words
 
 POOL_STEPS = 6_000
@@ -83,12 +82,7 @@ class Flood(Round):
 
     def _phase(self) -> None:
         end = self.commands + COMMANDS_A_CHECKPOINT
-        with contextlib.ExitStack() as stack:
-            wires = []
-            for database, resp in CONNECTIONS:
-                wire = stack.enter_context(self.pair.primary.wire(resp, timeout=REPLY_SECONDS))
-                wire("SELECT", database)
-                wires.append(wire)
+        with self.connected() as wires:
             try:
                 while self.commands < end:
                     self._batches(wires)

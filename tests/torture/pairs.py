@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
@@ -184,13 +185,19 @@ class Round:
         self.checkpoint()
         self._control("FLUSHALL")
 
-    def _phase(self) -> None:
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[list[Wire]]:
+        """Its connections to the primary, each in its database."""
         with contextlib.ExitStack() as stack:
             wires = []
             for database, resp in CONNECTIONS:
                 wire = stack.enter_context(self.pair.primary.wire(resp, timeout=REPLY_SECONDS))
                 wire("SELECT", database)
                 wires.append(wire)
+            yield wires
+
+    def _phase(self) -> None:
+        with self.connected() as wires:
             for _ in range(STEPS_A_CHECKPOINT):
                 at = self.traffic.rng.randrange(len(wires))
                 self._send(at, wires[at], self.traffic.step())

@@ -347,8 +347,8 @@ impl<I: Item> StoringBatch<I> {
             return auto_create_as(ctx, &self.name, self.settings.clone());
         };
         let fits = made.with(|cache| {
-            let of = |s: &Settings| (s.quant, s.dim, s.matryoshka, s.model.clone());
-            of(&cache.settings) == of(&self.settings)
+            let of = |s: &Settings| (s.quant, s.dim, s.matryoshka);
+            of(&cache.settings) == of(&self.settings) && cache.settings.model == self.settings.model
         });
         if fits { Ok(made) } else { Err(changed("another client made the container meanwhile")) }
     }

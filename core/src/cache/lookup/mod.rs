@@ -153,12 +153,12 @@ fn search<K: Keyspace>(
 ) -> Looked<()> {
     let partition = PartitionKey::of(request.scope, request.context);
     report.candidates = keyspace.with_cache(|cache| cache.index.partition_len(partition));
-    let (settings, min_seq) = keyspace.with_cache(|cache| {
+    let (rules, quant, dims, min_seq) = keyspace.with_cache(|cache| {
         let settings = &cache.settings;
         let rules = settings.rules(request.guard);
-        ((rules, settings.quant, settings.matryoshka), cache.epochs().min_seq(request.scope))
+        let min_seq = cache.epochs().min_seq(request.scope);
+        (rules, settings.quant, settings.matryoshka, min_seq)
     });
-    let (rules, quant, dims) = settings;
     let prefix = dims.map(|dims| query.prefix(dims as usize));
     if let Some(None) = prefix {
         // Of what nothing is compared, nothing is near. Commands refuse such a vector.
